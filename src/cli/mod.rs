@@ -1,0 +1,56 @@
+//! The command line: one file per subcommand, one place for exit codes and for how an error looks.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a command ended, as the shell sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything asked for was done.
+    Done = 0,
+    /// A stage failed.
+    StageFailed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The pipeline or fleet file was rejected.
+    Rejected = 3,
+    /// A task can never be placed on this fleet.
+    Impossible = 4,
+    /// A bug of ours, or the disk.
+    Bug = 70,
+    /// Stopped by Ctrl-C or a signal.
+    Interrupted = 130,
+}
+
+/// A command that could not do its work: what to print and how to exit.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What is printed to standard error.
+    pub report: miette::Report,
+}
+
+/// Packs a training pipeline onto the GPUs you have.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+/// Runs the command line of this process and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended: Result<Exit, Failure> = match cli.command {};
+    let exit = ended.unwrap_or_else(|failure| {
+        eprintln!("{:?}", failure.report);
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}

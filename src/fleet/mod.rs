@@ -1,0 +1,105 @@
+//! What there is to run on: nodes, devices, links. Pure values, made by the probe or read from a fleet file.
+//!
+//! Does not know what is running: what is held at a moment is the ledger's business.
+
+use std::collections::BTreeMap;
+
+use crate::units::{Bandwidth, Bytes, Cpus, Speed};
+
+/// Index of a node in its fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub u32);
+
+/// Index of a device in its fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId(pub u32);
+
+impl NodeId {
+    /// Returns the index for arrays that are held by node.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl DeviceId {
+    /// Returns the index for arrays that are held by device.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    /// Its name; unique in the fleet.
+    pub name: String,
+    /// CPUs that may be used.
+    pub cpus: Cpus,
+    /// Memory that may be used.
+    pub memory: Bytes,
+    /// `P` for tasks without a GPU.
+    pub speed: Speed,
+    /// Other countable resources.
+    pub resources: BTreeMap<String, u64>,
+}
+
+/// One GPU, or a MIG slice of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Device {
+    /// `node/gpuN`, N counting the node's devices in PCI order.
+    pub id: String,
+    /// The host it sits in.
+    pub node: NodeId,
+    /// `GPU-…` or `MIG-…`; unknown for hardware that is only planned for.
+    pub uuid: Option<String>,
+    /// The model, as short as people say it: `H100`.
+    pub model: String,
+    /// All of its memory.
+    pub memory: Bytes,
+    /// Memory that nobody held when it was probed; `None` where nobody looked.
+    pub free: Option<Bytes>,
+    /// `P` of the load matrix.
+    pub speed: Speed,
+    /// Devices of one node with the same number are joined by NVLink; `None`: PCIe only.
+    pub nvlink_group: Option<u32>,
+    /// Compute capability, major and minor.
+    pub compute_capability: Option<(u32, u32)>,
+    /// PCI bus id, `00000000:17:00.0`.
+    pub pci_bus_id: Option<String>,
+}
+
+impl Device {
+    /// Returns the memory that a plan may count on: what was free, or everything where nobody looked.
+    #[must_use]
+    pub fn usable_memory(&self) -> Bytes {
+        self.free.unwrap_or(self.memory)
+    }
+}
+
+/// A connection between two nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Its ends, in any order.
+    pub between: (NodeId, NodeId),
+    /// Its rate, the same in both directions.
+    pub bandwidth: Bandwidth,
+}
+
+/// Everything there is to run on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// Its name.
+    pub name: String,
+    /// At least one.
+    pub nodes: Vec<Node>,
+    /// In the order of nodes, then of PCI bus ids.
+    pub devices: Vec<Device>,
+    /// Connections between nodes.
+    pub links: Vec<Link>,
+    /// What may be spent over a whole plan.
+    pub budgets: BTreeMap<String, u64>,
+}

@@ -1,0 +1,97 @@
+//! From a [`Pipeline`](crate::spec::Pipeline) to a [`TaskGraph`]: matrices expanded, files turned into edges, order
+//! found, cycles named.
+//!
+//! Knows names and precedence; does not know time or devices.
+
+use crate::spec::{Action, Value};
+use crate::units::Bytes;
+
+/// Index of a task in its graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(pub u32);
+
+impl TaskId {
+    /// Returns the index for arrays that are held by task.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A node of the graph: a stage, or one point of its matrix.
+#[derive(Clone, Debug, Default)]
+pub struct Task {
+    /// The stage's name, with the point behind it for a matrix: `train[lr=0.1,seed=1]`.
+    pub name: String,
+    /// Index of the stage in the pipeline.
+    pub stage: usize,
+    /// Its point of the matrix, in the order of the axes.
+    pub point: Vec<(String, Value)>,
+    /// What it does, all templates filled in.
+    pub action: Action,
+    /// Files it reads, patterns replaced by the declared outputs that they match. A pattern that matches no declared
+    /// output is kept as written and means files that exist.
+    pub inputs: Vec<String>,
+    /// Files it promises.
+    pub outputs: Vec<String>,
+}
+
+/// One end of an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The task at the other end.
+    pub task: TaskId,
+    /// Data that moves along it, between different nodes only.
+    pub data: Bytes,
+}
+
+/// Adjacency in compressed rows: the edges of task `i` are `edges[offsets[i]..offsets[i + 1]]`.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// `[n_tasks + 1]`, indices into `edges`.
+    pub offsets: Vec<u32>,
+    /// `[n_edges]`, ascending by task within a row, each task once.
+    pub edges: Vec<Edge>,
+}
+
+impl Rows {
+    /// Returns the edges of one task.
+    #[must_use]
+    pub fn of(&self, task: TaskId) -> &[Edge] {
+        let i = task.index();
+        &self.edges[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+}
+
+/// Tasks and their precedence.
+#[derive(Clone, Debug, Default)]
+pub struct TaskGraph {
+    /// `[n_tasks]`, by TaskId: stages in the order of the file, matrix points in row-major order.
+    pub tasks: Vec<Task>,
+    /// Who must finish before.
+    pub before: Rows,
+    /// Who waits.
+    pub after: Rows,
+    /// A topological order; among equals the smaller TaskId first.
+    pub order: Vec<TaskId>,
+}
+
+impl TaskGraph {
+    /// Returns how many tasks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether there is no task at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Returns all ids, ascending.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = TaskId> + use<> {
+        (0..u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)).map(TaskId)
+    }
+}

@@ -1,0 +1,5 @@
+//! The `trainyard` command.
+
+fn main() -> std::process::ExitCode {
+    trainyard::cli::main()
+}

@@ -1,0 +1,3 @@
+//! The binary `trainyard-ops`: built-in stages on libtorch.
+
+fn main() {}

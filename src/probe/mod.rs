@@ -1,0 +1,1 @@
+//! What the real machine is: NVML, `/proc`, cgroups. Unknown is a value, never zero.

@@ -1,0 +1,1 @@
+//! Read-only views: progress, tables, Gantt charts, JSON.

@@ -1,0 +1,2 @@
+//! Carries a plan out.
+pub mod outcome;

@@ -1,0 +1,94 @@
+//! How an attempt ended. Every ending is a variant; nothing is told apart by its text.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Bytes;
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Outcome {
+    /// Exit code 0 and every promised output is there.
+    Succeeded,
+    /// Another exit code.
+    Exited {
+        /// The code, 1 to 255.
+        code: i32,
+    },
+    /// Ended by a signal.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Ended by us because a limit had passed.
+    TimedOut {
+        /// Which limit.
+        limit: Limit,
+    },
+    /// It ran out of memory.
+    OutOfMemory {
+        /// The device's id; `None` for the host's memory.
+        device: Option<String>,
+    },
+    /// Exit code 0, but a promised output is not there.
+    OutputMissing {
+        /// The first one that is missing, as the pipeline names it.
+        path: String,
+    },
+    /// The process could not be started.
+    SpawnFailed {
+        /// What the system said.
+        reason: String,
+    },
+    /// Ended by us because the run was stopped, or lost with the orchestrator.
+    Interrupted,
+}
+
+/// Which limit an attempt passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// `timeout`: wall time.
+    Wall,
+    /// `idle_timeout`: time without output.
+    Idle,
+    /// `first_output_timeout`: time until the first output.
+    FirstOutput,
+}
+
+impl Outcome {
+    /// Whether the work is done.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Succeeded)
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// Writes the stable code that JSON shows: `succeeded`, `exited:1`, `signalled:9`, `timed-out`, …
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::Exited { code } => write!(f, "exited:{code}"),
+            Self::Signalled { signal } => write!(f, "signalled:{signal}"),
+            Self::TimedOut { .. } => f.write_str("timed-out"),
+            Self::OutOfMemory { .. } => f.write_str("out-of-memory"),
+            Self::OutputMissing { .. } => f.write_str("output-missing"),
+            Self::SpawnFailed { .. } => f.write_str("spawn-failed"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+/// What an attempt was measured to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Peak resident memory of the largest process of the attempt, as the kernel accounts it.
+    pub peak_memory: Option<Bytes>,
+    /// Peak device memory, on the device where it was largest.
+    pub peak_gpu_memory: Option<Bytes>,
+    /// Processes that outlived the stage's own and were ended by us.
+    pub survivors: u32,
+}

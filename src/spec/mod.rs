@@ -1,0 +1,219 @@
+//! From the text of a pipeline file to a checked [`Pipeline`]: every problem has a place, and all are found at once.
+//!
+//! Knows the file format and the parameters of built-in stages; does not know tasks, devices or the file system.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Bytes, Cpus, Millis, Share};
+
+pub mod op;
+pub mod problem;
+
+pub use problem::{Problem, Source, Span};
+
+/// A checked definition: what the user wrote, with defaults and `--set` overrides applied.
+#[derive(Clone, Debug, Default)]
+pub struct Pipeline {
+    /// `name`, or the file's stem.
+    pub name: String,
+    /// `[env]`: given to every stage.
+    pub env: BTreeMap<String, String>,
+    /// The stages in the order of the file.
+    pub stages: Vec<Stage>,
+}
+
+/// One step that the user wrote.
+#[derive(Clone, Debug, Default)]
+pub struct Stage {
+    /// Unique; letters, digits, `_`, `.` and `-`.
+    pub name: String,
+    /// Where the name stands in the file.
+    pub span: Span,
+    /// `preprocess`, `feature`, `train`, `evaluate`, or any other word; `task` when absent.
+    pub kind: String,
+    /// What it does. Text may hold `{matrix.x}`, `{inputs}` and `{outputs}`.
+    pub action: Action,
+    /// Files it reads; a `*` stands for anything but `/` and matches declared outputs and existing files.
+    pub inputs: Vec<Located>,
+    /// Files it must have written when it succeeds.
+    pub outputs: Vec<Output>,
+    /// Stages that come before it, besides those it reads from.
+    pub after: Vec<After>,
+    /// The axes of its matrix, in the order of the file; empty for a single task.
+    pub matrix: Vec<Axis>,
+    /// Ways to run it, of which the planner chooses one: at least one.
+    pub modes: Vec<Mode>,
+    /// Larger goes first where the plan leaves a choice.
+    pub priority: i64,
+    /// When an attempt is given up.
+    pub limits: Limits,
+    /// What happens after a failed attempt.
+    pub retry: Retry,
+    /// Added to the pipeline's `env`.
+    pub env: BTreeMap<String, String>,
+    /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own folder when absent.
+    pub cwd: Option<Located>,
+}
+
+/// A text and where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Located {
+    /// The text.
+    pub text: String,
+    /// Its place.
+    pub span: Span,
+}
+
+/// What a stage does.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// A line for `sh -c`.
+    Shell(Located),
+    /// A program and its arguments, run without a shell.
+    Exec(Vec<Located>),
+    /// A built-in op with its parameters.
+    Op {
+        /// Which one: a name of [`op::CATALOGUE`].
+        name: Located,
+        /// `with`: parameters, checked against the catalogue at every point of the matrix.
+        with: Vec<(Located, Value, Span)>,
+    },
+}
+
+impl Default for Action {
+    fn default() -> Self {
+        Self::Exec(Vec::new())
+    }
+}
+
+/// A value as TOML writes it: a parameter of an op or a point of a matrix axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)] // a value of our own making, written and read back by us: no span is lost
+pub enum Value {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// Several values.
+    List(Vec<Value>),
+}
+
+/// A file that a stage promises.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Path relative to the pipeline file.
+    pub path: Located,
+    /// Estimate of its size, for placing the readers near it.
+    pub size: Bytes,
+}
+
+/// A stage that comes before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct After {
+    /// Its name.
+    pub stage: Located,
+    /// Data that moves along this edge.
+    pub data: Bytes,
+}
+
+/// One axis of a matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    /// The word in `{matrix.word}`.
+    pub name: Located,
+    /// Its points, in the order of the file.
+    pub points: Vec<Value>,
+}
+
+/// One way to run a stage.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mode {
+    /// What it holds while it runs.
+    pub resources: Resources,
+    /// How long it takes.
+    pub duration: Duration,
+    /// What it uses up of the fleet's budgets.
+    pub spend: BTreeMap<String, u64>,
+    /// Where it stands in the file.
+    pub span: Span,
+}
+
+/// How long a stage takes on a device of speed 1, if the user said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Duration {
+    /// On a device of speed 1.
+    pub base: Option<Millis>,
+    /// On devices of a named model, whatever their speed.
+    pub by_model: BTreeMap<String, Millis>,
+}
+
+/// What a task holds while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Host CPUs; 1 when absent.
+    pub cpus: Cpus,
+    /// Host memory.
+    pub memory: Bytes,
+    /// Devices, and how much of each.
+    pub gpus: Gpus,
+    /// Device memory, on each device.
+    pub gpu_memory: Bytes,
+    /// Any other countable resource that a node declares.
+    pub custom: BTreeMap<String, u64>,
+}
+
+/// How many devices, and how much of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Gpus {
+    /// None: it runs on the host.
+    #[default]
+    None,
+    /// So many whole devices of one node, to itself.
+    Whole(u32),
+    /// This share of one device.
+    Share(Share),
+    /// One device shared with others, memory being the only limit: `gpu_memory` without `gpus`.
+    Shared,
+}
+
+/// When an attempt is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall time of one attempt.
+    pub timeout: Option<Millis>,
+    /// Time without output.
+    pub idle_timeout: Option<Millis>,
+    /// Time until the first output.
+    pub first_output_timeout: Option<Millis>,
+    /// Time between SIGTERM and SIGKILL.
+    pub grace: Millis,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: None, idle_timeout: None, first_output_timeout: None, grace: Millis(30_000) }
+    }
+}
+
+/// What happens after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Wait before the second attempt; doubled for each further one.
+    pub backoff: Millis,
+    /// The longest wait.
+    pub backoff_most: Millis,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { retries: 0, backoff: Millis(1_000), backoff_most: Millis(300_000) }
+    }
+}

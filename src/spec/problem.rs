@@ -1,0 +1,91 @@
+//! What is wrong with a file, and where: the one kind of error that the spec, the graph and the fleet file report.
+//!
+//! All problems of a file are collected and shown together. This file knows byte offsets and lines, but not how a
+//! problem looks on a terminal.
+
+use std::fmt;
+use std::ops::Range;
+
+/// A text with a name, in which spans are byte offsets.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The path as the user gave it.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+impl Source {
+    /// Returns line and column of a byte offset, both counted from 1, the column in characters.
+    #[must_use]
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// Where something stands: in the file, or in a `--set` argument.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Span {
+    /// Bytes of the source.
+    File(Range<usize>),
+    /// The n-th `--set` argument, bytes within its text.
+    Set(usize, Range<usize>),
+    /// Nowhere in particular: the file as a whole.
+    #[default]
+    Whole,
+}
+
+/// One thing that is wrong, in the user's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problem {
+    /// Where to point.
+    pub span: Span,
+    /// What is wrong, one sentence without a full stop.
+    pub message: String,
+    /// What would mend it, if that can be said.
+    pub help: Option<String>,
+    /// Other places that belong to it, each with a few words ("first written here").
+    pub related: Vec<(Span, String)>,
+}
+
+impl Problem {
+    /// Makes a problem at a place.
+    pub fn new(span: Span, message: impl Into<String>) -> Self {
+        Self { span, message: message.into(), ..Self::default() }
+    }
+
+    /// Adds what would mend it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds another place that belongs to it.
+    #[must_use]
+    pub fn related(mut self, span: Span, words: impl Into<String>) -> Self {
+        self.related.push((span, words.into()));
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Returns the known name that the user probably meant, if one is near.
+#[must_use]
+pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A third of the letters may be wrong, as in rustc's own suggestions; swapped neighbours count as one.
+    let tolerance = (written.chars().count().max(3) / 3).max(1);
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(distance, _)| *distance <= tolerance)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
