@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod completions;
+
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -41,13 +43,17 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Completions(completions::Command),
+}
 
 /// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ended: Result<Exit, Failure> = match cli.command {};
+    let ended: Result<Exit, Failure> = match cli.command {
+        Command::Completions(command) => command.run(),
+    };
     let exit = ended.unwrap_or_else(|failure| {
         eprintln!("{:?}", failure.report);
         failure.exit

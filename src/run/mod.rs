@@ -1,2 +1,8 @@
 //! Carries a plan out.
+//!
+//! The pure half ([`state`], [`event`], [`outcome`]) takes values and `now`; the shell half talks to processes, clocks and the disk.
+
+pub mod event;
+pub mod observer;
 pub mod outcome;
+pub mod state;

@@ -1,0 +1,127 @@
+//! The recorded facts of a run, in the past tense. A run is what its events say; everything shown is derived from them.
+//!
+//! Does not know how events are stored or acted on.
+
+use serde::{Deserialize, Serialize};
+
+use super::outcome::{Outcome, Usage};
+use crate::graph::TaskId;
+use crate::units::{Bytes, Millis};
+
+/// A fact and when it became one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Milliseconds since the Unix epoch, by the clock of the host that recorded it.
+    pub at: Millis,
+    /// The fact.
+    pub event: Event,
+}
+
+/// A fact about a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// An attempt was decided on, and what it needs was reserved. Recorded before its process exists.
+    AttemptStarted {
+        /// The task.
+        task: TaskId,
+        /// Counts the task's attempts from 1.
+        number: u32,
+        /// Where it runs and what it holds.
+        place: Place,
+    },
+    /// The attempt's process exists.
+    AttemptSpawned {
+        /// The task.
+        task: TaskId,
+        /// Its process, which leads a process group of the same number.
+        process: Process,
+    },
+    /// The attempt ended and nothing of it runs any more.
+    AttemptFinished {
+        /// The task.
+        task: TaskId,
+        /// How.
+        outcome: Outcome,
+        /// What it used.
+        usage: Usage,
+        /// Whether it printed anything, which its log then holds.
+        logged: bool,
+    },
+    /// The task will be tried again.
+    RetryPlanned {
+        /// The task.
+        task: TaskId,
+        /// Not before this time, in milliseconds since the Unix epoch.
+        not_before: Millis,
+    },
+    /// The task failed for good.
+    TaskFailed {
+        /// The task.
+        task: TaskId,
+    },
+    /// The task will not run.
+    TaskSkipped {
+        /// The task.
+        task: TaskId,
+        /// The failed task that it needs; `None` when the run was stopped.
+        because: Option<TaskId>,
+    },
+    /// Nothing new is started from here on.
+    StopRequested {
+        /// Why.
+        reason: StopReason,
+    },
+    /// The run is over.
+    RunFinished {
+        /// How.
+        end: RunEnd,
+    },
+}
+
+/// Where an attempt runs and what it holds there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Index into the stage's modes.
+    #[serde(default)]
+    pub mode: usize,
+    /// The node's name.
+    pub node: String,
+    /// Ids of the devices; empty on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// Device memory reserved on each of them.
+    #[serde(default)]
+    pub gpu_memory: Bytes,
+}
+
+/// A process that cannot be mistaken for a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since the host's boot (field 22 of `/proc/PID/stat`).
+    pub started: u64,
+}
+
+/// Why a run stops early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// A task failed and `--keep-going` was not given: what runs may end.
+    TaskFailed,
+    /// Ctrl-C or SIGTERM: what runs is ended.
+    Signal,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunEnd {
+    /// Every task is done.
+    Succeeded,
+    /// A task failed.
+    Failed,
+    /// It was stopped.
+    Interrupted,
+}

@@ -1,0 +1,61 @@
+//! Who watches a run: bars, plain lines, a JSON stream. Observers are told after a fact is recorded and can change
+//! nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Recorded;
+use super::state::RunState;
+use crate::fleet::Fleet;
+use crate::graph::{TaskGraph, TaskId};
+use crate::plan::Plan;
+use crate::units::Millis;
+
+/// What an observer may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The run's id.
+    pub run: &'a str,
+    /// The tasks.
+    pub graph: &'a TaskGraph,
+    /// What it runs on.
+    pub fleet: &'a Fleet,
+    /// What was intended.
+    pub plan: &'a Plan,
+    /// What happened so far.
+    pub state: &'a RunState,
+}
+
+/// How far a running task says it is. Every part may be unknown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// 0 to 1.
+    pub progress: Option<f64>,
+    /// A few words: `epoch 4/10`.
+    pub phase: Option<String>,
+    /// The latest loss.
+    pub loss: Option<f64>,
+    /// The latest accuracy, 0 to 1.
+    pub accuracy: Option<f64>,
+}
+
+/// Someone who watches a run. `now` is in milliseconds since the Unix epoch.
+pub trait Observer {
+    /// A fact was recorded; the view's state includes it.
+    fn recorded(&mut self, view: View<'_>, recorded: &Recorded);
+
+    /// A running task said how far it is.
+    fn progressed(&mut self, view: View<'_>, task: TaskId, progress: &Progress) {
+        let _ = (view, task, progress);
+    }
+
+    /// A running task printed something: any bytes, not whole lines.
+    fn printed(&mut self, view: View<'_>, task: TaskId, output: &[u8]) {
+        let _ = (view, task, output);
+    }
+
+    /// Time passed: a few times a second while anything runs.
+    fn ticked(&mut self, view: View<'_>, now: Millis) {
+        let _ = (view, now);
+    }
+}

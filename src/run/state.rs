@@ -1,0 +1,229 @@
+//! The state of a run: a fold of its events. Live execution and a reading of the record use this one function.
+//!
+//! Does not decide anything and does not know precedence, resources or processes.
+
+use super::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
+use super::outcome::{Outcome, Usage};
+use crate::graph::TaskId;
+use crate::units::Millis;
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Not started yet, whatever it waits for.
+    #[default]
+    Waiting,
+    /// An attempt failed and another follows, not before this time (ms since the Unix epoch).
+    Delayed(Millis),
+    /// An attempt runs.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Failed for good.
+    Failed,
+    /// Will not run.
+    Skipped,
+}
+
+impl Phase {
+    /// Whether nothing more will happen to the task.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped)
+    }
+
+    /// Returns the stable word of JSON and tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Waiting | Self::Delayed(_) => "waiting",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// One try of one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where it runs or ran.
+    pub place: Place,
+    /// When it was decided on, ms since the Unix epoch.
+    pub started: Millis,
+    /// Its process, once there is one.
+    pub process: Option<Process>,
+    /// How and when it ended.
+    pub ended: Option<Ended>,
+}
+
+/// How and when an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Milliseconds since the Unix epoch.
+    pub at: Millis,
+    /// How.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+    /// Whether its log holds anything.
+    pub logged: bool,
+}
+
+/// A task and its attempts, the first one first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskState {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Every try.
+    pub attempts: Vec<Attempt>,
+}
+
+/// A run, as its events tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunState {
+    /// `[n_tasks]`, by TaskId.
+    pub tasks: Vec<TaskState>,
+    /// How many tasks are in a final phase.
+    pub settled: usize,
+    /// How many tasks run.
+    pub running: usize,
+    /// Set once nothing new is started.
+    pub stopping: Option<StopReason>,
+    /// How and when it ended (ms since the Unix epoch).
+    pub end: Option<(Millis, RunEnd)>,
+}
+
+/// An event that cannot follow on the state: the record is damaged, or there is a bug.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{event:?} cannot follow: {why}")]
+pub struct Illegal {
+    /// The event.
+    pub event: Box<Event>,
+    /// What stands against it.
+    pub why: &'static str,
+}
+
+impl RunState {
+    /// Makes the state before the first event.
+    #[must_use]
+    pub fn new(tasks: usize) -> Self {
+        Self { tasks: vec![TaskState::default(); tasks], ..Self::default() }
+    }
+
+    /// Returns a task.
+    #[must_use]
+    pub fn task(&self, task: TaskId) -> &TaskState {
+        &self.tasks[task.index()]
+    }
+
+    /// Whether a task ended badly.
+    #[must_use]
+    pub fn any_failed(&self) -> bool {
+        self.tasks.iter().any(|task| task.phase == Phase::Failed)
+    }
+
+    /// Takes one event in. The only place where the state changes.
+    ///
+    /// # Errors
+    /// An event that cannot follow on this state changes nothing.
+    pub fn apply(&mut self, recorded: &Recorded) -> Result<(), Illegal> {
+        let Recorded { at, event } = recorded;
+        let illegal = |why| Err(Illegal { event: Box::new(event.clone()), why });
+        if self.end.is_some() {
+            return illegal("the run is over");
+        }
+        if let Some(task) = event.task()
+            && task.index() >= self.tasks.len()
+        {
+            return illegal("there is no such task");
+        }
+        match event {
+            Event::AttemptStarted { task, number, place } => {
+                let state = &mut self.tasks[task.index()];
+                if !matches!(state.phase, Phase::Waiting | Phase::Delayed(_)) {
+                    return illegal("the task does not wait");
+                }
+                if *number as usize != state.attempts.len() + 1 {
+                    return illegal("attempts are counted without a gap");
+                }
+                state.phase = Phase::Running;
+                state.attempts.push(Attempt { place: place.clone(), started: *at, process: None, ended: None });
+                self.running += 1;
+            }
+            Event::AttemptSpawned { task, process } => match self.open_attempt(*task) {
+                Some(attempt) if attempt.process.is_none() => attempt.process = Some(*process),
+                _ => return illegal("no attempt waits for its process"),
+            },
+            Event::AttemptFinished { task, outcome, usage, logged } => {
+                let Some(attempt) = self.open_attempt(*task) else { return illegal("no attempt runs") };
+                attempt.ended = Some(Ended { at: *at, outcome: outcome.clone(), usage: *usage, logged: *logged });
+                self.running -= 1;
+                if outcome.is_success() {
+                    self.settle(*task, Phase::Succeeded);
+                } else {
+                    // What follows, a retry or the end, is an event of its own.
+                    self.tasks[task.index()].phase = Phase::Waiting;
+                }
+            }
+            Event::RetryPlanned { task, not_before } => {
+                if self.task(*task).phase != Phase::Waiting {
+                    return illegal("the task does not wait");
+                }
+                self.tasks[task.index()].phase = Phase::Delayed(*not_before);
+            }
+            Event::TaskFailed { task } => {
+                if self.task(*task).phase != Phase::Waiting || self.task(*task).attempts.is_empty() {
+                    return illegal("only a tried task can fail");
+                }
+                self.settle(*task, Phase::Failed);
+            }
+            Event::TaskSkipped { task, .. } => {
+                if !matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_)) {
+                    return illegal("the task does not wait");
+                }
+                self.settle(*task, Phase::Skipped);
+            }
+            Event::StopRequested { reason } => {
+                if self.stopping == Some(StopReason::Signal) {
+                    return illegal("the run stops already");
+                }
+                self.stopping = Some(*reason);
+            }
+            Event::RunFinished { end } => {
+                if self.running > 0 {
+                    return illegal("a task still runs");
+                }
+                self.end = Some((*at, *end));
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, task: TaskId, phase: Phase) {
+        self.tasks[task.index()].phase = phase;
+        self.settled += 1;
+    }
+
+    /// Returns the task's attempt that has not ended.
+    fn open_attempt(&mut self, task: TaskId) -> Option<&mut Attempt> {
+        self.tasks[task.index()].attempts.last_mut().filter(|attempt| attempt.ended.is_none())
+    }
+}
+
+impl Event {
+    /// Returns the task that the event is about, if it is about one.
+    #[must_use]
+    pub const fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::AttemptStarted { task, .. }
+            | Self::AttemptSpawned { task, .. }
+            | Self::AttemptFinished { task, .. }
+            | Self::RetryPlanned { task, .. }
+            | Self::TaskFailed { task }
+            | Self::TaskSkipped { task, .. } => Some(*task),
+            Self::StopRequested { .. } | Self::RunFinished { .. } => None,
+        }
+    }
+}
