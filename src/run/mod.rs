@@ -5,4 +5,6 @@
 pub mod event;
 pub mod observer;
 pub mod outcome;
+pub mod retry;
 pub mod state;
+pub mod store;

@@ -1,0 +1,144 @@
+//! This machine as an engine: every attempt a process group of its own, started without forking our memory.
+//!
+//! `std::process::Command` starts children by `posix_spawn` as long as nothing must run between fork and exec, so
+//! there is no `pre_exec` here: with it every start would copy the orchestrator's page tables.
+
+#![expect(clippy::disallowed_methods, reason = "this is the place where processes are started")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::pipe::PipeFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::log::Log;
+use super::supervise::{Attempt, Clock, ProgressFile};
+use super::{Engine, Launch, Report, Stop, process};
+use crate::graph::TaskId;
+use crate::run::event::Process;
+
+/// Reports that wait for the supervisor: a stage that floods its output is slowed down, not buffered.
+const REPORTS: usize = 64;
+
+/// Runs attempts as processes of this machine. Must live within a tokio `LocalSet`.
+#[derive(Debug)]
+pub struct Local {
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    stops: HashMap<TaskId, watch::Sender<Stop>>,
+    mirror: bool,
+}
+
+impl Local {
+    /// Makes an engine; with `mirror` it reports what attempts print.
+    #[must_use]
+    pub fn new(mirror: bool) -> Self {
+        Self { reports: mpsc::channel(REPORTS), stops: HashMap::new(), mirror }
+    }
+
+    /// Forgets an attempt that has ended.
+    fn note_end(&mut self, report: &Report) {
+        if let Report::Ended(ended) = report {
+            self.stops.remove(&ended.task);
+        }
+    }
+}
+
+impl Engine for Local {
+    fn start(&mut self, launch: Launch) -> Result<Process, String> {
+        prepare(&launch)?;
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
+        let (pid, identity) = spawn(&launch, writer)?;
+        let attended = watch_child(pid, reader);
+        let (exit, output) = attended.inspect_err(|_| {
+            process::signal_group(pid, rustix::process::Signal::KILL);
+        })?;
+        let (stop, stopped) = watch::channel(Stop::No);
+        self.stops.insert(launch.task, stop);
+        let attempt = Attempt {
+            pid,
+            exit,
+            output: Some(output),
+            stop: stopped,
+            reports: self.reports.0.clone(),
+            mirror: self.mirror,
+            log: Log::new(launch.log.clone()),
+            clock: Clock::start(Instant::now()),
+            progress: ProgressFile::new(launch.events.clone()),
+            launch,
+        };
+        spawn_local(attempt.attend());
+        Ok(identity)
+    }
+
+    async fn next_report(&mut self) -> Report {
+        let report = self.reports.1.recv().await.expect("a sender is held by `self`");
+        self.note_end(&report);
+        report
+    }
+
+    fn ready_report(&mut self) -> Option<Report> {
+        let report = self.reports.1.try_recv().ok()?;
+        self.note_end(&report);
+        Some(report)
+    }
+
+    fn stop(&mut self, how: Stop) {
+        for stop in self.stops.values() {
+            stop.send_if_modified(|now| {
+                let more = how > *now;
+                *now = how.max(*now);
+                more
+            });
+        }
+    }
+}
+
+/// Makes the folders and the job file that the attempt needs.
+fn prepare(launch: &Launch) -> Result<(), String> {
+    for folder in &launch.folders {
+        fs::create_dir_all(folder).map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
+    }
+    if let Some((path, text)) = &launch.job {
+        fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn spawn(launch: &Launch, output: OwnedFd) -> Result<(u32, Process), String> {
+    let errors = output.try_clone().map_err(|error| error.to_string())?;
+    let mut command = Command::new(&launch.program);
+    command
+        .args(&launch.args)
+        .current_dir(&launch.cwd)
+        .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .process_group(0);
+    let child = command.spawn().map_err(|error| {
+        if launch.cwd.is_dir() {
+            format!("cannot start `{}`: {error}", launch.program)
+        } else {
+            format!("its folder {} does not exist", launch.cwd.display())
+        }
+    })?;
+    // The handle is dropped without waiting: the attempt reaps its process itself, to learn what it used.
+    let pid = child.id();
+    // Unreaped, it is there to be looked at even if it has ended already.
+    let identity = process::identify(pid).ok_or("/proc cannot be read")?;
+    Ok((pid, identity))
+}
+
+/// Opens what tells of the child's end and output.
+fn watch_child(pid: u32, output: OwnedFd) -> Result<(AsyncFd<OwnedFd>, pipe::Receiver), String> {
+    let exit = process::watch_async(pid).map_err(|error| format!("cannot watch process {pid}: {error}"))?;
+    let output = pipe::Receiver::from_owned_fd(output).map_err(|error| error.to_string())?;
+    Ok((exit, output))
+}

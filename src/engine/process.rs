@@ -1,0 +1,174 @@
+//! Processes of this machine: told apart for good, found by a mark in their environment, waited for and ended.
+//!
+//! Linux only. Knows nothing of tasks; the marks are the caller's.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+
+use crate::run::event::Process;
+use crate::units::Bytes;
+
+/// How a child ended and what it used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// The exit code, or the signal that ended it.
+    pub status: Status,
+    /// Peak resident memory of the child or the largest of its own awaited children.
+    pub peak_memory: Bytes,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It called exit.
+    Exited(i32),
+    /// A signal ended it.
+    Signalled(i32),
+}
+
+/// Returns the process with its start time, or `None` where it is gone.
+#[must_use]
+pub fn identify(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_time(&stat).map(|started| Process { pid, started })
+}
+
+/// Whether this very process still runs (a zombie does not).
+#[must_use]
+pub fn is_alive(process: Process) -> bool {
+    fs::read_to_string(format!("/proc/{}/stat", process.pid))
+        .is_ok_and(|stat| start_time(&stat) == Some(process.started) && !is_zombie(&stat))
+}
+
+/// Returns field 22 of `/proc/PID/stat`. The command's name, field 2, may hold blanks and brackets.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().as_bytes().first(), Some(b'Z' | b'X')))
+}
+
+/// Returns the host's boot id, empty where the system has none.
+#[must_use]
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// Returns all processes whose environment holds every one of `marks` (`NAME=value`), this one excepted.
+///
+/// Sees through `setsid` and double forks, since a child inherits its parent's environment; does not see processes
+/// that replaced their environment or that we may not read.
+#[must_use]
+pub fn find_marked(marks: &[String]) -> Vec<u32> {
+    let own = std::process::id();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != own && is_marked(*pid, marks))
+        .collect()
+}
+
+fn is_marked(pid: u32, marks: &[String]) -> bool {
+    let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+}
+
+/// Opens a descriptor that becomes readable when the process has ended.
+///
+/// # Errors
+/// Where the process is gone or the system has no pidfds (Linux before 5.3).
+pub fn watch(pid: u32) -> rustix::io::Result<OwnedFd> {
+    pidfd_open(as_pid(pid).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::NONBLOCK)
+}
+
+/// Like [`watch`], for the reactor of the running tokio runtime.
+///
+/// # Errors
+/// As [`watch`].
+pub fn watch_async(pid: u32) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let watched = watch(pid)?;
+    // SAFETY: an `OwnedFd` refers to the same open descriptor for as long as it lives.
+    unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Sends a signal to a process; one that is gone is no error.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = as_pid(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Sends a signal to a process group; one that is gone is no error.
+pub fn signal_group(leader: u32, signal: Signal) {
+    if let Some(leader) = as_pid(leader) {
+        let _ = kill_process_group(leader, signal);
+    }
+}
+
+/// Whether a process group has a member that can be signalled.
+#[must_use]
+pub fn group_is_alive(leader: u32) -> bool {
+    as_pid(leader).is_some_and(|leader| rustix::process::test_kill_process_group(leader).is_ok())
+}
+
+fn as_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Takes a child that has ended off the process table, or returns `None` while it runs.
+#[must_use]
+pub fn reap(pid: u32) -> Option<Reaped> {
+    let pid = libc::pid_t::try_from(pid).ok()?;
+    let mut status = 0;
+    // SAFETY: a zeroed `rusage` is valid, and both pointers are to live local variables.
+    let (waited, usage) = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        (libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
+    };
+    if waited != pid {
+        return None;
+    }
+    let status = if libc::WIFEXITED(status) {
+        Status::Exited(libc::WEXITSTATUS(status))
+    } else {
+        Status::Signalled(libc::WTERMSIG(status))
+    };
+    // Linux counts `ru_maxrss` in KiB.
+    Some(Reaped { status, peak_memory: Bytes(u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024)) })
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "these tests are about processes")]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_start_time_is_read_behind_a_hostile_name() {
+        let stat = "12 (a) b (c)) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+        assert_eq!(start_time(stat), Some(4711));
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_mark_and_gone_once_killed() {
+        let mark = format!("TRAINYARD_TEST_MARK={}", std::process::id());
+        let (name, value) = mark.split_once('=').unwrap();
+        let mut child = Command::new("sleep").arg("1000").env(name, value).stdout(Stdio::null()).spawn().unwrap();
+        let pid = child.id();
+        let process = identify(pid).unwrap();
+        assert!(is_alive(process));
+        assert!(!is_alive(Process { started: process.started + 1, ..process }), "a recycled number is another process");
+        assert_eq!(find_marked(std::slice::from_ref(&mark)), [pid]);
+        signal(pid, Signal::KILL);
+        child.wait().unwrap();
+        assert!(!is_alive(process));
+        assert!(find_marked(&[mark]).is_empty());
+    }
+}

@@ -1,0 +1,356 @@
+//! The life of one attempt: its output to the log, its limits, its end, and the end of whatever it leaves behind.
+//!
+//! Knows one process group and nothing of other attempts.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::log::Log;
+use super::process::{self, Reaped, Status};
+use super::{Ended, Launch, Report, Stop};
+use crate::run::observer::Progress;
+use crate::run::outcome::{Limit, Outcome, Usage};
+
+/// How often a running attempt's progress file is looked at: well below what an eye takes for lag.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// The most that is read of a progress file at a time, and the longest line in it.
+const PROGRESS_READ: usize = 64 << 10;
+
+/// One attempt from spawn to end.
+pub(super) struct Attempt {
+    pub(super) launch: Launch,
+    pub(super) pid: u32,
+    pub(super) exit: AsyncFd<OwnedFd>,
+    /// Both of its output streams, until they are closed.
+    pub(super) output: Option<pipe::Receiver>,
+    pub(super) stop: watch::Receiver<Stop>,
+    pub(super) reports: mpsc::Sender<Report>,
+    /// Whether printed output is reported.
+    pub(super) mirror: bool,
+    pub(super) log: Log,
+    pub(super) clock: Clock,
+    pub(super) progress: ProgressFile,
+}
+
+/// When things happened to an attempt and what we did about it.
+pub(super) struct Clock {
+    started: Instant,
+    printed: Option<Instant>,
+    look_at_progress: Instant,
+    /// Why we are ending it, and when SIGKILL follows.
+    ending: Option<(Outcome, Instant)>,
+}
+
+impl Clock {
+    pub(super) fn start(now: Instant) -> Self {
+        Self { started: now, printed: None, look_at_progress: now + PROGRESS_EVERY, ending: None }
+    }
+}
+
+impl Attempt {
+    /// Attends to the attempt until nothing of it runs, and reports its end.
+    pub(super) async fn attend(mut self) {
+        let reaped = self.until_exit().await;
+        self.drain().await;
+        let survivors = self.end_survivors().await;
+        self.drain().await;
+        self.report_progress().await;
+        let outcome = self.outcome(reaped.status);
+        let note = match (survivors, self.log.error()) {
+            (_, Some(error)) => Some(format!("the log is cut short: {error}")),
+            (0, None) => None,
+            (n, None) => Some(format!("it left {n} process(es) behind, which were ended")),
+        };
+        let usage = Usage { peak_memory: Some(reaped.peak_memory), peak_gpu_memory: None, survivors };
+        let ended = Ended { task: self.launch.task, outcome, usage, logged: self.log.is_used(), note };
+        // A closed channel means that the supervisor is gone, and nobody is left to tell.
+        let _ = self.reports.send(Report::Ended(ended)).await;
+    }
+
+    /// Copies output and keeps the limits until the process itself has ended.
+    async fn until_exit(&mut self) -> Reaped {
+        loop {
+            let wake = self.next_deadline();
+            tokio::select! {
+                biased;
+                _ = self.exit.readable() => if let Some(reaped) = process::reap(self.pid) {
+                    return reaped;
+                },
+                () = readable(self.output.as_ref()) => self.copy_output().await,
+                changed = self.stop.changed() => self.obey(changed.is_ok()),
+                () = sleep_until(wake) => self.on_time(Instant::now()).await,
+            }
+        }
+    }
+
+    /// Takes in one piece of output.
+    async fn copy_output(&mut self) {
+        let Some(output) = &self.output else { return };
+        let mut buffer = [0; 16 << 10];
+        match output.try_read(&mut buffer) {
+            Ok(0) => self.output = None,
+            Ok(n) => {
+                self.clock.printed = Some(Instant::now());
+                self.log.write(&buffer[..n]);
+                if self.mirror {
+                    let output = buffer[..n].to_vec();
+                    let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => self.output = None,
+        }
+    }
+
+    /// Takes in the output that is there, without waiting for more.
+    async fn drain(&mut self) {
+        // A pipe holds at most 1 MiB for an ordinary user; a survivor that goes on printing must not keep us.
+        for _ in 0..64 {
+            let Some(output) = &self.output else { return };
+            let mut probe = [rustix::event::PollFd::new(output, rustix::event::PollFlags::IN)];
+            let there = rustix::event::poll(&mut probe, Some(&rustix::event::Timespec::default()));
+            if !there.is_ok_and(|n| n > 0) {
+                return;
+            }
+            // The reactor may not have seen yet what `poll` sees.
+            let _ = output.readable().await;
+            self.copy_output().await;
+        }
+    }
+
+    /// When something must be done next, whatever the process does.
+    fn next_deadline(&self) -> Instant {
+        if let Some((_, kill_at)) = &self.clock.ending {
+            return (*kill_at).min(self.clock.look_at_progress);
+        }
+        let limits = self.limits().into_iter().flatten().map(|(at, _)| at);
+        limits.fold(self.clock.look_at_progress, Instant::min)
+    }
+
+    /// The limits that are set and when each is passed.
+    fn limits(&self) -> [Option<(Instant, Limit)>; 3] {
+        let Clock { started, printed, .. } = self.clock;
+        let limits = &self.launch.limits;
+        let first = if printed.is_none() { limits.first_output_timeout } else { None };
+        // Before the first output the time since the start counts as idle.
+        let idle_since = printed.unwrap_or(started);
+        [
+            limits.timeout.map(|limit| (started + limit.as_std(), Limit::Wall)),
+            limits.idle_timeout.map(|limit| (idle_since + limit.as_std(), Limit::Idle)),
+            first.map(|limit| (started + limit.as_std(), Limit::FirstOutput)),
+        ]
+    }
+
+    async fn on_time(&mut self, now: Instant) {
+        if now >= self.clock.look_at_progress {
+            self.clock.look_at_progress = now + PROGRESS_EVERY;
+            self.report_progress().await;
+        }
+        if let Some((_, kill_at)) = &mut self.clock.ending {
+            if now >= *kill_at {
+                process::signal_group(self.pid, Signal::KILL);
+                // A process in an uninterruptible system call dies late; the signal is not sent twice a moment.
+                *kill_at = now + Duration::from_secs(1);
+            }
+            return;
+        }
+        let passed = self.limits().into_iter().flatten().find(|(at, _)| now >= *at);
+        if let Some((_, limit)) = passed {
+            self.end_it(Outcome::TimedOut { limit }, now);
+        }
+    }
+
+    /// Does what the run asks for; a run that is gone asks for the end.
+    fn obey(&mut self, run_is_there: bool) {
+        let stop = if run_is_there { *self.stop.borrow() } else { Stop::Now };
+        let now = Instant::now();
+        match stop {
+            Stop::No => {}
+            Stop::Gracefully => self.end_it(Outcome::Interrupted, now),
+            Stop::Now => {
+                let why = self.clock.ending.take().map_or(Outcome::Interrupted, |(why, _)| why);
+                self.clock.ending = Some((why, now));
+            }
+        }
+    }
+
+    fn end_it(&mut self, why: Outcome, now: Instant) {
+        if self.clock.ending.is_none() {
+            process::signal_group(self.pid, Signal::TERM);
+            self.clock.ending = Some((why, now + self.launch.limits.grace.as_std()));
+        }
+    }
+
+    /// Ends what the process left behind, and returns how many processes that were.
+    ///
+    /// There is something where its group has members or its output is still held open; both together miss only a
+    /// process that left the group and closed its output, which the end of the run looks for.
+    async fn end_survivors(&mut self) -> u32 {
+        if self.output.is_none() && !process::group_is_alive(self.pid) {
+            return 0;
+        }
+        let left = process::find_marked(&self.launch.marks);
+        for pid in &left {
+            process::signal(*pid, Signal::TERM);
+        }
+        process::signal_group(self.pid, Signal::TERM);
+        let forceful = self.clock.ending.as_ref().is_some_and(|(_, kill_at)| *kill_at <= Instant::now());
+        let grace = if forceful { Duration::ZERO } else { self.launch.limits.grace.as_std() };
+        wait_for(&left, Instant::now() + grace).await;
+        process::signal_group(self.pid, Signal::KILL);
+        // A process that forked while it was being ended is found by a second look.
+        let more = process::find_marked(&self.launch.marks);
+        for pid in &more {
+            process::signal(*pid, Signal::KILL);
+        }
+        wait_for(&more, Instant::now() + Duration::from_secs(5)).await;
+        let newcomers = more.iter().filter(|pid| !left.contains(pid)).count();
+        u32::try_from(left.len() + newcomers).unwrap_or(u32::MAX)
+    }
+
+    fn outcome(&mut self, status: Status) -> Outcome {
+        if let Some((why, _)) = self.clock.ending.take() {
+            return why;
+        }
+        if status != Status::Exited(0)
+            && let Some(memory) = out_of_memory(self.log.tail())
+        {
+            let device = self.launch.devices.first().filter(|_| memory == Memory::Device).cloned();
+            return Outcome::OutOfMemory { device };
+        }
+        match status {
+            Status::Exited(0) => {
+                let missing = self.launch.outputs.iter().find(|(_, path)| !path.exists());
+                missing.map_or(Outcome::Succeeded, |(name, _)| Outcome::OutputMissing { path: name.clone() })
+            }
+            Status::Exited(code) => Outcome::Exited { code },
+            Status::Signalled(signal) => Outcome::Signalled { signal },
+        }
+    }
+
+    async fn report_progress(&mut self) {
+        if let Some(progress) = self.progress.latest() {
+            let _ = self.reports.send(Report::Progressed { task: self.launch.task, progress }).await;
+        }
+    }
+}
+
+/// Waits until there is output to read; for ever where the stream is closed.
+async fn readable(output: Option<&pipe::Receiver>) {
+    match output {
+        Some(output) => {
+            let _ = output.readable().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until all these processes have ended or the time is up.
+async fn wait_for(pids: &[u32], until: Instant) {
+    for pid in pids {
+        let Ok(watched) = process::watch_async(*pid) else { continue };
+        let _ = timeout_at(until, watched.readable()).await;
+    }
+}
+
+/// Which memory ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    Device,
+    Host,
+}
+
+/// Recognises what PyTorch, libtorch, JAX, TensorFlow, cuBLAS and Python say when memory runs out.
+fn out_of_memory(output: &[u8]) -> Option<Memory> {
+    const DEVICE: [&str; 8] = [
+        "CUDA out of memory",
+        "CUDA error: out of memory",
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "OOM when allocating tensor",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "torch.OutOfMemoryError",
+        "RESOURCE_EXHAUSTED: Out of memory",
+    ];
+    const HOST: [&str; 3] = ["DefaultCPUAllocator: can't allocate memory", "MemoryError", "std::bad_alloc"];
+    let text = String::from_utf8_lossy(output);
+    if DEVICE.iter().any(|phrase| text.contains(phrase)) {
+        Some(Memory::Device)
+    } else if HOST.iter().any(|phrase| text.contains(phrase)) {
+        Some(Memory::Host)
+    } else {
+        None
+    }
+}
+
+/// The file that an attempt may write JSON lines of progress to.
+pub(super) struct ProgressFile {
+    path: std::path::PathBuf,
+    offset: u64,
+    partial: Vec<u8>,
+}
+
+impl ProgressFile {
+    pub(super) const fn new(path: std::path::PathBuf) -> Self {
+        Self { path, offset: 0, partial: Vec::new() }
+    }
+
+    /// Returns the last progress that was written since the last call. Lines that are not progress are passed over.
+    fn latest(&mut self) -> Option<Progress> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = std::fs::File::open(&self.path).ok()?;
+        let length = file.metadata().ok()?.len();
+        if length == self.offset {
+            return None;
+        }
+        // Of a flood only the end matters.
+        let start = self.offset.max(length.saturating_sub(PROGRESS_READ as u64));
+        if start != self.offset {
+            self.partial.clear();
+        }
+        file.seek(SeekFrom::Start(start)).ok()?;
+        let read = file.take(PROGRESS_READ as u64).read_to_end(&mut self.partial).ok()?;
+        self.offset = start + read as u64;
+        let whole = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let lines: Vec<u8> = self.partial.drain(..whole).collect();
+        if self.partial.len() > PROGRESS_READ {
+            self.partial.clear();
+        }
+        lines.split(|byte| *byte == b'\n').rev().find_map(|line| serde_json::from_slice(line).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_is_told_apart_by_whose_memory_it_was() {
+        let torch = b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.";
+        assert_eq!(out_of_memory(torch), Some(Memory::Device));
+        assert_eq!(out_of_memory(b"Traceback\nMemoryError\n"), Some(Memory::Host));
+        assert_eq!(out_of_memory(b"Segmentation fault"), None);
+    }
+
+    #[test]
+    fn progress_is_the_last_whole_line_that_says_any() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events");
+        let mut progress = ProgressFile::new(path.clone());
+        assert_eq!(progress.latest(), None);
+        std::fs::write(&path, "{\"progress\":0.1}\nnoise\n{\"progress\":0.2,\"loss\":0.5}\n{\"progr").unwrap();
+        let latest = progress.latest().unwrap();
+        assert_eq!((latest.progress, latest.loss), (Some(0.2), Some(0.5)));
+        std::fs::write(&path, "{\"progress\":0.1}\nnoise\n{\"progress\":0.2,\"loss\":0.5}\n{\"progress\":1}\n")
+            .unwrap();
+        assert_eq!(progress.latest().unwrap().progress, Some(1.0));
+        assert_eq!(progress.latest(), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! The end of everything a run started, should the orchestrator die without being able to end it.
+//!
+//! A second small process waits on a pipe that only the orchestrator holds open. When the pipe closes without a
+//! farewell, it ends all processes that carry the run's mark. (A parent-death signal would have to be set between
+//! fork and exec, for every task, and would miss grandchildren.)
+
+#![expect(clippy::disallowed_methods, reason = "a process is started here, and waited for outside the core")]
+
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+
+use super::process;
+
+/// What the orchestrator says before it closes the pipe in peace.
+const FAREWELL: &[u8] = b"done";
+
+/// The orchestrator's end of the arrangement.
+#[derive(Debug)]
+pub struct Warden {
+    child: Child,
+}
+
+impl Warden {
+    /// Starts a warden over all processes that carry `mark` (`NAME=value`) in their environment.
+    ///
+    /// # Errors
+    /// Where this program cannot start itself a second time.
+    pub fn start(mark: &str, grace: Duration) -> std::io::Result<Self> {
+        let child = Command::new(std::env::current_exe()?)
+            .args(["warden", mark, &grace.as_millis().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A Ctrl-C at the terminal is not for it.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { child })
+    }
+
+    /// Sends the warden home: everything has ended.
+    pub fn dismiss(mut self) {
+        if let Some(mut pipe) = self.child.stdin.take() {
+            let _ = pipe.write_all(FAREWELL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for the orchestrator's farewell or death on standard input, and after a death ends what it left.
+pub fn watch(mark: &str, grace: Duration) {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    let mut said = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut said);
+    if read.is_ok() && said == FAREWELL {
+        return;
+    }
+    end_marked(mark, grace);
+}
+
+/// Ends all marked processes: SIGTERM, the grace, SIGKILL; again for those that were forked meanwhile.
+pub fn end_marked(mark: &str, grace: Duration) {
+    let marks = [mark.to_owned()];
+    let left = process::find_marked(&marks);
+    for pid in &left {
+        process::signal(*pid, Signal::TERM);
+    }
+    wait_for(&left, grace);
+    // Each round ends what the previous one forked before it died; a fork bomb is not our task.
+    for _ in 0..10 {
+        let left = process::find_marked(&marks);
+        if left.is_empty() {
+            return;
+        }
+        for pid in &left {
+            process::signal(*pid, Signal::KILL);
+        }
+        wait_for(&left, Duration::from_secs(5));
+    }
+}
+
+fn wait_for(pids: &[u32], at_most: Duration) {
+    let until = Instant::now() + at_most;
+    for pid in pids {
+        let Ok(watched) = process::watch(*pid) else { continue };
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or_default();
+        let _ = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&left));
+    }
+}

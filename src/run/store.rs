@@ -1,0 +1,409 @@
+//! The record of runs: one SQLite database per state folder.
+//!
+//! A committed event survives the death of this process at once, and a power loss once the write-ahead log has been
+//! checkpointed (`synchronous = NORMAL`): after a power loss the newest events may be missing, but never one in the
+//! middle, and the database is never torn. Losing the newest events only means that finished work is looked at again.
+//!
+//! The store does not know what an event means; a run's header repeats its end so that a list of runs needs no events.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, Process, Recorded, RunEnd};
+use crate::units::Millis;
+
+/// Why the record cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no state folder yet.
+    #[error("no runs are recorded in {0}")]
+    NoState(PathBuf),
+    /// The folder cannot be made.
+    #[error("the state folder {path} cannot be used")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database was written by another version.
+    #[error("{path} was written by another version of trainyard (format {found}, this one knows {FORMAT})")]
+    Format {
+        /// The database.
+        path: PathBuf,
+        /// The format that was found.
+        found: i64,
+    },
+    /// A record that cannot be read back.
+    #[error("the record of run {run} is damaged at event {seq}")]
+    Damaged {
+        /// The run.
+        run: String,
+        /// Its event, counted from 0.
+        seq: i64,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// SQLite's own errors, a full disk among them.
+    #[error("the record in {path} cannot be read or written")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+/// The format of the database; a later one migrates earlier ones.
+const FORMAT: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE run (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    pipeline TEXT NOT NULL,
+    file TEXT NOT NULL,
+    host TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    pid_started INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    finished INTEGER,
+    end TEXT,
+    tasks TEXT NOT NULL
+) STRICT;
+CREATE TABLE event (
+    run INTEGER NOT NULL REFERENCES run(key),
+    seq INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (run, seq)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What is known of a run before its first event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Unique in the state folder, and told apart by its first letters: `20261121-093015-digits-4f2a`.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The pipeline file, absolute.
+    pub file: String,
+    /// Who carries it out.
+    pub orchestrator: Orchestrator,
+    /// When it started, ms since the Unix epoch.
+    pub started: Millis,
+    /// `[n_tasks]`, by TaskId.
+    pub tasks: Vec<TaskHeader>,
+}
+
+/// The process that carries a run out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orchestrator {
+    /// The host's name.
+    pub host: String,
+    /// The host's boot id, so that a process number of an earlier boot is not taken for a later process.
+    pub boot: String,
+    /// The process.
+    pub process: Process,
+}
+
+/// What is recorded of a task before anything happens to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskHeader {
+    /// Its name.
+    pub name: String,
+    /// Its stage's name.
+    pub stage: String,
+    /// When the plan starts and ends it, ms from the start of the plan.
+    pub planned: (Millis, Millis),
+}
+
+/// A recorded run without its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRow {
+    /// What was known at its start.
+    pub header: Header,
+    /// When (ms since the Unix epoch) and how it ended, if it did.
+    pub end: Option<(Millis, RunEnd)>,
+}
+
+/// A state folder's database.
+#[derive(Debug)]
+pub struct Store {
+    db: Connection,
+    dir: PathBuf,
+}
+
+/// A run that is being recorded.
+#[derive(Debug)]
+pub struct RunKey {
+    key: i64,
+    next_seq: i64,
+}
+
+impl Store {
+    /// Opens the record in a state folder, making both where there are none.
+    ///
+    /// # Errors
+    /// Where the folder or the database cannot be made or read.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
+        let store = Self::connect(dir, OpenFlags::default())?;
+        store.on(|db| {
+            db.pragma_update(None, "journal_mode", "WAL")?;
+            db.pragma_update(None, "synchronous", "NORMAL")
+        })?;
+        store.prepare_format()
+    }
+
+    /// Opens an existing record for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::NoState`] where there is none; otherwise as [`Store::open`].
+    pub fn open_existing(dir: &Path) -> Result<Self, StoreError> {
+        if !dir.join("state.db").is_file() {
+            return Err(StoreError::NoState(dir.to_owned()));
+        }
+        Self::connect(dir, OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE)?.prepare_format()
+    }
+
+    fn connect(dir: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
+        let path = dir.join("state.db");
+        let connect = || {
+            let db = Connection::open_with_flags(&path, flags)?;
+            // Another orchestrator on the same folder holds the lock for the length of one small transaction.
+            db.busy_timeout(std::time::Duration::from_secs(10))?;
+            // 1 MiB: events are written once and read rarely.
+            db.pragma_update(None, "cache_size", -1024)?;
+            Ok(db)
+        };
+        let db = connect().map_err(|source| StoreError::Database { path: path.clone(), source })?;
+        Ok(Self { db, dir: dir.to_owned() })
+    }
+
+    /// Makes the tables where there are none; two processes may come here at once.
+    fn prepare_format(mut self) -> Result<Self, StoreError> {
+        let path = self.path();
+        let damaged = |source| StoreError::Database { path: path.clone(), source };
+        let format: i64 = self.db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
+        if format == 0 {
+            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(damaged)?;
+            let format: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
+            if format == 0 {
+                tx.execute_batch(SCHEMA).map_err(damaged)?;
+                tx.pragma_update(None, "user_version", FORMAT).map_err(damaged)?;
+            }
+            tx.commit().map_err(damaged)?;
+        } else if format != FORMAT {
+            return Err(StoreError::Format { path, found: format });
+        }
+        Ok(self)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("state.db")
+    }
+
+    /// Returns the state folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the folder that holds a run's logs and checkpoints.
+    #[must_use]
+    pub fn run_dir(&self, run: &str) -> PathBuf {
+        self.dir.join("runs").join(run)
+    }
+
+    fn on<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        work(&self.db).map_err(|source| StoreError::Database { path: self.path(), source })
+    }
+
+    /// Records a new run.
+    ///
+    /// # Errors
+    /// Where the database cannot be written.
+    pub fn begin(&mut self, header: &Header) -> Result<RunKey, StoreError> {
+        let tasks = serde_json::to_string(&header.tasks).expect("headers are plain data");
+        self.on(|db| {
+            db.execute(
+                "INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                params![
+                    header.id,
+                    header.pipeline,
+                    header.file,
+                    header.orchestrator.host,
+                    header.orchestrator.boot,
+                    header.orchestrator.process.pid,
+                    signed(header.orchestrator.process.started),
+                    signed(header.started.0),
+                    tasks,
+                ],
+            )?;
+            Ok(RunKey { key: db.last_insert_rowid(), next_seq: 0 })
+        })
+    }
+
+    /// Records events, all of them or none.
+    ///
+    /// # Errors
+    /// Where the database cannot be written; nothing is recorded then.
+    pub fn append(&mut self, run: &mut RunKey, events: &[Recorded]) -> Result<(), StoreError> {
+        let path = self.path();
+        let written = (|| {
+            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut insert = tx.prepare_cached("INSERT INTO event (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")?;
+            for (seq, recorded) in (run.next_seq..).zip(events) {
+                let body = serde_json::to_string(&recorded.event).expect("events are plain data");
+                insert.execute(params![run.key, seq, signed(recorded.at.0), body])?;
+                if let Event::RunFinished { end } = &recorded.event {
+                    let end = serde_json::to_string(end).expect("an end is a word");
+                    tx.execute(
+                        "UPDATE run SET finished = ?2, end = ?3 WHERE key = ?1",
+                        params![run.key, signed(recorded.at.0), end],
+                    )?;
+                }
+            }
+            drop(insert);
+            tx.commit()
+        })();
+        written.map_err(|source| StoreError::Database { path, source })?;
+        run.next_seq += i64::try_from(events.len()).expect("a batch fits in memory");
+        Ok(())
+    }
+
+    /// Returns all runs, the newest first.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
+        let columns = self.on(|db| {
+            let mut query = db.prepare(
+                "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, tasks
+                 FROM run ORDER BY started DESC, key DESC",
+            )?;
+            let rows = query.query_map([], |row| {
+                let header = Header {
+                    id: row.get(0)?,
+                    pipeline: row.get(1)?,
+                    file: row.get(2)?,
+                    orchestrator: Orchestrator {
+                        host: row.get(3)?,
+                        boot: row.get(4)?,
+                        process: Process { pid: row.get(5)?, started: unsigned(row.get(6)?) },
+                    },
+                    started: Millis(unsigned(row.get(7)?)),
+                    tasks: Vec::new(),
+                };
+                let end: (Option<i64>, Option<String>) = (row.get(8)?, row.get(9)?);
+                Ok((header, end, row.get::<_, String>(10)?))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let decode = |(mut header, (finished, end), tasks): (Header, (Option<i64>, Option<String>), String)| {
+            let damaged = |source| StoreError::Damaged { run: header.id.clone(), seq: -1, source };
+            let tasks = serde_json::from_str(&tasks).map_err(damaged)?;
+            let end = end.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?;
+            header.tasks = tasks;
+            Ok(RunRow { header, end: finished.map(|at| Millis(unsigned(at))).zip(end) })
+        };
+        columns.into_iter().map(decode).collect()
+    }
+
+    /// Returns a run's events in order.
+    ///
+    /// # Errors
+    /// Where the database cannot be read or an event cannot be decoded; an unknown run has no events.
+    pub fn events(&self, run: &str) -> Result<Vec<Recorded>, StoreError> {
+        let rows = self.on(|db| {
+            let key: Option<i64> =
+                db.query_row("SELECT key FROM run WHERE id = ?1", [run], |row| row.get(0)).optional()?;
+            let mut query = db.prepare("SELECT seq, at, body FROM event WHERE run = ?1 ORDER BY seq")?;
+            let rows = query
+                .query_map([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let decode = |(seq, at, body): (i64, i64, String)| {
+            let event = serde_json::from_str(&body);
+            let event = event.map_err(|source| StoreError::Damaged { run: run.to_owned(), seq, source })?;
+            Ok(Recorded { at: Millis(unsigned(at)), event })
+        };
+        rows.into_iter().map(decode).collect()
+    }
+}
+
+/// SQLite's integers are signed; times and ticks stay far below their limit.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::TaskId;
+    use crate::run::event::Place;
+
+    fn header(id: &str) -> Header {
+        Header {
+            id: id.to_owned(),
+            pipeline: "digits".to_owned(),
+            file: "/p/digits.toml".to_owned(),
+            orchestrator: Orchestrator {
+                host: "box".to_owned(),
+                boot: "b".to_owned(),
+                process: Process { pid: 7, started: 99 },
+            },
+            started: Millis(1_000),
+            tasks: vec![TaskHeader { name: "a".to_owned(), stage: "a".to_owned(), planned: (Millis(0), Millis(5)) }],
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_read_back_by_another_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let mut run = store.begin(&header("r1")).unwrap();
+        let place = Place { node: "box".to_owned(), ..Place::default() };
+        let events = [
+            Recorded { at: Millis(1), event: Event::AttemptStarted { task: TaskId(0), number: 1, place } },
+            Recorded { at: Millis(2), event: Event::RunFinished { end: RunEnd::Failed } },
+        ];
+        store.append(&mut run, &events[..1]).unwrap();
+        store.append(&mut run, &events[1..]).unwrap();
+
+        let reader = Store::open_existing(dir.path()).unwrap();
+        assert_eq!(reader.events("r1").unwrap(), events);
+        let rows = reader.runs().unwrap();
+        assert_eq!(rows, [RunRow { header: header("r1"), end: Some((Millis(2), RunEnd::Failed)) }]);
+    }
+
+    #[test]
+    fn two_orchestrators_share_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut one, mut two) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+        let (mut a, mut b) = (one.begin(&header("a")).unwrap(), two.begin(&header("b")).unwrap());
+        let event = [Recorded { at: Millis(1), event: Event::RunFinished { end: RunEnd::Succeeded } }];
+        one.append(&mut a, &event).unwrap();
+        two.append(&mut b, &event).unwrap();
+        assert_eq!(one.runs().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_folder_without_runs_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Store::open_existing(dir.path()), Err(StoreError::NoState(_))));
+    }
+}
