@@ -50,7 +50,7 @@ pub struct Node {
 /// One GPU, or a MIG slice of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Device {
-    /// `node/gpuN`, N counting the node's devices in PCI order.
+    /// `node/gpuN`, N counting the node's cards in PCI order; `node/gpuN.M` for the M-th MIG slice of card N.
     pub id: String,
     /// The host it sits in.
     pub node: NodeId,
@@ -62,6 +62,8 @@ pub struct Device {
     pub memory: Bytes,
     /// Memory that nobody held when it was probed; `None` where nobody looked.
     pub free: Option<Bytes>,
+    /// Memory that no task may count on: room for CUDA contexts and for what the driver takes as it runs.
+    pub headroom: Bytes,
     /// `P` of the load matrix.
     pub speed: Speed,
     /// Devices of one node with the same number are joined by NVLink; `None`: PCIe only.
@@ -70,13 +72,35 @@ pub struct Device {
     pub compute_capability: Option<(u32, u32)>,
     /// PCI bus id, `00000000:17:00.0`.
     pub pci_bus_id: Option<String>,
+    /// Position among all cards of its host in PCI order, those hidden from us counted too; a MIG slice has its
+    /// card's. Unknown for hardware that is only planned for.
+    pub pci_index: Option<u32>,
 }
 
 impl Device {
-    /// Returns the memory that a plan may count on: what was free, or everything where nobody looked.
+    /// Returns the memory that a plan may count on: what was free, or everything where nobody looked, less headroom.
     #[must_use]
     pub fn usable_memory(&self) -> Bytes {
-        self.free.unwrap_or(self.memory)
+        self.free.unwrap_or(self.memory) - self.headroom
+    }
+
+    /// Returns the memory that tasks could have if nobody else held any: what can never fit is measured by this.
+    #[must_use]
+    pub fn whole_memory(&self) -> Bytes {
+        self.memory - self.headroom
+    }
+
+    /// Whether it is a slice of a card in MIG mode.
+    #[must_use]
+    pub fn is_mig(&self) -> bool {
+        self.uuid.as_deref().is_some_and(|uuid| uuid.starts_with("MIG-"))
+    }
+
+    /// Returns what names it in `CUDA_VISIBLE_DEVICES` under `CUDA_DEVICE_ORDER=PCI_BUS_ID`: its PCI index, or its
+    /// UUID if it is a MIG slice; `None` for hardware that is only planned for.
+    #[must_use]
+    pub fn cuda_name(&self) -> Option<String> {
+        if self.is_mig() { self.uuid.clone() } else { self.pci_index.map(|index| index.to_string()) }
     }
 }
 

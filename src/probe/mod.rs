@@ -1,1 +1,123 @@
 //! What the real machine is: NVML, `/proc`, cgroups. Unknown is a value, never zero.
+//!
+//! Reading files and calling NVML is a thin shell; what their answers mean is decided by pure functions on text and
+//! values, each beside its tests. Nothing here panics or fails for want of a driver: [`Gpus::None`] says why there is
+//! no GPU, and the machine is still described. Does not know tasks or what we have promised to them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub mod cgroup;
+pub mod gpu;
+pub mod host;
+pub mod mask;
+pub mod model;
+pub mod monitor;
+mod nvlink;
+mod nvml;
+pub mod process;
+
+pub use gpu::{Gpu, Gpus, NoGpus, Reading, Warning};
+pub use host::Host;
+pub use monitor::Monitor;
+
+use crate::fleet::{Device, Fleet, Node, NodeId};
+use crate::units::{Bytes, Speed};
+
+/// Names the NVML library to load instead of the system's.
+pub const NVML_VARIABLE: &str = "TRAINYARD_NVML";
+
+/// The library that every NVIDIA driver installs.
+const NVML_LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// What a CUDA context takes on a device before the first tensor: 300 to 520 MiB were seen from CUDA 11 to 13.
+const CONTEXT: Bytes = Bytes(512 << 20);
+
+/// Where to look, and which devices we may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The NVML library: a name that the loader looks for, or a path.
+    pub nvml: OsString,
+    /// The folder that holds `proc` and `sys`.
+    pub root: PathBuf,
+    /// `CUDA_VISIBLE_DEVICES` as inherited.
+    pub visible_devices: Option<String>,
+    /// `CUDA_DEVICE_ORDER` as inherited.
+    pub device_order: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nvml: NVML_LIBRARY.into(), root: "/".into(), visible_devices: None, device_order: None }
+    }
+}
+
+impl Options {
+    /// Takes from this process's environment what it says about devices.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let text = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let nvml = std::env::var_os(NVML_VARIABLE).filter(|path| !path.is_empty());
+        Self {
+            nvml: nvml.unwrap_or_else(|| NVML_LIBRARY.into()),
+            visible_devices: text("CUDA_VISIBLE_DEVICES"),
+            device_order: text("CUDA_DEVICE_ORDER"),
+            ..Self::default()
+        }
+    }
+}
+
+/// This machine, as far as we may use it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// CPUs, memory and name.
+    pub host: Host,
+    /// The devices that we may use, or why there are none.
+    pub gpus: Gpus,
+    /// What was odd but not fatal.
+    pub warnings: Vec<Warning>,
+}
+
+/// Looks at this machine.
+#[must_use]
+pub fn this_machine(options: &Options) -> Machine {
+    let (gpus, warnings) = nvml::inventory(options);
+    Machine { host: Host::read(&options.root), gpus, warnings }
+}
+
+impl Machine {
+    /// Returns the machine as a fleet of one node with the devices that we may use.
+    #[must_use]
+    pub fn fleet(&self) -> Fleet {
+        let name = self.host.name.clone();
+        let devices = self.gpus.devices().iter().map(|gpu| device(&name, gpu)).collect();
+        let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
+        Fleet { name, nodes: vec![node], devices, ..Fleet::default() }
+    }
+}
+
+/// Returns a GPU as a device of the only node.
+fn device(node: &str, gpu: &Gpu) -> Device {
+    let memory = gpu.reading.memory.as_ref();
+    let total = memory.map_or(Bytes::ZERO, |memory| memory.total);
+    Device {
+        id: format!("{node}/{}", gpu.name()),
+        node: NodeId(0),
+        uuid: Some(gpu.uuid.clone()),
+        model: gpu.model.clone(),
+        memory: total,
+        free: memory.map(|memory| memory.free),
+        headroom: headroom(total),
+        speed: gpu.speed.unwrap_or(Speed::ONE),
+        nvlink_group: gpu.nvlink_group,
+        compute_capability: gpu.compute_capability,
+        pci_bus_id: gpu.pci_bus_id.clone(),
+        pci_index: Some(gpu.pci_index),
+    }
+}
+
+/// Returns the memory of a device that no task may count on: a CUDA context and 2 %.
+#[must_use]
+pub fn headroom(total: Bytes) -> Bytes {
+    CONTEXT + Bytes(total.0 / 50)
+}

@@ -1,0 +1,240 @@
+//! What NVML says about GPUs, as values: what a device is, and what it was doing when it was read.
+//!
+//! A question that a driver does not answer is `None`. Does not call NVML itself.
+
+use serde::Serialize;
+
+use crate::units::{Bytes, Speed};
+
+/// The GPUs that we may use.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gpus {
+    /// At least one, in PCI order.
+    Found(Inventory),
+    /// None, and why.
+    None {
+        /// Why.
+        reason: NoGpus,
+    },
+}
+
+/// What the driver showed.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Inventory {
+    /// The driver's version, `580.65.06`.
+    pub driver: Option<String>,
+    /// The newest CUDA version that the driver runs, major and minor.
+    pub cuda: Option<(u32, u32)>,
+    /// In PCI order, slices of a card in the order of NVML.
+    pub devices: Vec<Gpu>,
+}
+
+impl Gpus {
+    /// Returns the devices; none where there are none.
+    #[must_use]
+    pub fn devices(&self) -> &[Gpu] {
+        match self {
+            Self::Found(inventory) => &inventory.devices,
+            Self::None { .. } => &[],
+        }
+    }
+}
+
+/// Why there is no GPU to use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoGpus {
+    /// The NVML library is not there.
+    #[error("no NVIDIA driver: {library} was not found")]
+    NoDriver {
+        /// What was looked for.
+        library: String,
+    },
+    /// The library is there and refuses to work.
+    #[error("the NVIDIA driver does not answer: {answer}")]
+    NotWorking {
+        /// What NVML said.
+        answer: String,
+    },
+    /// A driver without a card.
+    #[error("the NVIDIA driver is running but shows no GPU")]
+    NoDevice,
+    /// Cards that cannot be read.
+    #[error("none of the {count} GPUs can be used: {first}")]
+    AllLost {
+        /// How many there are.
+        count: u32,
+        /// What was said of the first.
+        first: String,
+    },
+    /// `CUDA_VISIBLE_DEVICES` leaves none.
+    #[error("CUDA_VISIBLE_DEVICES=\"{mask}\" hides every GPU")]
+    Masked {
+        /// Its value.
+        mask: String,
+    },
+}
+
+/// Something odd that the user should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Warning {
+    /// A card that is there but does not answer.
+    #[error("GPU {index} is not used: {answer}")]
+    Lost {
+        /// NVML's index.
+        index: u32,
+        /// What NVML said.
+        answer: String,
+    },
+    /// An entry of `CUDA_VISIBLE_DEVICES` that means nothing here.
+    #[error("CUDA_VISIBLE_DEVICES=\"{mask}\": {problem}")]
+    Mask {
+        /// Its value.
+        mask: String,
+        /// What is wrong with it.
+        problem: super::mask::Problem,
+    },
+    /// Indices that CUDA itself would count in another order.
+    #[error(
+        "CUDA_VISIBLE_DEVICES=\"{mask}\" is read in PCI order; the cards differ, so CUDA may count them fastest first: \
+         set CUDA_DEVICE_ORDER=PCI_BUS_ID or name them by UUID"
+    )]
+    Order {
+        /// Its value.
+        mask: String,
+    },
+}
+
+/// One device.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gpu {
+    /// `GPU-…`, or `MIG-…` for a slice.
+    pub uuid: String,
+    /// The card's position among all cards of the machine, in PCI order.
+    pub pci_index: u32,
+    /// PCI bus id of the card, `00000000:17:00.0`.
+    pub pci_bus_id: Option<String>,
+    /// The model as NVML writes it: `NVIDIA A100-SXM4-80GB`.
+    pub full_name: Option<String>,
+    /// The model as people say it: `A100-80GB`; `GPU` if NVML gives no name.
+    pub model: String,
+    /// Compute capability, major and minor.
+    pub compute_capability: Option<(u32, u32)>,
+    /// `P` of the load matrix, for known models.
+    pub speed: Option<Speed>,
+    /// The NUMA node of the host that it is nearest to.
+    pub numa_node: Option<u32>,
+    /// Whether the card is in MIG mode; `None` if it has no such mode.
+    pub mig_mode: Option<bool>,
+    /// Which slice of the card it is.
+    pub slice: Option<Slice>,
+    /// Devices with the same number are all joined to each other by NVLink.
+    pub nvlink_group: Option<u32>,
+    /// What it was doing when it was probed.
+    pub reading: Reading,
+}
+
+impl Gpu {
+    /// Returns its name within the machine: `gpu3`, or `gpu3.0` for a slice.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.slice {
+            Some(slice) => format!("gpu{}.{}", self.pci_index, slice.index),
+            None => format!("gpu{}", self.pci_index),
+        }
+    }
+}
+
+/// Which part of a card a MIG device is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Slice {
+    /// UUID of the card.
+    pub card: String,
+    /// Its position among the card's slices.
+    pub index: u32,
+    /// Compute slices, of the seven (four on an A30) that a card has.
+    pub compute_slices: Option<u32>,
+}
+
+/// What a device was doing at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reading {
+    /// Which device.
+    pub uuid: String,
+    /// Why it could not be read at all: it fell off the bus, say. Everything else is `None` then.
+    pub fault: Option<Fault>,
+    /// Processes that compute on it, read before `memory`: what a process allocates in between is then counted as
+    /// promised and as taken, never as neither. `None`: the driver does not say.
+    pub processes: Option<Vec<Process>>,
+    /// Its memory.
+    pub memory: Option<Memory>,
+    /// How much of the time a kernel was running, in percent.
+    pub utilisation: Option<u32>,
+    /// Of the chip, in degrees Celsius.
+    pub temperature: Option<u32>,
+    /// What it draws, in milliwatts.
+    pub power: Option<u32>,
+    /// What it may draw, in milliwatts.
+    pub power_limit: Option<u32>,
+}
+
+/// Why a device cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// It fell off the bus or needs a reset.
+    #[error("lost: {0}")]
+    Lost(String),
+    /// Any other answer.
+    #[error("unreadable: {0}")]
+    Unreadable(String),
+}
+
+/// A device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// All of it.
+    pub total: Bytes,
+    /// What can still be allocated.
+    pub free: Bytes,
+    /// What is taken; includes what the driver keeps for itself if it came from [`MemoryCall::V1`].
+    pub used: Bytes,
+    /// What the driver keeps for itself; only [`MemoryCall::V2`] says.
+    pub reserved: Option<Bytes>,
+    /// Which call said so.
+    pub call: MemoryCall,
+}
+
+/// NVML's two ways to ask for memory, which count the driver's own part differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryCall {
+    /// `nvmlDeviceGetMemoryInfo`.
+    V1,
+    /// `nvmlDeviceGetMemoryInfo_v2`, drivers from 510 on.
+    V2,
+}
+
+/// A process that computes on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Its id, as the driver sees it: in a container it may not be ours.
+    pub pid: u32,
+    /// What it holds of the device's memory.
+    pub memory: Option<Bytes>,
+}
+
+impl Reading {
+    /// Returns the memory in use that no listed process holds; `None` where processes or memory are unknown.
+    ///
+    /// A container that hides pids, and memory of a process that has just ended, show up here.
+    #[must_use]
+    pub fn unattributed(&self) -> Option<Bytes> {
+        let memory = self.memory?;
+        let known: Bytes = self.processes.as_ref()?.iter().map(|process| process.memory).sum::<Option<Bytes>>()?;
+        // What is neither free nor the driver's is held by somebody, whichever call it came from.
+        Some(memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO) - known)
+    }
+}

@@ -1,0 +1,294 @@
+//! The calls to NVML: the only file that knows `nvml-wrapper`.
+//!
+//! The library is loaded when it is asked for. A call that the driver lacks, does not support for a device or answers
+//! with an error leaves `None`; only what makes a device unusable becomes a [`Fault`].
+
+use std::mem::MaybeUninit;
+
+use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TemperatureSensor};
+use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
+use nvml_wrapper::{Device, Nvml};
+
+use super::gpu::{Fault, Gpu, Gpus, Inventory, Memory, MemoryCall, NoGpus, Process, Reading, Slice, Warning};
+use super::mask::{self, Named};
+use super::{Options, model, nvlink};
+use crate::units::Bytes;
+
+/// The most NVLinks that a device has had (`NVML_NVLINK_MAX_LINKS`).
+const MOST_LINKS: u32 = 18;
+
+/// Loads the library and starts it.
+pub(super) fn open(options: &Options) -> Result<Nvml, NoGpus> {
+    Nvml::builder().lib_path(&options.nvml).init().map_err(|error| {
+        if matches!(error, NvmlError::LibloadingError(_)) {
+            NoGpus::NoDriver { library: options.nvml.to_string_lossy().into_owned() }
+        } else {
+            NoGpus::NotWorking { answer: error.to_string() }
+        }
+    })
+}
+
+/// Returns every device that we may use, or why there is none.
+pub(super) fn inventory(options: &Options) -> (Gpus, Vec<Warning>) {
+    let mut warnings = Vec::new();
+    let gpus = open(options).and_then(|nvml| found(&nvml, options, &mut warnings));
+    match gpus {
+        Ok(inventory) => (Gpus::Found(inventory), warnings),
+        Err(reason) => (Gpus::None { reason }, warnings),
+    }
+}
+
+fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<Inventory, NoGpus> {
+    let cards = cards(nvml, warnings)?;
+    let joined = |a: usize, b: usize| joined_by_nvlink(&cards[a], &cards[b]);
+    let groups = nvlink::groups(cards.len(), joined);
+    let mut devices = Vec::new();
+    for ((index, card), group) in (0..).zip(&cards).zip(groups) {
+        devices.extend(devices_of(card, index, group));
+    }
+    let devices = masked(devices, options, warnings)?;
+    let cuda = nvml.sys_cuda_driver_version().ok().and_then(|version| u32::try_from(version).ok());
+    Ok(Inventory {
+        driver: nvml.sys_driver_version().ok(),
+        // Written as 1000 × major + 10 × minor.
+        cuda: cuda.map(|version| (version / 1000, version % 1000 / 10)),
+        devices,
+    })
+}
+
+/// Returns the cards that answer, in PCI order.
+fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<Device<'a>>, NoGpus> {
+    let count = nvml.device_count().map_err(|error| NoGpus::NotWorking { answer: error.to_string() })?;
+    let mut cards = Vec::new();
+    let mut first = None;
+    for index in 0..count {
+        // Without its UUID a card could not be told from another one later.
+        match nvml.device_by_index(index).and_then(|card| card.uuid().map(|_| card)) {
+            Ok(card) => cards.push(card),
+            Err(error) => {
+                let answer = error.to_string();
+                first.get_or_insert_with(|| answer.clone());
+                warnings.push(Warning::Lost { index, answer });
+            }
+        }
+    }
+    let order = |card: &Device| card.pci_info().ok().map(|pci| (pci.domain, pci.bus, pci.device));
+    cards.sort_by_key(order);
+    match first {
+        _ if !cards.is_empty() => Ok(cards),
+        Some(first) => Err(NoGpus::AllLost { count, first }),
+        None => Err(NoGpus::NoDevice),
+    }
+}
+
+/// Returns the devices of a card: itself, or its slices if it is in MIG mode.
+fn devices_of(card: &Device, index: u32, group: Option<u32>) -> Vec<Gpu> {
+    let mig_mode = card.mig_mode().ok().map(|mode| mode.current == 1);
+    if mig_mode != Some(true) {
+        return describe(card, card, index)
+            .map(|gpu| Gpu { nvlink_group: group, mig_mode, ..gpu })
+            .into_iter()
+            .collect();
+    }
+    let Ok(uuid) = card.uuid() else { return Vec::new() };
+    let most = card.mig_device_count().unwrap_or(0);
+    let slices = (0..most).filter_map(|slice| card.mig_device_by_index(slice).ok());
+    let slices = (0..).zip(slices).filter_map(|(position, slice)| {
+        let gpu = describe(&slice, card, index)?;
+        let compute_slices = slice.attributes().ok().map(|attributes| attributes.compute_instance_slice_count);
+        let card_name = card.name().map(|name| model::short_name(&name)).unwrap_or_default();
+        let speed = model::speed(&card_name).zip(compute_slices);
+        Some(Gpu {
+            mig_mode,
+            speed: speed.map(|(speed, slices)| model::slice_speed(speed, &card_name, slices)),
+            slice: Some(Slice { card: uuid.clone(), index: position, compute_slices }),
+            ..gpu
+        })
+    });
+    slices.collect()
+}
+
+/// Describes a device; what a slice does not say itself is its card's.
+fn describe(device: &Device, card: &Device, pci_index: u32) -> Option<Gpu> {
+    let uuid = device.uuid().ok()?;
+    let full_name = device.name().or_else(|_| card.name()).ok();
+    let model = full_name.as_deref().map_or_else(|| "GPU".to_owned(), model::short_name);
+    let capability = card.cuda_compute_capability().ok();
+    let capability = capability.and_then(|c| Some((u32::try_from(c.major).ok()?, u32::try_from(c.minor).ok()?)));
+    Some(Gpu {
+        reading: read(device, uuid.clone()),
+        uuid,
+        pci_index,
+        pci_bus_id: card.pci_info().ok().map(|pci| pci.bus_id),
+        full_name,
+        speed: model::speed(&model),
+        model,
+        compute_capability: capability,
+        numa_node: card.numa_node_id().ok(),
+        mig_mode: None,
+        slice: None,
+        nvlink_group: None,
+    })
+}
+
+/// Leaves the devices that the inherited mask shows.
+fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> Result<Vec<Gpu>, NoGpus> {
+    let Some(mask) = options.visible_devices.clone() else {
+        return if devices.is_empty() { Err(NoGpus::NoDevice) } else { Ok(devices) };
+    };
+    let named: Vec<_> = devices.iter().map(|gpu| Named { uuid: &gpu.uuid, pci_index: gpu.pci_index }).collect();
+    let visible = mask::visible(&mask, &named);
+    if let Some(problem) = visible.problem {
+        warnings.push(Warning::Mask { mask: mask.clone(), problem });
+    }
+    let pci_order = options.device_order.as_deref() == Some("PCI_BUS_ID");
+    let alike = devices.windows(2).all(|pair| pair[0].full_name == pair[1].full_name);
+    if visible.by_index && !pci_order && !alike {
+        warnings.push(Warning::Order { mask: mask.clone() });
+    }
+    let shown = devices.into_iter().enumerate().filter(|(index, _)| visible.devices.contains(index));
+    let shown: Vec<_> = shown.map(|(_, gpu)| gpu).collect();
+    if shown.is_empty() { Err(NoGpus::Masked { mask }) } else { Ok(shown) }
+}
+
+/// Whether NVLink joins two cards: the driver says so, or a link of one ends at the other.
+fn joined_by_nvlink(a: &Device, b: &Device) -> bool {
+    match a.p2p_status(b, P2pCapabilitiesIndex::NvLink) {
+        Ok(status) => matches!(status, P2pStatus::Ok),
+        Err(_) => {
+            let Ok(other) = b.pci_info() else { return false };
+            (0..MOST_LINKS).map(|link| a.link_wrapper_for(link)).any(|link| {
+                link.is_active().unwrap_or(false)
+                    && link.remote_pci_info().is_ok_and(|remote| same_place(&remote.bus_id, &other.bus_id))
+            })
+        }
+    }
+}
+
+/// Whether two PCI bus ids are the same; the width of the domain and the case differ from call to call.
+fn same_place(a: &str, b: &str) -> bool {
+    let place = |id: &str| id.trim_start_matches('0').to_ascii_lowercase();
+    place(a) == place(b)
+}
+
+/// Reads what the device with this UUID is doing.
+pub(super) fn read_by_uuid(nvml: &Nvml, uuid: &str) -> Reading {
+    match nvml.device_by_uuid(uuid) {
+        Ok(device) => read(&device, uuid.to_owned()),
+        Err(error) => Reading { uuid: uuid.to_owned(), fault: Some(fault(&error)), ..Reading::default() },
+    }
+}
+
+/// Reads what a device is doing: processes first, then memory (see [`Reading::processes`]).
+fn read(device: &Device, uuid: String) -> Reading {
+    let processes = processes(device);
+    match memory(device) {
+        Ok(memory) => Reading {
+            uuid,
+            fault: None,
+            processes,
+            memory,
+            utilisation: device.utilization_rates().ok().map(|rates| rates.gpu),
+            temperature: device.temperature(TemperatureSensor::Gpu).ok(),
+            power: device.power_usage().ok(),
+            power_limit: device.enforced_power_limit().or_else(|_| device.power_management_limit()).ok(),
+        },
+        Err(error) => Reading { uuid, fault: Some(fault(&error)), ..Reading::default() },
+    }
+}
+
+fn fault(error: &NvmlError) -> Fault {
+    if matches!(error, NvmlError::GpuLost | NvmlError::ResetRequired | NvmlError::NotFound) {
+        Fault::Lost(error.to_string())
+    } else {
+        Fault::Unreadable(error.to_string())
+    }
+}
+
+/// Whether an answer means "this driver or device cannot say", rather than "something is wrong with it".
+fn is_unknown(error: &NvmlError) -> bool {
+    matches!(error, NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound)
+}
+
+/// Returns a device's memory by the newest call that the driver has; `None` if the device has no memory of its own.
+fn memory(device: &Device) -> Result<Option<Memory>, NvmlError> {
+    match device.memory_info() {
+        Ok(info) => Ok(Some(Memory {
+            total: Bytes(info.total),
+            free: Bytes(info.free),
+            used: Bytes(info.used),
+            reserved: Some(Bytes(info.reserved)),
+            call: MemoryCall::V2,
+        })),
+        Err(error) if is_unknown(&error) => match memory_v1(device) {
+            Err(error) if is_unknown(&error) => Ok(None),
+            other => other.map(Some),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the call that drivers before 510 have; `nvml-wrapper` offers only the second version.
+fn memory_v1(device: &Device) -> Result<Memory, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetMemoryInfo.as_ref())?;
+    let mut info = MaybeUninit::zeroed();
+    // SAFETY: the handle belongs to `device`, whose library is still loaded, and `info` is the struct that the call
+    // fills; zeroes are valid numbers in it.
+    let info = unsafe {
+        nvml_try(call(device.handle(), info.as_mut_ptr()))?;
+        info.assume_init()
+    };
+    Ok(Memory {
+        total: Bytes(info.total),
+        free: Bytes(info.free),
+        used: Bytes(info.used),
+        reserved: None,
+        call: MemoryCall::V1,
+    })
+}
+
+/// Returns the processes that compute on a device, in ascending order of pid.
+fn processes(device: &Device) -> Option<Vec<Process>> {
+    let listed = match device.running_compute_processes() {
+        Err(NvmlError::FailedToLoadSymbol(_)) => device.running_compute_processes_v2(),
+        other => other,
+    };
+    let mut processes: Vec<_> = listed.ok()?.iter().map(process).collect();
+    processes.sort_by_key(|process| process.pid);
+    Some(processes)
+}
+
+fn process(info: &ProcessInfo) -> Process {
+    let memory = match info.used_gpu_memory {
+        UsedGpuMemory::Used(bytes) => Some(Bytes(bytes)),
+        UsedGpuMemory::Unavailable => None,
+    };
+    Process { pid: info.pid, memory }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bus_ids_of_either_width_are_the_same_place() {
+        assert!(same_place("0000:1A:00.0", "00000000:1a:00.0"));
+        assert!(!same_place("0000:1A:00.0", "00000000:1B:00.0"));
+    }
+
+    #[test]
+    fn a_library_that_is_not_there_is_a_reason_and_no_panic() {
+        let options = Options { nvml: "libno-such-driver.so.1".into(), ..Options::default() };
+        let (gpus, warnings) = inventory(&options);
+        assert!(matches!(gpus, Gpus::None { reason: NoGpus::NoDriver { .. } }));
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn a_library_that_is_something_else_is_a_reason_too() {
+        let options = Options { nvml: "libc.so.6".into(), ..Options::default() };
+        assert!(matches!(inventory(&options).0, Gpus::None { reason: NoGpus::NotWorking { .. } }));
+    }
+}
