@@ -4,6 +4,10 @@
 //! libtorch; `trainyard-ops` receives parameters that have passed them, defaults filled in. This file does not know
 //! how an op computes.
 
+mod catalogue;
+
+pub use catalogue::CATALOGUE;
+
 /// A built-in stage.
 #[derive(Debug)]
 pub struct Op {
@@ -99,9 +103,6 @@ pub enum Default {
     /// A list of whole numbers.
     Ints(&'static [i64]),
 }
-
-/// All built-in stages, in the order of the documentation.
-pub static CATALOGUE: &[Op] = &[];
 
 /// Returns the op of this name.
 #[must_use]
