@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Cpus, Millis, Share};
 
+pub mod decode;
 pub mod op;
 pub mod problem;
+mod quoted;
+pub mod tree;
 
 pub use problem::{Problem, Source, Span};
 
@@ -140,6 +143,9 @@ pub struct Mode {
     pub duration: Duration,
     /// What it uses up of the fleet's budgets.
     pub spend: BTreeMap<String, u64>,
+    /// The mode before it, on the CPU instead (`gpus = "prefer"`): allowed only if no device of the fleet, idle, could
+    /// ever hold that one. Who takes it says so.
+    pub fallback: bool,
     /// Where it stands in the file.
     pub span: Span,
 }
