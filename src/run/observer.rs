@@ -8,7 +8,7 @@ use super::state::RunState;
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// What an observer may look at.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,23 @@ pub struct Progress {
     pub accuracy: Option<f64>,
 }
 
+/// What one device holds at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceGauge {
+    /// `node/gpuN`.
+    pub id: String,
+    /// As short as people say it: `H100`.
+    pub model: String,
+    /// Memory that anybody holds.
+    pub used: Option<Bytes>,
+    /// All of its memory.
+    pub total: Bytes,
+    /// Memory that running tasks of ours reserved, whether they hold it already or not.
+    pub promised: Bytes,
+    /// Part of the time in which it computed, in percent.
+    pub utilisation: Option<u32>,
+}
+
 /// Someone who watches a run. `now` is in milliseconds since the Unix epoch.
 pub trait Observer {
     /// A fact was recorded; the view's state includes it.
@@ -52,6 +69,11 @@ pub trait Observer {
     /// A running task printed something: any bytes, not whole lines.
     fn printed(&mut self, view: View<'_>, task: TaskId, output: &[u8]) {
         let _ = (view, task, output);
+    }
+
+    /// The devices were looked at: one gauge each, in the order of the fleet.
+    fn gauged(&mut self, view: View<'_>, gauges: &[DeviceGauge]) {
+        let _ = (view, gauges);
     }
 
     /// Time passed: a few times a second while anything runs.
