@@ -19,9 +19,10 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::log::Log;
+use super::process;
 use super::supervise::{Attempt, Clock, ProgressFile};
-use super::{Engine, Launch, Report, Stop, process};
 use crate::graph::TaskId;
+use crate::run::engine::{Engine, Launch, Report, Stop};
 use crate::run::event::Process;
 
 /// Reports that wait for the supervisor: a stage that floods its output is slowed down, not buffered.

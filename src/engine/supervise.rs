@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::log::Log;
 use super::process::{self, Reaped, Status};
-use super::{Ended, Launch, Report, Stop};
+use crate::run::engine::{Ended, Launch, Report, Stop};
 use crate::run::observer::Progress;
 use crate::run::outcome::{Limit, Outcome, Usage};
 

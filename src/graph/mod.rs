@@ -3,6 +3,8 @@
 //!
 //! Knows names and precedence; does not know time or devices.
 
+use std::collections::BTreeMap;
+
 use crate::spec::{Action, Value};
 use crate::units::Bytes;
 
@@ -35,6 +37,10 @@ pub struct Task {
     pub inputs: Vec<String>,
     /// Files it promises.
     pub outputs: Vec<String>,
+    /// The stage's own environment; the pipeline's is not repeated here.
+    pub env: BTreeMap<String, String>,
+    /// Folder it runs in, relative to the pipeline file.
+    pub cwd: Option<String>,
 }
 
 /// One end of an edge.

@@ -2,7 +2,9 @@
 //!
 //! The pure half ([`state`], [`event`], [`outcome`]) takes values and `now`; the shell half talks to processes, clocks and the disk.
 
+pub mod engine;
 pub mod event;
+pub mod launch;
 pub mod observer;
 pub mod outcome;
 pub mod retry;

@@ -1,0 +1,108 @@
+//! What a run asks of whatever carries its attempts out: start this, tell me how it goes, end everything.
+//!
+//! The seam between deciding and doing: the local engine starts processes, the tests' engine plays a script.
+
+use std::path::PathBuf;
+
+use super::event::Process;
+use super::observer::Progress;
+use super::outcome::{Outcome, Usage};
+use crate::graph::TaskId;
+use crate::spec::Limits;
+
+/// Everything an engine needs to know to carry out one attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// The task, for the reports.
+    pub task: TaskId,
+    /// The program.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Where it runs.
+    pub cwd: PathBuf,
+    /// Added to our own environment, later entries over earlier ones.
+    pub env: Vec<(String, String)>,
+    /// Entries that no other attempt has: what is left of this one is found by them.
+    pub marks: Vec<String>,
+    /// Folders that must exist before it starts.
+    pub folders: Vec<PathBuf>,
+    /// A file to write before it starts, and its text: the job of a built-in op.
+    pub job: Option<(PathBuf, String)>,
+    /// Files that must exist after it succeeded: as the pipeline names them, and where they are.
+    pub outputs: Vec<(String, PathBuf)>,
+    /// Where its output goes; made once it prints.
+    pub log: PathBuf,
+    /// Where it may write its progress.
+    pub events: PathBuf,
+    /// When it is given up.
+    pub limits: Limits,
+    /// Ids of its devices, the first of which an out-of-memory is put down to.
+    pub devices: Vec<String>,
+}
+
+/// What an engine reports about a running attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// It printed something. Sent only where someone wants to see it.
+    Printed {
+        /// The task.
+        task: TaskId,
+        /// The bytes, not whole lines.
+        output: Vec<u8>,
+    },
+    /// It said how far it is.
+    Progressed {
+        /// The task.
+        task: TaskId,
+        /// How far.
+        progress: Progress,
+    },
+    /// It ended, and nothing of it runs any more.
+    Ended(Ended),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The task.
+    pub task: TaskId,
+    /// How.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+    /// Whether its log holds anything.
+    pub logged: bool,
+    /// Something about the ending that a person should read: processes left behind, a log cut short.
+    pub note: Option<String>,
+}
+
+/// How urgently attempts are to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not at all.
+    #[default]
+    No,
+    /// SIGTERM, then SIGKILL after the grace.
+    Gracefully,
+    /// SIGKILL.
+    Now,
+}
+
+/// Somewhere attempts can run.
+pub trait Engine {
+    /// Starts an attempt; its reports follow.
+    ///
+    /// # Errors
+    /// The reason why there is no process, in the system's words. No report follows then.
+    fn start(&mut self, launch: Launch) -> Result<Process, String>;
+
+    /// Waits for the next report. Losing the future loses no report.
+    fn next_report(&mut self) -> impl Future<Output = Report>;
+
+    /// Returns a report that is there already.
+    fn ready_report(&mut self) -> Option<Report>;
+
+    /// Ends all attempts that run.
+    fn stop(&mut self, how: Stop);
+}

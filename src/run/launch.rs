@@ -1,0 +1,197 @@
+//! What an attempt is started with: command, environment, folders and files.
+//!
+//! Pure: paths are joined, not looked at.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::engine::Launch;
+use super::event::Place;
+use crate::fleet::{Device, Fleet};
+use crate::graph::{Task, TaskId};
+use crate::spec::{Action, Pipeline, Value};
+use crate::units::Bytes;
+
+/// What all attempts of a run have in common.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The run's id.
+    pub run: String,
+    /// The pipeline file's folder: paths of stages are relative to it.
+    pub root: PathBuf,
+    /// The run's own folder: logs, checkpoints, progress.
+    pub dir: PathBuf,
+    /// The program that carries out built-in ops.
+    pub ops: PathBuf,
+}
+
+impl Ground {
+    /// Returns the log of an attempt.
+    #[must_use]
+    pub fn log(&self, task: &str, number: u32) -> PathBuf {
+        self.dir.join("logs").join(format!("{}.{number}.log", file_name(task)))
+    }
+}
+
+/// Returns what to start for an attempt. `port` is a free one, for tasks on several devices.
+#[must_use]
+pub fn describe(
+    ground: &Ground,
+    pipeline: &Pipeline,
+    fleet: &Fleet,
+    (id, task): (TaskId, &Task),
+    number: u32,
+    place: &Place,
+    port: Option<u16>,
+) -> Launch {
+    let stage = &pipeline.stages[task.stage];
+    let name = file_name(&task.name);
+    let (program, args, job) = command(ground, task, &name);
+    let devices: Vec<&Device> =
+        place.devices.iter().filter_map(|id| fleet.devices.iter().find(|device| device.id == *id)).collect();
+    let checkpoints = ground.dir.join("checkpoints").join(&name);
+    let events = ground.dir.join("events").join(format!("{name}.{number}.jsonl"));
+    let marks =
+        vec![run_mark(&ground.run), format!("TRAINYARD_TASK={}", task.name), format!("TRAINYARD_ATTEMPT={number}")];
+
+    let mut env: Vec<(String, String)> = Vec::new();
+    env.extend(pipeline.env.iter().chain(&task.env).map(|(name, value)| (name.clone(), value.clone())));
+    env.extend(marks.iter().filter_map(|mark| mark.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
+    env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.display().to_string()));
+    env.push(("TRAINYARD_EVENTS".to_owned(), events.display().to_string()));
+    env.extend(device_env(&devices, place.gpu_memory, port));
+
+    let outputs: Vec<(String, PathBuf)> =
+        task.outputs.iter().map(|output| (output.clone(), ground.root.join(output))).collect();
+    let mut folders: Vec<PathBuf> = outputs.iter().filter_map(|(_, path)| path.parent().map(Path::to_owned)).collect();
+    folders.dedup();
+    folders.extend(job.iter().filter_map(|(path, _)| path.parent().map(Path::to_owned)));
+    Launch {
+        task: id,
+        program,
+        args,
+        cwd: task.cwd.as_ref().map_or_else(|| ground.root.clone(), |cwd| ground.root.join(cwd)),
+        env,
+        marks,
+        folders,
+        job,
+        outputs,
+        log: ground.log(&task.name, number),
+        events,
+        limits: stage.limits,
+        devices: place.devices.clone(),
+    }
+}
+
+/// The environment entry that all processes of a run carry.
+#[must_use]
+pub fn run_mark(run: &str) -> String {
+    format!("TRAINYARD_RUN={run}")
+}
+
+type Command = (String, Vec<String>, Option<(PathBuf, String)>);
+
+/// Returns program and arguments, and for a built-in op its job file.
+fn command(ground: &Ground, task: &Task, name: &str) -> Command {
+    match &task.action {
+        Action::Shell(line) => ("sh".to_owned(), vec!["-c".to_owned(), line.text.clone()], None),
+        Action::Exec(words) => {
+            let mut words = words.iter().map(|word| word.text.clone());
+            (words.next().unwrap_or_default(), words.collect(), None)
+        }
+        Action::Op { name: op, with } => {
+            let with: serde_json::Map<String, serde_json::Value> =
+                with.iter().map(|(key, value, _)| (key.text.clone(), to_json(value))).collect();
+            // Absolute, since the stage may run in a folder of its own.
+            let paths = |paths: &[String]| paths.iter().map(|path| ground.root.join(path)).collect::<Vec<_>>();
+            let job = json!({
+                "op": op.text,
+                "with": with,
+                "inputs": paths(&task.inputs),
+                "outputs": paths(&task.outputs),
+            });
+            let path = ground.dir.join("ops").join(format!("{name}.json"));
+            let text = format!("{job:#}\n");
+            (ground.ops.display().to_string(), vec![path.display().to_string()], Some((path, text)))
+        }
+    }
+}
+
+fn to_json(value: &Value) -> serde_json::Value {
+    serde_json::to_value(value).expect("a value is plain data")
+}
+
+/// Returns what tells CUDA and the frameworks which devices there are.
+///
+/// A task without a device sees none. For several devices the rendezvous of `torch.distributed` is set, both as
+/// scripts read it and as `torchrun` does (its options as `PET_*`), on a port of its own.
+fn device_env(devices: &[&Device], gpu_memory: Bytes, port: Option<u16>) -> Vec<(String, String)> {
+    let visible: Vec<String> = devices.iter().filter_map(|device| device.cuda_name()).collect();
+    let mut env = vec![
+        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()),
+        ("CUDA_VISIBLE_DEVICES", visible.join(",")),
+        ("TRAINYARD_GPU_MEMORY", gpu_memory.0.to_string()),
+    ];
+    if let (Some(port), [_, _, ..]) = (port, devices) {
+        for (address, at) in [("MASTER_ADDR", "MASTER_PORT"), ("PET_MASTER_ADDR", "PET_MASTER_PORT")] {
+            env.push((address, "127.0.0.1".to_owned()));
+            env.push((at, port.to_string()));
+        }
+        env.push(("PET_NPROC_PER_NODE", devices.len().to_string()));
+    }
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Returns a file name for a task: its own name where that is a plain one, otherwise with `%XX` for what could
+/// not stand in a path, cut to what file systems take.
+#[must_use]
+pub fn file_name(task: &str) -> String {
+    let mut name = String::with_capacity(task.len());
+    for byte in task.bytes() {
+        if byte.is_ascii_alphanumeric() || b"_.-=,+[]".contains(&byte) {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if name.len() <= 180 {
+        return name;
+    }
+    // FNV-1a tells apart what the cut made equal.
+    let hash = task
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{}~{hash:016x}", &name[..160])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_leave_its_folder() {
+        assert_eq!(file_name("train[lr=0.1,seed=1]"), "train[lr=0.1,seed=1]");
+        assert_eq!(file_name("eval[set=../../x]"), "eval[set=..%2F..%2Fx]");
+        let long = "x".repeat(300);
+        assert!(file_name(&long).len() < 200);
+        assert_ne!(file_name(&long), file_name(&format!("{long}y")));
+    }
+
+    #[test]
+    fn a_task_without_a_device_sees_none() {
+        let env = device_env(&[], Bytes::ZERO, Some(1));
+        assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), String::new())));
+        assert!(!env.iter().any(|(name, _)| name.contains("MASTER")));
+    }
+
+    #[test]
+    fn several_devices_are_named_in_pci_order_with_a_rendezvous() {
+        let device = |index| Device { pci_index: Some(index), ..Device::default() };
+        let (a, b) = (device(2), device(5));
+        let env = device_env(&[&a, &b], Bytes::GIB, Some(4711));
+        assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), "2,5".to_owned())));
+        assert!(env.contains(&("MASTER_PORT".to_owned(), "4711".to_owned())));
+        assert!(env.contains(&("PET_NPROC_PER_NODE".to_owned(), "2".to_owned())));
+    }
+}
