@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn on_a_narrow_terminal_the_column_that_may_gives_way() {
         let narrow = example().render(Colour::Never, Some(36));
-        insta::assert_snapshot!(narrow, @r"
+        insta::assert_snapshot!(narrow, @"
         task                 time  ended
         clean                  2s  succeeded
         train[lr=…,seed=1]  1h30m  exited:1

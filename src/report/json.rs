@@ -1,0 +1,250 @@
+//! Runs as JSON: what `runs --json` and `show --json` print. Keys and words are stable.
+//!
+//! Times are RFC 3339 in UTC, memory is in bytes, what is unknown is `null`.
+
+use serde::Serialize;
+
+use crate::run::event::RunEnd;
+use crate::run::state::{Attempt, Phase, RunState, TaskState};
+use crate::units::Millis;
+
+/// What is known of a run besides its events.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<'a> {
+    /// The run's id.
+    pub run: &'a str,
+    /// The pipeline's name.
+    pub pipeline: &'a str,
+    /// When it started, ms since the Unix epoch.
+    pub started: Millis,
+    /// Whether the process that carries it out is still there.
+    pub alive: bool,
+}
+
+/// A run. Without tasks in a list of runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    run: String,
+    pipeline: String,
+    state: &'static str,
+    started: String,
+    finished: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<Vec<Task>>,
+}
+
+/// A task of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Task {
+    name: String,
+    state: &'static str,
+    attempts: Vec<Try>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Serialize)]
+pub struct Try {
+    number: usize,
+    started: String,
+    finished: Option<String>,
+    /// `Outcome`'s code; `null` while it runs.
+    outcome: Option<String>,
+    node: String,
+    devices: Vec<String>,
+    peak_memory_bytes: Option<u64>,
+    peak_gpu_memory_bytes: Option<u64>,
+    /// Path of what it printed; `null` if it printed nothing.
+    log: Option<String>,
+}
+
+/// Returns a run without its tasks.
+#[must_use]
+pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>) -> Run {
+    Run {
+        run: header.run.to_owned(),
+        pipeline: header.pipeline.to_owned(),
+        state: state_word(end, header.alive),
+        started: rfc3339(header.started),
+        finished: end.map(|(at, _)| rfc3339(at)),
+        tasks: None,
+    }
+}
+
+/// Returns a run with its tasks. `log` gives the path of an attempt's log by task name and number.
+#[must_use]
+pub fn run(head: &Header<'_>, names: &[String], state: &RunState, log: &dyn Fn(&str, u32) -> String) -> Run {
+    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, log)).collect();
+    Run { tasks: Some(tasks), ..header(head, state.end) }
+}
+
+fn one_task(head: &Header<'_>, name: &str, task: &TaskState, log: &dyn Fn(&str, u32) -> String) -> Task {
+    let attempts = (1..).zip(&task.attempts).map(|(number, attempt)| Try {
+        number: number as usize,
+        started: rfc3339(attempt.started),
+        finished: attempt.ended.as_ref().map(|ended| rfc3339(ended.at)),
+        outcome: outcome_code(attempt, head.alive),
+        node: attempt.place.node.clone(),
+        devices: attempt.place.devices.clone(),
+        peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
+        peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
+        log: attempt.ended.as_ref().is_none_or(|ended| ended.logged).then(|| log(name, number)),
+    });
+    Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts: attempts.collect() }
+}
+
+/// Returns the stable word for a run. One whose process is gone without an end is interrupted, never running.
+#[must_use]
+pub const fn state_word(end: Option<(Millis, RunEnd)>, alive: bool) -> &'static str {
+    match end {
+        Some((_, RunEnd::Succeeded)) => "succeeded",
+        Some((_, RunEnd::Failed)) => "failed",
+        Some((_, RunEnd::Interrupted)) => "interrupted",
+        None if alive => "running",
+        None => "interrupted",
+    }
+}
+
+/// Returns the stable word for a task. Without the process that carries the run out, nothing runs: such a task waits
+/// to be resumed.
+#[must_use]
+pub const fn task_word(phase: Phase, alive: bool) -> &'static str {
+    match phase {
+        Phase::Running if !alive => Phase::Waiting.word(),
+        Phase::Waiting | Phase::Delayed(_) | Phase::Running | Phase::Succeeded | Phase::Failed | Phase::Skipped => {
+            phase.word()
+        }
+    }
+}
+
+/// Returns the code of an attempt's outcome; `None` while it runs.
+#[must_use]
+pub fn outcome_code(attempt: &Attempt, alive: bool) -> Option<String> {
+    match &attempt.ended {
+        Some(ended) => Some(ended.outcome.to_string()),
+        None if alive => None,
+        None => Some("interrupted".into()),
+    }
+}
+
+/// Returns a time in UTC: `2026-11-20T21:00:00Z`, with milliseconds where there are any.
+#[must_use]
+pub fn rfc3339(time: Millis) -> String {
+    let ms = i64::try_from(time.0).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{Scene, finished, over, started, started_on_gpu};
+
+    fn shown(scene: &Scene, alive: bool) -> String {
+        let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
+        let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive };
+        let run = run(&header, &names, &scene.state, &|task, attempt| format!("/state/{task}.{attempt}.log"));
+        serde_json::to_string_pretty(&run).expect("text and numbers only")
+    }
+
+    #[test]
+    fn a_run_shows_every_attempt_with_outcome_place_and_log() {
+        let mut scene = Scene::chain(&["train"]);
+        scene.apply(0, started_on_gpu(0, 1));
+        scene.apply(3, finished(0, 1));
+        scene.apply(4, started(0, 2));
+        scene.apply(6, finished(0, 0));
+        scene.apply(6, over(RunEnd::Succeeded));
+        insta::assert_snapshot!(shown(&scene, false), @r#"
+        {
+          "run": "r1",
+          "pipeline": "digits",
+          "state": "succeeded",
+          "started": "2026-11-20T21:00:00Z",
+          "finished": "2026-11-20T21:00:06Z",
+          "tasks": [
+            {
+              "name": "train",
+              "state": "succeeded",
+              "attempts": [
+                {
+                  "number": 1,
+                  "started": "2026-11-20T21:00:00Z",
+                  "finished": "2026-11-20T21:00:03Z",
+                  "outcome": "exited:1",
+                  "node": "box",
+                  "devices": [
+                    "box/gpu0"
+                  ],
+                  "peak_memory_bytes": 67108864,
+                  "peak_gpu_memory_bytes": null,
+                  "log": "/state/train.1.log"
+                },
+                {
+                  "number": 2,
+                  "started": "2026-11-20T21:00:04Z",
+                  "finished": "2026-11-20T21:00:06Z",
+                  "outcome": "succeeded",
+                  "node": "box",
+                  "devices": [],
+                  "peak_memory_bytes": 67108864,
+                  "peak_gpu_memory_bytes": null,
+                  "log": "/state/train.2.log"
+                }
+              ]
+            }
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_run_whose_process_is_gone_is_interrupted_and_nothing_in_it_runs() {
+        let mut scene = Scene::chain(&["train"]);
+        scene.apply(0, started(0, 1));
+        assert!(shown(&scene, true).contains("\"running\""));
+        let gone = shown(&scene, false);
+        assert!(!gone.contains("\"running\""));
+        insta::assert_snapshot!(gone, @r#"
+        {
+          "run": "r1",
+          "pipeline": "digits",
+          "state": "interrupted",
+          "started": "2026-11-20T21:00:00Z",
+          "finished": null,
+          "tasks": [
+            {
+              "name": "train",
+              "state": "waiting",
+              "attempts": [
+                {
+                  "number": 1,
+                  "started": "2026-11-20T21:00:00Z",
+                  "finished": null,
+                  "outcome": "interrupted",
+                  "node": "box",
+                  "devices": [],
+                  "peak_memory_bytes": null,
+                  "peak_gpu_memory_bytes": null,
+                  "log": "/state/train.1.log"
+                }
+              ]
+            }
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_run_in_a_list_has_no_tasks() {
+        let header_only = header(&Header { run: "r1", pipeline: "digits", started: Millis(0), alive: true }, None);
+        insta::assert_snapshot!(
+            serde_json::to_string(&header_only).expect("text and numbers only"),
+            @r#"{"run":"r1","pipeline":"digits","state":"running","started":"1970-01-01T00:00:00Z","finished":null}"#
+        );
+    }
+
+    #[test]
+    fn times_are_utc() {
+        assert_eq!(rfc3339(Millis(1_795_208_400_000)), "2026-11-20T21:00:00Z");
+        assert_eq!(rfc3339(Millis(1_795_208_400_120)), "2026-11-20T21:00:00.12Z");
+    }
+}

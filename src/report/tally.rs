@@ -1,0 +1,195 @@
+//! What is running and how much is done, kept up event by event: no event costs more than the tasks that run.
+
+use super::tail::Tail;
+use crate::graph::{TaskGraph, TaskId};
+use crate::run::event::{Event, Recorded};
+use crate::run::observer::{Progress, View};
+use crate::run::state::{Phase, RunState};
+use crate::units::Millis;
+
+/// A running attempt, as an observer knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// The task.
+    pub task: TaskId,
+    /// When the attempt started, ms since the Unix epoch.
+    pub started: Millis,
+    /// What it last said of itself.
+    pub progress: Progress,
+    /// What it last printed.
+    pub output: Tail,
+}
+
+/// Counts of a run and its running attempts.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Tasks that are done.
+    pub succeeded: usize,
+    /// Tasks that failed for good.
+    pub failed: usize,
+    /// Tasks that will not run.
+    pub skipped: usize,
+    /// Attempts after a task's first.
+    pub retries: usize,
+    /// The earliest start of an attempt, ms since the Unix epoch.
+    pub started: Option<Millis>,
+    /// Running attempts, the longest running first.
+    pub running: Vec<Running>,
+    /// What the one last task of the pipeline printed, once it is done: usually the answer that the run was for.
+    pub answer: Option<(TaskId, Tail)>,
+    last_task: Option<TaskId>,
+    primed: bool,
+}
+
+impl Tally {
+    /// Takes an event in and returns the attempt that it ended.
+    pub fn recorded(&mut self, view: View<'_>, recorded: &Recorded) -> Option<Running> {
+        if !self.primed {
+            // A resumed run has a past: the view's state holds it, this event included.
+            *self = Self::of(view.graph, view.state);
+            return None;
+        }
+        match &recorded.event {
+            Event::AttemptStarted { task, number, .. } => {
+                self.started = self.started.or(Some(recorded.at));
+                self.retries += usize::from(*number > 1);
+                self.running.push(Running { task: *task, started: recorded.at, ..Running::default() });
+                None
+            }
+            Event::AttemptFinished { task, outcome, .. } => {
+                let ended = self.running.iter().position(|running| running.task == *task)?;
+                let ended = self.running.remove(ended);
+                if outcome.is_success() {
+                    self.succeeded += 1;
+                    if self.last_task == Some(*task) {
+                        self.answer = Some((*task, ended.output.clone()));
+                    }
+                }
+                Some(ended)
+            }
+            Event::TaskFailed { .. } => {
+                self.failed += 1;
+                None
+            }
+            Event::TaskSkipped { .. } => {
+                self.skipped += 1;
+                None
+            }
+            Event::AttemptSpawned { .. }
+            | Event::RetryPlanned { .. }
+            | Event::StopRequested { .. }
+            | Event::RunFinished { .. } => None,
+        }
+    }
+
+    /// Takes in what a task says of itself; what it leaves out stays as it was.
+    pub fn progressed(&mut self, task: TaskId, said: &Progress) {
+        if let Some(running) = self.running_mut(task) {
+            let known = &mut running.progress;
+            known.progress = said.progress.or(known.progress);
+            known.loss = said.loss.or(known.loss);
+            known.accuracy = said.accuracy.or(known.accuracy);
+            if said.phase.is_some() {
+                known.phase.clone_from(&said.phase);
+            }
+        }
+    }
+
+    /// Takes in what a task printed.
+    pub fn printed(&mut self, task: TaskId, output: &[u8]) {
+        if let Some(running) = self.running_mut(task) {
+            running.output.push(output);
+        }
+    }
+
+    fn running_mut(&mut self, task: TaskId) -> Option<&mut Running> {
+        self.running.iter_mut().find(|running| running.task == task)
+    }
+
+    /// Counts a state that others made.
+    fn of(graph: &TaskGraph, state: &RunState) -> Self {
+        let mut tally = Self { primed: true, ..Self::default() };
+        for (task, now) in graph.ids().zip(&state.tasks) {
+            tally.retries += now.attempts.len().saturating_sub(1);
+            let first = now.attempts.first().map(|attempt| attempt.started);
+            tally.started = [tally.started, first].into_iter().flatten().min();
+            match now.phase {
+                Phase::Waiting | Phase::Delayed(_) => {}
+                Phase::Running => {
+                    let started = now.attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
+                    tally.running.push(Running { task, started, ..Running::default() });
+                }
+                Phase::Succeeded => tally.succeeded += 1,
+                Phase::Failed => tally.failed += 1,
+                Phase::Skipped => tally.skipped += 1,
+            }
+        }
+        tally.running.sort_by_key(|running| running.started);
+        let mut last = graph.ids().filter(|task| graph.after.of(*task).is_empty());
+        tally.last_task = last.next().filter(|_| last.next().is_none());
+        tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{Scene, failed, finished, skipped, started};
+
+    #[test]
+    fn counts_follow_the_events() {
+        let mut scene = Scene::chain(&["clean", "train", "best"]);
+        let mut tally = Tally::default();
+        for (at, event) in [
+            (0, started(0, 1)),
+            (5, finished(0, 0)),
+            (5, started(1, 1)),
+            (9, finished(1, 3)),
+            (10, started(1, 2)),
+            (12, finished(1, 3)),
+            (12, failed(1)),
+            (12, skipped(2, 1)),
+        ] {
+            let recorded = scene.apply(at, event);
+            tally.recorded(scene.view(), &recorded);
+        }
+        let counts = (tally.succeeded, tally.failed, tally.skipped, tally.retries, tally.running.len());
+        assert_eq!(counts, (1, 1, 1, 1, 0));
+    }
+
+    #[test]
+    fn a_resumed_run_is_counted_from_its_past() {
+        let mut scene = Scene::chain(&["clean", "train"]);
+        for (at, event) in [(7, started(0, 1)), (9, finished(0, 0))] {
+            scene.apply(at, event);
+        }
+        let recorded = scene.apply(100, started(1, 1));
+        let mut tally = Tally::default();
+        tally.recorded(scene.view(), &recorded);
+        assert_eq!((tally.succeeded, tally.running.len(), tally.started), (1, 1, Some(scene.time(7))));
+    }
+
+    #[test]
+    fn what_a_task_leaves_out_stays_as_it_was() {
+        let mut tally = Tally { running: vec![Running::default()], ..Tally::default() };
+        tally.progressed(TaskId(0), &Progress { loss: Some(0.5), phase: Some("fit".into()), ..Progress::default() });
+        tally.progressed(TaskId(0), &Progress { progress: Some(0.25), ..Progress::default() });
+        let known = &tally.running[0].progress;
+        assert_eq!((known.progress, known.loss, known.phase.as_deref()), (Some(0.25), Some(0.5), Some("fit")));
+    }
+
+    #[test]
+    fn the_answer_is_what_the_last_task_printed() {
+        let mut scene = Scene::chain(&["train", "best"]);
+        let mut tally = Tally::default();
+        for (at, event) in [(0, started(0, 1)), (1, finished(0, 0)), (1, started(1, 1))] {
+            let recorded = scene.apply(at, event);
+            tally.recorded(scene.view(), &recorded);
+        }
+        tally.printed(TaskId(1), b"best: mlp 0.98\n");
+        let recorded = scene.apply(2, finished(1, 0));
+        tally.recorded(scene.view(), &recorded);
+        let (task, output) = tally.answer.expect("the last task is done");
+        assert_eq!((task, output.lines(9)), (TaskId(1), vec!["best: mlp 0.98".to_owned()]));
+    }
+}

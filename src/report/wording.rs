@@ -1,0 +1,126 @@
+//! How facts are put into words for people. Machines read the codes of `Outcome`'s `Display` instead.
+
+use std::fmt::Write;
+
+use super::text;
+use crate::run::event::{RunEnd, StopReason};
+use crate::run::outcome::{Limit, Outcome};
+use crate::units::Millis;
+
+/// Returns how an attempt ended, to stand behind "failed: ". Safe for a terminal.
+#[must_use]
+pub fn ending(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Succeeded => "succeeded".into(),
+        Outcome::Exited { code: 127 } => "exit code 127, the shell's code for a command that is not found".into(),
+        Outcome::Exited { code } => format!("exit code {code}"),
+        Outcome::Signalled { signal } => match signal_name(*signal) {
+            Some(name) => format!("ended by signal {signal} ({name})"),
+            None => format!("ended by signal {signal}"),
+        },
+        Outcome::TimedOut { limit: Limit::Wall } => "timed out".into(),
+        Outcome::TimedOut { limit: Limit::Idle } => "timed out: it printed nothing for `idle_timeout`".into(),
+        Outcome::TimedOut { limit: Limit::FirstOutput } => {
+            "timed out: it printed nothing within `first_output_timeout`".into()
+        }
+        Outcome::OutOfMemory { device: Some(device) } => format!("out of memory on {}", text::visible(device)),
+        Outcome::OutOfMemory { device: None } => "out of host memory".into(),
+        Outcome::OutputMissing { path } => {
+            format!("it ended well but did not write `{}`, which `outputs` promises", text::visible(path))
+        }
+        Outcome::SpawnFailed { reason } => format!("it could not be started: {}", text::visible(reason)),
+        Outcome::Interrupted => "interrupted".into(),
+    }
+}
+
+/// Returns the name that `kill -l` shows for the signals that end processes in practice.
+const fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}
+
+/// Returns the word for a run's end.
+#[must_use]
+pub const fn end(end: RunEnd) -> &'static str {
+    match end {
+        RunEnd::Succeeded => "succeeded",
+        RunEnd::Failed => "failed",
+        RunEnd::Interrupted => "interrupted",
+    }
+}
+
+/// Returns why a run stops early, as a sentence.
+#[must_use]
+pub const fn stopping(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::TaskFailed => "a task failed: nothing new is started (--keep-going would go on)",
+        StopReason::Signal => "stopping: running tasks are asked to end (Ctrl-C again kills them)",
+    }
+}
+
+/// Returns a span of time in whole seconds, for what changes while one looks: `0s`, `12s`, `1m20s`.
+#[must_use]
+pub fn seconds(time: Millis) -> String {
+    if time.0 < 1_000 { "0s".into() } else { Millis(time.0 / 1_000 * 1_000).to_string() }
+}
+
+/// Returns the parts as `2 failed, 3 skipped`, those that are zero left out.
+#[must_use]
+pub fn counts(parts: &[(usize, &str)]) -> String {
+    let mut list = String::new();
+    for (count, what) in parts.iter().filter(|(count, _)| *count > 0) {
+        let comma = if list.is_empty() { "" } else { ", " };
+        write!(list, "{comma}{count} {what}").expect("a String takes everything");
+    }
+    list
+}
+
+/// Returns `1 task`, `2 tasks`.
+#[must_use]
+pub fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ending_says_what_a_person_wants_to_know() {
+        assert_eq!(ending(&Outcome::Exited { code: 2 }), "exit code 2");
+        assert_eq!(ending(&Outcome::Signalled { signal: 9 }), "ended by signal 9 (SIGKILL)");
+        assert_eq!(ending(&Outcome::Signalled { signal: 40 }), "ended by signal 40");
+        assert_eq!(ending(&Outcome::OutOfMemory { device: Some("box/gpu0".into()) }), "out of memory on box/gpu0");
+    }
+
+    #[test]
+    fn an_ending_with_a_users_text_is_safe_for_a_terminal() {
+        let hostile = Outcome::OutputMissing { path: "\x1b[2J".into() };
+        assert!(!ending(&hostile).contains('\x1b'));
+    }
+
+    #[test]
+    fn counts_leave_out_what_is_zero() {
+        assert_eq!(counts(&[(2, "failed"), (0, "skipped"), (1, "running")]), "2 failed, 1 running");
+        assert_eq!(counts(&[(0, "failed")]), "");
+    }
+
+    #[test]
+    fn running_time_is_shown_in_whole_seconds() {
+        assert_eq!(seconds(Millis(999)), "0s");
+        assert_eq!(seconds(Millis(12_900)), "12s");
+        assert_eq!(seconds(Millis(80_500)), "1m20s");
+    }
+}
