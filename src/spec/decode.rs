@@ -5,7 +5,7 @@
 //! the one place that decoding, "did you mean" and the JSON Schema take its keys from. This file knows no key itself.
 //!
 //! ```
-//! use trainyard::spec::{Source, decode::{Decoder, Form, Key}};
+//! use trainyard::spec::{Source, decode::{Decoder, Form}};
 //! use trainyard::units::Bytes;
 //!
 //! trainyard::keys! {
@@ -93,6 +93,9 @@ pub trait Key: Copy + 'static {
     fn find(word: &str) -> Option<Self> {
         Self::FIELDS.iter().position(|field| field.word == word).map(|i| Self::ALL[i])
     }
+
+    /// Returns how the key is written.
+    fn word(self) -> &'static str;
 }
 
 /// Declares the keys of one table: an enum to match on, and a table of words, meanings and forms beside it.
@@ -110,6 +113,10 @@ macro_rules! keys {
             const FIELDS: &'static [$crate::spec::decode::Field] = &[
                 $($crate::spec::decode::Field { word: $word, about: $about.trim_ascii(), form: $form }),*
             ];
+
+            fn word(self) -> &'static str {
+                match self { $(Self::$Variant => $word),* }
+            }
         }
     };
 }

@@ -8,13 +8,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Cpus, Millis, Share};
 
+mod common;
 pub mod decode;
+pub mod keys;
 pub mod op;
+mod parse;
 pub mod problem;
 mod quoted;
+mod resources;
+mod sets;
+mod stage;
+pub mod template;
 pub mod tree;
+mod value;
+mod with;
 
+pub use parse::{Parsed, parse};
 pub use problem::{Problem, Source, Span};
+pub use with::op_params;
 
 /// A checked definition: what the user wrote, with defaults and `--set` overrides applied.
 #[derive(Clone, Debug, Default)]

@@ -77,6 +77,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Sorts problems by place: the file from top to bottom, then the `--set` arguments; what has no place comes first.
+pub fn sort(problems: &mut [Problem]) {
+    problems.sort_by_key(|problem| match &problem.span {
+        Span::Whole => (0, 0, 0),
+        Span::File(range) => (1, 0, range.start),
+        Span::Set(n, range) => (2, *n, range.start),
+    });
+}
+
 /// Returns the known name that the user probably meant, if one is near.
 #[must_use]
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

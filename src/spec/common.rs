@@ -1,0 +1,198 @@
+//! The keys that a stage and `[defaults]` have in common, read alike for both and laid over each other.
+
+use std::collections::BTreeMap;
+
+use super::decode::Decoder;
+use super::keys::{CommonKey, PRIORITY, RETRIES};
+use super::resources::{self, Wanted};
+use super::tree::{Content, Entry, Node};
+use super::{Axis, Limits, Located, Problem, Retry, Span, template};
+use crate::units::Millis;
+
+/// Common keys as one table wrote them: what is absent is open to the layer below.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Common {
+    pub(super) resources: Option<(Wanted, Span)>,
+    pub(super) priority: Option<i64>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) cwd: Option<Located>,
+    retries: Option<u32>,
+    backoff: Option<(Millis, Option<Millis>)>,
+    timeout: Option<Millis>,
+    idle_timeout: Option<Millis>,
+    first_output_timeout: Option<Millis>,
+    grace: Option<Millis>,
+}
+
+impl Common {
+    /// Reads one key. `axes` are those that templates may name; `None` if they are not known for sure.
+    pub(super) fn read(&mut self, decoder: &mut Decoder<'_>, key: CommonKey, entry: &Entry, axes: Option<&[Axis]>) {
+        let node = &entry.node;
+        match key {
+            CommonKey::Resources => {
+                self.resources = Some((resources::wanted(decoder, node), node.span.clone()));
+            }
+            CommonKey::Priority => self.priority = decoder.whole(node, PRIORITY),
+            CommonKey::Retries => {
+                self.retries = decoder.whole(node, RETRIES).and_then(|retries| u32::try_from(retries).ok());
+            }
+            CommonKey::Backoff => self.backoff = backoff(decoder, node),
+            CommonKey::Timeout => self.timeout = time_limit(decoder, node),
+            CommonKey::IdleTimeout => self.idle_timeout = time_limit(decoder, node),
+            CommonKey::FirstOutputTimeout => self.first_output_timeout = time_limit(decoder, node),
+            CommonKey::Grace => self.grace = decoder.quantity(node),
+            CommonKey::Env => self.env = env(decoder, node, axes),
+            CommonKey::Cwd => self.cwd = cwd(decoder, node, axes),
+        }
+    }
+
+    /// Returns these over those of `[defaults]`, except for the resources, which modes come in between.
+    pub(super) fn over(mut self, below: &Self) -> Self {
+        self.priority = self.priority.or(below.priority);
+        self.retries = self.retries.or(below.retries);
+        self.backoff = self.backoff.or(below.backoff);
+        self.timeout = self.timeout.or(below.timeout);
+        self.idle_timeout = self.idle_timeout.or(below.idle_timeout);
+        self.first_output_timeout = self.first_output_timeout.or(below.first_output_timeout);
+        self.grace = self.grace.or(below.grace);
+        self.cwd = self.cwd.or_else(|| below.cwd.clone());
+        for (name, value) in &below.env {
+            self.env.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        self
+    }
+
+    /// Returns when an attempt is given up.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            timeout: self.timeout,
+            idle_timeout: self.idle_timeout,
+            first_output_timeout: self.first_output_timeout,
+            grace: self.grace.unwrap_or(Limits::default().grace),
+        }
+    }
+
+    /// Returns what happens after a failed attempt.
+    pub(super) fn retry(&self) -> Retry {
+        let usual = Retry::default();
+        let (backoff, most) = self.backoff.unwrap_or((usual.backoff, None));
+        Retry {
+            retries: self.retries.unwrap_or(usual.retries),
+            backoff,
+            backoff_most: most.unwrap_or(usual.backoff_most.max(backoff)),
+        }
+    }
+}
+
+/// Reads a time that must be longer than zero.
+fn time_limit(decoder: &mut Decoder<'_>, node: &Node) -> Option<Millis> {
+    let limit = decoder.quantity(node)?;
+    if limit == Millis::ZERO {
+        let problem = Problem::new(node.span.clone(), "a time limit of zero would end every attempt at once");
+        decoder.report(problem.help("leave it out for no limit"));
+        return None;
+    }
+    Some(limit)
+}
+
+/// Reads `"5s"` or `"5s..5m"`.
+fn backoff(decoder: &mut Decoder<'_>, node: &Node) -> Option<(Millis, Option<Millis>)> {
+    let text = decoder.text(node, "a wait like \"5s\", or \"5s..5m\" with the longest one")?;
+    let (first, most) = match text.text.split_once("..") {
+        Some((first, most)) => (first, Some(most)),
+        None => (text.text.as_str(), None),
+    };
+    let mut part = |part: &str, start: usize| match part.parse::<Millis>() {
+        Ok(time) => Some(time),
+        Err(error) => {
+            let span = decoder.inside(&text.span, start..start + part.len());
+            decoder.report(Problem::new(span, format!("this is not a duration: {error}")));
+            None
+        }
+    };
+    let wait = part(first, 0);
+    let most = most.map(|most| part(most, first.len() + 2));
+    if let (Some(wait), Some(Some(most))) = (wait, most)
+        && most < wait
+    {
+        decoder.report(Problem::new(text.span, "the longest wait is shorter than the first one"));
+        return None;
+    }
+    match most {
+        Some(most) => Some((wait?, Some(most?))),
+        None => Some((wait?, None)),
+    }
+}
+
+/// Reads environment variables. Numbers, `true` and `false` are taken as they are written.
+pub(super) fn env(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    let Some(table) = decoder.table(node, "a table of environment variables") else {
+        return env;
+    };
+    for entry in &table.entries {
+        let name = &entry.key.text;
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let problem = Problem::new(entry.key.span.clone(), "this cannot be the name of an environment variable");
+            decoder.report(problem.help("it must not be empty nor contain `=`"));
+            continue;
+        }
+        let value = match &entry.node.content {
+            Content::Int(value) => Some(value.to_string()),
+            Content::Float(value) => Some(super::Value::Float(*value).to_string()),
+            Content::Bool(value) => Some(value.to_string()),
+            _ => decoder.text(&entry.node, "a text").map(|text| {
+                check_templates(decoder, &text, axes, false);
+                text.text
+            }),
+        };
+        if let Some(value) = value {
+            env.insert(name.clone(), value);
+        }
+    }
+    env
+}
+
+fn cwd(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> Option<Located> {
+    let text = decoder.text(node, "a folder")?;
+    check_templates(decoder, &text, axes, false);
+    if text.text.is_empty() {
+        decoder.report(Problem::new(text.span, "this is no folder").help("write `.` for the pipeline file's own"));
+        return None;
+    }
+    Some(text)
+}
+
+/// Reports templates that stand for nothing here. `files`: whether `{inputs}` and `{outputs}` do.
+pub(super) fn check_templates(decoder: &mut Decoder<'_>, text: &Located, axes: Option<&[Axis]>, files: bool) {
+    let Some(axes) = axes else { return };
+    for (piece, range) in template::pieces(&text.text) {
+        match piece {
+            template::Piece::Text(_) => {}
+            template::Piece::Inputs | template::Piece::Outputs if files => {}
+            template::Piece::Inputs | template::Piece::Outputs => {
+                let span = decoder.inside(&text.span, range.clone());
+                let word = &text.text[range];
+                let problem = Problem::new(span, format!("`{word}` stands for files in `run` only"));
+                decoder.report(problem.help(format!("write `{{{word}}}` for the text itself")));
+            }
+            template::Piece::Open => {
+                let span = decoder.inside(&text.span, range);
+                decoder.report(Problem::new(span, "this template has no end").help("write it like `{matrix.lr}`"));
+            }
+            template::Piece::Axis(axis) if axes.iter().all(|known| known.name.text != axis) => {
+                let start = range.start + "{matrix.".len();
+                let span = decoder.inside(&text.span, start..range.end - 1);
+                let span = if axis.is_empty() { decoder.inside(&text.span, range) } else { span };
+                let name = Located { text: axis.to_owned(), span };
+                if axes.is_empty() {
+                    let problem = Problem::new(name.span, format!("there is no matrix for `{{matrix.{axis}}}` here"));
+                    decoder.report(problem.help("add `matrix = { … }` to the stage that uses it"));
+                } else {
+                    decoder.unknown("matrix axis", &name, axes.iter().map(|axis| axis.name.text.as_str()));
+                }
+            }
+            template::Piece::Axis(_) => {}
+        }
+    }
+}

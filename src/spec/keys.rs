@@ -1,0 +1,139 @@
+//! The keys of a pipeline file: the one table that decoding, "did you mean" and the JSON Schema read.
+//!
+//! Knows words, meanings and bounds; reading the values is [`parse`](super::parse())'s business.
+
+use std::ops::RangeInclusive;
+
+use super::decode::{Form, Key};
+
+/// Attempts after the first.
+pub const RETRIES: RangeInclusive<i64> = 0..=1_000;
+/// CPUs of one task: more than any machine has, and exact in thousandths.
+pub const CPUS: RangeInclusive<f64> = 0.0..=1_000_000.0;
+/// Whole devices of one task: more than any node has.
+pub const DEVICES: RangeInclusive<i64> = 0..=1_024;
+/// Countable resources and money: sums over a million tasks still fit into 64 bits.
+pub const COUNT: RangeInclusive<i64> = 0..=1_000_000_000_000;
+/// Priorities: sums along any path still fit into 64 bits.
+pub const PRIORITY: RangeInclusive<i64> = -1_000_000_000..=1_000_000_000;
+/// What `gpus` may say besides a number.
+pub const PREFER: &str = "prefer";
+
+const ENV: Form = Form::Map(&Form::Scalar);
+const RESOURCES: Form = Form::Table(ResourceKey::FIELDS, Some(&Form::Whole(COUNT)));
+const DURATION: Form = Form::OneOf(&[Form::Time, Form::Map(&Form::Time)]);
+const SPEND: Form = Form::Map(&Form::Whole(COUNT));
+
+crate::keys! {
+    /// Keys at the top of the file.
+    pub enum TopKey {
+        /// Name of the pipeline in tables and reports; the file's name without its ending when absent.
+        Name = "name": Form::Name,
+        /// What every stage starts from; a stage's own value goes before.
+        Defaults = "defaults": Form::Table(CommonKey::FIELDS, None),
+        /// Environment variables of every stage.
+        Env = "env": ENV,
+        /// The stages, by name.
+        Stage = "stage": Form::Map(&Form::Table(StageKey::FIELDS, None)),
+    }
+}
+
+crate::keys! {
+    /// Keys that a stage and `[defaults]` have in common.
+    pub enum CommonKey {
+        /// What a task holds while it runs: cpus (1 when absent), memory, gpus, gpu_memory, and anything countable that a node declares.
+        Resources = "resources": RESOURCES,
+        /// Where the plan leaves a choice, larger goes first; 0 when absent.
+        Priority = "priority": Form::Whole(PRIORITY),
+        /// Attempts after the first one has failed; 0 when absent.
+        Retries = "retries": Form::Whole(RETRIES),
+        /// Wait before the second attempt, doubled for each further one: "5s", or "5s..5m" with the longest wait.
+        Backoff = "backoff": Form::Text,
+        /// Longest wall time of one attempt; no limit when absent.
+        Timeout = "timeout": Form::Time,
+        /// Longest time without any output; no limit when absent.
+        IdleTimeout = "idle_timeout": Form::Time,
+        /// Longest time until the first output; no limit when absent.
+        FirstOutputTimeout = "first_output_timeout": Form::Time,
+        /// Time between asking a process to end (SIGTERM) and killing it; 30 s when absent.
+        Grace = "grace": Form::Time,
+        /// Environment variables.
+        Env = "env": ENV,
+        /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own when absent.
+        Cwd = "cwd": Form::Text,
+    }
+}
+
+crate::keys! {
+    /// Keys that only a stage has.
+    pub enum StageKey {
+        /// What kind of step it is: preprocess, feature, train, evaluate, or any other word.
+        Kind = "kind": Form::Name,
+        /// The command: a line for the shell, or an array of program and arguments, run without a shell.
+        Run = "run": Form::OneOf(&[Form::Text, Form::List(&Form::Text)]),
+        /// A built-in op instead of `run`.
+        Use = "use": Form::Name,
+        /// Parameters of the op.
+        With = "with": Form::Map(&Form::Value),
+        /// Files it reads, relative to the pipeline file; `*` and `?` match anything but `/`.
+        Inputs = "inputs": Form::List(&Form::Text),
+        /// Files it must have written when it succeeds, relative to the pipeline file.
+        Outputs = "outputs": Form::List(&Form::OneOf(&[Form::Text, Form::Table(OutputKey::FIELDS, None)])),
+        /// Stages that come before it, besides those whose outputs it reads.
+        After = "after": Form::List(&Form::OneOf(&[Form::Text, Form::Table(AfterKey::FIELDS, None)])),
+        /// Axes and their points: one task for each combination.
+        Matrix = "matrix": Form::Map(&Form::List(&Form::Value)),
+        /// Ways to run it, of which the planner chooses one.
+        Modes = "modes": Form::List(&Form::Table(ModeKey::FIELDS, None)),
+        /// Estimate on a device of speed 1.0, or one estimate for each device model; learned from history when absent.
+        Duration = "duration": DURATION,
+        /// What it uses up of the fleet's budgets.
+        Spend = "spend": SPEND,
+    }
+}
+
+crate::keys! {
+    /// Keys of `resources`; any other word is a countable resource that a node declares.
+    pub enum ResourceKey {
+        /// Host CPUs, decimals allowed; 1 when absent.
+        Cpus = "cpus": Form::Number(CPUS),
+        /// Host memory.
+        Memory = "memory": Form::Size,
+        /// Whole devices for itself, a share of one device (below 1), or "prefer": one device if the fleet has any that can hold it, else the CPU.
+        Gpus = "gpus": Form::OneOf(&[Form::Whole(DEVICES), Form::Number(0.0..=1.0), Form::Words(&[PREFER])]),
+        /// Memory on each device; without `gpus` the device is shared and memory alone is the limit.
+        GpuMemory = "gpu_memory": Form::Size,
+    }
+}
+
+crate::keys! {
+    /// Keys of one of several `modes`.
+    pub enum ModeKey {
+        /// What a task holds while it runs in this mode.
+        Resources = "resources": RESOURCES,
+        /// Estimate in this mode.
+        Duration = "duration": DURATION,
+        /// What this mode uses up of the fleet's budgets.
+        Spend = "spend": SPEND,
+    }
+}
+
+crate::keys! {
+    /// Keys of an output that is written as a table.
+    pub enum OutputKey {
+        /// The file, relative to the pipeline file.
+        Path = "path": Form::Text,
+        /// Estimate of its size: it costs time between different nodes.
+        Size = "size": Form::Size,
+    }
+}
+
+crate::keys! {
+    /// Keys of an entry of `after` that is written as a table.
+    pub enum AfterKey {
+        /// The stage that comes before.
+        Stage = "stage": Form::Name,
+        /// Data that moves along this edge: it costs time between different nodes.
+        Data = "data": Form::Size,
+    }
+}

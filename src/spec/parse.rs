@@ -1,0 +1,80 @@
+//! The whole pipeline file: its top keys, then every stage, then what `--set` says, all problems together.
+
+use super::common::{self, Common};
+use super::decode::Decoder;
+use super::keys::{CommonKey, TopKey};
+use super::op::Op;
+use super::tree::Table;
+use super::{Pipeline, Problem, Source, Span, sets, stage, with};
+
+/// A pipeline file as far as it could be read.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What is right of it. Only without problems it is what the user meant.
+    pub pipeline: Pipeline,
+    /// Everything that is wrong, sorted by place.
+    pub problems: Vec<Problem>,
+    /// Whether a syntax error may have hidden something, so that nothing can be said about what is absent.
+    pub torn: bool,
+}
+
+/// Reads a pipeline file with `--set` overrides, checks built-in ops against `catalogue`, and reports all problems.
+#[must_use]
+pub fn parse(source: &Source, sets: &[String], catalogue: &[Op]) -> Parsed {
+    let (mut decoder, mut root) = Decoder::open(source, sets);
+    sets::apply(&mut decoder, &mut root, sets);
+    let mut pipeline = top(&mut decoder, &root);
+    if pipeline.name.is_empty() {
+        pipeline.name = stem(&source.name);
+    }
+    for stage in &pipeline.stages {
+        for problem in with::check(stage, catalogue) {
+            decoder.report(problem);
+        }
+    }
+    let torn = decoder.is_torn();
+    let mut problems = decoder.finish();
+    super::problem::sort(&mut problems);
+    Parsed { pipeline, problems, torn }
+}
+
+/// Reads the top keys and the stages.
+fn top(decoder: &mut Decoder<'_>, root: &Table) -> Pipeline {
+    let mut pipeline = Pipeline::default();
+    let mut defaults = Common::default();
+    let mut stages = None;
+    for (key, entry) in decoder.fields::<TopKey>(root) {
+        match key {
+            TopKey::Name => {
+                pipeline.name = decoder.name(&entry.node, "a name").map(|name| name.text).unwrap_or_default();
+            }
+            TopKey::Env => pipeline.env = common::env(decoder, &entry.node, Some(&[])),
+            TopKey::Defaults => {
+                let Some(table) = decoder.table(&entry.node, "a table: what every stage starts from") else { continue };
+                for (key, entry) in decoder.fields::<CommonKey>(table) {
+                    defaults.read(decoder, key, entry, Some(&[]));
+                }
+            }
+            TopKey::Stage => stages = Some(&entry.node),
+        }
+    }
+    let Some(node) = stages else {
+        let problem = Problem::new(Span::Whole, "there is no stage");
+        decoder.report_absent(problem.help("add one: [stage.hello] with the line run = \"echo hello\""));
+        return pipeline;
+    };
+    let Some(table) = decoder.table(node, "a table: [stage.NAME] for every stage") else {
+        return pipeline;
+    };
+    if table.entries.is_empty() {
+        decoder.report_absent(Problem::new(node.span.clone(), "there is no stage in this table"));
+    }
+    pipeline.stages = table.entries.iter().map(|entry| stage::stage(decoder, entry, &defaults)).collect();
+    pipeline
+}
+
+/// Returns a file's name without folder and ending.
+fn stem(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.strip_suffix(".toml").unwrap_or(name).to_owned()
+}
