@@ -1,7 +1,8 @@
 //! Carries a plan out.
 //!
-//! The pure half ([`state`], [`event`], [`outcome`]) takes values and `now`; the shell half talks to processes, clocks and the disk.
+//! The pure half ([`admission`], [`state`], [`event`], [`outcome`]) takes values and `now`; the shell half talks to processes, clocks and the disk.
 
+pub mod admission;
 pub mod engine;
 pub mod event;
 pub mod launch;

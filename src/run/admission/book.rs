@@ -1,0 +1,188 @@
+//! One device's page of the ledger: who was promised what on it, and whether a reading leaves room for one more.
+
+use std::collections::BTreeMap;
+
+use super::reading::{Live, Seen};
+use super::refusal::Why;
+use super::{FRESH, SETTLED, share};
+use crate::fleet::Device;
+use crate::graph::TaskId;
+use crate::spec::{Gpus, Resources};
+use crate::units::{Bytes, Millis, Share};
+
+/// One device: its capacity and its promises.
+#[derive(Clone, Debug)]
+pub(super) struct Book {
+    /// All of the device's memory.
+    memory: Bytes,
+    /// What tasks can have where nobody reads the device.
+    usable: Bytes,
+    /// What they could have if nobody else held any.
+    whole: Bytes,
+    headroom: Bytes,
+    group: Option<u32>,
+    /// Memory promised to each running task.
+    promises: BTreeMap<TaskId, Bytes>,
+    shares: Share,
+    exclusive: bool,
+    /// When a task last gave something back: only a later reading can show what that freed.
+    released: Option<Millis>,
+    /// The least memory that was seen in nobody's name: what is above it has come from our tasks, where the driver
+    /// hides processes.
+    nobodys: Option<Bytes>,
+    /// What tasks that have just ended may still hold in nobody's name.
+    leaving: Bytes,
+}
+
+/// What is left of a device after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Left {
+    pub(super) memory: Bytes,
+    pub(super) share: Share,
+}
+
+impl Book {
+    pub(super) fn new(device: &Device) -> Self {
+        Self {
+            memory: device.memory,
+            usable: device.usable_memory(),
+            whole: device.whole_memory(),
+            headroom: device.headroom,
+            group: device.nvlink_group,
+            promises: BTreeMap::new(),
+            shares: Share::ZERO,
+            exclusive: false,
+            released: None,
+            nobodys: None,
+            leaving: Bytes::ZERO,
+        }
+    }
+
+    pub(super) const fn group(&self) -> Option<u32> {
+        self.group
+    }
+
+    pub(super) fn reserved(&self) -> Bytes {
+        self.promises.values().copied().sum()
+    }
+
+    /// Counts on all of the device's memory, as if no stranger had held any of it when it was probed.
+    pub(super) fn forget_strangers(&mut self) {
+        self.usable = self.whole;
+    }
+
+    /// Learns from a reading how much memory is in use that no process answers for.
+    pub(super) fn observe(&mut self, live: &Live, at: Millis) {
+        let Live::Seen(seen) = live else { return };
+        let idle = self.promises.is_empty() && self.released.is_none_or(|released| at > released);
+        if idle || self.released.is_none_or(|released| at > released + SETTLED) {
+            self.leaving = Bytes::ZERO;
+        }
+        self.nobodys = match self.nobodys {
+            Some(least) if !idle => Some(least.min(seen.nobodys)),
+            Some(_) | None => Some(seen.nobodys),
+        };
+    }
+
+    pub(super) fn hold(&mut self, task: TaskId, request: &Resources) {
+        self.promises.insert(task, request.gpu_memory);
+        self.shares += share(request.gpus);
+        self.exclusive |= matches!(request.gpus, Gpus::Whole(_));
+    }
+
+    pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
+        self.leaving += self.promises.remove(&task).unwrap_or(Bytes::ZERO);
+        self.shares -= share(request.gpus);
+        self.exclusive &= !matches!(request.gpus, Gpus::Whole(_));
+        self.released = self.released.max(Some(now));
+    }
+
+    /// Returns what a request would leave of the device, or why there is no room for it.
+    pub(super) fn room(&self, request: &Resources, live: &Live, at: Millis, now: Millis) -> Result<Left, Why> {
+        if request.gpu_memory > self.whole {
+            return Err(Why::TooSmall { whole: self.whole });
+        }
+        if self.exclusive {
+            return Err(Why::Exclusive);
+        }
+        if matches!(request.gpus, Gpus::Whole(_)) && !self.promises.is_empty() {
+            return Err(Why::Shared { tasks: self.promises.len() });
+        }
+        let share_left = Share::WHOLE - self.shares;
+        if share(request.gpus) > share_left {
+            return Err(Why::Share { left: share_left });
+        }
+        let memory = self.memory_left(request, live, at, now)?;
+        Ok(Left { memory: memory - request.gpu_memory, share: share_left - share(request.gpus) })
+    }
+
+    /// Returns the memory that the request can have; an error if that is too little.
+    fn memory_left(&self, request: &Resources, live: &Live, at: Millis, now: Millis) -> Result<Bytes, Why> {
+        let seen = match live {
+            Live::Unwatched => {
+                let left = self.usable - self.reserved();
+                let fits = request.gpu_memory <= left;
+                return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
+            }
+            Live::Fault(fault) => return Err(Why::Fault(fault.clone())),
+            Live::Seen(seen) => seen,
+        };
+        if now.saturating_sub(at) > FRESH {
+            return Err(Why::Stale { age: now - at });
+        }
+        if self.released.is_some_and(|released| at <= released) {
+            return Err(Why::Settling);
+        }
+        // A whole device without a word about memory is wanted for all its memory: a stranger must not be on it.
+        let strangers = seen.used - self.measured(seen);
+        if matches!(request.gpus, Gpus::Whole(_)) && request.gpu_memory == Bytes::ZERO && strangers > self.headroom {
+            return Err(Why::Strangers { hold: strangers });
+        }
+        let promised = self.promised(seen);
+        // Free memory and processes are not read at the same instant. What our tasks hold or were promised bounds what
+        // is left in any case.
+        let left = (seen.free - promised).min(self.memory - self.claimed(seen)) - self.headroom;
+        let fits = request.gpu_memory <= left;
+        fits.then_some(left).ok_or(Why::Memory { free: seen.free, promised, headroom: self.headroom })
+    }
+
+    /// Returns what our tasks were promised and have not taken yet.
+    fn promised(&self, seen: &Seen) -> Bytes {
+        match &seen.held {
+            Some(held) => self.pairs(held).map(|(promise, measured)| promise - measured).sum(),
+            None => self.reserved() - self.grown(seen),
+        }
+    }
+
+    /// Returns what our tasks were promised or hold, whichever is more.
+    fn claimed(&self, seen: &Seen) -> Bytes {
+        match &seen.held {
+            Some(held) => self.pairs(held).map(|(promise, measured)| promise.max(measured)).sum(),
+            None => self.reserved(),
+        }
+    }
+
+    /// Returns what our tasks hold.
+    fn measured(&self, seen: &Seen) -> Bytes {
+        match &seen.held {
+            Some(held) => self.pairs(held).map(|(_, measured)| measured).sum(),
+            None => self.grown(seen),
+        }
+    }
+
+    /// Returns how much of the memory in nobody's name our running tasks must have taken.
+    fn grown(&self, seen: &Seen) -> Bytes {
+        self.nobodys.map_or(Bytes::ZERO, |least| seen.nobodys - least - self.leaving)
+    }
+
+    /// Yields promise and measurement of each running task; both sides ascend by task.
+    fn pairs<'a>(&'a self, held: &'a [(TaskId, Bytes)]) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
+        let mut rest = held;
+        self.promises.iter().map(move |(task, promise)| {
+            let passed = rest.iter().take_while(|(other, _)| other < task).count();
+            rest = &rest[passed..];
+            let measured = rest.first().filter(|(other, _)| other == task).map_or(Bytes::ZERO, |(_, bytes)| *bytes);
+            (*promise, measured)
+        })
+    }
+}

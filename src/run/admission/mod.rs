@@ -1,0 +1,256 @@
+//! What may start now: the ledger of what we have promised to running tasks, and the rule that admits another one.
+//!
+//! A device admits a request only if, for a live reading,
+//!
+//! ```text
+//! free − Σ over our running tasks (reserved − measured, where still below) − headroom ≥ request
+//! ```
+//!
+//! so memory that is promised but not yet allocated counts, memory that others hold counts, and memory that is
+//! released late is waited for. Where nobody reads a device, its capacity less our reservations takes the place of
+//! `free`. Pure: readings and `now` are arguments. Does not know processes, nor what NVML is.
+
+use std::collections::BTreeMap;
+
+use crate::fleet::{DeviceId, Fleet, NodeId};
+use crate::graph::TaskId;
+use crate::spec::{Gpus, Resources};
+use crate::units::{Bytes, Cpus, Millis, Share};
+
+mod book;
+mod choose;
+mod reading;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use book::Book;
+use choose::Candidate;
+
+pub use reading::{Live, Readings, Seen};
+pub use refusal::{Refusal, Short, Why};
+
+/// Readings that are older than this say nothing about what is free now: five readings at one a second were missed.
+const FRESH: Millis = Millis(5_000);
+
+/// After this time a driver shows as free what a task held that has ended; lags of up to a few seconds were reported.
+/// Matters only where the driver hides processes; elsewhere what has ended is seen to be nobody's.
+const SETTLED: Millis = Millis(10_000);
+
+/// What an admitted task holds until it is released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The host.
+    pub node: NodeId,
+    /// The devices, ascending; empty for a task on the host.
+    pub devices: Vec<DeviceId>,
+    /// Memory that is reserved on each of them; zero where the request named none.
+    pub gpu_memory: Bytes,
+}
+
+/// Capacities, and what of them is promised to whom.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    hosts: Vec<Host>,
+    /// `[n_devices]`, by DeviceId.
+    books: Vec<Book>,
+    held: BTreeMap<TaskId, (Grant, Resources)>,
+}
+
+/// What a node has, and how much of it is promised.
+#[derive(Clone, Debug)]
+struct Host {
+    cpus: Cpus,
+    memory: Bytes,
+    custom: BTreeMap<String, u64>,
+    cpus_held: Cpus,
+    memory_held: Bytes,
+    custom_held: BTreeMap<String, u64>,
+    devices: Vec<DeviceId>,
+}
+
+impl Ledger {
+    /// Opens a ledger in which nothing is promised.
+    #[must_use]
+    pub fn new(fleet: &Fleet) -> Self {
+        let books: Vec<_> = fleet.devices.iter().map(Book::new).collect();
+        let ids = |node| (0..).map(DeviceId).zip(&fleet.devices).filter(move |(_, device)| device.node == node);
+        let hosts = (0..).map(NodeId).zip(&fleet.nodes).map(|(id, node)| Host {
+            cpus: node.cpus,
+            memory: node.memory,
+            custom: node.resources.clone(),
+            cpus_held: Cpus::ZERO,
+            memory_held: Bytes::ZERO,
+            custom_held: BTreeMap::new(),
+            devices: ids(id).map(|(device, _)| device).collect(),
+        });
+        Self { hosts: hosts.collect(), books, held: BTreeMap::new() }
+    }
+
+    /// Returns what a running task holds.
+    #[must_use]
+    pub fn grant(&self, task: TaskId) -> Option<&Grant> {
+        self.held.get(&task).map(|(grant, _)| grant)
+    }
+
+    /// Returns the memory of a device that is promised to running tasks, whether they have taken it or not.
+    #[must_use]
+    pub fn reserved(&self, device: DeviceId) -> Bytes {
+        self.books[device.index()].reserved()
+    }
+
+    /// Whether the request could ever be met, were all of the fleet ours and empty.
+    ///
+    /// # Errors
+    /// If not: what every node and device is short of.
+    pub fn possible(&self, request: &Resources) -> Result<(), Refusal> {
+        let mut empty = self.clone();
+        for task in self.held.keys() {
+            empty.release(*task, Millis::ZERO);
+        }
+        for book in &mut empty.books {
+            book.forget_strangers();
+        }
+        let readings = Readings::unwatched(empty.books.len());
+        empty
+            .choose(request, None, &readings, Millis::ZERO)
+            .map(|_| ())
+            .map_err(|refusal| Refusal { never: true, ..refusal })
+    }
+
+    /// Admits a task: on the intended devices if they have room, else where it fits best.
+    ///
+    /// `readings` may be old; `now` counts from the same instant as their time and says how old.
+    ///
+    /// # Errors
+    /// If it has to wait: what every node and device is short of. Nothing is promised then.
+    pub fn try_admit(
+        &mut self,
+        task: TaskId,
+        request: &Resources,
+        intended: Option<(NodeId, &[DeviceId])>,
+        readings: &Readings,
+        now: Millis,
+    ) -> Result<Grant, Refusal> {
+        debug_assert!(!self.held.contains_key(&task), "a task is admitted once until it is released");
+        for (book, live) in self.books.iter_mut().zip(&readings.devices) {
+            book.observe(live, readings.at);
+        }
+        let chosen = self.choose(request, intended, readings, now)?;
+        let grant = Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory };
+        self.hosts[grant.node.index()].hold(request);
+        for device in &grant.devices {
+            self.books[device.index()].hold(task, request);
+        }
+        self.held.insert(task, (grant.clone(), request.clone()));
+        Ok(grant)
+    }
+
+    /// Takes back what a task held, all its processes having ended. A task that holds nothing is ignored.
+    pub fn release(&mut self, task: TaskId, now: Millis) {
+        let Some((grant, request)) = self.held.remove(&task) else { return };
+        self.hosts[grant.node.index()].release(&request);
+        for device in grant.devices {
+            self.books[device.index()].release(task, &request, now);
+        }
+    }
+
+    fn choose(
+        &self,
+        request: &Resources,
+        intended: Option<(NodeId, &[DeviceId])>,
+        readings: &Readings,
+        now: Millis,
+    ) -> Result<Candidate, Refusal> {
+        let mut refusal = Refusal::new(request);
+        let mut best: Option<Candidate> = None;
+        for (node, host) in (0..).map(NodeId).zip(&self.hosts) {
+            let shorts = host.shorts(request);
+            let fits_host = shorts.is_empty();
+            refusal.hosts.extend(shorts.into_iter().map(|short| (node, short)));
+            let rooms = self.rooms(host, request, readings, now, &mut refusal);
+            if !fits_host {
+                continue;
+            }
+            let wish = intended.filter(|(wished, _)| *wished == node).map(|(_, devices)| devices);
+            let Some(candidate) = choose::devices(node, &rooms, request.gpus, wish) else { continue };
+            if best.as_ref().is_none_or(|best| candidate.cost < best.cost) {
+                best = Some(candidate);
+            }
+        }
+        best.ok_or(refusal)
+    }
+
+    /// Returns the devices of a host that have room for the request; notes why the others do not.
+    fn rooms(
+        &self,
+        host: &Host,
+        request: &Resources,
+        readings: &Readings,
+        now: Millis,
+        refusal: &mut Refusal,
+    ) -> Vec<choose::Room> {
+        if request.gpus == Gpus::None {
+            return Vec::new();
+        }
+        let mut rooms = Vec::new();
+        for device in &host.devices {
+            let book = &self.books[device.index()];
+            let live = readings.devices.get(device.index()).unwrap_or(&Live::Unwatched);
+            match book.room(request, live, readings.at, now) {
+                Ok(left) => rooms.push(choose::Room { device: *device, group: book.group(), left }),
+                Err(why) => refusal.devices.push((*device, why)),
+            }
+        }
+        rooms
+    }
+}
+
+impl Host {
+    /// Returns everything of the node that the request finds too little of.
+    fn shorts(&self, request: &Resources) -> Vec<Short> {
+        let mut shorts = Vec::new();
+        let (cpus, memory) = (self.cpus - self.cpus_held, self.memory - self.memory_held);
+        if request.cpus > cpus {
+            shorts.push(Short::Cpus { left: cpus, all: self.cpus });
+        }
+        if request.memory > memory {
+            shorts.push(Short::Memory { left: memory, all: self.memory });
+        }
+        for (name, need) in &request.custom {
+            let all = self.custom.get(name).copied().unwrap_or(0);
+            let left = all.saturating_sub(self.custom_held.get(name).copied().unwrap_or(0));
+            if *need > left {
+                shorts.push(Short::Custom { name: name.clone(), need: *need, left, all });
+            }
+        }
+        shorts
+    }
+
+    fn hold(&mut self, request: &Resources) {
+        self.cpus_held += request.cpus;
+        self.memory_held += request.memory;
+        for (name, need) in &request.custom {
+            *self.custom_held.entry(name.clone()).or_default() += need;
+        }
+    }
+
+    fn release(&mut self, request: &Resources) {
+        self.cpus_held -= request.cpus;
+        self.memory_held -= request.memory;
+        for (name, need) in &request.custom {
+            if let Some(held) = self.custom_held.get_mut(name) {
+                *held = held.saturating_sub(*need);
+            }
+        }
+    }
+}
+
+/// Returns the share of one device that a request takes.
+const fn share(gpus: Gpus) -> Share {
+    match gpus {
+        Gpus::Whole(_) => Share::WHOLE,
+        Gpus::Share(share) => share,
+        Gpus::None | Gpus::Shared => Share::ZERO,
+    }
+}

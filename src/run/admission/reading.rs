@@ -1,0 +1,82 @@
+//! What was seen on the devices at one moment, in the ledger's terms.
+
+use std::collections::BTreeMap;
+
+use crate::fleet::Fleet;
+use crate::graph::TaskId;
+use crate::probe;
+use crate::units::{Bytes, Millis};
+
+/// What was seen on all devices of a fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// When reading began.
+    pub at: Millis,
+    /// `[n_devices]`, by DeviceId.
+    pub devices: Vec<Live>,
+}
+
+/// What was seen on one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// Nobody looks: it is only planned for, or its driver tells nothing about memory.
+    Unwatched,
+    /// It could not be read: nothing may start on it.
+    Fault(String),
+    /// It was read.
+    Seen(Seen),
+}
+
+/// The memory of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What can still be allocated.
+    pub free: Bytes,
+    /// What processes hold, ours and others'; what the driver keeps for itself is not in it where that is known.
+    pub used: Bytes,
+    /// What each of our tasks holds, ascending by task; `None` if the driver hides processes.
+    pub held: Option<Vec<(TaskId, Bytes)>>,
+    /// What of `used` no listed process holds.
+    pub nobodys: Bytes,
+}
+
+impl Readings {
+    /// Returns readings of `n` devices that nobody looks at.
+    #[must_use]
+    pub fn unwatched(n: usize) -> Self {
+        Self { at: Millis::ZERO, devices: vec![Live::Unwatched; n] }
+    }
+
+    /// Translates what the probe read at `at`; `task` says whose process a pid is, `None` for a stranger's.
+    #[must_use]
+    pub fn new(at: Millis, fleet: &Fleet, read: &[probe::Reading], task: impl Fn(u32) -> Option<TaskId>) -> Self {
+        let by_uuid: BTreeMap<_, _> = read.iter().map(|reading| (reading.uuid.as_str(), reading)).collect();
+        let live = |uuid: Option<&str>| match uuid.and_then(|uuid| by_uuid.get(uuid)) {
+            Some(reading) => translate(reading, &task),
+            None => Live::Unwatched,
+        };
+        Self { at, devices: fleet.devices.iter().map(|device| live(device.uuid.as_deref())).collect() }
+    }
+}
+
+fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) -> Live {
+    if let Some(fault) = &reading.fault {
+        return Live::Fault(fault.to_string());
+    }
+    let Some(memory) = reading.memory else { return Live::Unwatched };
+    let used = memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO);
+    let nobodys = reading.unattributed();
+    let listed = reading.processes.as_deref().unwrap_or_default();
+    // A container may hide every process though memory is in use. Where one is listed, the list is believed.
+    let hidden = listed.is_empty() && used > Bytes::ZERO;
+    let held = nobodys.filter(|_| !hidden).map(|_| {
+        let mut held: BTreeMap<TaskId, Bytes> = BTreeMap::new();
+        for process in listed {
+            if let (Some(task), Some(bytes)) = (task(process.pid), process.memory) {
+                *held.entry(task).or_default() += bytes;
+            }
+        }
+        held.into_iter().collect()
+    });
+    Live::Seen(Seen { free: memory.free, used, held, nobodys: nobodys.unwrap_or(used) })
+}

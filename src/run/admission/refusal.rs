@@ -1,0 +1,185 @@
+//! Why a task may not start now, in numbers and then in words.
+
+use std::fmt::Write;
+
+use crate::fleet::{DeviceId, Fleet, NodeId};
+use crate::spec::{Gpus, Resources};
+use crate::units::{Bytes, Cpus, Millis, Share};
+
+/// Why a task may not start now: what was asked for, and what each place is short of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was asked for.
+    pub request: Resources,
+    /// Whether waiting is of no use.
+    pub never: bool,
+    /// What nodes are short of.
+    pub hosts: Vec<(NodeId, Short)>,
+    /// Devices without room, and why; the others have room but are too few.
+    pub devices: Vec<(DeviceId, Why)>,
+}
+
+/// What a node has too little of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// CPUs.
+    Cpus {
+        /// Not promised to anyone.
+        left: Cpus,
+        /// What there is.
+        all: Cpus,
+    },
+    /// Host memory.
+    Memory {
+        /// Not promised to anyone.
+        left: Bytes,
+        /// What there is.
+        all: Bytes,
+    },
+    /// A resource that the fleet file declares.
+    Custom {
+        /// Its name.
+        name: String,
+        /// What is asked for.
+        need: u64,
+        /// Not promised to anyone.
+        left: u64,
+        /// What there is.
+        all: u64,
+    },
+}
+
+/// Why a device has no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Even empty it would be too small.
+    TooSmall {
+        /// What a task could have at most.
+        whole: Bytes,
+    },
+    /// A task has it to itself.
+    Exclusive,
+    /// It is wanted whole, and tasks of ours are on it.
+    Shared {
+        /// How many.
+        tasks: usize,
+    },
+    /// It is wanted whole, and others hold memory on it.
+    Strangers {
+        /// How much.
+        hold: Bytes,
+    },
+    /// Too little of its compute is left.
+    Share {
+        /// What is left.
+        left: Share,
+    },
+    /// Too little memory by a live reading.
+    Memory {
+        /// What can be allocated now.
+        free: Bytes,
+        /// What our tasks were promised and have not taken yet.
+        promised: Bytes,
+        /// What nobody may count on.
+        headroom: Bytes,
+    },
+    /// Too little memory by our own books, there being no live reading.
+    Capacity {
+        /// What tasks can have.
+        all: Bytes,
+        /// What they were promised.
+        reserved: Bytes,
+    },
+    /// A task has just ended; what it held has not been read since.
+    Settling,
+    /// It was last read too long ago.
+    Stale {
+        /// How long ago.
+        age: Millis,
+    },
+    /// It cannot be read.
+    Fault(String),
+}
+
+impl Refusal {
+    pub(super) fn new(request: &Resources) -> Self {
+        Self { request: request.clone(), never: false, hosts: Vec::new(), devices: Vec::new() }
+    }
+
+    /// Says it in one line: `needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 2.1 GiB; …`.
+    #[must_use]
+    pub fn explain(&self, fleet: &Fleet) -> String {
+        let mut text = format!("needs {}", needs(&self.request));
+        let one_node = fleet.nodes.len() < 2;
+        for (node, short) in &self.hosts {
+            let node = if one_node { "the machine" } else { &fleet.nodes[node.index()].name };
+            let _ = write!(text, "; {node} has {}", short_words(short));
+        }
+        let wants_device = self.request.gpus != Gpus::None;
+        if wants_device && fleet.devices.is_empty() {
+            text.push_str("; there is no GPU");
+        } else if wants_device && self.devices.len() < fleet.devices.len() && self.hosts.is_empty() {
+            let _ = write!(
+                text,
+                "; {} of {} GPUs have room",
+                fleet.devices.len() - self.devices.len(),
+                fleet.devices.len()
+            );
+        }
+        for (device, why) in &self.devices {
+            let id = &fleet.devices[device.index()].id;
+            let name = if one_node { id.rsplit('/').next().unwrap_or(id) } else { id };
+            let _ = write!(text, "; {name} {}", why_words(why));
+        }
+        text
+    }
+}
+
+fn needs(request: &Resources) -> String {
+    let memory = request.gpu_memory;
+    let mut parts = match (request.gpus, memory) {
+        (Gpus::None, _) => Vec::new(),
+        (Gpus::Whole(count), Bytes::ZERO) => vec![format!("{count} whole {}", plural(count))],
+        (Gpus::Whole(count), memory) => vec![format!("{count} whole {} with {memory} each", plural(count))],
+        (Gpus::Share(share), Bytes::ZERO) => vec![format!("{share} of one GPU")],
+        (Gpus::Share(share), memory) => vec![format!("{share} of one GPU with {memory}")],
+        (Gpus::Shared, memory) => vec![format!("{memory} of one GPU")],
+    };
+    if request.cpus > Cpus::ZERO {
+        parts.push(format!("{} CPUs", request.cpus));
+    }
+    if request.memory > Bytes::ZERO {
+        parts.push(format!("{} of memory", request.memory));
+    }
+    parts.extend(request.custom.iter().map(|(name, need)| format!("{need} {name}")));
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+const fn plural(count: u32) -> &'static str {
+    if count == 1 { "GPU" } else { "GPUs" }
+}
+
+fn short_words(short: &Short) -> String {
+    match short {
+        Short::Cpus { left, all } => format!("{left} of {all} CPUs left"),
+        Short::Memory { left, all } => format!("{left} of {all} memory left"),
+        Short::Custom { name, all: 0, .. } => format!("no {name}"),
+        Short::Custom { name, left, all, .. } => format!("{left} of {all} {name} left"),
+    }
+}
+
+fn why_words(why: &Why) -> String {
+    match why {
+        Why::TooSmall { whole } => format!("gives {whole} at most"),
+        Why::Exclusive => "is taken whole".to_owned(),
+        Why::Shared { tasks: 1 } => "is used by 1 task".to_owned(),
+        Why::Shared { tasks } => format!("is used by {tasks} tasks"),
+        Why::Strangers { hold } => format!("has {hold} held by others"),
+        Why::Share { left } => format!("has a share of {left} left"),
+        Why::Memory { free, promised, headroom } => format!("free {free}, promised {promised}, headroom {headroom}"),
+        Why::Capacity { all, reserved } => format!("reserved {reserved} of {all}"),
+        Why::Settling => "has just been released and is read again".to_owned(),
+        Why::Stale { age } => format!("was last read {age} ago"),
+        Why::Fault(fault) => format!("is {fault}"),
+    }
+}

@@ -1,0 +1,366 @@
+//! Facts about the rule, and the property that matters: whatever happens in between, our own promises never exceed a
+//! device.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::fleet::{Device, Node};
+
+const GIB: u64 = 1 << 30;
+
+fn gib(n: u64) -> Bytes {
+    Bytes(n * GIB)
+}
+
+/// One node with 8 CPUs and devices of these sizes in GiB, a GiB of headroom each.
+fn fleet(sizes: &[u64], groups: &[Option<u32>]) -> Fleet {
+    let node = Node { name: "box".into(), cpus: Cpus(8_000), memory: gib(64), ..Node::default() };
+    let devices = sizes.iter().enumerate().map(|(index, size)| Device {
+        id: format!("box/gpu{index}"),
+        memory: gib(*size),
+        headroom: gib(1),
+        nvlink_group: groups.get(index).copied().flatten(),
+        ..Device::default()
+    });
+    Fleet { nodes: vec![node], devices: devices.collect(), ..Fleet::default() }
+}
+
+fn shared(memory: u64) -> Resources {
+    Resources { gpus: Gpus::Shared, gpu_memory: gib(memory), ..Resources::default() }
+}
+
+fn whole(count: u32) -> Resources {
+    Resources { gpus: Gpus::Whole(count), ..Resources::default() }
+}
+
+/// A reading of one device: what is free, and what our tasks hold.
+fn seen(free: u64, used: u64, held: &[(u32, u64)]) -> Live {
+    let held: Vec<_> = held.iter().map(|(task, bytes)| (TaskId(*task), gib(*bytes))).collect();
+    Live::Seen(Seen { free: gib(free), used: gib(used), held: Some(held), nobodys: Bytes::ZERO })
+}
+
+fn readings(at: u64, devices: Vec<Live>) -> Readings {
+    Readings { at: Millis(at), devices }
+}
+
+fn admit(ledger: &mut Ledger, task: u32, request: &Resources, readings: &Readings) -> Result<Vec<u32>, Refusal> {
+    let grant = ledger.try_admit(TaskId(task), request, None, readings, readings.at)?;
+    Ok(grant.devices.into_iter().map(|device| device.0).collect())
+}
+
+#[test]
+fn promised_memory_counts_before_it_is_taken() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let now = readings(10, vec![seen(80, 0, &[])]);
+    assert!(admit(&mut ledger, 0, &shared(50), &now).is_ok());
+    let why = admit(&mut ledger, 1, &shared(30), &now).unwrap_err();
+    let numbers = Why::Memory { free: gib(80), promised: gib(50), headroom: gib(1) };
+    assert_eq!(why.devices, [(DeviceId(0), numbers)]);
+    assert!(admit(&mut ledger, 1, &shared(29), &now).is_ok());
+}
+
+#[test]
+fn memory_that_a_task_has_taken_is_not_counted_twice() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    assert!(admit(&mut ledger, 0, &shared(50), &readings(10, vec![seen(80, 0, &[])])).is_ok());
+    let ramped = readings(20, vec![seen(30, 50, &[(0, 50)])]);
+    assert!(admit(&mut ledger, 1, &shared(29), &ramped).is_ok());
+}
+
+#[test]
+fn memory_that_others_hold_is_respected() {
+    let mut ledger = Ledger::new(&fleet(&[80, 80], &[]));
+    let strangers = readings(10, vec![seen(59, 21, &[]), seen(80, 0, &[])]);
+    assert_eq!(admit(&mut ledger, 0, &shared(60), &strangers), Ok(vec![1]));
+    assert!(admit(&mut ledger, 1, &shared(60), &strangers).is_err());
+}
+
+#[test]
+fn a_whole_device_is_not_shared_with_strangers() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let why = admit(&mut ledger, 0, &whole(1), &readings(10, vec![seen(59, 21, &[])])).unwrap_err();
+    assert_eq!(why.devices, [(DeviceId(0), Why::Strangers { hold: gib(21) })]);
+    assert!(admit(&mut ledger, 0, &whole(1), &readings(10, vec![seen(80, 0, &[])])).is_ok());
+}
+
+#[test]
+fn what_ended_after_the_reading_is_waited_for() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let before = readings(10, vec![seen(80, 0, &[])]);
+    assert!(admit(&mut ledger, 0, &shared(50), &before).is_ok());
+    ledger.release(TaskId(0), Millis(20));
+    let refusal = ledger.try_admit(TaskId(1), &shared(60), None, &before, Millis(21)).unwrap_err();
+    assert_eq!(refusal.devices[0].1, Why::Settling);
+    let late = readings(30, vec![seen(30, 50, &[])]);
+    assert!(matches!(admit(&mut ledger, 1, &shared(60), &late).unwrap_err().devices[0].1, Why::Memory { .. }));
+    assert!(admit(&mut ledger, 1, &shared(60), &readings(40, vec![seen(80, 0, &[])])).is_ok());
+}
+
+#[test]
+fn an_old_reading_or_a_lost_device_admits_nothing() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let old = readings(10, vec![seen(80, 0, &[])]);
+    let refusal = ledger.try_admit(TaskId(0), &shared(1), None, &old, Millis(10_000)).unwrap_err();
+    assert_eq!(refusal.devices[0].1, Why::Stale { age: Millis(9_990) });
+    let lost = readings(10, vec![Live::Fault("lost".into())]);
+    assert!(admit(&mut ledger, 0, &shared(1), &lost).is_err());
+    assert!(admit(&mut ledger, 0, &Resources::default(), &lost).is_ok());
+}
+
+#[test]
+fn without_readings_capacity_less_reservations_counts() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let none = Readings::unwatched(1);
+    assert!(admit(&mut ledger, 0, &shared(50), &none).is_ok());
+    let why = admit(&mut ledger, 1, &shared(30), &none).unwrap_err();
+    assert_eq!(why.devices[0].1, Why::Capacity { all: gib(79), reserved: gib(50) });
+    ledger.release(TaskId(0), Millis(5));
+    assert!(admit(&mut ledger, 1, &shared(79), &none).is_ok());
+}
+
+#[test]
+fn a_request_goes_where_it_leaves_least() {
+    let mut ledger = Ledger::new(&fleet(&[80, 24, 48], &[]));
+    let none = Readings::unwatched(3);
+    assert_eq!(admit(&mut ledger, 0, &shared(40), &none), Ok(vec![2]));
+    assert_eq!(admit(&mut ledger, 1, &shared(20), &none), Ok(vec![1]));
+    assert_eq!(admit(&mut ledger, 2, &shared(20), &none), Ok(vec![0]));
+}
+
+#[test]
+fn intended_devices_come_first() {
+    let mut ledger = Ledger::new(&fleet(&[80, 80], &[]));
+    let wish = [DeviceId(1)];
+    let intended = Some((NodeId(0), &wish[..]));
+    let none = Readings::unwatched(2);
+    let grant = ledger.try_admit(TaskId(0), &shared(60), intended, &none, Millis(0)).unwrap();
+    assert_eq!(grant.devices, wish);
+    let moved = ledger.try_admit(TaskId(1), &shared(60), intended, &none, Millis(0)).unwrap();
+    assert_eq!(moved.devices, [DeviceId(0)]);
+}
+
+#[test]
+fn a_gang_stays_within_the_smallest_group_that_holds_it() {
+    let groups = [Some(0), Some(0), Some(0), None, Some(1), Some(1)];
+    let mut ledger = Ledger::new(&fleet(&[80; 6], &groups));
+    let none = Readings::unwatched(6);
+    assert_eq!(admit(&mut ledger, 0, &whole(2), &none), Ok(vec![4, 5]));
+    assert_eq!(admit(&mut ledger, 1, &whole(3), &none), Ok(vec![0, 1, 2]));
+    assert_eq!(admit(&mut ledger, 2, &whole(2), &none).unwrap_err().devices.len(), 5);
+}
+
+#[test]
+fn shares_of_a_device_add_up_to_one() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let third = Resources { gpus: Gpus::Share(Share(333_333)), ..Resources::default() };
+    let none = Readings::unwatched(1);
+    for task in 0..3 {
+        assert!(admit(&mut ledger, task, &third, &none).is_ok());
+    }
+    assert!(matches!(admit(&mut ledger, 3, &third, &none).unwrap_err().devices[0].1, Why::Share { .. }));
+}
+
+#[test]
+fn what_can_never_fit_is_known_before_anything_starts() {
+    let mut fleet = fleet(&[24, 80], &[]);
+    fleet.devices[1].free = Some(gib(10));
+    let ledger = Ledger::new(&fleet);
+    assert_eq!(ledger.possible(&shared(79)), Ok(()));
+    let refusal = ledger.possible(&shared(80)).unwrap_err();
+    assert!(refusal.never);
+    assert_eq!(
+        refusal.explain(&fleet),
+        "needs 80.0 GiB of one GPU; gpu0 gives 23.0 GiB at most; gpu1 gives 79.0 GiB at most"
+    );
+    assert!(ledger.possible(&whole(3)).is_err());
+    assert!(ledger.possible(&Resources { cpus: Cpus(9_000), ..Resources::default() }).is_err());
+}
+
+#[test]
+fn a_refusal_says_its_numbers() {
+    let fleet = fleet(&[80], &[]);
+    let mut ledger = Ledger::new(&fleet);
+    let now = readings(10, vec![seen(18, 62, &[])]);
+    assert!(admit(&mut ledger, 0, &shared(4), &now).is_ok());
+    let refusal = admit(&mut ledger, 1, &shared(21), &now).unwrap_err();
+    let words = "needs 21.0 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB";
+    assert_eq!(refusal.explain(&fleet), words);
+}
+
+#[test]
+fn hidden_processes_are_told_from_strangers_by_what_has_grown() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let hidden = |at, free, used| {
+        readings(at, vec![Live::Seen(Seen { free: gib(free), used: gib(used), held: None, nobodys: gib(used) })])
+    };
+    assert!(admit(&mut ledger, 0, &shared(40), &hidden(10, 70, 10)).is_ok());
+    // Nothing taken yet: 70 free less 40 promised.
+    assert!(admit(&mut ledger, 1, &shared(30), &hidden(20, 70, 10)).is_err());
+    // All taken: 30 free, nothing promised.
+    assert!(admit(&mut ledger, 1, &shared(29), &hidden(30, 30, 50)).is_ok());
+}
+
+/// What may happen on a machine between two decisions.
+#[derive(Clone, Debug)]
+enum Happens {
+    Asked(u64),
+    Allocated(usize, u64),
+    Ended(usize),
+    Settled,
+    StrangerTook(u64),
+    StrangerLeft,
+    ReadProcesses,
+    ReadMemory,
+    Passed(u64),
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happens>> {
+    let one = prop_oneof![
+        5 => (1..60_u64).prop_map(Happens::Asked),
+        5 => (0..8_usize, 1..40_u64).prop_map(|(task, bytes)| Happens::Allocated(task, bytes)),
+        2 => (0..8_usize).prop_map(Happens::Ended),
+        2 => Just(Happens::Settled),
+        1 => (1..50_u64).prop_map(Happens::StrangerTook),
+        1 => Just(Happens::StrangerLeft),
+        4 => Just(Happens::ReadProcesses),
+        4 => Just(Happens::ReadMemory),
+        3 => (1..3_000_u64).prop_map(Happens::Passed),
+    ];
+    prop::collection::vec(one, 1..120)
+}
+
+/// A card of 100 GiB as it really is, beside the ledger that only knows readings.
+struct World {
+    ledger: Ledger,
+    now: Millis,
+    next: u32,
+    /// Promised and taken, by task.
+    tasks: BTreeMap<TaskId, (u64, u64)>,
+    /// Taken by tasks that ended and not yet given back by the driver, and when the last of them ended.
+    lagging: u64,
+    ended: Millis,
+    stranger: u64,
+    /// What strangers took since the memory was last read.
+    unseen: u64,
+    processes: (Millis, Vec<(TaskId, Bytes)>),
+    readings: Readings,
+    hides: bool,
+}
+
+const CARD: u64 = 100;
+
+impl World {
+    fn new(hides: bool) -> Self {
+        let readings = readings(0, vec![seen(CARD, 0, &[])]);
+        let processes = (Millis::ZERO, Vec::new());
+        let (ledger, now) = (Ledger::new(&fleet(&[CARD], &[])), Millis(1));
+        let (tasks, next) = (BTreeMap::new(), 0);
+        Self { ledger, now, next, tasks, lagging: 0, ended: now, stranger: 0, unseen: 0, processes, readings, hides }
+    }
+
+    fn taken(&self) -> u64 {
+        self.tasks.values().map(|(_, taken)| taken).sum::<u64>() + self.lagging + self.stranger
+    }
+
+    fn nth(&self, n: usize) -> Option<TaskId> {
+        self.tasks.keys().nth(n % self.tasks.len().max(1)).copied()
+    }
+
+    fn happens(&mut self, what: &Happens) {
+        self.now += Millis(1);
+        if self.now - self.ended >= SETTLED {
+            self.lagging = 0;
+        }
+        match what {
+            Happens::Asked(need) => self.ask(*need),
+            Happens::Allocated(n, bytes) => {
+                let free = CARD - self.taken();
+                let Some(task) = self.nth(*n) else { return };
+                let Some((promised, taken)) = self.tasks.get_mut(&task) else { return };
+                *taken += (*bytes).min(*promised - *taken).min(free);
+            }
+            Happens::Ended(n) => {
+                let Some(task) = self.nth(*n) else { return };
+                self.lagging += self.tasks.remove(&task).map_or(0, |(_, taken)| taken);
+                self.ended = self.now;
+                self.ledger.release(task, self.now);
+            }
+            Happens::Settled => self.lagging = 0,
+            // A stranger whose processes are hidden too cannot be told from a task of ours: none comes in that world.
+            Happens::StrangerTook(bytes) if !self.hides => {
+                let took = (*bytes).min(CARD - self.taken());
+                self.stranger += took;
+                self.unseen += took;
+            }
+            Happens::StrangerTook(_) => {}
+            Happens::StrangerLeft => self.stranger = 0,
+            Happens::ReadProcesses => {
+                let held = self.tasks.iter().map(|(task, (_, taken))| (*task, gib(*taken))).collect();
+                self.processes = (self.now, held);
+            }
+            Happens::ReadMemory => {
+                let (at, held) = self.processes.clone();
+                let used = gib(self.taken());
+                let (held, nobodys) = if self.hides { (None, used) } else { (Some(held), gib(self.lagging)) };
+                let live = Live::Seen(Seen { free: gib(CARD) - used, used, held, nobodys });
+                self.readings = Readings { at, devices: vec![live] };
+                self.unseen = 0;
+            }
+            Happens::Passed(ms) => self.now += Millis(*ms),
+        }
+    }
+
+    fn ask(&mut self, need: u64) {
+        let task = TaskId(self.next);
+        if self.ledger.try_admit(task, &shared(need), None, &self.readings, self.now).is_err() {
+            return;
+        }
+        self.next += 1;
+        self.tasks.insert(task, (need, 0));
+        let promised: u64 = self.tasks.values().map(|(promised, _)| promised).sum();
+        // What a stranger took after the reading could not be known.
+        let known = promised + self.lagging + self.stranger - self.unseen.min(self.stranger);
+        assert!(known < CARD, "{known} GiB of {CARD} promised or held, with 1 GiB of headroom");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_interleaving_promises_more_than_there_is(events in happenings()) {
+        let mut world = World::new(false);
+        for event in &events {
+            world.happens(event);
+        }
+    }
+
+    #[test]
+    fn hidden_processes_do_not_change_that(events in happenings()) {
+        let mut world = World::new(true);
+        for event in &events {
+            world.happens(event);
+        }
+    }
+
+    #[test]
+    fn releasing_everything_leaves_the_ledger_as_it_was(needs in prop::collection::vec((0..4_u32, 1..50_u64), 1..30)) {
+        let mut ledger = Ledger::new(&fleet(&[80, 24, 48], &[Some(0), Some(0), None]));
+        let none = Readings::unwatched(3);
+        for (task, (kind, size)) in (0..).zip(&needs) {
+            let request = match kind {
+                0 => shared(*size),
+                1 => whole((*size % 3 + 1) as u32),
+                2 => Resources { gpus: Gpus::Share(Share(*size as u32 * 10_000)), ..Resources::default() },
+                _ => Resources { cpus: Cpus(*size * 100), memory: gib(*size), ..Resources::default() },
+            };
+            let _ = admit(&mut ledger, task, &request, &none);
+            prop_assert!((0..3).all(|device| ledger.reserved(DeviceId(device)) <= gib(79)));
+        }
+        for task in 0..needs.len() {
+            ledger.release(TaskId(task as u32), Millis(1));
+        }
+        let all = Resources { cpus: Cpus(8_000), memory: gib(64), ..whole(3) };
+        prop_assert!(admit(&mut ledger, 99, &all, &none).is_ok());
+    }
+}
