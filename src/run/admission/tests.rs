@@ -207,6 +207,7 @@ fn hidden_processes_are_told_from_strangers_by_what_has_grown() {
 enum Happens {
     Asked(u64),
     Allocated(usize, u64),
+    Freed(usize),
     Ended(usize),
     Settled,
     StrangerTook(u64),
@@ -220,6 +221,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happens>> {
     let one = prop_oneof![
         5 => (1..60_u64).prop_map(Happens::Asked),
         5 => (0..8_usize, 1..40_u64).prop_map(|(task, bytes)| Happens::Allocated(task, bytes)),
+        2 => (0..8_usize).prop_map(Happens::Freed),
         2 => (0..8_usize).prop_map(Happens::Ended),
         2 => Just(Happens::Settled),
         1 => (1..50_u64).prop_map(Happens::StrangerTook),
@@ -280,6 +282,12 @@ impl World {
                 let Some(task) = self.nth(*n) else { return };
                 let Some((promised, taken)) = self.tasks.get_mut(&task) else { return };
                 *taken += (*bytes).min(*promised - *taken).min(free);
+            }
+            Happens::Freed(n) => {
+                let task = self.nth(*n).and_then(|task| self.tasks.get_mut(&task));
+                if let Some((_, taken)) = task {
+                    *taken = 0;
+                }
             }
             Happens::Ended(n) => {
                 let Some(task) = self.nth(*n) else { return };
