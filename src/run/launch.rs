@@ -10,7 +10,7 @@ use super::engine::Launch;
 use super::event::Place;
 use crate::fleet::{Device, Fleet};
 use crate::graph::{Task, TaskId};
-use crate::spec::{Action, Pipeline, Value};
+use crate::spec::{self, Action, Pipeline, op};
 use crate::units::Bytes;
 
 /// What all attempts of a run have in common.
@@ -101,8 +101,7 @@ fn command(ground: &Ground, task: &Task, name: &str) -> Command {
             (words.next().unwrap_or_default(), words.collect(), None)
         }
         Action::Op { name: op, with } => {
-            let with: serde_json::Map<String, serde_json::Value> =
-                with.iter().map(|(key, value, _)| (key.text.clone(), to_json(value))).collect();
+            let with = op::find(&op.text).map(|op| spec::op_params(op, with)).unwrap_or_default();
             // Absolute, since the stage may run in a folder of its own.
             let paths = |paths: &[String]| paths.iter().map(|path| ground.root.join(path)).collect::<Vec<_>>();
             let job = json!({
@@ -116,10 +115,6 @@ fn command(ground: &Ground, task: &Task, name: &str) -> Command {
             (ground.ops.display().to_string(), vec![path.display().to_string()], Some((path, text)))
         }
     }
-}
-
-fn to_json(value: &Value) -> serde_json::Value {
-    serde_json::to_value(value).expect("a value is plain data")
 }
 
 /// Returns what tells CUDA and the frameworks which devices there are.

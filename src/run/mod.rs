@@ -1,8 +1,10 @@
 //! Carries a plan out.
 //!
-//! The pure half ([`admission`], [`state`], [`event`], [`outcome`]) takes values and `now`; the shell half talks to processes, clocks and the disk.
+//! Pure: [`state`] folds [`event`]s, [`decide`] and [`retry`] say what follows, [`admission`] whether it fits, [`launch`]
+//! with what command. Shell: [`supervisor`] moves events between them, the [`store`] and an [`engine`].
 
 pub mod admission;
+pub mod decide;
 pub mod engine;
 pub mod event;
 pub mod launch;
@@ -11,3 +13,4 @@ pub mod outcome;
 pub mod retry;
 pub mod state;
 pub mod store;
+pub mod supervisor;

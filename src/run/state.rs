@@ -87,6 +87,8 @@ pub struct RunState {
     pub tasks: Vec<TaskState>,
     /// How many tasks are in a final phase.
     pub settled: usize,
+    /// How many of them failed.
+    pub failed: usize,
     /// How many tasks run.
     pub running: usize,
     /// Set once nothing new is started.
@@ -116,12 +118,6 @@ impl RunState {
     #[must_use]
     pub fn task(&self, task: TaskId) -> &TaskState {
         &self.tasks[task.index()]
-    }
-
-    /// Whether a task ended badly.
-    #[must_use]
-    pub fn any_failed(&self) -> bool {
-        self.tasks.iter().any(|task| task.phase == Phase::Failed)
     }
 
     /// Takes one event in. The only place where the state changes.
@@ -178,6 +174,7 @@ impl RunState {
                     return illegal("only a tried task can fail");
                 }
                 self.settle(*task, Phase::Failed);
+                self.failed += 1;
             }
             Event::TaskSkipped { task, .. } => {
                 if !matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_)) {

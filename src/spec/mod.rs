@@ -171,7 +171,7 @@ pub struct Duration {
 }
 
 /// What a task holds while it runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     /// Host CPUs; 1 when absent.
     pub cpus: Cpus,

@@ -1,0 +1,291 @@
+//! What happens next in a run: which tasks start, are tried again, fail for good or are skipped, and when it is over.
+//!
+//! Pure: a function of the recorded state, the plan and `now`. A dispatcher made from a replayed record goes on
+//! exactly where the one that wrote the record stopped.
+//!
+//! The plan gives an order and intended devices. A ready task is started as soon as the ledger grants what it needs, a
+//! task of higher rank first; what does not fit now does not hold up what does.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::admission::{Ledger, Readings};
+use super::event::{Event, Place, Recorded, RunEnd, StopReason};
+use super::outcome::Outcome;
+use super::retry;
+use super::state::{Phase, RunState};
+use crate::fleet::Fleet;
+use crate::graph::{TaskGraph, TaskId};
+use crate::plan::Plan;
+use crate::spec::{Mode, Pipeline, Resources};
+use crate::units::Millis;
+
+/// How a run is to be carried out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// At most so many tasks at once; `None` leaves it to the resources.
+    pub jobs: Option<usize>,
+    /// Whether what does not depend on a failed task goes on.
+    pub keep_going: bool,
+    /// For the jitter of retries.
+    pub seed: u64,
+}
+
+/// Decides what happens next.
+#[derive(Debug)]
+pub struct Dispatcher<'a> {
+    pipeline: &'a Pipeline,
+    graph: &'a TaskGraph,
+    fleet: &'a Fleet,
+    plan: &'a Plan,
+    options: Options,
+    ledger: Ledger,
+    /// `[n_tasks]`, by TaskId: predecessors that have not succeeded.
+    blockers: Vec<u32>,
+    /// `[n_tasks]`, by TaskId: which of `ready` the task queues in.
+    queue_of: Vec<u32>,
+    /// Ready tasks, one queue for each distinct request, so that a request that does not fit is asked for once.
+    ready: Vec<BTreeSet<Turn>>,
+    /// Tasks that wait for their next attempt.
+    delayed: BTreeSet<(Millis, TaskId)>,
+    /// Tasks whose last attempt failed and whose fate is open.
+    failed: Vec<TaskId>,
+}
+
+/// A ready task's place in its queue: the smallest goes first.
+type Turn = (std::cmp::Reverse<i64>, u32, TaskId);
+
+impl<'a> Dispatcher<'a> {
+    /// Makes a dispatcher that goes on from a state, in which no attempt runs.
+    #[must_use]
+    pub fn new(
+        (pipeline, graph): (&'a Pipeline, &'a TaskGraph),
+        (fleet, plan): (&'a Fleet, &'a Plan),
+        ledger: Ledger,
+        options: Options,
+        state: &RunState,
+    ) -> Self {
+        let mut queues: HashMap<&Resources, u32> = HashMap::new();
+        let mut queue_of = Vec::with_capacity(graph.len());
+        for (task, placed) in graph.tasks.iter().zip(&plan.placed) {
+            let next = u32::try_from(queues.len()).expect("no more queues than tasks");
+            let request = &pipeline.stages[task.stage].modes[placed.mode].resources;
+            queue_of.push(*queues.entry(request).or_insert(next));
+        }
+        let ready = vec![BTreeSet::new(); queues.len()];
+        let blockers = vec![0; graph.len()];
+        let (delayed, failed) = (BTreeSet::new(), Vec::new());
+        let mut dispatcher =
+            Self { pipeline, graph, fleet, plan, options, ledger, blockers, queue_of, ready, delayed, failed };
+        for task in graph.ids() {
+            let open = graph.before.of(task).iter().filter(|edge| state.task(edge.task).phase != Phase::Succeeded);
+            dispatcher.blockers[task.index()] = u32::try_from(open.count()).expect("edges are counted in 32 bits");
+            match state.task(task).phase {
+                Phase::Waiting if state.task(task).attempts.last().is_some_and(|a| a.ended.is_some()) => {
+                    dispatcher.failed.push(task);
+                }
+                Phase::Waiting => dispatcher.queue_if_unblocked(task),
+                Phase::Delayed(until) => drop(dispatcher.delayed.insert((until, task))),
+                Phase::Running | Phase::Succeeded | Phase::Failed | Phase::Skipped => {}
+            }
+        }
+        dispatcher
+    }
+
+    /// Takes in an event that has been applied to the state.
+    pub fn take_in(&mut self, recorded: &Recorded) {
+        match &recorded.event {
+            Event::AttemptFinished { task, outcome, .. } => {
+                self.ledger.release(*task, recorded.at);
+                if outcome.is_success() {
+                    for edge in self.graph.after.of(*task) {
+                        self.blockers[edge.task.index()] -= 1;
+                        self.queue_if_unblocked(edge.task);
+                    }
+                } else {
+                    self.failed.push(*task);
+                }
+            }
+            Event::RetryPlanned { task, not_before } => drop(self.delayed.insert((*not_before, *task))),
+            Event::AttemptStarted { .. }
+            | Event::AttemptSpawned { .. }
+            | Event::TaskFailed { .. }
+            | Event::TaskSkipped { .. }
+            | Event::StopRequested { .. }
+            | Event::RunFinished { .. } => {}
+        }
+    }
+
+    fn queue_if_unblocked(&mut self, task: TaskId) {
+        if self.blockers[task.index()] == 0 {
+            let queue = self.queue_of[task.index()] as usize;
+            let turn = self.turn(task);
+            self.ready[queue].insert(turn);
+        }
+    }
+
+    fn turn(&self, task: TaskId) -> Turn {
+        let priority = self.pipeline.stages[self.graph.tasks[task.index()].stage].priority;
+        (std::cmp::Reverse(priority), self.plan.rank[task.index()], task)
+    }
+
+    /// Returns when a retry is due, if one is waited for.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Millis> {
+        self.delayed.first().map(|(due, _)| *due)
+    }
+
+    /// Returns the ledger, to show what is promised and why something waits.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Decides everything that can be decided now. What is decided counts as done: the ledger holds what the started
+    /// tasks need until [`Dispatcher::take_in`] hears of their end.
+    pub fn decide(&mut self, state: &RunState, now: Millis, readings: &Readings) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.judge_failures(state, now, &mut events);
+        let stopping =
+            state.stopping.is_some() || events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
+        if !stopping {
+            self.wake_delayed(now);
+            self.start_ready(state, now, readings, &mut events);
+        }
+        self.finish(state, &mut events);
+        events
+    }
+
+    /// Plans a retry for each failed attempt, or lets the task fail with all that needs it.
+    fn judge_failures(&mut self, state: &RunState, now: Millis, events: &mut Vec<Event>) {
+        let mut skipped = BTreeSet::new();
+        for task in std::mem::take(&mut self.failed) {
+            let attempts = &state.task(task).attempts;
+            let Some(outcome) = attempts.last().and_then(|last| last.ended.as_ref()).map(|ended| &ended.outcome) else {
+                continue;
+            };
+            if *outcome == Outcome::Interrupted {
+                // Neither failed nor tried: it waits for the run to be resumed.
+                continue;
+            }
+            let made = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+            let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
+            if let Some(wait) = retry::wait_before_next(outcome, made, rule, self.options.seed, task) {
+                events.push(Event::RetryPlanned { task, not_before: now + wait });
+                continue;
+            }
+            events.push(Event::TaskFailed { task });
+            self.skip_what_needs(task, state, &mut skipped, events);
+            let told = events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
+            if !self.options.keep_going && state.stopping.is_none() && !told {
+                events.push(Event::StopRequested { reason: StopReason::TaskFailed });
+            }
+        }
+    }
+
+    fn skip_what_needs(
+        &self,
+        failed: TaskId,
+        state: &RunState,
+        skipped: &mut BTreeSet<TaskId>,
+        events: &mut Vec<Event>,
+    ) {
+        let mut open = vec![failed];
+        while let Some(task) = open.pop() {
+            for edge in self.graph.after.of(task) {
+                if !state.task(edge.task).phase.is_final() && skipped.insert(edge.task) {
+                    events.push(Event::TaskSkipped { task: edge.task, because: Some(failed) });
+                    open.push(edge.task);
+                }
+            }
+        }
+    }
+
+    fn wake_delayed(&mut self, now: Millis) {
+        while let Some((due, task)) = self.delayed.first().copied().filter(|(due, _)| *due <= now) {
+            self.delayed.remove(&(due, task));
+            self.queue_if_unblocked(task);
+        }
+    }
+
+    /// Starts ready tasks, best first, until nothing more fits.
+    fn start_ready(&mut self, state: &RunState, now: Millis, readings: &Readings, events: &mut Vec<Event>) {
+        let mut free_jobs = self.options.jobs.unwrap_or(usize::MAX).saturating_sub(state.running);
+        let mut refused = vec![false; self.ready.len()];
+        while free_jobs > 0 {
+            let heads = (0..self.ready.len()).filter(|queue| !refused[*queue]);
+            let best = heads.filter_map(|queue| Some((*self.ready[queue].first()?, queue))).min();
+            let Some((turn @ (_, _, task), queue)) = best else { break };
+            let Some(place) = self.admit(task, now, readings) else {
+                refused[queue] = true;
+                continue;
+            };
+            self.ready[queue].remove(&turn);
+            let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX - 1) + 1;
+            events.push(Event::AttemptStarted { task, number, place });
+            free_jobs -= 1;
+        }
+    }
+
+    /// Reserves what a task needs, on its intended devices if they have room.
+    fn admit(&mut self, task: TaskId, now: Millis, readings: &Readings) -> Option<Place> {
+        let placed = &self.plan.placed[task.index()];
+        let resources = &self.mode(task).resources;
+        let grant = self.ledger.try_admit(task, resources, Some((placed.node, &placed.devices)), readings, now).ok()?;
+        let ids = grant.devices.iter().map(|device| self.fleet.devices[device.index()].id.clone());
+        Some(Place {
+            mode: placed.mode,
+            node: self.fleet.nodes[grant.node.index()].name.clone(),
+            devices: ids.collect(),
+            gpu_memory: grant.gpu_memory,
+        })
+    }
+
+    fn mode(&self, task: TaskId) -> &'a Mode {
+        let stage = &self.pipeline.stages[self.graph.tasks[task.index()].stage];
+        &stage.modes[self.plan.placed[task.index()].mode]
+    }
+
+    /// Ends the run once nothing runs and nothing can be started any more.
+    fn finish(&mut self, state: &RunState, events: &mut Vec<Event>) {
+        let mut settled = state.settled;
+        let mut stopping = state.stopping;
+        let mut failed = state.failed > 0;
+        for event in events.iter() {
+            match event {
+                Event::AttemptStarted { .. } | Event::RetryPlanned { .. } if stopping.is_none() => return,
+                Event::TaskFailed { .. } => (settled, failed) = (settled + 1, true),
+                Event::TaskSkipped { .. } => settled += 1,
+                Event::StopRequested { reason } => stopping = Some(*reason),
+                Event::AttemptStarted { .. }
+                | Event::RetryPlanned { .. }
+                | Event::AttemptSpawned { .. }
+                | Event::AttemptFinished { .. }
+                | Event::RunFinished { .. } => {}
+            }
+        }
+        if state.running > 0 || state.end.is_some() {
+            return;
+        }
+        let end = match stopping {
+            Some(StopReason::Signal) => RunEnd::Interrupted,
+            Some(StopReason::TaskFailed) => {
+                self.skip_the_rest(state, events);
+                RunEnd::Failed
+            }
+            None if settled < state.tasks.len() => return,
+            None if failed => RunEnd::Failed,
+            None => RunEnd::Succeeded,
+        };
+        events.push(Event::RunFinished { end });
+    }
+
+    fn skip_the_rest(&self, state: &RunState, events: &mut Vec<Event>) {
+        let decided: BTreeSet<TaskId> = events
+            .iter()
+            .filter(|event| matches!(event, Event::TaskFailed { .. } | Event::TaskSkipped { .. }))
+            .filter_map(Event::task)
+            .collect();
+        let rest = self.graph.ids().filter(|task| !state.task(*task).phase.is_final() && !decided.contains(task));
+        events.extend(rest.map(|task| Event::TaskSkipped { task, because: None }));
+    }
+}

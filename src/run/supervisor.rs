@@ -1,0 +1,291 @@
+//! Carries a run out: decide, record, apply, tell, do; then wait for something to happen.
+//!
+//! An event is committed before its effect: an attempt is on record before its process exists. Everything that is
+//! decided is decided by [`super::decide`]; this file moves events and knows no rule of its own.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::admission::{Live, Readings};
+use super::decide::Dispatcher;
+use super::engine::{Ended, Engine, Report, Stop};
+use super::event::{Event, Recorded, RunEnd, StopReason};
+use super::launch::{self, Ground};
+use super::observer::{DeviceGauge, Observer, View};
+use super::outcome::{Outcome, Usage};
+use super::state::{Illegal, RunState};
+use super::store::{RunKey, Store, StoreError};
+use crate::fleet::{Device, DeviceId, Fleet};
+use crate::graph::TaskGraph;
+use crate::plan::Plan;
+use crate::spec::Pipeline;
+use crate::units::Millis;
+
+/// How often observers redraw and devices are looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Why a run could not be carried on. Its tasks have been ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nothing can be recorded any more.
+    #[error("the run was stopped because it could not be recorded")]
+    Store(#[from] StoreError),
+    /// A bug of ours.
+    #[error("the run was stopped because it lost track of itself")]
+    Illegal(#[from] Illegal),
+}
+
+/// Where a run's events are kept.
+pub trait Record {
+    /// Keeps events, all of them or none; when it returns they survive our death.
+    ///
+    /// # Errors
+    /// Where they cannot be kept.
+    fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError>;
+}
+
+impl Record for (&mut Store, &mut RunKey) {
+    fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError> {
+        self.0.append(self.1, events)
+    }
+}
+
+/// What a run is made of.
+pub struct Parts<'a> {
+    /// What was written.
+    pub pipeline: &'a Pipeline,
+    /// Its tasks.
+    pub graph: &'a TaskGraph,
+    /// What it runs on.
+    pub fleet: &'a Fleet,
+    /// What is intended.
+    pub plan: &'a Plan,
+    /// Ids and folders.
+    pub ground: &'a Ground,
+    /// Decides what happens next.
+    pub dispatcher: Dispatcher<'a>,
+    /// Who watches.
+    pub observers: Vec<Box<dyn Observer + 'a>>,
+    /// Looks at the devices at a time (ms since the Unix epoch); called only where the fleet has any.
+    pub look: Box<dyn FnMut(Millis) -> Look + 'a>,
+}
+
+/// What was seen on the devices.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Memory, for the ledger.
+    pub readings: Readings,
+    /// `[n_devices]`, by DeviceId: part of the time in which it computed, in percent.
+    pub utilisation: Vec<Option<u32>>,
+}
+
+/// A run under way.
+pub struct Supervisor<'a, E, R> {
+    parts: Parts<'a>,
+    engine: E,
+    record: R,
+    state: RunState,
+    clock: Clock,
+    look: Look,
+    ports: HashSet<u16>,
+}
+
+/// Wall-clock time that cannot jump: read once, then counted by the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    epoch: Millis,
+    origin: Instant,
+}
+
+impl Clock {
+    /// Starts a clock that reads `epoch` now (ms since the Unix epoch).
+    #[must_use]
+    pub fn starting_at(epoch: Millis) -> Self {
+        Self { epoch, origin: Instant::now() }
+    }
+
+    fn now(&self) -> Millis {
+        self.epoch + Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn instant(&self, at: Millis) -> Instant {
+        self.origin + (at - self.epoch).as_std()
+    }
+}
+
+impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
+    /// Makes a supervisor that goes on from a state, in which no attempt runs.
+    pub fn new(parts: Parts<'a>, engine: E, record: R, state: RunState, clock: Clock) -> Self {
+        Self { parts, engine, record, state, clock, look: Look::default(), ports: HashSet::new() }
+    }
+
+    /// Carries the run to its end. `stops` brings the user's wish to end it: gracefully first, then at once.
+    ///
+    /// # Errors
+    /// Where the run cannot be recorded; everything it started has been ended then.
+    pub async fn carry_out(&mut self, stops: &mut mpsc::UnboundedReceiver<Stop>) -> Result<RunEnd, RunError> {
+        let ended = self.until_end(stops).await;
+        if ended.is_err() {
+            self.engine.stop(Stop::Gracefully);
+            while self.state.running > 0 {
+                if let Report::Ended(ended) = self.engine.next_report().await {
+                    // It cannot be recorded, but it must be known to have ended before we leave.
+                    let _ = self.state.apply(&Recorded { at: self.clock.now(), event: finished(ended) });
+                }
+            }
+        }
+        ended
+    }
+
+    async fn until_end(&mut self, stops: &mut mpsc::UnboundedReceiver<Stop>) -> Result<RunEnd, RunError> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = self.clock.now();
+            let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
+            let nothing_decided = decided.is_empty();
+            self.commit(decided.clone())?;
+            if let Some((_, end)) = self.state.end {
+                return Ok(end);
+            }
+            let spawned = self.start_attempts(&decided);
+            self.commit(spawned)?;
+            if !nothing_decided {
+                continue;
+            }
+            let due = self.parts.dispatcher.next_due().map(|due| self.clock.instant(due));
+            tokio::select! {
+                biased;
+                report = self.engine.next_report() => self.on_report(report)?,
+                Some(stop) = stops.recv() => self.on_stop(stop)?,
+                () = sleep_until(due.unwrap_or(Instant::now() + TICK)), if due.is_some() => {}
+                _ = tick.tick() => self.on_tick(),
+            }
+            while let Some(report) = self.engine.ready_report() {
+                self.on_report(report)?;
+            }
+        }
+    }
+
+    /// Records events, applies them and tells everyone, in this order.
+    fn commit(&mut self, events: Vec<Event>) -> Result<(), RunError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let at = self.clock.now();
+        let recorded: Vec<Recorded> = events.into_iter().map(|event| Recorded { at, event }).collect();
+        self.record.append(&recorded)?;
+        for recorded in &recorded {
+            self.state.apply(recorded)?;
+            self.parts.dispatcher.take_in(recorded);
+            self.tell(|observer, view| observer.recorded(view, recorded));
+        }
+        Ok(())
+    }
+
+    /// Starts the attempts that were decided on, and returns what became of them.
+    fn start_attempts(&mut self, decided: &[Event]) -> Vec<Event> {
+        let mut became = Vec::new();
+        for event in decided {
+            let Event::AttemptStarted { task, number, place } = event else { continue };
+            let port = (place.devices.len() > 1).then(|| self.free_port()).flatten();
+            let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
+            let of = &graph.tasks[task.index()];
+            let launch = launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port);
+            debug!(task = of.name, attempt = number, node = place.node, devices = ?place.devices, "starting");
+            match self.engine.start(launch) {
+                Ok(process) => became.push(Event::AttemptSpawned { task: *task, process }),
+                Err(reason) => {
+                    warn!(task = of.name, attempt = number, "{reason}");
+                    let outcome = Outcome::SpawnFailed { reason };
+                    became.push(Event::AttemptFinished {
+                        task: *task,
+                        outcome,
+                        usage: Usage::default(),
+                        logged: false,
+                    });
+                }
+            }
+        }
+        became
+    }
+
+    fn on_report(&mut self, report: Report) -> Result<(), RunError> {
+        match report {
+            Report::Printed { task, output } => self.tell(|observer, view| observer.printed(view, task, &output)),
+            Report::Progressed { task, progress } => {
+                self.tell(|observer, view| observer.progressed(view, task, &progress));
+            }
+            Report::Ended(ended) => {
+                let name = &self.parts.graph.tasks[ended.task.index()].name;
+                info!(task = name, outcome = %ended.outcome, "ended");
+                if let Some(note) = &ended.note {
+                    warn!(task = name, "{note}");
+                }
+                self.commit(vec![finished(ended)])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_stop(&mut self, stop: Stop) -> Result<(), RunError> {
+        if stop != Stop::No && self.state.stopping != Some(StopReason::Signal) {
+            self.commit(vec![Event::StopRequested { reason: StopReason::Signal }])?;
+        }
+        self.engine.stop(stop);
+        Ok(())
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.clock.now();
+        if !self.parts.fleet.devices.is_empty() {
+            self.look = (self.parts.look)(now);
+            let gauges = self.gauges();
+            self.tell(|observer, view| observer.gauged(view, &gauges));
+        }
+        self.tell(|observer, view| observer.ticked(view, now));
+    }
+
+    fn gauges(&self) -> Vec<DeviceGauge> {
+        let ledger = self.parts.dispatcher.ledger();
+        let gauge = |(id, device): (DeviceId, &Device)| DeviceGauge {
+            id: device.id.clone(),
+            model: device.model.clone(),
+            used: match self.look.readings.devices.get(id.index()) {
+                Some(Live::Seen(seen)) => Some(seen.used),
+                Some(Live::Unwatched | Live::Fault(_)) | None => None,
+            },
+            total: device.memory,
+            promised: ledger.reserved(id),
+            utilisation: self.look.utilisation.get(id.index()).copied().flatten(),
+        };
+        (0..).map(DeviceId).zip(&self.parts.fleet.devices).map(gauge).collect()
+    }
+
+    fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer, View<'_>)) {
+        let Parts { graph, fleet, plan, ground, observers, .. } = &mut self.parts;
+        let view = View { run: &ground.run, graph, fleet, plan, state: &self.state };
+        for observer in observers {
+            what(observer.as_mut(), view);
+        }
+    }
+
+    /// Returns a port that is free now and that no task of this run was given before.
+    fn free_port(&mut self) -> Option<u16> {
+        (0..100).find_map(|_| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+            let port = listener.local_addr().ok()?.port();
+            self.ports.insert(port).then_some(port)
+        })
+    }
+}
+
+fn finished(ended: Ended) -> Event {
+    let Ended { task, outcome, usage, logged, note: _ } = ended;
+    Event::AttemptFinished { task, outcome, usage, logged }
+}
