@@ -5,8 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::{Action, Value};
+use crate::spec::template::Names;
+use crate::spec::{self, Action, Pipeline, Problem, Source, Value};
 use crate::units::Bytes;
+
+mod build;
+mod cycle;
+mod expand;
+mod files;
+pub mod path;
+mod rows;
+
+pub use build::build;
 
 /// Index of a task in its graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -37,10 +47,23 @@ pub struct Task {
     pub inputs: Vec<String>,
     /// Files it promises.
     pub outputs: Vec<String>,
-    /// The stage's own environment; the pipeline's is not repeated here.
-    pub env: BTreeMap<String, String>,
-    /// Folder it runs in, relative to the pipeline file.
-    pub cwd: Option<String>,
+}
+
+impl Task {
+    /// Returns the variables that the pipeline and the stage give it, templates filled in. The stage's go before.
+    #[must_use]
+    pub fn env(&self, pipeline: &Pipeline) -> BTreeMap<String, String> {
+        let names = Names { point: &self.point, inputs: &[], outputs: &[] };
+        let stage = pipeline.stages[self.stage].env.iter();
+        let filled = stage.map(|(name, value)| (name.clone(), names.fill(value, str::to_owned)));
+        pipeline.env.clone().into_iter().chain(filled).collect()
+    }
+
+    /// Returns the folder that its command runs in, relative to the pipeline file; `.` is the pipeline file's own.
+    #[must_use]
+    pub fn cwd(&self, pipeline: &Pipeline) -> String {
+        expand::cwd(&pipeline.stages[self.stage], &self.point).unwrap_or_else(|| ".".to_owned())
+    }
 }
 
 /// One end of an edge.
@@ -68,6 +91,41 @@ impl Rows {
         let i = task.index();
         &self.edges[self.offsets[i] as usize..self.offsets[i + 1] as usize]
     }
+}
+
+/// How large a graph may become.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Points of one matrix.
+    pub max_tasks: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_tasks: 10_000 }
+    }
+}
+
+/// Reads a pipeline file with `--set` overrides and builds its graph; all problems of both together, sorted by place.
+pub fn load(
+    source: &Source,
+    sets: &[String],
+    catalogue: &[spec::op::Op],
+    limits: Limits,
+) -> Result<(Pipeline, TaskGraph), Vec<Problem>> {
+    let parsed = spec::parse(source, sets, catalogue);
+    // Behind a syntax error half a pipeline may be missing: what it seems to lack is not the user's fault.
+    if parsed.torn {
+        return Err(parsed.problems);
+    }
+    let mut problems = parsed.problems;
+    match build(&parsed.pipeline, limits) {
+        Ok(graph) if problems.is_empty() => return Ok((parsed.pipeline, graph)),
+        Ok(_) => {}
+        Err(more) => problems.extend(more),
+    }
+    spec::problem::sort(&mut problems);
+    Err(problems)
 }
 
 /// Tasks and their precedence.

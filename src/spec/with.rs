@@ -15,7 +15,7 @@ const MOST_POINTS: usize = 10_000;
 
 /// Returns what is wrong with the op of a stage; nothing if it runs a command.
 #[must_use]
-pub fn check(stage: &Stage, catalogue: &[Op]) -> Vec<Problem> {
+pub(super) fn check(stage: &Stage, catalogue: &[Op]) -> Vec<Problem> {
     let Action::Op { name, with } = &stage.action else {
         return Vec::new();
     };
@@ -208,7 +208,7 @@ fn given_json(value: &Value, kind: Kind) -> Json {
 
 /// Returns a default as JSON; `None` where there is none.
 #[must_use]
-pub fn default_json(default: Default) -> Option<Json> {
+pub(super) fn default_json(default: Default) -> Option<Json> {
     match default {
         Default::Required | Default::Absent => None,
         Default::Bool(value) => Some(Json::from(value)),
