@@ -56,7 +56,7 @@ pub fn describe(
         vec![run_mark(&ground.run), format!("TRAINYARD_TASK={}", task.name), format!("TRAINYARD_ATTEMPT={number}")];
 
     let mut env: Vec<(String, String)> = Vec::new();
-    env.extend(pipeline.env.iter().chain(&task.env).map(|(name, value)| (name.clone(), value.clone())));
+    env.extend(task.env(pipeline));
     env.extend(marks.iter().filter_map(|mark| mark.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
     env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.display().to_string()));
     env.push(("TRAINYARD_EVENTS".to_owned(), events.display().to_string()));
@@ -71,7 +71,7 @@ pub fn describe(
         task: id,
         program,
         args,
-        cwd: task.cwd.as_ref().map_or_else(|| ground.root.clone(), |cwd| ground.root.join(cwd)),
+        cwd: ground.root.join(task.cwd(pipeline)),
         env,
         marks,
         folders,
