@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod completions;
+mod pipeline_file;
+mod problems;
 
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Check(check::Command),
     Completions(completions::Command),
 }
 
@@ -52,6 +56,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended: Result<Exit, Failure> = match cli.command {
+        Command::Check(command) => command.run(),
         Command::Completions(command) => command.run(),
     };
     let exit = ended.unwrap_or_else(|failure| {

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::files::{Files, Made};
 use super::rows::{self, Found};
-use super::{Limits, Rows, Task, TaskGraph, TaskId, cycle, expand, path};
+use super::{Limits, OutsideInput, Rows, Task, TaskGraph, TaskId, cycle, expand, path};
 use crate::spec::template::Names;
-use crate::spec::{Located, Pipeline, Problem, Span, decode};
+use crate::spec::{Located, Pipeline, Problem, Span, decode, problem};
 
 /// Precedences of one graph: 10 million take about half a GB while the graph is built.
 const MOST_EDGES: usize = 10_000_000;
@@ -39,7 +39,7 @@ pub fn build(pipeline: &Pipeline, limits: Limits) -> Result<TaskGraph, Vec<Probl
     }
     let mut problems = search.problems;
     if !problems.is_empty() {
-        crate::spec::problem::sort(&mut problems);
+        problem::sort(&mut problems);
         return Err(problems);
     }
     for (task, inputs) in tasks.iter_mut().zip(inputs) {
@@ -52,6 +52,21 @@ pub fn build(pipeline: &Pipeline, limits: Limits) -> Result<TaskGraph, Vec<Probl
 /// Returns the tasks with their ids.
 fn with_ids(tasks: &[Task]) -> impl Iterator<Item = (TaskId, &Task)> {
     (0..u32::MAX).map(TaskId).zip(tasks)
+}
+
+/// Returns the inputs that no task writes.
+pub(super) fn outside_inputs(pipeline: &Pipeline, tasks: &[Task]) -> Vec<OutsideInput> {
+    let (files, _) = Files::new(made(pipeline, tasks));
+    let mut outside = Vec::new();
+    for (id, task) in with_ids(tasks) {
+        for (input, declared) in pipeline.stages[task.stage].inputs.iter().enumerate() {
+            let path = written_input(declared, task);
+            if files.read(&path, id).from.is_empty() {
+                outside.push(OutsideInput { stage: task.stage, input, path });
+            }
+        }
+    }
+    outside
 }
 
 /// Returns all declared outputs that lie where they may.
@@ -212,12 +227,16 @@ impl Search<'_> {
             names.push("…");
         }
         names.push(name(cycle[0]));
-        let hops = cycle.iter().zip(cycle.iter().cycle().skip(1));
-        let mut hops = hops.map(|(before, after)| self.why(*before, *after)).take(MOST_HOPS);
-        let (span, words) = hops.next().unwrap_or_default();
-        let problem = Problem::new(span.clone(), format!("these wait for each other: {}", names.join(" → ")));
-        let problem = problem.related(span, words).help("take one of these dependencies away");
-        hops.fold(problem, |problem, (span, words)| problem.related(span, words))
+        let hops = cycle.iter().zip(cycle.iter().cycle().skip(1)).take(MOST_HOPS);
+        let hops: Vec<_> = hops.map(|(before, after)| self.why(*before, *after)).collect();
+        let problem = Problem {
+            message: format!("these wait for each other: {}", names.join(" → ")),
+            related: hops,
+            ..Problem::default()
+        };
+        // The place is the first of them in the file.
+        let span = problem.related.iter().map(|(span, _)| span).min_by_key(|span| problem::place(span)).cloned();
+        Problem { span: span.unwrap_or_default(), ..problem }.help("take one of these dependencies away")
     }
 
     /// Returns where the file says that `after` comes after `before`, and how.

@@ -93,6 +93,17 @@ impl Rows {
     }
 }
 
+/// An input that no task writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideInput {
+    /// Index of the stage that reads it.
+    pub stage: usize,
+    /// Index into the stage's inputs.
+    pub input: usize,
+    /// The path or pattern, normalised.
+    pub path: String,
+}
+
 /// How large a graph may become.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -152,6 +163,12 @@ impl TaskGraph {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
+    }
+
+    /// Returns the inputs that no task of the graph writes: files that must exist before a run.
+    #[must_use]
+    pub fn outside_inputs(&self, pipeline: &Pipeline) -> Vec<OutsideInput> {
+        build::outside_inputs(pipeline, &self.tasks)
     }
 
     /// Returns all ids, ascending.

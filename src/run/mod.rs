@@ -10,6 +10,7 @@ pub mod event;
 pub mod launch;
 pub mod observer;
 pub mod outcome;
+pub mod preflight;
 pub mod retry;
 pub mod state;
 pub mod store;

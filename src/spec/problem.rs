@@ -16,6 +16,24 @@ pub struct Source {
 }
 
 impl Source {
+    /// Takes the bytes of a file. If they are not UTF-8, also returns where that begins; the text is then as good as it
+    /// can be shown.
+    #[must_use]
+    pub fn from_bytes(name: String, bytes: Vec<u8>) -> (Self, Option<Problem>) {
+        match String::from_utf8(bytes) {
+            Ok(text) => (Self { name, text }, None),
+            Err(error) => {
+                // Up to there, bytes and text are the same.
+                let start = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let end = text.ceil_char_boundary(start + 1);
+                let message = format!("this file is not UTF-8 text: byte {} cannot be read", start + 1);
+                let problem = Problem::new(Span::File(start..end), message);
+                (Self { name, text }, Some(problem.help("save it as UTF-8")))
+            }
+        }
+    }
+
     /// Returns line and column of a byte offset, both counted from 1, the column in characters.
     #[must_use]
     pub fn position(&self, offset: usize) -> (usize, usize) {
@@ -77,13 +95,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Sorts problems by place: the file from top to bottom, then the `--set` arguments; what has no place comes first.
+/// Sorts problems by place.
 pub fn sort(problems: &mut [Problem]) {
-    problems.sort_by_key(|problem| match &problem.span {
+    problems.sort_by_key(|problem| place(&problem.span));
+}
+
+/// Returns what places are ordered by: nowhere, then the file from top to bottom, then the `--set` arguments.
+#[must_use]
+pub fn place(span: &Span) -> impl Ord + use<> {
+    match span {
         Span::Whole => (0, 0, 0),
         Span::File(range) => (1, 0, range.start),
         Span::Set(n, range) => (2, *n, range.start),
-    });
+    }
 }
 
 /// Returns the known name that the user probably meant, if one is near.
@@ -94,7 +118,8 @@ pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>)
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase()), name))
-        .filter(|(distance, _)| *distance <= tolerance)
+        // Of a name of one letter nothing would be left.
+        .filter(|(distance, name)| *distance <= tolerance && *distance < written.len().min(name.len()))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -4,7 +4,7 @@
 
 use super::common::{Common, check_templates};
 use super::decode::{Decoder, Key};
-use super::keys::{AfterKey, CommonKey, OutputKey, StageKey};
+use super::keys::{AfterKey, CommonKey, OutputKey, ResourceKey, StageKey};
 use super::resources::{self, WrittenMode};
 use super::tree::{Content, Entry, Node};
 use super::{Action, After, Axis, Located, Output, Problem, Span, Stage, Value, value};
@@ -54,6 +54,11 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common)
                 if key == CommonKey::Resources {
                     written.mode_keys.push(entry.key.clone());
                 }
+            }
+            None if ResourceKey::find(&entry.key.text).is_some() => {
+                let word = &entry.key.text;
+                let problem = Problem::new(entry.key.span.clone(), format!("`{word}` is not a key of a stage"));
+                decoder.report(problem.help(format!("write it into `resources = {{ {word} = … }}`")));
             }
             None => decoder.unknown("key", &entry.key, words()),
         }
@@ -128,7 +133,7 @@ fn settle_modes(
         return single.settle(&below).collect();
     };
     for key in mode_keys {
-        let problem = Problem::new(key.span.clone(), format!("`{}` beside `modes` says nothing", key.text));
+        let problem = Problem::new(key.span.clone(), format!("`{}` has no effect beside `modes`", key.text));
         decoder.report(problem.help("write it into each of the modes").related(place.clone(), "the modes"));
     }
     modes.into_iter().flat_map(|mode| mode.settle(&below)).collect()

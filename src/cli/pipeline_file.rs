@@ -1,0 +1,73 @@
+//! The pipeline file on the command line: `FILE`, `--set` and `--max-tasks`, read and checked alike by every
+//! subcommand that takes one.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::problems::Texts;
+use super::{Exit, Failure};
+use crate::graph::{self, Limits, TaskGraph};
+use crate::run::preflight;
+use crate::spec::{Pipeline, Problem, Source, op};
+
+/// Arguments that name a pipeline.
+#[derive(Args, Clone, Debug)]
+pub(super) struct PipelineFile {
+    /// The pipeline file
+    pub(super) file: PathBuf,
+    /// Override a value of the file: `--set train.with.epochs=5`, `--set defaults.retries=2`
+    #[arg(long = "set", value_name = "STAGE.KEY=VALUE")]
+    pub(super) sets: Vec<String>,
+    /// Most tasks that the matrix of one stage may make
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_tasks)]
+    pub(super) max_tasks: usize,
+}
+
+/// A pipeline file that has been read.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// What it means, or what is wrong with it, sorted by place.
+    pub(super) result: Result<(Pipeline, TaskGraph), Vec<Problem>>,
+    /// The texts that problems point into.
+    pub(super) texts: Texts,
+}
+
+impl PipelineFile {
+    /// Returns the folder of the file: what its paths are relative to.
+    pub(super) fn folder(&self) -> &Path {
+        match self.file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    /// Reads and checks the file, and prints all problems if it has any.
+    ///
+    /// `run` also wants its inputs to be there: `with_files` checks what can be seen in the file system.
+    pub(super) fn load(&self, with_files: bool) -> Result<Result<(Pipeline, TaskGraph), Exit>, Failure> {
+        let loaded = self.read(with_files)?;
+        Ok(loaded.result.map_err(|problems| loaded.texts.reject(&problems)))
+    }
+
+    /// Reads and checks the file. The error is a file that cannot be read at all.
+    pub(super) fn read(&self, with_files: bool) -> Result<Loaded, Failure> {
+        let name = self.file.display().to_string();
+        let bytes = std::fs::read(&self.file).map_err(|error| Failure {
+            exit: Exit::Rejected,
+            report: miette::miette!("cannot read {name}: {error}"),
+        })?;
+        let (source, problem) = Source::from_bytes(name, bytes);
+        let texts = Texts::new(&source, &self.sets);
+        let limits = Limits { max_tasks: self.max_tasks };
+        let result = match problem {
+            Some(problem) => Err(vec![problem]),
+            None => graph::load(&source, &self.sets, op::CATALOGUE, limits),
+        };
+        let result = result.and_then(|(pipeline, graph)| {
+            let problems = if with_files { preflight::check(&pipeline, &graph, self.folder()) } else { Vec::new() };
+            if problems.is_empty() { Ok((pipeline, graph)) } else { Err(problems) }
+        });
+        Ok(Loaded { result, texts })
+    }
+}

@@ -1,0 +1,197 @@
+//! How the problems of a file look: on a terminal with excerpt and caret, as JSON with line and column.
+//!
+//! The one place where problems are rendered: `check`, `plan` and `run` reject a file alike.
+
+use std::fmt;
+
+use miette::{
+    Diagnostic, LabeledSpan, MietteError, MietteSpanContents, ReportHandler, SourceCode, SourceSpan, SpanContents,
+};
+use serde::Serialize;
+
+use super::Exit;
+use crate::spec::{Problem, Source, Span};
+
+/// The texts that problems point into.
+#[derive(Debug)]
+pub(super) struct Texts {
+    file: Text,
+    sets: Vec<Text>,
+}
+
+/// A problem as `check --json` writes it.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    /// Counted from 1; `None` for a problem of a `--set` argument.
+    line: Option<usize>,
+    /// In characters, counted from 1.
+    column: usize,
+    message: String,
+    help: Option<String>,
+}
+
+impl Texts {
+    /// Takes a file and the `--set` arguments.
+    pub(super) fn new(source: &Source, sets: &[String]) -> Self {
+        let set = |set: &String| Text::new("--set".to_owned(), set.clone());
+        Self { file: Text::new(source.name.clone(), source.text.clone()), sets: sets.iter().map(set).collect() }
+    }
+
+    /// Returns the text that a span points into, and its bytes; a span without place means the start of the file.
+    fn at<'t>(&'t self, span: &Span) -> (&'t Text, std::ops::Range<usize>) {
+        match span {
+            Span::Whole => (&self.file, 0..0),
+            Span::File(range) => (&self.file, range.clone()),
+            Span::Set(n, range) => (self.sets.get(*n).unwrap_or(&self.file), range.clone()),
+        }
+    }
+
+    /// Returns a problem for JSON.
+    pub(super) fn line(&self, problem: &Problem) -> Line {
+        let (text, range) = self.at(&problem.span);
+        let (line, column) = text.position(range.start);
+        let in_file = !matches!(problem.span, Span::Set(..));
+        Line { line: in_file.then_some(line), column, message: problem.message.clone(), help: problem.help.clone() }
+    }
+
+    /// Prints problems to standard error, in their order, and returns how the command ends.
+    pub(super) fn reject(&self, problems: &[Problem]) -> Exit {
+        let handler = miette::MietteHandlerOpts::new().terminal_links(false).build();
+        eprint!("{}", self.render(problems, &handler));
+        Exit::Rejected
+    }
+
+    /// Writes problems one below the other, and how many there are.
+    pub(super) fn render(&self, problems: &[Problem], handler: &dyn ReportHandler) -> String {
+        let mut all = String::new();
+        for problem in problems {
+            all += &Rendered { diagnostic: &self.shown(problem), handler }.to_string();
+        }
+        let plural = if problems.len() == 1 { "" } else { "s" };
+        all + &format!("{} problem{plural} in {}\n", problems.len(), self.file.name)
+    }
+
+    /// Returns a problem with what is shown around it.
+    fn shown<'t>(&'t self, problem: &'t Problem) -> Shown<'t> {
+        let (text, range) = self.at(&problem.span);
+        let same_text = |span: &Span| std::ptr::eq(self.at(span).0, text);
+        let mut labels = Vec::new();
+        let mut help = problem.help.clone();
+        for (span, words) in &problem.related {
+            if same_text(span) {
+                labels.push(label(Some(words.clone()), self.at(span).1));
+            } else {
+                let (other, range) = self.at(span);
+                let (line, column) = other.position(range.start);
+                let place = format!("{words} ({}:{line}:{column})", other.name);
+                help = Some(help.map_or(place.clone(), |help| format!("{help}; {place}")));
+            }
+        }
+        // The place itself is marked, unless one of the others says more about it.
+        if !labels.iter().any(|label| label.offset() == range.start) && problem.span != Span::Whole {
+            labels.insert(0, LabeledSpan::new_primary_with_span(None, (range.start, range.len())));
+        }
+        Shown { message: &problem.message, help, text, labels }
+    }
+}
+
+fn label(words: Option<String>, range: std::ops::Range<usize>) -> LabeledSpan {
+    LabeledSpan::new_with_span(words, (range.start, range.len()))
+}
+
+/// A problem in the form that miette draws.
+#[derive(Debug)]
+struct Shown<'t> {
+    message: &'t str,
+    help: Option<String>,
+    text: &'t Text,
+    labels: Vec<LabeledSpan>,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)
+    }
+}
+
+impl std::error::Error for Shown<'_> {}
+
+impl Diagnostic for Shown<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.text)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        Some(Box::new(self.labels.iter().cloned()))
+    }
+}
+
+/// A diagnostic drawn by a handler.
+struct Rendered<'d> {
+    diagnostic: &'d dyn Diagnostic,
+    handler: &'d dyn ReportHandler,
+}
+
+impl fmt::Display for Rendered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.handler.debug(self.diagnostic, f)
+    }
+}
+
+/// A text whose lines are found without reading it from the start: thousands of problems in a large file are drawn in
+/// one pass each.
+#[derive(Debug)]
+struct Text {
+    name: String,
+    text: String,
+    /// Where each line starts, in bytes.
+    starts: Vec<usize>,
+}
+
+impl Text {
+    fn new(name: String, text: String) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
+        Self { name, text, starts }
+    }
+
+    /// Returns the line of a byte, counted from 0.
+    fn line_of(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset).saturating_sub(1)
+    }
+
+    /// Returns line and column of a byte, both counted from 1, the column in characters.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let offset = self.text.floor_char_boundary(offset);
+        let line = self.line_of(offset);
+        (line + 1, self.text[self.starts[line]..offset].chars().count() + 1)
+    }
+}
+
+impl SourceCode for Text {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        lines_before: usize,
+        lines_after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let end = span.offset().saturating_add(span.len());
+        if end > self.text.len() {
+            return Err(MietteError::OutOfBounds);
+        }
+        let first = self.line_of(span.offset()).saturating_sub(lines_before);
+        let last = self.line_of(end.saturating_sub(1).max(span.offset())) + lines_after;
+        let data_end = self.starts.get(last + 1).copied().unwrap_or(self.text.len());
+        let (start, column) = match lines_before {
+            0 => (span.offset(), span.offset() - self.starts[first]),
+            _ => (self.starts[first], 0),
+        };
+        let data = &self.text.as_bytes()[start..data_end];
+        let covered = SourceSpan::from((start, data.len()));
+        let count = last.min(self.starts.len() - 1) - first + 1;
+        Ok(Box::new(MietteSpanContents::new_named(self.name.clone(), data, covered, first, column, count)))
+    }
+}

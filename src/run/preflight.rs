@@ -1,0 +1,192 @@
+//! What only the file system can tell before a run: inputs that nobody makes and that are not there, and outputs that
+//! leave the project through links.
+//!
+//! Looks, and changes nothing. Whether a command exists is found out when it is started.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::graph::{TaskGraph, path};
+use crate::spec::{Pipeline, Problem};
+
+/// Returns everything that is wrong with the files of a pipeline, sorted by place. `folder` is that of the pipeline
+/// file.
+#[must_use]
+pub fn check(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<Problem> {
+    let mut problems = missing_inputs(pipeline, graph, folder);
+    problems.extend(linked_outputs(pipeline, graph, folder));
+    crate::spec::problem::sort(&mut problems);
+    problems
+}
+
+/// Reports inputs that no task writes and that do not exist, one problem for each place in the file.
+fn missing_inputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<Problem> {
+    let mut there: HashMap<String, bool> = HashMap::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut said = std::collections::HashSet::new();
+    for outside in graph.outside_inputs(pipeline) {
+        let exists = *there.entry(outside.path.clone()).or_insert_with(|| match path::is_pattern(&outside.path) {
+            true => !existing(folder, &outside.path).is_empty(),
+            false => folder.join(&outside.path).exists(),
+        });
+        if !exists && said.insert((outside.stage, outside.input)) {
+            let stage = &pipeline.stages[outside.stage];
+            let what = if path::is_pattern(&outside.path) { "no file matches" } else { "there is no file" };
+            let message = format!("{what} `{}`, and no stage writes it", outside.path);
+            let problem = Problem::new(stage.inputs[outside.input].span.clone(), message);
+            let outputs = pipeline.stages.iter().flat_map(|stage| &stage.outputs);
+            let near = crate::spec::problem::did_you_mean(&outside.path, outputs.map(|o| o.path.text.as_str()));
+            problems.push(match near {
+                Some(near) => problem.help(format!("did you mean `{near}`?")),
+                None => problem.help("paths are relative to the pipeline file"),
+            });
+        }
+    }
+    problems
+}
+
+/// Returns the existing files that match a pattern, sorted, as the pattern is written: relative to `folder` or absolute.
+#[must_use]
+pub fn existing(folder: &Path, pattern: &str) -> Vec<String> {
+    let (mut found, rest) = match pattern.strip_prefix('/') {
+        Some(rest) => (vec!["/".to_owned()], rest),
+        None => (vec![String::new()], pattern),
+    };
+    for part in rest.split('/') {
+        found = found.iter().flat_map(|parent| children(folder, parent, part)).collect();
+    }
+    found.sort();
+    found
+}
+
+/// Returns what lies in a folder and matches one part of a pattern. Hidden files match only a part that starts with a
+/// point, as in a shell.
+fn children(folder: &Path, parent: &str, part: &str) -> Vec<String> {
+    let join = |name: &str| match parent {
+        "" | "/" => format!("{parent}{name}"),
+        parent => format!("{parent}/{name}"),
+    };
+    if !path::is_pattern(part) {
+        let child = join(part);
+        return if folder.join(&child).exists() { vec![child] } else { Vec::new() };
+    }
+    // A folder that cannot be read has nothing that a stage could read.
+    let Ok(entries) = std::fs::read_dir(folder.join(parent)) else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let visible = |name: &String| part.starts_with('.') || !name.starts_with('.');
+    names.filter(visible).filter(|name| path::matches(part, name)).map(|name| join(&name)).collect()
+}
+
+/// Reports outputs whose folder, or which themselves, lead out of the project through a link.
+fn linked_outputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<Problem> {
+    // A folder that cannot be resolved has no links in it that could be followed.
+    let Ok(root) = folder.canonicalize() else {
+        return Vec::new();
+    };
+    let mut seen: HashMap<PathBuf, Escape> = HashMap::new();
+    let mut said = std::collections::HashSet::new();
+    let mut problems = Vec::new();
+    for task in &graph.tasks {
+        for (i, output) in task.outputs.iter().enumerate() {
+            let message = match escape(&root, Path::new(output), &mut seen) {
+                Escape::None => continue,
+                Escape::To(target) => format!("the output `{output}` leaves the project: a link leads to `{target}`"),
+                Escape::Nowhere => format!("the output `{output}` goes through a link that leads nowhere"),
+            };
+            if said.insert((task.stage, i)) {
+                let place = pipeline.stages[task.stage].outputs[i].path.span.clone();
+                problems.push(Problem::new(place, message).help("outputs lie beside or below the pipeline file"));
+            }
+        }
+    }
+    problems
+}
+
+/// Where the links of a path lead.
+#[derive(Clone, Debug)]
+enum Escape {
+    /// They stay in the project, or there are none.
+    None,
+    /// Out of it.
+    To(String),
+    /// To something that does not exist.
+    Nowhere,
+}
+
+/// Returns where the links of a path within `root` lead. Folders are remembered: outputs share them.
+fn escape(root: &Path, path: &Path, seen: &mut HashMap<PathBuf, Escape>) -> Escape {
+    if path.as_os_str().is_empty() {
+        return Escape::None;
+    }
+    if let Some(known) = seen.get(path) {
+        return known.clone();
+    }
+    let above = path.parent().map_or(Escape::None, |parent| escape(root, parent, seen));
+    let whole = root.join(path);
+    let is_link = whole.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let found = match above {
+        Escape::None if is_link => match whole.canonicalize() {
+            Ok(target) if target.starts_with(root) => Escape::None,
+            Ok(target) => Escape::To(target.display().to_string()),
+            Err(_) => Escape::Nowhere,
+        },
+        above => above,
+    };
+    seen.insert(path.to_owned(), found.clone());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{self, Limits};
+    use crate::spec::Source;
+
+    fn messages(folder: &Path, text: &str) -> Vec<String> {
+        let source = Source { name: "p.toml".to_owned(), text: text.to_owned() };
+        let (pipeline, graph) = graph::load(&source, &[], &[], Limits::default()).expect("a good file");
+        check(&pipeline, &graph, folder).into_iter().map(|problem| problem.message).collect()
+    }
+
+    #[test]
+    fn an_input_that_nobody_makes_and_that_is_not_there_is_reported() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("raw.csv"), "1").expect("a file");
+        let text = "[stage.a]\nrun = 'a'\ninputs = ['raw.csv', 'rwa.csv', 'x/*.csv', '*.csv']\noutputs = ['b']\n\
+                    [stage.b]\nrun = 'b'\ninputs = ['b']\n";
+        assert_eq!(
+            messages(folder.path(), text),
+            ["there is no file `rwa.csv`, and no stage writes it", "no file matches `x/*.csv`, and no stage writes it"]
+        );
+    }
+
+    #[test]
+    fn a_pattern_finds_files_in_folders_but_not_hidden_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(folder.path().join("a/b")).expect("folders");
+        for name in ["a/b/x.csv", "a/b/y.csv", "a/b/.z.csv", "a/b/w.txt"] {
+            std::fs::write(folder.path().join(name), "1").expect("a file");
+        }
+        assert_eq!(existing(folder.path(), "a/*/?.csv"), ["a/b/x.csv", "a/b/y.csv"]);
+    }
+
+    #[test]
+    fn an_output_that_leaves_the_project_through_a_link_is_reported() {
+        let outside = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = |target: &Path, name: &str| {
+            std::os::unix::fs::symlink(target, folder.path().join(name)).expect("a link");
+        };
+        link(outside.path(), "out");
+        link(Path::new("gone"), "dangling");
+        std::fs::create_dir(folder.path().join("in")).expect("a folder");
+        link(Path::new("in"), "alias");
+        let text = "[stage.a]\nrun = 'a'\noutputs = ['out/deep/x', 'dangling', 'alias/x', 'new/x']\n";
+        let found = messages(folder.path(), text);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("the output `out/deep/x` leaves the project: a link leads to"));
+        assert_eq!(found[1], "the output `dangling` goes through a link that leads nowhere");
+    }
+}
