@@ -171,6 +171,25 @@ impl Text {
     }
 }
 
+/// Bytes of an excerpt beyond which only the part around the place is shown.
+const LONGEST_EXCERPT: usize = 1_000;
+
+impl Text {
+    /// Returns what stands around a place in a line that is too long to be shown.
+    fn part_of_line(&self, span: &SourceSpan) -> MietteSpanContents<'_> {
+        const AROUND: usize = 40;
+        let line = self.line_of(span.offset());
+        let line_start = self.starts[line];
+        let line_end = self.starts.get(line + 1).map_or(self.text.len(), |next| next - 1);
+        let start = self.text.ceil_char_boundary(span.offset().saturating_sub(AROUND).max(line_start));
+        let wanted_end = (span.offset() + span.len()).max((span.offset() + AROUND).min(line_end));
+        let end = self.text.floor_char_boundary(wanted_end.max(start));
+        let data = &self.text.as_bytes()[start..end];
+        let covered = SourceSpan::from((start, data.len()));
+        MietteSpanContents::new_named(self.name.clone(), data, covered, line, start - line_start, 1)
+    }
+}
+
 impl SourceCode for Text {
     fn read_span<'a>(
         &'a self,
@@ -186,9 +205,13 @@ impl SourceCode for Text {
         let last = self.line_of(end.saturating_sub(1).max(span.offset())) + lines_after;
         let data_end = self.starts.get(last + 1).copied().unwrap_or(self.text.len());
         let (start, column) = match lines_before {
-            0 => (span.offset(), span.offset() - self.starts[first]),
+            // miette asks so for what it writes behind the file's name.
+            0 => (span.offset(), self.position(span.offset()).1 - 1),
             _ => (self.starts[first], 0),
         };
+        if lines_before > 0 && data_end - start > LONGEST_EXCERPT.max(4 * span.len()) {
+            return Ok(Box::new(self.part_of_line(span)));
+        }
         let data = &self.text.as_bytes()[start..data_end];
         let covered = SourceSpan::from((start, data.len()));
         let count = last.min(self.starts.len() - 1) - first + 1;

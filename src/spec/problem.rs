@@ -19,7 +19,11 @@ impl Source {
     /// Takes the bytes of a file. If they are not UTF-8, also returns where that begins; the text is then as good as it
     /// can be shown.
     #[must_use]
-    pub fn from_bytes(name: String, bytes: Vec<u8>) -> (Self, Option<Problem>) {
+    pub fn from_bytes(name: String, mut bytes: Vec<u8>) -> (Self, Option<Problem>) {
+        // Some editors put a byte-order mark first, which no line and column counts.
+        if bytes.starts_with("\u{feff}".as_bytes()) {
+            bytes.drain(..3);
+        }
         match String::from_utf8(bytes) {
             Ok(text) => (Self { name, text }, None),
             Err(error) => {

@@ -3,6 +3,8 @@
 //! Reads on after a syntax error, so that what follows is judged too. Knows TOML, not what any key means: both the
 //! pipeline file and the fleet file are decoded from this.
 
+use std::collections::HashSet;
+
 use toml::de::{DeTable, DeValue};
 
 use super::{Located, Problem, Source, Span};
@@ -96,10 +98,14 @@ pub fn parse(source: &Source) -> Parsed {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
     let mut problems = Vec::new();
     let mut torn = false;
+    let mut lines = HashSet::new();
     for error in errors {
-        let (problem, tears) = syntax_problem(&source.text, &error);
+        let (start, problem, tears) = syntax_problem(&source.text, &error);
         torn |= tears;
-        problems.push(problem);
+        // What follows on the same line is mostly the parser finding its way back.
+        if lines.insert(source.text[..start].rfind('\n')) || !tears {
+            problems.push(problem);
+        }
     }
     let mut reader = Reader { span: &|range| Span::File(range), problems };
     let root = reader.table(table.into_inner());
@@ -124,8 +130,8 @@ pub fn parse_set_value(set: usize, start: usize, text: &str) -> (Node, Vec<Probl
     }
 }
 
-/// Puts a syntax error into words. Also returns whether the parser may have skipped something that was written.
-fn syntax_problem(text: &str, error: &toml::de::Error) -> (Problem, bool) {
+/// Puts a syntax error into words. Also returns where it begins and whether the parser may have skipped something that was written.
+fn syntax_problem(text: &str, error: &toml::de::Error) -> (usize, Problem, bool) {
     let range = error.span().unwrap_or(text.len()..text.len());
     // An error at the end of the text would otherwise have no place at all.
     let start = text.floor_char_boundary(range.start.min(text.len()));
@@ -134,9 +140,9 @@ fn syntax_problem(text: &str, error: &toml::de::Error) -> (Problem, bool) {
     if error.message() == "duplicate key" {
         let key = &text[start..end];
         let problem = Problem::new(span, format!("`{key}` is written twice")).help("keep one of the two");
-        return (problem, false);
+        return (start, problem, false);
     }
-    (Problem::new(span, format!("this is not TOML: {}", error.message())), true)
+    (start, Problem::new(span, format!("this is not TOML: {}", error.message())), true)
 }
 
 /// Turns the parser's values into ours.
