@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod pipeline_file;
 mod problems;
+mod schema;
 
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ struct Cli {
 enum Command {
     Check(check::Command),
     Completions(completions::Command),
+    Schema(schema::Command),
 }
 
 /// Runs the command line of this process and returns its exit code.
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
     let ended: Result<Exit, Failure> = match cli.command {
         Command::Check(command) => command.run(),
         Command::Completions(command) => command.run(),
+        Command::Schema(command) => command.run(),
     };
     let exit = ended.unwrap_or_else(|failure| {
         eprintln!("{:?}", failure.report);

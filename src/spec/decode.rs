@@ -79,6 +79,8 @@ pub enum Form {
     Map(&'static Form),
     /// A table with these keys, and free ones if there is a form for them.
     Table(&'static [Field], Option<&'static Form>),
+    /// A table with the keys of all of these.
+    Joined(&'static [&'static [Field]]),
 }
 
 /// The keys of one table, made by [`keys!`](crate::keys).

@@ -34,7 +34,7 @@ crate::keys! {
         /// Environment variables of every stage.
         Env = "env": ENV,
         /// The stages, by name.
-        Stage = "stage": Form::Map(&Form::Table(StageKey::FIELDS, None)),
+        Stage = "stage": Form::Map(&Form::Joined(&[StageKey::FIELDS, CommonKey::FIELDS])),
     }
 }
 

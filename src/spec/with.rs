@@ -185,7 +185,7 @@ pub fn op_params(op: &Op, with: &[(Located, Value, Span)]) -> Map<String, Json> 
         let given = with.iter().find(|(key, ..)| key.text == param.name).map(|(_, value, _)| value);
         let value = match given {
             Some(value) => Some(given_json(value, param.kind)),
-            None => default_json(param.default),
+            None => param.default.to_json(),
         };
         if let Some(value) = value {
             params.insert(param.name.to_owned(), value);
@@ -206,15 +206,17 @@ fn given_json(value: &Value, kind: Kind) -> Json {
     }
 }
 
-/// Returns a default as JSON; `None` where there is none.
-#[must_use]
-pub(super) fn default_json(default: Default) -> Option<Json> {
-    match default {
-        Default::Required | Default::Absent => None,
-        Default::Bool(value) => Some(Json::from(value)),
-        Default::Int(value) => Some(Json::from(value)),
-        Default::Float(value) => Some(Json::from(value)),
-        Default::Text(value) => Some(Json::from(value)),
-        Default::Ints(values) => Some(Json::from(values)),
+impl Default {
+    /// Returns the default as JSON; `None` where there is none.
+    #[must_use]
+    pub fn to_json(self) -> Option<Json> {
+        match self {
+            Self::Required | Self::Absent => None,
+            Self::Bool(value) => Some(Json::from(value)),
+            Self::Int(value) => Some(Json::from(value)),
+            Self::Float(value) => Some(Json::from(value)),
+            Self::Text(value) => Some(Json::from(value)),
+            Self::Ints(values) => Some(Json::from(values)),
+        }
     }
 }
