@@ -97,9 +97,7 @@ pub(super) fn action(stage: &Stage, task: &Task) -> Action {
         outputs: outputs.as_deref().unwrap_or(&task.outputs),
     };
     match &stage.action {
-        Action::Shell(line) => {
-            Action::Shell(Located { text: names.fill(&line.text, shell_quote), span: line.span.clone() })
-        }
+        Action::Shell(line) => Action::Shell(Located { text: names.fill(&line.text, quote), span: line.span.clone() }),
         Action::Exec(words) => {
             let words = words.iter().flat_map(|word| {
                 let filled = names.fill_argument(&word.text);
@@ -111,6 +109,19 @@ pub(super) fn action(stage: &Stage, task: &Task) -> Action {
             let with = with.iter().map(|(key, value, span)| (key.clone(), names.fill_value(value), span.clone()));
             Action::Op { name: name.clone(), with: with.collect() }
         }
+    }
+}
+
+/// Quotes a file for the shell. A pattern, which means files that exist, keeps its `*` and `?` for the shell to expand.
+fn quote(file: &str) -> String {
+    let piece = |piece: &str| match piece.strip_suffix(['*', '?']) {
+        Some("") => piece.to_owned(),
+        Some(rest) => format!("{}{}", shell_quote(rest), &piece[rest.len()..]),
+        None => shell_quote(piece),
+    };
+    match path::is_pattern(file) {
+        true => file.split_inclusive(['*', '?']).map(piece).collect(),
+        false => shell_quote(file),
     }
 }
 
