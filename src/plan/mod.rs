@@ -1,9 +1,38 @@
 //! Where and when every task should run, and how far that can be from the best.
 //!
+//! [`make`] turns a pipeline, its graph and a fleet into an [`Instance`] in whole numbers, lets a [`Policy`] find a
+//! schedule with the one decoder, computes a lower bound, and has [`check`](check::check) prove the plan legal.
 //! Does not know what is running now: that is the run's business.
 
-use crate::fleet::{DeviceId, NodeId};
+use crate::fleet::{DeviceId, Fleet, NodeId};
+use crate::graph::TaskGraph;
+use crate::spec::Pipeline;
+use crate::timing::Timing;
 use crate::units::Millis;
+
+mod amounts;
+pub mod bound;
+mod budget;
+mod build;
+pub mod check;
+mod decode;
+mod draft;
+pub mod fit;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod impossible;
+pub mod instance;
+pub mod order;
+pub mod policy;
+mod profile;
+mod random;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Violation, check};
+pub use impossible::Impossible;
+pub use instance::Instance;
+pub use policy::Policy;
 
 /// Where and when one task is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +50,7 @@ pub struct Placed {
 }
 
 /// Placement and start time of every task, and what is known of its quality.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The policy that made it, as given on the command line.
     pub policy: String,
@@ -36,3 +65,83 @@ pub struct Plan {
     /// What `lower_bound` rests on: `critical path`, `GPU memory`, …
     pub bound_by: &'static str,
 }
+
+impl Plan {
+    /// Whether no plan can end earlier.
+    #[must_use]
+    pub fn is_optimal(&self) -> bool {
+        self.makespan == self.lower_bound
+    }
+
+    /// Returns by how much the plan may be longer than the best one, as a part of the lower bound.
+    #[must_use]
+    pub fn gap(&self) -> f64 {
+        let excess = self.makespan - self.lower_bound;
+        #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+        let part = excess.0 as f64 / self.lower_bound.0.max(1) as f64;
+        part
+    }
+}
+
+/// What a plan is to be like, and what may be spent on finding it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Who makes it.
+    pub policy: Policy,
+    /// Equal seeds give equal plans.
+    pub seed: u64,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Tasks that fit nowhere, even on an empty fleet.
+    #[error("{} of the pipeline's stages can never run on this fleet", .0.len())]
+    Impossible(Vec<Impossible>),
+    /// Even the cheapest modes spend more than a budget.
+    #[error("the pipeline spends at least {least} of `{budget}`, and the fleet has {limit}")]
+    Budget {
+        /// The budget's name.
+        budget: String,
+        /// What the cheapest modes spend together.
+        least: u128,
+        /// What there is.
+        limit: u64,
+    },
+    /// No choice of modes was found that stays in all budgets, though each budget by itself would suffice.
+    #[error("no choice of modes was found that stays in all budgets at once")]
+    Budgets,
+    /// The durations add up to more than can be counted.
+    #[error("the durations add up to more than can be planned: 146 million years")]
+    TooLong,
+    /// More different resources than the planner can hold at once.
+    #[error("the pipeline asks for too many different resources at once")]
+    TooManyResources,
+    /// The plan that was found is not legal: a bug of ours.
+    #[error("a bug of ours: the plan found is not legal: {}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Illegal(Vec<Violation>),
+}
+
+/// Makes a plan for running `graph`, which was built from `pipeline`, on `fleet`.
+///
+/// # Errors
+/// What makes a plan impossible, everything at once.
+pub fn make(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, options: &Options) -> Result<Plan, PlanError> {
+    let instance = Instance::new(pipeline, graph, fleet).map_err(PlanError::Impossible)?;
+    if let Some((index, least)) = budget::exceeded(&instance) {
+        let (budget, limit) = instance.budgets[index].clone();
+        return Err(PlanError::Budget { budget, least, limit });
+    }
+    if instance.horizon() > HORIZON_MOST {
+        return Err(PlanError::TooLong);
+    }
+    let timing = Timing::new(graph, instance.shortest());
+    let bound = bound::lower_bound(&instance, &timing);
+    let mut plan = policy::plan(&instance, &timing, bound, options)?;
+    (plan.lower_bound, plan.bound_by) = (bound.time, bound.by);
+    check(pipeline, graph, fleet, &plan).map_err(PlanError::Illegal)?;
+    Ok(plan)
+}
+
+/// The longest plan, in milliseconds: twice it still fits the type, so that sums of two instants never overflow.
+const HORIZON_MOST: u128 = 1 << 62;

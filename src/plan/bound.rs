@@ -1,0 +1,245 @@
+//! Lower bounds: no plan can end earlier, so the distance of a plan from them is the most that it can be improved.
+//!
+//! Two ideas. The *critical path* with every task at its shortest duration. And *areas*: tasks hold amounts for a time,
+//! and what they hold together cannot exceed what all places offer together until the end. An area may be taken over
+//! those tasks only that cannot start before `head` and after whose end `tail` must pass, and then counts between the
+//! two. Where places differ, each class of them is weighted; any weights give a valid bound, and good ones are found by
+//! raising the weight of what is overloaded (the dual of assigning fractions of tasks to classes).
+//!
+//! Sums are exact in fixed point and rounded so that a bound is never too high; floating point only chooses which of
+//! them to compute. Does not know plans.
+
+use std::collections::BTreeMap;
+
+use super::instance::{Choice, DeviceNeed, Instance};
+use crate::timing::Timing;
+use crate::units::{Millis, Share};
+
+/// A lower bound and what it rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// No plan can end before this.
+    pub time: Millis,
+    /// `critical path`, `CPUs`, `GPU memory`, …
+    pub by: &'static str,
+}
+
+/// Capacities are counted in parts of 2^40, so that 2^20 tasks of a thousandth each lose less than one part in 2^10.
+const ONE: u128 = 1 << 40;
+/// Weights of classes are counted in parts of 2^12.
+const WEIGHT: f64 = 4096.0;
+/// Rounds in which the weights of classes are improved: further ones change the fourth digit.
+const ROUNDS: usize = 24;
+/// Heads at which an area may begin: with more, the bound of a pipeline of a thousand tasks gains less than 0.1 %.
+const HEADS: usize = 32;
+/// Heads times tasks, at most: keeps a bound of 100,000 tasks under a tenth of a second.
+const STEPS: usize = 1 << 20;
+
+/// Returns the best lower bound.
+#[must_use]
+pub fn lower_bound(instance: &Instance<'_>, timing: &Timing) -> Bound {
+    let path = Bound { time: timing.makespan, by: "critical path" };
+    let ends = Ends::new(instance, timing);
+    let areas = axes(instance).into_iter().map(|axis| Bound { time: axis.bound(instance, &ends), by: axis.name });
+    // The critical path wins a tie: it is the simplest reason.
+    areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best })
+}
+
+/// One resource over the classes of places that offer it.
+struct Axis {
+    name: &'static str,
+    /// `[n_classes]`: what all places of the class offer together.
+    capacity: Vec<u128>,
+    /// `[n_kinds][n_options]`: ways to run a task.
+    options: Vec<Vec<Way>>,
+}
+
+/// One way to run a task: how much it holds for how long in which class.
+#[derive(Clone, Copy)]
+struct Way {
+    /// Index of the class; `None` for a way that asks nothing of this resource.
+    class: Option<usize>,
+    /// What it holds, times how long.
+    area: u128,
+}
+
+/// When a task can start at the earliest and what must follow it, for the order in which areas are summed.
+struct Ends {
+    /// `[n_tasks]`: earliest start, in milliseconds.
+    head: Vec<u64>,
+    /// `[n_tasks]`: the shortest time from the task's end to the end of all.
+    tail: Vec<u64>,
+    /// All tasks, those with the longest tail first.
+    by_tail: Vec<u32>,
+    /// Heads that are tried.
+    heads: Vec<u64>,
+}
+
+impl Ends {
+    fn new(instance: &Instance<'_>, timing: &Timing) -> Self {
+        let head: Vec<_> = timing.earliest_start.iter().map(|start| start.0).collect();
+        let tail = instance.graph.ids().map(|task| (timing.makespan - timing.latest_finish(task)).0);
+        let tail: Vec<_> = tail.collect();
+        let mut by_tail: Vec<_> = (0..u32::try_from(head.len()).unwrap_or(u32::MAX)).collect();
+        by_tail.sort_unstable_by_key(|task| std::cmp::Reverse(tail[*task as usize]));
+        let mut heads = head.clone();
+        heads.sort_unstable();
+        heads.dedup();
+        let most = HEADS.min(STEPS / head.len().max(1)).max(1);
+        let step = heads.len().div_ceil(most).max(1);
+        let heads = heads.into_iter().step_by(step).collect();
+        Self { head, tail, by_tail, heads }
+    }
+}
+
+impl Axis {
+    /// Returns the best bound of this resource.
+    fn bound(&self, instance: &Instance<'_>, ends: &Ends) -> Millis {
+        let weights = self.weights(instance);
+        let scale: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() * ONE;
+        let by_kind: Vec<_> = self.options.iter().map(|ways| self.least(ways, &weights)).collect();
+        let area = |task: usize| by_kind[instance.kind[task] as usize];
+        let Some((head, tail)) = self.best_window(ends, &area, scale) else { return Millis::ZERO };
+        let inside = (0..ends.head.len()).filter(|task| ends.head[*task] >= head && ends.tail[*task] >= tail);
+        let sum = inside.map(area).fold(0, u128::saturating_add);
+        let between = u64::try_from(sum.div_ceil(scale)).unwrap_or(u64::MAX);
+        Millis(head) + Millis(between) + Millis(tail)
+    }
+
+    /// Returns the head and tail between which the area gives the largest bound, as floating point sees it.
+    fn best_window(&self, ends: &Ends, area: &impl Fn(usize) -> u128, scale: u128) -> Option<(u64, u64)> {
+        let scale = to_f64(scale);
+        let by_tail: Vec<_> = ends.by_tail.iter().map(|task| *task as usize).collect();
+        let part: Vec<_> = by_tail.iter().map(|task| to_f64(area(*task)) / scale).collect();
+        let mut best: Option<(f64, u64, u64)> = None;
+        for &head in &ends.heads {
+            let mut sum = 0.0;
+            for (&task, part) in by_tail.iter().zip(&part).filter(|(task, _)| ends.head[**task] >= head) {
+                sum += part;
+                let bound = to_f64(u128::from(head) + u128::from(ends.tail[task])) + sum;
+                if best.is_none_or(|(most, ..)| bound > most) {
+                    best = Some((bound, head, ends.tail[task]));
+                }
+            }
+        }
+        best.map(|(_, head, tail)| (head, tail))
+    }
+
+    /// The least weighted area of a task over its ways, in parts of [`ONE`] of what the classes offer.
+    fn least(&self, ways: &[Way], weights: &[u32]) -> u128 {
+        ways.iter().map(|way| self.weighed(*way, weights)).min().unwrap_or(0)
+    }
+
+    fn weighed(&self, way: Way, weights: &[u32]) -> u128 {
+        way.class.map_or(0, |class| {
+            let part = (way.area.saturating_mul(ONE)).checked_div(self.capacity[class]).unwrap_or(0);
+            part.saturating_mul(u128::from(weights[class]))
+        })
+    }
+
+    /// Finds weights of the classes by repeated assignment: the classes that get more than their part become dearer.
+    fn weights(&self, instance: &Instance<'_>) -> Vec<u32> {
+        let classes = self.capacity.len();
+        if classes <= 1 {
+            return vec![1; classes];
+        }
+        let mut tasks_of = vec![0_u32; self.options.len()];
+        instance.kind.iter().for_each(|kind| tasks_of[*kind as usize] += 1);
+        let total: u128 = self.capacity.iter().sum();
+        let mut weight: Vec<_> = self.capacity.iter().map(|part| to_f64(*part) / to_f64(total.max(1))).collect();
+        let mut best = (0.0, weight.clone());
+        for round in 0..ROUNDS {
+            let mut load = vec![0.0; classes];
+            let mut value = 0.0;
+            for (ways, tasks) in self.options.iter().zip(&tasks_of) {
+                let part =
+                    |way: &Way| way.class.map_or(0.0, |class| to_f64(way.area) / to_f64(self.capacity[class].max(1)));
+                let price = |way: &Way| way.class.map_or(0.0, |class| part(way) * weight[class]);
+                let Some(way) = ways.iter().min_by(|a, b| price(a).total_cmp(&price(b))) else { continue };
+                value += price(way) * f64::from(*tasks);
+                if let Some(class) = way.class {
+                    load[class] += part(way) * f64::from(*tasks);
+                }
+            }
+            if value > best.0 {
+                best = (value, weight.clone());
+            }
+            let most = load.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+            let step = 0.5 / f64::from(u32::try_from(round).unwrap_or(u32::MAX) + 2);
+            weight.iter_mut().zip(&load).for_each(|(weight, load)| *weight *= (step * (load / most)).exp());
+            let sum: f64 = weight.iter().sum();
+            weight.iter_mut().for_each(|weight| *weight /= sum);
+        }
+        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "between 1 and 4096")]
+        let fixed = |weight: f64| (weight * WEIGHT).round().clamp(1.0, WEIGHT) as u32;
+        best.1.into_iter().map(fixed).collect()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "floating point only chooses; the bound itself is exact")]
+fn to_f64(value: u128) -> f64 {
+    value as f64
+}
+
+/// Returns every resource that some task asks for.
+fn axes(instance: &Instance<'_>) -> Vec<Axis> {
+    let names = instance.resources.iter().map(|name| match name.as_str() {
+        super::build::CPUS => super::build::CPUS,
+        super::build::HOST_MEMORY => super::build::HOST_MEMORY,
+        _ => "custom resource",
+    });
+    let mut axes: Vec<_> = names.enumerate().map(|(index, name)| node_axis(instance, index, name)).collect();
+    axes.push(device_axis(instance, "GPUs", |_, need| match need {
+        DeviceNeed::Exclusive => u64::from(Share::WHOLE.0),
+        DeviceNeed::Part { share, .. } => share,
+    }));
+    axes.push(device_axis(instance, "GPU memory", |class, need| match need {
+        DeviceNeed::Exclusive => class,
+        DeviceNeed::Part { memory, .. } => memory,
+    }));
+    let asked = |axis: &Axis| axis.options.iter().any(|ways| ways.iter().all(|way| way.area > 0));
+    axes.retain(asked);
+    axes
+}
+
+/// A node's resource, by class of nodes.
+fn node_axis(instance: &Instance<'_>, resource: usize, name: &'static str) -> Axis {
+    let classes = instance.nodes.iter().map(|node| node.class as usize + 1).max().unwrap_or(0);
+    let mut capacity = vec![0; classes];
+    for node in &instance.nodes {
+        capacity[node.class as usize] += u128::from(node.capacity[resource]);
+    }
+    let way = |choice: &Choice| {
+        let area = u128::from(choice.need[resource]) * u128::from(choice.duration());
+        let first = instance.groups[choice.group as usize].members.first();
+        let class = first.map(|(node, _)| instance.nodes[node.index()].class as usize);
+        Way { class: class.filter(|_| area > 0), area }
+    };
+    let options = instance.kinds.iter().map(|kind| kind.choices.iter().map(way).collect()).collect();
+    Axis { name, capacity, options }
+}
+
+/// A resource of devices, by class of devices; `amount` is given the class's memory and the request.
+fn device_axis(instance: &Instance<'_>, name: &'static str, amount: impl Fn(u64, DeviceNeed) -> u64) -> Axis {
+    let memory: BTreeMap<_, _> = instance.devices.iter().map(|device| (device.class, device.memory.0)).collect();
+    let mut capacity = vec![0; memory.len()];
+    for device in &instance.devices {
+        capacity[device.class as usize] += u128::from(amount(device.memory.0, DeviceNeed::Exclusive));
+    }
+    let ways = |choice: &Choice| -> Vec<Way> {
+        let first = instance.groups[choice.group as usize].members.first();
+        let mut classes: Vec<_> = first.map_or(&[][..], |(_, devices)| devices).to_vec();
+        classes.dedup_by_key(|device| instance.devices[device.index()].class);
+        let way = |class: u32| {
+            let held = u128::from(amount(memory[&class], choice.per_device)) * u128::from(choice.gang);
+            let area = held * u128::from(choice.duration());
+            Way { class: Some(class as usize).filter(|_| area > 0), area }
+        };
+        if choice.gang == 0 {
+            return vec![Way { class: None, area: 0 }];
+        }
+        classes.iter().map(|device| way(instance.devices[device.index()].class)).collect()
+    };
+    let options = instance.kinds.iter().map(|kind| kind.choices.iter().flat_map(ways).collect()).collect();
+    Axis { name, capacity, options }
+}

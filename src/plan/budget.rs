@@ -1,0 +1,70 @@
+//! What is spent over a whole plan: keeps enough for the tasks that are still to come.
+//!
+//! For one budget this never ends without a choice when there is one at all; for several it may, since the cheapest
+//! modes for one budget can be dear for another. Does not know time.
+
+use super::instance::{Choice, Instance};
+use crate::graph::TaskId;
+
+/// What is left of the budgets while a schedule is built.
+pub(super) struct Purse {
+    /// `[n_budgets]`: left after what was spent, less the least that all tasks still to come will spend.
+    spare: Vec<u128>,
+    /// `[n_kinds][n_budgets]`: the least that a task spends.
+    least: Vec<Vec<u64>>,
+}
+
+impl Purse {
+    /// Fills it with the fleet's budgets.
+    pub(super) fn new(instance: &Instance<'_>) -> Self {
+        if instance.budgets.is_empty() {
+            return Self { spare: Vec::new(), least: Vec::new() };
+        }
+        let least = least(instance);
+        let reserved = reserved(instance, &least);
+        // Whoever makes a purse has seen that the least fits the budgets.
+        let spare = instance.budgets.iter().zip(reserved);
+        let spare = spare.map(|((_, limit), least)| u128::from(*limit).saturating_sub(least)).collect();
+        Self { spare, least }
+    }
+
+    /// Whether a task may take a choice.
+    pub(super) fn allows(&self, instance: &Instance<'_>, task: TaskId, choice: &Choice) -> bool {
+        self.spare.is_empty() || {
+            let least = &self.least[instance.kind[task.index()] as usize];
+            let extra = choice.spend.iter().zip(least).map(|(spend, least)| u128::from(spend - least));
+            extra.zip(&self.spare).all(|(extra, spare)| extra <= *spare)
+        }
+    }
+
+    /// Spends what a task's choice costs.
+    pub(super) fn spend(&mut self, instance: &Instance<'_>, task: TaskId, choice: u32) {
+        if self.spare.is_empty() {
+            return;
+        }
+        let least = &self.least[instance.kind[task.index()] as usize];
+        let choice = &instance.choices(task)[choice as usize];
+        for ((spare, spend), least) in self.spare.iter_mut().zip(&choice.spend).zip(least) {
+            *spare -= u128::from(spend - least);
+        }
+    }
+}
+
+/// Returns the first budget that even the cheapest modes exceed: its index and what they spend together.
+pub(super) fn exceeded(instance: &Instance<'_>) -> Option<(usize, u128)> {
+    let reserved = reserved(instance, &least(instance));
+    let mut limits = instance.budgets.iter().zip(reserved).enumerate();
+    limits.find(|(_, ((_, limit), least))| *least > u128::from(*limit)).map(|(index, (_, least))| (index, least))
+}
+
+/// `[n_kinds][n_budgets]`: the least that a task spends, each budget for itself.
+fn least(instance: &Instance<'_>) -> Vec<Vec<u64>> {
+    let of = |b: usize, choices: &[Choice]| choices.iter().map(|choice| choice.spend[b]).min().unwrap_or(0);
+    let budgets = 0..instance.budgets.len();
+    instance.kinds.iter().map(|kind| budgets.clone().map(|b| of(b, &kind.choices)).collect()).collect()
+}
+
+fn reserved(instance: &Instance<'_>, least: &[Vec<u64>]) -> Vec<u128> {
+    let sum = |b: usize| instance.kind.iter().map(|kind| u128::from(least[*kind as usize][b])).sum();
+    (0..instance.budgets.len()).map(sum).collect()
+}

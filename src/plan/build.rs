@@ -1,0 +1,236 @@
+//! From pipeline, graph and fleet to an [`Instance`], or to everything that can never be placed.
+//!
+//! Does not know time beyond the load matrix, or what else is running.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::impossible::{Impossible, reasons};
+use super::instance::{Choice, DeviceNeed, DeviceRoom, Group, Instance, Kind, Kinds, NodeRoom};
+use crate::fleet::{Device, DeviceId, Fleet, Node, NodeId};
+use crate::graph::TaskGraph;
+use crate::spec::{Gpus, Mode, Pipeline, Resources, Stage};
+use crate::timing::Load;
+
+impl<'a> Instance<'a> {
+    /// Makes the problem of running `graph`, which was built from `pipeline`, on `fleet`.
+    ///
+    /// # Errors
+    /// Every task that fits nowhere even on an empty fleet, with the reasons mode by mode.
+    pub fn new(pipeline: &Pipeline, graph: &'a TaskGraph, fleet: &Fleet) -> Result<Self, Vec<Impossible>> {
+        let mut builder = Builder::new(pipeline, fleet);
+        let mut numbers = Kinds::default();
+        let mut kinds = Vec::new();
+        let mut impossible = Vec::new();
+        let mut by_stage = Vec::with_capacity(pipeline.stages.len());
+        for stage in &pipeline.stages {
+            let (number, is_new) = numbers.number(stage);
+            if is_new {
+                kinds.push(builder.kind(stage));
+            }
+            by_stage.push(number);
+        }
+        for (index, stage) in pipeline.stages.iter().enumerate() {
+            if kinds[by_stage[index] as usize].choices.is_empty() {
+                let of_stage = graph.tasks.iter().filter(|task| task.stage == index);
+                let tasks: Vec<_> = of_stage.map(|task| task.name.clone()).collect();
+                if !tasks.is_empty() {
+                    impossible.push(Impossible { stage: index, tasks, modes: reasons(stage, fleet) });
+                }
+            }
+        }
+        if !impossible.is_empty() {
+            return Err(impossible);
+        }
+        Ok(Self {
+            graph,
+            kinds,
+            kind: graph.tasks.iter().map(|task| by_stage[task.stage]).collect(),
+            priority: graph.tasks.iter().map(|task| pipeline.stages[task.stage].priority).collect(),
+            bandwidth: bandwidths(fleet),
+            resources: builder.resources,
+            nodes: builder.nodes,
+            devices: builder.devices,
+            groups: builder.groups,
+            budgets: fleet.budgets.iter().map(|(name, limit)| (name.clone(), *limit)).collect(),
+        })
+    }
+}
+
+/// Collects the parts of an instance.
+struct Builder<'f> {
+    fleet: &'f Fleet,
+    resources: Vec<String>,
+    nodes: Vec<NodeRoom>,
+    devices: Vec<DeviceRoom>,
+    /// `[n_classes]`: the nodes of each class.
+    classes: Vec<Vec<NodeId>>,
+    /// `[n_nodes]`: the devices of each node.
+    on_node: Vec<Vec<DeviceId>>,
+    groups: Vec<Group>,
+    known_groups: HashMap<(u32, Vec<u32>), u32>,
+}
+
+impl<'f> Builder<'f> {
+    fn new(pipeline: &Pipeline, fleet: &'f Fleet) -> Self {
+        let resources = resource_names(pipeline);
+        let devices = device_rooms(fleet);
+        let mut on_node = vec![Vec::new(); fleet.nodes.len()];
+        for (index, device) in (0..).zip(&fleet.devices) {
+            on_node[device.node.index()].push(DeviceId(index));
+        }
+        let mut numbers = HashMap::new();
+        let mut classes: Vec<Vec<NodeId>> = Vec::new();
+        let mut nodes = Vec::with_capacity(fleet.nodes.len());
+        for (index, node) in (0..).zip(&fleet.nodes) {
+            let capacity: Vec<_> = resources.iter().map(|name| capacity(node, name)).collect();
+            let inside = on_node[index as usize].iter().map(|id: &DeviceId| devices[id.index()]);
+            let inside: Vec<_> = inside.map(|device: DeviceRoom| (device.class, device.nvlink_group)).collect();
+            let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+            let class = *numbers.entry((capacity.clone(), node.speed, inside)).or_insert(next);
+            if class == next {
+                classes.push(Vec::new());
+            }
+            classes[class as usize].push(NodeId(index));
+            nodes.push(NodeRoom { capacity, class });
+        }
+        let (groups, known_groups) = (Vec::new(), HashMap::new());
+        Self { fleet, resources, nodes, devices, classes, on_node, groups, known_groups }
+    }
+
+    fn kind(&mut self, stage: &Stage) -> Kind {
+        let mut choices = Vec::new();
+        for (index, mode) in (0..).zip(&stage.modes) {
+            for class in 0..self.classes.len() {
+                self.choices_on(index, mode, class, &mut choices);
+            }
+        }
+        Kind { choices }
+    }
+
+    /// Adds what a mode can choose between on the nodes of one class.
+    fn choices_on(&mut self, index: u32, mode: &Mode, class: usize, choices: &mut Vec<Choice>) {
+        let node = self.classes[class][0];
+        let need: Vec<_> = self.resources.iter().map(|name| asked(&mode.resources, name)).collect();
+        if need.iter().zip(&self.nodes[node.index()].capacity).any(|(need, capacity)| need > capacity) {
+            return;
+        }
+        let spend = self.fleet.budgets.keys().map(|name| mode.spend.get(name).copied().unwrap_or(0));
+        let spend: Vec<_> = spend.collect();
+        let held = &mode.resources;
+        let part = |least, share| DeviceNeed::Part { memory: held.gpu_memory.0.max(least), share };
+        let (gang, per_device) = match held.gpus {
+            Gpus::None => (0, part(0, 0)),
+            // At least one byte, so that it keeps off a device that somebody has to himself.
+            Gpus::Shared => (1, part(1, 0)),
+            Gpus::Share(share) => (1, part(0, u64::from(share.0))),
+            Gpus::Whole(gang) => (gang, DeviceNeed::Exclusive),
+        };
+        for (load, device_classes) in self.loads(mode, node, gang) {
+            let group = self.group(class, device_classes);
+            let (need, spend) = (need.clone(), spend.clone());
+            choices.push(Choice { mode: index, group, load, need, gang, per_device, spend });
+        }
+    }
+
+    /// Returns the durations that a mode can have on a node, ascending, each with the classes of the devices that give
+    /// it: those with exactly this load for one device, and for a gang also all faster ones, since the slowest counts.
+    fn loads(&self, mode: &Mode, node: NodeId, gang: u32) -> Vec<(Load, Vec<u32>)> {
+        if gang == 0 {
+            return vec![(Load::on_node(&mode.duration, &self.fleet.nodes[node.index()]), Vec::new())];
+        }
+        let mut by_time = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
+        for id in &self.on_node[node.index()] {
+            let device = &self.fleet.devices[id.index()];
+            if mode.resources.gpu_memory <= device.usable_memory() {
+                let load = Load::on_device(&mode.duration, device);
+                let entry = by_time.entry(load.time).or_insert_with(|| (load, BTreeSet::new(), 0));
+                entry.1.insert(self.devices[id.index()].class);
+                entry.2 += 1;
+            }
+        }
+        if gang == 1 {
+            return by_time.into_values().map(|(load, classes, _)| (load, classes.into_iter().collect())).collect();
+        }
+        let (mut all, mut count) = (BTreeSet::new(), 0);
+        let mut loads = Vec::new();
+        for (load, classes, more) in by_time.into_values() {
+            all.extend(classes);
+            count += more;
+            if count >= gang as usize {
+                loads.push((load, all.iter().copied().collect()));
+            }
+        }
+        loads
+    }
+
+    /// Returns the number of the group of a node class and device classes.
+    fn group(&mut self, class: usize, device_classes: Vec<u32>) -> u32 {
+        let next = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+        let key = (u32::try_from(class).unwrap_or(u32::MAX), device_classes);
+        if let Some(known) = self.known_groups.get(&key) {
+            return *known;
+        }
+        let wanted = |id: &DeviceId| key.1.contains(&self.devices[id.index()].class);
+        let devices = |node: NodeId| self.on_node[node.index()].iter().copied().filter(wanted).collect();
+        let members = self.classes[class].iter().map(|node| (*node, devices(*node))).collect();
+        self.groups.push(Group { members });
+        self.known_groups.insert(key, next);
+        next
+    }
+}
+
+/// Names of the two amounts that every node has; custom resources follow them.
+pub(super) const CPUS: &str = "CPUs";
+pub(super) const HOST_MEMORY: &str = "host memory";
+
+fn resource_names(pipeline: &Pipeline) -> Vec<String> {
+    let modes = pipeline.stages.iter().flat_map(|stage| &stage.modes);
+    let custom: BTreeSet<_> = modes.flat_map(|mode| mode.resources.custom.keys()).collect();
+    let fixed = [CPUS, HOST_MEMORY].into_iter().map(str::to_owned);
+    fixed.chain(custom.into_iter().cloned()).collect()
+}
+
+/// Returns what a node has of a resource, in the pipeline's units.
+pub(super) fn capacity(node: &Node, resource: &str) -> u64 {
+    match resource {
+        CPUS => node.cpus.0,
+        HOST_MEMORY => node.memory.0,
+        custom => node.resources.get(custom).copied().unwrap_or(0),
+    }
+}
+
+/// Returns what a mode holds of a resource, in the pipeline's units.
+pub(super) fn asked(held: &Resources, resource: &str) -> u64 {
+    match resource {
+        CPUS => held.cpus.0,
+        HOST_MEMORY => held.memory.0,
+        custom => held.custom.get(custom).copied().unwrap_or(0),
+    }
+}
+
+fn device_rooms(fleet: &Fleet) -> Vec<DeviceRoom> {
+    let mut numbers = HashMap::new();
+    let mut room = |device: &Device| {
+        let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+        let memory = device.usable_memory();
+        let class = *numbers.entry((device.model.clone(), memory, device.speed)).or_insert(next);
+        DeviceRoom { node: device.node, memory, class, nvlink_group: device.nvlink_group }
+    };
+    fleet.devices.iter().map(&mut room).collect()
+}
+
+/// `[n_nodes * n_nodes]`, or empty where no link is declared; the fastest of several links between two nodes counts.
+fn bandwidths(fleet: &Fleet) -> Vec<Option<crate::units::Bandwidth>> {
+    let n = fleet.nodes.len();
+    if fleet.links.is_empty() {
+        return Vec::new();
+    }
+    let mut table = vec![None; n * n];
+    for link in &fleet.links {
+        let (a, b) = (link.between.0.index(), link.between.1.index());
+        for entry in [a * n + b, b * n + a] {
+            table[entry] = table[entry].max(Some(link.bandwidth));
+        }
+    }
+    table
+}

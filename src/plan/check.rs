@@ -1,0 +1,367 @@
+//! Proves a plan legal without trusting whoever made it.
+//!
+//! Reads pipeline, graph and fleet themselves and sweeps over the starts and ends of all tasks; it shares nothing with
+//! the planners but the rule of the load matrix. Does not know how good a plan is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Plan;
+use crate::fleet::{DeviceId, Fleet, NodeId};
+use crate::graph::{TaskGraph, TaskId};
+use crate::spec::{Gpus, Mode, Pipeline};
+use crate::timing::Load;
+use crate::units::{Bandwidth, Bytes, Millis, Share};
+
+/// One way in which a plan is not legal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The plan is for another number of tasks.
+    #[error("the plan has {planned} tasks and the graph {tasks}")]
+    Size {
+        /// Tasks in the plan.
+        planned: usize,
+        /// Tasks in the graph.
+        tasks: usize,
+    },
+    /// A mode, node or device that does not exist, devices of another node, one twice, or not as many as asked for.
+    #[error("`{task}` has no such place: {what}")]
+    Place {
+        /// The task's name.
+        task: String,
+        /// What is wrong with its place.
+        what: &'static str,
+    },
+    /// The time from start to finish is not what the load matrix says.
+    #[error("`{task}` is planned for {planned} and takes {takes}")]
+    Duration {
+        /// The task's name.
+        task: String,
+        /// Time from start to finish.
+        planned: Millis,
+        /// Its entry of the load matrix.
+        takes: Millis,
+    },
+    /// A task starts before one that it waits for has ended and its data has arrived.
+    #[error("`{task}` starts at {start}, and what it needs from `{before}` is there at {ready}")]
+    Precedence {
+        /// The earlier task's name.
+        before: String,
+        /// The later task's name.
+        task: String,
+        /// When the earlier task's data has arrived.
+        ready: Millis,
+        /// When the later task starts.
+        start: Millis,
+    },
+    /// A node or device holds more than it has.
+    #[error("at {at}, `{place}` holds {held} of {what} and has {has}")]
+    Capacity {
+        /// The node's name or the device's id.
+        place: String,
+        /// What is held.
+        what: String,
+        /// How much is held.
+        held: u128,
+        /// How much there is.
+        has: u64,
+        /// The first instant at which it is so.
+        at: Millis,
+    },
+    /// Two tasks use a device that one of them has to itself.
+    #[error("`{task}` has `{device}` to itself and shares it with `{other}`")]
+    Exclusive {
+        /// The device's id.
+        device: String,
+        /// The task that asked for the whole device.
+        task: String,
+        /// The task beside it.
+        other: String,
+    },
+    /// The modes spend more than a budget.
+    #[error("the plan spends {spent} of {budget} and has {limit}")]
+    Budget {
+        /// The budget's name.
+        budget: String,
+        /// What is spent.
+        spent: u128,
+        /// What there is.
+        limit: u64,
+    },
+    /// The makespan is not the last end.
+    #[error("the makespan is given as {given} and is {is}")]
+    Makespan {
+        /// What the plan says.
+        given: Millis,
+        /// The last end.
+        is: Millis,
+    },
+    /// The lower bound is above the makespan.
+    #[error("the lower bound {bound} is above the makespan {makespan}")]
+    Bound {
+        /// The lower bound.
+        bound: Millis,
+        /// The makespan.
+        makespan: Millis,
+    },
+    /// The ranks are not an order in which tasks can be started as planned.
+    #[error("the order of starts puts `{task}` in a wrong place")]
+    Rank {
+        /// The task's name.
+        task: String,
+    },
+}
+
+/// Checks everything that makes a plan legal.
+///
+/// # Errors
+/// Every violation found; where places themselves are wrong, only those.
+pub fn check(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, plan: &Plan) -> Result<(), Vec<Violation>> {
+    if plan.placed.len() != graph.len() || plan.rank.len() != graph.len() {
+        let planned = plan.placed.len().min(plan.rank.len());
+        return Err(vec![Violation::Size { planned, tasks: graph.len() }]);
+    }
+    let checker = Checker { pipeline, graph, fleet, plan };
+    let mut found: Vec<_> = graph.ids().filter_map(|task| checker.place(task)).collect();
+    if !found.is_empty() {
+        return Err(found);
+    }
+    found.extend(graph.ids().filter_map(|task| checker.duration(task)));
+    found.extend(checker.precedence());
+    found.extend(checker.nodes());
+    found.extend(checker.devices());
+    found.extend(checker.budgets());
+    found.extend(checker.totals());
+    found.extend(checker.ranks());
+    if found.is_empty() { Ok(()) } else { Err(found) }
+}
+
+struct Checker<'a> {
+    pipeline: &'a Pipeline,
+    graph: &'a TaskGraph,
+    fleet: &'a Fleet,
+    plan: &'a Plan,
+}
+
+/// One amount of one place over time: what is added at an instant, negative where a task ends.
+type Changes = Vec<(Millis, i128)>;
+
+impl Checker<'_> {
+    fn name(&self, task: TaskId) -> String {
+        self.graph.tasks[task.index()].name.clone()
+    }
+
+    fn mode(&self, task: TaskId) -> Option<&Mode> {
+        let stage = self.pipeline.stages.get(self.graph.tasks[task.index()].stage)?;
+        stage.modes.get(self.plan.placed[task.index()].mode)
+    }
+
+    fn place(&self, task: TaskId) -> Option<Violation> {
+        let placed = &self.plan.placed[task.index()];
+        let wrong = |what| Some(Violation::Place { task: self.name(task), what });
+        let Some(mode) = self.mode(task) else { return wrong("the mode does not exist") };
+        if placed.node.index() >= self.fleet.nodes.len() {
+            return wrong("the node does not exist");
+        }
+        let gang = match mode.resources.gpus {
+            Gpus::None => 0,
+            Gpus::Shared | Gpus::Share(_) => 1,
+            Gpus::Whole(gang) => gang as usize,
+        };
+        let different: BTreeSet<_> = placed.devices.iter().collect();
+        if placed.devices.len() != gang || different.len() != gang {
+            return wrong("not as many devices as it asks for");
+        }
+        for device in different {
+            let Some(device) = self.fleet.devices.get(device.index()) else {
+                return wrong("a device does not exist");
+            };
+            if device.node != placed.node {
+                return wrong("a device is on another node");
+            }
+            if mode.resources.gpu_memory > device.usable_memory() {
+                return wrong("a device is too small");
+            }
+        }
+        None
+    }
+
+    fn duration(&self, task: TaskId) -> Option<Violation> {
+        let placed = &self.plan.placed[task.index()];
+        let mode = self.mode(task)?;
+        let on_device = |device: &DeviceId| Load::on_device(&mode.duration, &self.fleet.devices[device.index()]).time;
+        let on_node = || Load::on_node(&mode.duration, &self.fleet.nodes[placed.node.index()]).time;
+        let takes = placed.devices.iter().map(on_device).max().unwrap_or_else(on_node);
+        let ends = placed.start.0.checked_add(takes.0);
+        let planned = placed.finish - placed.start;
+        (ends != Some(placed.finish.0)).then(|| Violation::Duration { task: self.name(task), planned, takes })
+    }
+
+    fn bandwidth(&self, a: NodeId, b: NodeId) -> Option<Bandwidth> {
+        let joins = |ends: (NodeId, NodeId)| ends == (a, b) || ends == (b, a);
+        self.fleet.links.iter().filter(|link| joins(link.between)).map(|link| link.bandwidth).max()
+    }
+
+    fn precedence(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut known = BTreeMap::new();
+        for task in self.graph.ids() {
+            let placed = &self.plan.placed[task.index()];
+            for edge in self.graph.before.of(task) {
+                let before = &self.plan.placed[edge.task.index()];
+                let mut ready = before.finish;
+                if before.node != placed.node && edge.data > Bytes::ZERO {
+                    let ends = (before.node, placed.node);
+                    let link = known.entry(ends).or_insert_with(|| self.bandwidth(ends.0, ends.1));
+                    ready += link.map_or(Millis::ZERO, |link| link.time_for(edge.data));
+                }
+                if placed.start < ready {
+                    let (before, task, start) = (self.name(edge.task), self.name(task), placed.start);
+                    found.push(Violation::Precedence { before, task, ready, start });
+                }
+            }
+        }
+        found
+    }
+
+    fn nodes(&self) -> Vec<Violation> {
+        let mut changes: BTreeMap<(NodeId, &str), Changes> = BTreeMap::new();
+        for task in self.graph.ids() {
+            let (placed, Some(mode)) = (&self.plan.placed[task.index()], self.mode(task)) else { continue };
+            let held = &mode.resources;
+            let custom = held.custom.iter().map(|(name, amount)| (name.as_str(), *amount));
+            for (name, amount) in [("", held.cpus.0), (" ", held.memory.0)].into_iter().chain(custom) {
+                let of = changes.entry((placed.node, name)).or_default();
+                of.push((placed.start, i128::from(amount)));
+                of.push((placed.finish, -i128::from(amount)));
+            }
+        }
+        let mut found = Vec::new();
+        for ((node, name), changes) in changes {
+            let node = &self.fleet.nodes[node.index()];
+            // No custom resource has an empty or blank name.
+            let (what, has) = match name {
+                "" => ("thousandths of CPUs".to_owned(), node.cpus.0),
+                " " => ("bytes of host memory".to_owned(), node.memory.0),
+                name => (name.to_owned(), node.resources.get(name).copied().unwrap_or(0)),
+            };
+            found.extend(over(changes, has).map(|(at, held)| {
+                let place = node.name.clone();
+                Violation::Capacity { place, what, held, has, at }
+            }));
+        }
+        found
+    }
+
+    fn devices(&self) -> Vec<Violation> {
+        let mut on_device = vec![Vec::new(); self.fleet.devices.len()];
+        for task in self.graph.ids() {
+            let placed = &self.plan.placed[task.index()];
+            if placed.start < placed.finish {
+                placed.devices.iter().for_each(|device| on_device[device.index()].push(task));
+            }
+        }
+        let mut found = Vec::new();
+        for (device, mut tasks) in self.fleet.devices.iter().zip(on_device) {
+            tasks.sort_by_key(|task| self.plan.placed[task.index()].start);
+            let mut memory = Changes::new();
+            let mut share = Changes::new();
+            for task in &tasks {
+                let (placed, Some(mode)) = (&self.plan.placed[task.index()], self.mode(*task)) else { continue };
+                let part = match mode.resources.gpus {
+                    Gpus::Share(share) => share,
+                    Gpus::Whole(_) => Share::WHOLE,
+                    Gpus::None | Gpus::Shared => Share::ZERO,
+                };
+                for (changes, amount) in [(&mut memory, mode.resources.gpu_memory.0), (&mut share, u64::from(part.0))] {
+                    changes.push((placed.start, i128::from(amount)));
+                    changes.push((placed.finish, -i128::from(amount)));
+                }
+            }
+            let usable = device.usable_memory().0;
+            let whole = u64::from(Share::WHOLE.0);
+            for (changes, has, what) in [(memory, usable, "bytes"), (share, whole, "millionths of its compute")] {
+                found.extend(over(changes, has).map(|(at, held)| {
+                    let (place, what) = (device.id.clone(), what.to_owned());
+                    Violation::Capacity { place, what, held, has, at }
+                }));
+            }
+            found.extend(self.exclusive(&device.id, &tasks));
+        }
+        found
+    }
+
+    /// Finds a task beside one that has the device to itself; `tasks` are those of the device by start.
+    fn exclusive(&self, device: &str, tasks: &[TaskId]) -> Option<Violation> {
+        let alone = |task: TaskId| self.mode(task).is_some_and(|mode| matches!(mode.resources.gpus, Gpus::Whole(_)));
+        let end = |task: TaskId| self.plan.placed[task.index()].finish;
+        // The last end so far of all tasks, and of those that are alone.
+        let mut last: Option<TaskId> = None;
+        let mut last_alone: Option<TaskId> = None;
+        for &task in tasks {
+            let start = self.plan.placed[task.index()].start;
+            let against = if alone(task) { last } else { last_alone };
+            if let Some(other) = against.filter(|other| end(*other) > start) {
+                let (alone, beside) = if alone(task) { (task, other) } else { (other, task) };
+                let (task, other) = (self.name(alone), self.name(beside));
+                return Some(Violation::Exclusive { device: device.to_owned(), task, other });
+            }
+            let later = |known: Option<TaskId>| known.filter(|known| end(*known) >= end(task)).or(Some(task));
+            last = later(last);
+            if alone(task) {
+                last_alone = later(last_alone);
+            }
+        }
+        None
+    }
+
+    fn budgets(&self) -> Vec<Violation> {
+        let spent = |budget: &str| -> u128 {
+            let modes = self.graph.ids().filter_map(|task| self.mode(task));
+            modes.filter_map(|mode| mode.spend.get(budget)).map(|amount| u128::from(*amount)).sum()
+        };
+        let of_fleet = self.fleet.budgets.iter().map(|(name, limit)| (name, *limit, spent(name)));
+        let over = of_fleet.filter(|(_, limit, spent)| *spent > u128::from(*limit));
+        over.map(|(name, limit, spent)| Violation::Budget { budget: name.clone(), spent, limit }).collect()
+    }
+
+    fn totals(&self) -> Vec<Violation> {
+        let is = self.plan.placed.iter().map(|placed| placed.finish).max().unwrap_or(Millis::ZERO);
+        let (given, bound) = (self.plan.makespan, self.plan.lower_bound);
+        let wrong = (given != is).then_some(Violation::Makespan { given, is });
+        let above = (bound > is).then_some(Violation::Bound { bound, makespan: is });
+        wrong.into_iter().chain(above).collect()
+    }
+
+    /// Each rank once, starts in the order of ranks, and no task before one that it waits for.
+    fn ranks(&self) -> Vec<Violation> {
+        let mut by_rank = vec![None; self.graph.len()];
+        let mut found = Vec::new();
+        for task in self.graph.ids() {
+            match by_rank.get_mut(self.plan.rank[task.index()] as usize) {
+                Some(slot @ None) => *slot = Some(task),
+                Some(Some(_)) | None => found.push(Violation::Rank { task: self.name(task) }),
+            }
+        }
+        let order: Vec<_> = by_rank.into_iter().flatten().collect();
+        let start = |task: TaskId| self.plan.placed[task.index()].start;
+        let late = order.windows(2).filter(|pair| start(pair[0]) > start(pair[1])).map(|pair| pair[1]);
+        let rank = |task: TaskId| self.plan.rank[task.index()];
+        let early = |task: &TaskId| self.graph.before.of(*task).iter().any(|edge| rank(edge.task) >= rank(*task));
+        let early = self.graph.ids().filter(early);
+        found.extend(late.chain(early).map(|task| Violation::Rank { task: self.name(task) }));
+        found
+    }
+}
+
+/// Returns the first instant at which more is held than there is, and how much; ends count before starts.
+fn over(mut changes: Changes, has: u64) -> Option<(Millis, u128)> {
+    changes.sort_unstable();
+    let mut held = 0;
+    for (at, change) in changes {
+        held += change;
+        if held > i128::from(has) {
+            return Some((at, held.unsigned_abs()));
+        }
+    }
+    None
+}

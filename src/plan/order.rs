@@ -1,0 +1,122 @@
+//! Order rules: in which order tasks are placed.
+//!
+//! Each rule gives every task a key; of the tasks whose predecessors are placed, the one with the largest key comes
+//! next, and among equal keys the one with the larger `priority`, then the one that the file names first. Does not
+//! know places.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::instance::{Instance, Kind};
+use crate::graph::TaskId;
+use crate::timing::Timing;
+
+/// An order rule by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OrderRule {
+    /// In the order of the file.
+    Fifo,
+    /// The shortest first.
+    ShortestFirst,
+    /// The longest first.
+    LongestFirst,
+    /// The largest `priority` first; a task gains one point each time ten others were taken while it waited.
+    Priority,
+    /// The longest way to the end first: the upward rank. Source: HEFT, Topcuoglu et al., 2002.
+    CriticalPath,
+    /// The least slack first, then the longest way to the end.
+    LeastSlack,
+    /// The most direct successors first, then the longest way to the end.
+    MostSuccessors,
+}
+
+/// So many tasks taken before it raise a waiting task's priority by one, so that a low priority only waits, never
+/// starves.
+const AGEING: i128 = 10;
+
+impl OrderRule {
+    /// Every rule with its name on the command line.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("fifo", Self::Fifo),
+        ("sjf", Self::ShortestFirst),
+        ("ljf", Self::LongestFirst),
+        ("priority", Self::Priority),
+        ("critical-path", Self::CriticalPath),
+        ("least-slack", Self::LeastSlack),
+        ("most-successors", Self::MostSuccessors),
+    ];
+
+    /// Returns all tasks, each after those it waits for.
+    pub(super) fn order(self, instance: &Instance<'_>, timing: &Timing) -> Vec<TaskId> {
+        let rank = match self {
+            Self::CriticalPath | Self::LeastSlack | Self::MostSuccessors => upward_rank(instance),
+            Self::Fifo | Self::ShortestFirst | Self::LongestFirst | Self::Priority => Vec::new(),
+        };
+        let key = |task: TaskId, taken: usize| -> (i128, i128) {
+            let i = task.index();
+            match self {
+                Self::Fifo => (-i128::from(task.0), 0),
+                Self::ShortestFirst => (-i128::from(timing.duration[i].0), 0),
+                Self::LongestFirst => (i128::from(timing.duration[i].0), 0),
+                Self::Priority => (i128::from(instance.priority[i]) * AGEING - taken as i128, 0),
+                Self::CriticalPath => (i128::from(rank[i]), 0),
+                Self::LeastSlack => (-i128::from(timing.slack(task).0), i128::from(rank[i])),
+                Self::MostSuccessors => (instance.graph.after.of(task).len() as i128, i128::from(rank[i])),
+            }
+        };
+        by_key(instance, key)
+    }
+}
+
+/// Takes tasks in a topological order, always the one with the largest key among those that are ready. `key` is asked
+/// once for each task, when it becomes ready, with the number of tasks taken before.
+pub(super) fn by_key<K: Ord>(instance: &Instance<'_>, key: impl Fn(TaskId, usize) -> K) -> Vec<TaskId> {
+    let graph = instance.graph;
+    let mut waiting: Vec<_> = graph.ids().map(|task| graph.before.of(task).len()).collect();
+    let entry = |task: TaskId, taken| (key(task, taken), instance.priority[task.index()], Reverse(task));
+    let ready = graph.ids().filter(|task| waiting[task.index()] == 0);
+    let mut ready: BinaryHeap<_> = ready.map(|task| entry(task, 0)).collect();
+    let mut order = Vec::with_capacity(graph.len());
+    while let Some((_, _, Reverse(task))) = ready.pop() {
+        order.push(task);
+        for edge in graph.after.of(task) {
+            let left = &mut waiting[edge.task.index()];
+            *left -= 1;
+            if *left == 0 {
+                ready.push(entry(edge.task, order.len()));
+            }
+        }
+    }
+    order
+}
+
+/// Returns the longest way from the start of each task to the end, `[n_tasks]` by TaskId in milliseconds, each task at
+/// its mean duration over all places and each edge at its mean time over all pairs of nodes.
+pub(super) fn upward_rank(instance: &Instance<'_>) -> Vec<u64> {
+    let graph = instance.graph;
+    let mean: Vec<_> = instance.kinds.iter().map(|kind| mean_duration(instance, kind)).collect();
+    // Mean of seconds per byte; 0 where no data costs time.
+    let slowness = instance.bandwidth.iter().map(|link| link.map_or(0.0, |link| 1e3 / to_f64(link.0.max(1))));
+    let slowness = slowness.sum::<f64>() / to_f64(instance.bandwidth.len().max(1) as u64);
+    let mut rank = vec![0_u64; graph.len()];
+    for &task in graph.order.iter().rev() {
+        let way = |edge: &crate::graph::Edge| rank[edge.task.index()] + (to_f64(edge.data.0) * slowness) as u64;
+        let rest = graph.after.of(task).iter().map(way).max().unwrap_or(0);
+        rank[task.index()] = rest.saturating_add(mean[instance.kind[task.index()] as usize]);
+    }
+    rank
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean need not be exact")]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}
+
+/// Mean over every place of every choice, rounded down.
+fn mean_duration(instance: &Instance<'_>, kind: &Kind) -> u64 {
+    let places = |group: u32| instance.groups[group as usize].members.iter().map(|(_, devices)| devices.len().max(1));
+    let weighed =
+        kind.choices.iter().map(|choice| (u128::from(choice.duration()), places(choice.group).sum::<usize>()));
+    let (sum, count) = weighed.fold((0, 0), |(sum, count), (time, n)| (sum + time * n as u128, count + n as u128));
+    u64::try_from(sum.checked_div(count).unwrap_or(0)).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,247 @@
+//! Plans of every policy against [`check`] and, for tiny problems, against all plans there are.
+
+use proptest::prelude::*;
+
+use super::fit::FitRule;
+use super::fixture::{Problem, add_node, any_problem, on_gpus, on_host, problem};
+use super::impossible::Reason;
+use super::order::OrderRule;
+use super::*;
+use crate::spec::Gpus;
+use crate::units::{Bytes, Share};
+
+fn planned(problem: &Problem, policy: Policy) -> Result<Plan, PlanError> {
+    let options = Options { policy, seed: 7 };
+    make(&problem.pipeline, &problem.graph, &problem.fleet, &options)
+}
+
+fn every_policy() -> Vec<Policy> {
+    let pairs = OrderRule::ALL.iter().flat_map(|(_, order)| FitRule::ALL.iter().map(|(_, fit)| (*order, *fit)));
+    pairs.map(|(order, fit)| Policy::List(order, fit)).chain([Policy::Auto]).collect()
+}
+
+fn makespan(problem: &Problem) -> Millis {
+    planned(problem, Policy::Auto).unwrap().makespan
+}
+
+fn one_node(cpus: u64, devices: &[(&str, u64, u64)]) -> Fleet {
+    let mut fleet = Fleet::default();
+    add_node(&mut fleet, cpus, 64, devices);
+    fleet
+}
+
+#[test]
+fn a_chain_of_2_2_and_3_takes_7_and_is_proven_optimal() {
+    let modes = [2, 2, 3].map(|ms| vec![on_host(1, ms)]).to_vec();
+    let plan = planned(&problem(modes, &[(0, 1), (1, 2)], one_node(4, &[])), Policy::Auto).unwrap();
+    assert_eq!((plan.makespan, plan.lower_bound, plan.bound_by), (Millis(7), Millis(7), "critical path"));
+    assert!(plan.is_optimal());
+}
+
+#[test]
+fn five_tasks_on_devices_of_speed_2_3_and_4_end_at_4() {
+    // A unit of work is 12 ms, so that every quotient is whole.
+    let devices = [("a", 8, 2_000), ("b", 8, 3_000), ("c", 8, 4_000)];
+    let modes = [5, 8, 6, 10, 4].map(|work| vec![on_gpus(Gpus::Whole(1), 0, 12 * work)]).to_vec();
+    let plan = planned(&problem(modes, &[], one_node(4, &devices)), Policy::Auto).unwrap();
+    assert_eq!(plan.makespan, Millis(4 * 12));
+    // The fluid bound: 33 units of work on capacities of 9.
+    assert_eq!((plan.lower_bound, plan.bound_by), (Millis(33 * 12 / 9), "GPUs"));
+}
+
+#[test]
+fn small_stages_share_a_device_and_large_ones_take_turns() {
+    let fleet = || one_node(8, &[("H100", 80, 1_000)]);
+    let of = |gib: u64| problem(vec![vec![on_gpus(Gpus::Shared, gib, 10)]; 4], &[], fleet());
+    assert_eq!(makespan(&of(20)), Millis(10));
+    assert_eq!(makespan(&of(40)), Millis(20));
+    assert_eq!(makespan(&of(41)), Millis(40));
+}
+
+#[test]
+fn a_whole_device_is_shared_with_nobody() {
+    let modes = vec![
+        vec![on_gpus(Gpus::Whole(1), 1, 10)],
+        vec![on_gpus(Gpus::Shared, 1, 10)],
+        vec![on_gpus(Gpus::Share(Share(1)), 0, 10)],
+    ];
+    assert_eq!(makespan(&problem(modes, &[], one_node(8, &[("H100", 80, 1_000)]))), Millis(20));
+}
+
+#[test]
+fn a_gang_is_placed_on_one_node() {
+    let mut fleet = one_node(8, &[("A", 8, 1_000)]);
+    add_node(&mut fleet, 8, 64, &[("A", 8, 1_000), ("A", 8, 1_000)]);
+    let plan = planned(&problem(vec![vec![on_gpus(Gpus::Whole(2), 0, 5)]], &[], fleet), Policy::Auto).unwrap();
+    assert_eq!(plan.placed[0].node, NodeId(1));
+    assert_eq!(plan.placed[0].devices, [DeviceId(1), DeviceId(2)]);
+}
+
+#[test]
+fn a_gang_of_different_models_takes_as_long_as_its_slowest() {
+    let fleet = one_node(8, &[("fast", 8, 4_000), ("slow", 8, 1_000)]);
+    assert_eq!(makespan(&problem(vec![vec![on_gpus(Gpus::Whole(2), 0, 8)]], &[], fleet)), Millis(8));
+}
+
+#[test]
+fn a_budget_keeps_enough_for_what_is_still_to_come() {
+    let mut dear = on_host(1, 1);
+    dear.spend.insert("money".to_owned(), 10);
+    let mut needed = on_host(1, 1);
+    needed.spend.insert("money".to_owned(), 5);
+    let modes = vec![vec![dear.clone(), on_host(1, 100)], vec![needed]];
+    let mut problem = problem(modes, &[(0, 1)], one_node(1, &[]));
+    problem.fleet.budgets.insert("money".to_owned(), 14);
+    assert_eq!(makespan(&problem), Millis(101));
+    problem.fleet.budgets.insert("money".to_owned(), 15);
+    assert_eq!(makespan(&problem), Millis(2));
+    problem.fleet.budgets.insert("money".to_owned(), 4);
+    assert!(matches!(planned(&problem, Policy::Auto), Err(PlanError::Budget { least: 5, limit: 4, .. })));
+}
+
+#[test]
+fn all_that_can_never_run_is_named_at_once_with_the_numbers() {
+    let modes = vec![vec![on_gpus(Gpus::Shared, 100, 1)], vec![on_host(1, 1)], vec![on_host(9, 1)]];
+    let mut problem = problem(modes, &[], one_node(8, &[("H100", 80, 1_000)]));
+    problem.fleet.devices[0].free = Some(Bytes(60 << 30));
+    let Err(PlanError::Impossible(found)) = planned(&problem, Policy::Auto) else { panic!("it should be refused") };
+    assert_eq!(found.iter().map(|one| one.stage).collect::<Vec<_>>(), [0, 2]);
+    let words: Vec<_> = found.iter().map(|one| one.modes[0][0].to_string()).collect();
+    assert_eq!(
+        words[0],
+        "it asks for 100.0 GiB of GPU memory, and the most on one device is 60.0 GiB (`n0/gpu0`, H100; others hold 20.0 GiB there)"
+    );
+    assert_eq!(words[1], "it asks for 9 CPUs, and the most on one node is 8 (`n0`)");
+}
+
+#[test]
+fn a_gpu_stage_on_a_fleet_without_gpus_is_told_of_prefer() {
+    let problem = problem(vec![vec![on_gpus(Gpus::Whole(1), 0, 1)]], &[], one_node(8, &[]));
+    let Err(PlanError::Impossible(found)) = planned(&problem, Policy::Auto) else { panic!("it should be refused") };
+    assert_eq!(found[0].modes[0], [Reason::NoDevice]);
+    assert!(found[0].modes[0][0].help().contains("prefer"));
+}
+
+#[test]
+fn durations_that_cannot_be_added_up_are_refused() {
+    let modes = vec![vec![on_host(1, u64::MAX / 2)]; 2];
+    assert!(matches!(planned(&problem(modes, &[], one_node(1, &[])), Policy::Auto), Err(PlanError::TooLong)));
+}
+
+#[test]
+fn extreme_shapes_are_planned_by_every_policy() {
+    let layers = |width: u32, depth: u32| -> Vec<(u32, u32)> {
+        let pairs = move |layer: u32| {
+            (0..width).flat_map(move |a| (0..width).map(move |b| (a + layer * width, b + (layer + 1) * width)))
+        };
+        (0..depth - 1).flat_map(pairs).collect()
+    };
+    let star = (1..20).map(|leaf| (0, leaf)).collect::<Vec<_>>();
+    for (n, edges) in [(0, vec![]), (1, vec![]), (20, star), (20, layers(1, 20)), (20, layers(5, 4)), (20, vec![])] {
+        for ms in [0, 3] {
+            let modes = vec![vec![on_gpus(Gpus::Whole(2), 1, ms), on_host(2, 2 * ms)]; n];
+            let problem = problem(modes, &edges, one_node(3, &[("A", 8, 1_000), ("A", 8, 1_000)]));
+            for policy in every_policy() {
+                planned(&problem, policy).unwrap();
+            }
+        }
+    }
+}
+
+/// The makespan of the best of all plans with whole starts below `horizon`; `check` alone says which are plans.
+fn exhaustive(problem: &Problem, horizon: u64) -> Option<Millis> {
+    let Ok(instance) = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet) else { return None };
+    let places = |task| {
+        let of = |choice: &instance::Choice| {
+            let (mode, time, gang) = (choice.mode as usize, choice.load.time, choice.gang as usize);
+            let members = instance.groups[choice.group as usize].members.clone();
+            members.into_iter().flat_map(move |(node, devices)| {
+                let sets = (0_u32..1 << devices.len()).filter(move |set| set.count_ones() as usize == gang);
+                sets.map(move |set| {
+                    let devices = devices.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, id)| *id);
+                    Placed { mode, node, devices: devices.collect(), start: Millis::ZERO, finish: time }
+                })
+            })
+        };
+        let places: Vec<_> = instance.choices(task).iter().flat_map(of).collect();
+        let starts = (0..=horizon).map(Millis);
+        let at =
+            |start| places.iter().cloned().map(move |place| Placed { start, finish: place.finish + start, ..place });
+        starts.flat_map(at).filter(|placed| placed.finish <= Millis(horizon)).collect::<Vec<_>>()
+    };
+    let options: Vec<_> = problem.graph.ids().map(places).collect();
+    let mut best = None;
+    let mut plan = Plan::default();
+    try_all(problem, &options, &mut plan, &mut best);
+    best
+}
+
+fn try_all(problem: &Problem, options: &[Vec<Placed>], plan: &mut Plan, best: &mut Option<Millis>) {
+    let Some(mine) = options.get(plan.placed.len()) else {
+        let mut order: Vec<_> = (0..options.len()).collect();
+        order.sort_by_key(|i| (plan.placed[*i].start, *i));
+        plan.rank = vec![0; order.len()];
+        (0..).zip(order).for_each(|(rank, i)| plan.rank[i] = rank);
+        plan.makespan = plan.placed.iter().map(|placed| placed.finish).max().unwrap_or(Millis::ZERO);
+        if best.is_none_or(|best| plan.makespan < best)
+            && check(&problem.pipeline, &problem.graph, &problem.fleet, plan).is_ok()
+        {
+            *best = Some(plan.makespan);
+        }
+        return;
+    };
+    for placed in mine {
+        plan.placed.push(placed.clone());
+        try_all(problem, options, plan, best);
+        plan.placed.pop();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn plans_of_every_policy_are_legal_and_never_below_the_bound(problem in any_problem(14, 9)) {
+        for policy in every_policy() {
+            match planned(&problem, policy) {
+                Ok(plan) => prop_assert!(plan.makespan >= plan.lower_bound),
+                Err(PlanError::Impossible(found)) => prop_assert!(!found.is_empty()),
+                Err(other) => prop_assert!(false, "{policy}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_plan(problem in any_problem(14, 9)) {
+        for policy in every_policy() {
+            let of = |plan: Result<Plan, PlanError>| plan.ok().map(|plan| (plan.placed, plan.rank, plan.makespan));
+            prop_assert_eq!(of(planned(&problem, policy)), of(planned(&problem, policy)));
+        }
+    }
+
+    #[test]
+    fn more_memory_never_makes_a_feasible_problem_infeasible(mut problem in any_problem(10, 5)) {
+        let before = planned(&problem, Policy::Auto).is_ok();
+        problem.fleet.devices.iter_mut().for_each(|device| device.memory += Bytes::GIB);
+        problem.fleet.nodes.iter_mut().for_each(|node| node.memory += Bytes::GIB);
+        prop_assert!(!before || planned(&problem, Policy::Auto).is_ok());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn no_plan_of_a_tiny_problem_beats_the_bound_or_is_missed(problem in any_problem(3, 2)) {
+        let best = exhaustive(&problem, 6);
+        match planned(&problem, Policy::Auto) {
+            Ok(plan) => {
+                // Lags can push the best plan beyond the horizon of the search; it then is at least that late.
+                let best = best.unwrap_or(Millis(6));
+                prop_assert!(plan.lower_bound <= best, "bound {} above {best}", plan.lower_bound);
+                prop_assert!(plan.makespan >= best.min(Millis(6)));
+            }
+            Err(_) => prop_assert_eq!(best, None),
+        }
+    }
+}
