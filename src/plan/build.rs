@@ -10,6 +10,7 @@ use crate::fleet::{Device, DeviceId, Fleet, Node, NodeId};
 use crate::graph::TaskGraph;
 use crate::spec::{Gpus, Mode, Pipeline, Resources, Stage};
 use crate::timing::Load;
+use crate::units::Bytes;
 
 impl<'a> Instance<'a> {
     /// Makes the problem of running `graph`, which was built from `pipeline`, on `fleet`.
@@ -97,18 +98,45 @@ impl<'f> Builder<'f> {
         Self { fleet, resources, nodes, devices, classes, on_node, groups, known_groups }
     }
 
+    /// Returns what the tasks of a stage can choose between: modes that fit what is free now, or if there are none,
+    /// those that fit once others have left the devices.
     fn kind(&mut self, stage: &Stage) -> Kind {
-        let mut choices = Vec::new();
-        for (index, mode) in (0..).zip(&stage.modes) {
-            for class in 0..self.classes.len() {
-                self.choices_on(index, mode, class, &mut choices);
-            }
+        let now = self.choices(stage, Device::usable_memory);
+        if !now.is_empty() {
+            return Kind { choices: now };
         }
+        let mut choices = self.choices(stage, Device::whole_memory);
+        // It needs memory that others hold now, so nothing else of ours can be beside it.
+        choices.iter_mut().for_each(|choice| choice.per_device = DeviceNeed::Exclusive);
         Kind { choices }
     }
 
+    fn choices(&mut self, stage: &Stage, memory: fn(&Device) -> Bytes) -> Vec<Choice> {
+        let mut choices = Vec::new();
+        let mut can_ever = false;
+        for (index, mode) in (0..).zip(&stage.modes) {
+            if mode.fallback && can_ever {
+                continue;
+            }
+            can_ever = false;
+            for class in 0..self.classes.len() {
+                let node = self.classes[class][0];
+                can_ever |= !self.loads(mode, node, gang(mode), Device::whole_memory).is_empty();
+                self.choices_on(index, mode, class, memory, &mut choices);
+            }
+        }
+        choices
+    }
+
     /// Adds what a mode can choose between on the nodes of one class.
-    fn choices_on(&mut self, index: u32, mode: &Mode, class: usize, choices: &mut Vec<Choice>) {
+    fn choices_on(
+        &mut self,
+        index: u32,
+        mode: &Mode,
+        class: usize,
+        memory: fn(&Device) -> Bytes,
+        choices: &mut Vec<Choice>,
+    ) {
         let node = self.classes[class][0];
         let need: Vec<_> = self.resources.iter().map(|name| asked(&mode.resources, name)).collect();
         if need.iter().zip(&self.nodes[node.index()].capacity).any(|(need, capacity)| need > capacity) {
@@ -118,14 +146,15 @@ impl<'f> Builder<'f> {
         let spend: Vec<_> = spend.collect();
         let held = &mode.resources;
         let part = |least, share| DeviceNeed::Part { memory: held.gpu_memory.0.max(least), share };
-        let (gang, per_device) = match held.gpus {
-            Gpus::None => (0, part(0, 0)),
+        let per_device = match held.gpus {
+            Gpus::None => part(0, 0),
             // At least one byte, so that it keeps off a device that somebody has to himself.
-            Gpus::Shared => (1, part(1, 0)),
-            Gpus::Share(share) => (1, part(0, u64::from(share.0))),
-            Gpus::Whole(gang) => (gang, DeviceNeed::Exclusive),
+            Gpus::Shared => part(1, 0),
+            Gpus::Share(share) => part(0, u64::from(share.0)),
+            Gpus::Whole(_) => DeviceNeed::Exclusive,
         };
-        for (load, device_classes) in self.loads(mode, node, gang) {
+        let gang = gang(mode);
+        for (load, device_classes) in self.loads(mode, node, gang, memory) {
             let group = self.group(class, device_classes);
             let (need, spend) = (need.clone(), spend.clone());
             choices.push(Choice { mode: index, group, load, need, gang, per_device, spend });
@@ -134,14 +163,14 @@ impl<'f> Builder<'f> {
 
     /// Returns the durations that a mode can have on a node, ascending, each with the classes of the devices that give
     /// it: those with exactly this load for one device, and for a gang also all faster ones, since the slowest counts.
-    fn loads(&self, mode: &Mode, node: NodeId, gang: u32) -> Vec<(Load, Vec<u32>)> {
+    fn loads(&self, mode: &Mode, node: NodeId, gang: u32, memory: fn(&Device) -> Bytes) -> Vec<(Load, Vec<u32>)> {
         if gang == 0 {
             return vec![(Load::on_node(&mode.duration, &self.fleet.nodes[node.index()]), Vec::new())];
         }
         let mut by_time = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
         for id in &self.on_node[node.index()] {
             let device = &self.fleet.devices[id.index()];
-            if mode.resources.gpu_memory <= device.usable_memory() {
+            if mode.resources.gpu_memory <= memory(device) {
                 let load = Load::on_device(&mode.duration, device);
                 let entry = by_time.entry(load.time).or_insert_with(|| (load, BTreeSet::new(), 0));
                 entry.1.insert(self.devices[id.index()].class);
@@ -208,12 +237,21 @@ pub(super) fn asked(held: &Resources, resource: &str) -> u64 {
     }
 }
 
+/// Returns how many devices a mode holds.
+pub(super) const fn gang(mode: &Mode) -> u32 {
+    match mode.resources.gpus {
+        Gpus::None => 0,
+        Gpus::Shared | Gpus::Share(_) => 1,
+        Gpus::Whole(gang) => gang,
+    }
+}
+
 fn device_rooms(fleet: &Fleet) -> Vec<DeviceRoom> {
     let mut numbers = HashMap::new();
     let mut room = |device: &Device| {
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let memory = device.usable_memory();
-        let class = *numbers.entry((device.model.clone(), memory, device.speed)).or_insert(next);
+        let class = *numbers.entry((device.model.clone(), memory, device.whole_memory(), device.speed)).or_insert(next);
         DeviceRoom { node: device.node, memory, class, nvlink_group: device.nvlink_group }
     };
     fleet.devices.iter().map(&mut room).collect()

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Plan;
-use crate::fleet::{DeviceId, Fleet, NodeId};
+use crate::fleet::{Device, DeviceId, Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::spec::{Gpus, Mode, Pipeline};
 use crate::timing::Load;
@@ -178,11 +178,32 @@ impl Checker<'_> {
             if device.node != placed.node {
                 return wrong("a device is on another node");
             }
-            if mode.resources.gpu_memory > device.usable_memory() {
+            if mode.resources.gpu_memory > device.whole_memory() {
                 return wrong("a device is too small");
             }
         }
+        if mode.fallback && self.holds_preferred(task) {
+            return wrong("it has a GPU to prefer");
+        }
         None
+    }
+
+    /// Whether some node, idle, has the devices of the mode before the one planned.
+    fn holds_preferred(&self, task: TaskId) -> bool {
+        let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
+        let Some(preferred) = self.plan.placed[task.index()].mode.checked_sub(1).and_then(|index| modes.get(index))
+        else {
+            return false;
+        };
+        let gang = match preferred.resources.gpus {
+            Gpus::None => 0,
+            Gpus::Shared | Gpus::Share(_) => 1,
+            Gpus::Whole(gang) => gang as usize,
+        };
+        let large = |device: &&Device| preferred.resources.gpu_memory <= device.whole_memory();
+        let mut on_node = vec![0; self.fleet.nodes.len()];
+        self.fleet.devices.iter().filter(large).for_each(|device| on_node[device.node.index()] += 1);
+        on_node.iter().any(|count| *count >= gang)
     }
 
     fn duration(&self, task: TaskId) -> Option<Violation> {
@@ -272,7 +293,9 @@ impl Checker<'_> {
                     Gpus::Whole(_) => Share::WHOLE,
                     Gpus::None | Gpus::Shared => Share::ZERO,
                 };
-                for (changes, amount) in [(&mut memory, mode.resources.gpu_memory.0), (&mut share, u64::from(part.0))] {
+                // Who asks for more than is free now waits until others have left: it holds all there is.
+                let asked = mode.resources.gpu_memory.min(device.usable_memory());
+                for (changes, amount) in [(&mut memory, asked.0), (&mut share, u64::from(part.0))] {
                     changes.push((placed.start, i128::from(amount)));
                     changes.push((placed.finish, -i128::from(amount)));
                 }

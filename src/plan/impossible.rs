@@ -1,12 +1,12 @@
 //! Why a task can never be placed on a fleet, with the numbers and what would help.
 //!
-//! Looks at an empty fleet: what is running now never makes a task impossible, what others hold on a device does.
+//! Looks at an idle fleet: what is running now, ours or others', never makes a task impossible.
 
 use std::fmt;
 
-use super::build::{CPUS, HOST_MEMORY, asked, capacity};
+use super::build::{CPUS, HOST_MEMORY, asked, capacity, gang};
 use crate::fleet::{Device, Fleet, Node};
-use crate::spec::{Gpus, Mode, Resources, Stage};
+use crate::spec::{Mode, Resources, Stage};
 use crate::units::{Bytes, Cpus};
 
 /// Tasks of one stage that fit nowhere.
@@ -36,18 +36,18 @@ pub enum Reason {
     },
     /// It asks for a device and the fleet has none.
     NoDevice,
-    /// It asks for more memory than any device has free.
+    /// It asks for more memory than any device has.
     DeviceMemory {
         /// What is asked for, on each device.
         asked: Bytes,
-        /// The most that a device has free.
+        /// The most that tasks can have of a device.
         most: Bytes,
         /// That device's id.
         device: String,
         /// Its model.
         model: String,
-        /// What others hold on it.
-        held_by_others: Bytes,
+        /// What of its memory no task can have.
+        headroom: Bytes,
     },
     /// It asks for more devices than any node has with enough memory.
     Gang {
@@ -73,7 +73,7 @@ fn reasons_of(mode: &Mode, fleet: &Fleet) -> Vec<Reason> {
     let held = &mode.resources;
     let names = [CPUS, HOST_MEMORY].into_iter().chain(held.custom.keys().map(String::as_str));
     let mut reasons: Vec<_> = names.filter_map(|name| node_reason(held, name, fleet)).collect();
-    reasons.extend(device_reason(held, fleet));
+    reasons.extend(device_reason(mode, fleet));
     if reasons.is_empty() {
         reasons.push(Reason::Together);
     }
@@ -88,25 +88,25 @@ fn node_reason(held: &Resources, resource: &str, fleet: &Fleet) -> Option<Reason
     (asked > most).then(|| Reason::Node { resource: resource.to_owned(), asked, most, node })
 }
 
-fn device_reason(held: &Resources, fleet: &Fleet) -> Option<Reason> {
-    let gang = match held.gpus {
-        Gpus::None => return None,
-        Gpus::Shared | Gpus::Share(_) => 1,
-        Gpus::Whole(gang) => gang,
+fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
+    let held = &mode.resources;
+    let gang = gang(mode);
+    if gang == 0 {
+        return None;
+    }
+    let Some(largest) = fleet.devices.iter().rev().max_by_key(|device| device.whole_memory()) else {
+        return Some(Reason::NoDevice);
     };
-    let Some(largest) = fleet.devices.iter().rev().max_by_key(|device| device.usable_memory()) else {
-        return (gang > 0).then_some(Reason::NoDevice);
-    };
-    if held.gpu_memory > largest.usable_memory() {
+    if held.gpu_memory > largest.whole_memory() {
         return Some(Reason::DeviceMemory {
             asked: held.gpu_memory,
-            most: largest.usable_memory(),
+            most: largest.whole_memory(),
             device: largest.id.clone(),
             model: largest.model.clone(),
-            held_by_others: largest.memory - largest.usable_memory(),
+            headroom: largest.headroom,
         });
     }
-    let fits = |device: &&Device| held.gpu_memory <= device.usable_memory();
+    let fits = |device: &&Device| held.gpu_memory <= device.whole_memory();
     let mut on_node = vec![0_u32; fleet.nodes.len()];
     fleet.devices.iter().filter(fits).for_each(|device| on_node[device.node.index()] += 1);
     let (node, most) = on_node.iter().enumerate().rev().max_by_key(|(_, count)| **count)?;
@@ -131,13 +131,13 @@ impl fmt::Display for Reason {
                 write!(f, "it asks for {asked} {resource}, and the most on one node is {most} (`{node}`)")
             }
             Self::NoDevice => f.write_str("it asks for a GPU, and the fleet has none"),
-            Self::DeviceMemory { asked, most, device, model, held_by_others } => {
+            Self::DeviceMemory { asked, most, device, model, headroom } => {
                 write!(
                     f,
                     "it asks for {asked} of GPU memory, and the most on one device is {most} (`{device}`, {model}"
                 )?;
-                if *held_by_others > Bytes::ZERO {
-                    write!(f, "; others hold {held_by_others} there")?;
+                if *headroom > Bytes::ZERO {
+                    write!(f, ", {headroom} kept as headroom")?;
                 }
                 f.write_str(")")
             }
@@ -163,9 +163,6 @@ impl Reason {
             }
             Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
             Self::NoDevice => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
-            Self::DeviceMemory { most, held_by_others, .. } if *held_by_others > Bytes::ZERO => {
-                format!("free memory on the device, ask for at most {most}, or use a larger device")
-            }
             Self::DeviceMemory { most, .. } => format!("ask for at most {most}, or use a larger device"),
             Self::Gang { most, .. } => format!("ask for at most {most} GPUs, or use a node that has more"),
             Self::Together => "split the stage, or use a node that has all of it".to_owned(),

@@ -215,7 +215,10 @@ impl<'a> Kinds<'a> {
         let same = |other: &Stage| {
             let pairs = || stage.modes.iter().zip(&other.modes);
             stage.modes.len() == other.modes.len()
-                && pairs().all(|(a, b)| (&a.resources, &a.duration, &a.spend) == (&b.resources, &b.duration, &b.spend))
+                && pairs().all(|(a, b)| {
+                    (&a.resources, &a.duration, &a.spend, a.fallback)
+                        == (&b.resources, &b.duration, &b.spend, b.fallback)
+                })
         };
         let bucket = self.known.entry(fingerprint(stage)).or_default();
         if let Some((number, _)) = bucket.iter().find(|(_, other)| same(other)) {
@@ -232,8 +235,7 @@ fn fingerprint(stage: &Stage) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     for mode in &stage.modes {
-        let held = &mode.resources;
-        (held.cpus, held.memory, held.gpus, held.gpu_memory, &held.custom).hash(&mut hasher);
+        mode.resources.hash(&mut hasher);
         (mode.duration.base, &mode.duration.by_model, &mode.spend).hash(&mut hasher);
     }
     hasher.finish()

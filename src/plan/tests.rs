@@ -7,7 +7,7 @@ use super::fixture::{Problem, add_node, any_problem, on_gpus, on_host, problem};
 use super::impossible::Reason;
 use super::order::OrderRule;
 use super::*;
-use crate::spec::Gpus;
+use crate::spec::{Gpus, Mode};
 use crate::units::{Bytes, Share};
 
 fn planned(problem: &Problem, policy: Policy) -> Result<Plan, PlanError> {
@@ -103,13 +103,13 @@ fn a_budget_keeps_enough_for_what_is_still_to_come() {
 fn all_that_can_never_run_is_named_at_once_with_the_numbers() {
     let modes = vec![vec![on_gpus(Gpus::Shared, 100, 1)], vec![on_host(1, 1)], vec![on_host(9, 1)]];
     let mut problem = problem(modes, &[], one_node(8, &[("H100", 80, 1_000)]));
-    problem.fleet.devices[0].free = Some(Bytes(60 << 30));
+    problem.fleet.devices[0].headroom = Bytes::GIB;
     let Err(PlanError::Impossible(found)) = planned(&problem, Policy::Auto) else { panic!("it should be refused") };
     assert_eq!(found.iter().map(|one| one.stage).collect::<Vec<_>>(), [0, 2]);
     let words: Vec<_> = found.iter().map(|one| one.modes[0][0].to_string()).collect();
     assert_eq!(
         words[0],
-        "it asks for 100.0 GiB of GPU memory, and the most on one device is 60.0 GiB (`n0/gpu0`, H100; others hold 20.0 GiB there)"
+        "it asks for 100.0 GiB of GPU memory, and the most on one device is 79.0 GiB (`n0/gpu0`, H100, 1.0 GiB kept as headroom)"
     );
     assert_eq!(words[1], "it asks for 9 CPUs, and the most on one node is 8 (`n0`)");
 }
@@ -120,6 +120,27 @@ fn a_gpu_stage_on_a_fleet_without_gpus_is_told_of_prefer() {
     let Err(PlanError::Impossible(found)) = planned(&problem, Policy::Auto) else { panic!("it should be refused") };
     assert_eq!(found[0].modes[0], [Reason::NoDevice]);
     assert!(found[0].modes[0][0].help().contains("prefer"));
+}
+
+#[test]
+fn a_stage_that_prefers_a_gpu_takes_the_cpu_only_where_no_gpu_could_ever_hold_it() {
+    let fallback = Mode { fallback: true, ..on_host(1, 1) };
+    let modes = vec![vec![on_gpus(Gpus::Shared, 40, 50), fallback]];
+    let mode_on = |fleet: Fleet| planned(&problem(modes.clone(), &[], fleet), Policy::Auto).unwrap().placed[0].mode;
+    assert_eq!(mode_on(one_node(8, &[])), 1);
+    assert_eq!(mode_on(one_node(8, &[("small", 24, 1_000)])), 1);
+    assert_eq!(mode_on(one_node(8, &[("large", 80, 1_000)])), 0);
+    let mut held_by_others = one_node(8, &[("large", 80, 1_000)]);
+    held_by_others.devices[0].free = Some(Bytes::GIB);
+    assert_eq!(mode_on(held_by_others), 0);
+}
+
+#[test]
+fn a_stage_that_must_wait_for_others_to_leave_a_device_is_planned_alone_on_it() {
+    let modes = vec![vec![on_gpus(Gpus::Shared, 40, 10)], vec![on_gpus(Gpus::Shared, 1, 10)]];
+    let mut problem = problem(modes, &[], one_node(8, &[("large", 80, 1_000)]));
+    problem.fleet.devices[0].free = Some(Bytes(2 << 30));
+    assert_eq!(makespan(&problem), Millis(20));
 }
 
 #[test]
@@ -198,25 +219,27 @@ fn try_all(problem: &Problem, options: &[Vec<Placed>], plan: &mut Plan, best: &m
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn plans_of_every_policy_are_legal_and_never_below_the_bound(problem in any_problem(14, 9)) {
-        for policy in every_policy() {
-            match planned(&problem, policy) {
-                Ok(plan) => prop_assert!(plan.makespan >= plan.lower_bound),
-                Err(PlanError::Impossible(found)) => prop_assert!(!found.is_empty()),
-                Err(other) => prop_assert!(false, "{policy}: {other}"),
-            }
+    fn plans_of_every_policy_are_legal_and_never_below_the_bound(
+        problem in any_problem(14, 9),
+        policy in prop::sample::select(every_policy()),
+    ) {
+        match planned(&problem, policy) {
+            Ok(plan) => prop_assert!(plan.makespan >= plan.lower_bound),
+            Err(PlanError::Impossible(found)) => prop_assert!(!found.is_empty()),
+            Err(other) => prop_assert!(false, "{policy}: {other}"),
         }
     }
 
     #[test]
-    fn the_same_input_gives_the_same_plan(problem in any_problem(14, 9)) {
-        for policy in every_policy() {
-            let of = |plan: Result<Plan, PlanError>| plan.ok().map(|plan| (plan.placed, plan.rank, plan.makespan));
-            prop_assert_eq!(of(planned(&problem, policy)), of(planned(&problem, policy)));
-        }
+    fn the_same_input_gives_the_same_plan(
+        problem in any_problem(14, 9),
+        policy in prop::sample::select(every_policy()),
+    ) {
+        let of = |plan: Result<Plan, PlanError>| plan.ok().map(|plan| (plan.placed, plan.rank, plan.makespan));
+        prop_assert_eq!(of(planned(&problem, policy)), of(planned(&problem, policy)));
     }
 
     #[test]
@@ -229,7 +252,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn no_plan_of_a_tiny_problem_beats_the_bound_or_is_missed(problem in any_problem(3, 2)) {
