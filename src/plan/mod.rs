@@ -22,6 +22,7 @@ pub mod fit;
 pub(crate) mod fixture;
 pub mod impossible;
 pub mod instance;
+mod justify;
 pub mod order;
 pub mod policy;
 mod profile;

@@ -8,6 +8,7 @@ use super::decode::{Decoder, Direction, demands};
 use super::draft::Draft;
 use super::fit::{Fit, FitRule};
 use super::instance::Instance;
+use super::justify::justify;
 use super::order::OrderRule;
 use super::{Options, Plan, PlanError, amounts};
 use crate::spec::problem::did_you_mean;
@@ -122,26 +123,51 @@ impl<'a, const W: usize> Planner<'a, W> {
     }
 
     fn best(mut self) -> Result<Draft, PlanError> {
-        let tries = match self.options.policy {
-            Policy::List(order, fit) => vec![(order, fit)],
-            Policy::Auto if self.instance.len() > PORTFOLIO_TASKS => PORTFOLIO[..1].to_vec(),
-            Policy::Auto => PORTFOLIO.to_vec(),
-        };
+        match self.options.policy {
+            Policy::List(order, fit) => self.list(order, fit).ok_or(PlanError::Budgets),
+            Policy::Auto => self.portfolio().ok_or(PlanError::Budgets),
+        }
+    }
+
+    /// One pass of an order and a fit rule; `None` where it ran out of a budget.
+    fn list(&mut self, order: OrderRule, fit: FitRule) -> Option<Draft> {
+        let order = order.order(self.instance, self.timing);
+        let mut fit = Fit::new(fit, self.options.seed, self.instance);
+        let mut draft = Draft::default();
+        self.decoder.decode(&order, &mut fit, None, Direction::Forward, &mut draft).ok()?;
+        Some(draft)
+    }
+
+    /// The best of several passes, each improved as long as that helps; stops at the bound.
+    fn portfolio(&mut self) -> Option<Draft> {
+        let tries = if self.instance.len() > PORTFOLIO_TASKS { 1 } else { PORTFOLIO.len() };
         let mut best: Option<Draft> = None;
-        for (order, fit) in tries {
-            let order = order.order(self.instance, self.timing);
-            let mut fit = Fit::new(fit, self.options.seed, self.instance);
-            let mut draft = Draft::default();
-            if self.decoder.decode(&order, &mut fit, None, Direction::Forward, &mut draft).is_err() {
-                continue;
-            }
+        for (order, fit) in PORTFOLIO.into_iter().take(tries) {
+            let Some(draft) = self.list(order, fit) else { continue };
+            let draft = self.justified(draft, fit);
             if best.as_ref().is_none_or(|best| draft.makespan < best.makespan) {
                 best = Some(draft);
             }
-            if best.as_ref().is_some_and(|best| best.makespan <= self.bound.time.0) {
+            if best.as_ref().is_some_and(|best| self.is_proven(best)) {
                 break;
             }
         }
-        best.ok_or(PlanError::Budgets)
+        best
+    }
+
+    /// Shifts a schedule back and forth until it gets no shorter.
+    fn justified(&mut self, mut draft: Draft, fit: FitRule) -> Draft {
+        let mut fit = Fit::new(fit, self.options.seed, self.instance);
+        while self.instance.len() <= PORTFOLIO_TASKS && !self.is_proven(&draft) {
+            match justify(&mut self.decoder, &mut fit, &draft) {
+                Ok(shifted) if shifted.makespan < draft.makespan => draft = shifted,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        draft
+    }
+
+    fn is_proven(&self, draft: &Draft) -> bool {
+        draft.makespan <= self.bound.time.0
     }
 }
