@@ -13,8 +13,6 @@ use crate::units::{Bytes, Millis, Share};
 /// One device: its capacity and its promises.
 #[derive(Clone, Debug)]
 pub(super) struct Book {
-    /// All of the device's memory.
-    memory: Bytes,
     /// What tasks can have where nobody reads the device.
     usable: Bytes,
     /// What they could have if nobody else held any.
@@ -44,7 +42,6 @@ pub(super) struct Left {
 impl Book {
     pub(super) fn new(device: &Device) -> Self {
         Self {
-            memory: device.memory,
             usable: device.usable_memory(),
             whole: device.whole_memory(),
             headroom: device.headroom,
@@ -139,9 +136,7 @@ impl Book {
             return Err(Why::Strangers { hold: strangers });
         }
         let promised = self.promised(seen);
-        // Free memory and processes are not read at the same instant. What our tasks hold or were promised bounds what
-        // is left in any case.
-        let left = (seen.free - promised).min(self.memory - self.claimed(seen)) - self.headroom;
+        let left = seen.free - promised - self.headroom;
         let fits = request.gpu_memory <= left;
         fits.then_some(left).ok_or(Why::Memory { free: seen.free, promised, headroom: self.headroom })
     }
@@ -151,14 +146,6 @@ impl Book {
         match &seen.held {
             Some(held) => self.pairs(held).map(|(promise, measured)| promise - measured).sum(),
             None => self.reserved() - self.grown(seen),
-        }
-    }
-
-    /// Returns what our tasks were promised or hold, whichever is more.
-    fn claimed(&self, seen: &Seen) -> Bytes {
-        match &seen.held {
-            Some(held) => self.pairs(held).map(|(promise, measured)| promise.max(measured)).sum(),
-            None => self.reserved(),
         }
     }
 

@@ -262,6 +262,11 @@ impl World {
         Self { ledger, now, next, tasks, lagging: 0, ended: now, stranger: 0, unseen: 0, processes, readings, hides }
     }
 
+    /// Whether processes were read and memory not yet.
+    fn is_reading(&self) -> bool {
+        self.processes.0 > self.readings.at
+    }
+
     fn taken(&self) -> u64 {
         self.tasks.values().map(|(_, taken)| taken).sum::<u64>() + self.lagging + self.stranger
     }
@@ -283,6 +288,8 @@ impl World {
                 let Some((promised, taken)) = self.tasks.get_mut(&task) else { return };
                 *taken += (*bytes).min(*promised - *taken).min(free);
             }
+            // What a task gives back between the two calls of one reading, microseconds apart, is for the headroom.
+            Happens::Freed(_) if self.is_reading() => {}
             Happens::Freed(n) => {
                 let task = self.nth(*n).and_then(|task| self.tasks.get_mut(&task));
                 if let Some((_, taken)) = task {
@@ -308,6 +315,7 @@ impl World {
                 let held = self.tasks.iter().map(|(task, (_, taken))| (*task, gib(*taken))).collect();
                 self.processes = (self.now, held);
             }
+            Happens::ReadMemory if !self.is_reading() => {}
             Happens::ReadMemory => {
                 let (at, held) = self.processes.clone();
                 let used = gib(self.taken());
