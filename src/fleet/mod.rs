@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use crate::units::{Bandwidth, Bytes, Cpus, Speed};
 
+pub mod file;
+pub mod keys;
+
 /// Index of a node in its fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
