@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod completions;
+mod devices;
 mod pipeline_file;
 mod problems;
 mod schema;
@@ -51,6 +52,7 @@ enum Command {
     Check(check::Command),
     Completions(completions::Command),
     Schema(schema::Command),
+    Devices(devices::Command),
 }
 
 /// Runs the command line of this process and returns its exit code.
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
+        Command::Devices(command) => command.run(),
     };
     let exit = ended.unwrap_or_else(|failure| {
         eprintln!("{:?}", failure.report);

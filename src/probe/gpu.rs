@@ -2,13 +2,10 @@
 //!
 //! A question that a driver does not answer is `None`. Does not call NVML itself.
 
-use serde::Serialize;
-
 use crate::units::{Bytes, Speed};
 
 /// The GPUs that we may use.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug)]
 pub enum Gpus {
     /// At least one, in PCI order.
     Found(Inventory),
@@ -20,7 +17,7 @@ pub enum Gpus {
 }
 
 /// What the driver showed.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// The driver's version, `580.65.06`.
     pub driver: Option<String>,
@@ -42,8 +39,7 @@ impl Gpus {
 }
 
 /// Why there is no GPU to use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoGpus {
     /// The NVML library is not there.
     #[error("no NVIDIA driver: {library} was not found")]
@@ -77,8 +73,7 @@ pub enum NoGpus {
 }
 
 /// Something odd that the user should know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// A card that is there but does not answer.
     #[error("GPU {index} is not used: {answer}")]
@@ -108,7 +103,7 @@ pub enum Warning {
 }
 
 /// One device.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Gpu {
     /// `GPU-…`, or `MIG-…` for a slice.
     pub uuid: String,
@@ -148,7 +143,7 @@ impl Gpu {
 }
 
 /// Which part of a card a MIG device is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// UUID of the card.
     pub card: String,
@@ -159,7 +154,7 @@ pub struct Slice {
 }
 
 /// What a device was doing at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Which device.
     pub uuid: String,
@@ -181,8 +176,7 @@ pub struct Reading {
 }
 
 /// Why a device cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// It fell off the bus or needs a reset.
     #[error("lost: {0}")]
@@ -193,7 +187,7 @@ pub enum Fault {
 }
 
 /// A device's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// All of it.
     pub total: Bytes,
@@ -208,8 +202,7 @@ pub struct Memory {
 }
 
 /// NVML's two ways to ask for memory, which count the driver's own part differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryCall {
     /// `nvmlDeviceGetMemoryInfo`.
     V1,
@@ -218,7 +211,7 @@ pub enum MemoryCall {
 }
 
 /// A process that computes on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its id, as the driver sees it: in a container it may not be ours.
     pub pid: u32,

@@ -9,7 +9,7 @@ use super::cgroup::{self, Controller, Version};
 use crate::units::{Bytes, Cpus};
 
 /// A host as far as we may use it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     /// Its name up to the first dot.
     pub name: String,

@@ -2,8 +2,6 @@
 //!
 //! CUDA reads the list up to the first entry that means nothing and hides everything from there on. Pure.
 
-use serde::Serialize;
-
 /// A device as a mask can name it.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
@@ -25,8 +23,7 @@ pub struct Visible {
 }
 
 /// What is wrong with an entry of a mask.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// Neither an index nor a UUID.
     #[error("`{entry}` is neither an index nor a UUID, so CUDA ignores it and all that follows")]

@@ -2,6 +2,7 @@
 //!
 //! Everything a user named or a stage printed goes through [`text`] before it reaches a terminal.
 
+pub mod devices;
 pub mod estimate;
 #[cfg(test)]
 mod fixture;

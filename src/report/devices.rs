@@ -1,0 +1,271 @@
+//! What this machine has, for people and as JSON: the host, its GPUs, and who is on them.
+//!
+//! A pure view of what the probe found. What is unknown is `-` in the table and `null` in JSON, whose keys are stable.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::paint::{Colour, Tone};
+use super::table::{Cell, Column, Table};
+use crate::probe::gpu::{Gpu, Gpus, Memory, MemoryCall};
+use crate::probe::process::Identity;
+use crate::probe::{Host, Machine};
+use crate::units::{Bytes, Cpus, Speed};
+
+/// Who the processes are, by pid; those that are gone or hidden are missing.
+pub type Identities = BTreeMap<u32, Identity>;
+
+/// Cells of a memory bar.
+const BAR: u64 = 10;
+
+/// Returns the machine as lines for a terminal.
+#[must_use]
+pub fn table(machine: &Machine, who: &Identities, colour: Colour, columns: Option<usize>) -> String {
+    let mut text = host_line(&machine.host);
+    match &machine.gpus {
+        Gpus::None { reason } => text.push_str(&format!("no GPU: {reason}\n")),
+        Gpus::Found(inventory) => {
+            let driver = inventory.driver.as_deref().unwrap_or("of unknown version");
+            let cuda = inventory.cuda.map_or(String::new(), |(major, minor)| format!(", CUDA {major}.{minor}"));
+            text.push_str(&format!("NVIDIA driver {driver}{cuda}\n\n"));
+            text.push_str(&gpus(&inventory.devices).render(colour, columns));
+            let processes = processes(&inventory.devices, who);
+            if !processes.is_empty() {
+                text.push('\n');
+                text.push_str(&processes.render(colour, columns));
+            }
+        }
+    }
+    for warning in &machine.warnings {
+        text.push_str(&format!("{} {warning}\n", colour.paint(Tone::Uneasy, "warning:")));
+    }
+    text
+}
+
+fn host_line(host: &Host) -> String {
+    let online = host.cpus_online.filter(|online| Cpus(u64::from(*online) * Cpus::ONE.0) != host.cpus);
+    let cpus = online.map_or(String::new(), |online| format!(" of {online}"));
+    let available = host.memory_available.map_or(String::new(), |free| format!(", {free} available"));
+    format!("{}: {}{cpus} CPUs, {} memory{available}\n", host.name, host.cpus, host.memory)
+}
+
+fn gpus(devices: &[Gpu]) -> Table {
+    let mut table = Table::new([
+        Column::left("GPU"),
+        Column::left("MODEL"),
+        Column::left("UUID"),
+        Column::left("MEMORY"),
+        Column::right("USED"),
+        Column::right("TOTAL"),
+        Column::right("USE"),
+        Column::right("TEMP"),
+        Column::right("POWER"),
+        Column::left("NVLINK"),
+    ]);
+    for gpu in devices {
+        let reading = &gpu.reading;
+        let name = Cell::new(gpu.name(), Tone::Strong);
+        // Twelve characters tell the cards of one machine apart, slices after `MIG-` too.
+        let uuid: String = gpu.uuid.chars().take(12).collect();
+        if let Some(fault) = &reading.fault {
+            table.row([name, Cell::from(&gpu.model), Cell::from(uuid), Cell::new(fault, Tone::Bad)]);
+            continue;
+        }
+        let watts = |milliwatts: u32| milliwatts / 1000;
+        let power = match (reading.power, reading.power_limit) {
+            (Some(power), Some(limit)) => format!("{}/{} W", watts(power), watts(limit)),
+            (Some(power), None) => format!("{} W", watts(power)),
+            (None, _) => "-".to_owned(),
+        };
+        table.row([
+            name,
+            Cell::from(&gpu.model),
+            Cell::from(uuid),
+            reading.memory.as_ref().map_or(Cell::from("-"), bar),
+            or_dash(reading.memory.map(|memory| memory.total - memory.free)),
+            or_dash(reading.memory.map(|memory| memory.total)),
+            or_dash(reading.utilisation.map(|percent| format!("{percent}%"))),
+            or_dash(reading.temperature.map(|degrees| format!("{degrees}°C"))),
+            Cell::from(power),
+            or_dash(gpu.nvlink_group),
+        ]);
+    }
+    table
+}
+
+fn or_dash(value: Option<impl std::fmt::Display>) -> Cell {
+    value.map_or_else(|| Cell::from("-"), Cell::from)
+}
+
+/// Draws how much of a device's memory is taken.
+fn bar(memory: &Memory) -> Cell {
+    let taken = memory.total - memory.free;
+    // Rounded up: a device that is used at all does not look empty.
+    let full = (u128::from(taken.0) * u128::from(BAR)).div_ceil(u128::from(memory.total.0.max(1)));
+    let full = usize::try_from(full).unwrap_or(0).min(BAR as usize);
+    let tone = if full * 10 >= BAR as usize * 9 { Tone::Uneasy } else { Tone::Active };
+    Cell::new("█".repeat(full) + &"░".repeat(BAR as usize - full), tone)
+}
+
+fn processes(devices: &[Gpu], who: &Identities) -> Table {
+    let columns = [
+        Column::left("GPU"),
+        Column::right("PID"),
+        Column::left("USER"),
+        Column::right("MEMORY"),
+        Column::left("COMMAND").that_gives_way(),
+    ];
+    let mut table = Table::new(columns);
+    for gpu in devices {
+        for process in gpu.reading.processes.iter().flatten() {
+            let identity = who.get(&process.pid);
+            table.row([
+                Cell::from(gpu.name()),
+                Cell::from(process.pid),
+                or_dash(identity.map(|identity| &identity.user)),
+                or_dash(process.memory),
+                or_dash(identity.map(|identity| &identity.command)),
+            ]);
+        }
+        let nobodys = gpu.reading.unattributed().filter(|bytes| *bytes > Bytes::ZERO);
+        if let Some(bytes) = nobodys {
+            let words = Cell::new("in no process's name", Tone::Faint);
+            table.row([Cell::from(gpu.name()), Cell::from("-"), Cell::from("-"), Cell::from(bytes), words]);
+        }
+    }
+    table
+}
+
+/// The machine as JSON.
+#[derive(Debug, Serialize)]
+pub struct Json<'a> {
+    host: JsonHost<'a>,
+    driver: Option<&'a str>,
+    cuda: Option<String>,
+    /// Why there is no GPU; `null` if there is one.
+    no_gpu: Option<String>,
+    warnings: Vec<String>,
+    devices: Vec<JsonDevice<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonHost<'a> {
+    name: &'a str,
+    cpus: f64,
+    cpus_online: Option<u32>,
+    memory_bytes: Bytes,
+    memory_available_bytes: Option<Bytes>,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonDevice<'a> {
+    id: String,
+    uuid: &'a str,
+    model: &'a str,
+    name: Option<&'a str>,
+    pci_index: u32,
+    pci_bus_id: Option<&'a str>,
+    compute_capability: Option<String>,
+    speed: Option<f64>,
+    numa_node: Option<u32>,
+    nvlink_group: Option<u32>,
+    mig_mode: Option<bool>,
+    /// The card's UUID, for a slice of one.
+    slice_of: Option<&'a str>,
+    fault: Option<String>,
+    memory_bytes: Option<Bytes>,
+    memory_free_bytes: Option<Bytes>,
+    memory_used_bytes: Option<Bytes>,
+    memory_reserved_bytes: Option<Bytes>,
+    memory_unattributed_bytes: Option<Bytes>,
+    memory_call: Option<&'static str>,
+    utilisation_percent: Option<u32>,
+    temperature_celsius: Option<u32>,
+    power_milliwatts: Option<u32>,
+    power_limit_milliwatts: Option<u32>,
+    processes: Option<Vec<JsonProcess<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonProcess<'a> {
+    pid: u32,
+    user: Option<&'a str>,
+    command: Option<&'a str>,
+    memory_bytes: Option<Bytes>,
+}
+
+/// Returns the machine as JSON.
+#[must_use]
+pub fn json<'a>(machine: &'a Machine, who: &'a Identities) -> Json<'a> {
+    let host = &machine.host;
+    let (inventory, no_gpu) = match &machine.gpus {
+        Gpus::Found(inventory) => (Some(inventory), None),
+        Gpus::None { reason } => (None, Some(reason.to_string())),
+    };
+    let version = |(major, minor)| format!("{major}.{minor}");
+    Json {
+        host: JsonHost {
+            name: &host.name,
+            cpus: decimal(host.cpus.0, Cpus::ONE.0),
+            cpus_online: host.cpus_online,
+            memory_bytes: host.memory,
+            memory_available_bytes: host.memory_available,
+        },
+        driver: inventory.and_then(|inventory| inventory.driver.as_deref()),
+        cuda: inventory.and_then(|inventory| inventory.cuda).map(version),
+        no_gpu,
+        warnings: machine.warnings.iter().map(ToString::to_string).collect(),
+        devices: machine.gpus.devices().iter().map(|gpu| json_device(&host.name, gpu, who)).collect(),
+    }
+}
+
+fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<'a> {
+    let reading = &gpu.reading;
+    let memory = reading.memory;
+    let process = |process: &crate::probe::gpu::Process| {
+        let identity = who.get(&process.pid);
+        JsonProcess {
+            pid: process.pid,
+            user: identity.map(|identity| identity.user.as_str()),
+            command: identity.map(|identity| identity.command.as_str()),
+            memory_bytes: process.memory,
+        }
+    };
+    JsonDevice {
+        id: format!("{host}/{}", gpu.name()),
+        uuid: &gpu.uuid,
+        model: &gpu.model,
+        name: gpu.full_name.as_deref(),
+        pci_index: gpu.pci_index,
+        pci_bus_id: gpu.pci_bus_id.as_deref(),
+        compute_capability: gpu.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
+        speed: gpu.speed.map(|speed| decimal(speed.0, Speed::ONE.0)),
+        numa_node: gpu.numa_node,
+        nvlink_group: gpu.nvlink_group,
+        mig_mode: gpu.mig_mode,
+        slice_of: gpu.slice.as_ref().map(|slice| slice.card.as_str()),
+        fault: reading.fault.as_ref().map(ToString::to_string),
+        memory_bytes: memory.map(|memory| memory.total),
+        memory_free_bytes: memory.map(|memory| memory.free),
+        memory_used_bytes: memory.map(|memory| memory.used),
+        memory_reserved_bytes: memory.and_then(|memory| memory.reserved),
+        memory_unattributed_bytes: reading.unattributed(),
+        memory_call: memory.map(|memory| match memory.call {
+            MemoryCall::V1 => "v1",
+            MemoryCall::V2 => "v2",
+        }),
+        utilisation_percent: reading.utilisation,
+        temperature_celsius: reading.temperature,
+        power_milliwatts: reading.power,
+        power_limit_milliwatts: reading.power_limit,
+        processes: reading.processes.as_ref().map(|processes| processes.iter().map(process).collect()),
+    }
+}
+
+/// Returns a fixed-point number for JSON.
+fn decimal(value: u64, one: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "thousandths of CPUs and millionths of speed, far below 2^53")]
+    let decimal = value as f64 / one as f64;
+    decimal
+}
