@@ -141,3 +141,24 @@ pub(crate) fn skipped(task: usize, because: usize) -> Event {
 pub(crate) fn over(end: RunEnd) -> Event {
     Event::RunFinished { end }
 }
+
+/// A writer whose text can be read afterwards; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Paper(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+impl Paper {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.borrow().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

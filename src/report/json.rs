@@ -2,9 +2,12 @@
 //!
 //! Times are RFC 3339 in UTC, memory is in bytes, what is unknown is `null`.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::run::event::RunEnd;
+use crate::run::launch;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
 use crate::units::Millis;
 
@@ -70,14 +73,14 @@ pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>) -> Run {
     }
 }
 
-/// Returns a run with its tasks. `log` gives the path of an attempt's log by task name and number.
+/// Returns a run with its tasks. `dir` is the run's folder; paths of logs begin with it.
 #[must_use]
-pub fn run(head: &Header<'_>, names: &[String], state: &RunState, log: &dyn Fn(&str, u32) -> String) -> Run {
-    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, log)).collect();
+pub fn run(head: &Header<'_>, names: &[String], state: &RunState, dir: &Path) -> Run {
+    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, dir)).collect();
     Run { tasks: Some(tasks), ..header(head, state.end) }
 }
 
-fn one_task(head: &Header<'_>, name: &str, task: &TaskState, log: &dyn Fn(&str, u32) -> String) -> Task {
+fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path) -> Task {
     let attempts = (1..).zip(&task.attempts).map(|(number, attempt)| Try {
         number: number as usize,
         started: rfc3339(attempt.started),
@@ -87,7 +90,11 @@ fn one_task(head: &Header<'_>, name: &str, task: &TaskState, log: &dyn Fn(&str, 
         devices: attempt.place.devices.clone(),
         peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
         peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
-        log: attempt.ended.as_ref().is_none_or(|ended| ended.logged).then(|| log(name, number)),
+        log: attempt
+            .ended
+            .as_ref()
+            .is_none_or(|ended| ended.logged)
+            .then(|| launch::log(dir, name, number).to_string_lossy().into_owned()),
     });
     Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts: attempts.collect() }
 }
@@ -141,7 +148,7 @@ mod tests {
     fn shown(scene: &Scene, alive: bool) -> String {
         let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
         let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive };
-        let run = run(&header, &names, &scene.state, &|task, attempt| format!("/state/{task}.{attempt}.log"));
+        let run = run(&header, &names, &scene.state, Path::new("/state/runs/r1"));
         serde_json::to_string_pretty(&run).expect("text and numbers only")
     }
 
@@ -176,7 +183,7 @@ mod tests {
                   ],
                   "peak_memory_bytes": 67108864,
                   "peak_gpu_memory_bytes": null,
-                  "log": "/state/train.1.log"
+                  "log": "/state/runs/r1/logs/train.1.log"
                 },
                 {
                   "number": 2,
@@ -187,7 +194,7 @@ mod tests {
                   "devices": [],
                   "peak_memory_bytes": 67108864,
                   "peak_gpu_memory_bytes": null,
-                  "log": "/state/train.2.log"
+                  "log": "/state/runs/r1/logs/train.2.log"
                 }
               ]
             }
@@ -224,7 +231,7 @@ mod tests {
                   "devices": [],
                   "peak_memory_bytes": null,
                   "peak_gpu_memory_bytes": null,
-                  "log": "/state/train.1.log"
+                  "log": "/state/runs/r1/logs/train.1.log"
                 }
               ]
             }

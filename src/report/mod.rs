@@ -1,16 +1,29 @@
 //! Read-only views: progress, tables, Gantt charts, JSON.
 //!
-//! Everything a user named or a stage printed goes through [`text`] before it reaches a terminal.
+//! While a run goes on, an [`observer`] shows it: [`bars`], [`lines`] or a JSON [`stream`], with a [`mirror`] of what
+//! stages print. Afterwards [`json`] and [`summary`] show what the record says. Everything a user named or a stage
+//! printed goes through [`text`] before it reaches a terminal.
 
+pub mod bars;
 pub mod devices;
 pub mod estimate;
 #[cfg(test)]
 mod fixture;
+pub mod frame;
+pub mod journal;
 pub mod json;
+pub mod lines;
+pub mod mirror;
+mod observers;
 pub mod paint;
+pub mod screen;
+pub mod story;
+pub mod stream;
 pub mod summary;
 pub mod table;
 pub mod tail;
 pub mod tally;
 pub mod text;
 pub mod wording;
+
+pub use observers::{Options, Style, observer};

@@ -1,77 +1,63 @@
-//! The last lines that a task printed, kept in bounded memory however much it prints.
+//! The last lines of a log, read in bounded memory however long it is.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use super::text;
 
-/// Bytes that are kept: enough for a Python traceback of some depth, small enough for thousands of running tasks.
-const KEPT: usize = 4096;
+/// Bytes that are read: enough for a Python traceback of some depth, small enough to read while others wait.
+const READ: u64 = 8 << 10;
 
-/// The end of a stream of bytes.
-#[derive(Clone, Debug, Default)]
-pub struct Tail {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
-impl Tail {
-    /// Takes in what was printed: any bytes, not whole lines.
-    pub fn push(&mut self, output: &[u8]) {
-        let last = &output[output.len().saturating_sub(KEPT)..];
-        self.cut |= last.len() < output.len();
-        self.bytes.extend_from_slice(last);
-        // Twice the size before anything is moved, so that a byte is moved once on average.
-        if self.bytes.len() > 2 * KEPT {
-            self.bytes.drain(..self.bytes.len() - KEPT);
-            self.cut = true;
-        }
-    }
-
-    /// Returns at most `most` lines, safe for a terminal, without the empty ones at the end. A line whose beginning is
-    /// lost is left out, unless it is the only one.
-    #[must_use]
-    pub fn lines(&self, most: usize) -> Vec<String> {
-        let all: Vec<String> = self.bytes.split(|byte| *byte == b'\n').map(text::log_line).collect();
-        let end = all.iter().rposition(|line| !line.trim().is_empty()).map_or(0, |last| last + 1);
-        let whole = usize::from(self.cut && end > 1);
-        all[end.saturating_sub(most).max(whole)..end].to_vec()
-    }
+/// Returns at most `most` lines from the end of a file, safe for a terminal, without the empty ones at the end. A line
+/// whose beginning was not read is left out, unless it is the only one.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn last_lines(log: &Path, most: usize) -> io::Result<Vec<String>> {
+    let mut file = File::open(log)?;
+    let begin = file.metadata()?.len().saturating_sub(READ);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut bytes = Vec::new();
+    // The limit holds even if somebody appends meanwhile.
+    file.take(READ).read_to_end(&mut bytes)?;
+    let all: Vec<String> = bytes.split(|byte| *byte == b'\n').map(text::log_line).collect();
+    let end = all.iter().rposition(|line| !line.trim().is_empty()).map_or(0, |last| last + 1);
+    let whole = usize::from(begin > 0 && end > 1);
+    Ok(all[end.saturating_sub(most).max(whole)..end].to_vec())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn after(output: &[&[u8]]) -> Tail {
-        let mut tail = Tail::default();
-        output.iter().for_each(|bytes| tail.push(bytes));
-        tail
+    fn of(log: &[u8], most: usize) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.1.log");
+        std::fs::write(&path, log).unwrap();
+        last_lines(&path, most).unwrap()
     }
 
     #[test]
-    fn the_last_lines_are_kept_across_pieces() {
-        let tail = after(&[b"one\ntw", b"o\nthr", b"ee\n\n"]);
-        assert_eq!(tail.lines(2), ["two", "three"]);
-        assert_eq!(tail.lines(9), ["one", "two", "three"]);
+    fn the_last_lines_are_shown_without_empty_ones_behind() {
+        assert_eq!(of(b"one\ntwo\nthree\n\n", 2), ["two", "three"]);
+        assert_eq!(of(b"one\ntwo\nthree", 9), ["one", "two", "three"]);
+        assert!(of(b"\n\n", 9).is_empty());
     }
 
     #[test]
-    fn a_flood_is_kept_within_bounds() {
-        let mut tail = Tail::default();
-        for _ in 0..1_000 {
-            tail.push(&b"0123456789\n".repeat(100));
-        }
-        assert!(tail.bytes.capacity() <= 4 * KEPT);
-        assert!(tail.lines(1_000).iter().all(|line| line == "0123456789"), "no line is cut");
-    }
-
-    #[test]
-    fn nothing_printed_is_no_line() {
-        assert!(Tail::default().lines(5).is_empty());
-        assert!(after(&[b"\n\n"]).lines(5).is_empty());
+    fn no_line_is_cut_in_a_long_log() {
+        let lines = of(&b"0123456789\n".repeat(100_000), 1_000_000);
+        assert!(lines.len() > 700 && lines.iter().all(|line| line == "0123456789"));
     }
 
     #[test]
     fn one_endless_line_is_shown_by_its_end() {
-        let tail = after(&[&[b'x'; 3 * KEPT]]);
-        assert_eq!(tail.lines(5), ["x".repeat(KEPT)]);
+        assert_eq!(of(&b"x".repeat(100_000), 5), ["x".repeat(8 << 10)]);
+    }
+
+    #[test]
+    fn a_control_sequence_in_a_log_is_not_obeyed() {
+        assert_eq!(of(b"a\x1b[2Jb\x07\n", 5), ["ab\\u{7}"]);
     }
 }

@@ -1,6 +1,5 @@
 //! What is running and how much is done, kept up event by event: no event costs more than the tasks that run.
 
-use super::tail::Tail;
 use crate::graph::{TaskGraph, TaskId};
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{Progress, View};
@@ -16,8 +15,6 @@ pub struct Running {
     pub started: Millis,
     /// What it last said of itself.
     pub progress: Progress,
-    /// What it last printed.
-    pub output: Tail,
 }
 
 /// Counts of a run and its running attempts.
@@ -35,9 +32,6 @@ pub struct Tally {
     pub started: Option<Millis>,
     /// Running attempts, the longest running first.
     pub running: Vec<Running>,
-    /// What the one last task of the pipeline printed, once it is done: usually the answer that the run was for.
-    pub answer: Option<(TaskId, Tail)>,
-    last_task: Option<TaskId>,
     primed: bool,
 }
 
@@ -59,12 +53,7 @@ impl Tally {
             Event::AttemptFinished { task, outcome, .. } => {
                 let ended = self.running.iter().position(|running| running.task == *task)?;
                 let ended = self.running.remove(ended);
-                if outcome.is_success() {
-                    self.succeeded += 1;
-                    if self.last_task == Some(*task) {
-                        self.answer = Some((*task, ended.output.clone()));
-                    }
-                }
+                self.succeeded += usize::from(outcome.is_success());
                 Some(ended)
             }
             Event::TaskFailed { .. } => {
@@ -95,13 +84,6 @@ impl Tally {
         }
     }
 
-    /// Takes in what a task printed.
-    pub fn printed(&mut self, task: TaskId, output: &[u8]) {
-        if let Some(running) = self.running_mut(task) {
-            running.output.push(output);
-        }
-    }
-
     fn running_mut(&mut self, task: TaskId) -> Option<&mut Running> {
         self.running.iter_mut().find(|running| running.task == task)
     }
@@ -125,8 +107,6 @@ impl Tally {
             }
         }
         tally.running.sort_by_key(|running| running.started);
-        let mut last = graph.ids().filter(|task| graph.after.of(*task).is_empty());
-        tally.last_task = last.next().filter(|_| last.next().is_none());
         tally
     }
 }
@@ -176,20 +156,5 @@ mod tests {
         tally.progressed(TaskId(0), &Progress { progress: Some(0.25), ..Progress::default() });
         let known = &tally.running[0].progress;
         assert_eq!((known.progress, known.loss, known.phase.as_deref()), (Some(0.25), Some(0.5), Some("fit")));
-    }
-
-    #[test]
-    fn the_answer_is_what_the_last_task_printed() {
-        let mut scene = Scene::chain(&["train", "best"]);
-        let mut tally = Tally::default();
-        for (at, event) in [(0, started(0, 1)), (1, finished(0, 0)), (1, started(1, 1))] {
-            let recorded = scene.apply(at, event);
-            tally.recorded(scene.view(), &recorded);
-        }
-        tally.printed(TaskId(1), b"best: mlp 0.98\n");
-        let recorded = scene.apply(2, finished(1, 0));
-        tally.recorded(scene.view(), &recorded);
-        let (task, output) = tally.answer.expect("the last task is done");
-        assert_eq!((task, output.lines(9)), (TaskId(1), vec!["best: mlp 0.98".to_owned()]));
     }
 }

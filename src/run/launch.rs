@@ -30,8 +30,14 @@ impl Ground {
     /// Returns the log of an attempt.
     #[must_use]
     pub fn log(&self, task: &str, number: u32) -> PathBuf {
-        self.dir.join("logs").join(format!("{}.{number}.log", file_name(task)))
+        log(&self.dir, task, number)
     }
+}
+
+/// Returns the log of an attempt in a run's folder.
+#[must_use]
+pub fn log(dir: &Path, task: &str, number: u32) -> PathBuf {
+    dir.join("logs").join(format!("{}.{number}.log", file_name(task)))
 }
 
 /// Returns what to start for an attempt. `port` is a free one, for tasks on several devices.

@@ -1,0 +1,92 @@
+//! Progress on a terminal: the live part is drawn a few times a second, failures scroll by above it.
+//!
+//! An event costs no drawing, so that thousands of short tasks a second are not slowed down.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::estimate::Estimate;
+use super::frame::{Picture, frame};
+use super::paint::Colour;
+use super::screen::Screen;
+use super::story;
+use super::tally::Tally;
+use crate::graph::TaskId;
+use crate::run::event::{Event, Recorded};
+use crate::run::observer::{DeviceGauge, Observer, Progress, View};
+use crate::units::Millis;
+
+/// Draws bars.
+pub struct Bars {
+    screen: Screen,
+    out: Box<dyn Write>,
+    dir: PathBuf,
+    tally: Tally,
+    estimate: Option<Estimate>,
+    gauges: Vec<DeviceGauge>,
+}
+
+impl Bars {
+    /// Makes an observer that draws on `screen` and writes the summary to `out`; `dir` is the run's folder.
+    #[must_use]
+    pub fn new(screen: Screen, out: Box<dyn Write>, dir: PathBuf) -> Self {
+        Self { screen, out, dir, tally: Tally::default(), estimate: None, gauges: Vec::new() }
+    }
+}
+
+impl Observer for Bars {
+    fn recorded(&mut self, view: View<'_>, recorded: &Recorded) {
+        let ended = self.tally.recorded(view, recorded);
+        match &mut self.estimate {
+            Some(estimate) => estimate.recorded(recorded, ended.as_ref()),
+            None => self.estimate = Some(Estimate::new(view)),
+        }
+        let colour = Colour::for_stderr();
+        let line = || story::line(view, recorded).map(|line| line.render(colour)).unwrap_or_default();
+        match &recorded.event {
+            Event::TaskFailed { task } => {
+                let mut lines = vec![line()];
+                lines.extend(story::last_words(view, *task, &self.dir));
+                self.screen.print(&lines.join("\n"));
+            }
+            Event::RetryPlanned { .. } | Event::StopRequested { .. } => self.screen.print(&line()),
+            Event::RunFinished { .. } => {
+                self.screen.clear();
+                let columns = self.screen.size().1;
+                let closing = story::closing(view, &self.dir, Colour::for_stdout(), Some(columns));
+                // A closed standard output is the reader's choice; the run's end does not change.
+                drop(self.out.write_all(closing.as_bytes()).and_then(|()| self.out.flush()));
+            }
+            Event::AttemptStarted { .. }
+            | Event::AttemptSpawned { .. }
+            | Event::AttemptFinished { .. }
+            | Event::TaskSkipped { .. } => {}
+        }
+    }
+
+    fn progressed(&mut self, _view: View<'_>, task: TaskId, progress: &Progress) {
+        self.tally.progressed(task, progress);
+    }
+
+    fn gauged(&mut self, _view: View<'_>, gauges: &[DeviceGauge]) {
+        self.gauges = gauges.to_vec();
+    }
+
+    fn ticked(&mut self, view: View<'_>, now: Millis) {
+        if view.state.end.is_some() {
+            return;
+        }
+        let estimate = self.estimate.get_or_insert_with(|| Estimate::new(view));
+        let left = estimate.left(view.state, &self.tally.running, now);
+        let picture = Picture { view, tally: &self.tally, gauges: &self.gauges, left, now };
+        let (rows, columns) = self.screen.size();
+        self.screen.show(&frame(&picture, rows, columns, Colour::for_stderr()));
+    }
+}
+
+impl Drop for Bars {
+    /// Leaves a clean terminal, also when the run ended by an error of ours.
+    fn drop(&mut self) {
+        self.screen.clear();
+    }
+}

@@ -1,0 +1,102 @@
+//! Which observers watch a run, by what the user asked for and where the output goes.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use super::bars::Bars;
+use super::journal::Journal;
+use super::lines::{Lines, Quiet};
+use super::mirror::Mirror;
+use super::paint::Colour;
+use super::screen::Screen;
+use super::stream::Stream;
+use crate::graph::TaskId;
+use crate::run::event::Recorded;
+use crate::run::observer::{DeviceGauge, Observer, Progress, View};
+use crate::units::Millis;
+
+/// How a run is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Bars that move.
+    Bars,
+    /// A line per fact.
+    Lines,
+    /// Failures and the last line.
+    Quiet,
+    /// A JSON object per fact on standard output.
+    Json,
+}
+
+impl Style {
+    /// Chooses: what the user asked for, otherwise bars on a terminal and lines elsewhere.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "what the terminal can do is told by the environment only")]
+    pub fn choose(quiet: bool, json: bool) -> Self {
+        // On a dumb terminal, an editor's for example, the cursor cannot be moved.
+        let moves = io::stderr().is_terminal() && std::env::var("TERM").is_ok_and(|term| term != "dumb");
+        match (json, quiet, moves) {
+            (true, _, _) => Self::Json,
+            (false, true, _) => Self::Quiet,
+            (false, false, true) => Self::Bars,
+            (false, false, false) => Self::Lines,
+        }
+    }
+}
+
+/// What an observer is made from.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How the run is shown.
+    pub style: Style,
+    /// Whether what stages print is shown as well.
+    pub mirror: bool,
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// The terminal, shared with the log lines.
+    pub screen: Screen,
+}
+
+/// Makes the observer of a run.
+#[must_use]
+pub fn observer(options: Options) -> Box<dyn Observer> {
+    let Options { style, mirror, dir, screen } = options;
+    let err = || Box::new(screen.clone()) as Box<dyn Write>;
+    let out = || Box::new(io::stdout()) as Box<dyn Write>;
+    let mut all: Vec<Box<dyn Observer>> = vec![Box::<Journal>::default()];
+    if mirror {
+        all.push(Box::new(Mirror::new(err(), Colour::for_stderr())));
+    }
+    all.push(match style {
+        Style::Bars => Box::new(Bars::new(screen.clone(), out(), dir)),
+        Style::Lines => Box::new(Lines::new(err(), out(), dir)),
+        Style::Quiet => Box::new(Quiet::new(err(), dir)),
+        Style::Json => Box::new(Stream::new(out(), dir)),
+    });
+    Box::new(All(all))
+}
+
+/// Tells every observer, in order.
+struct All(Vec<Box<dyn Observer>>);
+
+impl Observer for All {
+    fn recorded(&mut self, view: View<'_>, recorded: &Recorded) {
+        self.0.iter_mut().for_each(|observer| observer.recorded(view, recorded));
+    }
+
+    fn progressed(&mut self, view: View<'_>, task: TaskId, progress: &Progress) {
+        self.0.iter_mut().for_each(|observer| observer.progressed(view, task, progress));
+    }
+
+    fn printed(&mut self, view: View<'_>, task: TaskId, output: &[u8]) {
+        self.0.iter_mut().for_each(|observer| observer.printed(view, task, output));
+    }
+
+    fn gauged(&mut self, view: View<'_>, gauges: &[DeviceGauge]) {
+        self.0.iter_mut().for_each(|observer| observer.gauged(view, gauges));
+    }
+
+    fn ticked(&mut self, view: View<'_>, now: Millis) {
+        self.0.iter_mut().for_each(|observer| observer.ticked(view, now));
+    }
+}

@@ -1,0 +1,147 @@
+//! One recorded fact as one line for people.
+//!
+//! A failed attempt is told together with what follows from it, a retry or the end of its task, since the fact alone
+//! does not say how bad it is.
+
+use std::path::Path;
+
+use super::paint::{Colour, Tone};
+use super::{summary, tail, text, wording};
+use crate::graph::TaskId;
+use crate::run::event::{Event, Place, Recorded, StopReason};
+use crate::run::launch;
+use crate::run::observer::View;
+use crate::run::outcome::Outcome;
+use crate::run::state::{Attempt, Ended};
+use crate::units::Millis;
+
+/// How many lines of its output a failed task leaves.
+const LAST_LINES: usize = 10;
+
+/// A line: a word that says what happened, and to what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What the word means.
+    pub tone: Tone,
+    /// `started`, `done`, `failed`, …
+    pub verb: &'static str,
+    /// The rest, safe for a terminal.
+    pub text: String,
+}
+
+impl Line {
+    /// Returns the line with its word in colour, the texts of several lines aligned.
+    #[must_use]
+    pub fn render(&self, colour: Colour) -> String {
+        format!("{} {}", colour.paint(self.tone, &format!("{:<8}", self.verb)), self.text)
+    }
+}
+
+/// Returns the line for a fact; `None` where it is told with another one, or not worth a line.
+#[must_use]
+pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
+    let (tone, verb, text) = match &recorded.event {
+        Event::AttemptStarted { task, number, place } => {
+            let again = if *number > 1 { format!(", attempt {number}") } else { String::new() };
+            (Tone::Active, "started", format!("{}{}{again}", name(view, *task), on(place)))
+        }
+        Event::AttemptFinished { task, outcome: Outcome::Succeeded, .. } => {
+            let time = last_attempt(view, *task).map_or(Millis::ZERO, |(attempt, ended)| ended.at - attempt.started);
+            (Tone::Good, "done", format!("{} in {time}", name(view, *task)))
+        }
+        Event::AttemptFinished { task, outcome: Outcome::Interrupted, .. } => {
+            (Tone::Uneasy, "stopped", name(view, *task))
+        }
+        Event::RetryPlanned { task, not_before } => {
+            let wait = *not_before - recorded.at;
+            (Tone::Uneasy, "retry", format!("{} in {wait}; {}", name(view, *task), how_it_ended(view, *task)))
+        }
+        Event::TaskFailed { task } => {
+            (Tone::Bad, "failed", format!("{}: {}", name(view, *task), how_it_ended(view, *task)))
+        }
+        Event::TaskSkipped { task, because: Some(cause) } => {
+            (Tone::Uneasy, "skipped", format!("{}: it needs {}, which failed", name(view, *task), name(view, *cause)))
+        }
+        Event::StopRequested { reason } => {
+            let tone = if *reason == StopReason::Signal { Tone::Uneasy } else { Tone::Bad };
+            (tone, "stopping", wording::stopping(*reason).to_owned())
+        }
+        // The run's summary counts those; its end is the summary.
+        Event::AttemptFinished { .. }
+        | Event::AttemptSpawned { .. }
+        | Event::TaskSkipped { because: None, .. }
+        | Event::RunFinished { .. } => return None,
+    };
+    Some(Line { tone, verb, text })
+}
+
+/// Returns what a failed task leaves: its last lines and where the whole log is. Reads the log's end.
+#[must_use]
+pub fn last_words(view: View<'_>, task: TaskId, dir: &Path) -> Vec<String> {
+    let Some((_, ended)) = last_attempt(view, task) else { return Vec::new() };
+    if !ended.logged {
+        return vec!["  it printed nothing".into()];
+    }
+    let number = u32::try_from(view.state.task(task).attempts.len()).unwrap_or(u32::MAX);
+    let log = launch::log(dir, &view.graph.tasks[task.index()].name, number);
+    let lines = tail::last_lines(&log, LAST_LINES).unwrap_or_else(|error| vec![format!("cannot be read: {error}")]);
+    let mut words: Vec<String> = lines.iter().map(|line| format!("  │ {line}")).collect();
+    words.push(format!("  log: {}", text::visible(&log.to_string_lossy())));
+    words
+}
+
+/// Returns what the run's one last task printed, if it succeeded: usually the answer that the run was for.
+#[must_use]
+pub fn answer(view: View<'_>, dir: &Path) -> Vec<String> {
+    let mut last = view.graph.ids().filter(|task| view.graph.after.of(*task).is_empty());
+    let (Some(task), None) = (last.next(), last.next()) else { return Vec::new() };
+    match last_attempt(view, task) {
+        Some((_, ended)) if ended.outcome.is_success() && ended.logged => {
+            let number = u32::try_from(view.state.task(task).attempts.len()).unwrap_or(u32::MAX);
+            let log = launch::log(dir, &view.graph.tasks[task.index()].name, number);
+            // A log that cannot be read is no answer; the summary says where it should be.
+            tail::last_lines(&log, usize::MAX).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Returns everything said at the end of a run: the answer, then the summary.
+#[must_use]
+pub fn closing(view: View<'_>, dir: &Path, colour: Colour, columns: Option<usize>) -> String {
+    let names: Vec<&str> = view.graph.tasks.iter().map(|task| task.name.as_str()).collect();
+    let finished = summary::Finished { run: view.run, names: &names, state: view.state, logs: &dir.join("logs") };
+    let mut closing = String::new();
+    for line in answer(view, dir) {
+        closing.push_str(&line);
+        closing.push('\n');
+    }
+    if !closing.is_empty() {
+        closing.push('\n');
+    }
+    closing + &summary::summary(&finished, colour, columns)
+}
+
+fn name(view: View<'_>, task: TaskId) -> String {
+    text::visible(&view.graph.tasks[task.index()].name).into_owned()
+}
+
+fn on(place: &Place) -> String {
+    if place.devices.is_empty() { String::new() } else { format!(" on {}", text::visible(&place.devices.join(", "))) }
+}
+
+fn last_attempt(view: View<'_>, task: TaskId) -> Option<(&Attempt, &Ended)> {
+    let attempt = view.state.tasks[task.index()].attempts.last()?;
+    Some((attempt, attempt.ended.as_ref()?))
+}
+
+fn how_it_ended(view: View<'_>, task: TaskId) -> String {
+    let attempts = view.state.task(task).attempts.len();
+    match last_attempt(view, task) {
+        Some((attempt, ended)) => {
+            let after = ended.at - attempt.started;
+            format!("attempt {attempts} ended after {after}: {}", wording::ending(&ended.outcome))
+        }
+        None => "it was never tried".into(),
+    }
+}
