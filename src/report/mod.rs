@@ -1,6 +1,6 @@
 //! Read-only views: progress, tables, Gantt charts, JSON.
 //!
-//! While a run goes on, an [`observer`] shows it: [`bars`], [`lines`] or a JSON [`stream`], with a [`mirror`] of what
+//! While a run goes on, [`observers`] show it: [`bars`], [`lines`] or a JSON [`stream`], with a [`mirror`] of what
 //! stages print. Afterwards [`json`] and [`summary`] show what the record says. Everything a user named or a stage
 //! printed goes through [`text`] before it reaches a terminal.
 
@@ -26,4 +26,4 @@ pub mod tally;
 pub mod text;
 pub mod wording;
 
-pub use observers::{Options, Style, observer};
+pub use observers::{Options, Style, observers};

@@ -10,10 +10,7 @@ use super::mirror::Mirror;
 use super::paint::Colour;
 use super::screen::Screen;
 use super::stream::Stream;
-use crate::graph::TaskId;
-use crate::run::event::Recorded;
-use crate::run::observer::{DeviceGauge, Observer, Progress, View};
-use crate::units::Millis;
+use crate::run::observer::Observer;
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +41,7 @@ impl Style {
     }
 }
 
-/// What an observer is made from.
+/// What observers are made from.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How the run is shown.
@@ -57,9 +54,9 @@ pub struct Options {
     pub screen: Screen,
 }
 
-/// Makes the observer of a run.
+/// Makes the observers of a run, to be told in this order.
 #[must_use]
-pub fn observer(options: Options) -> Box<dyn Observer> {
+pub fn observers(options: Options) -> Vec<Box<dyn Observer>> {
     let Options { style, mirror, dir, screen } = options;
     let err = || Box::new(screen.clone()) as Box<dyn Write>;
     let out = || Box::new(io::stdout()) as Box<dyn Write>;
@@ -73,30 +70,5 @@ pub fn observer(options: Options) -> Box<dyn Observer> {
         Style::Quiet => Box::new(Quiet::new(err(), dir)),
         Style::Json => Box::new(Stream::new(out(), dir)),
     });
-    Box::new(All(all))
-}
-
-/// Tells every observer, in order.
-struct All(Vec<Box<dyn Observer>>);
-
-impl Observer for All {
-    fn recorded(&mut self, view: View<'_>, recorded: &Recorded) {
-        self.0.iter_mut().for_each(|observer| observer.recorded(view, recorded));
-    }
-
-    fn progressed(&mut self, view: View<'_>, task: TaskId, progress: &Progress) {
-        self.0.iter_mut().for_each(|observer| observer.progressed(view, task, progress));
-    }
-
-    fn printed(&mut self, view: View<'_>, task: TaskId, output: &[u8]) {
-        self.0.iter_mut().for_each(|observer| observer.printed(view, task, output));
-    }
-
-    fn gauged(&mut self, view: View<'_>, gauges: &[DeviceGauge]) {
-        self.0.iter_mut().for_each(|observer| observer.gauged(view, gauges));
-    }
-
-    fn ticked(&mut self, view: View<'_>, now: Millis) {
-        self.0.iter_mut().for_each(|observer| observer.ticked(view, now));
-    }
+    all
 }
