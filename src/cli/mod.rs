@@ -9,7 +9,9 @@ mod completions;
 mod devices;
 mod pipeline_file;
 mod problems;
+mod run;
 mod schema;
+mod warden;
 
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,13 @@ pub struct Failure {
     pub report: miette::Report,
 }
 
+impl Failure {
+    /// Makes a failure of an error.
+    pub(crate) fn because(exit: Exit, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { exit, report: miette::IntoDiagnostic::into_diagnostic(Err::<(), _>(error)).expect_err("it is an error") }
+    }
+}
+
 /// Packs a training pipeline onto the GPUs you have.
 #[derive(Parser)]
 #[command(version, about)]
@@ -53,6 +62,9 @@ enum Command {
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
+    Run(run::Command),
+    #[command(hide = true)]
+    Warden(warden::Command),
 }
 
 /// Runs the command line of this process and returns its exit code.
@@ -64,6 +76,8 @@ pub fn main() -> ExitCode {
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Warden(command) => command.run(),
     };
     let exit = ended.unwrap_or_else(|failure| {
         eprintln!("{:?}", failure.report);

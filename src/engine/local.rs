@@ -64,6 +64,7 @@ impl Engine for Local {
         self.stops.insert(launch.task, stop);
         let attempt = Attempt {
             pid,
+            own_peak: process::own_peak_memory(),
             exit,
             output: Some(output),
             stop: stopped,

@@ -80,6 +80,16 @@ fn is_marked(pid: u32, marks: &[String]) -> bool {
     marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
 }
 
+/// Returns the value of a variable in the environment of a process that carries `mark` (`NAME=value`).
+#[must_use]
+pub fn marked_as(pid: u32, mark: &str, variable: &str) -> Option<String> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environ.split(|byte| *byte == 0);
+    entries.clone().find(|entry| *entry == mark.as_bytes())?;
+    let value = entries.find_map(|entry| entry.strip_prefix(variable.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
 /// Opens a descriptor that becomes readable when the process has ended.
 ///
 /// # Errors
@@ -122,6 +132,26 @@ fn as_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
+/// Returns the peak resident memory of this process.
+///
+/// A child starts in our address space (`posix_spawn` is a vfork), and the kernel counts that as the child's until it
+/// execs: a child's peak that is not above this one says nothing.
+#[must_use]
+pub fn own_peak_memory() -> Bytes {
+    // SAFETY: a zeroed `rusage` is valid, and the pointer is to a live local variable.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    max_resident(&usage)
+}
+
+/// Linux counts `ru_maxrss` in KiB.
+fn max_resident(usage: &libc::rusage) -> Bytes {
+    Bytes(u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024))
+}
+
 /// Takes a child that has ended off the process table, or returns `None` while it runs.
 #[must_use]
 pub fn reap(pid: u32) -> Option<Reaped> {
@@ -140,8 +170,7 @@ pub fn reap(pid: u32) -> Option<Reaped> {
     } else {
         Status::Signalled(libc::WTERMSIG(status))
     };
-    // Linux counts `ru_maxrss` in KiB.
-    Some(Reaped { status, peak_memory: Bytes(u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024)) })
+    Some(Reaped { status, peak_memory: max_resident(&usage) })
 }
 
 #[cfg(test)]

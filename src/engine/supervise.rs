@@ -16,6 +16,7 @@ use super::process::{self, Reaped, Status};
 use crate::run::engine::{Ended, Launch, Report, Stop};
 use crate::run::observer::Progress;
 use crate::run::outcome::{Limit, Outcome, Usage};
+use crate::units::Bytes;
 
 /// How often a running attempt's progress file is looked at: well below what an eye takes for lag.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
@@ -27,6 +28,8 @@ const PROGRESS_READ: usize = 64 << 10;
 pub(super) struct Attempt {
     pub(super) launch: Launch,
     pub(super) pid: u32,
+    /// Our own peak memory after the spawn: what the child is counted with at least.
+    pub(super) own_peak: Bytes,
     pub(super) exit: AsyncFd<OwnedFd>,
     /// Both of its output streams, until they are closed.
     pub(super) output: Option<pipe::Receiver>,
@@ -68,7 +71,8 @@ impl Attempt {
             (0, None) => None,
             (n, None) => Some(format!("it left {n} process(es) behind, which were ended")),
         };
-        let usage = Usage { peak_memory: Some(reaped.peak_memory), peak_gpu_memory: None, survivors };
+        let peak_memory = Some(reaped.peak_memory).filter(|peak| *peak > self.own_peak);
+        let usage = Usage { peak_memory, peak_gpu_memory: None, survivors };
         let ended = Ended { task: self.launch.task, outcome, usage, logged: self.log.is_used(), note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.
         let _ = self.reports.send(Report::Ended(ended)).await;

@@ -80,7 +80,8 @@ impl<'a> Dispatcher<'a> {
             let open = graph.before.of(task).iter().filter(|edge| state.task(edge.task).phase != Phase::Succeeded);
             dispatcher.blockers[task.index()] = u32::try_from(open.count()).expect("edges are counted in 32 bits");
             match state.task(task).phase {
-                Phase::Waiting if state.task(task).attempts.last().is_some_and(|a| a.ended.is_some()) => {
+                // An interrupted attempt is no failure: the task waits for its turn like an untried one.
+                Phase::Waiting if state.last_outcome(task).is_some_and(|last| *last != Outcome::Interrupted) => {
                     dispatcher.failed.push(task);
                 }
                 Phase::Waiting => dispatcher.queue_if_unblocked(task),
@@ -159,15 +160,11 @@ impl<'a> Dispatcher<'a> {
     fn judge_failures(&mut self, state: &RunState, now: Millis, events: &mut Vec<Event>) {
         let mut skipped = BTreeSet::new();
         for task in std::mem::take(&mut self.failed) {
-            let attempts = &state.task(task).attempts;
-            let Some(outcome) = attempts.last().and_then(|last| last.ended.as_ref()).map(|ended| &ended.outcome) else {
+            // An interrupted one is neither failed nor tried: it waits for the run to be resumed.
+            let Some(outcome) = state.last_outcome(task).filter(|last| **last != Outcome::Interrupted) else {
                 continue;
             };
-            if *outcome == Outcome::Interrupted {
-                // Neither failed nor tried: it waits for the run to be resumed.
-                continue;
-            }
-            let made = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+            let made = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX);
             let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
             if let Some(wait) = retry::wait_before_next(outcome, made, rule, self.options.seed, task) {
                 events.push(Event::RetryPlanned { task, not_before: now + wait });

@@ -15,3 +15,5 @@ pub mod retry;
 pub mod state;
 pub mod store;
 pub mod supervisor;
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,8 @@ impl fmt::Display for Outcome {
 /// What an attempt was measured to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Peak resident memory of the largest process of the attempt, as the kernel accounts it.
+    /// Peak resident memory of the largest process of the attempt, as the kernel accounts it; unknown where that is not
+    /// more than the orchestrator's own (see [`crate::engine::process::own_peak_memory`]).
     pub peak_memory: Option<Bytes>,
     /// Peak device memory, on the device where it was largest.
     pub peak_gpu_memory: Option<Bytes>,

@@ -120,6 +120,12 @@ impl RunState {
         &self.tasks[task.index()]
     }
 
+    /// Returns how the task's last attempt ended, if it had one and it ended.
+    #[must_use]
+    pub fn last_outcome(&self, task: TaskId) -> Option<&Outcome> {
+        self.task(task).attempts.last()?.ended.as_ref().map(|ended| &ended.outcome)
+    }
+
     /// Takes one event in. The only place where the state changes.
     ///
     /// # Errors

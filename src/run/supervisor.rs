@@ -93,6 +93,8 @@ pub struct Supervisor<'a, E, R> {
     clock: Clock,
     look: Look,
     ports: HashSet<u16>,
+    /// Attempts that the engine has started and not reported as ended: what must end before we leave.
+    alive: usize,
 }
 
 /// Wall-clock time that cannot jump: read once, then counted by the monotonic clock.
@@ -121,7 +123,7 @@ impl Clock {
 impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     /// Makes a supervisor that goes on from a state, in which no attempt runs.
     pub fn new(parts: Parts<'a>, engine: E, record: R, state: RunState, clock: Clock) -> Self {
-        Self { parts, engine, record, state, clock, look: Look::default(), ports: HashSet::new() }
+        Self { parts, engine, record, state, clock, look: Look::default(), ports: HashSet::new(), alive: 0 }
     }
 
     /// Carries the run to its end. `stops` brings the user's wish to end it: gracefully first, then at once.
@@ -132,10 +134,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         let ended = self.until_end(stops).await;
         if ended.is_err() {
             self.engine.stop(Stop::Gracefully);
-            while self.state.running > 0 {
-                if let Report::Ended(ended) = self.engine.next_report().await {
-                    // It cannot be recorded, but it must be known to have ended before we leave.
-                    let _ = self.state.apply(&Recorded { at: self.clock.now(), event: finished(ended) });
+            while self.alive > 0 {
+                if let Report::Ended(_) = self.engine.next_report().await {
+                    self.alive -= 1;
                 }
             }
         }
@@ -199,7 +200,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let launch = launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port);
             debug!(task = of.name, attempt = number, node = place.node, devices = ?place.devices, "starting");
             match self.engine.start(launch) {
-                Ok(process) => became.push(Event::AttemptSpawned { task: *task, process }),
+                Ok(process) => {
+                    self.alive += 1;
+                    became.push(Event::AttemptSpawned { task: *task, process });
+                }
                 Err(reason) => {
                     warn!(task = of.name, attempt = number, "{reason}");
                     let outcome = Outcome::SpawnFailed { reason };
@@ -222,6 +226,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 self.tell(|observer, view| observer.progressed(view, task, &progress));
             }
             Report::Ended(ended) => {
+                self.alive -= 1;
                 let name = &self.parts.graph.tasks[ended.task.index()].name;
                 info!(task = name, outcome = %ended.outcome, "ended");
                 if let Some(note) = &ended.note {

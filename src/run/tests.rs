@@ -1,0 +1,360 @@
+//! Whole runs with a scripted engine and a clock that jumps: thousands of them, each checked against what a reader of
+//! the rules would expect.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::admission::Ledger;
+use super::decide::{Dispatcher, Options};
+use super::engine::{Ended, Engine, Launch, Report, Stop};
+use super::event::{Event, Process, Recorded, RunEnd};
+use super::launch::Ground;
+use super::outcome::{Outcome, Usage};
+use super::state::{Phase, RunState};
+use super::store::StoreError;
+use super::supervisor::{Clock, Look, Parts, Record, RunError, Supervisor};
+use crate::fleet::{Fleet, Node};
+use crate::graph::{self, TaskGraph, TaskId};
+use crate::plan::{self, Plan};
+use crate::spec::{self, Pipeline, Source, op};
+use crate::units::{Bytes, Cpus, Millis};
+
+/// What every attempt of a task does, by the task's name.
+#[derive(Clone, Debug, Default)]
+struct Script {
+    /// How long an attempt takes, ms.
+    takes: HashMap<String, u64>,
+    /// The first attempts of these tasks fail, so many.
+    failures: HashMap<String, u32>,
+}
+
+/// Plays a script.
+struct Scripted<'a> {
+    graph: &'a TaskGraph,
+    script: &'a Script,
+    /// When each attempt ends, of which task, and its exit code; `None` for one that was stopped.
+    running: BinaryHeap<Reverse<(Instant, u32, Option<i32>)>>,
+    tries: Rc<RefCell<HashMap<String, u32>>>,
+}
+
+impl Engine for Scripted<'_> {
+    fn start(&mut self, launch: Launch) -> Result<Process, String> {
+        let name = &self.graph.tasks[launch.task.index()].name;
+        let mut tries = self.tries.borrow_mut();
+        let number = tries.entry(name.clone()).or_default();
+        *number += 1;
+        let fails = *number <= self.script.failures.get(name).copied().unwrap_or(0);
+        let takes = Duration::from_millis(self.script.takes.get(name).copied().unwrap_or(10));
+        self.running.push(Reverse((Instant::now() + takes, launch.task.0, Some(i32::from(fails)))));
+        Ok(Process { pid: launch.task.0 + 1, started: u64::from(*number) })
+    }
+
+    async fn next_report(&mut self) -> Report {
+        let Some(Reverse((at, task, code))) = self.running.peek().copied() else {
+            return std::future::pending().await;
+        };
+        sleep_until(at).await;
+        self.running.pop();
+        let outcome = match code {
+            None => Outcome::Interrupted,
+            Some(0) => Outcome::Succeeded,
+            Some(code) => Outcome::Exited { code },
+        };
+        Report::Ended(ended(task, outcome))
+    }
+
+    fn ready_report(&mut self) -> Option<Report> {
+        None
+    }
+
+    fn stop(&mut self, _: Stop) {
+        let now = Instant::now();
+        let interrupted = self.running.drain().map(|Reverse((_, task, _))| Reverse((now, task, None))).collect();
+        self.running = interrupted;
+    }
+}
+
+fn ended(task: u32, outcome: Outcome) -> Ended {
+    Ended { task: TaskId(task), outcome, usage: Usage::default(), logged: false, note: None }
+}
+
+/// Keeps events in memory and fails from the n-th batch on, if told to.
+#[derive(Clone, Default)]
+struct Memory {
+    events: Rc<RefCell<Vec<Recorded>>>,
+    batches_left: Option<u32>,
+}
+
+impl Record for Memory {
+    fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError> {
+        if let Some(left) = &mut self.batches_left {
+            *left = left.checked_sub(1).ok_or(StoreError::NoState("a full disk".into()))?;
+        }
+        self.events.borrow_mut().extend_from_slice(events);
+        Ok(())
+    }
+}
+
+/// A pipeline, planned on a host with four CPUs.
+struct Case {
+    pipeline: Pipeline,
+    graph: TaskGraph,
+    fleet: Fleet,
+    plan: Plan,
+}
+
+impl Case {
+    fn new(text: &str) -> Self {
+        let source = Source { name: "case.toml".to_owned(), text: text.to_owned() };
+        let parsed = spec::parse(&source, &[], op::CATALOGUE);
+        assert!(parsed.problems.is_empty(), "{:?}\n{text}", parsed.problems);
+        let graph = graph::build(&parsed.pipeline, graph::Limits::default()).expect("the case is right");
+        let node = Node { name: "box".to_owned(), cpus: Cpus(4_000), memory: Bytes(64 << 30), ..Node::default() };
+        let fleet = Fleet { name: "here".to_owned(), nodes: vec![node], ..Fleet::default() };
+        let plan = plan::make(&parsed.pipeline, &graph, &fleet, &plan::Options::default()).expect("it fits");
+        Self { pipeline: parsed.pipeline, graph, fleet, plan }
+    }
+
+    /// Runs the case from a state to its end; `stop_after` is when the user presses Ctrl-C.
+    fn run(
+        &self,
+        script: &Script,
+        options: Options,
+        from: &mut History,
+        stop_after: Option<u64>,
+    ) -> Result<RunEnd, RunError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let state = from.state(self.graph.len());
+            let ground =
+                Ground { run: "r".to_owned(), root: "/p".into(), dir: "/p/r".into(), ops: "trainyard-ops".into() };
+            let dispatcher = Dispatcher::new(
+                (&self.pipeline, &self.graph),
+                (&self.fleet, &self.plan),
+                Ledger::new(&self.fleet),
+                options,
+                &state,
+            );
+            let parts = Parts {
+                pipeline: &self.pipeline,
+                graph: &self.graph,
+                fleet: &self.fleet,
+                plan: &self.plan,
+                ground: &ground,
+                dispatcher,
+                observers: Vec::new(),
+                look: Box::new(|_| Look::default()),
+            };
+            let engine = Scripted { graph: &self.graph, script, running: BinaryHeap::new(), tries: from.tries.clone() };
+            let clock = Clock::starting_at(Millis(1_000));
+            let mut supervisor = Supervisor::new(parts, engine, from.memory.clone(), state, clock);
+            let (press, mut stops) = mpsc::unbounded_channel();
+            if let Some(after) = stop_after {
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(after)).await;
+                    let _ = press.send(Stop::Gracefully);
+                });
+            }
+            supervisor.carry_out(&mut stops).await
+        })
+    }
+}
+
+/// What has been recorded over one or more sittings.
+#[derive(Clone, Default)]
+struct History {
+    memory: Memory,
+    tries: Rc<RefCell<HashMap<String, u32>>>,
+}
+
+impl History {
+    /// Replays the record; the end of a sitting is taken back, as the next one goes on behind it.
+    fn state(&self, tasks: usize) -> RunState {
+        let mut state = RunState::new(tasks);
+        for recorded in self.memory.events.borrow().iter() {
+            state.apply(recorded).expect("a record can be replayed");
+            state.end = None;
+            state.stopping = None;
+        }
+        state
+    }
+
+    fn phases(&self, case: &Case) -> BTreeMap<String, Phase> {
+        let state = self.state(case.graph.len());
+        case.graph.tasks.iter().zip(&state.tasks).map(|(task, state)| (task.name.clone(), state.phase)).collect()
+    }
+}
+
+/// A random pipeline of up to 12 stages and what its tasks will do.
+fn cases() -> impl Strategy<Value = (String, Script)> {
+    let stage = (prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1_u32..5, 0_u32..3, 0_u32..3, 1_u64..500);
+    prop::collection::vec(stage, 1..12).prop_map(|stages| {
+        let mut text = String::new();
+        let mut script = Script::default();
+        for (i, (before, cpus, retries, failures, takes)) in stages.iter().enumerate() {
+            let after: Vec<String> =
+                before.iter().filter(|_| i > 0).map(|before| format!("\"s{}\"", before.index(i.max(1)))).collect();
+            let after = after.join(", ");
+            text += &format!(
+                "[stage.s{i}]\nrun = \"true\"\nafter = [{after}]\nretries = {retries}\nresources = {{ cpus = {cpus} }}\n"
+            );
+            script.failures.insert(format!("s{i}"), *failures);
+            script.takes.insert(format!("s{i}"), *takes);
+        }
+        (text, script)
+    })
+}
+
+/// What must become of each task when everything that can go on does.
+fn expected(case: &Case, script: &Script) -> BTreeMap<String, Phase> {
+    let mut phases: BTreeMap<String, Phase> = BTreeMap::new();
+    for task in &case.graph.order {
+        let name = &case.graph.tasks[task.index()].name;
+        let stage = &case.pipeline.stages[case.graph.tasks[task.index()].stage];
+        let blocked = case
+            .graph
+            .before
+            .of(*task)
+            .iter()
+            .any(|edge| phases[&case.graph.tasks[edge.task.index()].name] != Phase::Succeeded);
+        let phase = if blocked {
+            Phase::Skipped
+        } else if script.failures.get(name).copied().unwrap_or(0) > stage.retry.retries {
+            Phase::Failed
+        } else {
+            Phase::Succeeded
+        };
+        phases.insert(name.clone(), phase);
+    }
+    phases
+}
+
+/// Replays the record and checks at every step that precedence and capacity hold.
+fn check_record(case: &Case, history: &History, jobs: Option<usize>) {
+    let mut state = RunState::new(case.graph.len());
+    for recorded in history.memory.events.borrow().iter() {
+        if let Event::AttemptStarted { task, .. } = recorded.event {
+            for edge in case.graph.before.of(task) {
+                assert_eq!(state.task(edge.task).phase, Phase::Succeeded, "started before what it needs");
+            }
+        }
+        state.apply(recorded).expect("a record can be replayed");
+        let running = |id: &TaskId| state.task(*id).phase == Phase::Running;
+        let cpus: Cpus = case
+            .graph
+            .ids()
+            .filter(running)
+            .map(|id| case.pipeline.stages[case.graph.tasks[id.index()].stage].modes[0].resources.cpus)
+            .sum();
+        assert!(cpus <= case.fleet.nodes[0].cpus, "over capacity: {cpus}");
+        assert!(state.running <= jobs.unwrap_or(usize::MAX));
+        // A sitting that was stopped ends in the record; the next one goes on behind it.
+        state.end = None;
+        state.stopping = None;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_task_ends_as_the_rules_say((text, script) in cases(), jobs in prop::option::of(1_usize..4)) {
+        let case = Case::new(&text);
+        let mut history = History::default();
+        let end = case.run(&script, Options { jobs, keep_going: true, seed: 1 }, &mut history, None).unwrap();
+        let expected = expected(&case, &script);
+        prop_assert_eq!(history.phases(&case), expected.clone());
+        let clean = expected.values().all(|phase| *phase == Phase::Succeeded);
+        prop_assert_eq!(end, if clean { RunEnd::Succeeded } else { RunEnd::Failed });
+        check_record(&case, &history, jobs);
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_and_gone_on_with_ends_like_one_that_is_not((text, script) in cases(), stop in 0_u64..2_000) {
+        let case = Case::new(&text);
+        // An interrupted attempt is no failure of the script's: failing tasks would be tried once more than expected.
+        let script = Script { failures: HashMap::new(), ..script };
+        let mut history = History::default();
+        let options = Options { keep_going: true, ..Options::default() };
+        let first = case.run(&script, options, &mut history, Some(stop)).unwrap();
+        if first == RunEnd::Interrupted {
+            let second = case.run(&script, options, &mut history, None).unwrap();
+            prop_assert_eq!(second, RunEnd::Succeeded);
+        }
+        prop_assert!(history.phases(&case).values().all(|phase| *phase == Phase::Succeeded));
+    }
+
+    #[test]
+    fn a_record_that_fails_ends_what_runs((text, script) in cases(), batches in 0_u32..20) {
+        let case = Case::new(&text);
+        let mut history = History::default();
+        history.memory.batches_left = Some(batches);
+        let ended = case.run(&script, Options { keep_going: true, ..Options::default() }, &mut history, None);
+        if let Err(error) = ended {
+            prop_assert!(matches!(error, RunError::Store(_)));
+        }
+        check_record(&case, &history, None);
+    }
+}
+
+const TWO_BRANCHES: &str = r#"
+[stage.bad]
+run = "false"
+[stage.needs_bad]
+run = "true"
+after = ["bad"]
+[stage.slow]
+run = "true"
+[stage.after_slow]
+run = "true"
+after = ["slow"]
+"#;
+
+fn two_branches() -> (Case, Script) {
+    let script = Script {
+        takes: HashMap::from([("bad".to_owned(), 10), ("slow".to_owned(), 50)]),
+        failures: HashMap::from([("bad".to_owned(), 1)]),
+    };
+    (Case::new(TWO_BRANCHES), script)
+}
+
+#[test]
+fn the_first_failure_lets_what_runs_end_and_skips_the_rest() {
+    let (case, script) = two_branches();
+    let mut history = History::default();
+    let end = case.run(&script, Options::default(), &mut history, None).unwrap();
+    assert_eq!(end, RunEnd::Failed);
+    let phases = history.phases(&case);
+    assert_eq!(phases["bad"], Phase::Failed);
+    assert_eq!(phases["slow"], Phase::Succeeded);
+    assert_eq!((phases["needs_bad"], phases["after_slow"]), (Phase::Skipped, Phase::Skipped));
+}
+
+#[test]
+fn keep_going_skips_only_what_needs_the_failed_task() {
+    let (case, script) = two_branches();
+    let mut history = History::default();
+    let options = Options { keep_going: true, ..Options::default() };
+    assert_eq!(case.run(&script, options, &mut history, None).unwrap(), RunEnd::Failed);
+    let phases = history.phases(&case);
+    assert_eq!((phases["needs_bad"], phases["after_slow"]), (Phase::Skipped, Phase::Succeeded));
+}
+
+#[test]
+fn a_retry_waits_for_its_backoff() {
+    let case = Case::new("[stage.a]\nrun = \"true\"\nretries = 1\nbackoff = \"10s\"\n");
+    let script = Script { failures: HashMap::from([("a".to_owned(), 1)]), ..Script::default() };
+    let mut history = History::default();
+    assert_eq!(case.run(&script, Options::default(), &mut history, None).unwrap(), RunEnd::Succeeded);
+    let state = history.state(1);
+    let [first, second] = &state.tasks[0].attempts[..] else { panic!("two attempts: {state:?}") };
+    let waited = second.started - first.ended.as_ref().unwrap().at;
+    assert!((5_000..=10_100).contains(&waited.0), "waited {waited}");
+}
