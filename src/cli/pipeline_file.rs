@@ -58,7 +58,6 @@ impl PipelineFile {
             report: miette::miette!("cannot read {name}: {error}"),
         })?;
         let (source, problem) = Source::from_bytes(name, bytes);
-        let texts = Texts::new(&source, &self.sets);
         let limits = Limits { max_tasks: self.max_tasks };
         let result = match problem {
             Some(problem) => Err(vec![problem]),
@@ -68,6 +67,7 @@ impl PipelineFile {
             let problems = if with_files { preflight::check(&pipeline, &graph, self.folder()) } else { Vec::new() };
             if problems.is_empty() { Ok((pipeline, graph)) } else { Err(problems) }
         });
+        let texts = Texts::new(source, &self.sets);
         Ok(Loaded { result, texts })
     }
 }

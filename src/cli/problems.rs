@@ -32,9 +32,9 @@ pub(super) struct Line {
 
 impl Texts {
     /// Takes a file and the `--set` arguments.
-    pub(super) fn new(source: &Source, sets: &[String]) -> Self {
+    pub(super) fn new(source: Source, sets: &[String]) -> Self {
         let set = |set: &String| Text::new("--set".to_owned(), set.clone());
-        Self { file: Text::new(source.name.clone(), source.text.clone()), sets: sets.iter().map(set).collect() }
+        Self { file: Text::new(source.name, source.text), sets: sets.iter().map(set).collect() }
     }
 
     /// Returns the text that a span points into, and its bytes; a span without place means the start of the file.

@@ -1,10 +1,10 @@
 //! The whole pipeline file: its top keys, then every stage, then what `--set` says, all problems together.
 
 use super::common::{self, Common};
-use super::decode::Decoder;
+use super::decode::{Decoder, Key};
 use super::keys::{CommonKey, TopKey};
 use super::op::Op;
-use super::tree::Table;
+use super::tree::{Content, Table};
 use super::{Pipeline, Problem, Source, Span, sets, stage, with};
 
 /// A pipeline file as far as it could be read.
@@ -23,7 +23,7 @@ pub struct Parsed {
 pub fn parse(source: &Source, sets: &[String], catalogue: &[Op]) -> Parsed {
     let (mut decoder, mut root) = Decoder::open(source, sets);
     sets::apply(&mut decoder, &mut root, sets);
-    let mut pipeline = top(&mut decoder, &root);
+    let mut pipeline = top(&mut decoder, root);
     if pipeline.name.is_empty() {
         pipeline.name = stem(&source.name);
     }
@@ -39,11 +39,12 @@ pub fn parse(source: &Source, sets: &[String], catalogue: &[Op]) -> Parsed {
 }
 
 /// Reads the top keys and the stages.
-fn top(decoder: &mut Decoder<'_>, root: &Table) -> Pipeline {
+fn top(decoder: &mut Decoder<'_>, mut root: Table) -> Pipeline {
     let mut pipeline = Pipeline::default();
     let mut defaults = Common::default();
-    let mut stages = None;
-    for (key, entry) in decoder.fields::<TopKey>(root) {
+    let stages = root.entries.iter().position(|entry| entry.key.text == TopKey::Stage.word());
+    let stages = stages.map(|i| root.entries.remove(i).node);
+    for (key, entry) in decoder.fields::<TopKey>(&root) {
         match key {
             TopKey::Name => {
                 pipeline.name = decoder.name(&entry.node, "a name").map(|name| name.text).unwrap_or_default();
@@ -55,7 +56,7 @@ fn top(decoder: &mut Decoder<'_>, root: &Table) -> Pipeline {
                     defaults.read(decoder, key, entry, Some(&[]));
                 }
             }
-            TopKey::Stage => stages = Some(&entry.node),
+            TopKey::Stage => {}
         }
     }
     let Some(node) = stages else {
@@ -63,13 +64,13 @@ fn top(decoder: &mut Decoder<'_>, root: &Table) -> Pipeline {
         decoder.report_absent(problem.help("add one: [stage.hello] with the line run = \"echo hello\""));
         return pipeline;
     };
-    let Some(table) = decoder.table(node, "a table: [stage.NAME] for every stage") else {
-        return pipeline;
-    };
-    if table.entries.is_empty() {
-        decoder.report_absent(Problem::new(node.span.clone(), "there is no stage in this table"));
+    if decoder.table(&node, "a table: [stage.NAME] for every stage").is_some_and(|table| table.entries.is_empty()) {
+        decoder.report_absent(Problem::new(node.span, "there is no stage in this table"));
+    } else if let Content::Table(table) = node.content {
+        // Each stage's part of the tree is given back when it is read: of 10,000 stages that is most of the memory.
+        let stages = table.entries.into_iter().map(|entry| stage::stage(decoder, &entry, &defaults));
+        pipeline.stages = stages.collect();
     }
-    pipeline.stages = table.entries.iter().map(|entry| stage::stage(decoder, entry, &defaults)).collect();
     pipeline
 }
 

@@ -1,0 +1,109 @@
+//! `trainyard check` and `trainyard schema` as a user sees them.
+#![expect(clippy::disallowed_methods, reason = "the command is started")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn trainyard(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    command.env_clear().env("LANG", "C.UTF-8").env("NO_COLOR", "1").current_dir(folder);
+    command.args(args).output().expect("the command starts")
+}
+
+fn folder_with(text: &[u8]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("p.toml"), text).expect("a file");
+    folder
+}
+
+const BAD: &str = r#"name = "digits"
+
+[stage.clean]
+run = "python clean.py {matrix.lr}"
+outputs = ["work/clean.npz"]
+resources = { cpus = 2, memory = "1 gig" }
+
+[stage.train]
+use = "torch.trian"
+inputs = ["work/clean.npz", "data/labels.csv"]
+outputs = ["./work//clean.npz"]
+retrys = 2
+after = ["evaluate"]
+
+[stage.evaluate]
+run = "python evaluate.py"
+after = ["train"]
+"#;
+
+#[test]
+fn every_problem_is_shown_with_excerpt_caret_and_help() {
+    let folder = folder_with(BAD.as_bytes());
+    let output = trainyard(folder.path(), &["check", "p.toml", "--set", "trian.retries=3"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(output.stdout, b"");
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn problems_as_json_have_line_and_column() {
+    let folder = folder_with(b"[stage.a]\nrun = 'x'\nretrys = 2\n");
+    let output = trainyard(folder.path(), &["check", "p.toml", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        r#"{"file":"p.toml","problems":[{"line":3,"column":1,"message":"unknown key `retrys`","help":"did you mean `retries`?"}]}"#
+    );
+}
+
+#[test]
+fn a_good_file_has_no_problems() {
+    let folder = folder_with(b"[stage.a]\nrun = 'x'\nmatrix.n = [1, 2]\n");
+    let output = trainyard(folder.path(), &["check", "p.toml"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "p.toml: no problems; stages: 1, tasks: 2\n");
+    let output = trainyard(folder.path(), &["check", "p.toml", "--json"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"file\":\"p.toml\",\"problems\":[]}\n");
+}
+
+#[test]
+fn a_missing_input_that_nobody_makes_is_reported() {
+    let folder = folder_with(b"[stage.a]\nrun = 'x'\ninputs = ['gone.csv']\n");
+    let output = trainyard(folder.path(), &["check", "p.toml"]);
+    assert_eq!(output.status.code(), Some(3));
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(shown.contains("there is no file `gone.csv`, and no stage writes it"), "{shown}");
+    assert!(shown.contains("p.toml:3:11"), "{shown}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_rejected() {
+    let folder = folder_with(b"[stage.a]\nrun = '\xff'\n");
+    let missing = trainyard(folder.path(), &["check", "none.toml"]);
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot read none.toml: No such file or directory"));
+    let binary = trainyard(folder.path(), &["check", "p.toml"]);
+    assert_eq!(binary.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&binary.stderr).contains("this file is not UTF-8 text: byte 18 cannot be read"));
+}
+
+#[test]
+fn the_schema_names_every_key_and_every_op() {
+    use trainyard::spec::decode::Key;
+    use trainyard::spec::keys::{CommonKey, StageKey, TopKey};
+    let output = trainyard(Path::new("."), &["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for field in TopKey::FIELDS {
+        assert!(schema["properties"].get(field.word).is_some(), "{}", field.word);
+    }
+    let stage = &schema["properties"]["stage"]["additionalProperties"];
+    for field in StageKey::FIELDS.iter().chain(CommonKey::FIELDS) {
+        assert_eq!(stage["properties"][field.word]["description"], field.about, "{}", field.word);
+    }
+    assert_eq!(stage["additionalProperties"], false);
+    for (i, op) in trainyard::spec::op::CATALOGUE.iter().enumerate() {
+        assert_eq!(stage["allOf"][i]["if"]["properties"]["use"]["const"], op.name);
+        let with = &stage["allOf"][i]["then"]["properties"]["with"]["properties"];
+        assert!(op.params.iter().all(|param| with.get(param.name).is_some()), "{}", op.name);
+    }
+}

@@ -1,0 +1,255 @@
+//! What is said about the values of a file that is wrong: each kind of bad input, with its place and what mends it.
+
+use trainyard::graph::{self, Limits};
+use trainyard::spec::{Source, Span};
+
+use super::{said, said_of, said_with, source};
+
+const NAME_HELP: &str = "a name has letters (a to z, A to Z), digits, `_`, `.` and `-`";
+
+#[test]
+fn a_file_that_is_not_utf8_is_rejected_where_it_stops_being_text() {
+    let (source, problem) = Source::from_bytes("p.toml".to_owned(), b"[stage.a]\nrun = '\xff'\n".to_vec());
+    let problem = problem.expect("not UTF-8");
+    assert_eq!(problem.message, "this file is not UTF-8 text: byte 18 cannot be read");
+    let Span::File(range) = problem.span else { panic!("a place") };
+    assert_eq!(source.position(range.start), (2, 8));
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let (source, problem) = Source::from_bytes("p.toml".to_owned(), "\u{feff}[stage.a]".into());
+    assert_eq!((source.text.as_str(), problem), ("[stage.a]", None));
+}
+
+#[test]
+fn an_empty_file_is_rejected() {
+    for text in ["", "\n# nothing\n", "name = 'x'\n"] {
+        assert_eq!(said(text), ["-: there is no stage (add one: [stage.hello] with the line run = \"echo hello\")"]);
+    }
+    assert_eq!(said("[stage]\n"), ["1:1 [stage]: there is no stage in this table"]);
+}
+
+#[test]
+fn an_unknown_key_is_rejected_with_the_one_that_was_meant() {
+    assert_eq!(said_of("retrys = 1"), ["3:1 retrys: unknown key `retrys` (did you mean `retries`?)"]);
+    assert_eq!(said_of("[defaults]\ntimout = '1s'"), ["4:1 timout: unknown key `timout` (did you mean `timeout`?)"]);
+    assert_eq!(
+        said_of("outputs = [{ path = 'a', sise = '1B' }]"),
+        ["3:26 sise: unknown key `sise` (did you mean `size`?)"]
+    );
+    assert_eq!(said("nam = 'x'\n[stage.a]\nrun = 'x'"), ["1:1 nam: unknown key `nam` (did you mean `name`?)"]);
+}
+
+#[test]
+fn a_resource_in_the_wrong_place_or_misspelt_is_rejected() {
+    assert_eq!(
+        said_of("memory = '1GiB'"),
+        ["3:1 memory: `memory` is not a key of a stage (write it into `resources = { memory = … }`)"]
+    );
+    assert_eq!(said_of("resources = { gpu = 1 }"), ["3:15 gpu: unknown resource `gpu` (did you mean `gpus`?)"]);
+}
+
+#[test]
+fn an_unknown_op_is_rejected_with_the_one_that_was_meant() {
+    assert_eq!(said("[stage.a]\nuse = 'test.po'\n"), ["2:7 'test.po': unknown op `test.po` (did you mean `test.op`?)"]);
+}
+
+#[test]
+fn parameters_are_checked_against_the_catalogue() {
+    let with = |with: &str| said(&format!("[stage.a]\nuse = 'test.op'\nwith = {{ {with} }}\n")).join("; ");
+    let unknown = "unknown parameter of `test.op`";
+    assert_eq!(with("epochs = 1, modle = 'mlp'"), format!("3:22 modle: {unknown} `modle` (did you mean `model`?)"));
+    assert_eq!(with("epoch = 1"), format!("3:10 epoch: {unknown} `epoch` (did you mean `epochs`?)"));
+    assert_eq!(with(""), "2:7 'test.op': `test.op` needs the parameter `epochs` (epochs: what it is)");
+    assert_eq!(with("epochs = 0"), "3:19 0: expected a whole number from 1 to 100, found 0");
+    assert_eq!(with("epochs = 1.0"), "3:19 1.0: expected a whole number from 1 to 100, found 1.0");
+    assert_eq!(with("epochs = 1, lr = 0"), "3:27 0: expected a number above 0 and at most 10, found 0");
+    assert_eq!(with("epochs = 1, shuffle = 'yes'"), "3:32 'yes': expected true or false, found \"yes\"");
+    assert_eq!(
+        with("epochs = 1, hidden = [1, 'a']"),
+        "3:31 [1, 'a']: expected an array of at most 3 whole numbers from 1 to 4096, found [1,a]"
+    );
+    assert_eq!(
+        with("epochs = 1, model = 'mpl'"),
+        "3:30 'mpl': expected one of \"mlp\", \"cnn\", found \"mpl\": did you mean \"mlp\"?"
+    );
+    assert_eq!(
+        with("epochs = 1, note = { a = 1 }"),
+        "3:29 { a = 1 }: expected a text, a number, true, false or an array of them, found a table"
+    );
+}
+
+#[test]
+fn parameters_are_checked_at_every_point_of_the_matrix_and_said_once() {
+    let text =
+        "[stage.a]\nuse = 'test.op'\nwith = { epochs = '{matrix.e}' }\nmatrix = { e = [1, 0, -1], s = [1, 2] }\n";
+    assert_eq!(said(text), ["3:19 '{matrix.e}': expected a whole number from 1 to 100, found 0 (at e=0)"]);
+}
+
+#[test]
+fn an_op_with_too_many_files_is_rejected() {
+    let text = "[stage.a]\nuse = 'test.op'\nwith = { epochs = 1 }\noutputs = ['a', 'b']\n";
+    assert_eq!(said(text), ["2:7 'test.op': `test.op` needs 0 to 1 output, found 2 (outputs: the files)"]);
+}
+
+#[test]
+fn an_unknown_unit_is_rejected() {
+    let sizes = "write B, kB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024)";
+    let gigs = format!("3:24 '6 gigs': this is not a memory size: unknown unit `gigs`: {sizes}");
+    assert_eq!(said_of("resources = { memory = '6 gigs' }"), [gigs]);
+    assert_eq!(said_of("timeout = 30"), ["3:11 30: expected a duration as a text with its unit, found a whole number"]);
+    assert_eq!(
+        said_of("backoff = '5s..1x'"),
+        ["3:16 1x: this is not a duration: unknown unit `x`: write ms, s, m, h or d, like 250ms, 20s or 1h30m"]
+    );
+}
+
+#[test]
+fn negative_numbers_are_rejected() {
+    assert_eq!(said_of("retries = -1"), ["3:11 -1: -1 is negative (write a number from 0 to 1000)"]);
+    assert_eq!(
+        said_of("resources = { cpus = -0.5 }"),
+        ["3:22 -0.5: -0.5 is negative (write a number from 0 to 1000000)"]
+    );
+    assert_eq!(said_of("resources = { gpus = -1 }"), ["3:22 -1: -1 is negative (write a number from 0 to 1024)"]);
+    assert_eq!(said_of("duration = '-5s'"), ["3:12 '-5s': this is not a duration: it is negative"]);
+    assert_eq!(said_of("spend = { money = -3 }"), ["3:19 -3: -3 is negative (write a number from 0 to 1000000000000)"]);
+}
+
+#[test]
+fn overflowing_numbers_are_rejected() {
+    assert_eq!(
+        said_of("priority = 99999999999999999999"),
+        ["3:12 99999999999999999999: this number is too large: whole numbers have 64 bits"]
+    );
+    assert_eq!(
+        said_of("resources = { gpus = 5000000000 }"),
+        ["3:22 5000000000: 5000000000 is too large (write a number from 0 to 1024)"]
+    );
+    assert_eq!(
+        said_of("timeout = '99999999999999999999h'"),
+        ["3:11 '99999999999999999999h': this is not a duration: it is too large: the most is ten years"]
+    );
+    assert_eq!(said_of("resources = { cpus = inf }"), ["3:22 inf: this is not a finite number"]);
+    assert_eq!(
+        said_of("resources = { memory = '99999999TiB' }"),
+        ["3:24 '99999999TiB': this is not a memory size: it is too large: the most is 1 EiB"]
+    );
+}
+
+#[test]
+fn half_devices_beside_whole_ones_are_rejected() {
+    assert_eq!(
+        said_of("resources = { gpus = 1.5 }"),
+        ["3:22 1.5: 1.5 devices cannot be held (write whole devices, like 2, or a share of one below 1, like 0.5)"]
+    );
+    assert_eq!(
+        said_of("resources = { gpus = 0, gpu_memory = '1GiB' }"),
+        ["3:38 '1GiB': `gpu_memory` is asked for, but `gpus = 0` asks for no device \
+         (leave `gpus` out to share a device, or leave `gpu_memory` out)"]
+    );
+}
+
+#[test]
+fn a_stage_has_a_command_or_an_op() {
+    let help = "add `run = \"…\"` with a command, or `use = \"…\"` with a built-in op";
+    assert_eq!(said("[stage.a]\n"), [format!("1:8 a: stage `a` has neither `run` nor `use` ({help})")]);
+    assert_eq!(
+        said_of("use = 'test.op'\nwith.epochs = 1"),
+        ["3:1 use: stage `a` has both `run` and `use` (keep one of the two)"]
+    );
+    assert_eq!(
+        said_of("with = {}"),
+        ["3:1 with: `with` has no meaning without `use` (`with` holds the parameters of a built-in op)"]
+    );
+    assert_eq!(said("[stage.a]\nrun = ' '\n"), ["2:7 ' ': this command is empty"]);
+    assert_eq!(
+        said("[stage.a]\nrun = []\n"),
+        ["2:7 []: this command has no program (write the program first, then its arguments)"]
+    );
+}
+
+#[test]
+fn a_bad_name_is_rejected() {
+    assert_eq!(said("[stage.\"a b\"]\nrun = 'x'\n"), [format!("1:8 \"a b\": `a b` is not a name ({NAME_HELP})")]);
+    assert_eq!(said("[stage.\"\"]\nrun = 'x'\n"), [format!("1:8 \"\": this name is empty ({NAME_HELP})")]);
+    assert_eq!(said_of("kind = 'a/b'"), [format!("3:8 'a/b': `a/b` is not a name ({NAME_HELP})")]);
+    assert_eq!(
+        said_of("env = { \"A=B\" = '' }"),
+        ["3:9 \"A=B\": this cannot be the name of an environment variable (it must not be empty nor contain `=`)"]
+    );
+}
+
+#[test]
+fn a_stage_written_twice_is_rejected() {
+    assert_eq!(
+        said("[stage.a]\nrun = 'x'\n[stage.a]\nkind = 'x'\n"),
+        ["3:8 a: `a` is written twice (keep one of the two)"]
+    );
+}
+
+#[test]
+fn an_axis_is_neither_empty_nor_repeats_a_point() {
+    assert_eq!(
+        said_of("matrix = { lr = [] }"),
+        ["3:17 []: axis `lr` is empty: the stage would have no task at all (write at least one value)"]
+    );
+    assert_eq!(said_of("matrix = { lr = [1, 2, 1.0] }"), ["3:24 1.0: `1` is twice on the axis `lr`"]);
+}
+
+#[test]
+fn a_matrix_that_is_too_large_is_rejected_unless_allowed() {
+    let points: Vec<_> = (0..317).map(|n| n.to_string()).collect();
+    let points = points.join(",");
+    let text = format!("[stage.a]\nrun = 'x'\nmatrix = {{ x = [{points}], y = [{points}] }}\n");
+    assert_eq!(
+        said(&text),
+        ["3:12 x: the matrix of `a` has 100489 points, more than 10000 \
+         (317 × 317: if that is meant, allow it with --max-tasks 100489)"]
+    );
+    let allowed = graph::load(&source(&text), &[], &[], Limits { max_tasks: 100_489 });
+    assert_eq!(allowed.expect("allowed").1.len(), 100_489);
+}
+
+#[test]
+fn a_matrix_whose_size_overflows_is_rejected() {
+    let axes: Vec<_> = (0..70).map(|n| format!("a{n} = [1, 2]")).collect();
+    let said = said_of(&format!("matrix = {{ {} }}", axes.join(", ")));
+    assert!(said[0].contains("has far too many points"), "{said:?}");
+}
+
+#[test]
+fn an_unknown_template_is_rejected_at_its_place_in_the_text() {
+    assert_eq!(
+        said_of("matrix.lr = [1]\nenv = { A = \"\\t é {matrix.rl}\" }"),
+        ["4:27 rl: unknown matrix axis `rl` (did you mean `lr`?)"]
+    );
+    assert_eq!(
+        said_of("cwd = 'x/{matrix.lr}'"),
+        ["3:18 lr: there is no matrix for `{matrix.lr}` here (add `matrix = { … }` to the stage that uses it)"]
+    );
+    assert_eq!(
+        said_of("matrix.lr = [1]\ncwd = '{matrix.lr'"),
+        ["4:8 {matrix.: this template has no end (write it like `{matrix.lr}`)"]
+    );
+    assert_eq!(
+        said_of("outputs = ['{inputs}.x']"),
+        ["3:13 {inputs}: `{inputs}` stands for files in `run` only (write `{{inputs}}` for the text itself)"]
+    );
+}
+
+#[test]
+fn bad_overrides_are_rejected_where_they_are_written() {
+    let said = |set: &str| said_with("[stage.train]\nrun = 'x'\n", &[set]).join("; ");
+    assert_eq!(said("trian.retries=1"), "--set trian: unknown stage `trian` (did you mean `train`?)");
+    assert_eq!(said("stage.q.run=x"), "--set q: unknown stage `q` (known: `train`)");
+    assert_eq!(said("train.retrys=1"), "--set retrys: unknown key `retrys` (did you mean `retries`?)");
+    assert_eq!(said("defaults.retrys=1"), "--set retrys: unknown key `retrys` (did you mean `retries`?)");
+    assert_eq!(said("train.retries=-1"), "--set -1: -1 is negative (write a number from 0 to 1000)");
+    assert!(said("train.timeout=10q").starts_with("--set 10q: this is not a duration: unknown unit `q`"));
+    assert!(said("train").starts_with("--set train: this override has no `=`"));
+    assert!(said("train=1").starts_with("--set train: which key of stage `train` is meant?"));
+    assert!(said("train..x=1").contains("a key is missing here"));
+    assert!(said("train.run.x=1").contains("`run` is a text and has no keys"));
+}
