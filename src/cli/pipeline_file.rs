@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::problems::Texts;
 use super::{Exit, Failure};
-use crate::graph::{self, Limits, TaskGraph};
+use crate::graph::{self, Examined, Limits, TaskGraph};
 use crate::run::preflight;
-use crate::spec::{Pipeline, Problem, Source, op};
+use crate::spec::{Pipeline, Problem, Source, op, problem};
 
 /// Arguments that name a pipeline.
 #[derive(Args, Clone, Debug)]
@@ -61,13 +61,24 @@ impl PipelineFile {
         let limits = Limits { max_tasks: self.max_tasks };
         let result = match problem {
             Some(problem) => Err(vec![problem]),
-            None => graph::load(&source, &self.sets, op::CATALOGUE, limits),
+            None => self.examine(&source, limits, with_files),
         };
-        let result = result.and_then(|(pipeline, graph)| {
-            let problems = if with_files { preflight::check(&pipeline, &graph, self.folder()) } else { Vec::new() };
-            if problems.is_empty() { Ok((pipeline, graph)) } else { Err(problems) }
-        });
         let texts = Texts::new(source, &self.sets);
         Ok(Loaded { result, texts })
+    }
+
+    fn examine(
+        &self,
+        source: &Source,
+        limits: Limits,
+        with_files: bool,
+    ) -> Result<(Pipeline, TaskGraph), Vec<Problem>> {
+        let Examined { pipeline, graph, mut problems, torn } =
+            graph::examine(source, &self.sets, op::CATALOGUE, limits);
+        if with_files && !torn {
+            problems.extend(preflight::check(&pipeline, &graph, self.folder()));
+            problem::sort(&mut problems);
+        }
+        if problems.is_empty() { Ok((pipeline, graph)) } else { Err(problems) }
     }
 }

@@ -16,6 +16,13 @@ const MOST_HOPS: usize = 8;
 
 /// Builds the graph of a pipeline, or returns all that is wrong with it, sorted by place.
 pub fn build(pipeline: &Pipeline, limits: Limits) -> Result<TaskGraph, Vec<Problem>> {
+    let (graph, mut problems) = draft(pipeline, limits);
+    problem::sort(&mut problems);
+    if problems.is_empty() { Ok(graph) } else { Err(problems) }
+}
+
+/// Builds the graph as far as it goes: with problems, some tasks, edges or the order may be missing.
+pub(super) fn draft(pipeline: &Pipeline, limits: Limits) -> (TaskGraph, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut tasks = Vec::new();
     let mut of_stage = Vec::with_capacity(pipeline.stages.len());
@@ -37,16 +44,12 @@ pub fn build(pipeline: &Pipeline, limits: Limits) -> Result<TaskGraph, Vec<Probl
     if order.len() < tasks.len() {
         search.name_cycles(&after);
     }
-    let mut problems = search.problems;
-    if !problems.is_empty() {
-        problem::sort(&mut problems);
-        return Err(problems);
-    }
+    let problems = search.problems;
     for (task, inputs) in tasks.iter_mut().zip(inputs) {
         task.inputs = inputs;
         task.action = expand::action(&pipeline.stages[task.stage], task);
     }
-    Ok(TaskGraph { tasks, before, after, order })
+    (TaskGraph { tasks, before, after, order }, problems)
 }
 
 /// Returns the tasks with their ids.

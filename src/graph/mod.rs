@@ -117,6 +117,36 @@ impl Default for Limits {
     }
 }
 
+/// A pipeline file that has been looked through.
+#[derive(Debug)]
+pub struct Examined {
+    /// What is right of the file; without problems, what the user meant.
+    pub pipeline: Pipeline,
+    /// Its graph, as far as it goes.
+    pub graph: TaskGraph,
+    /// Everything that is wrong with both, sorted by place.
+    pub problems: Vec<Problem>,
+    /// Whether something that was written may be missing from the pipeline or the graph: then nothing can be said about
+    /// what is absent.
+    pub torn: bool,
+}
+
+/// Reads a pipeline file with `--set` overrides and builds its graph, going on wherever something is wrong.
+#[must_use]
+pub fn examine(source: &Source, sets: &[String], catalogue: &[spec::op::Op], limits: Limits) -> Examined {
+    let spec::Parsed { pipeline, mut problems, torn } = spec::parse(source, sets, catalogue);
+    // Behind a syntax error half a pipeline may be missing: what it seems to lack is not the user's fault.
+    if torn {
+        return Examined { pipeline, graph: TaskGraph::default(), problems, torn };
+    }
+    let (graph, more) = build::draft(&pipeline, limits);
+    problems.extend(more);
+    spec::problem::sort(&mut problems);
+    let n_expanded = graph.tasks.chunk_by(|a, b| a.stage == b.stage).count();
+    let torn = n_expanded < pipeline.stages.len();
+    Examined { pipeline, graph, problems, torn }
+}
+
 /// Reads a pipeline file with `--set` overrides and builds its graph; all problems of both together, sorted by place.
 pub fn load(
     source: &Source,
@@ -124,19 +154,11 @@ pub fn load(
     catalogue: &[spec::op::Op],
     limits: Limits,
 ) -> Result<(Pipeline, TaskGraph), Vec<Problem>> {
-    let parsed = spec::parse(source, sets, catalogue);
-    // Behind a syntax error half a pipeline may be missing: what it seems to lack is not the user's fault.
-    if parsed.torn {
-        return Err(parsed.problems);
+    let examined = examine(source, sets, catalogue, limits);
+    match examined.problems.is_empty() {
+        true => Ok((examined.pipeline, examined.graph)),
+        false => Err(examined.problems),
     }
-    let mut problems = parsed.problems;
-    match build(&parsed.pipeline, limits) {
-        Ok(graph) if problems.is_empty() => return Ok((parsed.pipeline, graph)),
-        Ok(_) => {}
-        Err(more) => problems.extend(more),
-    }
-    spec::problem::sort(&mut problems);
-    Err(problems)
 }
 
 /// Tasks and their precedence.

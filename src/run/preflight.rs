@@ -90,6 +90,10 @@ fn linked_outputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
     let mut problems = Vec::new();
     for task in &graph.tasks {
         for (i, output) in task.outputs.iter().enumerate() {
+            // One that leaves the project by its text alone is the graph's problem.
+            if !path::is_inside(output) {
+                continue;
+            }
             let message = match escape(&root, Path::new(output), &mut seen) {
                 Escape::None => continue,
                 Escape::To(target) => format!("the output `{output}` leaves the project: a link leads to `{target}`"),
@@ -126,13 +130,13 @@ fn escape(root: &Path, path: &Path, seen: &mut HashMap<PathBuf, Escape>) -> Esca
     let above = path.parent().map_or(Escape::None, |parent| escape(root, parent, seen));
     let whole = root.join(path);
     let is_link = whole.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
-    let found = match above {
-        Escape::None if is_link => match whole.canonicalize() {
+    let found = match (above, is_link) {
+        (Escape::None, true) => match whole.canonicalize() {
             Ok(target) if target.starts_with(root) => Escape::None,
             Ok(target) => Escape::To(target.display().to_string()),
             Err(_) => Escape::Nowhere,
         },
-        above => above,
+        (above, _) => above,
     };
     seen.insert(path.to_owned(), found.clone());
     found

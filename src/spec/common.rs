@@ -141,10 +141,12 @@ pub(super) fn env(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>)
             Content::Int(value) => Some(value.to_string()),
             Content::Float(value) => Some(super::Value::Float(*value).to_string()),
             Content::Bool(value) => Some(value.to_string()),
-            _ => decoder.text(&entry.node, "a text").map(|text| {
-                check_templates(decoder, &text, axes, false);
-                text.text
-            }),
+            Content::Text(_) | Content::Date | Content::Array(_) | Content::Table(_) | Content::Broken => {
+                decoder.text(&entry.node, "a text").map(|text| {
+                    check_templates(decoder, &text, axes, false);
+                    text.text
+                })
+            }
         };
         if let Some(value) = value {
             env.insert(name.clone(), value);

@@ -273,10 +273,8 @@ impl<'s> Decoder<'s> {
 
     /// Reads a quantity with its unit: a memory size, a duration, a rate.
     pub fn quantity<T: Quantity>(&mut self, node: &Node) -> Option<T> {
-        let expected = match node.content {
-            Content::Int(_) | Content::Float(_) => format!("{} as a text with its unit", T::NAME),
-            _ => T::NAME.to_owned(),
-        };
+        let is_number = matches!(node.content, Content::Int(_) | Content::Float(_));
+        let expected = if is_number { format!("{} as a text with its unit", T::NAME) } else { T::NAME.to_owned() };
         let text = self.text(node, &expected)?;
         match text.text.parse() {
             Ok(value) => Some(value),
@@ -307,7 +305,12 @@ impl<'s> Decoder<'s> {
         let number = match node.content {
             Content::Int(number) => number as f64,
             Content::Float(number) => number,
-            _ => {
+            Content::Bool(_)
+            | Content::Text(_)
+            | Content::Date
+            | Content::Array(_)
+            | Content::Table(_)
+            | Content::Broken => {
                 self.mismatch(node, "a number");
                 return None;
             }

@@ -140,7 +140,7 @@ fn gpus(decoder: &mut Decoder<'_>, node: &Node) -> Option<WantedGpus> {
             let share = Share(u32::try_from(millionths).unwrap_or(u32::MAX));
             Some(WantedGpus::Exactly(if share == Share::WHOLE { Gpus::Whole(1) } else { Gpus::Share(share) }))
         }
-        _ => {
+        Content::Bool(_) | Content::Date | Content::Array(_) | Content::Table(_) | Content::Broken => {
             decoder.mismatch(node, EXPECTED);
             None
         }
@@ -202,16 +202,14 @@ fn mode(decoder: &mut Decoder<'_>, node: &Node) -> Option<WrittenMode> {
 
 /// Reads `duration`.
 pub(super) fn duration(decoder: &mut Decoder<'_>, node: &Node) -> Duration {
-    match &node.content {
-        Content::Table(table) => {
-            let times = table.entries.iter().filter_map(|entry| {
-                let time = decoder.quantity(&entry.node)?;
-                Some((entry.key.text.clone(), time))
-            });
-            Duration { base: None, by_model: times.collect() }
-        }
-        _ => Duration { base: decoder.quantity(node), by_model: BTreeMap::new() },
-    }
+    let Content::Table(table) = &node.content else {
+        return Duration { base: decoder.quantity(node), by_model: BTreeMap::new() };
+    };
+    let times = table.entries.iter().filter_map(|entry| {
+        let time = decoder.quantity(&entry.node)?;
+        Some((entry.key.text.clone(), time))
+    });
+    Duration { base: None, by_model: times.collect() }
 }
 
 /// Reads `spend`.

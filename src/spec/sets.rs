@@ -58,7 +58,7 @@ fn in_stage(n: usize, path: &str, keys: Vec<Located>, root: &Table) -> Result<Ve
     let empty = Table::default();
     let stages = match root.get(stage_word).map(|node| &node.content) {
         Some(Content::Table(stages)) => stages,
-        _ => &empty,
+        Some(_) | None => &empty,
     };
     let is_stage = |name: &str| stages.entries.iter().any(|entry| entry.key.text == name);
     let end_of = |count: usize| keys[skipped..skipped + count].iter().map(|key| key.text.len() + 1).sum::<usize>() - 1;
@@ -117,7 +117,7 @@ fn insert_below(parent: &mut Node, key: &Located, rest: &[Located], node: Node) 
             Ok(())
         }
         Content::Broken => Ok(()),
-        content => {
+        content @ (Content::Bool(_) | Content::Int(_) | Content::Float(_) | Content::Text(_) | Content::Date) => {
             let message = format!("`{}` is {} and has no keys", key.text, content.kind());
             Err(Problem::new(rest[0].span.clone(), message))
         }
