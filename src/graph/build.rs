@@ -11,6 +11,8 @@ use crate::spec::{Located, Pipeline, Problem, Span, decode, problem};
 
 /// Precedences of one graph: 10 million take about half a GB while the graph is built.
 const MOST_EDGES: usize = 10_000_000;
+/// Unknown stages for which a near name is looked for.
+const MOST_SUGGESTIONS: usize = 100;
 /// Hops of a cycle that are shown one by one.
 const MOST_HOPS: usize = 8;
 
@@ -135,7 +137,9 @@ impl Search<'_> {
             for entry in &stage.after {
                 match index.get(entry.stage.text.as_str()) {
                     None => {
-                        let known = pipeline.stages.iter().map(|stage| stage.name.as_str());
+                        // Every suggestion looks at all names: a file that is wrong throughout gets no more of them.
+                        let most = if self.problems.len() < MOST_SUGGESTIONS { usize::MAX } else { 0 };
+                        let known = pipeline.stages.iter().map(|stage| stage.name.as_str()).take(most);
                         self.problems.push(decode::unknown("stage", &entry.stage, known));
                     }
                     Some(before) if *before == s => {

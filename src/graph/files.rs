@@ -50,9 +50,12 @@ impl<'t> Files<'t> {
     /// A task does not wait for itself, unless it names its own output outright.
     pub(super) fn read(&self, input: &str, reader: TaskId) -> Read<'t> {
         if path::is_pattern(input) {
-            let literal = input.split(['*', '?']).next().unwrap_or_default();
-            let candidates = self.starting_with(literal).filter(|made| made.task != reader);
-            let from: Vec<_> = candidates.filter(|made| path::matches(input, made.path)).collect();
+            let start = input.split(['*', '?']).next().unwrap_or_default();
+            let end = input.rsplit(['*', '?']).next().unwrap_or_default();
+            // Thousands of tasks may each have a pattern of their own: most files are told apart by their end.
+            let candidates = self.starting_with(start).filter(|made| made.path.ends_with(end));
+            let from = candidates.filter(|made| made.task != reader && path::matches(input, made.path));
+            let from: Vec<_> = from.collect();
             let gathers = !from.is_empty();
             return Read { from, gathers };
         }

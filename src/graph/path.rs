@@ -37,26 +37,31 @@ pub fn is_pattern(path: &str) -> bool {
 /// Whether a path matches a pattern: `*` stands for any characters but `/`, `?` for one.
 #[must_use]
 pub fn matches(pattern: &str, path: &str) -> bool {
-    let (pattern, path): (Vec<char>, Vec<char>) = (pattern.chars().collect(), path.chars().collect());
+    // Bytes of both that are compared so far.
     let (mut p, mut t) = (0, 0);
-    // Where the last `*` stands and up to where it reaches: only the last one ever needs to reach further.
+    // Behind the last `*`, and up to where it reaches: only the last one ever needs to reach further.
     let mut star: Option<(usize, usize)> = None;
-    while t < path.len() {
-        if pattern.get(p) == Some(&'*') {
-            star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p).is_some_and(|c| *c == path[t] || (*c == '?' && path[t] != '/')) {
-            p += 1;
-            t += 1;
-        } else if let Some((star_p, star_t)) = star.filter(|(_, reach)| path[*reach] != '/') {
-            star = Some((star_p, star_t + 1));
-            p = star_p + 1;
-            t = star_t + 1;
-        } else {
-            return false;
+    while let Some(next) = path[t..].chars().next() {
+        match pattern[p..].chars().next() {
+            Some('*') => {
+                star = Some((p + 1, t));
+                p += 1;
+                continue;
+            }
+            Some(wanted) if wanted == next || (wanted == '?' && next != '/') => {
+                p += wanted.len_utf8();
+                t += next.len_utf8();
+                continue;
+            }
+            Some(_) | None => {}
         }
+        let Some((behind, reach)) = star else { return false };
+        let Some(passed) = path[reach..].chars().next().filter(|passed| *passed != '/') else { return false };
+        t = reach + passed.len_utf8();
+        star = Some((behind, t));
+        p = behind;
     }
-    pattern[p..].iter().all(|c| *c == '*')
+    pattern[p..].chars().all(|wanted| wanted == '*')
 }
 
 /// Returns a path as a command sees it that runs in the folder `cwd`; both are normalised and inside the project.
@@ -124,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matching_is_its_definition(pattern in "[ab/*?]{0,8}", path in "[ab/]{0,8}") {
+        fn matching_is_its_definition(pattern in "[aé/*?]{0,8}", path in "[aé/]{0,8}") {
             let (p, t): (Vec<char>, Vec<char>) = (pattern.chars().collect(), path.chars().collect());
             prop_assert_eq!(matches(&pattern, &path), matches_by_definition(&p, &t));
         }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::graph::{TaskGraph, path};
 use crate::spec::{Pipeline, Problem};
 
+/// Missing inputs for which a near output is looked for.
+const MOST_SUGGESTIONS: usize = 100;
+
 /// Returns everything that is wrong with the files of a pipeline, sorted by place. `folder` is that of the pipeline
 /// file.
 #[must_use]
@@ -34,7 +37,9 @@ fn missing_inputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
             let what = if path::is_pattern(&outside.path) { "no file matches" } else { "there is no file" };
             let message = format!("{what} `{}`, and no stage writes it", outside.path);
             let problem = Problem::new(stage.inputs[outside.input].span.clone(), message);
-            let outputs = pipeline.stages.iter().flat_map(|stage| &stage.outputs);
+            // Every suggestion looks at all outputs: a file that is wrong throughout gets no more of them.
+            let most = if problems.len() < MOST_SUGGESTIONS { usize::MAX } else { 0 };
+            let outputs = pipeline.stages.iter().flat_map(|stage| &stage.outputs).take(most);
             let near = crate::spec::problem::did_you_mean(&outside.path, outputs.map(|o| o.path.text.as_str()));
             problems.push(match near {
                 Some(near) => problem.help(format!("did you mean `{near}`?")),

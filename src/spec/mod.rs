@@ -10,6 +10,7 @@ use crate::units::{Bytes, Cpus, Millis, Share};
 
 mod common;
 pub mod decode;
+mod form;
 pub mod keys;
 pub mod op;
 mod parse;
