@@ -8,6 +8,8 @@ mod check;
 mod completions;
 mod devices;
 mod pipeline_file;
+mod plan;
+mod planning;
 mod problems;
 mod run;
 mod schema;
@@ -59,6 +61,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Command),
+    Plan(plan::Command),
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended: Result<Exit, Failure> = match cli.command {
         Command::Check(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),

@@ -4,6 +4,8 @@
 //! schedule with the one decoder, computes a lower bound, and has [`check`](check::check) prove the plan legal.
 //! Does not know what is running now: that is the run's business.
 
+use std::fmt;
+
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskGraph;
 use crate::spec::Pipeline;
@@ -86,11 +88,31 @@ impl Plan {
 
 /// What a plan is to be like, and what may be spent on finding it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Who makes it.
     pub policy: Policy,
-    /// Equal seeds give equal plans.
+    /// Equal seeds give equal plans, unless time runs out.
     pub seed: u64,
+    /// How long a better plan may be looked for.
+    pub limits: Limits<'a>,
+}
+
+/// How long a better plan may be looked for. The first plan is always finished.
+#[derive(Clone, Copy, Default)]
+pub struct Limits<'a> {
+    /// Schedules that may be tried.
+    pub evaluations: Option<u64>,
+    /// Time that may pass on `clock`; a second or a hundredth of the makespan, whichever is less, when absent.
+    pub budget: Option<Millis>,
+    /// Returns the time since planning began. Without it only `evaluations` counts.
+    pub clock: Option<&'a dyn Fn() -> Millis>,
+}
+
+impl fmt::Debug for Limits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = (self.evaluations, self.budget, self.clock.is_some());
+        f.debug_tuple("Limits").field(&shown).finish()
+    }
 }
 
 /// Why there is no plan.
@@ -127,7 +149,7 @@ pub enum PlanError {
 ///
 /// # Errors
 /// What makes a plan impossible, everything at once.
-pub fn make(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, options: &Options) -> Result<Plan, PlanError> {
+pub fn make(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, options: &Options<'_>) -> Result<Plan, PlanError> {
     let instance = Instance::new(pipeline, graph, fleet).map_err(PlanError::Impossible)?;
     if let Some((index, least)) = budget::exceeded(&instance) {
         let (budget, limit) = instance.budgets[index].clone();

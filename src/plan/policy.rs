@@ -97,7 +97,7 @@ pub(super) fn plan(
     instance: &Instance<'_>,
     timing: &Timing,
     bound: Bound,
-    options: &Options,
+    options: &Options<'_>,
 ) -> Result<Plan, PlanError> {
     let (node, device) = demands(instance);
     let draft = match amounts::words(&node).max(amounts::words(&device)) {
@@ -113,12 +113,12 @@ struct Planner<'a, const W: usize> {
     instance: &'a Instance<'a>,
     timing: &'a Timing,
     bound: Bound,
-    options: &'a Options,
+    options: &'a Options<'a>,
     decoder: Decoder<'a, W>,
 }
 
 impl<'a, const W: usize> Planner<'a, W> {
-    fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &'a Options) -> Self {
+    fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &'a Options<'a>) -> Self {
         Self { instance, timing, bound, options, decoder: Decoder::new(instance) }
     }
 

@@ -11,7 +11,7 @@ use crate::spec::{Gpus, Mode};
 use crate::units::{Bytes, Share};
 
 fn planned(problem: &Problem, policy: Policy) -> Result<Plan, PlanError> {
-    let options = Options { policy, seed: 7 };
+    let options = Options { policy, seed: 7, limits: Limits::default() };
     make(&problem.pipeline, &problem.graph, &problem.fleet, &options)
 }
 

@@ -10,12 +10,14 @@ pub mod estimate;
 #[cfg(test)]
 mod fixture;
 pub mod frame;
+mod gantt;
 pub mod journal;
 pub mod json;
 pub mod lines;
 pub mod mirror;
 mod observers;
 pub mod paint;
+pub mod plan;
 pub mod screen;
 pub mod story;
 pub mod stream;

@@ -1,0 +1,118 @@
+//! The arguments that say for what and how to plan, taken alike by every subcommand that plans, and how a plan that
+//! cannot be made is reported.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::problems::Texts;
+use super::{Exit, Failure};
+use crate::fleet::{Fleet, file};
+use crate::graph::TaskGraph;
+use crate::plan::{self, Impossible, Plan, PlanError, Policy};
+use crate::probe;
+use crate::report::text;
+use crate::spec::{Gpus, Pipeline, Source};
+use crate::units::Millis;
+
+/// Arguments of planning.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Planning {
+    /// Plan for the hardware in this file instead of this machine
+    #[arg(long, value_name = "FILE")]
+    pub(super) fleet: Option<PathBuf>,
+    /// `auto`, or an order and a fit like `critical-path+best-fit`
+    #[arg(long, value_name = "NAME", default_value_t)]
+    policy: Policy,
+    /// Equal seeds give equal plans
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Time that `auto` may spend on a better plan; `0s` takes the first one
+    #[arg(long, value_name = "TIME")]
+    budget: Option<Millis>,
+    /// Schedules that may be tried: a limit that does not depend on the machine
+    #[arg(long, value_name = "N")]
+    evaluations: Option<u64>,
+    /// What a good plan is
+    #[arg(long, value_name = "NAME", default_value = "makespan")]
+    objective: Objective,
+}
+
+/// What a good plan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Objective {
+    /// The last task ends early
+    Makespan,
+}
+
+impl Planning {
+    /// Returns the fleet to plan for, or prints what is wrong with its file.
+    pub(super) fn fleet(&self, pipeline: &Pipeline) -> Result<Result<Fleet, Exit>, Failure> {
+        let Some(path) = &self.fleet else { return Ok(Ok(this_machine(pipeline))) };
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| Failure {
+            exit: Exit::Rejected,
+            report: miette::miette!("cannot read {name}: {error}"),
+        })?;
+        let (source, problem) = Source::from_bytes(name, bytes);
+        let fleet = problem.map_or_else(|| file::parse(&source), |problem| Err(vec![problem]));
+        Ok(fleet.map_err(|problems| Texts::new(&source, &[]).reject(&problems)))
+    }
+
+    /// Makes a plan.
+    pub(super) fn make(&self, pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet) -> Result<Plan, Failure> {
+        let Objective::Makespan = self.objective;
+        let since = started();
+        let clock = || Millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let limits = plan::Limits { evaluations: self.evaluations, budget: self.budget, clock: Some(&clock) };
+        let options = plan::Options { policy: self.policy, seed: self.seed, limits };
+        plan::make(pipeline, graph, fleet, &options).map_err(|error| failure(pipeline, &error))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock of a budget starts where the command does")]
+fn started() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Returns this machine as a fleet. Says so where stages ask for a GPU and there is none.
+fn this_machine(pipeline: &Pipeline) -> Fleet {
+    let machine = probe::this_machine(&probe::Options::from_env());
+    machine.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let mut modes = pipeline.stages.iter().flat_map(|stage| &stage.modes);
+    if modes.any(|mode| mode.resources.gpus != Gpus::None)
+        && let probe::Gpus::None { reason, .. } = &machine.gpus
+    {
+        eprintln!("{reason}");
+    }
+    machine.fleet()
+}
+
+/// Returns why there is no plan, in words, and the exit code for it.
+fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
+    let exit = match error {
+        PlanError::Impossible(_) | PlanError::Budget { .. } | PlanError::Budgets => Exit::Impossible,
+        PlanError::TooLong | PlanError::TooManyResources => Exit::Rejected,
+        PlanError::Illegal(_) => Exit::Bug,
+    };
+    let mut words = error.to_string();
+    if let PlanError::Impossible(found) = error {
+        found.iter().for_each(|one| explain(pipeline, one, &mut words));
+    }
+    Failure { exit, report: miette::miette!("{words}") }
+}
+
+/// Adds why the tasks of a stage fit nowhere, mode by mode, and what would help.
+fn explain(pipeline: &Pipeline, impossible: &Impossible, words: &mut String) {
+    let stage = text::visible(&pipeline.stages[impossible.stage].name);
+    let tasks = impossible.tasks.len();
+    let several = if tasks > 1 { format!(" ({tasks} tasks)") } else { String::new() };
+    for (index, reasons) in impossible.modes.iter().enumerate() {
+        let mode = if impossible.modes.len() > 1 { format!(", mode {index}") } else { String::new() };
+        for reason in reasons {
+            let help = reason.help();
+            write!(words, "\n`{stage}`{several}{mode}: {reason}\n  help: {help}").expect("a String takes everything");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! A plan as JSON and as a table: where and when every task is to run, and how good that is.
+//!
+//! Keys of the JSON are stable; times are whole milliseconds, memory is in bytes. Does not know how the plan was found.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::paint::{Colour, Tone};
+use super::table::{Cell, Column, Table};
+use super::{gantt, text};
+use crate::fleet::{Device, Fleet};
+use crate::graph::{TaskGraph, TaskId};
+use crate::plan::{Placed, Plan};
+use crate::spec::{Mode, Pipeline};
+use crate::timing::{Load, LoadMatrix, Origin, Timing};
+use crate::units::Millis;
+
+/// A plan with all that its views need.
+#[derive(Clone, Copy, Debug)]
+pub struct Sheet<'a> {
+    /// What was planned.
+    pub pipeline: &'a Pipeline,
+    /// Its tasks.
+    pub graph: &'a TaskGraph,
+    /// For what it was planned.
+    pub fleet: &'a Fleet,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Earliest and latest times with every task at its shortest duration.
+    pub timing: &'a Timing,
+    /// The load matrix, if it is to be shown.
+    pub loads: Option<&'a LoadMatrix>,
+}
+
+/// The plan as JSON shows it.
+#[derive(Serialize)]
+struct Whole<'a> {
+    pipeline: &'a str,
+    fleet: &'a str,
+    policy: &'a str,
+    makespan_ms: u64,
+    lower_bound_ms: u64,
+    bound_by: &'a str,
+    optimal: bool,
+    gap: f64,
+    critical_path: Vec<&'a str>,
+    devices: Vec<DeviceView<'a>>,
+    tasks: Vec<TaskView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_matrix: Option<LoadView<'a>>,
+}
+
+#[derive(Serialize)]
+struct DeviceView<'a> {
+    id: &'a str,
+    model: &'a str,
+    memory_bytes: u64,
+    speed: f64,
+}
+
+#[derive(Serialize)]
+struct TaskView<'a> {
+    name: &'a str,
+    stage: &'a str,
+    duration_ms: u64,
+    duration_from: Origin,
+    earliest_start_ms: u64,
+    earliest_finish_ms: u64,
+    latest_start_ms: u64,
+    latest_finish_ms: u64,
+    slack_ms: u64,
+    critical: bool,
+    mode: usize,
+    node: &'a str,
+    devices: Vec<&'a str>,
+    start_ms: u64,
+    finish_ms: u64,
+}
+
+#[derive(Serialize)]
+struct LoadView<'a> {
+    devices: &'a [String],
+    tasks: Vec<&'a str>,
+    ms: &'a [Vec<Option<Millis>>],
+}
+
+impl<'a> Sheet<'a> {
+    /// Returns the plan as one line of JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let plan = self.plan;
+        let whole = Whole {
+            pipeline: &self.pipeline.name,
+            fleet: &self.fleet.name,
+            policy: &plan.policy,
+            makespan_ms: plan.makespan.0,
+            lower_bound_ms: plan.lower_bound.0,
+            bound_by: plan.bound_by,
+            optimal: plan.is_optimal(),
+            gap: plan.gap(),
+            critical_path: self.timing.critical_path(self.graph).into_iter().map(|task| self.name(task)).collect(),
+            devices: self.fleet.devices.iter().map(device_view).collect(),
+            tasks: self.graph.ids().map(|task| self.task_view(task)).collect(),
+            load_matrix: self.loads.map(|loads| LoadView {
+                devices: &loads.rows,
+                tasks: self.graph.ids().map(|task| self.name(task)).collect(),
+                ms: &loads.times,
+            }),
+        };
+        serde_json::to_string(&whole).expect("a view of plain values")
+    }
+
+    /// Returns the plan as a table, a chart and a summary, for people; at most `most` columns wide where they may give
+    /// way.
+    #[must_use]
+    pub fn text(&self, colour: Colour, most: Option<usize>) -> String {
+        let mut out = self.table().render(colour, most);
+        let hidden = self.graph.len().saturating_sub(ROWS);
+        if hidden > 0 {
+            writeln!(out, "… and {hidden} tasks more; --json shows all").expect("a String takes everything");
+        }
+        out.push('\n');
+        out.push_str(&gantt::chart(self, most.unwrap_or(COLUMNS)));
+        out.push('\n');
+        if let Some(loads) = self.loads {
+            out.push_str(&self.load_table(loads).render(colour, most));
+            out.push('\n');
+        }
+        out.push_str(&self.summary());
+        out
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new([
+            Column::left("task").that_gives_way(),
+            Column::left("where").that_gives_way(),
+            Column::right("start"),
+            Column::right("finish"),
+            Column::right("duration"),
+            Column::right("slack"),
+            Column::left(""),
+        ]);
+        let mut order: Vec<_> = self.graph.ids().collect();
+        order.sort_unstable_by_key(|task| self.plan.rank[task.index()]);
+        for task in order.into_iter().take(ROWS) {
+            let placed = self.placed(task);
+            let critical = self.timing.is_critical(task);
+            let tone = if critical { Tone::Strong } else { Tone::Plain };
+            table.row([
+                Cell::new(self.name(task), tone),
+                self.place(placed).into(),
+                placed.start.into(),
+                placed.finish.into(),
+                (placed.finish - placed.start).into(),
+                self.timing.slack(task).into(),
+                self.remarks(task, critical).into(),
+            ]);
+        }
+        table
+    }
+
+    /// What is worth saying of a task besides its numbers.
+    fn remarks(&self, task: TaskId, critical: bool) -> String {
+        let mode = self.mode(task);
+        let default = self.origin(task) == Origin::Default;
+        let remarks = [
+            critical.then_some("critical"),
+            default.then_some("default duration"),
+            mode.fallback.then_some("on the CPU: no GPU could hold it"),
+        ];
+        remarks.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// One line a task: its durations, ascending, each with the places that have it.
+    fn load_table(&self, loads: &LoadMatrix) -> Table {
+        let mut table = Table::new([Column::left("task").that_gives_way(), Column::left("load")]);
+        for task in self.graph.ids().take(ROWS) {
+            let mut places: BTreeMap<Millis, Vec<&str>> = BTreeMap::new();
+            for (place, times) in loads.rows.iter().zip(&loads.times) {
+                if let Some(time) = times[task.index()] {
+                    places.entry(time).or_default().push(place);
+                }
+            }
+            let parts = places.into_iter().map(|(time, places)| format!("{time} on {}", places.join(" ")));
+            table.row([self.name(task).into(), parts.collect::<Vec<_>>().join(", ").into()]);
+        }
+        table
+    }
+
+    /// What the plan is worth, in a few lines.
+    fn summary(&self) -> String {
+        let plan = self.plan;
+        let path = self.timing.critical_path(self.graph);
+        let mut out = String::new();
+        let mut line = |words: String| writeln!(out, "{words}").expect("a String takes everything");
+        line(format!("makespan       {} by {}", plan.makespan, plan.policy));
+        let distance = match (plan.is_optimal(), plan.gap()) {
+            (true, _) => "proven optimal".to_owned(),
+            (false, gap) => format!("the plan is at most {:.1} % longer than the best one", gap * 100.0),
+        };
+        line(format!("lower bound    {} by {}: {distance}", plan.lower_bound, plan.bound_by));
+        if let (Some(first), Some(last)) = (path.first(), path.last()) {
+            let names = match path.len() {
+                0..=6 => path.iter().map(|task| self.name(*task)).collect::<Vec<_>>().join(" → "),
+                n => format!("{} → … {} tasks … → {}", self.name(*first), n - 2, self.name(*last)),
+            };
+            line(format!("critical path  {}: {}", self.timing.makespan, text::visible(&names)));
+        }
+        let guessed = self.graph.ids().filter(|task| self.origin(*task) == Origin::Default).count();
+        if guessed > 0 {
+            let default = crate::timing::load::DEFAULT_DURATION;
+            line(format!("{guessed} tasks declare no duration and are taken to need {default}"));
+        }
+        out
+    }
+
+    pub(super) fn name(&self, task: TaskId) -> &'a str {
+        &self.graph.tasks[task.index()].name
+    }
+
+    pub(super) fn placed(&self, task: TaskId) -> &'a Placed {
+        &self.plan.placed[task.index()]
+    }
+
+    fn mode(&self, task: TaskId) -> &'a Mode {
+        &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes[self.placed(task).mode]
+    }
+
+    fn origin(&self, task: TaskId) -> Origin {
+        let node = &self.fleet.nodes[self.placed(task).node.index()];
+        Load::on_node(&self.mode(task).duration, node).origin
+    }
+
+    fn place(&self, placed: &Placed) -> String {
+        let node = &self.fleet.nodes[placed.node.index()].name;
+        let ids: Vec<_> = placed.devices.iter().map(|id| self.fleet.devices[id.index()].id.as_str()).collect();
+        if ids.is_empty() { format!("{node}/cpu") } else { ids.join(" ") }
+    }
+
+    fn task_view(&self, task: TaskId) -> TaskView<'a> {
+        let (placed, timing) = (self.placed(task), self.timing);
+        TaskView {
+            name: self.name(task),
+            stage: &self.pipeline.stages[self.graph.tasks[task.index()].stage].name,
+            duration_ms: (placed.finish - placed.start).0,
+            duration_from: self.origin(task),
+            earliest_start_ms: timing.earliest_start[task.index()].0,
+            earliest_finish_ms: timing.earliest_finish(task).0,
+            latest_start_ms: timing.latest_start[task.index()].0,
+            latest_finish_ms: timing.latest_finish(task).0,
+            slack_ms: timing.slack(task).0,
+            critical: timing.is_critical(task),
+            mode: placed.mode,
+            node: &self.fleet.nodes[placed.node.index()].name,
+            devices: placed.devices.iter().map(|id| self.fleet.devices[id.index()].id.as_str()).collect(),
+            start_ms: placed.start.0,
+            finish_ms: placed.finish.0,
+        }
+    }
+}
+
+/// Rows of a table that a person may still read; JSON has them all.
+const ROWS: usize = 200;
+
+/// Columns of the chart where the width of the terminal is not known.
+const COLUMNS: usize = 100;
+
+fn device_view(device: &Device) -> DeviceView<'_> {
+    #[expect(clippy::cast_precision_loss, reason = "speeds have at most six places")]
+    let speed = device.speed.0 as f64 / crate::units::Speed::ONE.0 as f64;
+    DeviceView { id: &device.id, model: &device.model, memory_bytes: device.memory.0, speed }
+}

@@ -1,0 +1,178 @@
+//! `trainyard plan` from the outside: its JSON, its refusals and its exit codes, in a folder of its own.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+const CHAIN: &str = r#"
+name = "p"
+[stage.A]
+run = ["true"]
+duration = "2s"
+resources = { gpu_memory = "6GiB" }
+[stage.B]
+run = ["true"]
+after = ["A"]
+duration = "2s"
+[stage.C]
+run = ["true"]
+after = ["B"]
+resources = { cpus = 2 }
+duration = "3s"
+"#;
+
+const BOX: &str = r#"
+name = "f"
+[[node]]
+name = "box"
+cpus = 4
+memory = "64GiB"
+[[node.gpu]]
+count = 1
+model = "H100"
+memory = "80GiB"
+"#;
+
+#[expect(clippy::unwrap_used, reason = "the helpers of tests")]
+fn plan(folder: &Path, pipeline: &str, fleet: &str, arguments: &[&str]) -> Output {
+    std::fs::write(folder.join("p.toml"), pipeline).unwrap();
+    std::fs::write(folder.join("f.toml"), fleet).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test is about the process")]
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    command.current_dir(folder).env_clear().args(["plan", "p.toml", "--fleet", "f.toml"]).args(arguments);
+    command.output().unwrap()
+}
+
+#[expect(clippy::unwrap_used, reason = "the helpers of tests")]
+fn outcome(pipeline: &str, fleet: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = plan(folder.path(), pipeline, fleet, arguments);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn json_has_the_keys_that_are_promised() {
+    let (code, stdout, stderr) = outcome(CHAIN, BOX, &["--json", "--load-matrix"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let plan: Value = serde_json::from_str(&stdout).unwrap();
+    let keys: Vec<_> = plan.as_object().unwrap().keys().collect();
+    let promised = [
+        "pipeline",
+        "fleet",
+        "policy",
+        "makespan_ms",
+        "lower_bound_ms",
+        "bound_by",
+        "optimal",
+        "gap",
+        "critical_path",
+        "devices",
+        "tasks",
+        "load_matrix",
+    ];
+    assert_eq!(keys, promised);
+    assert_eq!(
+        (&plan["makespan_ms"], &plan["lower_bound_ms"], &plan["gap"]),
+        (&json!(7000), &json!(7000), &json!(0.0))
+    );
+    assert_eq!((&plan["optimal"], &plan["critical_path"]), (&json!(true), &json!(["A", "B", "C"])));
+    let device = json!({"id": "box/gpu0", "model": "H100", "memory_bytes": 85_899_345_920_u64, "speed": 1.0});
+    assert_eq!(plan["devices"], json!([device]));
+    let task = json!({
+        "name": "A", "stage": "A", "duration_ms": 2000, "duration_from": "declared", "earliest_start_ms": 0,
+        "earliest_finish_ms": 2000, "latest_start_ms": 0, "latest_finish_ms": 2000, "slack_ms": 0, "critical": true,
+        "mode": 0, "node": "box", "devices": ["box/gpu0"], "start_ms": 0, "finish_ms": 2000,
+    });
+    assert_eq!(plan["tasks"][0], task);
+    assert_eq!(plan["tasks"][1]["devices"], json!([]));
+    let loads = json!({
+        "devices": ["box/gpu0", "box/cpu"], "tasks": ["A", "B", "C"], "ms": [[2000, null, null], [null, 2000, 3000]],
+    });
+    assert_eq!(plan["load_matrix"], loads);
+}
+
+#[test]
+fn a_load_matrix_is_shown_only_when_asked_for_and_lists_no_idle_host() {
+    let only_gpu = "name = \"p\"\n[stage.A]\nrun = [\"true\"]\nduration = \"2s\"\nresources = { gpus = 1 }\n";
+    let json = |arguments: &[&str]| serde_json::from_str::<Value>(&outcome(only_gpu, BOX, arguments).1).unwrap();
+    assert_eq!(json(&["--json"]).get("load_matrix"), None);
+    let expected = json!({"devices": ["box/gpu0"], "tasks": ["A"], "ms": [[2000]]});
+    assert_eq!(json(&["--json", "--load-matrix"])["load_matrix"], expected);
+}
+
+#[test]
+fn a_duration_that_nobody_declared_is_marked() {
+    let (_, stdout, _) = outcome("name = \"p\"\n[stage.A]\nrun = [\"true\"]\n", BOX, &["--json"]);
+    let plan: Value = serde_json::from_str(&stdout).unwrap();
+    let task = &plan["tasks"][0];
+    assert_eq!((&task["duration_ms"], &task["duration_from"]), (&json!(60_000), &json!("default")));
+}
+
+#[test]
+fn the_table_shows_the_chart_and_how_good_the_plan_is() {
+    let (code, stdout, _) = outcome(CHAIN, BOX, &[]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(stdout, @r"
+    task  where     start  finish  duration  slack
+    A     box/gpu0    0ms      2s        2s    0ms  critical
+    B     box/cpu      2s      4s        2s    0ms  critical
+    C     box/cpu      4s      7s        3s    0ms  critical
+
+              |0ms                  |1.75s                 |3.50s                |5.25s              7s|
+    box/gpu0  [A######################]
+    box/cpu                            [B#######################][C####################################]
+
+    makespan       7s by auto
+    lower bound    7s by critical path: proven optimal
+    critical path  7s: A → B → C
+    ");
+}
+
+#[test]
+fn what_can_never_run_ends_with_4_and_every_reason() {
+    let pipeline = CHAIN.replace("6GiB", "100GiB").replace("cpus = 2", "cpus = 5");
+    let (code, stdout, stderr) = outcome(&pipeline, BOX, &[]);
+    assert_eq!((code, stdout.as_str()), (Some(4), ""));
+    for words in ["`A`: it asks for 100.0 GiB of GPU memory", "`C`: it asks for 5 CPUs", "help: "] {
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+#[test]
+fn an_unknown_policy_ends_with_2_and_a_suggestion() {
+    let (code, _, stderr) = outcome(CHAIN, BOX, &["--policy", "critical-path+best-fti"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("did you mean `critical-path+best-fit`?"), "{stderr}");
+}
+
+#[test]
+fn a_bad_fleet_file_ends_with_3_at_its_place() {
+    let (code, _, stderr) = outcome(CHAIN, &BOX.replace("cpus = 4", "cpus = \"four\""), &[]);
+    assert_eq!(code, Some(3));
+    assert!(stderr.contains("f.toml"), "{stderr}");
+}
+
+#[test]
+fn every_policy_plans_the_chain_in_7_seconds() {
+    let orders = ["fifo", "sjf", "ljf", "priority", "critical-path", "least-slack", "most-successors"];
+    let fits = [
+        "earliest-finish",
+        "first-fit",
+        "best-fit",
+        "worst-fit",
+        "dot-product",
+        "fragmentation",
+        "random",
+        "round-robin",
+        "least-loaded",
+        "least-connections",
+    ];
+    let pairs = orders.iter().zip(fits.iter().cycle()).map(|(order, fit)| format!("{order}+{fit}"));
+    let alone = fits.iter().map(|fit| (*fit).to_owned());
+    for policy in pairs.chain(alone).chain(["auto".to_owned()]) {
+        let (_, stdout, stderr) = outcome(CHAIN, BOX, &["--json", "--policy", &policy]);
+        assert!(stdout.contains("\"makespan_ms\":7000"), "{policy}: {stdout}{stderr}");
+    }
+}
