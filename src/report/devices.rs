@@ -61,17 +61,13 @@ fn gpus(devices: &[Gpu]) -> Table {
         Column::right("USE"),
         Column::right("TEMP"),
         Column::right("POWER"),
-        Column::left("NVLINK"),
+        Column::left("NOTE").that_gives_way(),
     ]);
     for gpu in devices {
         let reading = &gpu.reading;
         let name = Cell::new(gpu.name(), Tone::Strong);
         // Twelve characters tell the cards of one machine apart, slices after `MIG-` too.
         let uuid: String = gpu.uuid.chars().take(12).collect();
-        if let Some(fault) = &reading.fault {
-            table.row([name, Cell::from(&gpu.model), Cell::from(uuid), Cell::new(fault, Tone::Bad)]);
-            continue;
-        }
         let watts = |milliwatts: u32| milliwatts / 1000;
         let power = match (reading.power, reading.power_limit) {
             (Some(power), Some(limit)) => format!("{}/{} W", watts(power), watts(limit)),
@@ -88,10 +84,19 @@ fn gpus(devices: &[Gpu]) -> Table {
             or_dash(reading.utilisation.map(|percent| format!("{percent}%"))),
             or_dash(reading.temperature.map(|degrees| format!("{degrees}°C"))),
             Cell::from(power),
-            or_dash(gpu.nvlink_group),
+            note(gpu),
         ]);
     }
     table
+}
+
+/// Says what is wrong with a device, or which others it is joined to.
+fn note(gpu: &Gpu) -> Cell {
+    match (&gpu.reading.fault, gpu.nvlink_group) {
+        (Some(fault), _) => Cell::new(fault, Tone::Bad),
+        (None, Some(group)) => Cell::from(format!("NVLink group {group}")),
+        (None, None) => Cell::default(),
+    }
 }
 
 fn or_dash(value: Option<impl std::fmt::Display>) -> Cell {

@@ -1,0 +1,44 @@
+#!/bin/sh
+# A stand-in for a training: holds memory on the first card of CUDA_VISIBLE_DEVICES, or fails as PyTorch would.
+#
+#   hold.sh MIB SECONDS [RAMP]
+#
+# It takes MIB and holds them for SECONDS. With RAMP it takes half at first, and the rest RAMP seconds later. Emulated
+# memory is a file in $MOCK_NVML_STATE/held that counts while this process lives.
+set -eu
+mib=$1 seconds=$2 ramp=${3:-}
+state=$MOCK_NVML_STATE
+card=${CUDA_VISIBLE_DEVICES%%,*}
+if [ -z "$card" ]; then
+    echo "RuntimeError: No CUDA GPUs are available" >&2
+    exit 1
+fi
+mine=$state/held/$$-$card
+trap 'rm -f "$mine"' EXIT
+
+# Takes $1 MiB in all. Looking and taking are one step, as in a real driver.
+take() {
+    exec 9>"$state/lock"
+    flock 9
+    free=$(cat "$state/room-$card")
+    for other in "$state"/held/*-"$card"; do
+        pid=${other##*/} pid=${pid%%-*}
+        if [ "$other" != "$mine" ] && [ -d "/proc/$pid" ]; then
+            free=$((free - $(cat "$other" 2>/dev/null || echo 0)))
+        fi
+    done
+    if [ "$1" -gt "$free" ]; then
+        echo "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate $1 MiB. GPU 0 has $free MiB free. (emulated)" >&2
+        exit 1
+    fi
+    echo "$1" >"$mine.draft$$"
+    mv "$mine.draft$$" "$mine"
+    exec 9>&-
+}
+
+if [ -n "$ramp" ]; then
+    take $((mib / 2))
+    sleep "$ramp"
+fi
+take "$mib"
+sleep "$seconds"

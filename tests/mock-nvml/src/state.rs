@@ -1,0 +1,158 @@
+//! The emulated machine: what `machine.json` says it has, and what the files in `held` say is taken.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+/// Names the folder that holds the machine.
+pub(crate) const VARIABLE: &str = "MOCK_NVML_STATE";
+
+/// A machine with NVIDIA cards.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Machine {
+    /// What `nvmlInit_v2` answers; 0 is success.
+    pub init: u32,
+    /// The driver's version.
+    pub driver: String,
+    /// In the order of NVML's indices.
+    pub cards: Vec<Card>,
+}
+
+/// One card.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Card {
+    /// `NVIDIA H200`.
+    pub name: String,
+    /// `GPU-…`.
+    pub uuid: String,
+    /// `00000000:10:00.0`.
+    pub bus: String,
+    /// All of its memory, in MiB.
+    pub mib: u64,
+    /// What the driver keeps for itself, in MiB.
+    pub reserved_mib: u64,
+    /// What is taken in no process's name, in MiB.
+    pub nobodys_mib: u64,
+    /// Percent.
+    pub utilisation: u32,
+    /// Degrees Celsius.
+    pub temperature: u32,
+    /// Milliwatts.
+    pub power: u32,
+    /// Milliwatts.
+    pub power_limit: u32,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// NUMA node.
+    pub numa: u32,
+    /// Cards that NVLink joins it to, by index.
+    pub nvlink: Vec<usize>,
+    /// Whether the driver lists processes, which it does not in some containers.
+    pub hides_processes: bool,
+    /// Its slices; with at least one the card is in MIG mode.
+    pub slices: Vec<Slice>,
+    /// Error codes by function name, `*` for every function of this card.
+    pub fails: BTreeMap<String, u32>,
+}
+
+/// A MIG slice of a card.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Slice {
+    /// `NVIDIA A100-SXM4-80GB MIG 3g.40gb`.
+    pub name: String,
+    /// `MIG-…`.
+    pub uuid: String,
+    /// All of its memory, in MiB.
+    pub mib: u64,
+    /// Compute slices.
+    pub compute_slices: u32,
+}
+
+impl Default for Card {
+    fn default() -> Self {
+        Self {
+            name: "NVIDIA H200".to_owned(),
+            uuid: String::new(),
+            bus: String::new(),
+            mib: 81_920,
+            reserved_mib: 0,
+            nobodys_mib: 0,
+            utilisation: 0,
+            temperature: 35,
+            power: 75_000,
+            power_limit: 700_000,
+            capability: (9, 0),
+            numa: 0,
+            nvlink: Vec::new(),
+            hides_processes: false,
+            slices: Vec::new(),
+            fails: BTreeMap::new(),
+        }
+    }
+}
+
+/// Memory that a living process holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) pid: u32,
+    pub(crate) card: usize,
+    pub(crate) slice: Option<usize>,
+    pub(crate) mib: u64,
+}
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn from_env() -> Option<Self> {
+        std::env::var_os(VARIABLE).map(|path| Self(path.into()))
+    }
+
+    pub(crate) fn machine(&self) -> io::Result<Machine> {
+        Ok(serde_json::from_slice(&fs::read(self.0.join("machine.json"))?)?)
+    }
+
+    /// Writes the machine so that a reader sees the old or the new one, never a half.
+    pub(crate) fn write(&self, machine: &Machine) -> io::Result<()> {
+        replace(&self.0.join("machine.json"), &serde_json::to_vec_pretty(machine)?)
+    }
+
+    /// Returns what living processes hold: each file `PID-CARD` or `PID-CARD.SLICE` holds a number of MiB.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let Ok(files) = fs::read_dir(self.0.join("held")) else { return Vec::new() };
+        let mut held: Vec<_> = files.flatten().filter_map(|file| held(&file.path())).collect();
+        held.retain(|held| is_alive(held.pid));
+        held.sort_by_key(|held| (held.card, held.pid));
+        held
+    }
+}
+
+/// Replaces a file as a whole.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // The name does not end in a number: nobody takes it for a holding.
+    let draft = path.with_extension(format!("{}-draft", std::process::id()));
+    fs::write(&draft, bytes)?;
+    fs::rename(draft, path)
+}
+
+fn held(path: &Path) -> Option<Held> {
+    let (pid, place) = path.file_name()?.to_str()?.split_once('-')?;
+    let (card, slice) = match place.split_once('.') {
+        Some((card, slice)) => (card, Some(slice.parse().ok()?)),
+        None => (place, None),
+    };
+    let mib = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    Some(Held { pid: pid.parse().ok()?, card: card.parse().ok()?, slice, mib })
+}
+
+/// Whether a process runs; one that has ended and was not waited for holds no memory.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
