@@ -23,13 +23,23 @@ pub(super) struct Book {
     promises: BTreeMap<TaskId, Bytes>,
     shares: Share,
     exclusive: bool,
-    /// When a task last gave something back: only a later reading can show what that freed.
+    /// Who gave something back that no reading has shown yet: what they may have taken still counts.
+    gone: Vec<Gone>,
+    /// When a task last gave something back.
     released: Option<Millis>,
     /// The least memory that was seen in nobody's name: what is above it has come from our tasks, where the driver
     /// hides processes.
     nobodys: Option<Bytes>,
     /// What tasks that have just ended may still hold in nobody's name.
     leaving: Bytes,
+}
+
+/// A task that ended after the last reading.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    task: TaskId,
+    promise: Bytes,
+    at: Millis,
 }
 
 /// What is left of a device after a request.
@@ -49,6 +59,7 @@ impl Book {
             promises: BTreeMap::new(),
             shares: Share::ZERO,
             exclusive: false,
+            gone: Vec::new(),
             released: None,
             nobodys: None,
             leaving: Bytes::ZERO,
@@ -70,8 +81,13 @@ impl Book {
 
     /// Learns from a reading how much memory is in use that no process answers for.
     pub(super) fn observe(&mut self, live: &Live, at: Millis) {
-        let Live::Seen(seen) = live else { return };
-        let idle = self.promises.is_empty() && self.released.is_none_or(|released| at > released);
+        let seen = match live {
+            Live::Seen(seen) => seen,
+            Live::Fault(_) => return,
+            Live::Unwatched => return self.gone.clear(),
+        };
+        self.gone.retain(|gone| gone.at >= at);
+        let idle = self.promises.is_empty() && self.gone.is_empty();
         if idle || self.released.is_none_or(|released| at > released + SETTLED) {
             self.leaving = Bytes::ZERO;
         }
@@ -88,7 +104,9 @@ impl Book {
     }
 
     pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
-        self.leaving += self.promises.remove(&task).unwrap_or(Bytes::ZERO);
+        let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
+        self.leaving += promise;
+        self.gone.push(Gone { task, promise, at: now });
         self.shares -= share(request.gpus);
         self.exclusive &= !matches!(request.gpus, Gpus::Whole(_));
         self.released = self.released.max(Some(now));
@@ -127,13 +145,14 @@ impl Book {
         if now.saturating_sub(at) > FRESH {
             return Err(Why::Stale { age: now - at });
         }
-        if self.released.is_some_and(|released| at <= released) {
-            return Err(Why::Settling);
-        }
         // A whole device without a word about memory is wanted for all its memory: a stranger must not be on it.
-        let strangers = seen.used - self.measured(seen);
-        if matches!(request.gpus, Gpus::Whole(_)) && request.gpu_memory == Bytes::ZERO && strangers > self.headroom {
-            return Err(Why::Strangers { hold: strangers });
+        if matches!(request.gpus, Gpus::Whole(_)) && request.gpu_memory == Bytes::ZERO {
+            if !self.gone.is_empty() {
+                return Err(Why::Settling);
+            }
+            if seen.used > self.headroom {
+                return Err(Why::Strangers { hold: seen.used });
+            }
         }
         let promised = self.promised(seen);
         let left = seen.free - promised - self.headroom;
@@ -143,18 +162,15 @@ impl Book {
 
     /// Returns what our tasks were promised and have not taken yet.
     fn promised(&self, seen: &Seen) -> Bytes {
-        match &seen.held {
-            Some(held) => self.pairs(held).map(|(promise, measured)| promise - measured).sum(),
-            None => self.reserved() - self.grown(seen),
-        }
-    }
-
-    /// Returns what our tasks hold.
-    fn measured(&self, seen: &Seen) -> Bytes {
-        match &seen.held {
-            Some(held) => self.pairs(held).map(|(_, measured)| measured).sum(),
-            None => self.grown(seen),
-        }
+        let Some(held) = &seen.held else {
+            let gone: Bytes = self.gone.iter().map(|gone| gone.promise).sum();
+            return self.reserved() + gone - self.grown(seen);
+        };
+        let gone = self.gone.iter().map(|gone| {
+            let measured = held.binary_search_by_key(&gone.task, |(task, _)| *task);
+            gone.promise - measured.map_or(Bytes::ZERO, |at| held[at].1)
+        });
+        gone.sum::<Bytes>() + self.running(held).map(|(promise, measured)| promise - measured).sum()
     }
 
     /// Returns how much of the memory in nobody's name our running tasks must have taken.
@@ -163,13 +179,15 @@ impl Book {
     }
 
     /// Yields promise and measurement of each running task; both sides ascend by task.
-    fn pairs<'a>(&'a self, held: &'a [(TaskId, Bytes)]) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
+    fn running<'a>(&'a self, held: &'a [(TaskId, Bytes)]) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
         let mut rest = held;
         self.promises.iter().map(move |(task, promise)| {
             let passed = rest.iter().take_while(|(other, _)| other < task).count();
             rest = &rest[passed..];
-            let measured = rest.first().filter(|(other, _)| other == task).map_or(Bytes::ZERO, |(_, bytes)| *bytes);
-            (*promise, measured)
+            // What was measured of a task that was tried again since is its earlier attempt's.
+            let again = self.gone.iter().any(|gone| gone.task == *task);
+            let measured = rest.first().filter(|(other, _)| other == task && !again);
+            (*promise, measured.map_or(Bytes::ZERO, |(_, bytes)| *bytes))
         })
     }
 }

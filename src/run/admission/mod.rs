@@ -133,8 +133,8 @@ impl Ledger {
         now: Millis,
     ) -> Result<Grant, Refusal> {
         debug_assert!(!self.held.contains_key(&task), "a task is admitted once until it is released");
-        for (book, live) in self.books.iter_mut().zip(&readings.devices) {
-            book.observe(live, readings.at);
+        for (device, book) in self.books.iter_mut().enumerate() {
+            book.observe(readings.of(device), readings.at);
         }
         let chosen = self.choose(request, intended, readings, now)?;
         let grant = Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory };
@@ -196,8 +196,7 @@ impl Ledger {
         let mut rooms = Vec::new();
         for device in &host.devices {
             let book = &self.books[device.index()];
-            let live = readings.devices.get(device.index()).unwrap_or(&Live::Unwatched);
-            match book.room(request, live, readings.at, now) {
+            match book.room(request, readings.of(device.index()), readings.at, now) {
                 Ok(left) => rooms.push(choose::Room { device: *device, group: book.group(), left }),
                 Err(why) => refusal.devices.push((*device, why)),
             }

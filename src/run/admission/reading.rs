@@ -47,6 +47,11 @@ impl Readings {
         Self { at: Millis::ZERO, devices: vec![Live::Unwatched; n] }
     }
 
+    /// Returns what was seen on a device; nothing where there is no reading of it.
+    pub(super) fn of(&self, device: usize) -> &Live {
+        self.devices.get(device).unwrap_or(&Live::Unwatched)
+    }
+
     /// Translates what the probe read at `at`; `task` says whose process a pid is, `None` for a stranger's.
     #[must_use]
     pub fn new(at: Millis, fleet: &Fleet, read: &[probe::Reading], task: impl Fn(u32) -> Option<TaskId>) -> Self {

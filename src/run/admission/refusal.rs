@@ -90,7 +90,7 @@ pub enum Why {
         /// What they were promised.
         reserved: Bytes,
     },
-    /// A task has just ended; what it held has not been read since.
+    /// It is wanted whole, and a task has just ended on it: whether it is empty has not been read since.
     Settling,
     /// It was last read too long ago.
     Stale {

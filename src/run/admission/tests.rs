@@ -86,16 +86,36 @@ fn a_whole_device_is_not_shared_with_strangers() {
 }
 
 #[test]
-fn what_ended_after_the_reading_is_waited_for() {
+fn what_ended_after_the_reading_still_counts() {
     let mut ledger = Ledger::new(&fleet(&[80], &[]));
     let before = readings(10, vec![seen(80, 0, &[])]);
     assert!(admit(&mut ledger, 0, &shared(50), &before).is_ok());
     ledger.release(TaskId(0), Millis(20));
-    let refusal = ledger.try_admit(TaskId(1), &shared(60), None, &before, Millis(21)).unwrap_err();
-    assert_eq!(refusal.devices[0].1, Why::Settling);
+    let mut ask = |need: &Resources, readings: &Readings, now| {
+        let asked = ledger.try_admit(TaskId(1), need, None, readings, Millis(now));
+        ledger.release(TaskId(1), Millis(0));
+        asked.map_err(|refusal| refusal.devices[0].1.clone())
+    };
+    let counted = Why::Memory { free: gib(80), promised: gib(50), headroom: gib(1) };
+    assert_eq!(ask(&shared(30), &before, 21), Err(counted));
+    assert_eq!(ask(&whole(1), &before, 21), Err(Why::Settling));
+    assert!(ask(&shared(29), &before, 21).is_ok());
     let late = readings(30, vec![seen(30, 50, &[])]);
-    assert!(matches!(admit(&mut ledger, 1, &shared(60), &late).unwrap_err().devices[0].1, Why::Memory { .. }));
-    assert!(admit(&mut ledger, 1, &shared(60), &readings(40, vec![seen(80, 0, &[])])).is_ok());
+    assert!(matches!(ask(&shared(60), &late, 31), Err(Why::Memory { .. })));
+    assert_eq!(ask(&whole(1), &late, 31), Err(Why::Strangers { hold: gib(50) }));
+    let settled = readings(40, vec![seen(80, 0, &[])]);
+    assert!(ask(&whole(1), &settled, 41).is_ok());
+}
+
+#[test]
+fn what_an_earlier_attempt_held_is_not_the_next_one_s() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    assert!(admit(&mut ledger, 0, &shared(30), &readings(10, vec![seen(80, 0, &[])])).is_ok());
+    let ramped = readings(20, vec![seen(50, 30, &[(0, 30)])]);
+    ledger.release(TaskId(0), Millis(21));
+    assert!(ledger.try_admit(TaskId(0), &shared(30), None, &ramped, Millis(22)).is_ok());
+    let why = ledger.try_admit(TaskId(1), &shared(20), None, &ramped, Millis(23)).unwrap_err();
+    assert_eq!(why.devices[0].1, Why::Memory { free: gib(50), promised: gib(30), headroom: gib(1) });
 }
 
 #[test]
@@ -329,7 +349,11 @@ impl World {
     }
 
     fn ask(&mut self, need: u64) {
-        let task = TaskId(self.next);
+        // Few ids, so that many are tried again.
+        let Some(task) = (0..12).map(|n| TaskId((self.next + n) % 12)).find(|task| !self.tasks.contains_key(task))
+        else {
+            return;
+        };
         if self.ledger.try_admit(task, &shared(need), None, &self.readings, self.now).is_err() {
             return;
         }
