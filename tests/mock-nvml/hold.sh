@@ -41,4 +41,9 @@ if [ -n "$ramp" ]; then
     sleep "$ramp"
 fi
 take "$mib"
-sleep "$seconds"
+echo "holding $mib MiB on card $card"
+# Waits for nothing else than its time; a signal ends both.
+sleep "$seconds" &
+nap=$!
+trap 'kill "$nap" 2>/dev/null; exit 143' TERM INT
+wait "$nap"
