@@ -1,4 +1,4 @@
-//! `trainyard schema`: a JSON Schema of the pipeline file, for completion and checks in editors.
+//! `trainyard schema`: a JSON Schema of the pipeline file or the fleet file, for completion and checks in editors.
 //!
 //! Made from the tables that the decoder reads by, and from the catalogue of built-in ops: nothing is written twice.
 
@@ -7,21 +7,29 @@ use schemars::{Schema, json_schema};
 use serde_json::{Map, Value as Json, json};
 
 use super::{Exit, Failure};
+use crate::fleet;
 use crate::spec::decode::{Field, Form, Key};
 use crate::spec::keys::{StageKey, TopKey};
 use crate::spec::op::{self, Kind, Op, Param};
 
 /// Print a JSON Schema of the pipeline file, for editors
 #[derive(Args)]
-pub(super) struct Command {}
+pub(super) struct Command {
+    /// Print that of the fleet file instead
+    #[arg(long)]
+    fleet: bool,
+}
 
 impl Command {
-    #[expect(clippy::unused_self, reason = "every subcommand is run alike")]
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        println!("{:#}", pipeline_file(op::CATALOGUE).as_value());
+        let schema = if self.fleet { fleet_file() } else { pipeline_file(op::CATALOGUE) };
+        println!("{:#}", schema.as_value());
         Ok(Exit::Done)
     }
 }
+
+/// The dialect that every schema here is written in.
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// Text of a parameter that a point of the matrix fills in.
 const TEMPLATE: &str = r"\{matrix\.";
@@ -50,9 +58,27 @@ fn pipeline_file(catalogue: &[Op]) -> Schema {
         stages["additionalProperties"]["properties"]["use"] = name;
         stages["additionalProperties"]["properties"]["use"]["description"] = about;
     }
-    schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+    schema.insert("$schema".to_owned(), json!(DIALECT));
     schema.insert("title".to_owned(), json!("Trainyard pipeline"));
     schema.insert("required".to_owned(), json!([TopKey::Stage.word()]));
+    schema
+}
+
+/// Returns the schema of a fleet file.
+fn fleet_file() -> Schema {
+    let mut schema = form(&fleet::keys::FORM);
+    schema.insert("$schema".to_owned(), json!(DIALECT));
+    schema.insert("title".to_owned(), json!("Trainyard fleet"));
+    schema.insert("required".to_owned(), json!([fleet::keys::TopKey::Node.word()]));
+    for (entry, required) in [
+        ("/properties/node/items", vec![fleet::keys::NodeKey::Name.word()]),
+        ("/properties/node/items/properties/gpu/items", vec![fleet::keys::GpuKey::Memory.word()]),
+        ("/properties/link/items", vec![fleet::keys::LinkKey::Between.word(), fleet::keys::LinkKey::Bandwidth.word()]),
+    ] {
+        if let Some(table) = schema.pointer_mut(entry) {
+            table["required"] = json!(required);
+        }
+    }
     schema
 }
 
@@ -136,5 +162,20 @@ fn form(value: &Form) -> Schema {
         Form::Map(entry) => json_schema!({ "type": "object", "additionalProperties": form(entry).to_value() }),
         Form::Table(fields, rest) => table(&[fields], *rest),
         Form::Joined(fields) => table(fields, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_fleet_file_cannot_do_without_is_required() {
+        let schema = fleet_file();
+        let required = |pointer: &str| schema.pointer(pointer).map(|table| table["required"].clone());
+        assert_eq!(schema.get("required"), Some(&json!(["node"])));
+        assert_eq!(required("/properties/node/items"), Some(json!(["name"])));
+        assert_eq!(required("/properties/node/items/properties/gpu/items"), Some(json!(["memory"])));
+        assert_eq!(required("/properties/link/items"), Some(json!(["between", "bandwidth"])));
     }
 }
