@@ -7,6 +7,9 @@ use clap::{Parser, Subcommand};
 mod check;
 mod completions;
 mod devices;
+mod follow;
+mod logs;
+mod output;
 mod pipeline_file;
 mod plan;
 mod planning;
@@ -14,6 +17,11 @@ mod problems;
 mod run;
 mod schema;
 mod warden;
+mod runs;
+mod schema;
+mod show;
+mod state;
+mod trace;
 
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +62,8 @@ impl Failure {
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
+    #[command(flatten)]
+    trace: trace::Args,
     #[command(subcommand)]
     command: Command,
 }
@@ -62,6 +72,9 @@ struct Cli {
 enum Command {
     Check(check::Command),
     Plan(plan::Command),
+    Runs(runs::Command),
+    Show(show::Command),
+    Logs(logs::Command),
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
@@ -74,9 +87,13 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    trace::start(&cli.trace);
     let ended: Result<Exit, Failure> = match cli.command {
         Command::Check(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Runs(command) => command.run(),
+        Command::Show(command) => command.run(),
+        Command::Logs(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),

@@ -1,7 +1,7 @@
 //! Read-only views: progress, tables, Gantt charts, JSON.
 //!
 //! While a run goes on, [`observers`] show it: [`bars`], [`lines`] or a JSON [`stream`], with a [`mirror`] of what
-//! stages print. Afterwards [`json`] and [`summary`] show what the record says. Everything a user named or a stage
+//! stages print. Afterwards [`history`], [`json`] and [`summary`] show what the record says. Everything a user named or a stage
 //! printed goes through [`text`] before it reaches a terminal.
 
 pub mod bars;
@@ -11,6 +11,7 @@ pub mod estimate;
 mod fixture;
 pub mod frame;
 mod gantt;
+pub mod history;
 pub mod journal;
 pub mod json;
 pub mod lines;

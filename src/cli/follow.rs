@@ -1,0 +1,120 @@
+//! `trainyard logs -f`: prints a task's log as it grows, until the task ends.
+//!
+//! Woken by inotify when the log's folder changes. A file system that tells nothing (NFS) and the end of the task are
+//! noticed by a look once a second: a person who reads along does not see the difference, and an idle follower costs
+//! next to nothing.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+
+use super::logs::{LogOut, Opened};
+use super::state::{self, is_alive};
+use super::{Exit, Failure, output};
+use crate::run::state::RunState;
+
+/// How long at most nothing is looked at.
+const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Follows one task.
+pub(super) struct Follow {
+    opened: Opened,
+    task: usize,
+    /// The attempt to print; the latest one, and then those that follow it, where none was asked for.
+    only: Option<u32>,
+}
+
+impl Follow {
+    pub(super) fn new(opened: Opened, task: usize, only: Option<u32>) -> Self {
+        Self { opened, task, only }
+    }
+
+    /// Prints until the task has ended, or nobody is there any more to carry it out.
+    pub(super) fn run(mut self) -> Result<Exit, Failure> {
+        let tried = self.opened.state.tasks[self.task].attempts.len();
+        let mut number = self.only.unwrap_or(u32::try_from(tried.max(1)).unwrap_or(u32::MAX));
+        let wake = Wake::on(self.opened.log(self.task, number).parent());
+        let mut out = LogOut::new();
+        loop {
+            let ended = match self.attempt(number, &wake, &mut out)? {
+                Ok(ended) => ended,
+                Err(error) => return output::finish(Err(error)),
+            };
+            if ended || self.only.is_some() {
+                return Ok(Exit::Done);
+            }
+            number += 1;
+            if let Err(error) = out.heading(&format!("{}, attempt {number}", self.opened.name(self.task))) {
+                return output::finish(Err(error));
+            }
+        }
+    }
+
+    /// Prints one attempt to its end and returns whether no other follows.
+    fn attempt(&mut self, number: u32, wake: &Wake, out: &mut LogOut) -> Result<io::Result<bool>, Failure> {
+        let path = self.opened.log(self.task, number);
+        let mut log: Option<BufReader<File>> = None;
+        loop {
+            // Asked before the log is read: what was printed before the end is then read as well.
+            let state = state::replay(&self.opened.store, &self.opened.row)?;
+            let (over, last) = self.stands(&state, number);
+            self.opened.state = state;
+            loop {
+                log = log.or_else(|| File::open(&path).ok().map(BufReader::new));
+                if let Some(log) = &mut log
+                    && let Err(error) = out.rest(log)
+                {
+                    return Ok(Err(error));
+                }
+                if over {
+                    return Ok(out.end_line().map(|()| last));
+                }
+                if !wake.wait() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Returns whether the attempt is over, and whether it was the task's last.
+    fn stands(&self, state: &RunState, number: u32) -> (bool, bool) {
+        let task = &state.tasks[self.task];
+        let gone = state.end.is_some() || !is_alive(&self.opened.row.header.orchestrator);
+        let ended = task.attempts.get(number as usize - 1).is_some_and(|attempt| attempt.ended.is_some());
+        let later = task.attempts.len() > number as usize;
+        (ended || gone || task.phase.is_final(), (task.phase.is_final() || gone) && !later)
+    }
+}
+
+/// Notices changes in a folder.
+struct Wake(Option<OwnedFd>);
+
+impl Wake {
+    fn on(folder: Option<&Path>) -> Self {
+        let watch = || {
+            let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+            let changes = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
+            inotify::add_watch(&fd, folder?, changes).ok()?;
+            Some(fd)
+        };
+        Self(watch())
+    }
+
+    /// Waits for a change, but not longer than the time between two looks; returns whether there was one.
+    fn wait(&self) -> bool {
+        let Some(fd) = &self.0 else {
+            // Nothing to wait on but time.
+            let _ = poll(&mut [], Some(&LOOK));
+            return false;
+        };
+        let changed = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&LOOK)).is_ok_and(|ready| ready > 0);
+        // What changed does not matter; the events are only taken off the queue.
+        let mut taken = [0; 4096];
+        while changed && rustix::io::read(fd, &mut taken).is_ok_and(|bytes| bytes > 0) {}
+        changed
+    }
+}

@@ -1,0 +1,255 @@
+//! `trainyard logs`: what tasks printed, and what they print now.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use miette::Diagnostic;
+use thiserror::Error;
+
+use super::follow::Follow;
+use super::state::{self, StateArgs};
+use super::{Exit, Failure, output};
+use crate::report::{text, wording};
+use crate::run::launch;
+use crate::run::state::{Phase, RunState};
+use crate::run::store::{RunRow, Store};
+
+/// Print what tasks printed
+///
+/// Without TASK: the failed ones, or all where none failed. A stage's name means all of its tasks.
+#[derive(Args)]
+pub(super) struct Command {
+    /// A run's id or the beginning of it [default: the newest]
+    run: Option<String>,
+    /// A task or a stage
+    task: Option<String>,
+    /// Go on printing until the task ends
+    #[arg(short, long)]
+    follow: bool,
+    /// The attempt to print, counted from 1 [default: the last]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+#[derive(Debug, Error, Diagnostic)]
+enum NoLog {
+    #[error("run {run} has no task `{wanted}`")]
+    #[diagnostic(help("{}", near.as_ref().map_or_else(|| "`trainyard show` lists its tasks".into(), |near| format!("did you mean `{near}`?"))))]
+    UnknownTask { run: String, wanted: String, near: Option<String> },
+    #[error("{task} has no attempt {number}: there {}", match count { 0 => "was none".to_owned(), 1 => "was one".to_owned(), n => format!("were {n}") })]
+    NoAttempt { task: String, number: u32, count: usize },
+    #[error("one task can be followed, and {count} could be meant: {named}")]
+    #[diagnostic(help("name one: trainyard logs {run} TASK -f"))]
+    FollowOne { run: String, count: usize, named: String },
+    #[error("no task of run {run} is running")]
+    NothingRuns { run: String },
+}
+
+impl From<NoLog> for Failure {
+    fn from(error: NoLog) -> Self {
+        Self { exit: Exit::Usage, report: error.into() }
+    }
+}
+
+/// A run and what it says.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) row: RunRow,
+    pub(super) state: RunState,
+}
+
+impl Opened {
+    fn new((store, row): (Store, RunRow)) -> Result<Self, Failure> {
+        let state = state::replay(&store, &row)?;
+        Ok(Self { store, row, state })
+    }
+
+    pub(super) fn name(&self, task: usize) -> &str {
+        &self.row.header.tasks[task].name
+    }
+
+    pub(super) fn log(&self, task: usize, number: u32) -> PathBuf {
+        launch::log(&self.store.run_dir(&self.row.header.id), self.name(task), number)
+    }
+
+    /// Returns the tasks that a name means: one task, or those of a stage.
+    fn named(&self, wanted: &str) -> Vec<usize> {
+        let tasks = self.row.header.tasks.iter().enumerate();
+        let exact = tasks.clone().find(|(_, task)| task.name == wanted).map(|(i, _)| vec![i]);
+        exact.unwrap_or_else(|| tasks.filter(|(_, task)| task.stage == wanted).map(|(i, _)| i).collect())
+    }
+
+    fn in_phase(&self, wanted: impl Fn(Phase) -> bool) -> Vec<usize> {
+        let tasks = self.state.tasks.iter().enumerate();
+        tasks.filter(|(_, task)| wanted(task.phase)).map(|(i, _)| i).collect()
+    }
+
+    fn unknown(&self, wanted: &str) -> NoLog {
+        let names = self.row.header.tasks.iter().map(|task| task.name.as_str());
+        let near = names.map(|name| (strsim::jaro_winkler(name, wanted), name)).max_by(|a, b| a.0.total_cmp(&b.0));
+        NoLog::UnknownTask {
+            run: self.row.header.id.clone(),
+            wanted: text::visible(wanted).into_owned(),
+            // Below this a name has little in common with what was written.
+            near: near.filter(|(likeness, _)| *likeness > 0.7).map(|(_, name)| text::visible(name).into_owned()),
+        }
+    }
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let (opened, wanted) = self.pick()?;
+        let tasks = match &wanted {
+            Some(wanted) => Some(opened.named(wanted)).filter(|tasks| !tasks.is_empty()),
+            None => Some(self.unnamed(&opened)),
+        };
+        let tasks = match (tasks, &wanted) {
+            (Some(tasks), _) => tasks,
+            (None, wanted) => return Err(opened.unknown(wanted.as_deref().unwrap_or_default()).into()),
+        };
+        if self.follow {
+            let task = self.one(&opened, &tasks)?;
+            return Follow::new(opened, task, self.attempt).run();
+        }
+        output::finish(self.print(&opened, &tasks)?)
+    }
+
+    /// Opens the run. A single word that is no run but a task of the newest run means that task.
+    fn pick(&self) -> Result<(Opened, Option<String>), Failure> {
+        match (self.state.pick(self.run.as_deref()), &self.run, &self.task) {
+            (Ok(picked), _, task) => Ok((Opened::new(picked)?, task.clone())),
+            (Err(unknown), Some(word), None) => {
+                let newest = self.state.pick(None).and_then(Opened::new);
+                match newest {
+                    Ok(newest) if !newest.named(word).is_empty() => Ok((newest, Some(word.clone()))),
+                    _ => Err(unknown),
+                }
+            }
+            (Err(unknown), _, _) => Err(unknown),
+        }
+    }
+
+    fn unnamed(&self, opened: &Opened) -> Vec<usize> {
+        let running = |phase| phase == Phase::Running;
+        let failed = |phase| phase == Phase::Failed;
+        let first = if self.follow { opened.in_phase(running) } else { opened.in_phase(failed) };
+        if first.is_empty() && !self.follow { opened.in_phase(|_| true) } else { first }
+    }
+
+    fn one(&self, opened: &Opened, tasks: &[usize]) -> Result<usize, NoLog> {
+        let run = opened.row.header.id.clone();
+        match tasks {
+            [] => Err(NoLog::NothingRuns { run }),
+            [task] => Ok(*task),
+            several => {
+                let named: Vec<_> = several.iter().take(3).map(|task| text::visible(opened.name(*task))).collect();
+                let more = if several.len() > 3 { ", …" } else { "" };
+                Err(NoLog::FollowOne { run, count: several.len(), named: named.join(", ") + more })
+            }
+        }
+    }
+
+    fn print(&self, opened: &Opened, tasks: &[usize]) -> Result<io::Result<()>, Failure> {
+        let mut out = LogOut::new();
+        for &task in tasks {
+            let attempts = &opened.state.tasks[task].attempts;
+            let number = self.attempt.unwrap_or(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
+            let attempt = number.checked_sub(1).and_then(|i| attempts.get(i as usize));
+            let Some(attempt) = attempt else {
+                if tasks.len() > 1 {
+                    continue;
+                }
+                let task = text::visible(opened.name(task)).into_owned();
+                return Err(NoLog::NoAttempt { task, number: number.max(1), count: attempts.len() }.into());
+            };
+            if tasks.len() > 1 {
+                let how = match &attempt.ended {
+                    Some(ended) => wording::ending(&ended.outcome),
+                    None => "not ended".into(),
+                };
+                if let Err(error) = out.heading(&format!("{}, attempt {number}: {how}", opened.name(task))) {
+                    return Ok(Err(error));
+                }
+            }
+            if let Err(error) = out.file(&opened.log(task, number)) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(out.flush())
+    }
+}
+
+/// Where logs are printed to: to a terminal line by line and made safe, elsewhere byte by byte as they are.
+pub(super) struct LogOut {
+    out: io::StdoutLock<'static>,
+    safe: bool,
+    first: bool,
+    /// Of a terminal's line: what has come of it.
+    line: Vec<u8>,
+}
+
+/// Bytes that are printed at once; a longer line is printed in parts.
+const PIECE: usize = 64 << 10;
+
+impl LogOut {
+    pub(super) fn new() -> Self {
+        let out = io::stdout();
+        Self { safe: out.is_terminal(), out: out.lock(), first: true, line: Vec::new() }
+    }
+
+    /// Writes a heading with an empty line before it, the first one excepted.
+    pub(super) fn heading(&mut self, text: &str) -> io::Result<()> {
+        let gap = if std::mem::replace(&mut self.first, false) { "" } else { "\n" };
+        writeln!(self.out, "{gap}==> {} <==", text::visible(text))
+    }
+
+    /// Writes a whole log. One that is not there is that of a task that printed nothing.
+    fn file(&mut self, path: &Path) -> io::Result<()> {
+        match File::open(path) {
+            Ok(file) => self.rest(&mut BufReader::with_capacity(PIECE, file))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.end_line()
+    }
+
+    /// Writes what can be read up to the end.
+    pub(super) fn rest(&mut self, log: &mut impl BufRead) -> io::Result<()> {
+        loop {
+            let bytes = log.fill_buf()?;
+            if bytes.is_empty() {
+                return self.out.flush();
+            }
+            let length = bytes.len();
+            if self.safe {
+                for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    self.line.extend_from_slice(piece);
+                    if piece.ends_with(b"\n") || self.line.len() > PIECE {
+                        writeln!(self.out, "{}", text::log_line(&self.line))?;
+                        self.line.clear();
+                    }
+                }
+            } else {
+                self.out.write_all(bytes)?;
+            }
+            log.consume(length);
+        }
+    }
+
+    /// Writes a last line that had no end.
+    pub(super) fn end_line(&mut self) -> io::Result<()> {
+        if !self.line.is_empty() {
+            writeln!(self.out, "{}", text::log_line(&self.line))?;
+            self.line.clear();
+        }
+        self.out.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

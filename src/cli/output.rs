@@ -1,0 +1,32 @@
+//! What a command prints on standard output.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use super::{Exit, Failure};
+
+/// Writes the whole of a command's output. That the reader has seen enough (`| head`) is no failure.
+pub(super) fn print(text: &str) -> Result<Exit, Failure> {
+    let mut out = io::stdout().lock();
+    finish(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes a value as JSON, indented on a terminal and in one line otherwise.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<Exit, Failure> {
+    let text =
+        if io::stdout().is_terminal() { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    print(&(text.expect("our views are plain data with text keys") + "\n"))
+}
+
+/// Returns how a command ended by how its last write went.
+pub(super) fn finish(written: io::Result<()>) -> Result<Exit, Failure> {
+    match written {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
+        Err(error) => Err(Failure { exit: Exit::Bug, report: miette::miette!("cannot write the output: {error}") }),
+    }
+}
+
+/// Returns the width of the terminal behind standard output, if it is one.
+pub(super) fn columns() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| columns.into())
+}

@@ -1,0 +1,38 @@
+//! `trainyard show`: one run with its tasks and attempts.
+
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::state::{self, StateArgs};
+use super::{Exit, Failure, output};
+use crate::report::paint::Colour;
+use crate::report::{history, json};
+
+/// Show a run: its tasks, how they ended, what they used
+#[derive(Args)]
+pub(super) struct Command {
+    /// A run's id or the beginning of it [default: the newest]
+    run: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let (store, row) = self.state.pick(self.run.as_deref())?;
+        let run = state::replay(&store, &row)?;
+        let header = state::header(&row);
+        let names: Vec<String> = row.header.tasks.iter().map(|task| task.name.clone()).collect();
+        if self.json {
+            // Absolute, so that a script can open the logs from wherever it is.
+            let dir = store.run_dir(header.run);
+            let dir = std::path::absolute(&dir).unwrap_or(dir);
+            return output::print_json(&json::run(&header, &names, &run, &dir));
+        }
+        let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
+        output::print(&history::run(&header, &names, &run, &zone, colour, output::columns()))
+    }
+}

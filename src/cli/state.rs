@@ -1,0 +1,189 @@
+//! Which state folder and which run a command is about.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use miette::Diagnostic;
+use thiserror::Error;
+
+use super::{Exit, Failure};
+use crate::engine::process;
+use crate::report::json::Header;
+use crate::report::text;
+use crate::run::state::RunState;
+use crate::run::store::{Orchestrator, RunRow, Store};
+
+/// Name of the state folder, beside the pipeline file.
+pub(super) const FOLDER: &str = ".trainyard";
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct StateArgs {
+    /// Where runs are recorded [default: the nearest .trainyard, here or in a folder above]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// Why there is no run to speak of.
+#[derive(Debug, Error, Diagnostic)]
+enum NoRun {
+    #[error("no runs are recorded: there is no `{FOLDER}` in this folder or above it")]
+    #[diagnostic(help("it lies beside the pipeline file; name it with --state DIR"))]
+    NoFolder,
+    #[error("no runs are recorded in {0}")]
+    Empty(String),
+    #[error("there is no run `{wanted}`")]
+    #[diagnostic(help("{}", nearest(newest)))]
+    Unknown { wanted: String, newest: Option<String> },
+    #[error("`{wanted}` could be {}", candidates.join(" or "))]
+    #[diagnostic(help("write more of it"))]
+    Ambiguous { wanted: String, candidates: Vec<String> },
+}
+
+fn nearest(newest: &Option<String>) -> String {
+    newest.as_ref().map_or_else(String::new, |newest| format!("the newest is {newest}; `trainyard runs` lists all"))
+}
+
+impl From<NoRun> for Failure {
+    fn from(error: NoRun) -> Self {
+        Self { exit: Exit::Usage, report: error.into() }
+    }
+}
+
+impl StateArgs {
+    /// Opens the record, or returns `None` where nothing was recorded yet and no folder was asked for.
+    pub(super) fn open(&self) -> Result<Option<Store>, Failure> {
+        let here = || std::env::current_dir().ok().as_deref().and_then(nearest_folder);
+        let Some(dir) = self.state.clone().or_else(here) else { return Ok(None) };
+        Store::open_existing(&dir).map(Some).map_err(broken)
+    }
+
+    /// Opens the record and picks a run: the newest where `wanted` is absent or `latest`, otherwise by its id or the
+    /// beginning of it.
+    pub(super) fn pick(&self, wanted: Option<&str>) -> Result<(Store, RunRow), Failure> {
+        let store = self.open()?.ok_or(NoRun::NoFolder)?;
+        let row = pick(store.runs().map_err(broken)?, wanted, store.dir())?;
+        Ok((store, row))
+    }
+}
+
+/// Returns the folder's or the nearest parent's state folder.
+pub(super) fn nearest_folder(folder: &Path) -> Option<PathBuf> {
+    folder.ancestors().map(|folder| folder.join(FOLDER)).find(|dir| dir.join("state.db").is_file())
+}
+
+fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, NoRun> {
+    let Some(wanted) = wanted.filter(|wanted| *wanted != "latest") else {
+        let nothing = || NoRun::Empty(text::visible(&dir.to_string_lossy()).into_owned());
+        return rows.into_iter().next().ok_or_else(nothing);
+    };
+    let newest = rows.first().map(|row| row.header.id.clone());
+    let mut named: Vec<RunRow> = rows.into_iter().filter(|row| row.header.id.starts_with(wanted)).collect();
+    let exact = named.iter().position(|row| row.header.id == wanted);
+    match (exact, named.len()) {
+        (Some(exact), _) => Ok(named.swap_remove(exact)),
+        (None, 1) => Ok(named.swap_remove(0)),
+        (None, 0) => Err(NoRun::Unknown { wanted: text::visible(wanted).into_owned(), newest }),
+        (None, _) => Err(NoRun::Ambiguous {
+            wanted: text::visible(wanted).into_owned(),
+            candidates: named.into_iter().take(3).map(|row| row.header.id).collect(),
+        }),
+    }
+}
+
+/// Returns the state that the run's events tell.
+pub(super) fn replay(store: &Store, row: &RunRow) -> Result<RunState, Failure> {
+    let mut state = RunState::new(row.header.tasks.len());
+    for recorded in store.events(&row.header.id).map_err(broken)? {
+        state.apply(&recorded).map_err(broken)?;
+    }
+    Ok(state)
+}
+
+/// Returns what views need of a run's header.
+pub(super) fn header(row: &RunRow) -> Header<'_> {
+    let header = &row.header;
+    Header {
+        run: &header.id,
+        pipeline: &header.pipeline,
+        started: header.started,
+        alive: row.end.is_none() && is_alive(&header.orchestrator),
+    }
+}
+
+/// Whether the process that carries a run out is still there. On another host it cannot be looked at: that it runs is
+/// then believed.
+pub(super) fn is_alive(orchestrator: &Orchestrator) -> bool {
+    let here = rustix::system::uname();
+    if here.nodename().to_string_lossy() != orchestrator.host {
+        return true;
+    }
+    orchestrator.boot == process::boot_id() && process::is_alive(orchestrator.process)
+}
+
+/// A record that cannot be read: the disk, or a bug of ours.
+pub(super) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    Failure { exit: Exit::Bug, report: miette::Report::from_err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::event::Process;
+    use crate::run::store;
+    use crate::units::Millis;
+
+    fn row(id: &str) -> RunRow {
+        let orchestrator =
+            Orchestrator { host: "box".into(), boot: "b".into(), process: Process { pid: 1, started: 1 } };
+        let header = store::Header {
+            id: id.into(),
+            pipeline: "digits".into(),
+            file: "/w/digits.toml".into(),
+            orchestrator,
+            started: Millis(0),
+            tasks: Vec::new(),
+        };
+        RunRow { header, end: None }
+    }
+
+    fn picked(wanted: Option<&str>) -> Result<String, String> {
+        let rows = vec![row("20261121-a"), row("20261120-b"), row("20261120-bc")];
+        let picked = pick(rows, wanted, Path::new("/w"));
+        picked.map(|row| row.header.id).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_a_name_the_newest_run_is_meant() {
+        assert_eq!(picked(None).as_deref(), Ok("20261121-a"));
+        assert_eq!(picked(Some("latest")).as_deref(), Ok("20261121-a"));
+    }
+
+    #[test]
+    fn the_beginning_of_an_id_is_enough_where_it_is_unambiguous() {
+        assert_eq!(picked(Some("20261121")).as_deref(), Ok("20261121-a"));
+        assert_eq!(picked(Some("20261120")), Err("`20261120` could be 20261120-b or 20261120-bc".into()));
+        assert_eq!(picked(Some("20261120-b")).as_deref(), Ok("20261120-b"), "a whole id is never ambiguous");
+        assert_eq!(picked(Some("x")), Err("there is no run `x`".into()));
+    }
+
+    #[test]
+    fn the_nearest_folder_above_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b");
+        std::fs::create_dir_all(&deep).unwrap();
+        assert_eq!(nearest_folder(&deep), None);
+        let state = root.path().join(FOLDER);
+        Store::open(&state).unwrap();
+        assert_eq!(nearest_folder(&deep), Some(state));
+    }
+
+    #[test]
+    fn a_process_number_of_an_earlier_boot_is_not_alive() {
+        let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let process = process::identify(std::process::id()).unwrap();
+        let mut orchestrator = Orchestrator { host: here, boot: process::boot_id(), process };
+        assert!(is_alive(&orchestrator));
+        orchestrator.boot = "another".into();
+        assert!(!is_alive(&orchestrator));
+    }
+}

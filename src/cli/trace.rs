@@ -1,0 +1,90 @@
+//! Log lines of our own (`tracing`): to standard error as loud as asked for, and all of them into the run's folder.
+//!
+//! Lines for standard error go through the [`Screen`], so that they scroll by above the bars.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{LazyLock, OnceLock};
+
+use clap::{ArgAction, ValueEnum};
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+use crate::report::paint::Colour;
+use crate::report::screen::Screen;
+
+/// The process has one terminal.
+static SCREEN: LazyLock<Screen> = LazyLock::new(Screen::default);
+
+/// The run's own log file, once there is a run.
+static RUN_LOG: OnceLock<File> = OnceLock::new();
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Say more about what happens; twice for details [env: RUST_LOG]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// How log lines are written
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    log_format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Returns the terminal that log lines go to; whatever else is written to standard error during a run shares it.
+pub(super) fn screen() -> Screen {
+    SCREEN.clone()
+}
+
+/// Begins logging. `RUST_LOG` wins over `-v`.
+pub(super) fn start(args: &Args) {
+    let chosen = match args.verbose {
+        0 => "warn",
+        1 => "warn,trainyard=info",
+        2 => "info,trainyard=debug",
+        _ => "trace",
+    };
+    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(chosen));
+    let screen = match args.log_format {
+        Format::Text => {
+            let ansi = Colour::for_stderr() == Colour::Ansi;
+            fmt::layer().with_target(false).with_ansi(ansi).with_writer(screen).with_filter(chosen).boxed()
+        }
+        Format::Json => fmt::layer().json().with_ansi(false).with_writer(screen).with_filter(chosen).boxed(),
+    };
+    let file = fmt::layer().with_ansi(false).with_writer(|| RunLog).with_filter(EnvFilter::new("warn,trainyard=debug"));
+    // Only a second call could fail, and there is one `main`.
+    drop(tracing_subscriber::registry().with(screen).with(file).try_init());
+}
+
+/// Writes log lines from here on also into `trainyard.log` in the run's folder, which must exist.
+///
+/// # Errors
+/// Where the file cannot be made.
+#[allow(dead_code, reason = "the `run` command opens it")]
+pub(super) fn to_run_folder(dir: &Path) -> io::Result<()> {
+    let file = File::options().create(true).append(true).open(dir.join("trainyard.log"))?;
+    // A process carries out one run; a second call keeps the first file.
+    drop(RUN_LOG.set(file));
+    Ok(())
+}
+
+/// Writes to the run's log file, or nowhere before there is one.
+struct RunLog;
+
+impl Write for RunLog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        RUN_LOG.get().map_or(Ok(line.len()), |mut file| file.write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        RUN_LOG.get().map_or(Ok(()), |mut file| file.flush())
+    }
+}

@@ -1,0 +1,211 @@
+//! Recorded runs for people: the list of runs, and one run with its tasks.
+//!
+//! Pure: the time zone and the terminal's width are arguments. Does not know where the record is.
+
+use jiff::tz::TimeZone;
+
+use super::json::{Header, outcome_code, state_word, task_word};
+use super::paint::{Colour, Tone};
+use super::table::{Cell, Column, Table};
+use super::{summary, text, wording};
+use crate::run::event::RunEnd;
+use crate::run::state::{Phase, RunState, TaskState};
+use crate::units::{Bytes, Millis};
+
+/// One run in the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// What is known from its start.
+    pub header: Header<'a>,
+    /// How many tasks it has.
+    pub tasks: usize,
+    /// When and how it ended.
+    pub end: Option<(Millis, RunEnd)>,
+}
+
+/// Returns the list of runs as a table. `now` is for those that still run.
+#[must_use]
+pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
+    let mut table = Table::new([
+        Column::left("run").that_gives_way(),
+        Column::left("pipeline").that_gives_way(),
+        Column::left("state"),
+        Column::right("tasks"),
+        Column::left("started"),
+        Column::right("time"),
+    ]);
+    for Listed { header, tasks, end } in runs {
+        let state = state_word(*end, header.alive);
+        let until = end.map(|(at, _)| at).or(header.alive.then_some(now));
+        table.row([
+            header.run.into(),
+            header.pipeline.into(),
+            Cell::new(state, tone(state)),
+            (*tasks).into(),
+            local(header.started, zone).into(),
+            until.map_or_else(Cell::default, |until| (until - header.started).into()),
+        ]);
+    }
+    table
+}
+
+/// Returns one run with its tasks, several lines.
+#[must_use]
+pub fn run(
+    header: &Header<'_>,
+    names: &[String],
+    state: &RunState,
+    zone: &TimeZone,
+    colour: Colour,
+    columns: Option<usize>,
+) -> String {
+    let word = state_word(state.end, header.alive);
+    let took = state.end.map_or_else(String::new, |(at, _)| format!(", took {}", at - header.started));
+    let mut shown = format!(
+        "run {} of {}: {}, started {}{took}\n\n",
+        text::visible(header.run),
+        text::visible(header.pipeline),
+        colour.paint(tone(word), word),
+        local(header.started, zone),
+    );
+    shown.push_str(&tasks(header, names, state).render(colour, columns));
+    if let Some(failed) = state.tasks.iter().position(|task| task.phase == Phase::Failed) {
+        let task = summary::shell_word(&names[failed]);
+        shown.push_str(&format!("\nits output: trainyard logs {} {task}\n", header.run));
+    }
+    shown
+}
+
+fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
+    let mut table = Table::new([
+        Column::left("task").that_gives_way(),
+        Column::left("state"),
+        Column::right("start"),
+        Column::right("time"),
+        Column::right("attempts"),
+        Column::left("where"),
+        Column::right("peak memory"),
+        Column::right("peak GPU"),
+        Column::left("ended"),
+    ]);
+    for (name, task) in names.iter().zip(&state.tasks) {
+        let word = task_word(task.phase, header.alive);
+        let last = task.attempts.last();
+        let ended = last.and_then(|attempt| attempt.ended.as_ref());
+        table.row([
+            name.into(),
+            Cell::new(word, tone(word)),
+            last.map_or_else(Cell::default, |last| {
+                format!("+{}", wording::seconds(last.started - header.started)).into()
+            }),
+            last.zip(ended).map_or_else(Cell::default, |(last, ended)| (ended.at - last.started).into()),
+            if task.attempts.is_empty() { Cell::default() } else { task.attempts.len().into() },
+            last.map_or_else(Cell::default, |last| place(&last.place.node, &last.place.devices).into()),
+            peak(task, |ended| ended.usage.peak_memory),
+            peak(task, |ended| ended.usage.peak_gpu_memory),
+            last.and_then(|last| outcome_code(last, header.alive)).map_or_else(Cell::default, Cell::from),
+        ]);
+    }
+    table
+}
+
+/// Returns the largest reading over all attempts.
+fn peak(task: &TaskState, of: impl Fn(&crate::run::state::Ended) -> Option<Bytes>) -> Cell {
+    let peaks = task.attempts.iter().filter_map(|attempt| of(attempt.ended.as_ref()?));
+    peaks.max().map_or_else(Cell::default, Cell::from)
+}
+
+fn place(node: &str, devices: &[String]) -> String {
+    if devices.is_empty() { node.to_owned() } else { devices.join(",") }
+}
+
+/// Returns what a state's word means.
+fn tone(word: &str) -> Tone {
+    match word {
+        "succeeded" => Tone::Good,
+        "failed" => Tone::Bad,
+        "running" => Tone::Active,
+        "interrupted" | "skipped" => Tone::Uneasy,
+        _ => Tone::Faint,
+    }
+}
+
+/// Returns a time in the given zone: `2026-11-20 21:00:00`.
+fn local(time: Millis, zone: &TimeZone) -> String {
+    let ms = i64::try_from(time.0).unwrap_or(i64::MAX);
+    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{Scene, failed, finished, over, skipped, started, started_on_gpu};
+
+    fn header(started: Millis, alive: bool) -> Header<'static> {
+        Header { run: "20261120-210000-digits-4f2a", pipeline: "digits", started, alive }
+    }
+
+    fn shown(scene: &Scene, alive: bool) -> String {
+        let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
+        run(&header(scene.time(0), alive), &names, &scene.state, &TimeZone::UTC, Colour::Never, Some(100))
+    }
+
+    #[test]
+    fn a_run_is_shown_with_what_became_of_every_task() {
+        let mut scene = Scene::chain(&["clean", "train[lr=0.1]", "best"]);
+        for (at, event) in [
+            (0, started(0, 1)),
+            (2, finished(0, 0)),
+            (2, started_on_gpu(1, 1)),
+            (80, finished(1, 3)),
+            (80, failed(1)),
+            (80, skipped(2, 1)),
+            (80, over(RunEnd::Failed)),
+        ] {
+            scene.apply(at, event);
+        }
+        insta::assert_snapshot!(shown(&scene, false), @"
+        run 20261120-210000-digits-4f2a of digits: failed, started 2026-11-20 21:00:00, took 1m20s
+
+        task           state      start   time  attempts  where     peak memory  peak GPU  ended
+        clean          succeeded    +0s     2s         1  box          64.0 MiB            succeeded
+        train[lr=0.1]  failed       +2s  1m18s         1  box/gpu0     64.0 MiB            exited:3
+        best           skipped
+
+        its output: trainyard logs 20261120-210000-digits-4f2a 'train[lr=0.1]'
+        ");
+    }
+
+    #[test]
+    fn a_run_whose_process_is_gone_shows_nothing_as_running() {
+        let mut scene = Scene::chain(&["clean"]);
+        scene.apply(0, started(0, 1));
+        insta::assert_snapshot!(shown(&scene, true), @"
+        run 20261120-210000-digits-4f2a of digits: running, started 2026-11-20 21:00:00
+
+        task   state    start  time  attempts  where  peak memory  peak GPU  ended
+        clean  running    +0s               1  box
+        ");
+        insta::assert_snapshot!(shown(&scene, false), @"
+        run 20261120-210000-digits-4f2a of digits: interrupted, started 2026-11-20 21:00:00
+
+        task   state    start  time  attempts  where  peak memory  peak GPU  ended
+        clean  waiting    +0s               1  box                           interrupted
+        ");
+    }
+
+    #[test]
+    fn runs_are_listed_with_state_and_time() {
+        let scene = Scene::chain(&["clean"]);
+        let listed = |alive, end| Listed { header: header(scene.time(0), alive), tasks: 3, end };
+        let ended = listed(false, Some((scene.time(65), RunEnd::Succeeded)));
+        let table = runs(&[listed(true, None), ended, listed(false, None)], scene.time(70), &TimeZone::UTC);
+        insta::assert_snapshot!(table, @"
+        run                          pipeline  state        tasks  started               time
+        20261120-210000-digits-4f2a  digits    running          3  2026-11-20 21:00:00  1m10s
+        20261120-210000-digits-4f2a  digits    succeeded        3  2026-11-20 21:00:00  1m05s
+        20261120-210000-digits-4f2a  digits    interrupted      3  2026-11-20 21:00:00
+        ");
+    }
+}
