@@ -10,6 +10,7 @@ use miette::{
 use serde::Serialize;
 
 use super::Exit;
+use crate::report::text;
 use crate::spec::{Problem, Source, Span};
 
 /// The texts that problems point into.
@@ -154,6 +155,8 @@ struct Text {
 
 impl Text {
     fn new(name: String, text: String) -> Self {
+        // An excerpt goes to a terminal, which must not obey what somebody wrote into the file.
+        let text = text::in_place(&text).into_owned();
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
         Self { name, text, starts }
     }

@@ -34,6 +34,25 @@ fn acts(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// Returns `text` with a replacement of the same length in bytes for everything that a terminal would act on, line ends
+/// and tabs excepted: places in the text stay where they are.
+#[must_use]
+pub fn in_place(text: &str) -> Cow<'_, str> {
+    let mut safe = String::new();
+    let mut copied = 0;
+    for (at, c) in text.char_indices() {
+        let ends_line = c == '\r' && text[at + 1..].starts_with('\n');
+        if !acts(c) || matches!(c, '\n' | '\t') || ends_line {
+            continue;
+        }
+        safe.push_str(&text[copied..at]);
+        // No character of four bytes acts.
+        safe.push(['?', '¿', '\u{fffd}'][c.len_utf8() - 1]);
+        copied = at + c.len_utf8();
+    }
+    if copied == 0 { Cow::Borrowed(text) } else { Cow::Owned(safe + &text[copied..]) }
+}
+
 /// Returns one line of a log as it would have looked: colours and cursor movements are dropped, of a line that was
 /// overwritten with carriage returns only the last state stays, and what is still not plain text is written out.
 #[must_use]
@@ -125,6 +144,14 @@ mod tests {
         fn nothing_that_a_terminal_obeys_gets_through(text in any::<String>()) {
             prop_assert!(!visible(&text).contains(acts));
             prop_assert!(!log_line(text.as_bytes()).contains(acts));
+        }
+
+        #[test]
+        fn a_replacement_in_place_moves_nothing(text in any::<String>()) {
+            let safe = in_place(&text);
+            prop_assert!(!safe.replace("\r\n", "").contains(|c| acts(c) && c != '\n' && c != '\t'));
+            let lengths = |text: &str| text.chars().map(char::len_utf8).collect::<Vec<_>>();
+            prop_assert_eq!(lengths(&safe), lengths(&text));
         }
 
         #[test]
