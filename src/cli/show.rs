@@ -33,6 +33,6 @@ impl Command {
             return output::print_json(&json::run(&header, &names, &run, &dir));
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
-        output::print(&history::run(&header, &names, &run, &zone, colour, output::columns()))
+        output::print(&history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns()))
     }
 }

@@ -50,6 +50,11 @@ impl From<NoRun> for Failure {
 }
 
 impl StateArgs {
+    /// Returns the folder that was asked for.
+    pub(super) fn named(&self) -> Option<&Path> {
+        self.state.as_deref()
+    }
+
     /// Opens the record, or returns `None` where nothing was recorded yet and no folder was asked for.
     pub(super) fn open(&self) -> Result<Option<Store>, Failure> {
         let here = || std::env::current_dir().ok().as_deref().and_then(nearest_folder);
@@ -64,6 +69,14 @@ impl StateArgs {
         let row = pick(store.runs().map_err(broken)?, wanted, store.dir())?;
         Ok((store, row))
     }
+}
+
+/// Returns `dir` where commands called from this folder would not find it by themselves and must be told.
+#[allow(dead_code, reason = "the `run` command tells its observers")]
+pub(super) fn elsewhere(dir: &Path) -> Option<PathBuf> {
+    let found = std::env::current_dir().ok().as_deref().and_then(nearest_folder);
+    let same = found.and_then(|found| found.canonicalize().ok()) == dir.canonicalize().ok();
+    (!same).then(|| dir.to_owned())
 }
 
 /// Returns the folder's or the nearest parent's state folder.

@@ -21,16 +21,18 @@ pub struct Bars {
     screen: Screen,
     out: Box<dyn Write>,
     dir: PathBuf,
+    elsewhere: Option<PathBuf>,
     tally: Tally,
     estimate: Option<Estimate>,
     gauges: Vec<DeviceGauge>,
 }
 
 impl Bars {
-    /// Makes an observer that draws on `screen` and writes the summary to `out`; `dir` is the run's folder.
+    /// Makes an observer that draws on `screen` and writes the summary to `out`; `dir` is the run's folder and `elsewhere`
+    /// what commands must be told to find it.
     #[must_use]
-    pub fn new(screen: Screen, out: Box<dyn Write>, dir: PathBuf) -> Self {
-        Self { screen, out, dir, tally: Tally::default(), estimate: None, gauges: Vec::new() }
+    pub fn new(screen: Screen, out: Box<dyn Write>, dir: PathBuf, elsewhere: Option<PathBuf>) -> Self {
+        Self { screen, out, dir, elsewhere, tally: Tally::default(), estimate: None, gauges: Vec::new() }
     }
 }
 
@@ -52,8 +54,9 @@ impl Observer for Bars {
             Event::RetryPlanned { .. } | Event::StopRequested { .. } => self.screen.print(&line()),
             Event::RunFinished { .. } => {
                 self.screen.clear();
-                let columns = self.screen.size().1;
-                let closing = story::closing(view, &self.dir, Colour::for_stdout(), Some(columns));
+                let columns = Some(self.screen.size().1);
+                let elsewhere = self.elsewhere.as_deref();
+                let closing = story::closing(view, &self.dir, elsewhere, Colour::for_stdout(), columns);
                 // A closed standard output is the reader's choice; the run's end does not change.
                 drop(self.out.write_all(closing.as_bytes()).and_then(|()| self.out.flush()));
             }

@@ -2,6 +2,8 @@
 //!
 //! Pure: the time zone and the terminal's width are arguments. Does not know where the record is.
 
+use std::path::Path;
+
 use jiff::tz::TimeZone;
 
 use super::json::{Header, outcome_code, state_word, task_word};
@@ -49,12 +51,14 @@ pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
     table
 }
 
-/// Returns one run with its tasks, several lines.
+/// Returns one run with its tasks, several lines. `elsewhere` is the state folder, where commands would not find it by
+/// themselves.
 #[must_use]
 pub fn run(
     header: &Header<'_>,
     names: &[String],
     state: &RunState,
+    elsewhere: Option<&Path>,
     zone: &TimeZone,
     colour: Colour,
     columns: Option<usize>,
@@ -70,8 +74,8 @@ pub fn run(
     );
     shown.push_str(&tasks(header, names, state).render(colour, columns));
     if let Some(failed) = state.tasks.iter().position(|task| task.phase == Phase::Failed) {
-        let task = summary::shell_word(&names[failed]);
-        shown.push_str(&format!("\nits output: trainyard logs {} {task}\n", header.run));
+        shown.push('\n');
+        shown.push_str(&summary::logs_hint(header.run, &names[failed], elsewhere));
     }
     shown
 }
@@ -148,7 +152,7 @@ mod tests {
 
     fn shown(scene: &Scene, alive: bool) -> String {
         let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
-        run(&header(scene.time(0), alive), &names, &scene.state, &TimeZone::UTC, Colour::Never, Some(100))
+        run(&header(scene.time(0), alive), &names, &scene.state, None, &TimeZone::UTC, Colour::Never, Some(100))
     }
 
     #[test]

@@ -15,14 +15,16 @@ pub struct Lines {
     err: Box<dyn Write>,
     out: Box<dyn Write>,
     dir: PathBuf,
+    elsewhere: Option<PathBuf>,
     begun: bool,
 }
 
 impl Lines {
-    /// Makes an observer that writes facts to `err` and the summary to `out`; `dir` is the run's folder.
+    /// Makes an observer that writes facts to `err` and the summary to `out`; `dir` is the run's folder and
+    /// `elsewhere` what commands must be told to find it.
     #[must_use]
-    pub fn new(err: Box<dyn Write>, out: Box<dyn Write>, dir: PathBuf) -> Self {
-        Self { err, out, dir, begun: false }
+    pub fn new(err: Box<dyn Write>, out: Box<dyn Write>, dir: PathBuf, elsewhere: Option<PathBuf>) -> Self {
+        Self { err, out, dir, elsewhere, begun: false }
     }
 
     fn write(&mut self, view: View<'_>, recorded: &Recorded) -> io::Result<()> {
@@ -45,7 +47,9 @@ impl Lines {
         }
         if let Event::RunFinished { .. } = &recorded.event {
             self.err.flush()?;
-            self.out.write_all(story::closing(view, &self.dir, Colour::for_stdout(), None).as_bytes())?;
+            let elsewhere = self.elsewhere.as_deref();
+            let closing = story::closing(view, &self.dir, elsewhere, Colour::for_stdout(), None);
+            self.out.write_all(closing.as_bytes())?;
             self.out.flush()?;
         }
         Ok(())
@@ -81,7 +85,7 @@ impl Observer for Quiet {
             lines.extend(story::last_words(view, *task, &self.dir));
         }
         if let Event::RunFinished { .. } = &recorded.event {
-            let finished = Finished { run: view.run, names: &[], state: view.state, logs: &self.dir };
+            let finished = Finished { run: view.run, names: &[], state: view.state, logs: &self.dir, elsewhere: None };
             lines.push(last_line(&finished, Colour::Never));
         }
         if !lines.is_empty() {
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn without_a_terminal_every_fact_is_a_line() {
         let (dir, err, out) = (tempfile::tempdir().unwrap(), Paper::default(), Paper::default());
-        let mut lines = Lines::new(Box::new(err.clone()), Box::new(out.clone()), dir.path().to_owned());
+        let mut lines = Lines::new(Box::new(err.clone()), Box::new(out.clone()), dir.path().to_owned(), None);
         told(&mut lines, dir.path());
         let place = dir.path().display().to_string();
         insta::assert_snapshot!(err.text().replace(&place, "DIR"), @"
@@ -171,7 +175,7 @@ mod tests {
         let (dir, out) = (tempfile::tempdir().unwrap(), Paper::default());
         std::fs::create_dir_all(dir.path().join("logs")).unwrap();
         std::fs::write(launch::log(dir.path(), "best", 1), "best: mlp, accuracy 0.98\n").unwrap();
-        let mut lines = Lines::new(Box::new(Paper::default()), Box::new(out.clone()), dir.path().to_owned());
+        let mut lines = Lines::new(Box::new(Paper::default()), Box::new(out.clone()), dir.path().to_owned(), None);
         let mut scene = Scene::chain(&["train", "best"]);
         let events = [started(0, 1), finished(0, 0), started(1, 1), finished(1, 0), over(RunEnd::Succeeded)];
         for event in events {

@@ -50,6 +50,8 @@ pub struct Options {
     pub mirror: bool,
     /// The run's folder.
     pub dir: PathBuf,
+    /// The state folder, where commands called from here would not find it by themselves.
+    pub elsewhere: Option<PathBuf>,
     /// The terminal, shared with the log lines.
     pub screen: Screen,
 }
@@ -57,7 +59,7 @@ pub struct Options {
 /// Makes the observers of a run, to be told in this order.
 #[must_use]
 pub fn observers(options: Options) -> Vec<Box<dyn Observer>> {
-    let Options { style, mirror, dir, screen } = options;
+    let Options { style, mirror, dir, elsewhere, screen } = options;
     let err = || Box::new(screen.clone()) as Box<dyn Write>;
     let out = || Box::new(io::stdout()) as Box<dyn Write>;
     let mut all: Vec<Box<dyn Observer>> = vec![Box::<Journal>::default()];
@@ -65,8 +67,8 @@ pub fn observers(options: Options) -> Vec<Box<dyn Observer>> {
         all.push(Box::new(Mirror::new(err(), Colour::for_stderr())));
     }
     all.push(match style {
-        Style::Bars => Box::new(Bars::new(screen.clone(), out(), dir)),
-        Style::Lines => Box::new(Lines::new(err(), out(), dir)),
+        Style::Bars => Box::new(Bars::new(screen.clone(), out(), dir, elsewhere)),
+        Style::Lines => Box::new(Lines::new(err(), out(), dir, elsewhere)),
         Style::Quiet => Box::new(Quiet::new(err(), dir)),
         Style::Json => Box::new(Stream::new(out(), dir)),
     });

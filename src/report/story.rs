@@ -106,11 +106,13 @@ pub fn answer(view: View<'_>, dir: &Path) -> Vec<String> {
     }
 }
 
-/// Returns everything said at the end of a run: the answer, then the summary.
+/// Returns everything said at the end of a run: the answer, then the summary. `elsewhere` as in
+/// [`summary::Finished`].
 #[must_use]
-pub fn closing(view: View<'_>, dir: &Path, colour: Colour, columns: Option<usize>) -> String {
+pub fn closing(view: View<'_>, dir: &Path, elsewhere: Option<&Path>, colour: Colour, columns: Option<usize>) -> String {
     let names: Vec<&str> = view.graph.tasks.iter().map(|task| task.name.as_str()).collect();
-    let finished = summary::Finished { run: view.run, names: &names, state: view.state, logs: &dir.join("logs") };
+    let finished =
+        summary::Finished { run: view.run, names: &names, state: view.state, logs: &dir.join("logs"), elsewhere };
     let mut closing = String::new();
     for line in answer(view, dir) {
         closing.push_str(&line);

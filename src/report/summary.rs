@@ -23,6 +23,8 @@ pub struct Finished<'a> {
     pub state: &'a RunState,
     /// Where the logs are.
     pub logs: &'a Path,
+    /// The state folder, where commands would not find it by themselves.
+    pub elsewhere: Option<&'a Path>,
 }
 
 /// What became of the tasks of one stage.
@@ -74,7 +76,7 @@ pub fn summary(finished: &Finished<'_>, colour: Colour, columns: Option<usize>) 
     lines.push_str(&format!("\n{}\n", last_line(finished, colour)));
     lines.push_str(&format!("logs: {}\n", text::visible(&finished.logs.to_string_lossy())));
     if let Some(failed) = first_failed(finished) {
-        lines.push_str(&format!("its output: trainyard logs {} {}\n", finished.run, shell_word(failed)));
+        lines.push_str(&logs_hint(finished.run, failed, finished.elsewhere));
     }
     lines
 }
@@ -169,6 +171,13 @@ fn first_failed<'a>(finished: &Finished<'a>) -> Option<&'a str> {
     finished.names.get(failed).copied()
 }
 
+/// Returns the line that says how to read a task's output.
+#[must_use]
+pub fn logs_hint(run: &str, task: &str, elsewhere: Option<&Path>) -> String {
+    let state = elsewhere.map(|dir| format!(" --state {}", shell_word(&dir.to_string_lossy()))).unwrap_or_default();
+    format!("its output: trainyard logs {} {}{state}\n", shell_word(run), shell_word(task))
+}
+
 /// Returns a word as one would type it to a shell, quoted where it has to be.
 #[must_use]
 pub fn shell_word(word: &str) -> String {
@@ -187,7 +196,13 @@ mod tests {
 
     fn shown(scene: &Scene) -> String {
         let names: Vec<&str> = scene.graph.tasks.iter().map(|task| task.name.as_str()).collect();
-        let finished = Finished { run: "r1", names: &names, state: &scene.state, logs: Path::new("/w/.trainyard/r1") };
+        let finished = Finished {
+            run: "r1",
+            names: &names,
+            state: &scene.state,
+            logs: Path::new("/w/.trainyard/r1"),
+            elsewhere: None,
+        };
         summary(&finished, Colour::Never, Some(80))
     }
 
@@ -233,6 +248,12 @@ mod tests {
         run r1 was interrupted: 1 not run
         logs: /w/.trainyard/r1
         ");
+    }
+
+    #[test]
+    fn a_hint_names_the_state_folder_where_it_would_not_be_found() {
+        let hint = logs_hint("r1", "train", Some(Path::new("my pipelines/.trainyard")));
+        assert_eq!(hint, "its output: trainyard logs r1 train --state 'my pipelines/.trainyard'\n");
     }
 
     #[test]
