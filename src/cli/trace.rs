@@ -55,7 +55,9 @@ pub(super) fn start(args: &Args) {
     let screen = match args.log_format {
         Format::Text => {
             let ansi = Colour::for_stderr() == Colour::Ansi;
-            fmt::layer().with_target(false).with_ansi(ansi).with_writer(screen).with_filter(chosen).boxed()
+            // Seconds since the start: whoever looks on knows what day it is, and the run's own log has the time.
+            let line = fmt::layer().compact().with_timer(fmt::time::uptime()).with_target(false).with_ansi(ansi);
+            line.with_writer(screen).with_filter(chosen).boxed()
         }
         Format::Json => fmt::layer().json().with_ansi(false).with_writer(screen).with_filter(chosen).boxed(),
     };

@@ -83,7 +83,7 @@ impl Observer for Bars {
         let left = estimate.left(view.state, &self.tally.running, now);
         let picture = Picture { view, tally: &self.tally, gauges: &self.gauges, left, now };
         let (rows, columns) = self.screen.size();
-        self.screen.show(&frame(&picture, rows, columns, Colour::for_stderr()));
+        self.screen.show(frame(&picture, rows, columns, Colour::for_stderr()));
     }
 }
 

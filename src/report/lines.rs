@@ -9,6 +9,7 @@ use super::summary::{Finished, last_line};
 use super::{json, story, wording};
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{Observer, View};
+use crate::units::Millis;
 
 /// Writes a line per fact.
 pub struct Lines {
@@ -28,7 +29,8 @@ impl Lines {
     }
 
     fn write(&mut self, view: View<'_>, recorded: &Recorded) -> io::Result<()> {
-        let at = json::rfc3339(recorded.at);
+        // Whole seconds: lines stay aligned.
+        let at = json::rfc3339(Millis(recorded.at.0 / 1_000 * 1_000));
         if !std::mem::replace(&mut self.begun, true) {
             let (tasks, makespan) = (wording::plural(view.graph.len(), "task"), view.plan.makespan);
             self.err
@@ -137,7 +139,7 @@ mod tests {
         2026-11-20T21:00:00Z started  clean
         2026-11-20T21:00:02Z done     clean in 2s
         2026-11-20T21:01:02Z started  train[lr=0.1] on box/gpu0
-        2026-11-20T21:01:05Z retry    train[lr=0.1] in 1s; attempt 1 ended after 3s: exit code 3
+        2026-11-20T21:01:05Z retry    train[lr=0.1]: attempt 1 ended after 3s: exit code 3; again in 1s
         2026-11-20T21:01:06Z started  train[lr=0.1], attempt 2
         2026-11-20T21:01:20Z failed   train[lr=0.1]: attempt 2 ended after 14s: exit code 3
           │ epoch 1

@@ -42,7 +42,7 @@ impl Style {
 }
 
 /// What observers are made from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// How the run is shown.
     pub style: Style,

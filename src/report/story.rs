@@ -53,8 +53,9 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             (Tone::Uneasy, "stopped", name(view, *task))
         }
         Event::RetryPlanned { task, not_before } => {
-            let wait = *not_before - recorded.at;
-            (Tone::Uneasy, "retry", format!("{} in {wait}; {}", name(view, *task), how_it_ended(view, *task)))
+            // To tenths of a second, so that jitter does not show as 999ms.
+            let wait = Millis((*not_before - recorded.at).0.div_ceil(100) * 100);
+            (Tone::Uneasy, "retry", format!("{}: {}; again in {wait}", name(view, *task), how_it_ended(view, *task)))
         }
         Event::TaskFailed { task } => {
             (Tone::Bad, "failed", format!("{}: {}", name(view, *task), how_it_ended(view, *task)))

@@ -65,8 +65,8 @@ pub const fn end(end: RunEnd) -> &'static str {
 #[must_use]
 pub const fn stopping(reason: StopReason) -> &'static str {
     match reason {
-        StopReason::TaskFailed => "a task failed: nothing new is started (--keep-going would go on)",
-        StopReason::Signal => "stopping: running tasks are asked to end (Ctrl-C again kills them)",
+        StopReason::TaskFailed => "a task failed, so nothing new is started; --keep-going would go on",
+        StopReason::Signal => "running tasks are asked to end; Ctrl-C again kills them",
     }
 }
 
