@@ -15,13 +15,12 @@ mod plan;
 mod planning;
 mod problems;
 mod run;
-mod schema;
-mod warden;
 mod runs;
 mod schema;
 mod show;
 mod state;
 mod trace;
+mod warden;
 
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

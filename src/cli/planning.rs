@@ -11,7 +11,7 @@ use super::{Exit, Failure};
 use crate::fleet::{Fleet, file};
 use crate::graph::TaskGraph;
 use crate::plan::{self, Impossible, Plan, PlanError, Policy};
-use crate::probe;
+use crate::probe::{self, Machine};
 use crate::report::text;
 use crate::spec::{Gpus, Pipeline, Source};
 use crate::units::Millis;
@@ -49,7 +49,9 @@ enum Objective {
 impl Planning {
     /// Returns the fleet to plan for, or prints what is wrong with its file.
     pub(super) fn fleet(&self, pipeline: &Pipeline) -> Result<Result<Fleet, Exit>, Failure> {
-        let Some(path) = &self.fleet else { return Ok(Ok(this_machine(pipeline))) };
+        let Some(path) = &self.fleet else {
+            return Ok(Ok(this_machine(pipeline, &probe::Options::from_env()).fleet()));
+        };
         let name = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| Failure {
             exit: Exit::Rejected,
@@ -57,7 +59,7 @@ impl Planning {
         })?;
         let (source, problem) = Source::from_bytes(name, bytes);
         let fleet = problem.map_or_else(|| file::parse(&source), |problem| Err(vec![problem]));
-        Ok(fleet.map_err(|problems| Texts::new(&source, &[]).reject(&problems)))
+        Ok(fleet.map_err(|problems| Texts::new(source, &[]).reject(&problems)))
     }
 
     /// Makes a plan.
@@ -76,9 +78,9 @@ fn started() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// Returns this machine as a fleet. Says so where stages ask for a GPU and there is none.
-fn this_machine(pipeline: &Pipeline) -> Fleet {
-    let machine = probe::this_machine(&probe::Options::from_env());
+/// Looks at this machine. Says so where stages ask for a GPU and there is none.
+pub(super) fn this_machine(pipeline: &Pipeline, options: &probe::Options) -> Machine {
+    let machine = probe::this_machine(options);
     machine.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let mut modes = pipeline.stages.iter().flat_map(|stage| &stage.modes);
     if modes.any(|mode| mode.resources.gpus != Gpus::None)
@@ -86,7 +88,7 @@ fn this_machine(pipeline: &Pipeline) -> Fleet {
     {
         eprintln!("{reason}");
     }
-    machine.fleet()
+    machine
 }
 
 /// Returns why there is no plan, in words, and the exit code for it.

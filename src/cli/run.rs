@@ -11,16 +11,16 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::pipeline_file::PipelineFile;
-use super::{Exit, Failure};
+use super::planning::{self, Planning};
+use super::{Exit, Failure, state, trace};
 use crate::engine::local::Local;
 use crate::engine::process;
 use crate::engine::warden::{self, Warden};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use crate::probe::{self, Machine, Monitor};
 use crate::report;
-use crate::report::screen::Screen;
 use crate::run::admission::{Ledger, Readings};
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::engine::Stop;
@@ -38,6 +38,8 @@ use crate::units::Millis;
 pub(super) struct Command {
     #[command(flatten)]
     file: PipelineFile,
+    #[command(flatten)]
+    planning: Planning,
     /// Run at most N tasks at once
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
@@ -63,6 +65,13 @@ const LOOK_EVERY: Millis = Millis(1_000);
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        if self.planning.fleet.is_some() {
+            let report = miette::miette!(
+                help = "`trainyard plan --fleet FILE` plans for other hardware",
+                "`run` runs on this machine"
+            );
+            return Err(Failure { exit: Exit::Usage, report });
+        }
         let (pipeline, graph) = match self.file.load(true)? {
             Ok(loaded) => loaded,
             Err(exit) => return Ok(exit),
@@ -70,11 +79,10 @@ impl Command {
         let ops = ops_program(&pipeline)?;
         let root = std::path::absolute(self.file.folder()).map_err(|error| Failure::because(Exit::Bug, error))?;
         let options = probe::Options::from_env();
-        let machine = probe::this_machine(&options);
+        let machine = planning::this_machine(&pipeline, &options);
         let fleet = machine.fleet();
-        let plan = plan::make(&pipeline, &graph, &fleet, &plan::Options::default());
-        let plan = plan.map_err(|error| Failure::because(Exit::Impossible, error))?;
-        let state = self.state.clone().unwrap_or_else(|| root.join(".trainyard"));
+        let plan = self.planning.make(&pipeline, &graph, &fleet)?;
+        let state = self.state.clone().unwrap_or_else(|| self.file.folder().join(state::FOLDER));
         let mut store = Store::open(&state).map_err(|error| Failure::because(Exit::Bug, error))?;
         let header = header(&self.file.file, (&pipeline, &graph), &machine, &plan)?;
         let ground = Ground {
@@ -105,7 +113,8 @@ impl Command {
             style,
             mirror: self.mirror,
             dir: dir.to_owned(),
-            screen: Screen::default(),
+            elsewhere: state::elsewhere(dir.ancestors().nth(2).unwrap_or(dir)),
+            screen: trace::screen(),
         })
     }
 }
@@ -133,6 +142,7 @@ impl Session<'_> {
         for folder in ["logs", "events"] {
             std::fs::create_dir_all(ground.dir.join(folder)).map_err(bug)?;
         }
+        trace::to_run_folder(&ground.dir).map_err(bug)?;
         let mut key = store.begin(header).map_err(|error| Failure::because(Exit::Bug, error))?;
         let state = RunState::new(graph.len());
         let jobs = command.jobs.map(|jobs| jobs as usize);

@@ -72,7 +72,6 @@ impl StateArgs {
 }
 
 /// Returns `dir` where commands called from this folder would not find it by themselves and must be told.
-#[allow(dead_code, reason = "the `run` command tells its observers")]
 pub(super) fn elsewhere(dir: &Path) -> Option<PathBuf> {
     let found = std::env::current_dir().ok().as_deref().and_then(nearest_folder);
     let same = found.and_then(|found| found.canonicalize().ok()) == dir.canonicalize().ok();

@@ -70,7 +70,6 @@ pub(super) fn start(args: &Args) {
 ///
 /// # Errors
 /// Where the file cannot be made.
-#[allow(dead_code, reason = "the `run` command opens it")]
 pub(super) fn to_run_folder(dir: &Path) -> io::Result<()> {
     let file = File::options().create(true).append(true).open(dir.join("trainyard.log"))?;
     // A process carries out one run; a second call keeps the first file.
