@@ -1,0 +1,50 @@
+# Trainyard: `make` says what there is. Needs Rust, Python 3 and a C++ compiler; libtorch is fetched once.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help libtorch build run check test test-plain test-torch clean
+
+PIPELINE ?= pipelines/digits.toml
+CARGO ?= cargo
+# The folder of libtorch; the script prints it and, the first time, fetches it into ~/.cache/trainyard.
+FIND_LIBTORCH = python3 scripts/libtorch.py
+WITH_LIBTORCH = libtorch="$$($(FIND_LIBTORCH))" && LIBTORCH="$$libtorch"
+
+help: ## Show this list
+	@echo "Trainyard. Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PIPELINE=$(PIPELINE)  LIBTORCH=folder of a libtorch 2.11.0 (fetched when unset)"
+
+libtorch: ## Fetch libtorch, if it is not there, and print its folder
+	@$(FIND_LIBTORCH)
+
+build: ## Build the release binaries, built-in stages included
+	@$(WITH_LIBTORCH) $(CARGO) build --release --features torch
+	@echo "built target/release/trainyard and target/release/trainyard-ops"
+
+run: build ## Build, then run a pipeline (PIPELINE=pipelines/digits.toml)
+	./target/release/trainyard run $(PIPELINE)
+
+check: ## Check formatting and lints, without and with the built-in stages
+	@echo "== format"
+	$(CARGO) fmt --check
+	@echo "== lints, plain build"
+	$(CARGO) clippy --all-targets -- -D warnings
+	@echo "== lints, with the built-in stages"
+	@$(WITH_LIBTORCH) $(CARGO) clippy --all-targets --features torch -- -D warnings
+
+test: check test-plain test-torch ## Check, then test without libtorch, then with it
+	@echo "== all tests passed"
+
+test-plain: ## Test without libtorch
+	@echo "== tests, plain build (no libtorch)"
+	$(CARGO) test
+
+test-torch: ## Test with the built-in stages
+	@echo "== tests, with the built-in stages on libtorch"
+	@$(WITH_LIBTORCH) $(CARGO) test --features torch
+
+clean: ## Remove what was built and what pipelines wrote; the fetched libtorch stays
+	$(CARGO) clean
+	rm -rf pipelines/work pipelines/.trainyard
