@@ -1,6 +1,7 @@
 //! The arguments that say for what and how to plan, taken alike by every subcommand that plans, and how a plan that
 //! cannot be made is reported.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -69,7 +70,9 @@ impl Planning {
         let clock = || Millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
         let limits = plan::Limits { evaluations: self.evaluations, budget: self.budget, clock: Some(&clock) };
         let options = plan::Options { policy: self.policy, seed: self.seed, limits };
-        plan::make(pipeline, graph, fleet, &options).map_err(|error| failure(pipeline, &error))
+        let plan = plan::make(pipeline, graph, fleet, &options).map_err(|error| failure(pipeline, &error))?;
+        say_what_falls_back(pipeline, graph, &plan);
+        Ok(plan)
     }
 }
 
@@ -89,6 +92,18 @@ pub(super) fn this_machine(pipeline: &Pipeline, options: &probe::Options) -> Mac
         eprintln!("{reason}");
     }
     machine
+}
+
+/// Says which stages would rather have a GPU than the CPU that they get.
+fn say_what_falls_back(pipeline: &Pipeline, graph: &TaskGraph, plan: &Plan) {
+    let placed = graph.tasks.iter().zip(&plan.placed);
+    let falls_back = placed.filter(|(task, placed)| pipeline.stages[task.stage].modes[placed.mode].fallback);
+    let stages: BTreeSet<usize> = falls_back.map(|(task, _)| task.stage).collect();
+    let names = stages.iter().map(|stage| format!("`{}`", text::visible(&pipeline.stages[*stage].name)));
+    let names: Vec<String> = names.collect();
+    if !names.is_empty() {
+        eprintln!("on the CPU, since no GPU could hold it: {}", names.join(", "));
+    }
 }
 
 /// Returns why there is no plan, in words, and the exit code for it.

@@ -67,6 +67,11 @@ pub fn describe(
     env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.display().to_string()));
     env.push(("TRAINYARD_EVENTS".to_owned(), events.display().to_string()));
     env.extend(device_env(&devices, place.gpu_memory, port));
+    if job.is_some() && !env.iter().any(|(name, _)| name == "OMP_NUM_THREADS") {
+        // A built-in op uses the CPUs that are reserved for it.
+        let cpus = stage.modes[place.mode].resources.cpus.0.div_ceil(1_000).max(1);
+        env.push(("OMP_NUM_THREADS".to_owned(), cpus.to_string()));
+    }
 
     let outputs: Vec<(String, PathBuf)> =
         task.outputs.iter().map(|output| (output.clone(), ground.root.join(output))).collect();

@@ -1,0 +1,136 @@
+//! How attempts end, and what becomes of a run then.
+
+use crate::world::{World, of, outcomes, state};
+
+#[test]
+fn a_run_that_succeeds_exits_0_and_is_recorded() {
+    let world = World::new("[stage.a]\nrun = \"echo hi > a.txt\"\noutputs = [\"a.txt\"]\n");
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!((code, run["state"].as_str()), (0, Some("succeeded")));
+    assert_eq!(outcomes(&run, "a"), ["succeeded"]);
+    assert_eq!(of(&run, "a")["attempts"][0]["devices"], serde_json::json!([]));
+}
+
+#[test]
+fn an_output_that_a_successful_stage_did_not_make_fails_it_by_name() {
+    let world = World::new("[stage.a]\nrun = \"true\"\noutputs = [\"work/a.txt\", \"work/b.txt\"]\n");
+    let output = world.run(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("work/a.txt"), "{said}");
+    assert_eq!(outcomes(&world.show(), "a"), ["output-missing"]);
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_named_and_not_tried_again() {
+    let world = World::new("[stage.a]\nrun = [\"no-such-program\", \"x\"]\nretries = 3\n");
+    let output = world.run(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("no-such-program"), "{said}");
+    assert_eq!(outcomes(&world.show(), "a"), ["spawn-failed"]);
+}
+
+#[test]
+fn a_folder_that_does_not_exist_is_named() {
+    let world = World::new("[stage.a]\nrun = \"true\"\ncwd = \"nowhere\"\n");
+    let output = world.run(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere"));
+}
+
+#[test]
+fn a_failed_stage_is_tried_again_as_often_as_said() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo $TRAINYARD_ATTEMPT; test $TRAINYARD_ATTEMPT = 3\"\nretries = 2\nbackoff = \"1ms\"\n",
+    );
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!(code, 0);
+    assert_eq!(outcomes(&run, "a"), ["exited:1", "exited:1", "succeeded"]);
+}
+
+#[test]
+fn a_signal_is_an_ending_of_its_own() {
+    let world = World::new("[stage.a]\nrun = \"kill -9 $$\"\n");
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!((code, outcomes(&run, "a")), (1, vec!["signalled:9".to_owned()]));
+}
+
+#[test]
+fn running_out_of_memory_is_told_from_the_log() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB' >&2; exit 1\"\n",
+    );
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!((code, outcomes(&run, "a")), (1, vec!["out-of-memory".to_owned()]));
+}
+
+#[test]
+fn what_depends_on_a_failed_stage_is_skipped_and_the_rest_goes_on_if_asked() {
+    let world = World::new(
+        "[stage.bad]\nrun = \"exit 7\"\n[stage.after]\nrun = \"true\"\nafter = [\"bad\"]\n[stage.other]\nrun = \"true\"\n",
+    );
+    let (code, run) = world.run_and_show(&["--keep-going", "--jobs", "1"]);
+    assert_eq!((code, run["state"].as_str()), (1, Some("failed")));
+    assert_eq!((state(&run, "bad"), state(&run, "after"), state(&run, "other")), ("failed", "skipped", "succeeded"));
+}
+
+#[test]
+fn a_stage_that_leaves_a_daemon_behind_ends_with_it() {
+    // The first daemon stays in the group, the second leaves it; both hold the output open.
+    let world = World::new(
+        "[stage.a]\nrun = \"sleep 1000 & echo $! > one; setsid sleep 1000 & echo $! > two; echo made both\"\n",
+    );
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!((code, outcomes(&run, "a")), (0, vec!["succeeded".to_owned()]));
+    for file in ["one", "two"] {
+        crate::world::wait_for_end(crate::world::pid_in(&world.path(file)));
+    }
+}
+
+#[test]
+fn a_daemon_that_hid_from_its_stage_ends_with_the_run() {
+    let world = World::new("[stage.a]\nrun = \"setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo $! > hidden\"\n");
+    assert_eq!(world.run(&[]).status.code(), Some(0));
+    crate::world::wait_for_end(crate::world::pid_in(&world.path("hidden")));
+}
+
+#[test]
+fn two_runs_on_one_state_folder_do_not_meet() {
+    let world = World::new("[stage.a]\nrun = \"echo hello from $TRAINYARD_RUN\"\n");
+    let runs: Vec<_> = (0..2).map(|_| world.command(&["run", "p.toml", "--quiet"]).spawn().unwrap()).collect();
+    for mut run in runs {
+        assert_eq!(run.wait().unwrap().code(), Some(0));
+    }
+    let listed = world.command(&["runs", "--json"]).output().unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let ids: Vec<&str> = listed.as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 2);
+    for id in ids {
+        let log = world.command(&["logs", id, "a"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&log.stdout), format!("hello from {id}\n"));
+    }
+}
+
+#[test]
+fn a_gpu_stage_on_a_machine_without_one_is_refused_before_anything_starts() {
+    let world = World::new(
+        "[stage.a]\nrun = \"touch started\"\n[stage.b]\nrun = \"true\"\nafter = [\"a\"]\nresources = { gpu_memory = \"1GiB\" }\n",
+    );
+    let output = world.command(&["run", "p.toml"]).env("TRAINYARD_NVML", "no-such-library").output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!world.path("started").exists());
+}
+
+#[test]
+fn a_gpu_stage_that_only_prefers_one_runs_on_the_cpu_and_says_so() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo devices:$CUDA_VISIBLE_DEVICES.\"\nresources = { gpus = \"prefer\", gpu_memory = \"1GiB\" }\n",
+    );
+    let output = world.command(&["run", "p.toml"]).env("TRAINYARD_NVML", "no-such-library").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("no-such-library") && said.contains("CPU"), "{said}");
+    let log = world.command(&["logs", "latest", "a"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&log.stdout), "devices:.\n");
+}

@@ -1,0 +1,57 @@
+//! Time-outs, floods and full disks.
+
+use crate::world::{World, outcomes};
+
+#[test]
+fn an_attempt_that_takes_too_long_is_ended() {
+    let world = World::new("[stage.a]\nrun = \"sleep 1000\"\ntimeout = \"50ms\"\n");
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!((code, outcomes(&run, "a")), (1, vec!["timed-out".to_owned()]));
+}
+
+#[test]
+fn an_attempt_that_falls_silent_is_ended() {
+    let world = World::new("[stage.a]\nrun = \"echo once; sleep 1000\"\nidle_timeout = \"100ms\"\n");
+    assert_eq!(outcomes(&world.run_and_show(&[]).1, "a"), ["timed-out"]);
+}
+
+#[test]
+fn an_attempt_that_never_prints_is_ended() {
+    let world = World::new("[stage.a]\nrun = \"sleep 1000\"\nfirst_output_timeout = \"50ms\"\n");
+    assert_eq!(outcomes(&world.run_and_show(&[]).1, "a"), ["timed-out"]);
+}
+
+#[test]
+fn a_stage_that_ignores_sigterm_is_killed_after_the_grace() {
+    let world = World::new(
+        "[stage.a]\nrun = \"trap '' TERM; echo deaf; while :; do sleep 1000; done\"\ntimeout = \"100ms\"\ngrace = \"100ms\"\n",
+    );
+    assert_eq!(outcomes(&world.run_and_show(&[]).1, "a"), ["timed-out"]);
+}
+
+#[test]
+fn a_flood_of_output_stays_in_bounded_memory() {
+    const FLOOD: u64 = 1 << 30;
+    let world = World::new(&format!("[stage.a]\nrun = \"head -c {FLOOD} /dev/zero\"\n"));
+    // 64 MiB of address space for data: what does not stream through does not fit.
+    let script = format!("ulimit -d 65536; exec {} run p.toml --quiet", env!("CARGO_BIN_EXE_trainyard"));
+    let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(world.path("")).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let run = world.show();
+    let log = run["tasks"][0]["attempts"][0]["log"].as_str().unwrap();
+    assert_eq!(std::fs::metadata(log).unwrap().len(), FLOOD);
+}
+
+#[test]
+fn a_full_disk_cuts_the_log_short_and_the_stage_goes_on() {
+    // Before it prints, the stage makes a device that is always full of what will be its log.
+    let log = ".trainyard/runs/$TRAINYARD_RUN/logs/a.1.log";
+    let world = World::new(&format!(
+        "[stage.a]\nrun = \"ln -s /dev/full {log}; echo one; echo two; echo done > result\"\noutputs = [\"result\"]\n"
+    ));
+    let output = world.run(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("the log is cut short") && said.contains("No space left"), "{said}");
+    assert_eq!(outcomes(&world.show(), "a"), ["succeeded"]);
+}

@@ -1,0 +1,59 @@
+//! Ctrl-C once, twice, and an orchestrator that is killed.
+
+use rustix::process::Signal;
+
+use crate::world::{World, outcomes, pid_in, state, wait_for_end};
+
+/// A stage that says when it runs, and cleans up when it is asked to end.
+const POLITE: &str = r#"
+[stage.a]
+run = "trap 'echo cleaned up; exit 3' TERM; echo $$ > pid; echo ready; while :; do sleep 1000 & wait; done"
+[stage.b]
+run = "true"
+after = ["a"]
+"#;
+
+/// A stage that does not listen.
+const DEAF: &str = r#"
+[stage.a]
+run = "trap '' TERM; echo $$ > pid; echo ready; while :; do sleep 1000; done"
+"#;
+
+#[test]
+fn one_ctrl_c_lets_stages_clean_up() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let world = World::new(POLITE);
+        let mut run = world.start(&[]);
+        run.wait_for("ready");
+        run.signal(signal);
+        run.wait_for("cleaned up");
+        assert_eq!(run.end(), Some(130));
+        let run = world.show();
+        assert_eq!(run["state"], "interrupted");
+        assert_eq!((outcomes(&run, "a"), state(&run, "b")), (vec!["interrupted".to_owned()], "waiting"));
+        wait_for_end(pid_in(&world.path("pid")));
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_kills() {
+    let world = World::new(DEAF);
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::INT);
+    run.signal(Signal::INT);
+    assert_eq!(run.end(), Some(130));
+    assert_eq!(outcomes(&world.show(), "a"), ["interrupted"]);
+    wait_for_end(pid_in(&world.path("pid")));
+}
+
+#[test]
+fn nothing_survives_an_orchestrator_that_is_killed_and_no_ghost_is_listed() {
+    let world = World::new(&format!("{DEAF}grace = \"100ms\"\n"));
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::KILL);
+    assert_eq!(run.end(), None);
+    wait_for_end(pid_in(&world.path("pid")));
+    assert_eq!(world.show()["state"], "interrupted");
+}
