@@ -136,6 +136,8 @@ impl Book {
         let seen = match live {
             Live::Unwatched => {
                 let left = self.usable - self.reserved();
+                // Nobody has looked since it was probed; what strangers held then is all that is known of them.
+                self.refuse_strangers(request, self.whole - self.usable)?;
                 let fits = request.gpu_memory <= left;
                 return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
             }
@@ -145,19 +147,21 @@ impl Book {
         if now.saturating_sub(at) > FRESH {
             return Err(Why::Stale { age: now - at });
         }
-        // A whole device without a word about memory is wanted for all its memory: a stranger must not be on it.
-        if matches!(request.gpus, Gpus::Whole(_)) && request.gpu_memory == Bytes::ZERO {
-            if !self.gone.is_empty() {
-                return Err(Why::Settling);
-            }
-            if seen.used > self.headroom {
-                return Err(Why::Strangers { hold: seen.used });
-            }
+        if !self.gone.is_empty() && wants_all_memory(request) {
+            return Err(Why::Settling);
         }
+        self.refuse_strangers(request, seen.used)?;
         let promised = self.promised(seen);
         let left = seen.free - promised - self.headroom;
         let fits = request.gpu_memory <= left;
         fits.then_some(left).ok_or(Why::Memory { free: seen.free, promised, headroom: self.headroom })
+    }
+
+    /// Refuses a device that others hold so much of, if the request wants all of it.
+    fn refuse_strangers(&self, request: &Resources, hold: Bytes) -> Result<(), Why> {
+        // As much as the headroom may be the driver's own, or a desktop's.
+        let alone = hold <= self.headroom || !wants_all_memory(request);
+        alone.then_some(()).ok_or(Why::Strangers { hold })
     }
 
     /// Returns what our tasks were promised and have not taken yet.
@@ -190,4 +194,9 @@ impl Book {
             (*promise, measured.map_or(Bytes::ZERO, |(_, bytes)| *bytes))
         })
     }
+}
+
+/// Whether a request is for whole devices without a word about memory: it is wanted for all its memory then.
+fn wants_all_memory(request: &Resources) -> bool {
+    matches!(request.gpus, Gpus::Whole(_)) && request.gpu_memory == Bytes::ZERO
 }

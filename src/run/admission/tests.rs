@@ -83,6 +83,10 @@ fn a_whole_device_is_not_shared_with_strangers() {
     let why = admit(&mut ledger, 0, &whole(1), &readings(10, vec![seen(59, 21, &[])])).unwrap_err();
     assert_eq!(why.devices, [(DeviceId(0), Why::Strangers { hold: gib(21) })]);
     assert!(admit(&mut ledger, 0, &whole(1), &readings(10, vec![seen(80, 0, &[])])).is_ok());
+    let mut probed = fleet(&[80], &[]);
+    probed.devices[0].free = Some(gib(59));
+    let why = admit(&mut Ledger::new(&probed), 0, &whole(1), &Readings::unwatched(1)).unwrap_err();
+    assert_eq!(why.devices, [(DeviceId(0), Why::Strangers { hold: gib(21) })]);
 }
 
 #[test]
