@@ -60,9 +60,6 @@ pub(super) struct Command {
     json: bool,
 }
 
-/// Processes of the run are looked at this often; a driver call costs a fraction of a millisecond per device.
-const LOOK_EVERY: Millis = Millis(1_000);
-
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         if self.planning.fleet.is_some() {
@@ -185,20 +182,12 @@ impl Session<'_> {
         let mark = run_mark(run);
         let tasks: std::collections::HashMap<String, _> =
             self.graph.ids().map(|id| (self.graph.tasks[id.index()].name.clone(), id)).collect();
-        let mut last: Option<(Millis, Look)> = None;
         Ok(Box::new(move |now| {
-            if let Some((at, look)) = &last
-                && now - *at < LOOK_EVERY
-            {
-                return look.clone();
-            }
             let read = monitor.read();
             let task =
                 |pid| process::marked_as(pid, &mark, "TRAINYARD_TASK").and_then(|name| tasks.get(&name).copied());
             let readings = Readings::new(now, self.fleet, &read, task);
-            let look = Look { readings, utilisation: read.iter().map(|reading| reading.utilisation).collect() };
-            last = Some((now, look.clone()));
-            look
+            Look { readings, utilisation: read.iter().map(|reading| reading.utilisation).collect() }
         }))
     }
 }

@@ -26,8 +26,14 @@ use crate::plan::Plan;
 use crate::spec::Pipeline;
 use crate::units::Millis;
 
-/// How often observers redraw and devices are looked at.
+/// How often observers redraw.
 const TICK: Duration = Duration::from_millis(200);
+
+/// How often devices are looked at; a driver call costs a fraction of a millisecond per device.
+const LOOK_EVERY: Millis = Millis(1_000);
+
+/// How soon again where tasks have left devices, for which others may wait.
+const LOOK_AGAIN: Millis = Millis(20);
 
 /// Why a run could not be carried on. Its tasks have been ended.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +98,8 @@ pub struct Supervisor<'a, E, R> {
     state: RunState,
     clock: Clock,
     look: Look,
+    /// When to look at the devices next.
+    look_due: Millis,
     ports: HashSet<u16>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
     alive: usize,
@@ -123,7 +131,17 @@ impl Clock {
 impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     /// Makes a supervisor that goes on from a state, in which no attempt runs.
     pub fn new(parts: Parts<'a>, engine: E, record: R, state: RunState, clock: Clock) -> Self {
-        Self { parts, engine, record, state, clock, look: Look::default(), ports: HashSet::new(), alive: 0 }
+        Self {
+            parts,
+            engine,
+            record,
+            state,
+            clock,
+            look: Look::default(),
+            look_due: Millis::ZERO,
+            ports: HashSet::new(),
+            alive: 0,
+        }
     }
 
     /// Carries the run to its end. `stops` brings the user's wish to end it: gracefully first, then at once.
@@ -159,7 +177,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             if !nothing_decided {
                 continue;
             }
-            let due = self.parts.dispatcher.next_due().map(|due| self.clock.instant(due));
+            let due = self.next_due().map(|due| self.clock.instant(due));
             tokio::select! {
                 biased;
                 report = self.engine.next_report() => self.on_report(report)?,
@@ -170,6 +188,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             while let Some(report) = self.engine.ready_report() {
                 self.on_report(report)?;
             }
+            self.look_if_due();
         }
     }
 
@@ -232,7 +251,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 if let Some(note) = &ended.note {
                     warn!(task = name, "{note}");
                 }
+                let attempt = self.state.task(ended.task).attempts.last();
+                let left_device = attempt.is_some_and(|attempt| !attempt.place.devices.is_empty());
                 self.commit(vec![finished(ended)])?;
+                if left_device {
+                    self.look_due = self.look_due.min(self.clock.now() + LOOK_AGAIN);
+                }
             }
         }
         Ok(())
@@ -248,12 +272,25 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     fn on_tick(&mut self) {
         let now = self.clock.now();
-        if !self.parts.fleet.devices.is_empty() {
-            self.look = (self.parts.look)(now);
-            let gauges = self.gauges();
-            self.tell(|observer, view| observer.gauged(view, &gauges));
-        }
         self.tell(|observer, view| observer.ticked(view, now));
+    }
+
+    /// Returns when there is something to do even if nothing happens.
+    fn next_due(&self) -> Option<Millis> {
+        let look = (!self.parts.fleet.devices.is_empty()).then_some(self.look_due);
+        self.parts.dispatcher.next_due().into_iter().chain(look).min()
+    }
+
+    /// Looks at the devices if it is time to.
+    fn look_if_due(&mut self) {
+        let now = self.clock.now();
+        if self.parts.fleet.devices.is_empty() || now < self.look_due {
+            return;
+        }
+        self.look = (self.parts.look)(now);
+        self.look_due = now + LOOK_EVERY;
+        let gauges = self.gauges();
+        self.tell(|observer, view| observer.gauged(view, &gauges));
     }
 
     fn gauges(&self) -> Vec<DeviceGauge> {
