@@ -9,6 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Located, Problem, Source, Span};
 
+mod portions;
+
 /// A value and its place.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -95,6 +97,13 @@ pub struct Parsed {
 /// Reads a whole TOML text.
 #[must_use]
 pub fn parse(source: &Source) -> Parsed {
+    portions::parse(&source.text, PORTION).unwrap_or_else(|| parse_whole(source))
+}
+
+/// Bytes that are parsed at a time: with the parser's own tables a few MB.
+const PORTION: usize = 128 * 1024;
+
+fn parse_whole(source: &Source) -> Parsed {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
     let mut problems = Vec::new();
     let mut torn = false;
