@@ -28,8 +28,8 @@ impl Command {
     }
 }
 
-/// The dialect that every schema here is written in.
-const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+/// The dialect that every schema here is written in: the newest one that editors' TOML plug-ins know.
+const DIALECT: &str = "http://json-schema.org/draft-07/schema#";
 
 /// Text of a parameter that a point of the matrix fills in.
 const TEMPLATE: &str = r"\{matrix\.";

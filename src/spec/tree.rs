@@ -165,15 +165,14 @@ impl Reader<'_> {
         let mut entries: Vec<_> = table.into_iter().collect();
         // A table that is continued further down moves to the end of the parser's map.
         entries.sort_by_key(|(key, _)| key.span().start);
-        let entry = |(key, value): (toml::Spanned<toml::de::DeString<'_>>, toml::Spanned<DeValue<'_>>)| {
-            let span = (self.span)(key.span());
+        // Not collected: that would reuse the parser's allocations, which are larger.
+        let mut own = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let key = Located { span: (self.span)(key.span()), text: key.into_inner().into_owned() };
             let range = value.span();
-            Entry {
-                key: Located { text: key.into_inner().into_owned(), span },
-                node: self.node(range, value.into_inner()),
-            }
-        };
-        Table { entries: entries.into_iter().map(entry).collect() }
+            own.push(Entry { key, node: self.node(range, value.into_inner()) });
+        }
+        Table { entries: own }
     }
 
     fn node(&mut self, range: std::ops::Range<usize>, value: DeValue<'_>) -> Node {
@@ -192,15 +191,14 @@ impl Reader<'_> {
             DeValue::String(text) => Content::Text(text.into_owned()),
             DeValue::Boolean(value) => Content::Bool(value),
             DeValue::Datetime(_) => Content::Date,
-            DeValue::Array(values) => Content::Array(
-                values
-                    .into_iter()
-                    .map(|value| {
-                        let range = value.span();
-                        self.node(range, value.into_inner())
-                    })
-                    .collect(),
-            ),
+            DeValue::Array(values) => {
+                let mut own = Vec::with_capacity(values.len());
+                for value in values {
+                    let range = value.span();
+                    own.push(self.node(range, value.into_inner()));
+                }
+                Content::Array(own)
+            }
             DeValue::Table(table) => Content::Table(self.table(table)),
         };
         Node { content, span }

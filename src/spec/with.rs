@@ -76,6 +76,10 @@ fn plural(count: usize, what: &str) -> String {
 fn first_misfit(value: &Value, kind: Kind, span: &Span, matrix: &[Axis]) -> Option<Problem> {
     let mut named = Vec::new();
     axes_of(value, &mut named);
+    // An axis that is not there is reported as such.
+    if named.iter().any(|name| matrix.iter().all(|axis| axis.name.text != *name)) {
+        return None;
+    }
     let axes: Vec<&Axis> = matrix.iter().filter(|axis| named.contains(&axis.name.text.as_str())).collect();
     let size = axes.iter().map(|axis| axis.points.len()).fold(1_usize, usize::saturating_mul);
     (0..size.min(MOST_POINTS)).find_map(|n| {

@@ -88,6 +88,12 @@ fn parameters_are_checked_at_every_point_of_the_matrix_and_said_once() {
 }
 
 #[test]
+fn a_parameter_with_an_unknown_axis_is_said_once() {
+    let text = "[stage.a]\nuse = 'test.op'\nwith = { epochs = '{matrix.ee}' }\nmatrix = { e = [1] }\n";
+    assert_eq!(said(text), ["3:28 ee: unknown matrix axis `ee` (known: `e`)"]);
+}
+
+#[test]
 fn an_op_with_too_many_files_is_rejected() {
     let text = "[stage.a]\nuse = 'test.op'\nwith = { epochs = 1 }\noutputs = ['a', 'b']\n";
     assert_eq!(said(text), ["2:7 'test.op': `test.op` needs 0 to 1 output, found 2 (outputs: the files)"]);
