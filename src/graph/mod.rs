@@ -1,4 +1,4 @@
-//! From a [`Pipeline`](crate::spec::Pipeline) to a [`TaskGraph`]: matrices expanded, files turned into edges, order
+//! From a [`Pipeline`] to a [`TaskGraph`]: matrices expanded, files turned into edges, order
 //! found, cycles named.
 //!
 //! Knows names and precedence; does not know time or devices.

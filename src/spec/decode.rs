@@ -1,4 +1,4 @@
-//! Typed reading of a [`tree`](super::tree): keys against a table of keys, values against what they should be.
+//! Typed reading of a [`tree`]: keys against a table of keys, values against what they should be.
 //!
 //! Every read that fails reports one [`Problem`] at the exact place and returns `None`, so that a caller goes on and
 //! all problems of a file are found at once. A file format declares each of its tables with [`keys!`](crate::keys):

@@ -180,7 +180,7 @@ fn shown(value: &Value) -> String {
 
 /// Returns the complete parameters of an op, defaults filled in: what `trainyard-ops` is started with.
 ///
-/// `with` has passed [`check`]. A whole number where a number is meant becomes one; a parameter that stays absent is
+/// `with` has passed [`parse`](super::parse()). A whole number where a number is meant becomes one; a parameter that stays absent is
 /// left out.
 #[must_use]
 pub fn op_params(op: &Op, with: &[(Located, Value, Span)]) -> Map<String, Json> {
