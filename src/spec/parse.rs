@@ -5,7 +5,7 @@ use super::decode::{Decoder, Key};
 use super::keys::{CommonKey, TopKey};
 use super::op::Op;
 use super::tree::{Content, Table};
-use super::{Pipeline, Problem, Source, Span, sets, stage, with};
+use super::{Pipeline, Problem, Source, Span, sets, stage};
 
 /// A pipeline file as far as it could be read.
 #[derive(Debug)]
@@ -23,14 +23,9 @@ pub struct Parsed {
 pub fn parse(source: &Source, sets: &[String], catalogue: &[Op]) -> Parsed {
     let (mut decoder, mut root) = Decoder::open(source, sets);
     sets::apply(&mut decoder, &mut root, sets);
-    let mut pipeline = top(&mut decoder, root);
+    let mut pipeline = top(&mut decoder, root, catalogue);
     if pipeline.name.is_empty() {
         pipeline.name = stem(&source.name);
-    }
-    for stage in &pipeline.stages {
-        for problem in with::check(stage, catalogue) {
-            decoder.report(problem);
-        }
     }
     let torn = decoder.is_torn();
     let mut problems = decoder.finish();
@@ -39,7 +34,7 @@ pub fn parse(source: &Source, sets: &[String], catalogue: &[Op]) -> Parsed {
 }
 
 /// Reads the top keys and the stages.
-fn top(decoder: &mut Decoder<'_>, mut root: Table) -> Pipeline {
+fn top(decoder: &mut Decoder<'_>, mut root: Table, catalogue: &[Op]) -> Pipeline {
     let mut pipeline = Pipeline::default();
     let mut defaults = Common::default();
     let stages = root.entries.iter().position(|entry| entry.key.text == TopKey::Stage.word());
@@ -68,7 +63,7 @@ fn top(decoder: &mut Decoder<'_>, mut root: Table) -> Pipeline {
         decoder.report_absent(Problem::new(node.span, "there is no stage in this table"));
     } else if let Content::Table(table) = node.content {
         // Each stage's part of the tree is given back when it is read: of 10,000 stages that is most of the memory.
-        let stages = table.entries.into_iter().map(|entry| stage::stage(decoder, &entry, &defaults));
+        let stages = table.entries.into_iter().map(|entry| stage::stage(decoder, &entry, &defaults, catalogue));
         pipeline.stages = stages.collect();
     }
     pipeline

@@ -5,9 +5,10 @@
 use super::common::{Common, check_templates};
 use super::decode::{Decoder, Key};
 use super::keys::{AfterKey, CommonKey, OutputKey, ResourceKey, StageKey};
+use super::op::Op;
 use super::resources::{self, WrittenMode};
 use super::tree::{Content, Entry, Node};
-use super::{Action, After, Axis, Located, Output, Problem, Span, Stage, Value, value};
+use super::{Action, After, Axis, Located, Output, Problem, Span, Stage, Value, value, with};
 
 /// Parameters as written: name, value, place of the value.
 type With = Vec<(Located, Value, Span)>;
@@ -25,7 +26,7 @@ struct Written {
 }
 
 /// Reads a stage. A stage that is wrong is still returned, with what is right, so that others may refer to it.
-pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common) -> Stage {
+pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common, catalogue: &[Op]) -> Stage {
     let mut stage = Stage {
         name: entry.key.text.clone(),
         span: entry.key.span.clone(),
@@ -66,7 +67,13 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common)
     stage.matrix = axes.unwrap_or_default();
     let single = WrittenMode { span: stage.span.clone(), ..written.mode };
     stage.modes = settle_modes(decoder, written.modes, single, &written.mode_keys, &common, defaults);
+    // A parameter that could not be read is not absent.
+    let all_read = match (table.get(StageKey::With.word()).map(|node| &node.content), &written.with) {
+        (Some(Content::Table(table)), Some((with, _))) => with.len() == table.entries.len(),
+        (with, _) => with.is_none(),
+    };
     stage.action = action(decoder, &stage, written.run, written.uses, written.with);
+    with::check(&stage, catalogue, all_read).into_iter().for_each(|problem| decoder.report(problem));
     let common = common.over(defaults);
     stage.priority = common.priority.unwrap_or(0);
     stage.limits = common.limits();

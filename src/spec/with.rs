@@ -13,9 +13,10 @@ use super::{Action, Axis, Located, Problem, Span, Stage, Value};
 /// Points that are tried for one parameter: more than a matrix may have unless the user says so.
 const MOST_POINTS: usize = 10_000;
 
-/// Returns what is wrong with the op of a stage; nothing if it runs a command.
+/// Returns what is wrong with the op of a stage; nothing if it runs a command. `all_read`: whether every parameter that
+/// is written could be read, so that one that is missing is really absent.
 #[must_use]
-pub(super) fn check(stage: &Stage, catalogue: &[Op]) -> Vec<Problem> {
+pub(super) fn check(stage: &Stage, catalogue: &[Op], all_read: bool) -> Vec<Problem> {
     let Action::Op { name, with } = &stage.action else {
         return Vec::new();
     };
@@ -32,7 +33,7 @@ pub(super) fn check(stage: &Stage, catalogue: &[Op]) -> Vec<Problem> {
             }
         }
     }
-    for param in op.params.iter().filter(|param| param.default == Default::Required) {
+    for param in op.params.iter().filter(|param| param.default == Default::Required && all_read) {
         // A near miss is reported as unknown already: the same slip of the pen is not said twice.
         let meant = |key: &str| key == param.name || did_you_mean(key, [param.name]).is_some();
         if !with.iter().any(|(key, ..)| meant(&key.text)) {

@@ -62,6 +62,10 @@ fn parameters_are_checked_against_the_catalogue() {
     assert_eq!(with("epochs = 1, modle = 'mlp'"), format!("3:22 modle: {unknown} `modle` (did you mean `model`?)"));
     assert_eq!(with("epoch = 1"), format!("3:10 epoch: {unknown} `epoch` (did you mean `epochs`?)"));
     assert_eq!(with(""), "2:7 'test.op': `test.op` needs the parameter `epochs` (epochs: what it is)");
+    assert_eq!(
+        with("epochs = 1979-05-27"),
+        "3:19 1979-05-27: expected a text, a number, true, false or an array of them, found a date"
+    );
     assert_eq!(with("epochs = 0"), "3:19 0: expected a whole number from 1 to 100, found 0");
     assert_eq!(with("epochs = 1.0"), "3:19 1.0: expected a whole number from 1 to 100, found 1.0");
     assert_eq!(with("epochs = 1, lr = 0"), "3:27 0: expected a number above 0 and at most 10, found 0");
