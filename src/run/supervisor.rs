@@ -1,7 +1,8 @@
-//! Carries a run out: decide, record, apply, tell, do; then wait for something to happen.
+//! Carries a run out: decide, commit, tell, do; then wait for something to happen.
 //!
-//! An event is committed before its effect: an attempt is on record before its process exists. Everything that is
-//! decided is decided by [`super::decide`]; this file moves events and knows no rule of its own.
+//! What happens in one turn of the loop is applied as it happens and committed at once (group commit), before anyone is
+//! told and before its effect: an attempt is on record before its process exists. Everything that is decided is decided
+//! by [`super::decide`]; this file moves events and knows no rule of its own.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use super::admission::{Live, Readings};
 use super::decide::Dispatcher;
@@ -96,6 +97,8 @@ pub struct Supervisor<'a, E, R> {
     engine: E,
     record: R,
     state: RunState,
+    /// Applied and not committed yet: nobody has been told, and nothing follows from it outside.
+    uncommitted: Vec<Recorded>,
     clock: Clock,
     look: Look,
     /// When to look at the devices next.
@@ -136,6 +139,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             engine,
             record,
             state,
+            uncommitted: Vec::new(),
             clock,
             look: Look::default(),
             look_due: Millis::ZERO,
@@ -167,14 +171,13 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         loop {
             let now = self.clock.now();
             let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
-            let nothing_decided = decided.is_empty();
-            self.commit(decided.clone())?;
+            self.note(&decided)?;
+            self.commit_before_effects()?;
             if let Some((_, end)) = self.state.end {
                 return Ok(end);
             }
-            let spawned = self.start_attempts(&decided);
-            self.commit(spawned)?;
-            if !nothing_decided {
+            self.start_attempts(&decided)?;
+            if !decided.is_empty() {
                 continue;
             }
             let due = self.next_due().map(|due| self.clock.instant(due));
@@ -183,7 +186,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 report = self.engine.next_report() => self.on_report(report)?,
                 Some(stop) = stops.recv() => self.on_stop(stop)?,
                 () = sleep_until(due.unwrap_or(Instant::now() + TICK)), if due.is_some() => {}
-                _ = tick.tick() => self.on_tick(),
+                _ = tick.tick() => self.on_tick()?,
             }
             while let Some(report) = self.engine.ready_report() {
                 self.on_report(report)?;
@@ -192,50 +195,60 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
     }
 
-    /// Records events, applies them and tells everyone, in this order.
-    fn commit(&mut self, events: Vec<Event>) -> Result<(), RunError> {
-        if events.is_empty() {
+    /// Applies events. They are committed together with whatever else this turn of the loop brings, before any effect.
+    fn note(&mut self, events: &[Event]) -> Result<(), RunError> {
+        let at = self.clock.now();
+        for event in events {
+            let recorded = Recorded { at, event: event.clone() };
+            self.state.apply(&recorded)?;
+            self.parts.dispatcher.take_in(&recorded);
+            self.uncommitted.push(recorded);
+        }
+        Ok(())
+    }
+
+    /// Commits what was noted, unless it is only the processes of attempts that are on record already: those can wait
+    /// for the next commit or tick. An attempt whose process is not on record is found by its mark.
+    fn commit_before_effects(&mut self) -> Result<(), RunError> {
+        let can_wait = |recorded: &Recorded| matches!(recorded.event, Event::AttemptSpawned { .. });
+        if self.uncommitted.iter().all(can_wait) { Ok(()) } else { self.commit() }
+    }
+
+    /// Commits everything that was noted, and tells everyone.
+    fn commit(&mut self) -> Result<(), RunError> {
+        if self.uncommitted.is_empty() {
             return Ok(());
         }
-        let at = self.clock.now();
-        let recorded: Vec<Recorded> = events.into_iter().map(|event| Recorded { at, event }).collect();
-        self.record.append(&recorded)?;
-        for recorded in &recorded {
-            self.state.apply(recorded)?;
-            self.parts.dispatcher.take_in(recorded);
+        let committed = std::mem::take(&mut self.uncommitted);
+        self.record.append(&committed)?;
+        for recorded in &committed {
             self.tell(|observer, view| observer.recorded(view, recorded));
         }
         Ok(())
     }
 
-    /// Starts the attempts that were decided on, and returns what became of them.
-    fn start_attempts(&mut self, decided: &[Event]) -> Vec<Event> {
-        let mut became = Vec::new();
+    /// Starts the attempts that were decided on, and notes what became of them.
+    fn start_attempts(&mut self, decided: &[Event]) -> Result<(), RunError> {
         for event in decided {
             let Event::AttemptStarted { task, number, place } = event else { continue };
             let port = (place.devices.len() > 1).then(|| self.free_port()).flatten();
             let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
             let of = &graph.tasks[task.index()];
             let launch = launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port);
-            debug!(task = of.name, attempt = number, node = place.node, devices = ?place.devices, "starting");
-            match self.engine.start(launch) {
+            let became = match self.engine.start(launch) {
                 Ok(process) => {
                     self.alive += 1;
-                    became.push(Event::AttemptSpawned { task: *task, process });
+                    Event::AttemptSpawned { task: *task, process }
                 }
                 Err(reason) => {
                     warn!(task = of.name, attempt = number, "{reason}");
                     let outcome = Outcome::SpawnFailed { reason };
-                    became.push(Event::AttemptFinished {
-                        task: *task,
-                        outcome,
-                        usage: Usage::default(),
-                        logged: false,
-                    });
+                    Event::AttemptFinished { task: *task, outcome, usage: Usage::default(), logged: false }
                 }
-            }
+            };
+            self.note(&[became])?;
         }
-        became
+        Ok(())
     }
 
     fn on_report(&mut self, report: Report) -> Result<(), RunError> {
@@ -247,13 +260,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             Report::Ended(ended) => {
                 self.alive -= 1;
                 let name = &self.parts.graph.tasks[ended.task.index()].name;
-                info!(task = name, outcome = %ended.outcome, "ended");
                 if let Some(note) = &ended.note {
                     warn!(task = name, "{note}");
                 }
                 let attempt = self.state.task(ended.task).attempts.last();
                 let left_device = attempt.is_some_and(|attempt| !attempt.place.devices.is_empty());
-                self.commit(vec![finished(ended)])?;
+                self.note(&[finished(ended)])?;
                 if left_device {
                     self.look_due = self.look_due.min(self.clock.now() + LOOK_AGAIN);
                 }
@@ -264,15 +276,17 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     fn on_stop(&mut self, stop: Stop) -> Result<(), RunError> {
         if stop != Stop::No && self.state.stopping != Some(StopReason::Signal) {
-            self.commit(vec![Event::StopRequested { reason: StopReason::Signal }])?;
+            self.note(&[Event::StopRequested { reason: StopReason::Signal }])?;
         }
         self.engine.stop(stop);
         Ok(())
     }
 
-    fn on_tick(&mut self) {
+    fn on_tick(&mut self) -> Result<(), RunError> {
+        self.commit()?;
         let now = self.clock.now();
         self.tell(|observer, view| observer.ticked(view, now));
+        Ok(())
     }
 
     /// Returns when there is something to do even if nothing happens.
