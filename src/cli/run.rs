@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use super::pipeline_file::PipelineFile;
 use super::planning::{self, Planning};
@@ -160,7 +159,7 @@ impl Session<'_> {
         let grace = pipeline.stages.iter().map(|stage| stage.limits.grace).max().unwrap_or_default();
         let warden = Warden::start(&mark, grace.as_std()).map_err(bug)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(bug)?;
-        let ended = LocalSet::new().block_on(&runtime, async {
+        let ended = runtime.block_on(async {
             let mut stops = signals().map_err(bug)?;
             let clock = Clock::starting_at(header.started);
             let engine = Local::new(command.mirror);
@@ -198,7 +197,7 @@ fn signals() -> std::io::Result<mpsc::UnboundedReceiver<Stop>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::task::spawn_local(async move {
+    tokio::spawn(async move {
         for stop in std::iter::once(Stop::Gracefully).chain(std::iter::repeat(Stop::Now)) {
             tokio::select! {
                 _ = interrupt.recv() => {}

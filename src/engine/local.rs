@@ -5,7 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place where processes are started")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -15,23 +15,25 @@ use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::log::Log;
 use super::process;
 use super::supervise::{Attempt, Clock, ProgressFile};
 use crate::graph::TaskId;
-use crate::run::engine::{Engine, Launch, Report, Stop};
+use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::Process;
+use crate::run::outcome::{Outcome, Usage};
 
 /// Reports that wait for the supervisor: a stage that floods its output is slowed down, not buffered.
 const REPORTS: usize = 64;
 
-/// Runs attempts as processes of this machine. Must live within a tokio `LocalSet`.
+/// Runs attempts as processes of this machine. Must live within a tokio runtime.
 #[derive(Debug)]
 pub struct Local {
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    /// What became of starting attempts, to be reported before anything else about them.
+    begun: VecDeque<Report>,
     stops: HashMap<TaskId, watch::Sender<Stop>>,
     mirror: bool,
 }
@@ -40,7 +42,7 @@ impl Local {
     /// Makes an engine; with `mirror` it reports what attempts print.
     #[must_use]
     pub fn new(mirror: bool) -> Self {
-        Self { reports: mpsc::channel(REPORTS), stops: HashMap::new(), mirror }
+        Self { reports: mpsc::channel(REPORTS), begun: VecDeque::new(), stops: HashMap::new(), mirror }
     }
 
     /// Forgets an attempt that has ended.
@@ -52,40 +54,37 @@ impl Local {
 }
 
 impl Engine for Local {
-    fn start(&mut self, launch: Launch) -> Result<Process, String> {
-        prepare(&launch)?;
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
-        let (pid, identity) = spawn(&launch, writer)?;
-        let attended = watch_child(pid, reader);
-        let (exit, output) = attended.inspect_err(|_| {
-            process::signal_group(pid, rustix::process::Signal::KILL);
-        })?;
+    fn start(&mut self, launch: Launch) {
+        let task = launch.task;
         let (stop, stopped) = watch::channel(Stop::No);
-        self.stops.insert(launch.task, stop);
-        let attempt = Attempt {
-            pid,
-            own_peak: process::own_peak_memory(),
-            exit,
-            output: Some(output),
-            stop: stopped,
-            reports: self.reports.0.clone(),
-            mirror: self.mirror,
-            log: Log::new(launch.log.clone()),
-            clock: Clock::start(Instant::now()),
-            progress: ProgressFile::new(launch.events.clone()),
-            launch,
-        };
-        spawn_local(attempt.attend());
-        Ok(identity)
+        match begin(launch, stopped, &self.reports.0, self.mirror) {
+            Ok((attempt, process)) => {
+                self.stops.insert(task, stop);
+                self.begun.push_back(Report::Spawned { task, process });
+                tokio::spawn(attempt.attend());
+            }
+            Err(reason) => {
+                let note = Some(reason.clone());
+                let outcome = Outcome::SpawnFailed { reason };
+                let ended = Ended { task, outcome, usage: Usage::default(), logged: false, note };
+                self.begun.push_back(Report::Ended(ended));
+            }
+        }
     }
 
     async fn next_report(&mut self) -> Report {
+        if let Some(report) = self.begun.pop_front() {
+            return report;
+        }
         let report = self.reports.1.recv().await.expect("a sender is held by `self`");
         self.note_end(&report);
         report
     }
 
     fn ready_report(&mut self) -> Option<Report> {
+        if let Some(report) = self.begun.pop_front() {
+            return Some(report);
+        }
         let report = self.reports.1.try_recv().ok()?;
         self.note_end(&report);
         Some(report)
@@ -100,6 +99,35 @@ impl Engine for Local {
             });
         }
     }
+}
+
+/// Starts the process of an attempt.
+fn begin(
+    launch: Launch,
+    stop: watch::Receiver<Stop>,
+    reports: &mpsc::Sender<Report>,
+    mirror: bool,
+) -> Result<(Attempt, Process), String> {
+    prepare(&launch)?;
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
+    let (pid, identity) = spawn(&launch, writer)?;
+    let (exit, output) = watch_child(pid, reader).inspect_err(|_| {
+        process::signal_group(pid, rustix::process::Signal::KILL);
+    })?;
+    let attempt = Attempt {
+        pid,
+        own_peak: process::own_peak_memory(),
+        exit,
+        output: Some(output),
+        stop,
+        reports: reports.clone(),
+        mirror,
+        log: Log::new(launch.log.clone()),
+        clock: Clock::start(Instant::now()),
+        progress: ProgressFile::new(launch.events.clone()),
+        launch,
+    };
+    Ok((attempt, identity))
 }
 
 /// Makes the folders and the job file that the attempt needs.

@@ -3,6 +3,7 @@
 //! Linux only. Knows nothing of tasks; the marks are the caller's.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use tokio::io::Interest;
@@ -34,8 +35,10 @@ pub enum Status {
 /// Returns the process with its start time, or `None` where it is gone.
 #[must_use]
 pub fn identify(pid: u32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    start_time(&stat).map(|started| Process { pid, started })
+    // Longer than any line of it: one read instead of several of growing size.
+    let mut stat = [0; 1024];
+    let read = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
+    start_time(&String::from_utf8_lossy(&stat[..read])).map(|started| Process { pid, started })
 }
 
 /// Whether this very process still runs (a zombie does not).

@@ -44,6 +44,13 @@ pub struct Launch {
 /// What an engine reports about a running attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
+    /// Its process exists.
+    Spawned {
+        /// The task.
+        task: TaskId,
+        /// The process.
+        process: Process,
+    },
     /// It printed something. Sent only where someone wants to see it.
     Printed {
         /// The task.
@@ -91,11 +98,8 @@ pub enum Stop {
 
 /// Somewhere attempts can run.
 pub trait Engine {
-    /// Starts an attempt; its reports follow.
-    ///
-    /// # Errors
-    /// The reason why there is no process, in the system's words. No report follows then.
-    fn start(&mut self, launch: Launch) -> Result<Process, String>;
+    /// Starts an attempt; its reports follow, the last of which is always [`Report::Ended`].
+    fn start(&mut self, launch: Launch);
 
     /// Waits for the next report. Losing the future loses no report.
     fn next_report(&mut self) -> impl Future<Output = Report>;

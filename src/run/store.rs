@@ -259,23 +259,21 @@ impl Store {
     /// Where the database cannot be written; nothing is recorded then.
     pub fn append(&mut self, run: &mut RunKey, events: &[Recorded]) -> Result<(), StoreError> {
         let path = self.path();
-        let written = (|| {
-            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut insert = tx.prepare_cached("INSERT INTO event (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")?;
+        let written = in_transaction(&self.db, |db| {
+            let mut insert = db.prepare_cached("INSERT INTO event (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")?;
             for (seq, recorded) in (run.next_seq..).zip(events) {
                 let body = serde_json::to_string(&recorded.event).expect("events are plain data");
                 insert.execute(params![run.key, seq, signed(recorded.at.0), body])?;
                 if let Event::RunFinished { end } = &recorded.event {
                     let end = serde_json::to_string(end).expect("an end is a word");
-                    tx.execute(
+                    db.execute(
                         "UPDATE run SET finished = ?2, end = ?3 WHERE key = ?1",
                         params![run.key, signed(recorded.at.0), end],
                     )?;
                 }
             }
-            drop(insert);
-            tx.commit()
-        })();
+            Ok(())
+        });
         written.map_err(|source| StoreError::Database { path, source })?;
         run.next_seq += i64::try_from(events.len()).expect("a batch fits in memory");
         Ok(())
@@ -339,6 +337,17 @@ impl Store {
         };
         rows.into_iter().map(decode).collect()
     }
+}
+
+/// Does all of `work` or none of it. The statements around it are kept: parsing them costs as much as a small event.
+fn in_transaction(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let done = work(db).and_then(|()| db.prepare_cached("COMMIT")?.execute([]).map(drop));
+    if done.is_err() && !db.is_autocommit() {
+        // The first error is the one to report.
+        let _ = db.execute_batch("ROLLBACK");
+    }
+    done
 }
 
 /// SQLite's integers are signed; times and ticks stay far below their limit.

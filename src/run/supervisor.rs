@@ -1,7 +1,7 @@
 //! Carries a run out: decide, commit, tell, do; then wait for something to happen.
 //!
-//! What happens in one turn of the loop is applied as it happens and committed at once (group commit), before anyone is
-//! told and before its effect: an attempt is on record before its process exists. Everything that is decided is decided
+//! What happens in one turn of the loop is applied as it happens and committed at once (group commit), before its
+//! effect and before anyone is told: an attempt is on record before its process exists. Everything that is decided is decided
 //! by [`super::decide`]; this file moves events and knows no rule of its own.
 
 use std::collections::HashSet;
@@ -18,7 +18,6 @@ use super::engine::{Ended, Engine, Report, Stop};
 use super::event::{Event, Recorded, RunEnd, StopReason};
 use super::launch::{self, Ground};
 use super::observer::{DeviceGauge, Observer, View};
-use super::outcome::{Outcome, Usage};
 use super::state::{Illegal, RunState};
 use super::store::{RunKey, Store, StoreError};
 use crate::fleet::{Device, DeviceId, Fleet};
@@ -172,11 +171,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let now = self.clock.now();
             let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
             self.note(&decided)?;
-            self.commit_before_effects()?;
+            let committed = self.commit_before_effects()?;
+            self.start_attempts(&decided);
+            self.tell_facts(&committed);
             if let Some((_, end)) = self.state.end {
                 return Ok(end);
             }
-            self.start_attempts(&decided)?;
             if !decided.is_empty() {
                 continue;
             }
@@ -209,50 +209,41 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     /// Commits what was noted, unless it is only the processes of attempts that are on record already: those can wait
     /// for the next commit or tick. An attempt whose process is not on record is found by its mark.
-    fn commit_before_effects(&mut self) -> Result<(), RunError> {
+    fn commit_before_effects(&mut self) -> Result<Vec<Recorded>, RunError> {
         let can_wait = |recorded: &Recorded| matches!(recorded.event, Event::AttemptSpawned { .. });
-        if self.uncommitted.iter().all(can_wait) { Ok(()) } else { self.commit() }
+        if self.uncommitted.iter().all(can_wait) { Ok(Vec::new()) } else { self.commit() }
     }
 
-    /// Commits everything that was noted, and tells everyone.
-    fn commit(&mut self) -> Result<(), RunError> {
-        if self.uncommitted.is_empty() {
-            return Ok(());
-        }
+    /// Commits everything that was noted, and returns it: what has not been told yet.
+    fn commit(&mut self) -> Result<Vec<Recorded>, RunError> {
         let committed = std::mem::take(&mut self.uncommitted);
-        self.record.append(&committed)?;
-        for recorded in &committed {
+        if !committed.is_empty() {
+            self.record.append(&committed)?;
+        }
+        Ok(committed)
+    }
+
+    fn tell_facts(&mut self, committed: &[Recorded]) {
+        for recorded in committed {
             self.tell(|observer, view| observer.recorded(view, recorded));
         }
-        Ok(())
     }
 
-    /// Starts the attempts that were decided on, and notes what became of them.
-    fn start_attempts(&mut self, decided: &[Event]) -> Result<(), RunError> {
+    /// Starts the attempts that were decided on.
+    fn start_attempts(&mut self, decided: &[Event]) {
         for event in decided {
             let Event::AttemptStarted { task, number, place } = event else { continue };
             let port = (place.devices.len() > 1).then(|| self.free_port()).flatten();
             let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
             let of = &graph.tasks[task.index()];
-            let launch = launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port);
-            let became = match self.engine.start(launch) {
-                Ok(process) => {
-                    self.alive += 1;
-                    Event::AttemptSpawned { task: *task, process }
-                }
-                Err(reason) => {
-                    warn!(task = of.name, attempt = number, "{reason}");
-                    let outcome = Outcome::SpawnFailed { reason };
-                    Event::AttemptFinished { task: *task, outcome, usage: Usage::default(), logged: false }
-                }
-            };
-            self.note(&[became])?;
+            self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port));
+            self.alive += 1;
         }
-        Ok(())
     }
 
     fn on_report(&mut self, report: Report) -> Result<(), RunError> {
         match report {
+            Report::Spawned { task, process } => self.note(&[Event::AttemptSpawned { task, process }])?,
             Report::Printed { task, output } => self.tell(|observer, view| observer.printed(view, task, &output)),
             Report::Progressed { task, progress } => {
                 self.tell(|observer, view| observer.progressed(view, task, &progress));
@@ -283,7 +274,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     }
 
     fn on_tick(&mut self) -> Result<(), RunError> {
-        self.commit()?;
+        let committed = self.commit()?;
+        self.tell_facts(&committed);
         let now = self.clock.now();
         self.tell(|observer, view| observer.ticked(view, now));
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,11 +41,12 @@ struct Scripted<'a> {
     script: &'a Script,
     /// When each attempt ends, of which task, and its exit code; `None` for one that was stopped.
     running: BinaryHeap<Reverse<(Instant, u32, Option<i32>)>>,
+    spawned: VecDeque<Report>,
     tries: Rc<RefCell<HashMap<String, u32>>>,
 }
 
 impl Engine for Scripted<'_> {
-    fn start(&mut self, launch: Launch) -> Result<Process, String> {
+    fn start(&mut self, launch: Launch) {
         let name = &self.graph.tasks[launch.task.index()].name;
         let mut tries = self.tries.borrow_mut();
         let number = tries.entry(name.clone()).or_default();
@@ -53,10 +54,14 @@ impl Engine for Scripted<'_> {
         let fails = *number <= self.script.failures.get(name).copied().unwrap_or(0);
         let takes = Duration::from_millis(self.script.takes.get(name).copied().unwrap_or(10));
         self.running.push(Reverse((Instant::now() + takes, launch.task.0, Some(i32::from(fails)))));
-        Ok(Process { pid: launch.task.0 + 1, started: u64::from(*number) })
+        let process = Process { pid: launch.task.0 + 1, started: u64::from(*number) };
+        self.spawned.push_back(Report::Spawned { task: launch.task, process });
     }
 
     async fn next_report(&mut self) -> Report {
+        if let Some(spawned) = self.spawned.pop_front() {
+            return spawned;
+        }
         let Some(Reverse((at, task, code))) = self.running.peek().copied() else {
             return std::future::pending().await;
         };
@@ -71,7 +76,7 @@ impl Engine for Scripted<'_> {
     }
 
     fn ready_report(&mut self) -> Option<Report> {
-        None
+        self.spawned.pop_front()
     }
 
     fn stop(&mut self, _: Stop) {
@@ -152,7 +157,13 @@ impl Case {
                 observers: Vec::new(),
                 look: Box::new(|_| Look::default()),
             };
-            let engine = Scripted { graph: &self.graph, script, running: BinaryHeap::new(), tries: from.tries.clone() };
+            let engine = Scripted {
+                graph: &self.graph,
+                script,
+                running: BinaryHeap::new(),
+                spawned: VecDeque::new(),
+                tries: from.tries.clone(),
+            };
             let clock = Clock::starting_at(Millis(1_000));
             let mut supervisor = Supervisor::new(parts, engine, from.memory.clone(), state, clock);
             let (press, mut stops) = mpsc::unbounded_channel();
