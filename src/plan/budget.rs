@@ -18,7 +18,7 @@ impl Purse {
     /// Fills it with the fleet's budgets.
     pub(super) fn new(instance: &Instance<'_>) -> Self {
         if instance.budgets.is_empty() {
-            return Self { spare: Vec::new(), least: Vec::new() };
+            return Self::open();
         }
         let least = least(instance);
         let reserved = reserved(instance, &least);
@@ -26,6 +26,11 @@ impl Purse {
         let spare = instance.budgets.iter().zip(reserved);
         let spare = spare.map(|((_, limit), least)| u128::from(*limit).saturating_sub(least)).collect();
         Self { spare, least }
+    }
+
+    /// A purse that allows everything.
+    pub(super) const fn open() -> Self {
+        Self { spare: Vec::new(), least: Vec::new() }
     }
 
     /// Whether a task may take a choice.

@@ -12,7 +12,7 @@ use super::fit::{Fit, Score};
 use super::instance::{Choice, DeviceNeed, Instance};
 use super::profile::Profile;
 use crate::fleet::{DeviceId, NodeId};
-use crate::graph::TaskId;
+use crate::graph::{Rows, TaskGraph, TaskId};
 use crate::units::Share;
 
 /// Whether tasks are placed after those they wait for, or, mirrored in time, after those that wait for them.
@@ -23,6 +23,27 @@ pub(super) enum Direction {
     /// From the end: a start is the distance of the task's end from the end of the plan.
     Backward,
 }
+
+impl Direction {
+    /// Returns the other one.
+    pub(super) const fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Backward,
+            Self::Backward => Self::Forward,
+        }
+    }
+
+    /// Returns the edges to the tasks that must be placed before a task.
+    pub(super) const fn waits_for(self, graph: &TaskGraph) -> &Rows {
+        match self {
+            Self::Forward => &graph.before,
+            Self::Backward => &graph.after,
+        }
+    }
+}
+
+/// Stands for a choice that the decoder may take itself.
+pub(super) const FREE: u32 = u32::MAX;
 
 /// No choice of modes for the remaining tasks stays within the budgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +139,8 @@ impl<'i, const W: usize> Decoder<'i, W> {
     }
 
     /// Places all tasks in `order`, which must hold each task once and, in `direction`, after those it waits for.
-    /// `wish`, `[n_tasks]` by TaskId, fixes the choice of each task if given.
+    /// `wish`, `[n_tasks]` by TaskId, fixes the choice of each task that is not [`FREE`]; `paid` says that these choices
+    /// are known to stay in the budgets.
     ///
     /// # Errors
     /// When the budgets leave a task without a choice.
@@ -126,16 +148,17 @@ impl<'i, const W: usize> Decoder<'i, W> {
         &mut self,
         order: &[TaskId],
         fit: &mut Fit,
-        wish: Option<&[u32]>,
+        wish: &[u32],
+        paid: bool,
         direction: Direction,
         draft: &mut Draft,
     ) -> Result<(), OverBudget> {
         self.machine.clear();
         draft.reset(self.instance.len());
         fit.clear();
-        let mut purse = Purse::new(self.instance);
+        let mut purse = if paid { Purse::open() } else { Purse::new(self.instance) };
         for &task in order {
-            let wish = wish.map(|wish| wish[task.index()]);
+            let wish = Some(wish[task.index()]).filter(|wish| *wish != FREE);
             let site = if fit.rule().balances() {
                 self.balanced_site(task, fit, direction, draft, &purse)
             } else {
@@ -262,11 +285,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
 
     /// Returns when a task's predecessors, in `direction`, have ended and their data has reached a node.
     fn ready(&self, task: TaskId, node: NodeId, direction: Direction, draft: &Draft) -> u64 {
-        let graph = self.instance.graph;
-        let rows = match direction {
-            Direction::Forward => &graph.before,
-            Direction::Backward => &graph.after,
-        };
+        let rows = direction.waits_for(self.instance.graph);
         let arrival = |edge: &crate::graph::Edge| {
             let finish = draft.finish[edge.task.index()];
             if !self.has_lags {

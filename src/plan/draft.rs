@@ -60,6 +60,13 @@ impl Draft {
         self.makespan = self.makespan.max(site.finish);
     }
 
+    /// Returns the same schedule with time running the other way.
+    pub(super) fn mirrored(&self) -> Self {
+        let flip = |times: &[u64]| times.iter().map(|time| self.makespan - time).collect();
+        let order = self.order.iter().rev().copied().collect();
+        Self { start: flip(&self.finish), finish: flip(&self.start), order, ..self.clone() }
+    }
+
     /// Returns the devices of a task.
     pub(super) fn devices(&self, task: TaskId) -> &[DeviceId] {
         let (begin, end) = self.devices[task.index()];

@@ -99,6 +99,13 @@ impl Fit {
         Self { rule, seed, random: Random::new(seed), busy: vec![0; n], ends, turn: 0, n_devices, mix }
     }
 
+    /// Becomes another rule.
+    pub(super) fn change(&mut self, rule: FitRule, instance: &Instance<'_>) {
+        if self.rule != rule {
+            *self = Self::new(rule, self.seed, instance);
+        }
+    }
+
     /// Forgets all tasks.
     pub(super) fn clear(&mut self) {
         self.random = Random::new(self.seed);

@@ -24,11 +24,11 @@ pub mod fit;
 pub(crate) mod fixture;
 pub mod impossible;
 pub mod instance;
-mod justify;
 pub mod order;
 pub mod policy;
 mod profile;
 mod random;
+mod search;
 #[cfg(test)]
 mod tests;
 

@@ -4,12 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::bound::Bound;
-use super::decode::{Decoder, Direction, demands};
+use super::decode::{Direction, FREE, demands};
 use super::draft::Draft;
-use super::fit::{Fit, FitRule};
+use super::fit::FitRule;
 use super::instance::Instance;
-use super::justify::justify;
 use super::order::OrderRule;
+use super::search::{Search, genetic};
 use super::{Options, Plan, PlanError, amounts};
 use crate::spec::problem::did_you_mean;
 use crate::timing::Timing;
@@ -22,13 +22,27 @@ pub enum Policy {
     Auto,
     /// One pass: tasks in this order, each to the place that fits it best.
     List(OrderRule, FitRule),
+    /// A search by one engine.
+    Search(Engine),
+}
+
+/// A way to search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// Genetic algorithm.
+    Genetic,
+}
+
+impl Engine {
+    /// Every engine with its name on the command line.
+    pub const ALL: [(&'static str, Self); 1] = [("ga", Self::Genetic)];
 }
 
 /// A policy that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown policy `{written}`: {}", match .near {
     Some(near) => format!("did you mean `{near}`?"),
-    None => "write `auto` or ORDER+FIT, like `critical-path+best-fit`".to_owned(),
+    None => "write `auto`, `ga`, or ORDER+FIT like `critical-path+best-fit`".to_owned(),
 })]
 pub struct UnknownPolicy {
     /// What was written.
@@ -44,6 +58,10 @@ impl FromStr for Policy {
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
         let order = |name: &str| OrderRule::ALL.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule);
         let fit = |name: &str| FitRule::ALL.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule);
+        let engine = Engine::ALL.iter().find(|(known, _)| *known == text);
+        if let Some((_, engine)) = engine {
+            return Ok(Self::Search(*engine));
+        }
         let found = match text.split_once('+') {
             Some((first, second)) => order(first).zip(fit(second)),
             None if text == "auto" => return Ok(Self::Auto),
@@ -58,12 +76,15 @@ impl FromStr for Policy {
 fn unknown(text: &str) -> UnknownPolicy {
     let orders = || OrderRule::ALL.iter().map(|(name, _)| *name);
     let fits = || FitRule::ALL.iter().map(|(name, _)| *name);
+    let engines = || Engine::ALL.iter().map(|(name, _)| *name);
     let near = match text.split_once('+') {
         Some((first, second)) => {
             let (first, second) = (did_you_mean(first, orders()), did_you_mean(second, fits()));
             first.zip(second).map(|(first, second)| format!("{first}+{second}"))
         }
-        None => did_you_mean(text, ["auto"].into_iter().chain(orders()).chain(fits())).map(str::to_owned),
+        None => {
+            did_you_mean(text, ["auto"].into_iter().chain(engines()).chain(orders()).chain(fits())).map(str::to_owned)
+        }
     };
     UnknownPolicy { written: text.to_owned(), near }
 }
@@ -72,6 +93,9 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.pad("auto"),
+            Self::Search(engine) => {
+                f.pad(Engine::ALL.iter().find(|(_, known)| known == engine).map_or("", |(name, _)| name))
+            }
             Self::List(order, fit) => {
                 let order = OrderRule::ALL.iter().find(|(_, rule)| rule == order).map_or("", |(name, _)| name);
                 let fit = FitRule::ALL.iter().find(|(_, rule)| rule == fit).map_or("", |(name, _)| name);
@@ -89,15 +113,16 @@ const PORTFOLIO: [(OrderRule, FitRule); 4] = [
     (OrderRule::LongestFirst, FitRule::BestFit),
 ];
 
-/// Tasks up to which `auto` tries its whole portfolio: beyond, one pass costs more than it is likely to gain.
+/// Tasks up to which `auto` tries its whole portfolio and searches unasked: beyond, one pass takes a tenth of a second
+/// and hardly leaves anything to gain.
 const PORTFOLIO_TASKS: usize = 20_000;
 
 /// Lets a policy make a plan; bound and check are the caller's.
-pub(super) fn plan(
-    instance: &Instance<'_>,
-    timing: &Timing,
+pub(super) fn plan<'a>(
+    instance: &'a Instance<'a>,
+    timing: &'a Timing,
     bound: Bound,
-    options: &Options<'_>,
+    options: &Options<'a>,
 ) -> Result<Plan, PlanError> {
     let (node, device) = demands(instance);
     let draft = match amounts::words(&node).max(amounts::words(&device)) {
@@ -110,64 +135,52 @@ pub(super) fn plan(
 }
 
 struct Planner<'a, const W: usize> {
-    instance: &'a Instance<'a>,
-    timing: &'a Timing,
-    bound: Bound,
-    options: &'a Options<'a>,
-    decoder: Decoder<'a, W>,
+    policy: Policy,
+    search: Search<'a, W>,
 }
 
 impl<'a, const W: usize> Planner<'a, W> {
-    fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &'a Options<'a>) -> Self {
-        Self { instance, timing, bound, options, decoder: Decoder::new(instance) }
+    fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &Options<'a>) -> Self {
+        let search = Search::new(instance, timing, bound, options);
+        Self { policy: options.policy, search }
     }
 
     fn best(mut self) -> Result<Draft, PlanError> {
-        match self.options.policy {
-            Policy::List(order, fit) => self.list(order, fit).ok_or(PlanError::Budgets),
-            Policy::Auto => self.portfolio().ok_or(PlanError::Budgets),
+        match self.policy {
+            Policy::List(order, fit) => self.list(order, fit),
+            Policy::Auto => {
+                self.portfolio();
+                let limits = self.search.limits;
+                let asked = limits.evaluations.is_some() || limits.budget.is_some();
+                if asked || self.search.instance.len() <= PORTFOLIO_TASKS {
+                    genetic::run(&mut self.search);
+                }
+            }
+            Policy::Search(Engine::Genetic) => {
+                self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+                genetic::run(&mut self.search);
+            }
         }
+        self.search.into_best().ok_or(PlanError::Budgets)
     }
 
-    /// One pass of an order and a fit rule; `None` where it ran out of a budget.
-    fn list(&mut self, order: OrderRule, fit: FitRule) -> Option<Draft> {
-        let order = order.order(self.instance, self.timing);
-        let mut fit = Fit::new(fit, self.options.seed, self.instance);
-        let mut draft = Draft::default();
-        self.decoder.decode(&order, &mut fit, None, Direction::Forward, &mut draft).ok()?;
-        Some(draft)
+    /// One pass of an order and a fit rule, without effect where it runs out of a budget.
+    fn list(&mut self, order: OrderRule, fit: FitRule) {
+        let search = &mut self.search;
+        let order = order.order(search.instance, search.timing);
+        let free = vec![FREE; order.len()];
+        search.fit.change(fit, search.instance);
+        search.evaluate(&order, &free, Direction::Forward, &mut Draft::default());
     }
 
-    /// The best of several passes, each improved as long as that helps; stops at the bound.
-    fn portfolio(&mut self) -> Option<Draft> {
-        let tries = if self.instance.len() > PORTFOLIO_TASKS { 1 } else { PORTFOLIO.len() };
-        let mut best: Option<Draft> = None;
+    /// Several passes.
+    fn portfolio(&mut self) {
+        let tries = if self.search.instance.len() > PORTFOLIO_TASKS { 1 } else { PORTFOLIO.len() };
         for (order, fit) in PORTFOLIO.into_iter().take(tries) {
-            let Some(draft) = self.list(order, fit) else { continue };
-            let draft = self.justified(draft, fit);
-            if best.as_ref().is_none_or(|best| draft.makespan < best.makespan) {
-                best = Some(draft);
+            if self.search.is_over() {
+                return;
             }
-            if best.as_ref().is_some_and(|best| self.is_proven(best)) {
-                break;
-            }
+            self.list(order, fit);
         }
-        best
-    }
-
-    /// Shifts a schedule back and forth until it gets no shorter.
-    fn justified(&mut self, mut draft: Draft, fit: FitRule) -> Draft {
-        let mut fit = Fit::new(fit, self.options.seed, self.instance);
-        while self.instance.len() <= PORTFOLIO_TASKS && !self.is_proven(&draft) {
-            match justify(&mut self.decoder, &mut fit, &draft) {
-                Ok(shifted) if shifted.makespan < draft.makespan => draft = shifted,
-                Ok(_) | Err(_) => break,
-            }
-        }
-        draft
-    }
-
-    fn is_proven(&self, draft: &Draft) -> bool {
-        draft.makespan <= self.bound.time.0
     }
 }

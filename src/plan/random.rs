@@ -17,4 +17,16 @@ impl Random {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
     }
+
+    /// Returns a number below `most`, 0 where that is 0. The bias of the multiplication is below 2^-32 for the numbers
+    /// of tasks and milliseconds that it is used for.
+    pub(super) const fn below(&mut self, most: u64) -> u64 {
+        ((self.next() as u128 * most as u128) >> 64) as u64
+    }
+
+    /// Returns an index into `len` things, 0 where there are none.
+    #[expect(clippy::cast_possible_truncation, reason = "less than `len`")]
+    pub(super) const fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
 }

@@ -11,13 +11,17 @@ use crate::spec::{Gpus, Mode};
 use crate::units::{Bytes, Share};
 
 fn planned(problem: &Problem, policy: Policy) -> Result<Plan, PlanError> {
-    let options = Options { policy, seed: 7, limits: Limits::default() };
+    let limits = Limits { evaluations: Some(60), ..Limits::default() };
+    let options = Options { policy, seed: 7, limits };
     make(&problem.pipeline, &problem.graph, &problem.fleet, &options)
 }
 
 fn every_policy() -> Vec<Policy> {
     let pairs = OrderRule::ALL.iter().flat_map(|(_, order)| FitRule::ALL.iter().map(|(_, fit)| (*order, *fit)));
-    pairs.map(|(order, fit)| Policy::List(order, fit)).chain([Policy::Auto]).collect()
+    let engines = policy::Engine::ALL.iter().map(|(_, engine)| Policy::Search(*engine));
+    // Engines as often as lists, so that a random pick tries both.
+    let engines = engines.cycle().take(OrderRule::ALL.len() * FitRule::ALL.len());
+    pairs.map(|(order, fit)| Policy::List(order, fit)).chain(engines).chain([Policy::Auto]).collect()
 }
 
 fn makespan(problem: &Problem) -> Millis {
@@ -97,6 +101,46 @@ fn a_budget_keeps_enough_for_what_is_still_to_come() {
     assert_eq!(makespan(&problem), Millis(2));
     problem.fleet.budgets.insert("money".to_owned(), 4);
     assert!(matches!(planned(&problem, Policy::Auto), Err(PlanError::Budget { least: 5, limit: 4, .. })));
+}
+
+#[test]
+fn modes_are_found_that_stay_in_two_budgets_at_once() {
+    // Each task is cheap for one budget or for the other; half of them must take either way.
+    let mode = |budget: &str| {
+        let mut mode = on_host(1, 1);
+        mode.spend.insert(budget.to_owned(), 1);
+        mode
+    };
+    let mut problem = problem(vec![vec![mode("money"), mode("power")]; 10], &[], one_node(1, &[]));
+    problem.fleet.budgets.extend([("money".to_owned(), 5), ("power".to_owned(), 5)]);
+    assert_eq!(makespan(&problem), Millis(10));
+}
+
+#[test]
+fn a_search_shortens_what_one_pass_leaves_long() {
+    // Packing 5, 4, 3, 3 and 3 onto two CPUs: the longest first ends at 10, the best at 9.
+    let modes = [5, 4, 3, 3, 3].map(|ms| vec![on_host(1, ms)]).to_vec();
+    let problem = problem(modes, &[], one_node(2, &[]));
+    let list = Policy::List(OrderRule::LongestFirst, FitRule::EarliestFinish);
+    assert_eq!(planned(&problem, list).unwrap().makespan, Millis(10));
+    let found = planned(&problem, Policy::Search(policy::Engine::Genetic)).unwrap();
+    assert_eq!((found.makespan, found.is_optimal()), (Millis(9), true));
+}
+
+#[test]
+fn a_time_limit_ends_a_search_by_the_clock_that_it_is_given() {
+    let modes = (0..30).map(|i| vec![on_host(1 + i % 3, 3 + i % 7)]).collect();
+    let problem = problem(modes, &[(0, 9), (3, 12)], one_node(4, &[]));
+    let asked = std::cell::Cell::new(0);
+    let clock = || {
+        asked.set(asked.get() + 1);
+        Millis(asked.get())
+    };
+    let limits = Limits { evaluations: None, budget: Some(Millis(20)), clock: Some(&clock) };
+    let options = Options { policy: Policy::Auto, seed: 1, limits };
+    let plan = make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap();
+    // Loops within loops each ask once more before they end.
+    assert!(plan.is_optimal() || (20..25).contains(&asked.get()), "asked {} times", asked.get());
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! How a child is made of two parents: the father's times inside a busy window of his, the mother's around it.
+//!
+//! What is arranged well where it is crowded stays together. Source: Debels and Vanhoucke, 2005, after the peak
+//! crossover of Valls, Ballestín and Quintanilla, 2008; changed: choices of modes and places are inherited with the
+//! times, and the window is the busier of two that are drawn. Does not know populations.
+
+use std::cmp::Reverse;
+
+use super::super::decode::{Direction, FREE};
+use super::super::instance::{Instance, Kind};
+use super::super::random::Random;
+use super::genetic::Individual;
+use crate::graph::{Rows, TaskGraph, TaskId};
+
+/// Windows that are drawn for a child; the busiest is used. One or four make plans of PSPLIB's J120 longer.
+const WINDOWS: usize = 2;
+/// The shortest window, and by how much a longer one may exceed it, as parts of 100 of the makespan.
+const WINDOW: (u64, u64) = (15, 35);
+/// One task in so many is moved at random, by up to this part of the time.
+const MUTATED: u64 = 60;
+const SHIFT: u64 = 10;
+
+/// A part of time, in milliseconds.
+#[derive(Clone, Copy)]
+struct Window {
+    from: u64,
+    to: u64,
+}
+
+/// What crossing needs to know of an instance.
+pub(super) struct Crossover {
+    /// `[n_kinds]`: how busy a task makes its places.
+    energy: Vec<f64>,
+}
+
+impl Crossover {
+    pub(super) fn new(instance: &Instance<'_>) -> Self {
+        let total = |resource: usize| instance.nodes.iter().map(|node| to_f64(node.capacity[resource])).sum::<f64>();
+        let totals: Vec<_> = (0..instance.resources.len()).map(total).collect();
+        let of = |kind: &Kind| {
+            let choice = &kind.choices[0];
+            let parts = choice.need.iter().zip(&totals).map(|(need, total)| to_f64(*need) / total.max(1.0));
+            parts.sum::<f64>() + f64::from(choice.gang) / to_f64(instance.devices.len().max(1) as u64)
+        };
+        Self { energy: instance.kinds.iter().map(of).collect() }
+    }
+
+    /// Makes a child. Its times are wishes, not yet a schedule.
+    pub(super) fn child(
+        &self,
+        random: &mut Random,
+        instance: &Instance<'_>,
+        father: &Individual,
+        mother: &Individual,
+    ) -> Individual {
+        let window = self.busiest(random, instance, father);
+        let middle = window.from.midpoint(window.to);
+        // Before the window, inside it and after it are three spans that cannot overlap.
+        let span = father.makespan.max(mother.makespan) + 1;
+        let mut child = Individual::default();
+        for (i, (&of_father, &of_mother)) in father.finish.iter().zip(&mother.finish).enumerate() {
+            let inside = (window.from..window.to).contains(&of_father);
+            let after = if of_mother < middle { 0 } else { 2 * span };
+            child.finish.push(if inside { of_father + span } else { of_mother + after });
+            child.choice.push(if inside { father.choice[i] } else { mother.choice[i] });
+        }
+        mutate(random, instance, &mut child, span);
+        child
+    }
+
+    /// Draws windows of the father's time and returns the busiest.
+    fn busiest(&self, random: &mut Random, instance: &Instance<'_>, father: &Individual) -> Window {
+        let percent = |part: u64| father.makespan / 100 * part;
+        let length = percent(WINDOW.0) + random.below(percent(WINDOW.1) + 1);
+        let mut draw = || {
+            let from = random.below(father.makespan.saturating_sub(length) + 1);
+            Window { from, to: from + length }
+        };
+        let first = draw();
+        let better = |best: (f64, Window), window: Window| {
+            let busy = self.busy(instance, father, window);
+            if busy > best.0 { (busy, window) } else { best }
+        };
+        let others: Vec<_> = (1..WINDOWS).map(|_| draw()).collect();
+        others.into_iter().fold((self.busy(instance, father, first), first), better).1
+    }
+
+    fn busy(&self, instance: &Instance<'_>, father: &Individual, window: Window) -> f64 {
+        let of = |(i, (finish, choice)): (usize, (&u64, &u32))| {
+            let kind = instance.kind[i] as usize;
+            let start = finish - instance.kinds[kind].choices[*choice as usize].duration();
+            let inside = (*finish).min(window.to).saturating_sub(start.max(window.from));
+            to_f64(inside) * self.energy[kind]
+        };
+        father.finish.iter().zip(&father.choice).enumerate().map(of).sum()
+    }
+}
+
+/// Moves a few tasks and lets some of them choose anew.
+fn mutate(random: &mut Random, instance: &Instance<'_>, child: &mut Individual, span: u64) {
+    let reach = 3 * span / SHIFT + 1;
+    for (i, finish) in child.finish.iter_mut().enumerate() {
+        if random.below(MUTATED) > 0 {
+            continue;
+        }
+        *finish = (*finish + random.below(2 * reach)).saturating_sub(reach);
+        let choices = instance.kinds[instance.kind[i] as usize].choices.len();
+        if choices > 1 {
+            let drawn = random.index(choices + 1);
+            child.choice[i] = if drawn == choices { FREE } else { u32::try_from(drawn).unwrap_or(FREE) };
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "how busy a window is need not be exact")]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}
+
+/// Orders tasks for decoding in `direction`: those that end last in the opposite direction first, each behind all that
+/// it waits for.
+pub(super) fn by_end(graph: &TaskGraph, child: &Individual, direction: Direction, order: &mut Vec<TaskId>) {
+    let mut wanted: Vec<_> = graph.ids().collect();
+    wanted.sort_unstable_by_key(|task| (Reverse(child.finish[task.index()]), *task));
+    let rows = direction.waits_for(graph);
+    let mut placed = vec![false; graph.len()];
+    let mut stack = Vec::new();
+    order.clear();
+    for task in wanted {
+        stack.push(task);
+        put(rows, &mut stack, &mut placed, order);
+    }
+}
+
+/// Puts the task on the stack behind all that it waits for: depth first, without recursion.
+fn put(rows: &Rows, stack: &mut Vec<TaskId>, placed: &mut [bool], order: &mut Vec<TaskId>) {
+    while let Some(&top) = stack.last() {
+        let open = rows.of(top).iter().map(|edge| edge.task).find(|before| !placed[before.index()]);
+        if let Some(before) = open {
+            stack.push(before);
+            continue;
+        }
+        stack.pop();
+        if !std::mem::replace(&mut placed[top.index()], true) {
+            order.push(top);
+        }
+    }
+}

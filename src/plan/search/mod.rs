@@ -1,0 +1,171 @@
+//! Search: finds better schedules than one pass does, for as long as it is allowed to.
+//!
+//! Every engine proposes orders and choices to the one decoder and keeps the best schedule. All of them are
+//! deterministic for a seed and a number of evaluations; only a time limit depends on the machine. Does not know
+//! pipelines.
+
+use super::bound::Bound;
+use super::decode::{Decoder, Direction};
+use super::draft::Draft;
+use super::fit::{Fit, FitRule};
+use super::instance::Instance;
+use super::random::Random;
+use super::{Limits, Options};
+use crate::graph::TaskId;
+use crate::timing::{Origin, Timing};
+
+mod crossover;
+pub(super) mod genetic;
+mod modes;
+mod sample;
+
+use genetic::Individual;
+
+/// What every engine works with.
+pub(super) struct Search<'a, const W: usize> {
+    pub(super) instance: &'a Instance<'a>,
+    pub(super) timing: &'a Timing,
+    pub(super) bound: Bound,
+    pub(super) limits: Limits<'a>,
+    pub(super) decoder: Decoder<'a, W>,
+    pub(super) fit: Fit,
+    pub(super) random: Random,
+    /// Schedules tried so far.
+    pub(super) evaluations: u64,
+    /// Schedules tried when the best one was found.
+    pub(super) improved: u64,
+    /// Schedules that others may start from, the best one last, as seen from the beginning of time.
+    found: Vec<Draft>,
+    /// Looks at a place that one schedule takes.
+    looks: u64,
+    /// Whether most durations are guesses, so that a better plan would only be better on paper.
+    guessed: bool,
+}
+
+/// Schedules that are remembered for others to start from.
+const FOUND: usize = 8;
+
+/// Looks at a place that may be spent where nobody limits the search: about a second of one core.
+const LOOKS: u64 = 5_000_000;
+/// Makespan from which on all of [`LOOKS`] may be spent; less for a shorter one, so that planning never takes much more
+/// than a hundredth of what is planned.
+const FULL_MS: u64 = 100_000;
+/// Evaluations without improvement after which a search that nobody limits ends: a few, and so many for each task.
+const PATIENCE: (u64, u64) = (200, 25);
+
+impl<'a, const W: usize> Search<'a, W> {
+    pub(super) fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &Options<'a>) -> Self {
+        Self {
+            instance,
+            timing,
+            bound,
+            limits: options.limits,
+            decoder: Decoder::new(instance),
+            fit: Fit::new(FitRule::EarliestFinish, options.seed, instance),
+            random: Random::new(options.seed),
+            evaluations: 0,
+            improved: 0,
+            found: Vec::new(),
+            looks: looks(instance),
+            guessed: is_guessed(instance),
+        }
+    }
+
+    /// Returns the best schedule.
+    pub(super) fn into_best(mut self) -> Option<Draft> {
+        self.found.pop()
+    }
+
+    /// Places all tasks in `order` with `choice`, counts that, and keeps the schedule if it is the best so far. Returns
+    /// whether it is within the budgets.
+    pub(super) fn evaluate(
+        &mut self,
+        order: &[TaskId],
+        choice: &[u32],
+        direction: Direction,
+        draft: &mut Draft,
+    ) -> bool {
+        self.evaluations += 1;
+        let paid = !self.instance.budgets.is_empty() && modes::fit_budgets(self.instance, choice);
+        if self.decoder.decode(order, &mut self.fit, choice, paid, direction, draft).is_err() {
+            return false;
+        }
+        if self.found.last().is_none_or(|best| draft.makespan < best.makespan) {
+            self.improved = self.evaluations;
+            if self.found.len() == FOUND {
+                self.found.remove(0);
+            }
+            self.found.push(match direction {
+                Direction::Forward => draft.clone(),
+                Direction::Backward => draft.mirrored(),
+            });
+        }
+        true
+    }
+
+    /// Returns the best schedule so far.
+    pub(super) fn best(&self) -> Option<&Draft> {
+        self.found.last()
+    }
+
+    /// Returns how many schedules may be tried; `None` where only time is limited.
+    ///
+    /// Where nothing is, the number depends on the problem alone, so that what `plan` shows is what `run` does.
+    pub(super) fn allowed(&self) -> Option<u64> {
+        if self.limits.evaluations.is_some() || self.limits.budget.is_some() {
+            return self.limits.evaluations;
+        }
+        let makespan = self.best().map_or(0, |best| best.makespan);
+        let looks = LOOKS / FULL_MS * makespan.min(FULL_MS);
+        Some(if self.guessed { 0 } else { looks / self.looks.max(1) })
+    }
+
+    /// Whether there is nothing left to look for or to look with.
+    pub(super) fn is_over(&self) -> bool {
+        let Some(best) = self.best() else { return false };
+        if best.makespan <= self.bound.time.0 || self.allowed().is_some_and(|most| self.evaluations >= most) {
+            return true;
+        }
+        match (self.limits.budget, self.limits.clock) {
+            (Some(budget), Some(clock)) => clock() >= budget,
+            (Some(_), None) => self.limits.evaluations.is_none(),
+            (None, _) if self.limits.evaluations.is_some() => false,
+            (None, _) => {
+                let (some, each) = PATIENCE;
+                self.evaluations - self.improved > some + each * self.instance.len() as u64
+            }
+        }
+    }
+
+    /// Returns choices that stay in the budgets, drawn at random; `None` where there are no budgets to stay in.
+    pub(super) fn modes(&mut self) -> Option<Vec<u32>> {
+        if self.instance.budgets.is_empty() {
+            return None;
+        }
+        let free = vec![super::decode::FREE; self.instance.len()];
+        modes::repaired(self.instance, &mut self.random, free)
+    }
+
+    /// Returns a child with choices that stay in the budgets, if such can be found near its own.
+    fn within_budgets(&mut self, child: Individual) -> Option<Individual> {
+        if self.instance.budgets.is_empty() {
+            return Some(child);
+        }
+        let Individual { makespan, finish, choice } = child;
+        let choice = modes::repaired(self.instance, &mut self.random, choice)?;
+        Some(Individual { makespan, finish, choice })
+    }
+}
+
+fn looks(instance: &Instance<'_>) -> u64 {
+    let members = |group: u32| instance.groups[group as usize].members.iter();
+    let of_choice = |group: u32| members(group).map(|(_, devices)| devices.len().max(1) as u64).sum::<u64>();
+    let kinds = instance.kinds.iter();
+    let by_kind: Vec<u64> = kinds.map(|kind| kind.choices.iter().map(|choice| of_choice(choice.group)).sum()).collect();
+    instance.kind.iter().map(|kind| by_kind[*kind as usize]).sum()
+}
+
+fn is_guessed(instance: &Instance<'_>) -> bool {
+    let guess = |kind: &&u32| instance.kinds[**kind as usize].choices[0].load.origin == Origin::Default;
+    instance.kind.iter().filter(guess).count() * 2 > instance.len()
+}
