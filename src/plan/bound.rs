@@ -9,9 +9,8 @@
 //! Sums are exact in fixed point and rounded so that a bound is never too high; floating point only chooses which of
 //! them to compute. Does not know plans.
 
-use std::collections::BTreeMap;
-
 use super::instance::{Choice, DeviceNeed, Instance};
+use crate::fleet::DeviceId;
 use crate::timing::Timing;
 use crate::units::{Millis, Share};
 
@@ -61,6 +60,16 @@ struct Way {
     class: Option<usize>,
     /// What it holds, times how long.
     area: u128,
+    /// The area as a part of what the class offers: the time for which it would fill the class.
+    part: f64,
+}
+
+impl Way {
+    fn new(class: Option<usize>, area: u128, capacity: &[u128]) -> Self {
+        let class = class.filter(|_| area > 0);
+        let part = class.map_or(0.0, |class| to_f64(area) / to_f64(capacity[class].max(1)));
+        Self { class, area, part }
+    }
 }
 
 /// When a task can start at the earliest and what must follow it, for the order in which areas are summed.
@@ -69,8 +78,8 @@ struct Ends {
     head: Vec<u64>,
     /// `[n_tasks]`: the shortest time from the task's end to the end of all.
     tail: Vec<u64>,
-    /// All tasks, those with the longest tail first.
-    by_tail: Vec<u32>,
+    /// All tasks with head and tail in floating point, those with the longest tail first.
+    by_tail: Vec<(u32, f64, f64)>,
     /// Heads that are tried.
     heads: Vec<u64>,
 }
@@ -80,8 +89,9 @@ impl Ends {
         let head: Vec<_> = timing.earliest_start.iter().map(|start| start.0).collect();
         let tail = instance.graph.ids().map(|task| (timing.makespan - timing.latest_finish(task)).0);
         let tail: Vec<_> = tail.collect();
-        let mut by_tail: Vec<_> = (0..u32::try_from(head.len()).unwrap_or(u32::MAX)).collect();
-        by_tail.sort_unstable_by_key(|task| std::cmp::Reverse(tail[*task as usize]));
+        let ends = head.iter().zip(&tail).map(|(head, tail)| (to_f64((*head).into()), to_f64((*tail).into())));
+        let mut by_tail: Vec<_> = (0..).zip(ends).map(|(task, (head, tail))| (task, head, tail)).collect();
+        by_tail.sort_unstable_by_key(|(task, ..)| std::cmp::Reverse(tail[*task as usize]));
         let mut heads = head.clone();
         heads.sort_unstable();
         heads.dedup();
@@ -98,31 +108,11 @@ impl Axis {
         let weights = self.weights(instance);
         let scale: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() * ONE;
         let by_kind: Vec<_> = self.options.iter().map(|ways| self.least(ways, &weights)).collect();
-        let area = |task: usize| by_kind[instance.kind[task] as usize];
-        let Some((head, tail)) = self.best_window(ends, &area, scale) else { return Millis::ZERO };
+        let Some((head, tail)) = best_window(instance, ends, &by_kind, scale) else { return Millis::ZERO };
         let inside = (0..ends.head.len()).filter(|task| ends.head[*task] >= head && ends.tail[*task] >= tail);
-        let sum = inside.map(area).fold(0, u128::saturating_add);
+        let sum = inside.map(|task| by_kind[instance.kind[task] as usize]).fold(0, u128::saturating_add);
         let between = u64::try_from(sum.div_ceil(scale)).unwrap_or(u64::MAX);
         Millis(head) + Millis(between) + Millis(tail)
-    }
-
-    /// Returns the head and tail between which the area gives the largest bound, as floating point sees it.
-    fn best_window(&self, ends: &Ends, area: &impl Fn(usize) -> u128, scale: u128) -> Option<(u64, u64)> {
-        let scale = to_f64(scale);
-        let by_tail: Vec<_> = ends.by_tail.iter().map(|task| *task as usize).collect();
-        let part: Vec<_> = by_tail.iter().map(|task| to_f64(area(*task)) / scale).collect();
-        let mut best: Option<(f64, u64, u64)> = None;
-        for &head in &ends.heads {
-            let mut sum = 0.0;
-            for (&task, part) in by_tail.iter().zip(&part).filter(|(task, _)| ends.head[**task] >= head) {
-                sum += part;
-                let bound = to_f64(u128::from(head) + u128::from(ends.tail[task])) + sum;
-                if best.is_none_or(|(most, ..)| bound > most) {
-                    best = Some((bound, head, ends.tail[task]));
-                }
-            }
-        }
-        best.map(|(_, head, tail)| (head, tail))
     }
 
     /// The least weighted area of a task over its ways, in parts of [`ONE`] of what the classes offer.
@@ -152,13 +142,11 @@ impl Axis {
             let mut load = vec![0.0; classes];
             let mut value = 0.0;
             for (ways, tasks) in self.options.iter().zip(&tasks_of) {
-                let part =
-                    |way: &Way| way.class.map_or(0.0, |class| to_f64(way.area) / to_f64(self.capacity[class].max(1)));
-                let price = |way: &Way| way.class.map_or(0.0, |class| part(way) * weight[class]);
+                let price = |way: &Way| way.class.map_or(0.0, |class| way.part * weight[class]);
                 let Some(way) = ways.iter().min_by(|a, b| price(a).total_cmp(&price(b))) else { continue };
                 value += price(way) * f64::from(*tasks);
                 if let Some(class) = way.class {
-                    load[class] += part(way) * f64::from(*tasks);
+                    load[class] += way.part * f64::from(*tasks);
                 }
             }
             if value > best.0 {
@@ -174,6 +162,25 @@ impl Axis {
         let fixed = |weight: f64| (weight * WEIGHT).round().clamp(1.0, WEIGHT) as u32;
         best.1.into_iter().map(fixed).collect()
     }
+}
+
+/// Returns the head and tail between which an area gives the largest bound, as floating point sees it; `area` is by kind.
+fn best_window(instance: &Instance<'_>, ends: &Ends, area: &[u128], scale: u128) -> Option<(u64, u64)> {
+    let part: Vec<_> = area.iter().map(|area| to_f64(*area) / to_f64(scale)).collect();
+    let part = |task: u32| part[instance.kind[task as usize] as usize];
+    let tasks: Vec<_> = ends.by_tail.iter().map(|(task, head, tail)| (*head, *tail, part(*task))).collect();
+    let mut best: Option<(f64, u64, usize)> = None;
+    for &head in &ends.heads {
+        let (from, mut sum) = (to_f64(head.into()), 0.0);
+        for (index, (_, tail, part)) in tasks.iter().enumerate().filter(|(_, (head, ..))| *head >= from) {
+            sum += part;
+            let bound = from + tail + sum;
+            if best.is_none_or(|(most, ..)| bound > most) {
+                best = Some((bound, head, index));
+            }
+        }
+    }
+    best.map(|(_, head, index)| (head, ends.tail[ends.by_tail[index].0 as usize]))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "floating point only chooses; the bound itself is exact")]
@@ -213,7 +220,7 @@ fn node_axis(instance: &Instance<'_>, resource: usize, name: &'static str) -> Ax
         let area = u128::from(choice.need[resource]) * u128::from(choice.duration());
         let first = instance.groups[choice.group as usize].members.first();
         let class = first.map(|(node, _)| instance.nodes[node.index()].class as usize);
-        Way { class: class.filter(|_| area > 0), area }
+        Way::new(class, area, &capacity)
     };
     let options = instance.kinds.iter().map(|kind| kind.choices.iter().map(way).collect()).collect();
     Axis { name, capacity, options }
@@ -221,24 +228,26 @@ fn node_axis(instance: &Instance<'_>, resource: usize, name: &'static str) -> Ax
 
 /// A resource of devices, by class of devices; `amount` is given the class's memory and the request.
 fn device_axis(instance: &Instance<'_>, name: &'static str, amount: impl Fn(u64, DeviceNeed) -> u64) -> Axis {
-    let memory: BTreeMap<_, _> = instance.devices.iter().map(|device| (device.class, device.memory.0)).collect();
-    let mut capacity = vec![0; memory.len()];
+    let classes = instance.devices.iter().map(|device| device.class as usize + 1).max().unwrap_or(0);
+    let (mut memory, mut capacity) = (vec![0; classes], vec![0; classes]);
     for device in &instance.devices {
+        memory[device.class as usize] = device.memory.0;
         capacity[device.class as usize] += u128::from(amount(device.memory.0, DeviceNeed::Exclusive));
     }
-    let ways = |choice: &Choice| -> Vec<Way> {
+    let class_of = |device: &DeviceId| instance.devices[device.index()].class;
+    let ways = |choice: &Choice| {
         let first = instance.groups[choice.group as usize].members.first();
-        let mut classes: Vec<_> = first.map_or(&[][..], |(_, devices)| devices).to_vec();
-        classes.dedup_by_key(|device| instance.devices[device.index()].class);
-        let way = |class: u32| {
-            let held = u128::from(amount(memory[&class], choice.per_device)) * u128::from(choice.gang);
-            let area = held * u128::from(choice.duration());
-            Way { class: Some(class as usize).filter(|_| area > 0), area }
-        };
-        if choice.gang == 0 {
-            return vec![Way { class: None, area: 0 }];
+        let devices = first.map_or(&[][..], |(_, devices)| devices);
+        let held = u128::from(choice.gang) * u128::from(choice.duration());
+        let need = choice.per_device;
+        let area = |class: usize| held * u128::from(amount(memory[class], need));
+        // Devices of one class lie together; where they do not, a class merely comes twice.
+        let classes = devices.chunk_by(|a, b| class_of(a) == class_of(b)).map(|same| class_of(&same[0]) as usize);
+        let mut ways: Vec<_> = classes.map(|class| Way::new(Some(class), area(class), &capacity)).collect();
+        if devices.is_empty() {
+            ways.push(Way { class: None, area: 0, part: 0.0 });
         }
-        classes.iter().map(|device| way(instance.devices[device.index()].class)).collect()
+        ways
     };
     let options = instance.kinds.iter().map(|kind| kind.choices.iter().flat_map(ways).collect()).collect();
     Axis { name, capacity, options }

@@ -114,6 +114,7 @@ impl<'f> Builder<'f> {
     fn choices(&mut self, stage: &Stage, memory: fn(&Device) -> Bytes) -> Vec<Choice> {
         let mut choices = Vec::new();
         let mut can_ever = false;
+        let has_fallback = stage.modes.iter().any(|mode| mode.fallback);
         for (index, mode) in (0..).zip(&stage.modes) {
             if mode.fallback && can_ever {
                 continue;
@@ -121,7 +122,7 @@ impl<'f> Builder<'f> {
             can_ever = false;
             for class in 0..self.classes.len() {
                 let node = self.classes[class][0];
-                can_ever |= !self.loads(mode, node, gang(mode), Device::whole_memory).is_empty();
+                can_ever |= has_fallback && !self.loads(mode, node, gang(mode), Device::whole_memory).is_empty();
                 self.choices_on(index, mode, class, memory, &mut choices);
             }
         }

@@ -5,15 +5,13 @@
 //! were placed earlier. Source: Kolisch, "Serial and parallel resource-constrained project scheduling methods
 //! revisited", 1996. Does not know where the order comes from.
 
-use super::amounts::{Amounts, Demand, Lanes};
 use super::budget::Purse;
 use super::draft::{Draft, Site};
 use super::fit::{Fit, Score};
-use super::instance::{Choice, DeviceNeed, Instance};
-use super::profile::Profile;
+use super::instance::{Choice, Instance};
+use super::machine::{Machine, Packed};
 use crate::fleet::{DeviceId, NodeId};
 use crate::graph::{Rows, TaskGraph, TaskId};
-use crate::units::Share;
 
 /// Whether tasks are placed after those they wait for, or, mirrored in time, after those that wait for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,78 +60,11 @@ pub(super) struct Decoder<'i, const W: usize> {
     chosen: Vec<DeviceId>,
 }
 
-/// What every place has free, now and over time.
-pub(super) struct Machine<const W: usize> {
-    pub(super) node_lanes: Lanes<W>,
-    pub(super) device_lanes: Lanes<W>,
-    pub(super) node_offer: Vec<Amounts<W>>,
-    pub(super) device_offer: Vec<Amounts<W>>,
-    pub(super) nodes: Vec<Profile<W>>,
-    pub(super) devices: Vec<Profile<W>>,
-    /// What every request asks for at least, save for those that ask for nothing.
-    node_least: Amounts<W>,
-    device_least: Amounts<W>,
-}
-
-/// A choice's requests.
-#[derive(Clone, Copy)]
-struct Packed<const W: usize> {
-    node: Amounts<W>,
-    /// `None`: all of the device.
-    device: Option<Amounts<W>>,
-}
-
-/// Returns what is asked for and offered: of nodes by resource; of devices memory, then share.
-pub(super) fn demands(instance: &Instance<'_>) -> (Vec<Demand>, Vec<Demand>) {
-    let mut tasks_of = vec![0_u64; instance.kinds.len()];
-    instance.kind.iter().for_each(|kind| tasks_of[*kind as usize] += 1);
-    let mut node = vec![Demand::default(); instance.resources.len()];
-    let mut device = vec![Demand::default(); 2];
-    for (kind, times) in instance.kinds.iter().zip(tasks_of) {
-        for choice in &kind.choices {
-            node.iter_mut().zip(&choice.need).for_each(|(demand, need)| demand.ask(*need, times));
-            if choice.gang > 0 {
-                let asked = device_amounts(choice.per_device);
-                device.iter_mut().zip(asked).for_each(|(demand, need)| demand.ask(need, times));
-            }
-        }
-    }
-    for room in &instance.nodes {
-        node.iter_mut().zip(&room.capacity).for_each(|(demand, amount)| demand.offer(*amount));
-    }
-    for room in &instance.devices {
-        device[0].offer(room.memory.0);
-        device[1].offer(u64::from(Share::WHOLE.0));
-    }
-    (node, device)
-}
-
-/// Returns the memory and share that a choice counts with in the layout of the lanes.
-pub(super) const fn asked(choice: &Choice) -> [u64; 2] {
-    device_amounts(choice.per_device)
-}
-
-const fn device_amounts(need: DeviceNeed) -> [u64; 2] {
-    match need {
-        DeviceNeed::Exclusive => [0, Share::WHOLE.0 as u64],
-        DeviceNeed::Part { memory, share } => [memory, share],
-    }
-}
-
 impl<'i, const W: usize> Decoder<'i, W> {
     /// Makes a decoder for an instance.
     pub(super) fn new(instance: &'i Instance<'i>) -> Self {
-        let (node, device) = demands(instance);
-        let (node_lanes, device_lanes) = (Lanes::new(&node), Lanes::new(&device));
-        let pack = |choice: &Choice| {
-            let device = match choice.per_device {
-                DeviceNeed::Exclusive => None,
-                DeviceNeed::Part { memory, share } => Some(device_lanes.request([memory, share])),
-            };
-            Packed { node: node_lanes.request(choice.need.iter().copied()), device }
-        };
-        let packed = instance.kinds.iter().map(|kind| kind.choices.iter().map(pack).collect()).collect();
-        let machine = Machine::new(instance, node_lanes, device_lanes);
+        let machine = Machine::new(instance);
+        let packed = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
         let has_lags = instance.has_lags();
         Self { instance, machine, packed, has_lags, feasible: Vec::new(), chosen: Vec::new() }
     }
@@ -196,7 +127,9 @@ impl<'i, const W: usize> Decoder<'i, W> {
                 let from = common.unwrap_or_else(|| self.ready(task, *node, direction, draft));
                 let latest = best.map_or(Some(u64::MAX - duration), |(finish, ..)| finish.checked_sub(duration));
                 let packed = self.packed[kind][index as usize];
-                let found = latest.and_then(|latest| self.search(packed, choice, *node, devices, from, latest));
+                let found = latest.and_then(|latest| {
+                    self.machine.earliest(packed, choice, (*node, devices), from, latest, &mut self.feasible)
+                });
                 let Some(start) = found else { continue };
                 let finish = start + duration;
                 let score = self.select(fit, packed, choice, *node, start);
@@ -265,7 +198,8 @@ impl<'i, const W: usize> Decoder<'i, W> {
         let packed = self.packed[instance.kind[task.index()] as usize][index as usize];
         let ready = self.ready(task, node, direction, draft);
         let devices = std::mem::take(&mut self.chosen);
-        let start = self.search(packed, choice, node, &devices, ready, u64::MAX - choice.duration());
+        let most = u64::MAX - choice.duration();
+        let start = self.machine.earliest(packed, choice, (node, &devices), ready, most, &mut self.feasible);
         self.chosen = devices;
         let site = start.map(|start| Site { choice: index, member, start, finish: start + choice.duration() });
         site.map(|site| self.tightened(task, site))
@@ -295,48 +229,6 @@ impl<'i, const W: usize> Decoder<'i, W> {
             finish + self.instance.lag(edge.data, from, node).0
         };
         rows.of(task).iter().map(arrival).max().unwrap_or(0)
-    }
-
-    /// Returns the earliest start in `from..=latest` on one node, and leaves in `self.feasible` the devices that are
-    /// free from then on for the whole duration: at least as many as the choice asks for.
-    fn search(
-        &mut self,
-        packed: Packed<W>,
-        choice: &Choice,
-        node: NodeId,
-        devices: &[DeviceId],
-        from: u64,
-        latest: u64,
-    ) -> Option<u64> {
-        let machine = &self.machine;
-        let (duration, gang) = (choice.duration(), choice.gang as usize);
-        let mut start = from;
-        loop {
-            start = machine.nodes[node.index()].earliest(&machine.node_lanes, packed.node, start, duration, latest)?;
-            self.feasible.clear();
-            if gang == 0 {
-                return Some(start);
-            }
-            for device in devices {
-                let need = machine.need_of(packed, *device);
-                let profile = &machine.devices[device.index()];
-                if let Some(free) = profile.earliest(&machine.device_lanes, need, start, duration, latest) {
-                    self.feasible.push((free, *device));
-                }
-            }
-            if self.feasible.len() < gang {
-                return None;
-            }
-            // Before the instant at which the gang-th device is first free, fewer than the gang are.
-            let (_, (enough, _), _) = self.feasible.select_nth_unstable(gang - 1);
-            let enough = *enough;
-            if enough == start {
-                self.feasible.retain(|(free, _)| *free == start);
-                self.feasible.sort_unstable_by_key(|(_, device)| *device);
-                return Some(start);
-            }
-            start = enough;
-        }
     }
 
     /// Scores the free devices, moves the best ones to the front and returns the score of the place: lower is better.
@@ -376,59 +268,6 @@ impl<'i, const W: usize> Decoder<'i, W> {
         let packed = self.packed[kind][site.choice as usize];
         let choice = &self.instance.kinds[kind].choices[site.choice as usize];
         let (node, _) = self.instance.groups[choice.group as usize].members[site.member as usize];
-        self.machine.take_node(node, packed.node, site.start, site.finish);
-        for device in &self.chosen {
-            let need = self.machine.need_of(packed, *device);
-            self.machine.take_device(*device, need, site.start, site.finish);
-        }
+        self.machine.take(packed, node, &self.chosen, site.start, site.finish);
     }
-}
-
-impl<const W: usize> Machine<W> {
-    fn new(instance: &Instance<'_>, node_lanes: Lanes<W>, device_lanes: Lanes<W>) -> Self {
-        let node_offer = instance.nodes.iter().map(|room| node_lanes.offer(room.capacity.iter().copied()));
-        let node_offer: Vec<_> = node_offer.collect();
-        let whole = u64::from(Share::WHOLE.0);
-        let device_offer = instance.devices.iter().map(|room| device_lanes.offer([room.memory.0, whole]));
-        let device_offer: Vec<_> = device_offer.collect();
-        let choices = || instance.kinds.iter().flat_map(|kind| &kind.choices);
-        let needs = choices().filter(|choice| choice.duration() > 0).map(|choice| choice.need.clone());
-        let node_least = least(needs, instance.resources.len());
-        let needs = choices().filter(|choice| choice.gang > 0 && choice.duration() > 0);
-        let device_least = least(needs.map(|choice| device_amounts(choice.per_device).to_vec()), 2);
-        Self {
-            nodes: node_offer.iter().map(|offer| Profile::new(*offer)).collect(),
-            devices: device_offer.iter().map(|offer| Profile::new(*offer)).collect(),
-            node_least: node_lanes.request(node_least),
-            device_least: device_lanes.request(device_least),
-            node_lanes,
-            device_lanes,
-            node_offer,
-            device_offer,
-        }
-    }
-
-    fn clear(&mut self) {
-        self.nodes.iter_mut().zip(&self.node_offer).for_each(|(profile, offer)| profile.clear(*offer));
-        self.devices.iter_mut().zip(&self.device_offer).for_each(|(profile, offer)| profile.clear(*offer));
-    }
-
-    fn need_of(&self, packed: Packed<W>, device: DeviceId) -> Amounts<W> {
-        packed.device.unwrap_or_else(|| self.device_lanes.all_of(self.device_offer[device.index()]))
-    }
-
-    fn take_node(&mut self, node: NodeId, need: Amounts<W>, start: u64, finish: u64) {
-        self.nodes[node.index()].take(&self.node_lanes, self.node_least, need, start, finish);
-    }
-
-    fn take_device(&mut self, device: DeviceId, need: Amounts<W>, start: u64, finish: u64) {
-        self.devices[device.index()].take(&self.device_lanes, self.device_least, need, start, finish);
-    }
-}
-
-/// Returns the least that any request which asks for something asks of each resource.
-fn least(needs: impl Iterator<Item = Vec<u64>>, n: usize) -> Vec<u64> {
-    let asking = needs.filter(|need| need.iter().any(|amount| *amount > 0));
-    let least = asking.reduce(|a, b| a.iter().zip(b).map(|(a, b)| (*a).min(b)).collect());
-    least.unwrap_or_else(|| vec![0; n])
 }

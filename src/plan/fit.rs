@@ -5,8 +5,8 @@
 //! fleet allows; the task then starts there as early as it can. Does not know the order of tasks.
 
 use super::amounts::{Amounts, Lanes};
-use super::decode::Machine;
 use super::instance::Instance;
+use super::machine::{self, Machine};
 use super::random::Random;
 use crate::fleet::{DeviceId, NodeId};
 
@@ -225,8 +225,7 @@ impl Fit {
 fn mix(instance: &Instance<'_>) -> Vec<([u64; 2], u64)> {
     let mut tasks_of = vec![0_u64; instance.kinds.len()];
     instance.kind.iter().for_each(|kind| tasks_of[*kind as usize] += 1);
-    let first =
-        |kind: &super::instance::Kind| kind.choices.iter().find(|choice| choice.gang > 0).map(super::decode::asked);
+    let first = |kind: &super::instance::Kind| kind.choices.iter().find(|choice| choice.gang > 0).map(machine::asked);
     let asked = instance.kinds.iter().zip(tasks_of).filter_map(|(kind, tasks)| Some((first(kind)?, tasks)));
     let mut mix: Vec<_> = asked.collect();
     mix.sort_unstable();

@@ -24,6 +24,7 @@ pub mod fit;
 pub(crate) mod fixture;
 pub mod impossible;
 pub mod instance;
+mod machine;
 pub mod order;
 pub mod policy;
 mod profile;

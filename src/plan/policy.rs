@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::bound::Bound;
-use super::decode::{Direction, FREE, demands};
+use super::decode::{Direction, FREE};
 use super::draft::Draft;
 use super::fit::FitRule;
 use super::instance::Instance;
+use super::machine::demands;
 use super::order::OrderRule;
 use super::search::{Search, genetic};
 use super::{Options, Plan, PlanError, amounts};

@@ -1,0 +1,212 @@
+//! What every place has free over time, packed for the decoder, and where a request fits first.
+//!
+//! Does not know tasks or rules.
+
+use super::amounts::{Amounts, Demand, Lanes};
+use super::instance::{Choice, DeviceNeed, Instance, Kind};
+use super::profile::Profile;
+use crate::fleet::{DeviceId, NodeId};
+use crate::units::Share;
+
+/// What every place has free, now and over time.
+pub(super) struct Machine<const W: usize> {
+    pub(super) node_lanes: Lanes<W>,
+    pub(super) device_lanes: Lanes<W>,
+    pub(super) node_offer: Vec<Amounts<W>>,
+    pub(super) device_offer: Vec<Amounts<W>>,
+    pub(super) nodes: Vec<Profile<W>>,
+    pub(super) devices: Vec<Profile<W>>,
+    /// What every request asks for at least, save for those that ask for nothing.
+    node_least: Amounts<W>,
+    device_least: Amounts<W>,
+}
+
+/// A choice's requests.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<const W: usize> {
+    pub(super) node: Amounts<W>,
+    /// `None`: all of the device.
+    pub(super) device: Option<Amounts<W>>,
+}
+
+/// Returns what is asked for and offered: of nodes by resource; of devices memory, then share.
+pub(super) fn demands(instance: &Instance<'_>) -> (Vec<Demand>, Vec<Demand>) {
+    let mut tasks_of = vec![0_u64; instance.kinds.len()];
+    instance.kind.iter().for_each(|kind| tasks_of[*kind as usize] += 1);
+    let mut node = vec![Demand::default(); instance.resources.len()];
+    let mut device = vec![Demand::default(); 2];
+    for (kind, times) in instance.kinds.iter().zip(tasks_of) {
+        for choice in &kind.choices {
+            node.iter_mut().zip(&choice.need).for_each(|(demand, need)| demand.ask(*need, times));
+            if choice.gang > 0 {
+                let asked = device_amounts(choice.per_device);
+                device.iter_mut().zip(asked).for_each(|(demand, need)| demand.ask(need, times));
+            }
+        }
+    }
+    for room in &instance.nodes {
+        node.iter_mut().zip(&room.capacity).for_each(|(demand, amount)| demand.offer(*amount));
+    }
+    for room in &instance.devices {
+        device[0].offer(room.memory.0);
+        device[1].offer(u64::from(Share::WHOLE.0));
+    }
+    (node, device)
+}
+
+/// Returns the memory and share that a choice counts with in the layout of the lanes.
+pub(super) const fn asked(choice: &Choice) -> [u64; 2] {
+    device_amounts(choice.per_device)
+}
+
+const fn device_amounts(need: DeviceNeed) -> [u64; 2] {
+    match need {
+        DeviceNeed::Exclusive => [0, Share::WHOLE.0 as u64],
+        DeviceNeed::Part { memory, share } => [memory, share],
+    }
+}
+
+impl<const W: usize> Machine<W> {
+    /// Makes the machine of an instance, empty.
+    pub(super) fn new(instance: &Instance<'_>) -> Self {
+        let (node, device) = demands(instance);
+        let (node_lanes, device_lanes) = (Lanes::new(&node), Lanes::new(&device));
+        let node_offer = instance.nodes.iter().map(|room| node_lanes.offer(room.capacity.iter().copied()));
+        let node_offer: Vec<_> = node_offer.collect();
+        let whole = u64::from(Share::WHOLE.0);
+        let device_offer = instance.devices.iter().map(|room| device_lanes.offer([room.memory.0, whole]));
+        let device_offer: Vec<_> = device_offer.collect();
+        let choices = || instance.kinds.iter().flat_map(|kind| &kind.choices);
+        let needs = choices().filter(|choice| choice.duration() > 0).map(|choice| choice.need.clone());
+        let node_least = least(needs, instance.resources.len());
+        let needs = choices().filter(|choice| choice.gang > 0 && choice.duration() > 0);
+        let device_least = least(needs.map(|choice| device_amounts(choice.per_device).to_vec()), 2);
+        Self {
+            nodes: node_offer.iter().map(|offer| Profile::new(*offer)).collect(),
+            devices: device_offer.iter().map(|offer| Profile::new(*offer)).collect(),
+            node_least: node_lanes.request(node_least),
+            device_least: device_lanes.request(device_least),
+            node_lanes,
+            device_lanes,
+            node_offer,
+            device_offer,
+        }
+    }
+
+    /// Packs the requests of a kind, `[n_choices]`.
+    pub(super) fn packed(&self, kind: &Kind) -> Vec<Packed<W>> {
+        let pack = |choice: &Choice| {
+            let device = match choice.per_device {
+                DeviceNeed::Exclusive => None,
+                DeviceNeed::Part { memory, share } => Some(self.device_lanes.request([memory, share])),
+            };
+            Packed { node: self.node_lanes.request(choice.need.iter().copied()), device }
+        };
+        kind.choices.iter().map(pack).collect()
+    }
+
+    /// Makes every place empty.
+    pub(super) fn clear(&mut self) {
+        self.nodes.iter_mut().zip(&self.node_offer).for_each(|(profile, offer)| profile.clear(*offer));
+        self.devices.iter_mut().zip(&self.device_offer).for_each(|(profile, offer)| profile.clear(*offer));
+    }
+
+    /// Returns what a request holds of a device.
+    pub(super) fn need_of(&self, packed: Packed<W>, device: DeviceId) -> Amounts<W> {
+        packed.device.unwrap_or_else(|| self.device_lanes.all_of(self.device_offer[device.index()]))
+    }
+
+    /// Holds what a choice asks for.
+    pub(super) fn take(&mut self, packed: Packed<W>, node: NodeId, devices: &[DeviceId], start: u64, finish: u64) {
+        self.nodes[node.index()].take(&self.node_lanes, self.node_least, packed.node, start, finish);
+        for device in devices {
+            let need = self.need_of(packed, *device);
+            self.devices[device.index()].take(&self.device_lanes, self.device_least, need, start, finish);
+        }
+    }
+
+    /// Returns the earliest start in `from..=latest` on one node, and leaves in `feasible` the devices that are free
+    /// from then on for the whole duration, by DeviceId: at least as many as the choice asks for.
+    pub(super) fn earliest(
+        &self,
+        packed: Packed<W>,
+        choice: &Choice,
+        (node, devices): (NodeId, &[DeviceId]),
+        from: u64,
+        latest: u64,
+        feasible: &mut Vec<(u64, DeviceId)>,
+    ) -> Option<u64> {
+        let profile = &self.nodes[node.index()];
+        let duration = choice.duration();
+        feasible.clear();
+        let mut start = from;
+        loop {
+            start = profile.earliest(&self.node_lanes, packed.node, start, duration, latest)?;
+            let enough = match choice.gang {
+                0 => return Some(start),
+                1 => self.first_free(packed, devices, (start, duration, latest), feasible)?,
+                gang => self.gang_free(packed, devices, gang, (start, duration, latest), feasible)?,
+            };
+            if enough == start {
+                feasible.retain(|(free, _)| *free == start);
+                return Some(start);
+            }
+            start = enough;
+        }
+    }
+
+    /// Returns when the first of some devices is free for a duration, and leaves those that are free then.
+    fn first_free(
+        &self,
+        packed: Packed<W>,
+        devices: &[DeviceId],
+        (start, duration, mut latest): (u64, u64, u64),
+        feasible: &mut Vec<(u64, DeviceId)>,
+    ) -> Option<u64> {
+        feasible.clear();
+        for device in devices {
+            let (need, profile) = (self.need_of(packed, *device), &self.devices[device.index()]);
+            if let Some(free) = profile.earliest(&self.device_lanes, need, start, duration, latest) {
+                if free < latest {
+                    feasible.clear();
+                    latest = free;
+                }
+                feasible.push((free, *device));
+            }
+        }
+        feasible.first().map(|(free, _)| *free)
+    }
+
+    /// Returns an instant before which a gang's devices are never free together, and leaves when each is free by
+    /// itself: before the gang-th device is first free, fewer than the gang are.
+    fn gang_free(
+        &self,
+        packed: Packed<W>,
+        devices: &[DeviceId],
+        gang: u32,
+        (start, duration, latest): (u64, u64, u64),
+        feasible: &mut Vec<(u64, DeviceId)>,
+    ) -> Option<u64> {
+        feasible.clear();
+        for device in devices {
+            let (need, profile) = (self.need_of(packed, *device), &self.devices[device.index()]);
+            let free = profile.earliest(&self.device_lanes, need, start, duration, latest);
+            feasible.extend(free.map(|free| (free, *device)));
+        }
+        let gang = gang as usize;
+        if feasible.len() < gang {
+            return None;
+        }
+        let (_, (enough, _), _) = feasible.select_nth_unstable(gang - 1);
+        let enough = *enough;
+        feasible.sort_unstable_by_key(|(_, device)| *device);
+        Some(enough)
+    }
+}
+
+/// Returns the least that any request which asks for something asks of each resource.
+fn least(needs: impl Iterator<Item = Vec<u64>>, n: usize) -> Vec<u64> {
+    let asking = needs.filter(|need| need.iter().any(|amount| *amount > 0));
+    let least = asking.reduce(|a, b| a.iter().zip(b).map(|(a, b)| (*a).min(b)).collect());
+    least.unwrap_or_else(|| vec![0; n])
+}
