@@ -6,9 +6,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
+use std::time::Instant;
 
 use clap::{ArgAction, ValueEnum};
 use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
@@ -55,8 +58,7 @@ pub(super) fn start(args: &Args) {
     let screen = match args.log_format {
         Format::Text => {
             let ansi = Colour::for_stderr() == Colour::Ansi;
-            // Seconds since the start: whoever looks on knows what day it is, and the run's own log has the time.
-            let line = fmt::layer().compact().with_timer(fmt::time::uptime()).with_target(false).with_ansi(ansi);
+            let line = fmt::layer().compact().with_timer(SinceStart(now())).with_target(false).with_ansi(ansi);
             line.with_writer(screen).with_filter(chosen).boxed()
         }
         Format::Json => fmt::layer().json().with_ansi(false).with_writer(screen).with_filter(chosen).boxed(),
@@ -75,6 +77,21 @@ pub(super) fn to_run_folder(dir: &Path) -> io::Result<()> {
     // A process carries out one run; a second call keeps the first file.
     drop(RUN_LOG.set(file));
     Ok(())
+}
+
+/// Stamps a line with the seconds since the start: whoever looks on knows what day it is, and the run's own log has the
+/// time.
+struct SinceStart(Instant);
+
+impl FormatTime for SinceStart {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        write!(w, "{:8.3}s", now().duration_since(self.0).as_secs_f64())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a log line has a time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Writes to the run's log file, or nowhere before there is one.

@@ -162,7 +162,7 @@ fn figure(value: f64) -> String {
 
 fn align(rows: &[Row], columns: usize, colour: Colour) -> Vec<String> {
     let widest = |of: fn(&Row) -> &String| rows.iter().map(|row| text::width(of(row))).max().unwrap_or(0);
-    let name = widest(|row| &row.name).min((columns * 3 / 10).max(12));
+    let name = widest(|row| &row.name).min((columns * 2 / 5).max(12));
     let (percent, elapsed, left) = (4, widest(|row| &row.elapsed), widest(|row| &row.left));
     let bar = (columns / 6).clamp(6, 30);
     let line = |row: &Row| {
@@ -257,10 +257,10 @@ mod tests {
     fn at_80_columns_the_note_is_cut_first() {
         let (scene, tally, gauges) = busy();
         insta::assert_snapshot!(drawn(&scene, &tally, &gauges, 24, 80), @"
-        ⠋ features                  ─────────────       1m20s
-        ⠋ train[lr=0.0…=64,seed=1]  ━━━━━────────  42%  1m20s  1m50s left   gpu0, epoch…
-          gpu0 H100                 ━━━━━━╸╌╌────  50%  87% busy, 40.0 GiB of 80.0 GiB,…
-          0/4 done                  ━━━━━╸───────  45%  1m20s  ~1m35s left  2 running, …
+        ⠋ features                         ─────────────       1m20s
+        ⠋ train[lr=0.001,batch=64,seed=1]  ━━━━━────────  42%  1m20s  1m50s left   gpu0…
+          gpu0 H100                        ━━━━━━╸╌╌────  50%  87% busy, 40.0 GiB of 80…
+          0/4 done                         ━━━━━╸───────  45%  1m20s  ~1m35s left  2 ru…
         ");
     }
 

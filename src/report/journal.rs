@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use tracing::field::display;
 use tracing::{Span, debug, info, info_span};
 
 use crate::graph::TaskId;
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{Observer, View};
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// Traces a run.
 #[derive(Default)]
@@ -30,9 +31,12 @@ impl Observer for Journal {
         match &recorded.event {
             Event::AttemptStarted { task, number, place } => {
                 let span = info_span!(parent: &*run, "task", name = name(task));
-                let devices = place.devices.join(",");
-                let span = info_span!(parent: &span, "attempt", number, node = place.node, devices);
-                info!(parent: &span, gpu_memory = %place.gpu_memory, mode = place.mode, "attempt started");
+                let node = (view.fleet.nodes.len() > 1).then_some(place.node.as_str());
+                let devices = (!place.devices.is_empty()).then(|| place.devices.join(","));
+                let span = info_span!(parent: &span, "attempt", number, node, devices);
+                let memory = (place.gpu_memory > Bytes::ZERO).then(|| display(place.gpu_memory));
+                let mode = (place.mode > 0).then_some(place.mode);
+                info!(parent: &span, gpu_memory = memory, mode, "attempt started");
                 attempts.insert(*task, span);
             }
             Event::AttemptSpawned { task, process } => {
@@ -42,9 +46,10 @@ impl Observer for Journal {
                 let span = attempts.remove(task);
                 let attempt = view.state.task(*task).attempts.last();
                 let took = attempt.map_or(Millis::ZERO, |attempt| recorded.at - attempt.started);
-                let peak = usage.peak_memory.map(tracing::field::display);
+                let peak = usage.peak_memory.map(display);
+                let survivors = (usage.survivors > 0).then_some(usage.survivors);
                 info!(parent: span.as_ref().unwrap_or(run), %outcome, %took, peak_memory = peak,
-                    survivors = usage.survivors, "attempt finished");
+                    survivors, "attempt finished");
             }
             Event::RetryPlanned { task, not_before } => {
                 let wait = *not_before - recorded.at;
