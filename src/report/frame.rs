@@ -29,6 +29,9 @@ const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "�
 /// How long each is shown.
 const SPIN: u64 = 200;
 
+/// From here on, in columns, there is room for words.
+const WIDE: usize = 100;
+
 /// One row before its columns are aligned.
 struct Row {
     mark: &'static str,
@@ -72,7 +75,7 @@ fn task_row(picture: &Picture<'_>, running: &Running) -> Row {
         bar: Some((done.unwrap_or(0.0), 0.0)),
         percent: done.map_or_else(String::new, percent),
         elapsed: wording::seconds(picture.now - running.started),
-        left: left.map_or_else(String::new, |left| format!("{} left", wording::seconds(left))),
+        left: left.map_or_else(String::new, wording::seconds),
         note: note(picture, running),
     }
 }
@@ -136,7 +139,7 @@ fn run_row(picture: &Picture<'_>) -> Row {
         bar: Some((done.unwrap_or(0.0), 0.0)),
         percent: done.map_or_else(String::new, percent),
         elapsed: wording::seconds(elapsed),
-        left: picture.left.map_or_else(String::new, |left| format!("~{} left", wording::seconds(left))),
+        left: picture.left.map_or_else(String::new, |left| format!("~{}", wording::seconds(left))),
         note: [stopping, Some(counts)].into_iter().flatten().collect::<Vec<_>>().join(", "),
     }
 }
@@ -162,9 +165,12 @@ fn figure(value: f64) -> String {
 
 fn align(rows: &[Row], columns: usize, colour: Colour) -> Vec<String> {
     let widest = |of: fn(&Row) -> &String| rows.iter().map(|row| text::width(of(row))).max().unwrap_or(0);
-    let name = widest(|row| &row.name).min((columns * 2 / 5).max(12));
+    let name = widest(|row| &row.name).min((columns * 3 / 8).max(12));
     let (percent, elapsed, left) = (4, widest(|row| &row.elapsed), widest(|row| &row.left));
-    let bar = (columns / 6).clamp(6, 30);
+    let wide = columns >= WIDE;
+    let bar = if wide { (columns / 6).min(30) } else { (columns / 8).max(6) };
+    // Where there is little room, as tqdm writes it: elapsed<left.
+    let (before, after) = if wide { ("  ", " left") } else { ("<", "") };
     let line = |row: &Row| {
         let mut line =
             format!("{} {}  ", colour.paint(row.tone, row.mark), text::pad(&text::fit_middle(&row.name, name), name));
@@ -173,7 +179,9 @@ fn align(rows: &[Row], columns: usize, colour: Colour) -> Vec<String> {
         }
         line.push_str(&format!(" {:>percent$}  ", row.percent));
         if !row.elapsed.is_empty() {
-            line.push_str(&format!("{:>elapsed$}  {:<left$}  ", row.elapsed, row.left));
+            let words = if row.left.is_empty() { String::new() } else { format!("{before}{}{after}", row.left) };
+            let left = before.len() + left + after.len();
+            line.push_str(&format!("{:>elapsed$}{words:<left$}  ", row.elapsed));
         }
         line.push_str(&row.note);
         text::fit(line.trim_end(), columns).into_owned()
@@ -257,10 +265,10 @@ mod tests {
     fn at_80_columns_the_note_is_cut_first() {
         let (scene, tally, gauges) = busy();
         insta::assert_snapshot!(drawn(&scene, &tally, &gauges, 24, 80), @"
-        ⠋ features                         ─────────────       1m20s
-        ⠋ train[lr=0.001,batch=64,seed=1]  ━━━━━────────  42%  1m20s  1m50s left   gpu0…
-          gpu0 H100                        ━━━━━━╸╌╌────  50%  87% busy, 40.0 GiB of 80…
-          0/4 done                         ━━━━━╸───────  45%  1m20s  ~1m35s left  2 ru…
+        ⠋ features                        ──────────       1m20s
+        ⠋ train[lr=0.001,…tch=64,seed=1]  ━━━━──────  42%  1m20s<1m50s   gpu0, epoch 4/…
+          gpu0 H100                       ━━━━━╌╌───  50%  87% busy, 40.0 GiB of 80.0 G…
+          0/4 done                        ━━━━╸─────  45%  1m20s<~1m35s  2 running, 2 w…
         ");
     }
 
