@@ -115,8 +115,8 @@ fn runs_are_listed_from_any_folder_below() {
     std::fs::create_dir_all(&below).unwrap();
     let output = command_in(&below, &["runs"]).output().unwrap();
     insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @"
-    run                          pipeline  state   tasks  started              time
-    20261120-210000-digits-4f2a  digits    failed      2  2026-11-20 21:00:00    5s
+    run                          pipeline  state   tasks  started       time
+    20261120-210000-digits-4f2a  digits    failed      2  Nov 20 21:00    5s
     ");
 }
 
@@ -139,9 +139,9 @@ fn a_run_is_shown_by_the_beginning_of_its_id() {
     insta::assert_snapshot!(world.stdout(&["show", "20261120"]), @"
     run 20261120-210000-digits-4f2a of digits: failed, started 2026-11-20 21:00:00, took 5s
 
-    task           state      start  time  attempts  where  peak memory  peak GPU  ended
-    clean          succeeded    +0s    2s         1  box       64.0 MiB            succeeded
-    train[lr=0.1]  failed       +2s    3s         1  box       64.0 MiB            exited:3
+    task           state      start  time  attempts  peak memory  ended
+    clean          succeeded    +0s    2s         1     64.0 MiB
+    train[lr=0.1]  failed       +2s    3s         1     64.0 MiB  exited:3
 
     its output: trainyard logs 20261120-210000-digits-4f2a 'train[lr=0.1]'
     ");

@@ -123,11 +123,11 @@ impl Command {
         match (self.state.pick(self.run.as_deref()), &self.run, &self.task) {
             (Ok(picked), _, task) => Ok((Opened::new(picked)?, task.clone())),
             (Err(unknown), Some(word), None) => {
-                let newest = self.state.pick(None).and_then(Opened::new);
-                match newest {
-                    Ok(newest) if !newest.named(word).is_empty() => Ok((newest, Some(word.clone()))),
-                    _ => Err(unknown),
+                let newest = self.state.pick(None).and_then(Opened::new).map_err(|_| unknown)?;
+                if newest.named(word).is_empty() {
+                    return Err(newest.unknown(word).into());
                 }
+                Ok((newest, Some(word.clone())))
             }
             (Err(unknown), _, _) => Err(unknown),
         }

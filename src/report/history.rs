@@ -10,7 +10,7 @@ use super::json::{Header, outcome_code, state_word, task_word};
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
 use super::{summary, text, wording};
-use crate::run::event::RunEnd;
+use crate::run::event::{Place, RunEnd};
 use crate::run::state::{Phase, RunState, TaskState};
 use crate::units::{Bytes, Millis};
 
@@ -29,7 +29,8 @@ pub struct Listed<'a> {
 #[must_use]
 pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
     let mut table = Table::new([
-        Column::left("run").that_gives_way(),
+        // An id is there to be copied.
+        Column::left("run"),
         Column::left("pipeline").that_gives_way(),
         Column::left("state"),
         Column::right("tasks"),
@@ -44,7 +45,8 @@ pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
             header.pipeline.into(),
             Cell::new(state, tone(state)),
             (*tasks).into(),
-            local(header.started, zone).into(),
+            // The year is in the id.
+            local(header.started, zone, "%b %d %H:%M").into(),
             until.map_or_else(Cell::default, |until| (until - header.started).into()),
         ]);
     }
@@ -70,7 +72,7 @@ pub fn run(
         text::visible(header.run),
         text::visible(header.pipeline),
         colour.paint(tone(word), word),
-        local(header.started, zone),
+        local(header.started, zone, "%Y-%m-%d %H:%M:%S"),
     );
     shown.push_str(&tasks(header, names, state).render(colour, columns));
     if let Some(failed) = state.tasks.iter().position(|task| task.phase == Phase::Failed) {
@@ -92,6 +94,9 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
         Column::right("peak GPU"),
         Column::left("ended"),
     ]);
+    let mut nodes = state.tasks.iter().flat_map(|task| &task.attempts).map(|attempt| &attempt.place.node);
+    let first = nodes.next();
+    let several_nodes = nodes.any(|node| Some(node) != first);
     for (name, task) in names.iter().zip(&state.tasks) {
         let word = task_word(task.phase, header.alive);
         let last = task.attempts.last();
@@ -104,10 +109,10 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
             }),
             last.zip(ended).map_or_else(Cell::default, |(last, ended)| (ended.at - last.started).into()),
             if task.attempts.is_empty() { Cell::default() } else { task.attempts.len().into() },
-            last.map_or_else(Cell::default, |last| place(&last.place.node, &last.place.devices).into()),
+            last.map_or_else(Cell::default, |last| place(&last.place, several_nodes).into()),
             peak(task, |ended| ended.usage.peak_memory),
             peak(task, |ended| ended.usage.peak_gpu_memory),
-            last.and_then(|last| outcome_code(last, header.alive)).map_or_else(Cell::default, Cell::from),
+            unusual_end(task, header.alive).map_or_else(Cell::default, Cell::from),
         ]);
     }
     table
@@ -119,8 +124,19 @@ fn peak(task: &TaskState, of: impl Fn(&crate::run::state::Ended) -> Option<Bytes
     peaks.max().map_or_else(Cell::default, Cell::from)
 }
 
-fn place(node: &str, devices: &[String]) -> String {
-    if devices.is_empty() { node.to_owned() } else { devices.join(",") }
+/// Returns the devices; on the host its name, where there are several.
+fn place(place: &Place, several_nodes: bool) -> String {
+    match place.devices.as_slice() {
+        [] if several_nodes => place.node.clone(),
+        devices => devices.join(","),
+    }
+}
+
+/// Returns the last attempt's outcome where the task's state does not say it already.
+fn unusual_end(task: &TaskState, alive: bool) -> Option<String> {
+    let last = task.attempts.last()?;
+    let succeeded = last.ended.as_ref().is_some_and(|ended| ended.outcome.is_success());
+    outcome_code(last, alive).filter(|_| !succeeded)
 }
 
 /// Returns what a state's word means.
@@ -134,11 +150,11 @@ fn tone(word: &str) -> Tone {
     }
 }
 
-/// Returns a time in the given zone: `2026-11-20 21:00:00`.
-fn local(time: Millis, zone: &TimeZone) -> String {
+/// Returns a time in the given zone.
+fn local(time: Millis, zone: &TimeZone, format: &str) -> String {
     let ms = i64::try_from(time.0).unwrap_or(i64::MAX);
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
-    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    time.to_zoned(zone.clone()).strftime(format).to_string()
 }
 
 #[cfg(test)]
@@ -172,9 +188,9 @@ mod tests {
         insta::assert_snapshot!(shown(&scene, false), @"
         run 20261120-210000-digits-4f2a of digits: failed, started 2026-11-20 21:00:00, took 1m20s
 
-        task           state      start   time  attempts  where     peak memory  peak GPU  ended
-        clean          succeeded    +0s     2s         1  box          64.0 MiB            succeeded
-        train[lr=0.1]  failed       +2s  1m18s         1  box/gpu0     64.0 MiB            exited:3
+        task           state      start   time  attempts  where     peak memory  ended
+        clean          succeeded    +0s     2s         1               64.0 MiB
+        train[lr=0.1]  failed       +2s  1m18s         1  box/gpu0     64.0 MiB  exited:3
         best           skipped
 
         its output: trainyard logs 20261120-210000-digits-4f2a 'train[lr=0.1]'
@@ -188,14 +204,14 @@ mod tests {
         insta::assert_snapshot!(shown(&scene, true), @"
         run 20261120-210000-digits-4f2a of digits: running, started 2026-11-20 21:00:00
 
-        task   state    start  time  attempts  where  peak memory  peak GPU  ended
-        clean  running    +0s               1  box
+        task   state    start  attempts
+        clean  running    +0s         1
         ");
         insta::assert_snapshot!(shown(&scene, false), @"
         run 20261120-210000-digits-4f2a of digits: interrupted, started 2026-11-20 21:00:00
 
-        task   state    start  time  attempts  where  peak memory  peak GPU  ended
-        clean  waiting    +0s               1  box                           interrupted
+        task   state    start  attempts  ended
+        clean  waiting    +0s         1  interrupted
         ");
     }
 
@@ -206,10 +222,10 @@ mod tests {
         let ended = listed(false, Some((scene.time(65), RunEnd::Succeeded)));
         let table = runs(&[listed(true, None), ended, listed(false, None)], scene.time(70), &TimeZone::UTC);
         insta::assert_snapshot!(table, @"
-        run                          pipeline  state        tasks  started               time
-        20261120-210000-digits-4f2a  digits    running          3  2026-11-20 21:00:00  1m10s
-        20261120-210000-digits-4f2a  digits    succeeded        3  2026-11-20 21:00:00  1m05s
-        20261120-210000-digits-4f2a  digits    interrupted      3  2026-11-20 21:00:00
+        run                          pipeline  state        tasks  started        time
+        20261120-210000-digits-4f2a  digits    running          3  Nov 20 21:00  1m10s
+        20261120-210000-digits-4f2a  digits    succeeded        3  Nov 20 21:00  1m05s
+        20261120-210000-digits-4f2a  digits    interrupted      3  Nov 20 21:00
         ");
     }
 }

@@ -242,7 +242,7 @@ mod tests {
         let mut scene = Scene::chain(&["clean"]);
         scene.apply(0, over(RunEnd::Interrupted));
         insta::assert_snapshot!(shown(&scene), @"
-        stage  tasks  succeeded  failed  skipped  attempts  time  peak memory
+        stage  tasks
         clean      1
 
         run r1 was interrupted: 1 not run

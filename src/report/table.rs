@@ -87,19 +87,20 @@ impl Table {
     }
 
     /// Returns the table as lines, each ended by a newline and, as far as columns may give way, at most `most` columns
-    /// wide.
+    /// wide. A column without a single entry is left out, so that there is room for those that say something.
     #[must_use]
     pub fn render(&self, colour: Colour, most: Option<usize>) -> String {
-        let widths = self.widths(most);
+        let said = self.said();
+        let widths = self.widths(&said, most);
         let mut lines = String::new();
         let headings: Vec<Cell> = self.columns.iter().map(|column| Cell::new(column.heading, Tone::Faint)).collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
-            for (i, (cell, column)) in row.iter().zip(&self.columns).enumerate() {
+            for (i, (cell, column)) in row.iter().zip(&self.columns).enumerate().filter(|(i, _)| said[*i]) {
                 let shown = text::fit_middle(&cell.text, widths[i]);
                 let gap = " ".repeat(widths[i] - text::width(&shown));
                 let painted = colour.paint(if shown.is_empty() { Tone::Plain } else { cell.tone }, &shown);
-                line.push_str(if i == 0 { "" } else { "  " });
+                line.push_str(if line.is_empty() { "" } else { "  " });
                 line.push_str(&if column.right { gap + &painted } else { painted + &gap });
             }
             lines.push_str(line.trim_end());
@@ -108,15 +109,22 @@ impl Table {
         lines
     }
 
-    /// Returns how wide each column is shown.
-    fn widths(&self, most: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = self.columns.iter().map(|column| text::width(column.heading)).collect();
+    /// Returns which columns have an entry; all of them in a table without rows.
+    fn said(&self) -> Vec<bool> {
+        let entry = |i: usize| self.rows.is_empty() || self.rows.iter().any(|row| !row[i].text.is_empty());
+        (0..self.columns.len()).map(entry).collect()
+    }
+
+    /// Returns how wide each column is shown: not at all where nothing is said in it.
+    fn widths(&self, said: &[bool], most: Option<usize>) -> Vec<usize> {
+        let heading = |(column, said): (&Column, &bool)| if *said { text::width(column.heading) } else { 0 };
+        let mut widths: Vec<usize> = self.columns.iter().zip(said).map(heading).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(text::width(&cell.text));
             }
         }
-        let gaps = 2 * widths.len().saturating_sub(1);
+        let gaps = 2 * said.iter().filter(|said| **said).count().saturating_sub(1);
         let mut over = most.map_or(0, |most| (widths.iter().sum::<usize>() + gaps).saturating_sub(most));
         while over > 0 {
             // The widest gives way first, a column at a time, so that two long columns end up alike.
@@ -185,6 +193,15 @@ mod tests {
     fn a_short_row_is_filled_up() {
         let mut table = Table::new([Column::left("a"), Column::left("b")]);
         table.row(["1".into()]);
-        assert_eq!(table.to_string(), "a  b\n1\n");
+        table.row(["2".into(), "3".into()]);
+        assert_eq!(table.to_string(), "a  b\n1\n2  3\n");
+    }
+
+    #[test]
+    fn a_column_without_an_entry_is_left_out() {
+        let mut table = Table::new([Column::left("a"), Column::left("nothing"), Column::left("b")]);
+        assert_eq!(table.to_string(), "a  nothing  b\n");
+        table.row(["1".into(), Cell::default(), "2".into()]);
+        assert_eq!(table.to_string(), "a  b\n1  2\n");
     }
 }
