@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::report::text;
+
 mod check;
 mod completions;
 mod devices;
@@ -100,7 +102,7 @@ pub fn main() -> ExitCode {
         Command::Warden(command) => command.run(),
     };
     let exit = ended.unwrap_or_else(|failure| {
-        eprintln!("{:?}", failure.report);
+        eprintln!("{}", text::coloured(&format!("{:?}", failure.report)));
         failure.exit
     });
     ExitCode::from(exit as u8)

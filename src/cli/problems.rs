@@ -58,7 +58,7 @@ impl Texts {
     /// Prints problems to standard error, in their order, and returns how the command ends.
     pub(super) fn reject(&self, problems: &[Problem]) -> Exit {
         let handler = miette::MietteHandlerOpts::new().terminal_links(false).build();
-        eprint!("{}", self.render(problems, &handler));
+        eprint!("{}", text::coloured(&self.render(problems, &handler)));
         Exit::Rejected
     }
 

@@ -53,6 +53,33 @@ pub fn in_place(text: &str) -> Cow<'_, str> {
     if copied == 0 { Cow::Borrowed(text) } else { Cow::Owned(safe + &text[copied..]) }
 }
 
+/// Returns a text of several lines that may have colours of our own: line ends, tabs and colour codes stay, everything
+/// else that a terminal would act on is written out.
+#[must_use]
+pub fn coloured(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(acts) {
+        let (plain, behind) = rest.split_at(at);
+        safe.push_str(plain);
+        let length =
+            match behind.strip_prefix("\x1b[").and_then(|code| code.find(|c: char| !c.is_ascii_digit() && c != ';')) {
+                Some(end) if behind[2 + end..].starts_with('m') => end + 3,
+                _ => 0,
+            };
+        let c = behind.chars().next().expect("`find` points at a character");
+        if length > 0 || matches!(c, '\n' | '\t') {
+            let kept = length.max(1);
+            safe.push_str(&behind[..kept]);
+            rest = &behind[kept..];
+        } else {
+            safe.push_str(&visible(&behind[..c.len_utf8()]));
+            rest = &behind[c.len_utf8()..];
+        }
+    }
+    safe + rest
+}
+
 /// Returns one line of a log as it would have looked: colours and cursor movements are dropped, of a line that was
 /// overwritten with carriage returns only the last state stays, and what is still not plain text is written out.
 #[must_use]
@@ -113,6 +140,12 @@ mod tests {
         assert_eq!(visible("two\nlines\r"), "two\\nlines\\r");
         assert_eq!(visible("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(visible("abc\u{202e}fdp.exe"), "abc\\u{202e}fdp.exe");
+    }
+
+    #[test]
+    fn colours_and_lines_stay_and_nothing_else() {
+        assert_eq!(coloured("\x1b[31;1mred\x1b[0m\n\tx"), "\x1b[31;1mred\x1b[0m\n\tx");
+        assert_eq!(coloured("\x1b[2J\x1b]0;t\x07\r\x1b[31"), "\\u{1b}[2J\\u{1b}]0;t\\u{7}\\r\\u{1b}[31");
     }
 
     #[test]

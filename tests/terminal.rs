@@ -1,0 +1,136 @@
+//! `run` on a terminal: a pseudo-terminal that an emulator reads, as a user sees it.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and starts the binary")]
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+const ROWS: u16 = 24;
+const COLUMNS: u16 = 100;
+
+/// What came out of a run on a terminal.
+struct Seen {
+    /// Every byte.
+    raw: String,
+    /// What stands on the screen in the end.
+    screen: String,
+    /// What stood on it after each piece of output.
+    frames: Vec<String>,
+    code: Option<i32>,
+}
+
+/// Runs a pipeline with both outputs on a terminal. Its stage may wait for the pipe `seen`, which opens once `awaited`
+/// stands on the screen.
+fn run(pipeline: &str, awaited: &str, args: &[&str], env: &[(&str, &str)]) -> Seen {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("seen");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut waits = true;
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let slave_name = ptsname(&master, Vec::new()).unwrap();
+    let slave = File::options().read(true).write(true).open(slave_name.to_str().unwrap()).unwrap();
+    tcsetwinsize(&slave, Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let mut child = command(folder.path(), args, env)
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    drop(slave);
+    let mut master = File::from(master);
+    let mut emulator = vt100::Parser::new(ROWS, COLUMNS, 0);
+    let (mut raw, mut frames, mut piece) = (Vec::new(), Vec::new(), [0; 4096]);
+    // Reading fails once the last process has closed its end.
+    while let Ok(length @ 1..) = master.read(&mut piece) {
+        raw.extend_from_slice(&piece[..length]);
+        emulator.process(&piece[..length]);
+        frames.push(emulator.screen().contents());
+        if waits && frames.last().is_some_and(|frame| frame.contains(awaited)) {
+            waits = false;
+            drop(File::options().write(true).open(&pipe).unwrap());
+        }
+    }
+    let code = child.wait().unwrap().code();
+    Seen { raw: String::from_utf8_lossy(&raw).into_owned(), screen: emulator.screen().contents(), frames, code }
+}
+
+fn command(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    let path = std::env::var("PATH").unwrap();
+    command.args(["run", "p.toml"]).args(args).current_dir(folder).stdin(Stdio::null());
+    command.env_clear().env("PATH", path).env("HOME", folder).env("TERM", "xterm-256color").envs(env.iter().copied());
+    command
+}
+
+/// A task that goes on until its bar was seen, and one that fails.
+const PIPELINE: &str = r#"
+[defaults]
+timeout = "60s"
+[stage.train]
+run = "echo '{\"progress\":0.5,\"phase\":\"epoch 1/2\",\"loss\":0.25}' >> $TRAINYARD_EVENTS; cat seen; echo learnt"
+[stage.eval]
+run = "echo 'ValueError: nan'; exit 3"
+after = ["train"]
+"#;
+
+/// What its bar shows.
+const BAR: &str = "epoch 1/2";
+
+#[test]
+fn bars_move_and_leave_nothing_but_the_outcome() {
+    let seen = run(PIPELINE, BAR, &[], &[]);
+    assert_eq!(seen.code, Some(1));
+    let bar = seen.frames.iter().find(|frame| frame.contains(BAR)).expect("a bar was seen");
+    assert!(bar.contains("train") && bar.contains(" 50% ") && bar.contains("loss 0.2500"), "{bar}");
+    assert!(bar.contains("0/2 done"), "{bar}");
+    assert!(!seen.screen.contains("0/2 done") && !seen.screen.contains(BAR), "{}", seen.screen);
+    assert!(seen.screen.contains("failed   eval: attempt 1 ended"), "{}", seen.screen);
+    assert!(seen.screen.contains("│ ValueError: nan"), "{}", seen.screen);
+    assert!(seen.screen.contains("1 succeeded, 1 failed"), "{}", seen.screen);
+}
+
+#[test]
+fn log_lines_do_not_garble_the_bars() {
+    let seen = run(PIPELINE, BAR, &["-vv"], &[]);
+    let lines = |frame: &str, what: &str| frame.lines().filter(|line| line.contains(what)).count();
+    for frame in &seen.frames {
+        assert!(lines(frame, "/2 done") <= 1, "one live part at a time:\n{frame}");
+    }
+    assert!(lines(&seen.screen, "/2 done") == 0 && seen.raw.contains("attempt started"), "{}", seen.screen);
+}
+
+#[test]
+fn no_color_means_no_colour() {
+    let digits = |c: char| c.is_ascii_digit() || c == ';';
+    let colours = |raw: &str| raw.split("\x1b[").skip(1).any(|code| code.trim_start_matches(digits).starts_with('m'));
+    assert!(colours(&run(PIPELINE, BAR, &[], &[]).raw));
+    let plain = run(PIPELINE, BAR, &[], &[("NO_COLOR", "1")]).raw;
+    assert!(!colours(&plain), "{plain:?}");
+}
+
+#[test]
+fn what_a_stage_says_cannot_steer_the_terminal() {
+    let hostile = r#"
+        [defaults]
+        timeout = "60s"
+        [stage.train]
+        run = "printf '{\"phase\":\"\\\\u001b]0;owned\\\\u0007\"}\n' >> $TRAINYARD_EVENTS; printf '\\033]0;owned\\007\n'; cat seen; exit 1"
+    "#;
+    let seen = run(hostile, "owned", &["--mirror"], &[]);
+    assert!(seen.raw.contains("owned") && !seen.raw.contains("\x1b]0;"), "{:?}", seen.raw);
+}
+
+#[test]
+fn a_dumb_terminal_gets_plain_lines() {
+    let seen = run(PIPELINE, "started  train", &[], &[("TERM", "dumb")]);
+    assert!(!seen.raw.contains('\x1b'), "{:?}", seen.raw);
+    assert!(seen.raw.contains("started  train"));
+}
