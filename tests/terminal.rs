@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use mock_nvml::{Card, Scene};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -23,6 +24,14 @@ struct Seen {
     /// What stood on it after each piece of output.
     frames: Vec<String>,
     code: Option<i32>,
+}
+
+impl Seen {
+    /// Returns what stood on the screen when `what` first did.
+    fn frame_with(&self, what: &str) -> &str {
+        let frame = self.frames.iter().find(|frame| frame.contains(what));
+        frame.unwrap_or_else(|| panic!("`{what}` was never seen, but in the end:\n{}", self.screen))
+    }
 }
 
 /// Runs a pipeline with both outputs on a terminal. Its stage may wait for the pipe `seen`, which opens once `awaited`
@@ -88,7 +97,7 @@ const BAR: &str = "epoch 1/2";
 fn bars_move_and_leave_nothing_but_the_outcome() {
     let seen = run(PIPELINE, BAR, &[], &[]);
     assert_eq!(seen.code, Some(1));
-    let bar = seen.frames.iter().find(|frame| frame.contains(BAR)).expect("a bar was seen");
+    let bar = seen.frame_with(BAR);
     assert!(bar.contains("train") && bar.contains(" 50% ") && bar.contains("loss 0.2500"), "{bar}");
     assert!(bar.contains("0/2 done"), "{bar}");
     assert!(!seen.screen.contains("0/2 done") && !seen.screen.contains(BAR), "{}", seen.screen);
@@ -105,6 +114,31 @@ fn log_lines_do_not_garble_the_bars() {
         assert!(lines(frame, "/2 done") <= 1, "one live part at a time:\n{frame}");
     }
     assert!(lines(&seen.screen, "/2 done") == 0 && seen.raw.contains("attempt started"), "{}", seen.screen);
+}
+
+#[test]
+fn every_gpu_has_a_line_with_what_is_held_and_promised() {
+    let scene = Scene::new(vec![Card { utilisation: 87, ..Card::default() }; 2]).unwrap();
+    let pipeline = format!(
+        r#"
+        [defaults]
+        timeout = "60s"
+        [stage.train]
+        run = "{} 20480 60 & cat seen; kill $!"
+        resources = {{ gpu_memory = "60GiB" }}
+        "#,
+        Scene::trainer().display()
+    );
+    let environment = scene.environment();
+    let environment: Vec<(&str, &str)> =
+        environment.iter().map(|(name, path)| (*name, path.to_str().unwrap())).collect();
+    let held = "87% busy, 20.0 GiB of 80.0 GiB, 60.0 GiB promised";
+    let seen = run(&pipeline, held, &[], &environment);
+    let frame = seen.frame_with(held);
+    let lines: Vec<&str> = frame.lines().filter(|line| line.trim_start().starts_with("gpu")).collect();
+    assert!(lines.len() == 2 && lines[0].contains("gpu0 H200") && lines[0].contains("87% busy"), "{frame}");
+    assert!(!lines[1].contains("promised"), "{frame}");
+    assert!(frame.lines().any(|line| line.contains("train") && line.trim_end().ends_with("gpu0")), "{frame}");
 }
 
 #[test]
