@@ -27,7 +27,7 @@ use crate::spec::Pipeline;
 use crate::units::Millis;
 
 /// How often observers redraw.
-const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(100);
 
 /// How often devices are looked at; a driver call costs a fraction of a millisecond per device.
 const LOOK_EVERY: Millis = Millis(1_000);
@@ -98,6 +98,8 @@ pub struct Supervisor<'a, E, R> {
     state: RunState,
     /// Applied and not committed yet: nobody has been told, and nothing follows from it outside.
     uncommitted: Vec<Recorded>,
+    /// Committed, and observers have not been told yet.
+    untold: Vec<Recorded>,
     clock: Clock,
     look: Look,
     /// When to look at the devices next.
@@ -139,6 +141,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             record,
             state,
             uncommitted: Vec::new(),
+            untold: Vec::new(),
             clock,
             look: Look::default(),
             look_due: Millis::ZERO,
@@ -171,10 +174,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let now = self.clock.now();
             let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
             self.note(&decided)?;
-            let committed = self.commit_before_effects()?;
+            self.commit_before_effects()?;
             self.start_attempts(&decided);
-            self.tell_facts(&committed);
             if let Some((_, end)) = self.state.end {
+                self.tell_facts();
                 return Ok(end);
             }
             if !decided.is_empty() {
@@ -209,23 +212,25 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     /// Commits what was noted, unless it is only the processes of attempts that are on record already: those can wait
     /// for the next commit or tick. An attempt whose process is not on record is found by its mark.
-    fn commit_before_effects(&mut self) -> Result<Vec<Recorded>, RunError> {
+    fn commit_before_effects(&mut self) -> Result<(), RunError> {
         let can_wait = |recorded: &Recorded| matches!(recorded.event, Event::AttemptSpawned { .. });
-        if self.uncommitted.iter().all(can_wait) { Ok(Vec::new()) } else { self.commit() }
+        if self.uncommitted.iter().all(can_wait) { Ok(()) } else { self.commit() }
     }
 
-    /// Commits everything that was noted, and returns it: what has not been told yet.
-    fn commit(&mut self) -> Result<Vec<Recorded>, RunError> {
-        let committed = std::mem::take(&mut self.uncommitted);
-        if !committed.is_empty() {
-            self.record.append(&committed)?;
+    /// Commits everything that was noted.
+    fn commit(&mut self) -> Result<(), RunError> {
+        if !self.uncommitted.is_empty() {
+            self.record.append(&self.uncommitted)?;
+            self.untold.append(&mut self.uncommitted);
         }
-        Ok(committed)
+        Ok(())
     }
 
-    fn tell_facts(&mut self, committed: &[Recorded]) {
-        for recorded in committed {
-            self.tell(|observer, view| observer.recorded(view, recorded));
+    /// Tells everyone what was committed since the last time. Observers are for people: they hear of many short tasks
+    /// at once, a tick later at most, so that telling never stands between the end of one task and the next start.
+    fn tell_facts(&mut self) {
+        for recorded in std::mem::take(&mut self.untold) {
+            self.tell(|observer, view| observer.recorded(view, &recorded));
         }
     }
 
@@ -244,8 +249,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     fn on_report(&mut self, report: Report) -> Result<(), RunError> {
         match report {
             Report::Spawned { task, process } => self.note(&[Event::AttemptSpawned { task, process }])?,
-            Report::Printed { task, output } => self.tell(|observer, view| observer.printed(view, task, &output)),
+            Report::Printed { task, output } => {
+                self.tell_facts();
+                self.tell(|observer, view| observer.printed(view, task, &output));
+            }
             Report::Progressed { task, progress } => {
+                self.tell_facts();
                 self.tell(|observer, view| observer.progressed(view, task, &progress));
             }
             Report::Ended(ended) => {
@@ -274,8 +283,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     }
 
     fn on_tick(&mut self) -> Result<(), RunError> {
-        let committed = self.commit()?;
-        self.tell_facts(&committed);
+        self.commit()?;
+        self.tell_facts();
         let now = self.clock.now();
         self.tell(|observer, view| observer.ticked(view, now));
         Ok(())
