@@ -1,15 +1,10 @@
 //! This machine as an engine: every attempt a process group of its own, started without forking our memory.
 //!
-//! `std::process::Command` starts children by `posix_spawn` as long as nothing must run between fork and exec, so
-//! there is no `pre_exec` here: with it every start would copy the orchestrator's page tables.
-
-#![expect(clippy::disallowed_methods, reason = "this is the place where processes are started")]
+//! Nothing of ours runs between fork and exec: with it every start would copy the orchestrator's page tables.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
@@ -19,6 +14,7 @@ use tokio::time::Instant;
 
 use super::log::Log;
 use super::process;
+use super::spawn::Inherited;
 use super::supervise::{Attempt, Clock, ProgressFile};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
@@ -36,13 +32,20 @@ pub struct Local {
     begun: VecDeque<Report>,
     stops: HashMap<TaskId, watch::Sender<Stop>>,
     mirror: bool,
+    inherited: Inherited,
 }
 
 impl Local {
     /// Makes an engine; with `mirror` it reports what attempts print.
     #[must_use]
     pub fn new(mirror: bool) -> Self {
-        Self { reports: mpsc::channel(REPORTS), begun: VecDeque::new(), stops: HashMap::new(), mirror }
+        Self {
+            reports: mpsc::channel(REPORTS),
+            begun: VecDeque::new(),
+            stops: HashMap::new(),
+            mirror,
+            inherited: Inherited::new(),
+        }
     }
 
     /// Forgets an attempt that has ended.
@@ -57,7 +60,7 @@ impl Engine for Local {
     fn start(&mut self, launch: Launch) {
         let task = launch.task;
         let (stop, stopped) = watch::channel(Stop::No);
-        match begin(launch, stopped, &self.reports.0, self.mirror) {
+        match begin(&self.inherited, launch, stopped, &self.reports.0, self.mirror) {
             Ok((attempt, process)) => {
                 self.stops.insert(task, stop);
                 self.begun.push_back(Report::Spawned { task, process });
@@ -103,6 +106,7 @@ impl Engine for Local {
 
 /// Starts the process of an attempt.
 fn begin(
+    inherited: &Inherited,
     launch: Launch,
     stop: watch::Receiver<Stop>,
     reports: &mpsc::Sender<Report>,
@@ -110,7 +114,7 @@ fn begin(
 ) -> Result<(Attempt, Process), String> {
     prepare(&launch)?;
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
-    let (pid, identity) = spawn(&launch, writer)?;
+    let (pid, identity) = spawn(inherited, &launch, writer)?;
     let (exit, output) = watch_child(pid, reader).inspect_err(|_| {
         process::signal_group(pid, rustix::process::Signal::KILL);
     })?;
@@ -141,26 +145,15 @@ fn prepare(launch: &Launch) -> Result<(), String> {
     Ok(())
 }
 
-fn spawn(launch: &Launch, output: OwnedFd) -> Result<(u32, Process), String> {
-    let errors = output.try_clone().map_err(|error| error.to_string())?;
-    let mut command = Command::new(&launch.program);
-    command
-        .args(&launch.args)
-        .current_dir(&launch.cwd)
-        .envs(launch.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors)
-        .process_group(0);
-    let child = command.spawn().map_err(|error| {
+/// Starts the process; the child has the only other end of the output then.
+fn spawn(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> Result<(u32, Process), String> {
+    let pid = inherited.spawn(launch, output.as_fd()).map_err(|error| {
         if launch.cwd.is_dir() {
             format!("cannot start `{}`: {error}", launch.program)
         } else {
             format!("its folder {} does not exist", launch.cwd.display())
         }
     })?;
-    // The handle is dropped without waiting: the attempt reaps its process itself, to learn what it used.
-    let pid = child.id();
     // Unreaped, it is there to be looked at even if it has ended already.
     let identity = process::identify(pid).ok_or("/proc cannot be read")?;
     Ok((pid, identity))

@@ -6,5 +6,6 @@
 pub mod local;
 mod log;
 pub mod process;
+mod spawn;
 mod supervise;
 pub mod warden;

@@ -58,6 +58,12 @@ fn is_zombie(stat: &str) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().as_bytes().first(), Some(b'Z' | b'X')))
 }
 
+/// Whether a path names a file that we may execute.
+#[must_use]
+pub fn is_executable(path: &std::path::Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
 /// Returns the host's boot id, empty where the system has none.
 #[must_use]
 pub fn boot_id() -> String {

@@ -1,0 +1,224 @@
+//! Starts a process with as little work as possible between the end of one task and the start of the next.
+//!
+//! `std::process::Command` copies and sorts the whole environment for every child, and opens files that the child can
+//! open itself. Here the inherited environment is turned into C strings once, and the rest is one `posix_spawn`, which
+//! does not copy our page tables either.
+
+use std::collections::HashSet;
+use std::ffi::{CString, OsStr, OsString, c_char};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::process;
+use crate::run::engine::Launch;
+
+/// The environment that every child inherits, as C strings (`NAME=value`).
+#[derive(Debug)]
+pub(super) struct Inherited {
+    entries: Vec<CString>,
+    path: OsString,
+}
+
+impl Inherited {
+    /// Takes this process's environment.
+    pub(super) fn new() -> Self {
+        let entry = |(mut name, value): (OsString, OsString)| {
+            name.push("=");
+            name.push(value);
+            CString::new(name.into_vec()).ok()
+        };
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Self { entries: std::env::vars_os().filter_map(entry).collect(), path }
+    }
+
+    /// Starts the program of an attempt as the leader of a process group of its own. Both output streams go to
+    /// `output`; there is no input.
+    ///
+    /// # Errors
+    /// The system's reason why there is no process.
+    pub(super) fn spawn(&self, launch: &Launch, output: BorrowedFd<'_>) -> io::Result<u32> {
+        let program = c_string(self.find(launch)?.as_os_str())?;
+        let args = launch.args.iter().map(|arg| c_string(OsStr::new(arg))).collect::<io::Result<Vec<_>>>()?;
+        let own = own_entries(&launch.env)?;
+        let names: HashSet<&[u8]> = own.iter().map(name_of).collect();
+        let inherited = self.entries.iter().filter(|entry| !names.contains(name_of(entry)));
+        let cwd = c_string(launch.cwd.as_os_str())?;
+        let argv = pointers(std::iter::once(&c_string(OsStr::new(&launch.program))?).chain(&args));
+        let envp = pointers(inherited.chain(&own));
+        let mut actions = Actions::new()?;
+        actions.prepare(output, &cwd)?;
+        let attributes = Attributes::new()?;
+        let mut pid = 0;
+        // SAFETY: all strings and both arrays, which end with a null pointer, outlive the call, and the call changes
+        // neither; actions and attributes are initialised.
+        let failed = unsafe {
+            libc::posix_spawn(
+                &raw mut pid,
+                program.as_ptr(),
+                actions.0.as_ptr(),
+                attributes.0.as_ptr(),
+                argv.as_ptr().cast(),
+                envp.as_ptr().cast(),
+            )
+        };
+        check(failed)?;
+        u32::try_from(pid).map_err(io::Error::other)
+    }
+
+    /// Returns the file of a program: looked for in the attempt's own `PATH` where its name has no slash.
+    fn find(&self, launch: &Launch) -> io::Result<PathBuf> {
+        let name = Path::new(&launch.program);
+        if launch.program.contains('/') {
+            return Ok(name.to_owned());
+        }
+        let own = launch.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| OsStr::new(value));
+        std::env::split_paths(own.unwrap_or(&self.path))
+            .map(|folder| launch.cwd.join(folder).join(name))
+            .find(|file| process::is_executable(file))
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+    }
+}
+
+/// Turns the attempt's own variables into entries, of which the last of a name counts.
+fn own_entries(env: &[(String, String)]) -> io::Result<Vec<CString>> {
+    let mut seen = HashSet::new();
+    let last = env.iter().rev().filter(|(name, _)| seen.insert(name));
+    last.map(|(name, value)| c_string(OsStr::new(&format!("{name}={value}")))).collect()
+}
+
+fn name_of(entry: &CString) -> &[u8] {
+    let bytes = entry.as_bytes();
+    // A name may begin with `=` where a foreign shell left one.
+    bytes.iter().skip(1).position(|byte| *byte == b'=').map_or(bytes, |at| &bytes[..=at])
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it contains a zero byte"))
+}
+
+/// Returns the pointers to strings, and a null pointer behind them.
+fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
+    strings.map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+}
+
+fn check(error: libc::c_int) -> io::Result<()> {
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// What the child does before its program is loaded.
+struct Actions(MaybeUninit<libc::posix_spawn_file_actions_t>);
+
+impl Actions {
+    fn new() -> io::Result<Self> {
+        let mut actions = MaybeUninit::uninit();
+        // SAFETY: the call initialises what it points to.
+        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
+        Ok(Self(actions))
+    }
+
+    fn prepare(&mut self, output: BorrowedFd<'_>, cwd: &CString) -> io::Result<()> {
+        let actions = self.0.as_mut_ptr();
+        let null = c"/dev/null".as_ptr();
+        // SAFETY: the actions are initialised, and the calls copy the strings that they are given.
+        unsafe {
+            check(libc::posix_spawn_file_actions_addopen(actions, 0, null, libc::O_RDONLY, 0))?;
+            check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 1))?;
+            check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 2))?;
+            check(libc::posix_spawn_file_actions_addchdir_np(actions, cwd.as_ptr()))
+        }
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: they were initialised, and are not used again.
+        unsafe { libc::posix_spawn_file_actions_destroy(self.0.as_mut_ptr()) };
+    }
+}
+
+/// What kind of process the child is: its own group, no signal blocked, SIGPIPE as usual (Rust ignores it).
+struct Attributes(MaybeUninit<libc::posix_spawnattr_t>);
+
+impl Attributes {
+    fn new() -> io::Result<Self> {
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: the first call initialises what it points to.
+        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
+        let mut attributes = Self(attributes);
+        let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let to = attributes.0.as_mut_ptr();
+        let mut signals = MaybeUninit::uninit();
+        // SAFETY: attributes are initialised above, the set of signals by `sigemptyset` before it is used.
+        unsafe {
+            check(libc::posix_spawnattr_setflags(to, libc::c_short::try_from(flags).map_err(io::Error::other)?))?;
+            check(libc::posix_spawnattr_setpgroup(to, 0))?;
+            libc::sigemptyset(signals.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigmask(to, signals.as_ptr()))?;
+            libc::sigaddset(signals.as_mut_ptr(), libc::SIGPIPE);
+            check(libc::posix_spawnattr_setsigdefault(to, signals.as_ptr()))?;
+        }
+        Ok(attributes)
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: they were initialised, and are not used again.
+        unsafe { libc::posix_spawnattr_destroy(self.0.as_mut_ptr()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    fn output_of(launch: &Launch) -> io::Result<String> {
+        let (mut reader, writer) = io::pipe()?;
+        let spawned = Inherited::new().spawn(launch, writer.as_fd());
+        drop(writer);
+        spawned?;
+        let mut output = String::new();
+        reader.read_to_string(&mut output)?;
+        Ok(output)
+    }
+
+    fn shell(line: &str) -> Launch {
+        let args = vec!["-c".to_owned(), line.to_owned()];
+        Launch { program: "sh".to_owned(), args, cwd: "/".into(), ..Launch::default() }
+    }
+
+    #[test]
+    fn both_streams_are_read_in_order_and_there_is_no_input() {
+        assert_eq!(output_of(&shell("echo out; echo err >&2; cat; pwd")).unwrap(), "out\nerr\n/\n");
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts_and_hides_the_inherited_one() {
+        let env = ["HOME=one", "HOME=two", "X=1=2"].map(|entry| entry.split_once('=').unwrap());
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let launch = Launch { env, ..shell("echo $HOME $X; env | grep -c ^HOME=") };
+        assert_eq!(output_of(&launch).unwrap(), "two 1=2\n1\n");
+    }
+
+    #[test]
+    fn a_program_is_looked_for_in_the_attempts_own_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tool");
+        std::os::unix::fs::symlink("/bin/echo", &file).unwrap();
+        let env = vec![("PATH".to_owned(), dir.path().display().to_string())];
+        let launch = Launch { program: "tool".to_owned(), args: vec!["hi".to_owned()], env, ..shell("") };
+        assert_eq!(output_of(&launch).unwrap(), "hi\n");
+        let launch = Launch { env: Vec::new(), ..launch };
+        assert_eq!(output_of(&launch).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_zero_byte_is_refused() {
+        assert_eq!(output_of(&shell("echo \0")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
