@@ -5,6 +5,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
 
 use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
@@ -13,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::log::Log;
+use super::oom::Kills;
 use super::process;
 use super::spawn::Inherited;
 use super::supervise::{Attempt, Clock, ProgressFile};
@@ -33,6 +36,7 @@ pub struct Local {
     stops: HashMap<TaskId, watch::Sender<Stop>>,
     mirror: bool,
     inherited: Inherited,
+    kills: Arc<Kills>,
 }
 
 impl Local {
@@ -45,7 +49,35 @@ impl Local {
             stops: HashMap::new(),
             mirror,
             inherited: Inherited::new(),
+            kills: Arc::new(Kills::new(Path::new("/"))),
         }
+    }
+
+    /// Starts the process of an attempt.
+    fn begin(&self, launch: Launch, stop: watch::Receiver<Stop>) -> Result<(Attempt, Process), String> {
+        prepare(&launch)?;
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
+        let killed_before = self.kills.count();
+        let (pid, identity) = spawn(&self.inherited, &launch, writer)?;
+        let (exit, output) = watch_child(pid, reader).inspect_err(|_| {
+            process::signal_group(pid, rustix::process::Signal::KILL);
+        })?;
+        let attempt = Attempt {
+            pid,
+            own_peak: process::own_peak_memory(),
+            exit,
+            output: Some(output),
+            stop,
+            reports: self.reports.0.clone(),
+            mirror: self.mirror,
+            log: Log::new(launch.log.clone()),
+            clock: Clock::start(Instant::now()),
+            progress: ProgressFile::new(launch.events.clone()),
+            kills: Arc::clone(&self.kills),
+            killed_before,
+            launch,
+        };
+        Ok((attempt, identity))
     }
 
     /// Forgets an attempt that has ended.
@@ -60,7 +92,7 @@ impl Engine for Local {
     fn start(&mut self, launch: Launch) {
         let task = launch.task;
         let (stop, stopped) = watch::channel(Stop::No);
-        match begin(&self.inherited, launch, stopped, &self.reports.0, self.mirror) {
+        match self.begin(launch, stopped) {
             Ok((attempt, process)) => {
                 self.stops.insert(task, stop);
                 self.begun.push_back(Report::Spawned { task, process });
@@ -102,36 +134,6 @@ impl Engine for Local {
             });
         }
     }
-}
-
-/// Starts the process of an attempt.
-fn begin(
-    inherited: &Inherited,
-    launch: Launch,
-    stop: watch::Receiver<Stop>,
-    reports: &mpsc::Sender<Report>,
-    mirror: bool,
-) -> Result<(Attempt, Process), String> {
-    prepare(&launch)?;
-    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
-    let (pid, identity) = spawn(inherited, &launch, writer)?;
-    let (exit, output) = watch_child(pid, reader).inspect_err(|_| {
-        process::signal_group(pid, rustix::process::Signal::KILL);
-    })?;
-    let attempt = Attempt {
-        pid,
-        own_peak: process::own_peak_memory(),
-        exit,
-        output: Some(output),
-        stop,
-        reports: reports.clone(),
-        mirror,
-        log: Log::new(launch.log.clone()),
-        clock: Clock::start(Instant::now()),
-        progress: ProgressFile::new(launch.events.clone()),
-        launch,
-    };
-    Ok((attempt, identity))
 }
 
 /// Makes the folders and the job file that the attempt needs.

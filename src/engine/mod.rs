@@ -5,6 +5,7 @@
 
 pub mod local;
 mod log;
+mod oom;
 pub mod process;
 mod spawn;
 mod supervise;

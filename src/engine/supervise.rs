@@ -3,6 +3,7 @@
 //! Knows one process group and nothing of other attempts.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::log::Log;
+use super::oom::{self, Kills, Memory};
 use super::process::{self, Reaped, Status};
 use crate::run::engine::{Ended, Launch, Report, Stop};
 use crate::run::observer::Progress;
@@ -40,6 +42,9 @@ pub(super) struct Attempt {
     pub(super) log: Log,
     pub(super) clock: Clock,
     pub(super) progress: ProgressFile,
+    /// Where the kernel counts what it kills for want of memory, and how many that were when the attempt started.
+    pub(super) kills: Arc<Kills>,
+    pub(super) killed_before: Option<u64>,
 }
 
 /// When things happened to an attempt and what we did about it.
@@ -223,10 +228,12 @@ impl Attempt {
         if let Some((why, _)) = self.clock.ending.take() {
             return why;
         }
-        if status != Status::Exited(0)
-            && let Some(memory) = out_of_memory(self.log.tail())
-        {
-            let device = self.launch.devices.first().filter(|_| memory == Memory::Device).cloned();
+        if let Some(memory) = self.ran_out_of(status) {
+            let devices = &self.launch.devices;
+            let device = match memory {
+                Memory::Device(index) => index.and_then(|index| devices.get(index)).or(devices.first()).cloned(),
+                Memory::Host => None,
+            };
             return Outcome::OutOfMemory { device };
         }
         match status {
@@ -237,6 +244,17 @@ impl Attempt {
             Status::Exited(code) => Outcome::Exited { code },
             Status::Signalled(signal) => Outcome::Signalled { signal },
         }
+    }
+
+    /// Returns the memory for want of which the attempt failed, if that was why.
+    fn ran_out_of(&mut self, status: Status) -> Option<Memory> {
+        if status == Status::Exited(0) {
+            return None;
+        }
+        // A shell tells the signal that ended its command by this code.
+        let killed = matches!(status, Status::Signalled(9) | Status::Exited(137));
+        let by_kernel = killed && self.kills.count() > self.killed_before;
+        oom::recognise(self.log.tail()).or(by_kernel.then_some(Memory::Host))
     }
 
     async fn report_progress(&mut self) {
@@ -261,36 +279,6 @@ async fn wait_for(pids: &[u32], until: Instant) {
     for pid in pids {
         let Ok(watched) = process::watch_async(*pid) else { continue };
         let _ = timeout_at(until, watched.readable()).await;
-    }
-}
-
-/// Which memory ran out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Memory {
-    Device,
-    Host,
-}
-
-/// Recognises what PyTorch, libtorch, JAX, TensorFlow, cuBLAS and Python say when memory runs out.
-fn out_of_memory(output: &[u8]) -> Option<Memory> {
-    const DEVICE: [&str; 8] = [
-        "CUDA out of memory",
-        "CUDA error: out of memory",
-        "CUDA_ERROR_OUT_OF_MEMORY",
-        "OOM when allocating tensor",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-        "CUDNN_STATUS_ALLOC_FAILED",
-        "torch.OutOfMemoryError",
-        "RESOURCE_EXHAUSTED: Out of memory",
-    ];
-    const HOST: [&str; 3] = ["DefaultCPUAllocator: can't allocate memory", "MemoryError", "std::bad_alloc"];
-    let text = String::from_utf8_lossy(output);
-    if DEVICE.iter().any(|phrase| text.contains(phrase)) {
-        Some(Memory::Device)
-    } else if HOST.iter().any(|phrase| text.contains(phrase)) {
-        Some(Memory::Host)
-    } else {
-        None
     }
 }
 
@@ -334,14 +322,6 @@ impl ProgressFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn out_of_memory_is_told_apart_by_whose_memory_it_was() {
-        let torch = b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.";
-        assert_eq!(out_of_memory(torch), Some(Memory::Device));
-        assert_eq!(out_of_memory(b"Traceback\nMemoryError\n"), Some(Memory::Host));
-        assert_eq!(out_of_memory(b"Segmentation fault"), None);
-    }
 
     #[test]
     fn progress_is_the_last_whole_line_that_says_any() {

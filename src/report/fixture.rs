@@ -112,7 +112,8 @@ pub(crate) fn started(task: usize, number: u32) -> Event {
 }
 
 pub(crate) fn started_on_gpu(task: usize, number: u32) -> Event {
-    let place = Place { mode: 0, node: "box".into(), devices: vec!["box/gpu0".into()], gpu_memory: Bytes(6 << 20) };
+    let place =
+        Place { node: "box".into(), devices: vec!["box/gpu0".into()], gpu_memory: Bytes(6 << 20), ..Place::default() };
     Event::AttemptStarted { task: id(task), number, place }
 }
 
@@ -127,7 +128,7 @@ pub(crate) fn ended(task: usize, outcome: Outcome) -> Event {
 }
 
 pub(crate) fn retry(task: usize, not_before: Millis) -> Event {
-    Event::RetryPlanned { task: id(task), not_before }
+    Event::RetryPlanned { task: id(task), not_before, raise: None }
 }
 
 pub(crate) fn failed(task: usize) -> Event {

@@ -11,7 +11,8 @@ use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
 use super::{summary, text, wording};
 use crate::run::event::{Place, RunEnd};
-use crate::run::state::{Phase, RunState, TaskState};
+use crate::run::outcome::Outcome;
+use crate::run::state::{Attempt, Phase, RunState, TaskState};
 use crate::units::{Bytes, Millis};
 
 /// One run in the list.
@@ -75,6 +76,10 @@ pub fn run(
         local(header.started, zone, "%Y-%m-%d %H:%M:%S"),
     );
     shown.push_str(&tasks(header, names, state).render(colour, columns));
+    let told: Vec<String> = names.iter().zip(&state.tasks).flat_map(|(name, task)| out_of_memory(name, task)).collect();
+    if !told.is_empty() {
+        shown.push_str(&format!("\nout of memory\n{}", told.concat()));
+    }
     if let Some(failed) = state.tasks.iter().position(|task| task.phase == Phase::Failed) {
         shown.push('\n');
         shown.push_str(&summary::logs_hint(header.run, &names[failed], elsewhere));
@@ -116,6 +121,20 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
         ]);
     }
     table
+}
+
+/// Returns a line for each attempt that ran out of memory: what it had, and what the next one asked for.
+fn out_of_memory(name: &str, task: &TaskState) -> Vec<String> {
+    let line = |(number, attempt): (usize, &Attempt)| {
+        let ended = attempt.ended.as_ref()?;
+        let Outcome::OutOfMemory { .. } = ended.outcome else { return None };
+        let next =
+            task.attempts.get(number).map_or(task.raise, |next| next.raise).filter(|next| Some(*next) != attempt.raise);
+        let next = next.map_or_else(String::new, |raise| format!("; then {}", wording::raised(&raise)));
+        let ended = wording::ending_in_numbers(attempt, ended);
+        Some(format!("  {}, attempt {number}: {ended}{next}\n", text::visible(name)))
+    };
+    (1..).zip(&task.attempts).filter_map(line).collect()
 }
 
 /// Returns the largest reading over all attempts.

@@ -48,13 +48,15 @@ impl Observer for Journal {
                 let attempt = view.state.task(*task).attempts.last();
                 let took = attempt.map_or(Millis::ZERO, |attempt| recorded.at - attempt.started);
                 let peak_memory = usage.peak_memory.map(display);
+                let peak_gpu_memory = usage.peak_gpu_memory.map(display);
                 let survivors = (usage.survivors > 0).then_some(usage.survivors);
                 let span = span.as_ref().unwrap_or(run);
-                span.in_scope(|| info!(%outcome, %took, peak_memory, survivors, "attempt finished"));
+                span.in_scope(|| info!(%outcome, %took, peak_memory, peak_gpu_memory, survivors, "attempt finished"));
             }
-            Event::RetryPlanned { task, not_before } => {
+            Event::RetryPlanned { task, not_before, raise } => {
                 let wait = *not_before - recorded.at;
-                run.in_scope(|| info!(task = name(task), %wait, "retry planned"));
+                let raised = raise.as_ref().map(super::wording::raised);
+                run.in_scope(|| info!(task = name(task), %wait, raised, "retry planned"));
             }
             Event::TaskFailed { task } => run.in_scope(|| info!(task = name(task), "task failed")),
             Event::TaskSkipped { task, because } => {

@@ -54,6 +54,10 @@ pub struct Try {
     outcome: Option<String>,
     node: String,
     devices: Vec<String>,
+    /// Device memory reserved on each device, if any was.
+    gpu_memory_bytes: Option<u64>,
+    /// How it was helped because the attempts before ran out of memory.
+    raised: Option<&'static str>,
     peak_memory_bytes: Option<u64>,
     peak_gpu_memory_bytes: Option<u64>,
     /// Path of what it printed; `null` if it printed nothing.
@@ -88,6 +92,8 @@ fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path) -> Task
         outcome: outcome_code(attempt, head.alive),
         node: attempt.place.node.clone(),
         devices: attempt.place.devices.clone(),
+        gpu_memory_bytes: Some(attempt.place.gpu_memory.0).filter(|bytes| *bytes > 0),
+        raised: attempt.raise.map(|raise| raise.step.word()),
         peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
         peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
         log: attempt
@@ -181,6 +187,8 @@ mod tests {
                   "devices": [
                     "box/gpu0"
                   ],
+                  "gpu_memory_bytes": 6291456,
+                  "raised": null,
                   "peak_memory_bytes": 67108864,
                   "peak_gpu_memory_bytes": null,
                   "log": "/state/runs/r1/logs/train.1.log"
@@ -192,6 +200,8 @@ mod tests {
                   "outcome": "succeeded",
                   "node": "box",
                   "devices": [],
+                  "gpu_memory_bytes": null,
+                  "raised": null,
                   "peak_memory_bytes": 67108864,
                   "peak_gpu_memory_bytes": null,
                   "log": "/state/runs/r1/logs/train.2.log"
@@ -229,6 +239,8 @@ mod tests {
                   "outcome": "interrupted",
                   "node": "box",
                   "devices": [],
+                  "gpu_memory_bytes": null,
+                  "raised": null,
                   "peak_memory_bytes": null,
                   "peak_gpu_memory_bytes": null,
                   "log": "/state/runs/r1/logs/train.1.log"

@@ -52,10 +52,12 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         Event::AttemptFinished { task, outcome: Outcome::Interrupted, .. } => {
             (Tone::Uneasy, "stopped", name(view, *task))
         }
-        Event::RetryPlanned { task, not_before } => {
+        Event::RetryPlanned { task, not_before, raise } => {
             // To tenths of a second, so that jitter does not show as 999ms.
             let wait = Millis((*not_before - recorded.at).0.div_ceil(100) * 100);
-            (Tone::Uneasy, "retry", format!("{}: {}; again in {wait}", name(view, *task), how_it_ended(view, *task)))
+            let raised = raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
+            let ended = how_it_ended(view, *task);
+            (Tone::Uneasy, "retry", format!("{}: {ended}; again in {wait}{raised}", name(view, *task)))
         }
         Event::TaskFailed { task } => {
             (Tone::Bad, "failed", format!("{}: {}", name(view, *task), how_it_ended(view, *task)))
@@ -143,7 +145,7 @@ fn how_it_ended(view: View<'_>, task: TaskId) -> String {
     match last_attempt(view, task) {
         Some((attempt, ended)) => {
             let after = ended.at - attempt.started;
-            format!("attempt {attempts} ended after {after}: {}", wording::ending(&ended.outcome))
+            format!("attempt {attempts} ended after {after}: {}", wording::ending_in_numbers(attempt, ended))
         }
         None => "it was never tried".into(),
     }

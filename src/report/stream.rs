@@ -9,7 +9,7 @@
 //! | `attempt-spawned` | `attempt`, `pid` |
 //! | `progress` | `progress` (0 to 1), `phase`, `loss`, `accuracy`, `null` where unknown |
 //! | `attempt-finished` | `attempt`, `outcome`, `peak_memory_bytes`, `peak_gpu_memory_bytes`, `log` |
-//! | `retry-planned` | `not_before` |
+//! | `retry-planned` | `not_before`; after running out of memory also `raised`, `gpu_memory_bytes`, `memory_bytes` |
 //! | `task-failed` | |
 //! | `task-skipped` | `because`: the failed task that it needs, or `null` |
 //! | `stop-requested` | `reason`: `task-failed` or `signal` |
@@ -79,8 +79,14 @@ impl Stream {
                     "peak_gpu_memory_bytes": usage.peak_gpu_memory.map(|peak| peak.0), "log": log});
                 ("attempt-finished", keys)
             }
-            Event::RetryPlanned { task, not_before } => {
-                ("retry-planned", json!({"task": name(*task), "not_before": rfc3339(*not_before)}))
+            Event::RetryPlanned { task, not_before, raise } => {
+                let mut keys = json!({"task": name(*task), "not_before": rfc3339(*not_before)});
+                if let Some(raise) = raise {
+                    keys["raised"] = raise.step.word().into();
+                    keys["gpu_memory_bytes"] = raise.gpu_memory.0.into();
+                    keys["memory_bytes"] = raise.memory.0.into();
+                }
+                ("retry-planned", keys)
             }
             Event::TaskFailed { task } => ("task-failed", json!({"task": name(*task)})),
             Event::TaskSkipped { task, because } => {

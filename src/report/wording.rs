@@ -5,7 +5,9 @@ use std::fmt::Write;
 use super::text;
 use crate::run::event::{RunEnd, StopReason};
 use crate::run::outcome::{Limit, Outcome};
-use crate::units::Millis;
+use crate::run::raise::{Raise, Step};
+use crate::run::state::{Attempt, Ended};
+use crate::units::{Bytes, Millis};
 
 /// Returns how an attempt ended, to stand behind "failed: ". Safe for a terminal.
 #[must_use]
@@ -30,6 +32,39 @@ pub fn ending(outcome: &Outcome) -> String {
         }
         Outcome::SpawnFailed { reason } => format!("it could not be started: {}", text::visible(reason)),
         Outcome::Interrupted => "interrupted".into(),
+    }
+}
+
+/// Returns how an attempt ended, and where it ran out of memory, what was reserved for it and what it was seen to hold.
+#[must_use]
+pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
+    let words = ending(&ended.outcome);
+    let (reserved, peak) = match &ended.outcome {
+        Outcome::OutOfMemory { device: Some(_) } => (attempt.place.gpu_memory, ended.usage.peak_gpu_memory),
+        Outcome::OutOfMemory { device: None } => (attempt.place.memory, ended.usage.peak_memory),
+        Outcome::Succeeded
+        | Outcome::Exited { .. }
+        | Outcome::Signalled { .. }
+        | Outcome::TimedOut { .. }
+        | Outcome::OutputMissing { .. }
+        | Outcome::SpawnFailed { .. }
+        | Outcome::Interrupted => return words,
+    };
+    let reserved = if reserved == Bytes::ZERO { "nothing".to_owned() } else { reserved.to_string() };
+    match peak {
+        Some(peak) => format!("{words} ({reserved} reserved, {peak} seen)"),
+        None => format!("{words} ({reserved} reserved)"),
+    }
+}
+
+/// Returns what a task asks for since it ran out of memory, to stand behind "again in 1s ".
+#[must_use]
+pub fn raised(raise: &Raise) -> String {
+    match raise.step {
+        Step::More => format!("with {} of a GPU", raise.gpu_memory),
+        Step::Alone => "alone on a GPU".into(),
+        Step::Larger => format!("alone on a larger GPU, of more than {}", raise.gpu_memory),
+        Step::MoreOfHost => format!("with {} of host memory", raise.memory),
     }
 }
 

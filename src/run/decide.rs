@@ -6,13 +6,15 @@
 //! The plan gives an order and intended devices. A ready task is started as soon as the ledger grants what it needs, a
 //! task of higher rank first; what does not fit now does not hold up what does.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use super::admission::{Ledger, Readings};
 use super::event::{Event, Place, Recorded, RunEnd, StopReason};
 use super::outcome::Outcome;
+use super::raise::{self, Raise};
 use super::retry;
-use super::state::{Phase, RunState};
+use super::state::{Attempt, Phase, RunState};
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
@@ -44,7 +46,9 @@ pub struct Dispatcher<'a> {
     /// `[n_tasks]`, by TaskId: which of `ready` the task queues in.
     queue_of: Vec<u32>,
     /// Ready tasks, one queue for each distinct request, so that a request that does not fit is asked for once.
-    ready: Vec<BTreeSet<Turn>>,
+    ready: Vec<Queue>,
+    /// Which of `ready` a request has.
+    queues: HashMap<Resources, u32>,
     /// Tasks that wait for their next attempt.
     delayed: BTreeSet<(Millis, TaskId)>,
     /// Tasks whose last attempt failed and whose fate is open.
@@ -53,6 +57,13 @@ pub struct Dispatcher<'a> {
 
 /// A ready task's place in its queue: the smallest goes first.
 type Turn = (std::cmp::Reverse<i64>, u32, TaskId);
+
+/// Ready tasks that ask for the same.
+#[derive(Debug)]
+struct Queue {
+    request: Resources,
+    turns: BTreeSet<Turn>,
+}
 
 impl<'a> Dispatcher<'a> {
     /// Makes a dispatcher that goes on from a state, in which no attempt runs.
@@ -64,19 +75,22 @@ impl<'a> Dispatcher<'a> {
         options: Options,
         state: &RunState,
     ) -> Self {
-        let mut queues: HashMap<&Resources, u32> = HashMap::new();
-        let mut queue_of = Vec::with_capacity(graph.len());
-        for (task, placed) in graph.tasks.iter().zip(&plan.placed) {
-            let next = u32::try_from(queues.len()).expect("no more queues than tasks");
-            let request = &pipeline.stages[task.stage].modes[placed.mode].resources;
-            queue_of.push(*queues.entry(request).or_insert(next));
-        }
-        let ready = vec![BTreeSet::new(); queues.len()];
-        let blockers = vec![0; graph.len()];
-        let (delayed, failed) = (BTreeSet::new(), Vec::new());
-        let mut dispatcher =
-            Self { pipeline, graph, fleet, plan, options, ledger, blockers, queue_of, ready, delayed, failed };
+        let mut dispatcher = Self {
+            pipeline,
+            graph,
+            fleet,
+            plan,
+            options,
+            ledger,
+            blockers: vec![0; graph.len()],
+            queue_of: vec![0; graph.len()],
+            ready: Vec::new(),
+            queues: HashMap::new(),
+            delayed: BTreeSet::new(),
+            failed: Vec::new(),
+        };
         for task in graph.ids() {
+            dispatcher.choose_queue(task, state.task(task).raise);
             let open = graph.before.of(task).iter().filter(|edge| state.task(edge.task).phase != Phase::Succeeded);
             dispatcher.blockers[task.index()] = u32::try_from(open.count()).expect("edges are counted in 32 bits");
             match state.task(task).phase {
@@ -106,7 +120,12 @@ impl<'a> Dispatcher<'a> {
                     self.failed.push(*task);
                 }
             }
-            Event::RetryPlanned { task, not_before } => drop(self.delayed.insert((*not_before, *task))),
+            Event::RetryPlanned { task, not_before, raise } => {
+                if raise.is_some() {
+                    self.choose_queue(*task, *raise);
+                }
+                self.delayed.insert((*not_before, *task));
+            }
             Event::AttemptStarted { .. }
             | Event::AttemptSpawned { .. }
             | Event::TaskFailed { .. }
@@ -116,11 +135,25 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    /// Remembers in which queue a task waits: that of what its stage asks for, or of what it asks for since it ran out
+    /// of memory.
+    fn choose_queue(&mut self, task: TaskId, raise: Option<Raise>) {
+        let request = &self.mode(task).resources;
+        let request = raise.map_or(Cow::Borrowed(request), |raise| Cow::Owned(raise.request(request)));
+        let queue = self.queues.get(request.as_ref()).copied().unwrap_or_else(|| {
+            let next = u32::try_from(self.ready.len()).expect("no more queues than attempts");
+            self.ready.push(Queue { request: request.clone().into_owned(), turns: BTreeSet::new() });
+            self.queues.insert(request.into_owned(), next);
+            next
+        });
+        self.queue_of[task.index()] = queue;
+    }
+
     fn queue_if_unblocked(&mut self, task: TaskId) {
         if self.blockers[task.index()] == 0 {
             let queue = self.queue_of[task.index()] as usize;
             let turn = self.turn(task);
-            self.ready[queue].insert(turn);
+            self.ready[queue].turns.insert(turn);
         }
     }
 
@@ -164,10 +197,8 @@ impl<'a> Dispatcher<'a> {
             let Some(outcome) = state.last_outcome(task).filter(|last| **last != Outcome::Interrupted) else {
                 continue;
             };
-            let made = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX);
-            let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
-            if let Some(wait) = retry::wait_before_next(outcome, made, rule, self.options.seed, task) {
-                events.push(Event::RetryPlanned { task, not_before: now + wait });
+            if let Some((wait, raise)) = self.another_try(task, outcome, &state.task(task).attempts) {
+                events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
                 continue;
             }
             events.push(Event::TaskFailed { task });
@@ -177,6 +208,22 @@ impl<'a> Dispatcher<'a> {
                 events.push(Event::StopRequested { reason: StopReason::TaskFailed });
             }
         }
+    }
+
+    /// Returns how long to wait before a failed task is tried again, and what it asks for then; `None` where it has
+    /// failed for good.
+    fn another_try(&self, task: TaskId, outcome: &Outcome, attempts: &[Attempt]) -> Option<(Millis, Option<Raise>)> {
+        let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let ran_out = raise::ran_out(attempts);
+        if matches!(outcome, Outcome::OutOfMemory { .. }) {
+            let stage = &self.mode(task).resources;
+            let raise = raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger)?;
+            return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
+        }
+        let others = count(attempts.len() - ran_out);
+        let wait = retry::wait_before_next(outcome, others, rule, self.options.seed, task)?;
+        Some((wait, None))
     }
 
     fn skip_what_needs(
@@ -210,30 +257,31 @@ impl<'a> Dispatcher<'a> {
         let mut refused = vec![false; self.ready.len()];
         while free_jobs > 0 {
             let heads = (0..self.ready.len()).filter(|queue| !refused[*queue]);
-            let best = heads.filter_map(|queue| Some((*self.ready[queue].first()?, queue))).min();
+            let best = heads.filter_map(|queue| Some((*self.ready[queue].turns.first()?, queue))).min();
             let Some((turn @ (_, _, task), queue)) = best else { break };
-            let Some(place) = self.admit(task, now, readings) else {
+            let Some(place) = self.admit(task, queue, now, readings) else {
                 refused[queue] = true;
                 continue;
             };
-            self.ready[queue].remove(&turn);
+            self.ready[queue].turns.remove(&turn);
             let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX - 1) + 1;
             events.push(Event::AttemptStarted { task, number, place });
             free_jobs -= 1;
         }
     }
 
-    /// Reserves what a task needs, on its intended devices if they have room.
-    fn admit(&mut self, task: TaskId, now: Millis, readings: &Readings) -> Option<Place> {
+    /// Reserves what a task of a queue asks for, on its intended devices if they have room.
+    fn admit(&mut self, task: TaskId, queue: usize, now: Millis, readings: &Readings) -> Option<Place> {
         let placed = &self.plan.placed[task.index()];
-        let resources = &self.mode(task).resources;
-        let grant = self.ledger.try_admit(task, resources, Some((placed.node, &placed.devices)), readings, now).ok()?;
+        let request = &self.ready[queue].request;
+        let grant = self.ledger.try_admit(task, request, Some((placed.node, &placed.devices)), readings, now).ok()?;
         let ids = grant.devices.iter().map(|device| self.fleet.devices[device.index()].id.clone());
         Some(Place {
             mode: placed.mode,
             node: self.fleet.nodes[grant.node.index()].name.clone(),
             devices: ids.collect(),
             gpu_memory: grant.gpu_memory,
+            memory: self.ready[queue].request.memory,
         })
     }
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{Outcome, Usage};
+use super::raise::Raise;
 use crate::graph::TaskId;
 use crate::units::{Bytes, Millis};
 
@@ -54,6 +55,9 @@ pub enum Event {
         task: TaskId,
         /// Not before this time, in milliseconds since the Unix epoch.
         not_before: Millis,
+        /// What it asks for from then on, if that is not what its stage says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        raise: Option<Raise>,
     },
     /// The task failed for good.
     TaskFailed {
@@ -93,6 +97,14 @@ pub struct Place {
     /// Device memory reserved on each of them.
     #[serde(default)]
     pub gpu_memory: Bytes,
+    /// Host memory reserved.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub memory: Bytes,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+const fn is_nothing(bytes: &Bytes) -> bool {
+    bytes.0 == 0
 }
 
 /// A process that cannot be mistaken for a later one with the same number.

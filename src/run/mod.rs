@@ -1,7 +1,8 @@
 //! Carries a plan out.
 //!
-//! Pure: [`state`] folds [`event`]s, [`decide`] and [`retry`] say what follows, [`admission`] whether it fits, [`launch`]
-//! with what command. Shell: [`supervisor`] moves events between them, the [`store`] and an [`engine`].
+//! Pure: [`state`] folds [`event`]s, [`decide`], [`retry`] and [`raise`] say what follows, [`admission`] whether it fits,
+//! [`peak`] what was seen, [`launch`] with what command. Shell: [`supervisor`] moves events between them, the [`store`]
+//! and an [`engine`].
 
 pub mod admission;
 pub mod decide;
@@ -10,7 +11,9 @@ pub mod event;
 pub mod launch;
 pub mod observer;
 pub mod outcome;
+pub mod peak;
 pub mod preflight;
+pub mod raise;
 pub mod retry;
 pub mod state;
 pub mod store;

@@ -16,10 +16,16 @@ pub fn wait_before_next(outcome: &Outcome, attempts: u32, retry: &Retry, seed: u
     if !may_be_retried(outcome) || attempts > retry.retries {
         return None;
     }
+    Some(wait(attempts, retry, seed, task))
+}
+
+/// Returns how long to wait after so many attempts, whatever became of them.
+#[must_use]
+pub fn wait(attempts: u32, retry: &Retry, seed: u64, task: TaskId) -> Millis {
     let doublings = attempts.saturating_sub(1).min(32);
     let whole = retry.backoff.0.saturating_mul(1 << doublings).min(retry.backoff_most.0);
     let jitter = mix(seed ^ (u64::from(task.0) << 32) ^ u64::from(attempts)) % (whole / 2 + 1);
-    Some(Millis(whole - jitter))
+    Millis(whole - jitter)
 }
 
 /// Whether trying again can help: not where there is no program to run, nor where we ended the attempt ourselves.
@@ -46,7 +52,7 @@ const fn mix(seed: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const RETRY: Retry = Retry { retries: 3, backoff: Millis(1_000), backoff_most: Millis(3_000) };
+    const RETRY: Retry = Retry { retries: 3, oom_retries: 0, backoff: Millis(1_000), backoff_most: Millis(3_000) };
 
     #[test]
     fn waits_double_up_to_the_most_and_end_with_the_retries() {

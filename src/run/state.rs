@@ -4,6 +4,7 @@
 
 use super::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
 use super::outcome::{Outcome, Usage};
+use super::raise::Raise;
 use crate::graph::TaskId;
 use crate::units::Millis;
 
@@ -50,6 +51,8 @@ impl Phase {
 pub struct Attempt {
     /// Where it runs or ran.
     pub place: Place,
+    /// What it asked for instead of what its stage says.
+    pub raise: Option<Raise>,
     /// When it was decided on, ms since the Unix epoch.
     pub started: Millis,
     /// Its process, once there is one.
@@ -78,6 +81,8 @@ pub struct TaskState {
     pub phase: Phase,
     /// Every try.
     pub attempts: Vec<Attempt>,
+    /// What the next one asks for instead of what the stage says.
+    pub raise: Option<Raise>,
 }
 
 /// A run, as its events tell it.
@@ -151,7 +156,8 @@ impl RunState {
                     return illegal("attempts are counted without a gap");
                 }
                 state.phase = Phase::Running;
-                state.attempts.push(Attempt { place: place.clone(), started: *at, process: None, ended: None });
+                let (place, raise) = (place.clone(), state.raise);
+                state.attempts.push(Attempt { place, raise, started: *at, process: None, ended: None });
                 self.running += 1;
             }
             Event::AttemptSpawned { task, process } => match self.open_attempt(*task) {
@@ -169,11 +175,14 @@ impl RunState {
                     self.tasks[task.index()].phase = Phase::Waiting;
                 }
             }
-            Event::RetryPlanned { task, not_before } => {
+            Event::RetryPlanned { task, not_before, raise } => {
                 if self.task(*task).phase != Phase::Waiting {
                     return illegal("the task does not wait");
                 }
-                self.tasks[task.index()].phase = Phase::Delayed(*not_before);
+                let state = &mut self.tasks[task.index()];
+                state.phase = Phase::Delayed(*not_before);
+                // Another failure in between takes nothing back.
+                state.raise = raise.or(state.raise);
             }
             Event::TaskFailed { task } => {
                 if self.task(*task).phase != Phase::Waiting || self.task(*task).attempts.is_empty() {

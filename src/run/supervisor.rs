@@ -18,13 +18,14 @@ use super::engine::{Ended, Engine, Report, Stop};
 use super::event::{Event, Recorded, RunEnd, StopReason};
 use super::launch::{self, Ground};
 use super::observer::{DeviceGauge, Observer, View};
+use super::peak::{Peak, Peaks};
 use super::state::{Illegal, RunState};
 use super::store::{RunKey, Store, StoreError};
 use crate::fleet::{Device, DeviceId, Fleet};
 use crate::graph::TaskGraph;
 use crate::plan::Plan;
 use crate::spec::Pipeline;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// How often observers redraw.
 const TICK: Duration = Duration::from_millis(100);
@@ -104,6 +105,7 @@ pub struct Supervisor<'a, E, R> {
     look: Look,
     /// When to look at the devices next.
     look_due: Millis,
+    peaks: Peaks,
     ports: HashSet<u16>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
     alive: usize,
@@ -145,6 +147,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             clock,
             look: Look::default(),
             look_due: Millis::ZERO,
+            peaks: Peaks::default(),
             ports: HashSet::new(),
             alive: 0,
         }
@@ -265,7 +268,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 }
                 let attempt = self.state.task(ended.task).attempts.last();
                 let left_device = attempt.is_some_and(|attempt| !attempt.place.devices.is_empty());
-                self.note(&[finished(ended)])?;
+                let reserved = attempt.map_or(Bytes::ZERO, |attempt| attempt.place.gpu_memory);
+                let peak = self.peaks.take(ended.task);
+                self.note(&[finished(ended, reserved, peak)])?;
                 if left_device {
                     self.look_due = self.look_due.min(self.clock.now() + LOOK_AGAIN);
                 }
@@ -303,6 +308,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             return;
         }
         self.look = (self.parts.look)(now);
+        self.peaks.observe(self.parts.fleet, &self.look.readings);
         self.look_due = now + LOOK_EVERY;
         let gauges = self.gauges();
         self.tell(|observer, view| observer.gauged(view, &gauges));
@@ -342,7 +348,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     }
 }
 
-fn finished(ended: Ended) -> Event {
-    let Ended { task, outcome, usage, logged, note: _ } = ended;
+/// Returns the fact that an attempt ended, with what was seen of it on devices, where so much was reserved for it.
+fn finished(ended: Ended, reserved: Bytes, peak: Option<Peak>) -> Event {
+    let Ended { task, mut outcome, mut usage, logged, note: _ } = ended;
+    if let Some(peak) = peak {
+        outcome = peak.explain(outcome, reserved);
+        usage.peak_gpu_memory = Some(peak.held);
+    }
     Event::AttemptFinished { task, outcome, usage, logged }
 }

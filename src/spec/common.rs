@@ -17,6 +17,7 @@ pub(super) struct Common {
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: Option<Located>,
     retries: Option<u32>,
+    oom_retries: Option<u32>,
     backoff: Option<(Millis, Option<Millis>)>,
     timeout: Option<Millis>,
     idle_timeout: Option<Millis>,
@@ -33,9 +34,8 @@ impl Common {
                 self.resources = Some((resources::wanted(decoder, node), node.span.clone()));
             }
             CommonKey::Priority => self.priority = decoder.whole(node, PRIORITY),
-            CommonKey::Retries => {
-                self.retries = decoder.whole(node, RETRIES).and_then(|retries| u32::try_from(retries).ok());
-            }
+            CommonKey::Retries => self.retries = retries(decoder, node),
+            CommonKey::OomRetries => self.oom_retries = retries(decoder, node),
             CommonKey::Backoff => self.backoff = backoff(decoder, node),
             CommonKey::Timeout => self.timeout = time_limit(decoder, node),
             CommonKey::IdleTimeout => self.idle_timeout = time_limit(decoder, node),
@@ -50,6 +50,7 @@ impl Common {
     pub(super) fn over(mut self, below: &Self) -> Self {
         self.priority = self.priority.or(below.priority);
         self.retries = self.retries.or(below.retries);
+        self.oom_retries = self.oom_retries.or(below.oom_retries);
         self.backoff = self.backoff.or(below.backoff);
         self.timeout = self.timeout.or(below.timeout);
         self.idle_timeout = self.idle_timeout.or(below.idle_timeout);
@@ -78,10 +79,15 @@ impl Common {
         let (backoff, most) = self.backoff.unwrap_or((usual.backoff, None));
         Retry {
             retries: self.retries.unwrap_or(usual.retries),
+            oom_retries: self.oom_retries.unwrap_or(usual.oom_retries),
             backoff,
             backoff_most: most.unwrap_or(usual.backoff_most.max(backoff)),
         }
     }
+}
+
+fn retries(decoder: &mut Decoder<'_>, node: &Node) -> Option<u32> {
+    decoder.whole(node, RETRIES).and_then(|retries| u32::try_from(retries).ok())
 }
 
 /// Reads a time that must be longer than zero.

@@ -47,6 +47,8 @@ crate::keys! {
         Priority = "priority": Form::Whole(PRIORITY),
         /// Attempts after the first one has failed; 0 when absent.
         Retries = "retries": Form::Whole(RETRIES),
+        /// Attempts after those that ran out of memory, each with more of it: with half as much again, then alone on a device, then on a larger one. They do not count as `retries`; 3 when absent.
+        OomRetries = "oom_retries": Form::Whole(RETRIES),
         /// Wait before the second attempt, doubled for each further one: "5s", or "5s..5m" with the longest wait.
         Backoff = "backoff": Form::Text,
         /// Longest wall time of one attempt; no limit when absent.

@@ -224,6 +224,8 @@ impl Default for Limits {
 pub struct Retry {
     /// Attempts after the first.
     pub retries: u32,
+    /// Attempts after those that ran out of memory; these do not count as `retries`.
+    pub oom_retries: u32,
     /// Wait before the second attempt; doubled for each further one.
     pub backoff: Millis,
     /// The longest wait.
@@ -232,6 +234,6 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { retries: 0, backoff: Millis(1_000), backoff_most: Millis(300_000) }
+        Self { retries: 0, oom_retries: 3, backoff: Millis(1_000), backoff_most: Millis(300_000) }
     }
 }

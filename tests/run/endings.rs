@@ -59,7 +59,7 @@ fn a_signal_is_an_ending_of_its_own() {
 #[test]
 fn running_out_of_memory_is_told_from_the_log() {
     let world = World::new(
-        "[stage.a]\nrun = \"echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB' >&2; exit 1\"\n",
+        "[stage.a]\nrun = \"echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB' >&2; exit 1\"\noom_retries = 0\n",
     );
     let (code, run) = world.run_and_show(&[]);
     assert_eq!((code, outcomes(&run, "a")), (1, vec!["out-of-memory".to_owned()]));

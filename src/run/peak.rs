@@ -1,0 +1,101 @@
+//! How much device memory running attempts were seen to hold at most, and whether their device was full then.
+//!
+//! Pure: readings are arguments. What happens between two readings is not seen, so a peak is a lower bound.
+
+use std::collections::HashMap;
+
+use super::admission::{Live, Readings};
+use super::outcome::Outcome;
+use crate::fleet::Fleet;
+use crate::graph::TaskId;
+use crate::units::Bytes;
+
+/// What was seen of attempts that run.
+#[derive(Clone, Debug, Default)]
+pub struct Peaks(HashMap<TaskId, Peak>);
+
+/// What was seen of one attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peak {
+    /// The most that it held, on the device where that was largest.
+    pub held: Bytes,
+    /// The device's id, if less than its headroom was left on it when the attempt was last seen.
+    pub full: Option<String>,
+}
+
+impl Peaks {
+    /// Takes in what was seen.
+    pub fn observe(&mut self, fleet: &Fleet, readings: &Readings) {
+        for (device, live) in fleet.devices.iter().zip(&readings.devices) {
+            let Live::Seen(seen) = live else { continue };
+            for (task, bytes) in seen.held.iter().flatten() {
+                let peak = self.0.entry(*task).or_default();
+                peak.held = peak.held.max(*bytes);
+                peak.full = (seen.free < device.headroom).then(|| device.id.clone());
+            }
+        }
+    }
+
+    /// Returns what was seen of an attempt that has ended, and forgets it; `None` if it was never seen to hold any.
+    pub fn take(&mut self, task: TaskId) -> Option<Peak> {
+        self.0.remove(&task)
+    }
+}
+
+impl Peak {
+    /// Returns the outcome as it is with this peak in mind: an attempt that failed without saying why, that held more
+    /// than was `reserved` for it, and whose device was full, ran out of memory.
+    #[must_use]
+    pub fn explain(&self, outcome: Outcome, reserved: Bytes) -> Outcome {
+        let over = reserved > Bytes::ZERO && self.held > reserved;
+        match (&outcome, &self.full) {
+            (Outcome::Exited { .. } | Outcome::Signalled { .. }, Some(device)) if over => {
+                Outcome::OutOfMemory { device: Some(device.clone()) }
+            }
+            _ => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Device, Node};
+    use crate::run::admission::Seen;
+    use crate::units::Millis;
+
+    fn fleet() -> Fleet {
+        let device =
+            |i: u32| Device { id: format!("box/gpu{i}"), memory: Bytes(100), headroom: Bytes(10), ..Device::default() };
+        Fleet { nodes: vec![Node::default()], devices: vec![device(0), device(1)], ..Fleet::default() }
+    }
+
+    fn seen(free: u64, held: &[(u32, u64)]) -> Live {
+        let held = held.iter().map(|(task, bytes)| (TaskId(*task), Bytes(*bytes))).collect();
+        Live::Seen(Seen { free: Bytes(free), held: Some(held), ..Seen::default() })
+    }
+
+    #[test]
+    fn the_peak_is_the_most_that_was_seen_on_any_device() {
+        let mut peaks = Peaks::default();
+        for held in [30, 50, 20] {
+            let devices = vec![seen(50, &[(7, held)]), seen(50, &[(7, 40)])];
+            peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
+        }
+        assert_eq!(peaks.take(TaskId(7)).map(|peak| peak.held), Some(Bytes(50)));
+        assert_eq!(peaks.take(TaskId(7)), None);
+    }
+
+    #[test]
+    fn a_failure_on_a_full_device_beyond_the_reservation_was_want_of_memory() {
+        let full = |held, free| {
+            let mut peaks = Peaks::default();
+            let devices = vec![seen(free, &[(0, held)]), seen(free, &[])];
+            peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
+            peaks.take(TaskId(0)).unwrap().explain(Outcome::Exited { code: 1 }, Bytes(60))
+        };
+        assert_eq!(full(95, 5), Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) });
+        assert_eq!(full(95, 20), Outcome::Exited { code: 1 }, "there was room");
+        assert_eq!(full(60, 5), Outcome::Exited { code: 1 }, "it kept to what was reserved");
+    }
+}

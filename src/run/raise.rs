@@ -1,0 +1,224 @@
+//! What a task asks for after an attempt that ran out of memory: half as much again, then a device to itself, then a
+//! larger device; of the host's memory half as much again, up to all of it.
+//!
+//! A step that no place of the fleet could ever grant is passed over; where none is left, trying again is of no use.
+//! Pure: does not know what is free at the moment.
+
+use serde::{Deserialize, Serialize};
+
+use super::admission::Ledger;
+use super::outcome::Outcome;
+use super::state::Attempt;
+use crate::fleet::Fleet;
+use crate::spec::{Gpus, Resources};
+use crate::units::Bytes;
+
+/// What a task asks for instead of what its stage says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raise {
+    /// What was changed last.
+    pub step: Step,
+    /// Whether it asks for the device to itself.
+    pub alone: bool,
+    /// Device memory, on each device.
+    pub gpu_memory: Bytes,
+    /// Host memory.
+    pub memory: Bytes,
+}
+
+/// How a task is helped after it ran out of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// More memory of a device.
+    More,
+    /// A device to itself.
+    Alone,
+    /// A larger device, to itself.
+    Larger,
+    /// More memory of the host.
+    MoreOfHost,
+}
+
+impl Step {
+    /// Returns the stable word of JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::More => "more",
+            Self::Alone => "alone",
+            Self::Larger => "larger",
+            Self::MoreOfHost => "more-of-host",
+        }
+    }
+}
+
+impl Raise {
+    /// Returns the stage's request as it was raised.
+    #[must_use]
+    pub fn request(&self, stage: &Resources) -> Resources {
+        let gpus = match stage.gpus {
+            Gpus::Share(_) | Gpus::Shared if self.alone => Gpus::Whole(1),
+            same @ (Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared) => same,
+        };
+        Resources { gpus, memory: self.memory, gpu_memory: self.gpu_memory, ..stage.clone() }
+    }
+}
+
+/// Returns what a task asks for after its last attempt ran out of memory; `None` where nothing would help, or it was
+/// helped `most` times already.
+#[must_use]
+pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, ledger: &Ledger) -> Option<Raise> {
+    let last = attempts.last()?;
+    let ended = last.ended.as_ref()?;
+    let Outcome::OutOfMemory { device } = &ended.outcome else { return None };
+    if ran_out(attempts) > usize::try_from(most).unwrap_or(usize::MAX) {
+        return None;
+    }
+    let now = last.raise.unwrap_or(Raise {
+        step: Step::More,
+        alone: matches!(stage.gpus, Gpus::Whole(_)),
+        gpu_memory: stage.gpu_memory,
+        memory: stage.memory,
+    });
+    let steps = match device {
+        Some(_) => on_device(now, last, fleet),
+        None => on_host(now, ended.usage.peak_memory, fleet),
+    };
+    let asked = now.request(stage);
+    steps.into_iter().find(|raise| {
+        let request = raise.request(stage);
+        request != asked && ledger.possible(&request).is_ok()
+    })
+}
+
+/// Returns how many of these attempts ran out of memory.
+#[must_use]
+pub fn ran_out(attempts: &[Attempt]) -> usize {
+    let ended = attempts.iter().filter_map(|attempt| attempt.ended.as_ref());
+    ended.filter(|ended| matches!(ended.outcome, Outcome::OutOfMemory { .. })).count()
+}
+
+/// Returns the steps that are left, the gentlest first.
+fn on_device(now: Raise, last: &Attempt, fleet: &Fleet) -> Vec<Raise> {
+    let peak = last.ended.as_ref().and_then(|ended| ended.usage.peak_gpu_memory);
+    let need = now.gpu_memory.max(peak.unwrap_or(Bytes::ZERO));
+    let had = fleet.devices.iter().filter(|device| last.place.devices.contains(&device.id));
+    let largest = had.map(|device| device.whole_memory()).max().unwrap_or(Bytes::ZERO);
+    let mut steps = Vec::new();
+    if last.raise.is_none() && !now.alone && need > Bytes::ZERO {
+        steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
+    }
+    if !now.alone {
+        steps.push(Raise { step: Step::Alone, alone: true, gpu_memory: need.min(largest), ..now });
+    }
+    // A byte more than such a device gives is what only a larger one has.
+    steps.push(Raise { step: Step::Larger, alone: true, gpu_memory: largest + Bytes(1), ..now });
+    steps
+}
+
+fn on_host(now: Raise, peak: Option<Bytes>, fleet: &Fleet) -> Vec<Raise> {
+    let need = half_again(now.memory.max(peak.unwrap_or(Bytes::ZERO)));
+    let all = fleet.nodes.iter().map(|node| node.memory).max().unwrap_or(Bytes::ZERO);
+    vec![Raise { step: Step::MoreOfHost, memory: if need == Bytes::ZERO { all } else { need.min(all) }, ..now }]
+}
+
+const fn half_again(bytes: Bytes) -> Bytes {
+    Bytes(bytes.0.saturating_add(bytes.0 / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Device, Node};
+    use crate::run::event::Place;
+    use crate::run::outcome::Usage;
+    use crate::run::state::Ended;
+    use crate::units::{Cpus, Millis};
+
+    const GIB: u64 = Bytes::GIB.0;
+
+    fn fleet(sizes: &[u64]) -> Fleet {
+        let node = Node { cpus: Cpus(4_000), memory: Bytes(10 * GIB), ..Node::default() };
+        let devices = (0..).zip(sizes).map(|(i, gib): (u32, &u64)| Device {
+            id: format!("box/gpu{i}"),
+            memory: Bytes(gib * GIB),
+            ..Device::default()
+        });
+        Fleet { nodes: vec![node], devices: devices.collect(), ..Fleet::default() }
+    }
+
+    fn ran_out_on(device: Option<&str>, raise: Option<Raise>, peak: Option<u64>) -> Attempt {
+        let usage = Usage { peak_gpu_memory: peak.map(Bytes), peak_memory: peak.map(Bytes), ..Usage::default() };
+        let outcome = Outcome::OutOfMemory { device: device.map(str::to_owned) };
+        Attempt {
+            place: Place { devices: device.map(str::to_owned).into_iter().collect(), ..Place::default() },
+            raise,
+            started: Millis::ZERO,
+            process: None,
+            ended: Some(Ended { at: Millis(1), outcome, usage, logged: true }),
+        }
+    }
+
+    /// Lets a task run out of memory on this device again and again, and returns how it is helped.
+    fn ladder(stage: &Resources, fleet: &Fleet, device: &str, most: u32, peak: Option<u64>) -> Vec<(Step, u64)> {
+        let ledger = Ledger::new(fleet);
+        let mut attempts = vec![ran_out_on(Some(device), None, peak)];
+        let mut steps = Vec::new();
+        while let Some(raise) = next(stage, &attempts, most, fleet, &ledger) {
+            steps.push((raise.step, raise.gpu_memory.0));
+            attempts.push(ran_out_on(Some(device), Some(raise), peak));
+        }
+        steps
+    }
+
+    fn shared(gib: u64) -> Resources {
+        Resources { gpus: Gpus::Shared, gpu_memory: Bytes(gib * GIB), ..Resources::default() }
+    }
+
+    #[test]
+    fn more_then_alone_then_larger_and_no_further_than_asked() {
+        let fleet = fleet(&[16, 80]);
+        let steps = ladder(&shared(4), &fleet, "box/gpu0", 3, None);
+        assert_eq!(steps, [(Step::More, 6 * GIB), (Step::Alone, 6 * GIB), (Step::Larger, 16 * GIB + 1)]);
+        assert_eq!(ladder(&shared(4), &fleet, "box/gpu0", 1, None).len(), 1);
+        assert!(ladder(&shared(4), &fleet, "box/gpu0", 0, None).is_empty());
+    }
+
+    #[test]
+    fn what_was_measured_counts_where_it_is_more_than_what_was_asked_for() {
+        let steps = ladder(&shared(4), &fleet(&[16]), "box/gpu0", 1, Some(8 * GIB));
+        assert_eq!(steps, [(Step::More, 12 * GIB)]);
+    }
+
+    #[test]
+    fn steps_that_no_device_could_grant_are_passed_over() {
+        assert_eq!(ladder(&shared(12), &fleet(&[16]), "box/gpu0", 3, None), [(Step::Alone, 12 * GIB)]);
+        let whole = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        assert_eq!(ladder(&whole, &fleet(&[16, 80]), "box/gpu0", 3, None), [(Step::Larger, 16 * GIB + 1)]);
+        assert!(ladder(&whole, &fleet(&[16, 80]), "box/gpu1", 3, None).is_empty());
+    }
+
+    #[test]
+    fn host_memory_grows_up_to_all_of_it() {
+        let fleet = fleet(&[]);
+        let ledger = Ledger::new(&fleet);
+        let stage = Resources { memory: Bytes(4 * GIB), ..Resources::default() };
+        let mut attempts = vec![ran_out_on(None, None, Some(GIB))];
+        let mut asked = Vec::new();
+        while let Some(raise) = next(&stage, &attempts, 9, &fleet, &ledger) {
+            assert_eq!(raise.step, Step::MoreOfHost);
+            asked.push(raise.memory.0 / GIB);
+            attempts.push(ran_out_on(None, Some(raise), Some(GIB)));
+        }
+        assert_eq!(asked, [6, 9, 10]);
+    }
+
+    #[test]
+    fn other_endings_are_none_of_its_business() {
+        let mut attempt = ran_out_on(None, None, None);
+        attempt.ended.as_mut().unwrap().outcome = Outcome::Exited { code: 1 };
+        let fleet = fleet(&[]);
+        assert_eq!(next(&Resources::default(), &[attempt], 3, &fleet, &Ledger::new(&fleet)), None);
+    }
+}
