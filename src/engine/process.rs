@@ -186,6 +186,7 @@ pub fn reap(pid: u32) -> Option<Reaped> {
 #[expect(clippy::disallowed_methods, reason = "these tests are about processes")]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -198,7 +199,11 @@ mod tests {
     fn a_process_is_found_by_its_mark_and_gone_once_killed() {
         let mark = format!("TRAINYARD_TEST_MARK={}", std::process::id());
         let (name, value) = mark.split_once('=').unwrap();
-        let mut child = Command::new("sleep").arg("1000").env(name, value).stdout(Stdio::null()).spawn().unwrap();
+        // It answers once its program runs: before that, its environment cannot be read yet.
+        let mut child =
+            Command::new("cat").env(name, value).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let pid = child.id();
         let process = identify(pid).unwrap();
         assert!(is_alive(process));
