@@ -1,0 +1,113 @@
+//! A deep and narrow graph, cut where few tasks are still waited for: the arrays of `transfer_*` in
+//! `kernels/timing.cu`.
+//!
+//! Between two cuts, all paths can be timed from each live task and from inside at the same time as those of every other
+//! chunk; joining them is a product in (max, +) arithmetic. Does not know durations.
+
+use super::layout::Layout;
+use crate::graph::{Rows, TaskId};
+
+/// Tasks that may be live at a cut: a lane each, and one lane for paths that start inside the chunk.
+pub const MOST_LIVE: usize = 31;
+
+/// What `carried` holds where there is no live task.
+const NOBODY: i32 = i32::MIN;
+
+/// Lanes of a warp: live tasks and the inside.
+const LANES: usize = MOST_LIVE + 1;
+
+/// A layout cut into chunks. A reference is a place of the same chunk, or `!k` for live task `k` of the cut before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunks {
+    /// `[n_chunks + 1]`, the first place of each chunk.
+    pub chunk_task: Vec<u32>,
+    /// `[n_tasks]`, by place: its chunk.
+    pub chunk_of: Vec<u32>,
+    /// `[n_tasks + 1]`, by place: where its references start.
+    pub offset: Vec<u32>,
+    /// `[n_edges]`, references.
+    pub reference: Vec<i32>,
+    /// `[n_chunks][32]`: what becomes live task `k` of the next chunk, as a reference.
+    pub carried: Vec<i32>,
+}
+
+impl Chunks {
+    /// Cuts a layout into at most about `most` chunks, at ends of levels. `None` where a graph is too wide for two.
+    #[must_use]
+    pub fn new(layout: &Layout, sources: &Rows, most: usize) -> Option<Self> {
+        let n_tasks = layout.task_at.len();
+        let last_reader = last_readers(layout, sources);
+        let cuts = cuts(layout, &last_reader, most);
+        if cuts.len() < 3 {
+            return None;
+        }
+        let mut chunks = Self { offset: vec![0], chunk_task: cuts, ..Self::default() };
+        let mut live: Vec<u32> = Vec::new();
+        let mut live_index = vec![0_i32; n_tasks];
+        for (chunk, bounds) in (0_u32..).zip(chunks.chunk_task.clone().windows(2)) {
+            let (first, end) = (bounds[0], bounds[1]);
+            let reference = |place: u32| {
+                if place >= first { place.cast_signed() } else { !live_index[place as usize] }
+            };
+            for place in first..end {
+                let before = sources.of(TaskId(layout.task_at[place as usize]));
+                let places = before.iter().map(|edge| layout.place_of[edge.task.index()]);
+                chunks.reference.extend(places.map(reference));
+                chunks.offset.push(u32::try_from(chunks.reference.len()).expect("edges are counted in u32"));
+                chunks.chunk_of.push(chunk);
+            }
+            live.extend(first..end);
+            live.retain(|place| last_reader[*place as usize] >= end);
+            chunks.carried.extend(live.iter().map(|place| reference(*place)));
+            chunks.carried.resize(chunks.chunk_of[first as usize] as usize * LANES + LANES, NOBODY);
+            for (k, place) in (0..).zip(&live) {
+                live_index[*place as usize] = k;
+            }
+        }
+        Some(chunks)
+    }
+
+    /// Returns how many chunks there are.
+    #[must_use]
+    pub fn n_chunks(&self) -> usize {
+        self.chunk_task.len() - 1
+    }
+}
+
+/// Returns by place the last place that reads it; its own where nobody does.
+fn last_readers(layout: &Layout, sources: &Rows) -> Vec<u32> {
+    let mut last: Vec<u32> = (0_u32..).take(layout.task_at.len()).collect();
+    for (place, task) in (0..).zip(&layout.task_at) {
+        for edge in sources.of(TaskId(*task)) {
+            // Places ascend, so the last one to write is the largest.
+            last[layout.place_of[edge.task.index()] as usize] = place;
+        }
+    }
+    last
+}
+
+/// Returns the first places of all chunks and the number of tasks: of each stretch of levels the end with the fewest live
+/// tasks, if they are few enough.
+fn cuts(layout: &Layout, last_reader: &[u32], most: usize) -> Vec<u32> {
+    let n_levels = layout.n_levels();
+    let starts: Vec<u32> = (0..=n_levels).map(|level| layout.level_task(level)).collect();
+    let level_of = |place: u32| starts.partition_point(|start| *start <= place) - 1;
+    // `live[level]`: tasks before the level that are read in it or later, as differences first.
+    let mut live = vec![0_i64; n_levels + 2];
+    for (place, last) in (0..).zip(last_reader) {
+        live[level_of(place) + 1] += 1;
+        live[level_of(*last) + 1] -= 1;
+    }
+    for level in 1..live.len() {
+        live[level] += live[level - 1];
+    }
+    let stretch = n_levels.div_ceil(most.max(1)).max(1);
+    let mut cuts = vec![0];
+    for from in (1..n_levels).step_by(stretch) {
+        let levels = from..(from + stretch).min(n_levels);
+        let best = levels.min_by_key(|level| live[*level]);
+        cuts.extend(best.filter(|level| live[*level] <= MOST_LIVE as i64).map(|level| starts[level]));
+    }
+    cuts.push(starts[n_levels]);
+    cuts
+}
