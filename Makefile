@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help libtorch build run check test test-plain test-torch clean
+.PHONY: help libtorch kernels build run check test test-plain test-torch clean
 
 PIPELINE ?= pipelines/digits.toml
 CARGO ?= cargo
@@ -18,6 +18,9 @@ help: ## Show this list
 
 libtorch: ## Fetch libtorch, if it is not there, and print its folder
 	@$(FIND_LIBTORCH)
+
+kernels: ## Build the PTX of the CUDA kernels (NVRTC is fetched once) and show registers and spills
+	python3 scripts/kernels.py
 
 build: ## Build the release binaries, built-in stages included
 	@$(WITH_LIBTORCH) $(CARGO) build --release --features torch
