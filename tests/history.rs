@@ -46,6 +46,7 @@ impl World {
             file: "/w/digits.toml".into(),
             orchestrator: Orchestrator { host, boot: process::boot_id(), process },
             started: Millis(EPOCH),
+            invocation: Default::default(),
             tasks: vec![task("clean", "clean"), task("train[lr=0.1]", "train")],
         };
         let run = store.begin(&header).unwrap();

@@ -6,8 +6,10 @@ use clap::{Parser, Subcommand};
 
 use crate::report::text;
 
+mod cancel;
 mod check;
 mod completions;
+mod detach;
 mod devices;
 mod follow;
 mod logs;
@@ -16,9 +18,11 @@ mod pipeline_file;
 mod plan;
 mod planning;
 mod problems;
+mod resume;
 mod run;
 mod runs;
 mod schema;
+mod session;
 mod show;
 mod state;
 mod trace;
@@ -41,6 +45,22 @@ pub enum Exit {
     Bug = 70,
     /// Stopped by Ctrl-C or a signal.
     Interrupted = 130,
+}
+
+impl Exit {
+    /// Returns the ending that has this code.
+    fn of_code(code: i32) -> Option<Self> {
+        let all = [
+            Self::Done,
+            Self::StageFailed,
+            Self::Usage,
+            Self::Rejected,
+            Self::Impossible,
+            Self::Bug,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|exit| *exit as i32 == code)
+    }
 }
 
 /// A command that could not do its work: what to print and how to exit.
@@ -80,6 +100,8 @@ enum Command {
     Schema(schema::Command),
     Devices(devices::Command),
     Run(run::Command),
+    Resume(resume::Command),
+    Cancel(cancel::Command),
     #[command(hide = true)]
     Warden(warden::Command),
 }
@@ -99,6 +121,8 @@ pub fn main() -> ExitCode {
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Run(command) => command.run(),
+        Command::Resume(command) => command.run(),
+        Command::Cancel(command) => command.run(),
         Command::Warden(command) => command.run(),
     };
     let exit = ended.unwrap_or_else(|failure| {

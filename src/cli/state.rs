@@ -69,6 +69,20 @@ impl StateArgs {
         let row = pick(store.runs().map_err(broken)?, wanted, store.dir())?;
         Ok((store, row))
     }
+
+    /// Like [`StateArgs::pick`], but without a name the newest run for which `usual` holds; `None` where there is none.
+    pub(super) fn pick_where(
+        &self,
+        wanted: Option<&str>,
+        usual: impl Fn(&RunRow) -> bool,
+    ) -> Result<Option<(Store, RunRow)>, Failure> {
+        if wanted.is_some() {
+            return self.pick(wanted).map(Some);
+        }
+        let store = self.open()?.ok_or(NoRun::NoFolder)?;
+        let row = store.runs().map_err(broken)?.into_iter().find(usual);
+        Ok(row.map(|row| (store, row)))
+    }
 }
 
 /// Returns `dir` where commands called from this folder would not find it by themselves and must be told.
@@ -125,11 +139,13 @@ pub(super) fn header(row: &RunRow) -> Header<'_> {
 /// Whether the process that carries a run out is still there. On another host it cannot be looked at: that it runs is
 /// then believed.
 pub(super) fn is_alive(orchestrator: &Orchestrator) -> bool {
-    let here = rustix::system::uname();
-    if here.nodename().to_string_lossy() != orchestrator.host {
-        return true;
-    }
-    orchestrator.boot == process::boot_id() && process::is_alive(orchestrator.process)
+    let is_this = || orchestrator.boot == process::boot_id() && process::is_alive(orchestrator.process);
+    !is_here(orchestrator) || is_this()
+}
+
+/// Whether a run is or was carried out on this host.
+pub(super) fn is_here(orchestrator: &Orchestrator) -> bool {
+    rustix::system::uname().nodename().to_string_lossy() == orchestrator.host
 }
 
 /// A record that cannot be read: the disk, or a bug of ours.
@@ -153,6 +169,7 @@ mod tests {
             file: "/w/digits.toml".into(),
             orchestrator,
             started: Millis(0),
+            invocation: store::Invocation::default(),
             tasks: Vec::new(),
         };
         RunRow { header, end: None }

@@ -75,7 +75,8 @@ impl Estimate {
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. } => {}
+            | Event::RunFinished { .. }
+            | Event::RunResumed => {}
         }
     }
 

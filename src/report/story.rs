@@ -73,7 +73,8 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         Event::AttemptFinished { .. }
         | Event::AttemptSpawned { .. }
         | Event::TaskSkipped { because: None, .. }
-        | Event::RunFinished { .. } => return None,
+        | Event::RunFinished { .. }
+        | Event::RunResumed => return None,
     };
     Some(Line { tone, verb, text })
 }

@@ -14,6 +14,7 @@
 //! | `task-skipped` | `because`: the failed task that it needs, or `null` |
 //! | `stop-requested` | `reason`: `task-failed` or `signal` |
 //! | `run-finished` | `state`: `succeeded`, `failed` or `interrupted` |
+//! | `run-resumed` | |
 //!
 //! `outcome` and the rest are spelled as in `show --json`. The first line is `run-started`, the last `run-finished`.
 
@@ -94,6 +95,7 @@ impl Stream {
             }
             Event::StopRequested { reason } => ("stop-requested", json!({"reason": reason})),
             Event::RunFinished { end } => ("run-finished", json!({"state": wording::end(*end)})),
+            Event::RunResumed => ("run-resumed", json!({})),
         }
     }
 }

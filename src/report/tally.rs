@@ -67,7 +67,8 @@ impl Tally {
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. } => None,
+            | Event::RunFinished { .. }
+            | Event::RunResumed => None,
         }
     }
 

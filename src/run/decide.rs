@@ -14,7 +14,7 @@ use super::event::{Event, Place, Recorded, RunEnd, StopReason};
 use super::outcome::Outcome;
 use super::raise::{self, Raise};
 use super::retry;
-use super::state::{Attempt, Phase, RunState};
+use super::state::{Phase, RunState, TaskState};
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
@@ -95,9 +95,7 @@ impl<'a> Dispatcher<'a> {
             dispatcher.blockers[task.index()] = u32::try_from(open.count()).expect("edges are counted in 32 bits");
             match state.task(task).phase {
                 // An interrupted attempt is no failure: the task waits for its turn like an untried one.
-                Phase::Waiting if state.last_outcome(task).is_some_and(|last| *last != Outcome::Interrupted) => {
-                    dispatcher.failed.push(task);
-                }
+                Phase::Waiting if state.task(task).is_to_be_judged() => dispatcher.failed.push(task),
                 Phase::Waiting => dispatcher.queue_if_unblocked(task),
                 Phase::Delayed(until) => drop(dispatcher.delayed.insert((until, task))),
                 Phase::Running | Phase::Succeeded | Phase::Failed | Phase::Skipped => {}
@@ -131,7 +129,8 @@ impl<'a> Dispatcher<'a> {
             | Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. } => {}
+            | Event::RunFinished { .. }
+            | Event::RunResumed => {}
         }
     }
 
@@ -197,7 +196,7 @@ impl<'a> Dispatcher<'a> {
             let Some(outcome) = state.last_outcome(task).filter(|last| **last != Outcome::Interrupted) else {
                 continue;
             };
-            if let Some((wait, raise)) = self.another_try(task, outcome, &state.task(task).attempts) {
+            if let Some((wait, raise)) = self.another_try(task, outcome, state.task(task)) {
                 events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
                 continue;
             }
@@ -212,16 +211,17 @@ impl<'a> Dispatcher<'a> {
 
     /// Returns how long to wait before a failed task is tried again, and what it asks for then; `None` where it has
     /// failed for good.
-    fn another_try(&self, task: TaskId, outcome: &Outcome, attempts: &[Attempt]) -> Option<(Millis, Option<Raise>)> {
+    fn another_try(&self, task: TaskId, outcome: &Outcome, state: &TaskState) -> Option<(Millis, Option<Raise>)> {
         let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let attempts = state.counted();
         let ran_out = raise::ran_out(attempts);
         if matches!(outcome, Outcome::OutOfMemory { .. }) {
             let stage = &self.mode(task).resources;
             let raise = raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger)?;
             return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
         }
-        let others = count(attempts.len() - ran_out);
+        let others = count(state.failures() - ran_out);
         let wait = retry::wait_before_next(outcome, others, rule, self.options.seed, task)?;
         Some((wait, None))
     }
@@ -305,7 +305,8 @@ impl<'a> Dispatcher<'a> {
                 | Event::RetryPlanned { .. }
                 | Event::AttemptSpawned { .. }
                 | Event::AttemptFinished { .. }
-                | Event::RunFinished { .. } => {}
+                | Event::RunFinished { .. }
+                | Event::RunResumed => {}
             }
         }
         if state.running > 0 || state.end.is_some() {

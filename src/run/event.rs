@@ -81,6 +81,9 @@ pub enum Event {
         /// How.
         end: RunEnd,
     },
+    /// The run goes on, carried out by another process: its stop or end is taken back, and what failed or was skipped is
+    /// tried again.
+    RunResumed,
 }
 
 /// Where an attempt runs and what it holds there.

@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod peak;
 pub mod preflight;
 pub mod raise;
+pub mod resume;
 pub mod retry;
 pub mod state;
 pub mod store;

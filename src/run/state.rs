@@ -83,6 +83,30 @@ pub struct TaskState {
     pub attempts: Vec<Attempt>,
     /// What the next one asks for instead of what the stage says.
     pub raise: Option<Raise>,
+    /// How many of them, the first ones, no longer stand against another try: the run was resumed after they failed.
+    pub forgiven: usize,
+}
+
+impl TaskState {
+    /// Returns the attempts that may stand against another try.
+    #[must_use]
+    pub fn counted(&self) -> &[Attempt] {
+        &self.attempts[self.forgiven..]
+    }
+
+    /// Returns how many failures stand against another try. An interruption is none.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        let counted = self.counted().iter().filter_map(|attempt| attempt.ended.as_ref());
+        counted.filter(|ended| !matches!(ended.outcome, Outcome::Succeeded | Outcome::Interrupted)).count()
+    }
+
+    /// Whether the last attempt failed and that still stands: a retry follows, or the task fails.
+    #[must_use]
+    pub fn is_to_be_judged(&self) -> bool {
+        let last = self.counted().last().and_then(|attempt| attempt.ended.as_ref());
+        self.phase == Phase::Waiting && last.is_some_and(|ended| ended.outcome != Outcome::Interrupted)
+    }
 }
 
 /// A run, as its events tell it.
@@ -138,7 +162,7 @@ impl RunState {
     pub fn apply(&mut self, recorded: &Recorded) -> Result<(), Illegal> {
         let Recorded { at, event } = recorded;
         let illegal = |why| Err(Illegal { event: Box::new(event.clone()), why });
-        if self.end.is_some() {
+        if self.end.is_some() && *event != Event::RunResumed {
             return illegal("the run is over");
         }
         if let Some(task) = event.task()
@@ -209,8 +233,31 @@ impl RunState {
                 }
                 self.end = Some((*at, *end));
             }
+            Event::RunResumed => {
+                if self.running > 0 {
+                    return illegal("a task still runs");
+                }
+                if matches!(self.end, Some((_, RunEnd::Succeeded))) {
+                    return illegal("there is nothing left to do");
+                }
+                self.reopen();
+            }
         }
         Ok(())
+    }
+
+    /// Takes back the end, and what failed or was skipped.
+    fn reopen(&mut self) {
+        (self.end, self.stopping, self.failed) = (None, None, 0);
+        for task in &mut self.tasks {
+            if task.phase == Phase::Failed {
+                task.forgiven = task.attempts.len();
+            }
+            if matches!(task.phase, Phase::Failed | Phase::Skipped) {
+                task.phase = Phase::Waiting;
+                self.settled -= 1;
+            }
+        }
     }
 
     fn settle(&mut self, task: TaskId, phase: Phase) {
@@ -235,7 +282,7 @@ impl Event {
             | Self::RetryPlanned { task, .. }
             | Self::TaskFailed { task }
             | Self::TaskSkipped { task, .. } => Some(*task),
-            Self::StopRequested { .. } | Self::RunFinished { .. } => None,
+            Self::StopRequested { .. } | Self::RunFinished { .. } | Self::RunResumed => None,
         }
     }
 }

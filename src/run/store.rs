@@ -8,11 +8,13 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
-use serde::{Deserialize, Serialize};
-
-use super::event::{Event, Process, Recorded, RunEnd};
+use super::event::{Event, Process, Recorded};
 use crate::units::Millis;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+mod header;
+
+pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
 
 /// Why the record cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +61,12 @@ pub enum StoreError {
     },
 }
 
-/// The format of the database; a later one migrates earlier ones.
-const FORMAT: i64 = 1;
+/// The format of the database.
+const FORMAT: i64 = STEPS.len() as i64;
 
-const SCHEMA: &str = "
+/// What leads from each format to the next, from an empty database on.
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -84,55 +88,10 @@ CREATE TABLE event (
     body TEXT NOT NULL,
     PRIMARY KEY (run, seq)
 ) STRICT, WITHOUT ROWID;
-";
-
-/// What is known of a run before its first event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Unique in the state folder, and told apart by its first letters: `20261121-093015-digits-4f2a`.
-    pub id: String,
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// The pipeline file, absolute.
-    pub file: String,
-    /// Who carries it out.
-    pub orchestrator: Orchestrator,
-    /// When it started, ms since the Unix epoch.
-    pub started: Millis,
-    /// `[n_tasks]`, by TaskId.
-    pub tasks: Vec<TaskHeader>,
-}
-
-/// The process that carries a run out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Orchestrator {
-    /// The host's name.
-    pub host: String,
-    /// The host's boot id, so that a process number of an earlier boot is not taken for a later process.
-    pub boot: String,
-    /// The process.
-    pub process: Process,
-}
-
-/// What is recorded of a task before anything happens to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskHeader {
-    /// Its name.
-    pub name: String,
-    /// Its stage's name.
-    pub stage: String,
-    /// When the plan starts and ends it, ms from the start of the plan.
-    pub planned: (Millis, Millis),
-}
-
-/// A recorded run without its events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunRow {
-    /// What was known at its start.
-    pub header: Header,
-    /// When (ms since the Unix epoch) and how it ended, if it did.
-    pub end: Option<(Millis, RunEnd)>,
-}
+",
+    // How the run was called: empty for runs of earlier versions, which cannot be resumed.
+    "ALTER TABLE run ADD COLUMN invocation TEXT NOT NULL DEFAULT '{}';",
+];
 
 /// A state folder's database.
 #[derive(Debug)]
@@ -188,21 +147,22 @@ impl Store {
         Ok(Self { db, dir: dir.to_owned() })
     }
 
-    /// Makes the tables where there are none; two processes may come here at once.
+    /// Makes or completes the tables; two processes may come here at once.
     fn prepare_format(mut self) -> Result<Self, StoreError> {
         let path = self.path();
         let damaged = |source| StoreError::Database { path: path.clone(), source };
         let format: i64 = self.db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
-        if format == 0 {
-            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(damaged)?;
-            let format: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
-            if format == 0 {
-                tx.execute_batch(SCHEMA).map_err(damaged)?;
-                tx.pragma_update(None, "user_version", FORMAT).map_err(damaged)?;
-            }
-            tx.commit().map_err(damaged)?;
-        } else if format != FORMAT {
+        if !(0..=FORMAT).contains(&format) {
             return Err(StoreError::Format { path, found: format });
+        }
+        if format < FORMAT {
+            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(damaged)?;
+            let format: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
+            for step in STEPS.iter().skip(format as usize) {
+                tx.execute_batch(step).map_err(damaged)?;
+            }
+            tx.pragma_update(None, "user_version", FORMAT).map_err(damaged)?;
+            tx.commit().map_err(damaged)?;
         }
         Ok(self)
     }
@@ -233,10 +193,12 @@ impl Store {
     /// Where the database cannot be written.
     pub fn begin(&mut self, header: &Header) -> Result<RunKey, StoreError> {
         let tasks = serde_json::to_string(&header.tasks).expect("headers are plain data");
+        let invocation = serde_json::to_string(&header.invocation).expect("an invocation is plain data");
         self.on(|db| {
             db.execute(
-                "INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks,
+                                  invocation)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![
                     header.id,
                     header.pipeline,
@@ -247,9 +209,41 @@ impl Store {
                     signed(header.orchestrator.process.started),
                     signed(header.started.0),
                     tasks,
+                    invocation,
                 ],
             )?;
             Ok(RunKey { key: db.last_insert_rowid(), next_seq: 0 })
+        })
+    }
+
+    /// Takes a run over from the process that carried it out; `None` where another process was faster.
+    ///
+    /// # Errors
+    /// Where the database cannot be written.
+    pub fn take_over(&mut self, run: &Header, by: &Orchestrator) -> Result<Option<RunKey>, StoreError> {
+        let Orchestrator { host, boot, process } = &run.orchestrator;
+        self.on(|db| {
+            let taken = db.execute(
+                "UPDATE run SET host = ?1, boot = ?2, pid = ?3, pid_started = ?4
+                 WHERE id = ?5 AND host = ?6 AND boot = ?7 AND pid = ?8 AND pid_started = ?9",
+                params![
+                    by.host,
+                    by.boot,
+                    by.process.pid,
+                    signed(by.process.started),
+                    run.id,
+                    host,
+                    boot,
+                    process.pid,
+                    signed(process.started),
+                ],
+            )?;
+            if taken == 0 {
+                return Ok(None);
+            }
+            let next =
+                "SELECT key, (SELECT coalesce(max(seq) + 1, 0) FROM event WHERE run = key) FROM run WHERE id = ?1";
+            db.query_row(next, [&run.id], |row| Ok(Some(RunKey { key: row.get(0)?, next_seq: row.get(1)? })))
         })
     }
 
@@ -264,12 +258,10 @@ impl Store {
             for (seq, recorded) in (run.next_seq..).zip(events) {
                 let body = serde_json::to_string(&recorded.event).expect("events are plain data");
                 insert.execute(params![run.key, seq, signed(recorded.at.0), body])?;
-                if let Event::RunFinished { end } = &recorded.event {
-                    let end = serde_json::to_string(end).expect("an end is a word");
-                    db.execute(
-                        "UPDATE run SET finished = ?2, end = ?3 WHERE key = ?1",
-                        params![run.key, signed(recorded.at.0), end],
-                    )?;
+                if let Some(end) = new_end(recorded) {
+                    let (finished, end) = end.unzip();
+                    let update = "UPDATE run SET finished = ?2, end = ?3 WHERE key = ?1";
+                    db.execute(update, params![run.key, finished, end])?;
                 }
             }
             Ok(())
@@ -286,7 +278,8 @@ impl Store {
     pub fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
         let columns = self.on(|db| {
             let mut query = db.prepare(
-                "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, tasks
+                "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, tasks,
+                        invocation
                  FROM run ORDER BY started DESC, key DESC",
             )?;
             let rows = query.query_map([], |row| {
@@ -300,18 +293,21 @@ impl Store {
                         process: Process { pid: row.get(5)?, started: unsigned(row.get(6)?) },
                     },
                     started: Millis(unsigned(row.get(7)?)),
+                    invocation: Invocation::default(),
                     tasks: Vec::new(),
                 };
                 let end: (Option<i64>, Option<String>) = (row.get(8)?, row.get(9)?);
-                Ok((header, end, row.get::<_, String>(10)?))
+                Ok((header, end, (row.get::<_, String>(10)?, row.get::<_, String>(11)?)))
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        let decode = |(mut header, (finished, end), tasks): (Header, (Option<i64>, Option<String>), String)| {
+        type Columns = (Header, (Option<i64>, Option<String>), (String, String));
+        let decode = |(mut header, (finished, end), (tasks, invocation)): Columns| {
             let damaged = |source| StoreError::Damaged { run: header.id.clone(), seq: -1, source };
             let tasks = serde_json::from_str(&tasks).map_err(damaged)?;
+            let invocation = serde_json::from_str(&invocation).map_err(damaged)?;
             let end = end.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?;
-            header.tasks = tasks;
+            (header.tasks, header.invocation) = (tasks, invocation);
             Ok(RunRow { header, end: finished.map(|at| Millis(unsigned(at))).zip(end) })
         };
         columns.into_iter().map(decode).collect()
@@ -339,6 +335,15 @@ impl Store {
     }
 }
 
+/// Returns what an event makes of the end in the run's header, if it changes it.
+fn new_end(recorded: &Recorded) -> Option<Option<(i64, String)>> {
+    if let Event::RunFinished { end } = &recorded.event {
+        let end = serde_json::to_string(end).expect("an end is a word");
+        return Some(Some((signed(recorded.at.0), end)));
+    }
+    (recorded.event == Event::RunResumed).then_some(None)
+}
+
 /// Does all of `work` or none of it. The statements around it are kept: parsing them costs as much as a small event.
 fn in_transaction(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
     db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -363,7 +368,7 @@ fn unsigned(value: i64) -> u64 {
 mod tests {
     use super::*;
     use crate::graph::TaskId;
-    use crate::run::event::Place;
+    use crate::run::event::{Place, RunEnd};
 
     fn header(id: &str) -> Header {
         Header {
@@ -376,6 +381,7 @@ mod tests {
                 process: Process { pid: 7, started: 99 },
             },
             started: Millis(1_000),
+            invocation: Invocation { sets: vec!["a.retries=2".to_owned()], ..Invocation::default() },
             tasks: vec![TaskHeader { name: "a".to_owned(), stage: "a".to_owned(), planned: (Millis(0), Millis(5)) }],
         }
     }
@@ -408,6 +414,24 @@ mod tests {
         one.append(&mut a, &event).unwrap();
         two.append(&mut b, &event).unwrap();
         assert_eq!(one.runs().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_run_is_taken_over_once_and_goes_on_behind_its_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let mut run = store.begin(&header("r1")).unwrap();
+        let ended = Recorded { at: Millis(2), event: Event::RunFinished { end: RunEnd::Interrupted } };
+        store.append(&mut run, std::slice::from_ref(&ended)).unwrap();
+
+        let by = Orchestrator { process: Process { pid: 8, started: 100 }, ..header("r1").orchestrator };
+        let mut taken = store.take_over(&header("r1"), &by).unwrap().expect("nobody was faster");
+        assert!(store.take_over(&header("r1"), &by).unwrap().is_none());
+        let resumed = Recorded { at: Millis(3), event: Event::RunResumed };
+        store.append(&mut taken, std::slice::from_ref(&resumed)).unwrap();
+        assert_eq!(store.events("r1").unwrap(), [ended, resumed]);
+        let rows = store.runs().unwrap();
+        assert_eq!((rows[0].end, &rows[0].header.orchestrator), (None, &by));
     }
 
     #[test]

@@ -186,15 +186,19 @@ struct History {
 }
 
 impl History {
-    /// Replays the record; the end of a sitting is taken back, as the next one goes on behind it.
     fn state(&self, tasks: usize) -> RunState {
         let mut state = RunState::new(tasks);
         for recorded in self.memory.events.borrow().iter() {
             state.apply(recorded).expect("a record can be replayed");
-            state.end = None;
-            state.stopping = None;
         }
         state
+    }
+
+    /// Records what a resumption does before it goes on: what ran has been interrupted.
+    fn resume(&self, tasks: usize) {
+        let resuming = super::resume::events(&self.state(tasks));
+        let recorded = resuming.into_iter().map(|event| Recorded { at: Millis(5_000), event });
+        self.memory.events.borrow_mut().extend(recorded);
     }
 
     fn phases(&self, case: &Case) -> BTreeMap<String, Phase> {
@@ -266,9 +270,6 @@ fn check_record(case: &Case, history: &History, jobs: Option<usize>) {
             .sum();
         assert!(cpus <= case.fleet.nodes[0].cpus, "over capacity: {cpus}");
         assert!(state.running <= jobs.unwrap_or(usize::MAX));
-        // A sitting that was stopped ends in the record; the next one goes on behind it.
-        state.end = None;
-        state.stopping = None;
     }
 }
 
@@ -296,10 +297,33 @@ proptest! {
         let options = Options { keep_going: true, ..Options::default() };
         let first = case.run(&script, options, &mut history, Some(stop)).unwrap();
         if first == RunEnd::Interrupted {
+            history.resume(case.graph.len());
             let second = case.run(&script, options, &mut history, None).unwrap();
             prop_assert_eq!(second, RunEnd::Succeeded);
         }
         prop_assert!(history.phases(&case).values().all(|phase| *phase == Phase::Succeeded));
+        check_record(&case, &history, None);
+    }
+
+    #[test]
+    fn a_record_cut_anywhere_is_resumed_to_the_same_end_and_repeats_no_success(
+        (text, script) in cases(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let case = Case::new(&text);
+        let script = Script { failures: HashMap::new(), ..script };
+        let mut history = History::default();
+        let options = Options { keep_going: true, ..Options::default() };
+        case.run(&script, options, &mut history, None).unwrap();
+        let whole = history.memory.events.borrow().len();
+        history.memory.events.borrow_mut().truncate(cut.index(whole));
+        history.resume(case.graph.len());
+        prop_assert_eq!(case.run(&script, options, &mut history, None).unwrap(), RunEnd::Succeeded);
+        for task in &history.state(case.graph.len()).tasks {
+            let succeeded = task.attempts.iter().filter_map(|attempt| attempt.ended.as_ref());
+            prop_assert_eq!(succeeded.filter(|ended| ended.outcome.is_success()).count(), 1);
+        }
+        check_record(&case, &history, None);
     }
 
     #[test]
@@ -356,6 +380,18 @@ fn keep_going_skips_only_what_needs_the_failed_task() {
     assert_eq!(case.run(&script, options, &mut history, None).unwrap(), RunEnd::Failed);
     let phases = history.phases(&case);
     assert_eq!((phases["needs_bad"], phases["after_slow"]), (Phase::Skipped, Phase::Succeeded));
+}
+
+#[test]
+fn a_failed_run_that_is_resumed_tries_again_what_failed_and_what_was_skipped() {
+    let (case, script) = two_branches();
+    let mut history = History::default();
+    assert_eq!(case.run(&script, Options::default(), &mut history, None).unwrap(), RunEnd::Failed);
+    history.resume(case.graph.len());
+    assert_eq!(case.run(&script, Options::default(), &mut history, None).unwrap(), RunEnd::Succeeded);
+    let state = history.state(case.graph.len());
+    let attempts: Vec<usize> = state.tasks.iter().map(|task| task.attempts.len()).collect();
+    assert_eq!(attempts, [2, 1, 1, 1]);
 }
 
 #[test]

@@ -5,5 +5,6 @@
 
 mod endings;
 mod limits;
+mod resume;
 mod signals;
 mod world;

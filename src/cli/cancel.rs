@@ -1,0 +1,80 @@
+//! `trainyard cancel [RUN]`: end a run from elsewhere, as Ctrl-C would at its terminal.
+
+use clap::Args;
+use miette::Diagnostic;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, pidfd_send_signal};
+use thiserror::Error;
+
+use super::state::{self, StateArgs, broken};
+use super::{Exit, Failure, output};
+use crate::engine::process;
+use crate::report::wording;
+use crate::run::store::RunRow;
+
+/// End a run that is under way: its tasks are asked to end, and killed after their grace
+#[derive(Args)]
+pub(super) struct Command {
+    /// A run's id or the beginning of it [default: the newest under way]
+    run: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Kill its tasks at once
+    #[arg(long)]
+    now: bool,
+}
+
+/// Why nothing can be ended.
+#[derive(Debug, Error, Diagnostic)]
+enum Refusal {
+    #[error("no run is under way")]
+    #[diagnostic(help("`trainyard runs` lists all"))]
+    NoneUnderWay,
+    #[error("run {run} is carried out on {host}, and cannot be ended from here")]
+    #[diagnostic(help("call `trainyard cancel {run}` there"))]
+    Elsewhere { run: String, host: String },
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { exit: Exit::Usage, report: refusal.into() }
+    }
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(&row.header.orchestrator);
+        let picked = self.state.pick_where(self.run.as_deref(), under_way)?;
+        let (store, row) = picked.ok_or(Refusal::NoneUnderWay)?;
+        let run = &row.header.id;
+        if under_way(&row) {
+            self.end(&row)?;
+        }
+        let rows = store.runs().map_err(broken)?;
+        let ended = rows.iter().find(|row| row.header.id == *run).and_then(|row| row.end);
+        // Without an end on record its process is gone all the same.
+        let word = ended.map_or("interrupted", |(_, end)| wording::end(end));
+        output::print(&format!("run {run} has ended: {word}\n"))
+    }
+
+    /// Asks the process that carries the run out to end it, and waits until it has.
+    fn end(&self, row: &RunRow) -> Result<(), Failure> {
+        let orchestrator = &row.header.orchestrator;
+        if !state::is_here(orchestrator) {
+            let (run, host) = (row.header.id.clone(), orchestrator.host.clone());
+            return Err(Refusal::Elsewhere { run, host }.into());
+        }
+        let Ok(watched) = process::watch(orchestrator.process.pid) else { return Ok(()) };
+        // The descriptor stands for one process: if that is still the recorded one, no later one gets the signal.
+        if !process::is_alive(orchestrator.process) {
+            return Ok(());
+        }
+        // Two different signals, since two of a kind may arrive as one.
+        let signals = if self.now { &[Signal::TERM, Signal::INT][..] } else { &[Signal::TERM] };
+        for signal in signals {
+            pidfd_send_signal(&watched, *signal).map_err(broken)?;
+        }
+        while poll(&mut [PollFd::new(&watched, PollFlags::IN)], None).map_err(broken)? == 0 {}
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! `--detach`: a run that goes on when the terminal, or the SSH session, is gone.
+//!
+//! The command starts itself once more and waits until that process has put the run on record: whatever is wrong with
+//! the pipeline is still said here. The other process then takes a session of its own, so that no hang-up reaches it.
+
+#![expect(clippy::disallowed_methods, reason = "a command starts itself again")]
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use super::state::broken;
+use super::{Exit, Failure, output};
+use crate::run::launch::Ground;
+
+/// Where a detached run writes what it would have shown, in the run's folder.
+const SHOWN: &str = "output.log";
+
+/// Starts this command again without a terminal, prints the run's id and leaves it alone.
+pub(super) fn relaunch() -> Result<Exit, Failure> {
+    let own = std::env::current_exe().map_err(broken)?;
+    let args = std::env::args_os().skip(1).map(|arg| if arg == "--detach" { "--detached".into() } else { arg });
+    let mut child = Command::new(own).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(broken)?;
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut said).map_err(broken)?;
+    }
+    if said.ends_with('\n') {
+        return output::print(&said);
+    }
+    // It ended before there was a run, and has said why.
+    let code = child.wait().map_err(broken)?.code();
+    Ok(code.and_then(Exit::of_code).unwrap_or(Exit::Bug))
+}
+
+/// Tells the waiting command the run's id and lets go of its terminal.
+pub(super) fn leave_terminal(ground: &Ground) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", ground.run)?;
+    out.flush()?;
+    let shown = OpenOptions::new().create(true).append(true).open(ground.dir.join(SHOWN))?;
+    rustix::stdio::dup2_stdout(&shown)?;
+    rustix::stdio::dup2_stderr(&shown)?;
+    // Fails only where we lead a group already, and then no terminal hangs up on us.
+    let _ = rustix::process::setsid();
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
+
+use clap::Args;
+use miette::Diagnostic;
+use thiserror::Error;
+
+use super::detach;
+use super::pipeline_file::PipelineFile;
+use super::planning::Planning;
+use super::run::file_digest;
+use super::session::{self, Manner, Prepared};
+use super::state::{self, StateArgs, broken};
+use super::{Exit, Failure, output};
+use crate::engine::{process, warden};
+use crate::graph;
+use crate::run::event::{Recorded, RunEnd};
+use crate::run::launch::{Ground, run_mark};
+use crate::run::resume;
+use crate::run::store::{Header, Invocation, Orchestrator, RunRow, Store};
+
+/// Go on with a run that was interrupted or failed; what succeeded is not done again
+#[derive(Args)]
+pub(super) struct Command {
+    /// A run's id or the beginning of it [default: the newest that has not succeeded]
+    run: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
+    #[command(flatten)]
+    planning: Planning,
+    #[command(flatten)]
+    manner: Manner,
+    /// Go on although the pipeline file has changed since the run was started
+    #[arg(long)]
+    changed: bool,
+}
+
+/// Why a run cannot go on.
+#[derive(Debug, Error, Diagnostic)]
+enum Refusal {
+    #[error("every run has succeeded: there is nothing to resume")]
+    NothingUnfinished,
+    #[error("run {run} is still carried out, by process {pid} on {host}")]
+    #[diagnostic(help("`trainyard cancel {run}` ends it"))]
+    UnderWay { run: String, pid: u32, host: String },
+    #[error("another process is resuming run {0}")]
+    Outrun(String),
+    #[error("{file} has changed since run {run} was started")]
+    #[diagnostic(help(
+        "`trainyard run {file}` starts anew; `trainyard resume {run} --changed` goes on with the tasks that have not \
+         succeeded yet, as the file says now"
+    ))]
+    Changed { file: String, run: String },
+    #[error("{file} has other tasks now than run {run}")]
+    #[diagnostic(help("`trainyard run {file}` starts anew"))]
+    OtherTasks { file: String, run: String },
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal {
+            Refusal::NothingUnfinished | Refusal::UnderWay { .. } | Refusal::Outrun(_) => Exit::Usage,
+            Refusal::Changed { .. } | Refusal::OtherTasks { .. } => Exit::Rejected,
+        };
+        Self { exit, report: refusal.into() }
+    }
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let unfinished = |row: &RunRow| !matches!(row.end, Some((_, RunEnd::Succeeded)));
+        let picked = self.state.pick_where(self.run.as_deref(), unfinished)?;
+        let (store, row) = picked.ok_or(Refusal::NothingUnfinished)?;
+        let run = row.header.id.clone();
+        if !unfinished(&row) {
+            return output::print(&format!("run {run} has succeeded: there is nothing left to do\n"));
+        }
+        let Orchestrator { host, process, .. } = &row.header.orchestrator;
+        if row.end.is_none() && state::is_alive(&row.header.orchestrator) {
+            return Err(Refusal::UnderWay { run, pid: process.pid, host: host.clone() }.into());
+        }
+        if self.manner.detach {
+            return detach::relaunch();
+        }
+        let prepared = match self.prepare(&row.header)? {
+            Ok(prepared) => prepared,
+            Err(exit) => return Ok(exit),
+        };
+        self.go_on(&prepared, store, &row)
+    }
+
+    /// Reads the run's pipeline again and plans it anew.
+    fn prepare(&self, header: &Header) -> Result<Result<Prepared, Exit>, Failure> {
+        let Invocation { file_digest: digest, sets, max_tasks, .. } = &header.invocation;
+        let (run, file) = (header.id.clone(), header.file.clone());
+        let max_tasks = if *max_tasks == 0 { graph::Limits::default().max_tasks } else { *max_tasks };
+        let pipeline = PipelineFile { file: file.clone().into(), sets: sets.clone(), max_tasks };
+        if !self.changed && file_digest(&pipeline.file)? != *digest {
+            return Err(Refusal::Changed { file, run }.into());
+        }
+        let prepared = match session::prepare(&pipeline, &self.planning)? {
+            Ok(prepared) => prepared,
+            Err(exit) => return Ok(Err(exit)),
+        };
+        let now = prepared.graph.tasks.iter().map(|task| &task.name);
+        if !now.eq(header.tasks.iter().map(|task| &task.name)) {
+            return Err(Refusal::OtherTasks { file, run }.into());
+        }
+        Ok(Ok(prepared))
+    }
+
+    fn go_on(&self, prepared: &Prepared, store: Store, row: &RunRow) -> Result<Exit, Failure> {
+        let run = row.header.id.clone();
+        let mut store = Store::open(store.dir()).map_err(broken)?;
+        let process = process::identify(std::process::id());
+        let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
+        let own = Orchestrator { host: prepared.machine.host.name.clone(), boot: process::boot_id(), process };
+        let key = store.take_over(&row.header, &own).map_err(broken)?;
+        let mut key = key.ok_or_else(|| Refusal::Outrun(run.clone()))?;
+        // Its warden may still be at it. What is left of an attempt must not write beside the next one.
+        warden::end_marked(&run_mark(&run), session::longest_grace(&prepared.pipeline));
+        let ground = Ground {
+            run,
+            root: prepared.root.clone(),
+            dir: session::absolute(&store.run_dir(&row.header.id)),
+            ops: prepared.ops.clone(),
+        };
+        session::make_folders(&ground)?;
+        let mut state = state::replay(&store, row)?;
+        let now = session::now();
+        let events: Vec<Recorded> =
+            resume::events(&state).into_iter().map(|event| Recorded { at: now, event }).collect();
+        for event in &events {
+            state.apply(event).map_err(broken)?;
+        }
+        store.append(&mut key, &events).map_err(broken)?;
+        self.manner.leave_if_detached(&ground)?;
+        let mut manner = self.manner.clone();
+        manner.jobs = manner.jobs.or(row.header.invocation.jobs.and_then(|jobs| u32::try_from(jobs).ok()));
+        manner.keep_going |= row.header.invocation.keep_going;
+        prepared.session(&ground, row.header.started, now).carry_out(&manner, (&mut store, key), state)
+    }
+}

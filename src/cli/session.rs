@@ -1,0 +1,269 @@
+//! What `run` and `resume` have in common: a pipeline made ready for this machine, and carried out until it ends.
+
+#![expect(clippy::disallowed_methods, reason = "a command reads the clock once, and where its binaries are")]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::pipeline_file::PipelineFile;
+use super::planning::{self, Planning};
+use super::state::broken;
+use super::{Exit, Failure, detach, state, trace};
+use crate::engine::local::Local;
+use crate::engine::process;
+use crate::engine::warden::{self, Warden};
+use crate::fleet::Fleet;
+use crate::graph::TaskGraph;
+use crate::plan::Plan;
+use crate::probe::{self, Machine, Monitor};
+use crate::report;
+use crate::run::admission::{Ledger, Readings};
+use crate::run::decide::{Dispatcher, Options};
+use crate::run::engine::Stop;
+use crate::run::event::RunEnd;
+use crate::run::launch::{Ground, run_mark};
+use crate::run::observer::Observer;
+use crate::run::state::RunState;
+use crate::run::store::{RunKey, Store};
+use crate::run::supervisor::{Clock, Look, Parts, Supervisor};
+use crate::spec::{Action, Pipeline};
+use crate::units::Millis;
+
+/// How a run is to be carried out and shown.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Manner {
+    /// Run at most N tasks at once
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) jobs: Option<u32>,
+    /// Go on with what does not need a failed task
+    #[arg(long, short)]
+    pub(super) keep_going: bool,
+    /// Print what stages print, each line behind its task's name
+    #[arg(long)]
+    mirror: bool,
+    /// Print errors and the end only
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+    /// Print one JSON object per event
+    #[arg(long)]
+    json: bool,
+    /// Print the run's id and go on without this terminal; what would be shown is written to the run's folder
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Be the process that `--detach` leaves behind
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    detached: bool,
+}
+
+impl Manner {
+    /// Returns how many tasks may run at once.
+    pub(super) fn jobs(&self) -> Option<usize> {
+        self.jobs.map(|jobs| jobs as usize)
+    }
+
+    /// Leaves the terminal behind, now that the run is on record, if that was asked for.
+    pub(super) fn leave_if_detached(&self, ground: &Ground) -> Result<(), Failure> {
+        if self.detached { detach::leave_terminal(ground).map_err(broken) } else { Ok(()) }
+    }
+
+    fn observers(&self, dir: &Path) -> Vec<Box<dyn Observer>> {
+        let style = report::Style::choose(self.quiet, self.json);
+        report::observers(report::Options {
+            style,
+            mirror: self.mirror,
+            dir: dir.to_owned(),
+            elsewhere: state::elsewhere(dir.ancestors().nth(2).unwrap_or(dir)),
+            screen: trace::screen(),
+        })
+    }
+}
+
+/// A pipeline made ready for this machine.
+pub(super) struct Prepared {
+    pub(super) pipeline: Pipeline,
+    pub(super) graph: TaskGraph,
+    pub(super) machine: Machine,
+    pub(super) plan: Plan,
+    /// Folder of the pipeline file, absolute.
+    pub(super) root: PathBuf,
+    pub(super) ops: PathBuf,
+    options: probe::Options,
+    fleet: Fleet,
+}
+
+/// Reads a pipeline and plans it for this machine; the inner error is one that has been printed.
+pub(super) fn prepare(file: &PipelineFile, planning: &Planning) -> Result<Result<Prepared, Exit>, Failure> {
+    if planning.fleet.is_some() {
+        let report = miette::miette!(
+            help = "`trainyard plan --fleet FILE` plans for other hardware",
+            "`run` runs on this machine"
+        );
+        return Err(Failure { exit: Exit::Usage, report });
+    }
+    let (pipeline, graph) = match file.load(true)? {
+        Ok(loaded) => loaded,
+        Err(exit) => return Ok(Err(exit)),
+    };
+    let ops = ops_program(&pipeline)?;
+    let root = absolute(file.folder());
+    let options = probe::Options::from_env();
+    let machine = planning::this_machine(&pipeline, &options);
+    let fleet = machine.fleet();
+    let plan = planning.make(&pipeline, &graph, &fleet)?;
+    Ok(Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet }))
+}
+
+impl Prepared {
+    /// Returns what carries the run out. `seed` is for the jitter of retries: the run's first start.
+    pub(super) const fn session<'a>(&'a self, ground: &'a Ground, seed: Millis, now: Millis) -> Session<'a> {
+        Session { of: self, ground, seed, now }
+    }
+}
+
+/// A run about to be carried out.
+pub(super) struct Session<'a> {
+    of: &'a Prepared,
+    ground: &'a Ground,
+    seed: Millis,
+    now: Millis,
+}
+
+impl Session<'_> {
+    /// Carries the run out from a state in which nothing of it runs, and returns how the command ends.
+    pub(super) fn carry_out(
+        &self,
+        manner: &Manner,
+        (store, mut key): (&mut Store, RunKey),
+        state: RunState,
+    ) -> Result<Exit, Failure> {
+        let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
+        let options = Options { jobs: manner.jobs(), keep_going: manner.keep_going, seed: self.seed.0 };
+        let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, &state);
+        let parts = Parts {
+            pipeline,
+            graph,
+            fleet,
+            plan,
+            ground: self.ground,
+            dispatcher,
+            observers: manner.observers(&self.ground.dir),
+            look: self.look()?,
+        };
+        let mark = run_mark(&self.ground.run);
+        let warden = Warden::start(&mark, longest_grace(pipeline)).map_err(broken)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+        let ended = runtime.block_on(async {
+            let mut stops = signals().map_err(broken)?;
+            let engine = Local::new(manner.mirror);
+            let clock = Clock::starting_at(self.now);
+            let mut supervisor = Supervisor::new(parts, engine, (store, &mut key), state, clock);
+            supervisor.carry_out(&mut stops).await.map_err(broken)
+        });
+        // What left its group and closed its output was not seen when its task ended.
+        warden::end_marked(&mark, Duration::ZERO);
+        warden.dismiss();
+        Ok(match ended? {
+            RunEnd::Succeeded => Exit::Done,
+            RunEnd::Failed => Exit::StageFailed,
+            RunEnd::Interrupted => Exit::Interrupted,
+        })
+    }
+
+    /// Returns what reads the devices' memory while the run goes on.
+    fn look(&self) -> Result<Box<dyn FnMut(Millis) -> Look + '_>, Failure> {
+        let Prepared { options, machine, fleet, graph, .. } = self.of;
+        let Some(monitor) = Monitor::open(options, &machine.gpus).map_err(broken)? else {
+            return Ok(Box::new(|_| Look::default()));
+        };
+        let mark = run_mark(&self.ground.run);
+        let tasks: std::collections::HashMap<String, _> =
+            graph.ids().map(|id| (graph.tasks[id.index()].name.clone(), id)).collect();
+        Ok(Box::new(move |now| {
+            let read = monitor.read();
+            let task =
+                |pid| process::marked_as(pid, &mark, "TRAINYARD_TASK").and_then(|name| tasks.get(&name).copied());
+            let readings = Readings::new(now, fleet, &read, task);
+            Look { readings, utilisation: read.iter().map(|reading| reading.utilisation).collect() }
+        }))
+    }
+}
+
+/// Returns the longest time that a stage is given to end by itself.
+pub(super) fn longest_grace(pipeline: &Pipeline) -> Duration {
+    pipeline.stages.iter().map(|stage| stage.limits.grace).max().unwrap_or_default().as_std()
+}
+
+/// Makes the folders of a run, and writes its log lines there from now on.
+pub(super) fn make_folders(ground: &Ground) -> Result<(), Failure> {
+    for folder in ["logs", "events"] {
+        std::fs::create_dir_all(ground.dir.join(folder)).map_err(broken)?;
+    }
+    trace::to_run_folder(&ground.dir).map_err(broken)
+}
+
+/// Returns a path from the root on, links left as they are.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Returns the time, ms since the Unix epoch.
+pub(super) fn now() -> Millis {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Returns the nanoseconds of the running second.
+pub(super) fn subsecond() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos()
+}
+
+/// Returns what the user asks for by signals: the first one ends the run gracefully, the next one at once.
+fn signals() -> std::io::Result<mpsc::UnboundedReceiver<Stop>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        for stop in std::iter::once(Stop::Gracefully).chain(std::iter::repeat(Stop::Now)) {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+            if sender.send(stop).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// Returns the program of the built-in ops: `$TRAINYARD_OPS`, or the one beside this program.
+fn ops_program(pipeline: &Pipeline) -> Result<PathBuf, Failure> {
+    let path = std::env::var_os("TRAINYARD_OPS").map(PathBuf::from).or_else(|| {
+        let own = std::env::current_exe().ok()?;
+        Some(own.with_file_name("trainyard-ops"))
+    });
+    let path = path.unwrap_or_else(|| PathBuf::from("trainyard-ops"));
+    let uses = pipeline.stages.iter().find(|stage| matches!(stage.action, Action::Op { .. }));
+    match uses {
+        Some(stage) if !is_file(&path) => Err(Failure::because(
+            Exit::Impossible,
+            std::io::Error::other(format!(
+                "stage `{}` uses a built-in op, but {} is not there: build it with `make build`, or name it in \
+                 TRAINYARD_OPS",
+                stage.name,
+                path.display()
+            )),
+        )),
+        _ => Ok(path),
+    }
+}
+
+fn is_file(path: &Path) -> bool {
+    path.is_file()
+}

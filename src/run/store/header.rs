@@ -1,0 +1,72 @@
+//! What is known of a run without its events. Plain values: where they are kept is the store's business.
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::event::{Process, RunEnd};
+use crate::units::Millis;
+
+/// What is known of a run before its first event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Unique in the state folder, and told apart by its first letters: `20261121-093015-digits-4f2a`.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The pipeline file, absolute.
+    pub file: String,
+    /// Who carries it out.
+    pub orchestrator: Orchestrator,
+    /// When it started, ms since the Unix epoch.
+    pub started: Millis,
+    /// How it was called, so that it can be resumed alike.
+    pub invocation: Invocation,
+    /// `[n_tasks]`, by TaskId.
+    pub tasks: Vec<TaskHeader>,
+}
+
+/// How a run was called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Invocation {
+    /// BLAKE3 of the pipeline file in hexadecimal digits; empty where it is not known.
+    pub file_digest: String,
+    /// `--set`, in order.
+    pub sets: Vec<String>,
+    /// `--max-tasks`.
+    pub max_tasks: usize,
+    /// `--jobs`.
+    pub jobs: Option<usize>,
+    /// `--keep-going`.
+    pub keep_going: bool,
+}
+
+/// The process that carries a run out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orchestrator {
+    /// The host's name.
+    pub host: String,
+    /// The host's boot id, so that a process number of an earlier boot is not taken for a later process.
+    pub boot: String,
+    /// The process.
+    pub process: Process,
+}
+
+/// What is recorded of a task before anything happens to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskHeader {
+    /// Its name.
+    pub name: String,
+    /// Its stage's name.
+    pub stage: String,
+    /// When the plan starts and ends it, ms from the start of the plan.
+    pub planned: (Millis, Millis),
+}
+
+/// A recorded run without its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRow {
+    /// What was known at its start.
+    pub header: Header,
+    /// When (ms since the Unix epoch) and how it ended, if it did.
+    pub end: Option<(Millis, RunEnd)>,
+}

@@ -1,0 +1,140 @@
+//! Runs that go on: after a kill, after Ctrl-C, after a failure; runs without a terminal, and their end from elsewhere.
+
+use rustix::process::{Pid, Signal, getsid};
+
+use crate::world::{World, outcomes, pid_in, state, wait_for_end};
+
+/// The second stage waits until it is let go on; each stage writes down that it was done.
+const GATED: &str = r#"
+[stage.first]
+run = "echo first >> done"
+[stage.second]
+run = "echo $$ > pid; echo ready; while ! test -e gate; do sleep 0.05; done; echo second >> done"
+after = ["first"]
+grace = "1s"
+[stage.third]
+run = "echo third >> done"
+after = ["second"]
+"#;
+
+fn done(world: &World) -> String {
+    std::fs::read_to_string(world.path("done")).unwrap()
+}
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_killed_run_goes_on_without_repeating_what_succeeded() {
+    let world = World::new(GATED);
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::KILL);
+    run.end();
+    std::fs::write(world.path("gate"), "").unwrap();
+    let resumed = world.command(&["resume"]).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    assert_eq!(done(&world), "first\nsecond\nthird\n");
+    let run = world.show();
+    assert_eq!(run["state"], "succeeded");
+    assert_eq!(outcomes(&run, "first"), ["succeeded"]);
+    assert_eq!(outcomes(&run, "second"), ["interrupted", "succeeded"]);
+    assert_eq!(outcomes(&run, "third"), ["succeeded"]);
+
+    let again = world.command(&["resume", "latest"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&again.stdout).contains("nothing left to do"));
+}
+
+#[test]
+fn an_interrupted_run_goes_on_as_it_was_called() {
+    let world = World::new(&GATED.replace("gate;", "$GATE;"));
+    let mut run = world.start(&["--set", "second.env.GATE=gate"]);
+    run.wait_for("ready");
+    run.signal(Signal::INT);
+    assert_eq!(run.end(), Some(130));
+    std::fs::write(world.path("gate"), "").unwrap();
+    let resumed = world.command(&["resume"]).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    assert_eq!(done(&world), "first\nsecond\nthird\n");
+}
+
+#[test]
+fn a_failed_run_tries_again_what_failed() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo a >> done\"\n[stage.b]\nrun = \"test -e gate\"\nafter = [\"a\"]\n[stage.c]\nrun = \"true\"\nafter = [\"b\"]\n",
+    );
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    assert_eq!(world.command(&["resume"]).output().unwrap().status.code(), Some(1));
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(world.command(&["resume"]).output().unwrap().status.code(), Some(0));
+    let run = world.show();
+    assert_eq!(outcomes(&run, "b"), ["exited:1", "exited:1", "succeeded"]);
+    assert_eq!((done(&world).as_str(), state(&run, "c")), ("a\n", "succeeded"));
+}
+
+#[test]
+fn a_changed_pipeline_is_not_gone_on_with_unless_told() {
+    let world = World::new("[stage.a]\nrun = \"false\"\n");
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    std::fs::write(world.path("p.toml"), "[stage.a]\nrun = \"true\"\n").unwrap();
+    let refused = world.command(&["resume"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(said(&refused).contains("has changed") && said(&refused).contains("--changed"), "{}", said(&refused));
+    assert_eq!(world.command(&["resume", "--changed"]).output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn other_tasks_are_never_gone_on_with() {
+    let world = World::new("[stage.a]\nrun = \"false\"\n");
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    std::fs::write(world.path("p.toml"), "[stage.b]\nrun = \"true\"\n").unwrap();
+    let refused = world.command(&["resume", "--changed"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(said(&refused).contains("other tasks"), "{}", said(&refused));
+}
+
+#[test]
+fn a_run_under_way_is_not_resumed_but_can_be_cancelled() {
+    let world = World::new(GATED);
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    let refused = world.command(&["resume"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("still carried out"), "{}", said(&refused));
+    let cancelled = world.command(&["cancel"]).output().unwrap();
+    assert_eq!(cancelled.status.code(), Some(0), "{}", said(&cancelled));
+    assert!(String::from_utf8_lossy(&cancelled.stdout).contains("interrupted"));
+    assert_eq!(run.end(), Some(130));
+    wait_for_end(pid_in(&world.path("pid")));
+    assert_eq!(world.command(&["cancel"]).output().unwrap().status.code(), Some(2), "none is under way any more");
+}
+
+#[test]
+fn a_detached_run_has_a_session_of_its_own_and_ends_when_cancelled() {
+    let world = World::new("[stage.a]\nrun = \"echo $PPID > parent; trap '' TERM; while :; do sleep 1000; done\"\n");
+    let started = world.command(&["run", "p.toml", "--detach"]).output().unwrap();
+    assert_eq!(started.status.code(), Some(0), "{}", said(&started));
+    let id = String::from_utf8_lossy(&started.stdout).trim().to_owned();
+    assert_eq!(world.show()["run"], id.as_str());
+    let log = world.path(&format!(".trainyard/runs/{id}/output.log"));
+    assert!(log.is_file());
+    // The stage's first act; until then there is no process to look at.
+    while !std::fs::read_to_string(world.path("parent")).is_ok_and(|pid| pid.ends_with('\n')) {
+        std::thread::yield_now();
+    }
+    let orchestrator = Pid::from_raw(i32::try_from(pid_in(&world.path("parent"))).unwrap()).unwrap();
+    assert_eq!(getsid(Some(orchestrator)).unwrap(), orchestrator, "no hang-up of our terminal reaches it");
+    let cancelled = world.command(&["cancel", &id, "--now"]).output().unwrap();
+    assert_eq!(cancelled.status.code(), Some(0), "{}", said(&cancelled));
+    assert_eq!(world.show()["state"], "interrupted");
+}
+
+#[test]
+fn what_is_wrong_with_a_pipeline_is_said_before_a_run_detaches() {
+    let world = World::new("[stage.a]\nrnu = \"true\"\n");
+    let output = world.command(&["run", "p.toml", "--detach"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output).contains("rnu"), "{}", said(&output));
+}
