@@ -6,6 +6,7 @@
 //!
 //! The store does not know what an event means; a run's header repeats its end so that a list of runs needs no events.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::event::{Event, Process, Recorded};
@@ -114,6 +115,7 @@ impl Store {
     /// Where the folder or the database cannot be made or read.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
+        let _alone = alone(dir)?;
         let store = Self::connect(dir, OpenFlags::default())?;
         store.on(|db| {
             db.pragma_update(None, "journal_mode", "WAL")?;
@@ -130,6 +132,7 @@ impl Store {
         if !dir.join("state.db").is_file() {
             return Err(StoreError::NoState(dir.to_owned()));
         }
+        let _alone = alone(dir)?;
         Self::connect(dir, OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE)?.prepare_format()
     }
 
@@ -147,7 +150,7 @@ impl Store {
         Ok(Self { db, dir: dir.to_owned() })
     }
 
-    /// Makes or completes the tables; two processes may come here at once.
+    /// Makes or completes the tables, also where another process just did.
     fn prepare_format(mut self) -> Result<Self, StoreError> {
         let path = self.path();
         let damaged = |source| StoreError::Database { path: path.clone(), source };
@@ -335,6 +338,18 @@ impl Store {
     }
 }
 
+/// Waits until no other process is opening the record in this folder. SQLite answers "locked" at once, without waiting,
+/// to whoever meets the first switch to the write-ahead log.
+fn alone(dir: &Path) -> Result<File, StoreError> {
+    let broken = |source| StoreError::Folder { path: dir.to_owned(), source };
+    let folder = File::open(dir).map_err(broken)?;
+    match folder.lock() {
+        // A network file system without locks: SQLite's own have to do.
+        Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(broken(error)),
+        _ => Ok(folder),
+    }
+}
+
 /// Returns what an event makes of the end in the run's header, if it changes it.
 fn new_end(recorded: &Recorded) -> Option<Option<(i64, String)>> {
     if let Event::RunFinished { end } = &recorded.event {
@@ -414,6 +429,21 @@ mod tests {
         one.append(&mut a, &event).unwrap();
         two.append(&mut b, &event).unwrap();
         assert_eq!(one.runs().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_new_folder_is_opened_by_many_at_once() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let begin = |id: usize| Store::open(dir.path()).and_then(|mut store| store.begin(&header(&id.to_string())));
+            std::thread::scope(|scope| {
+                let begun: Vec<_> = (0..8).map(|id| scope.spawn(move || begin(id))).collect();
+                for run in begun {
+                    run.join().unwrap().unwrap();
+                }
+            });
+            assert_eq!(Store::open_existing(dir.path()).unwrap().runs().unwrap().len(), 8);
+        }
     }
 
     #[test]
