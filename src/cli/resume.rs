@@ -12,14 +12,16 @@ use super::session::{self, Manner, Prepared};
 use super::state::{self, StateArgs, broken};
 use super::{Exit, Failure, output};
 use crate::engine::{process, warden};
-use crate::graph;
+use crate::graph::{self, TaskId};
 use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{Ground, run_mark};
 use crate::run::resume;
 use crate::run::store::{Header, Invocation, Orchestrator, RunRow, Store};
 
 /// Go on with a run that was interrupted or failed; what succeeded is not done again
+// Plans for other hardware are not carried out here; who asks for one is told so.
 #[derive(Args)]
+#[command(mut_arg("fleet", |arg| arg.hide(true)))]
 pub(super) struct Command {
     /// A run's id or the beginning of it [default: the newest that has not succeeded]
     run: Option<String>,
@@ -50,6 +52,12 @@ enum Refusal {
          succeeded yet, as the file says now"
     ))]
     Changed { file: String, run: String },
+    #[error("run {run} was recorded by an earlier version, which did not note how it was called")]
+    #[diagnostic(help(
+        "`trainyard run {file}` starts anew; `trainyard resume {run} --changed` goes on with the tasks that have not \
+         succeeded yet, as the file says now and without `--set`"
+    ))]
+    Earlier { file: String, run: String },
     #[error("{file} has other tasks now than run {run}")]
     #[diagnostic(help("`trainyard run {file}` starts anew"))]
     OtherTasks { file: String, run: String },
@@ -59,7 +67,7 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let exit = match refusal {
             Refusal::NothingUnfinished | Refusal::UnderWay { .. } | Refusal::Outrun(_) => Exit::Usage,
-            Refusal::Changed { .. } | Refusal::OtherTasks { .. } => Exit::Rejected,
+            Refusal::Changed { .. } | Refusal::Earlier { .. } | Refusal::OtherTasks { .. } => Exit::Rejected,
         };
         Self { exit, report: refusal.into() }
     }
@@ -94,6 +102,9 @@ impl Command {
         let (run, file) = (header.id.clone(), header.file.clone());
         let max_tasks = if *max_tasks == 0 { graph::Limits::default().max_tasks } else { *max_tasks };
         let pipeline = PipelineFile { file: file.clone().into(), sets: sets.clone(), max_tasks };
+        if !self.changed && digest.is_empty() {
+            return Err(Refusal::Earlier { file, run }.into());
+        }
         if !self.changed && file_digest(&pipeline.file)? != *digest {
             return Err(Refusal::Changed { file, run }.into());
         }
@@ -127,8 +138,12 @@ impl Command {
         session::make_folders(&ground)?;
         let mut state = state::replay(&store, row)?;
         let now = session::now();
+        let logged = |task: TaskId| {
+            let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX);
+            ground.log(&row.header.tasks[task.index()].name, number).exists()
+        };
         let events: Vec<Recorded> =
-            resume::events(&state).into_iter().map(|event| Recorded { at: now, event }).collect();
+            resume::events(&state, logged).into_iter().map(|event| Recorded { at: now, event }).collect();
         for event in &events {
             state.apply(event).map_err(broken)?;
         }
@@ -137,6 +152,6 @@ impl Command {
         let mut manner = self.manner.clone();
         manner.jobs = manner.jobs.or(row.header.invocation.jobs.and_then(|jobs| u32::try_from(jobs).ok()));
         manner.keep_going |= row.header.invocation.keep_going;
-        prepared.session(&ground, row.header.started, now).carry_out(&manner, (&mut store, key), state)
+        prepared.session(&ground, row.header.started, now).carry_out(&manner, (&mut store, key), state, events)
     }
 }

@@ -17,7 +17,9 @@ use crate::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
 use crate::units::Millis;
 
 /// Run a pipeline on this machine
+// Plans for other hardware are not carried out here; who asks for one is told so.
 #[derive(Args)]
+#[command(mut_arg("fleet", |arg| arg.hide(true)))]
 pub(super) struct Command {
     #[command(flatten)]
     file: PipelineFile,
@@ -53,7 +55,7 @@ impl Command {
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
         let session = prepared.session(&ground, header.started, header.started);
-        session.carry_out(&self.manner, (&mut store, key), state)
+        session.carry_out(&self.manner, (&mut store, key), state, Vec::new())
     }
 
     fn header(&self, prepared: &Prepared) -> Result<Header, Failure> {

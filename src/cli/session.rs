@@ -24,7 +24,7 @@ use crate::report;
 use crate::run::admission::{Ledger, Readings};
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::engine::Stop;
-use crate::run::event::RunEnd;
+use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{Ground, run_mark};
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
@@ -133,12 +133,14 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Carries the run out from a state in which nothing of it runs, and returns how the command ends.
+    /// Carries the run out from a state in which nothing of it runs, and returns how the command ends. `untold` are the
+    /// newest events of the record, of which no observer has heard.
     pub(super) fn carry_out(
         &self,
         manner: &Manner,
         (store, mut key): (&mut Store, RunKey),
         state: RunState,
+        untold: Vec<Recorded>,
     ) -> Result<Exit, Failure> {
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
         let options = Options { jobs: manner.jobs(), keep_going: manner.keep_going, seed: self.seed.0 };
@@ -161,6 +163,7 @@ impl Session<'_> {
             let engine = Local::new(manner.mirror);
             let clock = Clock::starting_at(self.now);
             let mut supervisor = Supervisor::new(parts, engine, (store, &mut key), state, clock);
+            supervisor.tell_first(untold);
             supervisor.carry_out(&mut stops).await.map_err(broken)
         });
         // What left its group and closed its output was not seen when its task ended.

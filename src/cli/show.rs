@@ -1,5 +1,7 @@
 //! `trainyard show`: one run with its tasks and attempts.
 
+use std::path::Path;
+
 use clap::Args;
 use jiff::tz::TimeZone;
 
@@ -30,7 +32,7 @@ impl Command {
             // Absolute, so that a script can open the logs from wherever it is.
             let dir = store.run_dir(header.run);
             let dir = std::path::absolute(&dir).unwrap_or(dir);
-            return output::print_json(&json::run(&header, &names, &run, &dir));
+            return output::print_json(&json::run(&header, &names, &run, &dir, Path::exists));
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
         output::print(&history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns()))

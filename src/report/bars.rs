@@ -60,7 +60,7 @@ impl Observer for Bars {
                 // A closed standard output is the reader's choice; the run's end does not change.
                 drop(self.out.write_all(closing.as_bytes()).and_then(|()| self.out.flush()));
             }
-            Event::RunResumed
+            Event::RunResumed { .. }
             | Event::AttemptStarted { .. }
             | Event::AttemptSpawned { .. }
             | Event::AttemptFinished { .. }

@@ -76,7 +76,7 @@ impl Estimate {
             | Event::RetryPlanned { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
-            | Event::RunResumed => {}
+            | Event::RunResumed { .. } => {}
         }
     }
 

@@ -65,7 +65,7 @@ impl Observer for Journal {
             }
             Event::StopRequested { reason } => run.in_scope(|| info!(?reason, "stop requested")),
             Event::RunFinished { end } => run.in_scope(|| info!(?end, "run finished")),
-            Event::RunResumed => run.in_scope(|| info!("run resumed")),
+            Event::RunResumed { adopted } => run.in_scope(|| info!(adopted = adopted.len(), "run resumed")),
         }
     }
 }

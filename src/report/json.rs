@@ -77,14 +77,32 @@ pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>) -> Run {
     }
 }
 
-/// Returns a run with its tasks. `dir` is the run's folder; paths of logs begin with it.
+/// Returns a run with its tasks. `dir` is the run's folder; paths of logs begin with it. `exists` says whether an attempt
+/// that has not ended has printed anything so far.
 #[must_use]
-pub fn run(head: &Header<'_>, names: &[String], state: &RunState, dir: &Path) -> Run {
-    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, dir)).collect();
+pub fn run(
+    head: &Header<'_>,
+    names: &[String],
+    state: &RunState,
+    dir: &Path,
+    exists: impl Fn(&Path) -> bool + Copy,
+) -> Run {
+    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, dir, exists)).collect();
     Run { tasks: Some(tasks), ..header(head, state.end) }
 }
 
-fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path) -> Task {
+fn one_task(
+    head: &Header<'_>,
+    name: &str,
+    task: &TaskState,
+    dir: &Path,
+    exists: impl Fn(&Path) -> bool + Copy,
+) -> Task {
+    let log = |number, attempt: &Attempt| {
+        let path = launch::log(dir, name, number);
+        let is_there = attempt.ended.as_ref().map_or_else(|| exists(&path), |ended| ended.logged);
+        is_there.then(|| path.to_string_lossy().into_owned())
+    };
     let attempts = (1..).zip(&task.attempts).map(|(number, attempt)| Try {
         number: number as usize,
         started: rfc3339(attempt.started),
@@ -96,11 +114,7 @@ fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path) -> Task
         raised: attempt.raise.map(|raise| raise.step.word()),
         peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
         peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
-        log: attempt
-            .ended
-            .as_ref()
-            .is_none_or(|ended| ended.logged)
-            .then(|| launch::log(dir, name, number).to_string_lossy().into_owned()),
+        log: log(number, attempt),
     });
     Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts: attempts.collect() }
 }
@@ -154,7 +168,7 @@ mod tests {
     fn shown(scene: &Scene, alive: bool) -> String {
         let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
         let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive };
-        let run = run(&header, &names, &scene.state, Path::new("/state/runs/r1"));
+        let run = run(&header, &names, &scene.state, Path::new("/state/runs/r1"), |_| true);
         serde_json::to_string_pretty(&run).expect("text and numbers only")
     }
 

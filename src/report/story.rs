@@ -12,7 +12,7 @@ use crate::run::event::{Event, Place, Recorded, StopReason};
 use crate::run::launch;
 use crate::run::observer::View;
 use crate::run::outcome::Outcome;
-use crate::run::state::{Attempt, Ended};
+use crate::run::state::{Attempt, Ended, Phase};
 use crate::units::Millis;
 
 /// How many lines of its output a failed task leaves.
@@ -65,6 +65,12 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         Event::TaskSkipped { task, because: Some(cause) } => {
             (Tone::Uneasy, "skipped", format!("{}: it needs {}, which failed", name(view, *task), name(view, *cause)))
         }
+        Event::RunResumed { adopted } => {
+            let done = format!("{} of {} tasks are done", done(view), view.graph.len());
+            let on =
+                if adopted.is_empty() { String::new() } else { format!(", {} went on by themselves", adopted.len()) };
+            (Tone::Active, "resumed", format!("{done}{on}"))
+        }
         Event::StopRequested { reason } => {
             let tone = if *reason == StopReason::Signal { Tone::Uneasy } else { Tone::Bad };
             (tone, "stopping", wording::stopping(*reason).to_owned())
@@ -73,8 +79,7 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         Event::AttemptFinished { .. }
         | Event::AttemptSpawned { .. }
         | Event::TaskSkipped { because: None, .. }
-        | Event::RunFinished { .. }
-        | Event::RunResumed => return None,
+        | Event::RunFinished { .. } => return None,
     };
     Some(Line { tone, verb, text })
 }
@@ -130,6 +135,10 @@ pub fn closing(view: View<'_>, dir: &Path, elsewhere: Option<&Path>, colour: Col
 
 fn name(view: View<'_>, task: TaskId) -> String {
     text::visible(&view.graph.tasks[task.index()].name).into_owned()
+}
+
+fn done(view: View<'_>) -> usize {
+    view.state.tasks.iter().filter(|task| task.phase == Phase::Succeeded).count()
 }
 
 fn on(place: &Place) -> String {

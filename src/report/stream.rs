@@ -14,9 +14,10 @@
 //! | `task-skipped` | `because`: the failed task that it needs, or `null` |
 //! | `stop-requested` | `reason`: `task-failed` or `signal` |
 //! | `run-finished` | `state`: `succeeded`, `failed` or `interrupted` |
-//! | `run-resumed` | |
+//! | `run-resumed` | `adopted`: the tasks whose processes have gone on all the while |
 //!
-//! `outcome` and the rest are spelled as in `show --json`. The first line is `run-started`, the last `run-finished`.
+//! `outcome` and the rest are spelled as in `show --json`. The first line is `run-started`, the last `run-finished`. A run
+//! that is resumed begins with what became of the attempts that were under way, and `run-resumed`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -95,7 +96,10 @@ impl Stream {
             }
             Event::StopRequested { reason } => ("stop-requested", json!({"reason": reason})),
             Event::RunFinished { end } => ("run-finished", json!({"state": wording::end(*end)})),
-            Event::RunResumed => ("run-resumed", json!({})),
+            Event::RunResumed { adopted } => {
+                let adopted: Vec<&str> = adopted.iter().copied().map(name).collect();
+                ("run-resumed", json!({"adopted": adopted}))
+            }
         }
     }
 }

@@ -68,7 +68,7 @@ impl Tally {
             | Event::RetryPlanned { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
-            | Event::RunResumed => None,
+            | Event::RunResumed { .. } => None,
         }
     }
 

@@ -130,7 +130,7 @@ impl<'a> Dispatcher<'a> {
             | Event::TaskSkipped { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
-            | Event::RunResumed => {}
+            | Event::RunResumed { .. } => {}
         }
     }
 
@@ -306,7 +306,7 @@ impl<'a> Dispatcher<'a> {
                 | Event::AttemptSpawned { .. }
                 | Event::AttemptFinished { .. }
                 | Event::RunFinished { .. }
-                | Event::RunResumed => {}
+                | Event::RunResumed { .. } => {}
             }
         }
         if state.running > 0 || state.end.is_some() {

@@ -83,7 +83,11 @@ pub enum Event {
     },
     /// The run goes on, carried out by another process: its stop or end is taken back, and what failed or was skipped is
     /// tried again.
-    RunResumed,
+    RunResumed {
+        /// The tasks whose attempts have gone on all the while: every other attempt has ended.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        adopted: Vec<TaskId>,
+    },
 }
 
 /// Where an attempt runs and what it holds there.

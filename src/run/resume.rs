@@ -8,17 +8,18 @@ use super::state::{Phase, RunState};
 use crate::graph::TaskId;
 
 /// Returns what happened to a run whose process is gone: its open attempts were interrupted with it, and it goes on.
+/// `logged` says whether the last attempt of a task has left a log.
 #[must_use]
-pub fn events(state: &RunState) -> Vec<Event> {
+pub fn events(state: &RunState, logged: impl Fn(TaskId) -> bool) -> Vec<Event> {
     let mut events: Vec<Event> = (0..)
         .map(TaskId)
         .zip(&state.tasks)
         .filter(|(_, task)| task.phase == Phase::Running)
         .map(|(task, _)| {
-            // Whether it printed is not known: a log that is there is shown.
-            Event::AttemptFinished { task, outcome: Outcome::Interrupted, usage: Usage::default(), logged: true }
+            let (outcome, usage) = (Outcome::Interrupted, Usage::default());
+            Event::AttemptFinished { task, outcome, usage, logged: logged(task) }
         })
         .collect();
-    events.push(Event::RunResumed);
+    events.push(Event::RunResumed { adopted: Vec::new() });
     events
 }

@@ -162,7 +162,7 @@ impl RunState {
     pub fn apply(&mut self, recorded: &Recorded) -> Result<(), Illegal> {
         let Recorded { at, event } = recorded;
         let illegal = |why| Err(Illegal { event: Box::new(event.clone()), why });
-        if self.end.is_some() && *event != Event::RunResumed {
+        if self.end.is_some() && !matches!(event, Event::RunResumed { .. }) {
             return illegal("the run is over");
         }
         if let Some(task) = event.task()
@@ -233,9 +233,12 @@ impl RunState {
                 }
                 self.end = Some((*at, *end));
             }
-            Event::RunResumed => {
-                if self.running > 0 {
-                    return illegal("a task still runs");
+            Event::RunResumed { adopted } => {
+                let runs =
+                    |task: &TaskId| self.tasks.get(task.index()).is_some_and(|task| task.phase == Phase::Running);
+                let different = adopted.iter().collect::<std::collections::BTreeSet<_>>().len();
+                if different != self.running || !adopted.iter().all(runs) {
+                    return illegal("a task still runs that was not adopted, or does not run and was");
                 }
                 if matches!(self.end, Some((_, RunEnd::Succeeded))) {
                     return illegal("there is nothing left to do");
@@ -282,7 +285,7 @@ impl Event {
             | Self::RetryPlanned { task, .. }
             | Self::TaskFailed { task }
             | Self::TaskSkipped { task, .. } => Some(*task),
-            Self::StopRequested { .. } | Self::RunFinished { .. } | Self::RunResumed => None,
+            Self::StopRequested { .. } | Self::RunFinished { .. } | Self::RunResumed { .. } => None,
         }
     }
 }

@@ -356,7 +356,7 @@ fn new_end(recorded: &Recorded) -> Option<Option<(i64, String)>> {
         let end = serde_json::to_string(end).expect("an end is a word");
         return Some(Some((signed(recorded.at.0), end)));
     }
-    (recorded.event == Event::RunResumed).then_some(None)
+    matches!(recorded.event, Event::RunResumed { .. }).then_some(None)
 }
 
 /// Does all of `work` or none of it. The statements around it are kept: parsing them costs as much as a small event.
@@ -457,7 +457,7 @@ mod tests {
         let by = Orchestrator { process: Process { pid: 8, started: 100 }, ..header("r1").orchestrator };
         let mut taken = store.take_over(&header("r1"), &by).unwrap().expect("nobody was faster");
         assert!(store.take_over(&header("r1"), &by).unwrap().is_none());
-        let resumed = Recorded { at: Millis(3), event: Event::RunResumed };
+        let resumed = Recorded { at: Millis(3), event: Event::RunResumed { adopted: Vec::new() } };
         store.append(&mut taken, std::slice::from_ref(&resumed)).unwrap();
         assert_eq!(store.events("r1").unwrap(), [ended, resumed]);
         let rows = store.runs().unwrap();

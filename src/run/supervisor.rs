@@ -153,6 +153,11 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
     }
 
+    /// Has observers hear of events that were recorded before this supervisor was made, which its state includes.
+    pub fn tell_first(&mut self, untold: Vec<Recorded>) {
+        self.untold = untold;
+    }
+
     /// Carries the run to its end. `stops` brings the user's wish to end it: gracefully first, then at once.
     ///
     /// # Errors

@@ -196,7 +196,7 @@ impl History {
 
     /// Records what a resumption does before it goes on: what ran has been interrupted.
     fn resume(&self, tasks: usize) {
-        let resuming = super::resume::events(&self.state(tasks));
+        let resuming = super::resume::events(&self.state(tasks), |_| true);
         let recorded = resuming.into_iter().map(|event| Recorded { at: Millis(5_000), event });
         self.memory.events.borrow_mut().extend(recorded);
     }

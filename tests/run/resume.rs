@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, getsid};
 
-use crate::world::{World, outcomes, pid_in, state, wait_for_end};
+use crate::world::{World, of, outcomes, pid_in, state, wait_for_end};
 
 /// The second stage waits until it is let go on; each stage writes down that it was done.
 const GATED: &str = r#"
@@ -137,4 +137,56 @@ fn what_is_wrong_with_a_pipeline_is_said_before_a_run_detaches() {
     let output = world.command(&["run", "p.toml", "--detach"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(said(&output).contains("rnu"), "{}", said(&output));
+}
+
+#[test]
+fn a_resumed_run_tells_that_it_was_and_shows_no_log_of_what_printed_nothing() {
+    let world = World::new(&GATED.replace("echo ready; ", "touch ready; "));
+    let run = world.start(&[]);
+    while !world.path("ready").exists() {
+        std::thread::yield_now();
+    }
+    run.signal(Signal::KILL);
+    run.end();
+    let log = |run: &serde_json::Value| of(run, "second")["attempts"][0]["log"].clone();
+    assert_eq!(log(&world.show()), serde_json::Value::Null, "before");
+    std::fs::write(world.path("gate"), "").unwrap();
+    let resumed = world.command(&["resume", "--json"]).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    let events = String::from_utf8(resumed.stdout).unwrap();
+    let events: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let words: Vec<&str> = events.iter().take(3).map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(words, ["run-started", "attempt-finished", "run-resumed"]);
+    assert_eq!((&events[1]["task"], &events[1]["log"]), (&"second".into(), &serde_json::Value::Null));
+    assert_eq!(log(&world.show()), serde_json::Value::Null, "afterwards");
+}
+
+#[test]
+fn a_run_of_an_earlier_version_is_told_from_a_changed_file() {
+    let world = World::new("[stage.a]\nrun = \"test -e gate\"\n");
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    // What the columns that came later hold for a run of the first format.
+    let db = rusqlite::Connection::open(world.path(".trainyard/state.db")).unwrap();
+    db.execute("UPDATE run SET invocation = '{}'", []).unwrap();
+    let refused = world.command(&["resume"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(
+        said(&refused).contains("earlier version") && !said(&refused).contains("has changed"),
+        "{}",
+        said(&refused)
+    );
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(world.command(&["resume", "--changed"]).output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn help_names_no_option_that_is_refused() {
+    let world = World::new("[stage.a]\nrun = \"true\"\n");
+    for command in ["run", "resume"] {
+        let help = world.command(&[command, "--help"]).output().unwrap();
+        assert!(!String::from_utf8_lossy(&help.stdout).contains("--fleet"), "{command}");
+    }
+    let refused = world.run(&["--fleet", "f.toml"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("trainyard plan --fleet"), "{}", said(&refused));
 }
