@@ -142,6 +142,7 @@ fn form(value: &Form) -> Schema {
     match value {
         Form::Text => json_schema!({ "type": "string" }),
         Form::Name => text(NAME),
+        Form::Like(pattern) => text(pattern),
         Form::Words(words) => json_schema!({ "enum": words }),
         Form::Size => text(SIZE),
         Form::Time => text(TIME),

@@ -218,10 +218,17 @@ impl<'a> Dispatcher<'a> {
         let ran_out = raise::ran_out(attempts);
         if matches!(outcome, Outcome::OutOfMemory { .. }) {
             let stage = &self.mode(task).resources;
-            let raise = raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger)?;
-            return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
+            match raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger) {
+                Some(raise) => {
+                    return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
+                }
+                None if !retry::wants_another_without_more_memory(rule) => return None,
+                None => {}
+            }
         }
-        let others = count(state.failures() - ran_out);
+        // What was answered with more memory is not counted again.
+        let answered = raise::answered(attempts, state.raise).min(ran_out);
+        let others = count(state.failures() - if rule.on.is_empty() { ran_out } else { answered });
         let wait = retry::wait_before_next(outcome, others, rule, self.options.seed, task)?;
         Some((wait, None))
     }

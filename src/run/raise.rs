@@ -99,6 +99,14 @@ pub fn ran_out(attempts: &[Attempt]) -> usize {
     ended.filter(|ended| matches!(ended.outcome, Outcome::OutOfMemory { .. })).count()
 }
 
+/// Returns how many of these attempts were followed by a request for more; `next` is what the next one asks for.
+#[must_use]
+pub fn answered(attempts: &[Attempt], next: Option<Raise>) -> usize {
+    let asked = attempts.iter().map(|attempt| attempt.raise);
+    let following = asked.clone().skip(1).chain([next]);
+    asked.zip(following).filter(|(one, other)| one != other).count()
+}
+
 /// Returns the steps that are left, the gentlest first.
 fn on_device(now: Raise, last: &Attempt, fleet: &Fleet) -> Vec<Raise> {
     let peak = last.ended.as_ref().and_then(|ended| ended.usage.peak_gpu_memory);

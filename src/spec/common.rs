@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::decode::Decoder;
-use super::keys::{CommonKey, PRIORITY, RETRIES};
+use super::keys::{CommonKey, PRIORITY, RETRIES, RetryKey};
 use super::resources::{self, Wanted};
+use super::retry::{self, WrittenRetry};
 use super::tree::{Content, Entry, Node};
 use super::{Axis, Limits, Located, Problem, Retry, Span, template};
 use crate::units::Millis;
@@ -19,6 +20,9 @@ pub(super) struct Common {
     retries: Option<u32>,
     oom_retries: Option<u32>,
     backoff: Option<(Millis, Option<Millis>)>,
+    retry: Option<WrittenRetry>,
+    /// `retries` and `backoff` where they are written, which must not say again what `retry` says.
+    beside_retry: Vec<(RetryKey, Located)>,
     timeout: Option<Millis>,
     idle_timeout: Option<Millis>,
     first_output_timeout: Option<Millis>,
@@ -34,9 +38,16 @@ impl Common {
                 self.resources = Some((resources::wanted(decoder, node), node.span.clone()));
             }
             CommonKey::Priority => self.priority = decoder.whole(node, PRIORITY),
-            CommonKey::Retries => self.retries = retries(decoder, node),
+            CommonKey::Retries => {
+                self.retries = retries(decoder, node);
+                self.beside_retry.push((RetryKey::Max, entry.key.clone()));
+            }
             CommonKey::OomRetries => self.oom_retries = retries(decoder, node),
-            CommonKey::Backoff => self.backoff = backoff(decoder, node),
+            CommonKey::Backoff => {
+                self.backoff = backoff(decoder, node);
+                self.beside_retry.push((RetryKey::Backoff, entry.key.clone()));
+            }
+            CommonKey::Retry => self.retry = retry::retry(decoder, node),
             CommonKey::Timeout => self.timeout = time_limit(decoder, node),
             CommonKey::IdleTimeout => self.idle_timeout = time_limit(decoder, node),
             CommonKey::FirstOutputTimeout => self.first_output_timeout = time_limit(decoder, node),
@@ -46,12 +57,25 @@ impl Common {
         }
     }
 
+    /// Reports what is said twice, and lays what `retry` says over the older keys.
+    pub(super) fn settle(&mut self, decoder: &mut Decoder<'_>) {
+        let Some(written) = &self.retry else { return };
+        retry::report_both(decoder, written, &self.beside_retry);
+        self.retries = written.max.or(self.retries);
+        self.backoff = written.backoff.or(self.backoff);
+    }
+
     /// Returns these over those of `[defaults]`, except for the resources, which modes come in between.
     pub(super) fn over(mut self, below: &Self) -> Self {
         self.priority = self.priority.or(below.priority);
         self.retries = self.retries.or(below.retries);
         self.oom_retries = self.oom_retries.or(below.oom_retries);
         self.backoff = self.backoff.or(below.backoff);
+        // A table that only narrows down the failures leaves the rest as it is below.
+        if let (Some(own), Some(below)) = (&mut self.retry, &below.retry) {
+            own.on = own.on.take().or_else(|| below.on.clone());
+        }
+        self.retry = self.retry.or_else(|| below.retry.clone());
         self.timeout = self.timeout.or(below.timeout);
         self.idle_timeout = self.idle_timeout.or(below.idle_timeout);
         self.first_output_timeout = self.first_output_timeout.or(below.first_output_timeout);
@@ -77,14 +101,19 @@ impl Common {
     pub(super) fn retry(&self) -> Retry {
         let usual = Retry::default();
         let (backoff, most) = self.backoff.unwrap_or((usual.backoff, None));
+        let unsaid = if self.retry.is_some() { RETRIES_UNSAID } else { usual.retries };
         Retry {
-            retries: self.retries.unwrap_or(usual.retries),
+            retries: self.retries.unwrap_or(unsaid),
+            on: self.retry.as_ref().and_then(|retry| retry.on.clone()).unwrap_or_default(),
             oom_retries: self.oom_retries.unwrap_or(usual.oom_retries),
             backoff,
             backoff_most: most.unwrap_or(usual.backoff_most.max(backoff)),
         }
     }
 }
+
+/// `max` of a `retry` that does not say it: who writes down failures wants another attempt after them.
+const RETRIES_UNSAID: u32 = 3;
 
 fn retries(decoder: &mut Decoder<'_>, node: &Node) -> Option<u32> {
     decoder.whole(node, RETRIES).and_then(|retries| u32::try_from(retries).ok())
@@ -102,7 +131,7 @@ fn time_limit(decoder: &mut Decoder<'_>, node: &Node) -> Option<Millis> {
 }
 
 /// Reads `"5s"` or `"5s..5m"`.
-fn backoff(decoder: &mut Decoder<'_>, node: &Node) -> Option<(Millis, Option<Millis>)> {
+pub(super) fn backoff(decoder: &mut Decoder<'_>, node: &Node) -> Option<(Millis, Option<Millis>)> {
     let text = decoder.text(node, "a wait like \"5s\", or \"5s..5m\" with the longest one")?;
     let (first, most) = match text.text.split_once("..") {
         Some((first, most)) => (first, Some(most)),

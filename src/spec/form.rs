@@ -23,6 +23,8 @@ pub enum Form {
     Text,
     /// A text of letters, digits, `_`, `.` and `-`.
     Name,
+    /// A text that this regular expression matches.
+    Like(&'static str),
     /// One of these texts.
     Words(&'static [&'static str]),
     /// A memory size: `"6GiB"`.

@@ -19,6 +19,8 @@ pub const PRIORITY: RangeInclusive<i64> = -1_000_000_000..=1_000_000_000;
 /// What `gpus` may say besides a number.
 pub const PREFER: &str = "prefer";
 
+/// How a failure is written in `retry`.
+const FAILURE: &str = "^((exit|signal)(:[0-9]{1,3}(-[0-9]{1,3})?)?|timeout|oom|output-missing|any)$";
 const ENV: Form = Form::Map(&Form::Scalar);
 const RESOURCES: Form = Form::Table(ResourceKey::FIELDS, Some(&Form::Whole(COUNT)));
 const DURATION: Form = Form::OneOf(&[Form::Time, Form::Map(&Form::Time)]);
@@ -51,6 +53,8 @@ crate::keys! {
         OomRetries = "oom_retries": Form::Whole(RETRIES),
         /// Wait before the second attempt, doubled for each further one: "5s", or "5s..5m" with the longest wait.
         Backoff = "backoff": Form::Text,
+        /// After which failures a task is tried again, how often, and after what wait.
+        Retry = "retry": Form::Table(RetryKey::FIELDS, None),
         /// Longest wall time of one attempt; no limit when absent.
         Timeout = "timeout": Form::Time,
         /// Longest time without any output; no limit when absent.
@@ -63,6 +67,18 @@ crate::keys! {
         Env = "env": ENV,
         /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own when absent.
         Cwd = "cwd": Form::Text,
+    }
+}
+
+crate::keys! {
+    /// Keys of `retry`.
+    pub enum RetryKey {
+        /// The failures after which it is tried again: "exit:75", "exit:1-9" or "exit" for any code; "signal:9" or "signal"; "timeout", "oom", "output-missing", "any". Any failure when absent.
+        On = "on": Form::List(&Form::Like(FAILURE)),
+        /// Attempts after the first one has failed; 3 when absent.
+        Max = "max": Form::Whole(RETRIES),
+        /// Wait before the second attempt, doubled for each further one: "5s", or "5s..5m" with the longest wait.
+        Backoff = "backoff": Form::Text,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Knows the file format and the parameters of built-in stages; does not know tasks, devices or the file system.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,7 @@ mod parse;
 pub mod problem;
 mod quoted;
 mod resources;
+mod retry;
 mod sets;
 mod stage;
 pub mod template;
@@ -220,10 +222,12 @@ impl Default for Limits {
 }
 
 /// What happens after a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Attempts after the first.
     pub retries: u32,
+    /// The failures after which there may be another; any where it is empty.
+    pub on: Vec<Failures>,
     /// Attempts after those that ran out of memory; these do not count as `retries`.
     pub oom_retries: u32,
     /// Wait before the second attempt; doubled for each further one.
@@ -232,8 +236,25 @@ pub struct Retry {
     pub backoff_most: Millis,
 }
 
+/// Failures of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failures {
+    /// Any that another attempt could help.
+    Any,
+    /// One of these exit codes.
+    Exit(RangeInclusive<u8>),
+    /// One of these signals.
+    Signal(RangeInclusive<u8>),
+    /// A limit passed.
+    TimedOut,
+    /// It ran out of memory, and more of it cannot be had.
+    OutOfMemory,
+    /// A promised output was not there.
+    OutputMissing,
+}
+
 impl Default for Retry {
     fn default() -> Self {
-        Self { retries: 0, oom_retries: 3, backoff: Millis(1_000), backoff_most: Millis(300_000) }
+        Self { retries: 0, on: Vec::new(), oom_retries: 3, backoff: Millis(1_000), backoff_most: Millis(300_000) }
     }
 }

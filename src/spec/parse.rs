@@ -50,6 +50,7 @@ fn top(decoder: &mut Decoder<'_>, mut root: Table, catalogue: &[Op]) -> Pipeline
                 for (key, entry) in decoder.fields::<CommonKey>(table) {
                     defaults.read(decoder, key, entry, Some(&[]));
                 }
+                defaults.settle(decoder);
             }
             TopKey::Stage => {}
         }

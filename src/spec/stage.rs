@@ -64,6 +64,7 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
             None => decoder.unknown("key", &entry.key, words()),
         }
     }
+    common.settle(decoder);
     stage.matrix = axes.unwrap_or_default();
     let single = WrittenMode { span: stage.span.clone(), ..written.mode };
     stage.modes = settle_modes(decoder, written.modes, single, &written.mode_keys, &common, defaults);

@@ -27,7 +27,7 @@ resources = { cpus = 2, memory = "1 gig" }
 use = "torch.trian"
 inputs = ["work/clean.npz", "data/labels.csv"]
 outputs = ["./work//clean.npz"]
-retrys = 2
+retris = 2
 after = ["evaluate"]
 
 [stage.evaluate]
@@ -46,12 +46,12 @@ fn every_problem_is_shown_with_excerpt_caret_and_help() {
 
 #[test]
 fn problems_as_json_have_line_and_column() {
-    let folder = folder_with(b"[stage.a]\nrun = 'x'\nretrys = 2\n");
+    let folder = folder_with(b"[stage.a]\nrun = 'x'\nretris = 2\n");
     let output = trainyard(folder.path(), &["check", "p.toml", "--json"]);
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(
         String::from_utf8_lossy(&output.stdout).trim(),
-        r#"{"file":"p.toml","problems":[{"line":3,"column":1,"message":"unknown key `retrys`","help":"did you mean `retries`?"}]}"#
+        r#"{"file":"p.toml","problems":[{"line":3,"column":1,"message":"unknown key `retris`","help":"did you mean `retries`?"}]}"#
     );
 }
 

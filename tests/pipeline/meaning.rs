@@ -1,7 +1,7 @@
 //! What a pipeline file means.
 
 use trainyard::graph::{TaskGraph, TaskId};
-use trainyard::spec::{Action, Gpus, Mode, Value, op_params};
+use trainyard::spec::{Action, Failures, Gpus, Mode, Value, op_params};
 use trainyard::units::{Bytes, Cpus, Millis, Share};
 
 use super::{OPS, load, load_with};
@@ -40,6 +40,23 @@ fn defaults_are_what_a_stage_starts_from() {
     assert_eq!((a.modes[0].resources.cpus, a.modes[0].resources.memory), (Cpus(500), Bytes::GIB));
     assert_eq!(b.modes[0].resources.cpus, Cpus(4_000));
     assert_eq!(pipeline.name, "p");
+}
+
+#[test]
+fn a_stage_says_after_which_failures_it_is_tried_again() {
+    let (pipeline, _) = load(
+        "[defaults]\nretry = { on = ['exit:75', 'signal:9', 'timeout'], backoff = '5s..5m' }\n\
+         [stage.a]\nrun = 'true'\n\
+         [stage.b]\nrun = 'true'\nretries = 1\nretry = { on = ['exit', 'exit:1-9', 'oom', 'any'] }\n\
+         [stage.c]\nrun = 'true'\nretry = { max = 7 }\n",
+    );
+    let [a, b, c] = &pipeline.stages[..] else { panic!("three stages") };
+    let below = [Failures::Exit(75..=75), Failures::Signal(9..=9), Failures::TimedOut];
+    assert_eq!((a.retry.retries, &a.retry.on[..]), (3, &below[..]));
+    assert_eq!((a.retry.backoff, a.retry.backoff_most), (Millis(5_000), Millis(300_000)));
+    let own = [Failures::Exit(1..=255), Failures::Exit(1..=9), Failures::OutOfMemory, Failures::Any];
+    assert_eq!((b.retry.retries, &b.retry.on[..], b.retry.backoff), (1, &own[..], Millis(5_000)));
+    assert_eq!((c.retry.retries, &c.retry.on[..]), (7, &below[..]));
 }
 
 #[test]

@@ -32,13 +32,36 @@ fn an_empty_file_is_rejected() {
 
 #[test]
 fn an_unknown_key_is_rejected_with_the_one_that_was_meant() {
-    assert_eq!(said_of("retrys = 1"), ["3:1 retrys: unknown key `retrys` (did you mean `retries`?)"]);
+    assert_eq!(said_of("retris = 1"), ["3:1 retris: unknown key `retris` (did you mean `retries`?)"]);
     assert_eq!(said_of("[defaults]\ntimout = '1s'"), ["4:1 timout: unknown key `timout` (did you mean `timeout`?)"]);
     assert_eq!(
         said_of("outputs = [{ path = 'a', sise = '1B' }]"),
         ["3:26 sise: unknown key `sise` (did you mean `size`?)"]
     );
     assert_eq!(said("nam = 'x'\n[stage.a]\nrun = 'x'"), ["1:1 nam: unknown key `nam` (did you mean `name`?)"]);
+}
+
+#[test]
+fn failures_that_do_not_exist_are_rejected_with_what_was_meant() {
+    let on = |on: &str| said_of(&format!("retry = {{ on = [{on}] }}")).join("; ");
+    assert_eq!(on("'exti:75'"), "3:18 exti: unknown failure `exti` (did you mean `exit`?)");
+    assert_eq!(on("'timeut'"), "3:18 timeut: unknown failure `timeut` (did you mean `timeout`?)");
+    assert!(
+        on("'sorrow'")
+            .ends_with("known: exit, signal, timeout, oom, output-missing, any; `exit:1-9` and `signal:9` say which)")
+    );
+    let range = "this is not an exit code, nor a range of them (write a number from 1 to 255, or a range like `1-9`)";
+    assert_eq!(on("'exit:0'"), format!("3:23 0: {range}"));
+    assert_eq!(on("'exit:9-1'"), format!("3:23 9-1: {range}"));
+    assert_eq!(on("'exit:256'"), format!("3:23 256: {range}"));
+    assert!(on("'signal:65'").contains("a number from 1 to 64"));
+    assert_eq!(on("'oom:1'"), "3:21 :1: `oom` takes no number");
+    assert!(on("").contains("`on` is empty"));
+    assert_eq!(said_of("retry = { mx = 1 }"), ["3:11 mx: unknown key `mx` (did you mean `max`?)"]);
+    assert_eq!(
+        said_of("retries = 1\nretry = { max = 2 }"),
+        ["3:1 retries: `retries` says the same as `max` in `retry` (keep one of the two)"]
+    );
 }
 
 #[test]
@@ -254,8 +277,8 @@ fn bad_overrides_are_rejected_where_they_are_written() {
     let said = |set: &str| said_with("[stage.train]\nrun = 'x'\n", &[set]).join("; ");
     assert_eq!(said("trian.retries=1"), "--set trian: unknown stage `trian` (did you mean `train`?)");
     assert_eq!(said("stage.q.run=x"), "--set q: unknown stage `q` (known: `train`)");
-    assert_eq!(said("train.retrys=1"), "--set retrys: unknown key `retrys` (did you mean `retries`?)");
-    assert_eq!(said("defaults.retrys=1"), "--set retrys: unknown key `retrys` (did you mean `retries`?)");
+    assert_eq!(said("train.retris=1"), "--set retris: unknown key `retris` (did you mean `retries`?)");
+    assert_eq!(said("defaults.retris=1"), "--set retris: unknown key `retris` (did you mean `retries`?)");
     assert_eq!(said("train.retries=-1"), "--set -1: -1 is negative (write a number from 0 to 1000)");
     assert!(said("train.timeout=10q").starts_with("--set 10q: this is not a duration: unknown unit `q`"));
     assert!(said("train").starts_with("--set train: this override has no `=`"));

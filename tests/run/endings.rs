@@ -50,6 +50,24 @@ fn a_failed_stage_is_tried_again_as_often_as_said() {
 }
 
 #[test]
+fn only_the_failures_that_a_stage_names_are_tried_again_with_its_checkpoint_kept() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = """
+        mkdir -p "$TRAINYARD_CHECKPOINT_DIR"; cd "$TRAINYARD_CHECKPOINT_DIR"; echo $TRAINYARD_ATTEMPT >> tries
+        case $(wc -l < tries) in 1) exit 75;; 2) kill -9 $$;; 3) exit 4;; *) exit 0;; esac"""
+        retry = { on = ["exit:75", "signal:9"], max = 5, backoff = "1ms" }
+        "#,
+    );
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!((code, outcomes(&run, "a")), (1, ["exited:75", "signalled:9", "exited:4"].map(str::to_owned).to_vec()));
+    let run = run["run"].as_str().unwrap();
+    let tries = std::fs::read_to_string(world.path(&format!(".trainyard/runs/{run}/checkpoints/a/tries"))).unwrap();
+    assert_eq!(tries, "1\n2\n3\n");
+}
+
+#[test]
 fn a_signal_is_an_ending_of_its_own() {
     let world = World::new("[stage.a]\nrun = \"kill -9 $$\"\n");
     let (code, run) = world.run_and_show(&[]);

@@ -32,6 +32,8 @@ fn a_killed_run_goes_on_without_repeating_what_succeeded() {
     run.wait_for("ready");
     run.signal(Signal::KILL);
     run.end();
+    // Before it is let go on, so that it cannot be done twice.
+    wait_for_end(pid_in(&world.path("pid")));
     std::fs::write(world.path("gate"), "").unwrap();
     let resumed = world.command(&["resume"]).output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
@@ -150,6 +152,7 @@ fn a_resumed_run_tells_that_it_was_and_shows_no_log_of_what_printed_nothing() {
     run.end();
     let log = |run: &serde_json::Value| of(run, "second")["attempts"][0]["log"].clone();
     assert_eq!(log(&world.show()), serde_json::Value::Null, "before");
+    wait_for_end(pid_in(&world.path("pid")));
     std::fs::write(world.path("gate"), "").unwrap();
     let resumed = world.command(&["resume", "--json"]).output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
