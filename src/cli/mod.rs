@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::text;
 
+mod bench;
 mod cancel;
 mod check;
 mod completions;
@@ -18,11 +19,13 @@ mod pipeline_file;
 mod plan;
 mod planning;
 mod problems;
+mod replay;
 mod resume;
 mod run;
 mod runs;
 mod schema;
 mod session;
+mod shapes;
 mod show;
 mod state;
 mod trace;
@@ -93,6 +96,7 @@ struct Cli {
 enum Command {
     Check(check::Command),
     Plan(plan::Command),
+    Bench(bench::Command),
     Runs(runs::Command),
     Show(show::Command),
     Logs(logs::Command),
@@ -114,6 +118,7 @@ pub fn main() -> ExitCode {
     let ended: Result<Exit, Failure> = match cli.command {
         Command::Check(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Runs(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Logs(command) => command.run(),

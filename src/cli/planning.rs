@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -50,24 +50,14 @@ enum Objective {
 impl Planning {
     /// Returns the fleet to plan for, or prints what is wrong with its file.
     pub(super) fn fleet(&self, pipeline: &Pipeline) -> Result<Result<Fleet, Exit>, Failure> {
-        let Some(path) = &self.fleet else {
-            return Ok(Ok(this_machine(pipeline, &probe::Options::from_env()).fleet()));
-        };
-        let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| Failure {
-            exit: Exit::Rejected,
-            report: miette::miette!("cannot read {name}: {error}"),
-        })?;
-        let (source, problem) = Source::from_bytes(name, bytes);
-        let fleet = problem.map_or_else(|| file::parse(&source), |problem| Err(vec![problem]));
-        Ok(fleet.map_err(|problems| Texts::new(source, &[]).reject(&problems)))
+        self.fleet.as_ref().map_or_else(|| Ok(Ok(fleet_of_this_machine(pipeline))), |path| fleet_of_file(path))
     }
 
     /// Makes a plan.
     pub(super) fn make(&self, pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet) -> Result<Plan, Failure> {
         let Objective::Makespan = self.objective;
-        let since = started();
-        let clock = || Millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let watch = Stopwatch::start();
+        let clock = || watch.elapsed();
         let limits = plan::Limits { evaluations: self.evaluations, budget: self.budget, clock: Some(&clock) };
         let options = plan::Options { policy: self.policy, seed: self.seed, limits };
         let plan = plan::make(pipeline, graph, fleet, &options).map_err(|error| failure(pipeline, &error))?;
@@ -76,9 +66,37 @@ impl Planning {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clock of a budget starts where the command does")]
-fn started() -> std::time::Instant {
-    std::time::Instant::now()
+/// Reads a fleet file, or prints what is wrong with it.
+pub(super) fn fleet_of_file(path: &Path) -> Result<Result<Fleet, Exit>, Failure> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure { exit: Exit::Rejected, report: miette::miette!("cannot read {name}: {error}") })?;
+    let (source, problem) = Source::from_bytes(name, bytes);
+    let fleet = problem.map_or_else(|| file::parse(&source), |problem| Err(vec![problem]));
+    Ok(fleet.map_err(|problems| Texts::new(source, &[]).reject(&problems)))
+}
+
+/// Returns what this machine has.
+pub(super) fn fleet_of_this_machine(pipeline: &Pipeline) -> Fleet {
+    this_machine(pipeline, &probe::Options::from_env()).fleet()
+}
+
+/// The clock of a budget.
+pub(super) struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "the clock of a budget starts where the command does")]
+    pub(super) fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    pub(super) fn elapsed(&self) -> Millis {
+        Millis(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn micros(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Looks at this machine. Says so where stages ask for a GPU and there is none.
@@ -107,7 +125,7 @@ fn say_what_falls_back(pipeline: &Pipeline, graph: &TaskGraph, plan: &Plan) {
 }
 
 /// Returns why there is no plan, in words, and the exit code for it.
-fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
+pub(super) fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
     let exit = match error {
         PlanError::Impossible(_) | PlanError::Budget { .. } | PlanError::Budgets => Exit::Impossible,
         PlanError::TooLong | PlanError::TooManyResources => Exit::Rejected,

@@ -90,7 +90,7 @@ impl Draft {
         (0..).zip(&order).for_each(|(at, task)| rank[task.index()] = at);
         let placed = instance.graph.ids().map(|task| self.placed(instance, task)).collect();
         let makespan = Millis(self.makespan);
-        Plan { policy, placed, rank, makespan, lower_bound: Millis::ZERO, bound_by: "" }
+        Plan { policy, placed, rank, makespan, ..Plan::default() }
     }
 
     fn placed(&self, instance: &Instance<'_>, task: TaskId) -> Placed {

@@ -32,6 +32,7 @@ mod random;
 mod search;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 
 pub use check::{Violation, check};
 pub use impossible::Impossible;
@@ -68,6 +69,8 @@ pub struct Plan {
     pub lower_bound: Millis,
     /// What `lower_bound` rests on: `critical path`, `GPU memory`, …
     pub bound_by: &'static str,
+    /// Schedules that were tried to find it.
+    pub evaluations: u64,
 }
 
 impl Plan {

@@ -74,6 +74,41 @@ impl FromStr for Policy {
     }
 }
 
+impl Policy {
+    /// Returns the policies that a text names: one, all that `*` stands for in `ORDER+*`, `*+FIT` or `*+*`, or `all`.
+    ///
+    /// # Errors
+    /// A name that is not known.
+    pub fn select(text: &str) -> Result<Vec<Self>, UnknownPolicy> {
+        let engines = || Engine::ALL.iter().map(|(_, engine)| Self::Search(*engine));
+        let lists = |order: &str, fit: &str| -> Vec<Self> {
+            let is = |wanted: &str, name: &str| wanted == "*" || wanted == name;
+            let orders = OrderRule::ALL.iter().filter(|(name, _)| is(order, name));
+            let fits = || FitRule::ALL.iter().filter(|(name, _)| is(fit, name));
+            orders.flat_map(|(_, order)| fits().map(|(_, fit)| Self::List(*order, *fit))).collect()
+        };
+        if text == "all" {
+            return Ok(lists("*", "*").into_iter().chain(engines()).chain([Self::Auto]).collect());
+        }
+        let found = text.split_once('+').filter(|_| text.contains('*')).map(|(order, fit)| lists(order, fit));
+        match found {
+            Some(found) if !found.is_empty() => Ok(found),
+            Some(_) => Err(unknown(text)),
+            None => text.parse().map(|policy| vec![policy]),
+        }
+    }
+
+    /// Returns what is compared where nobody says: every order with one fit, every fit with one order, and all searches.
+    #[must_use]
+    pub fn usual() -> Vec<Self> {
+        let orders = OrderRule::ALL.iter().map(|(_, order)| Self::List(*order, FitRule::EarliestFinish));
+        let rest = FitRule::ALL.iter().filter(|(_, fit)| *fit != FitRule::EarliestFinish);
+        let fits = rest.map(|(_, fit)| Self::List(OrderRule::CriticalPath, *fit));
+        let engines = Engine::ALL.iter().map(|(_, engine)| Self::Search(*engine));
+        orders.chain(fits).chain(engines).chain([Self::Auto]).collect()
+    }
+}
+
 fn unknown(text: &str) -> UnknownPolicy {
     let orders = || OrderRule::ALL.iter().map(|(name, _)| *name);
     let fits = || FitRule::ALL.iter().map(|(name, _)| *name);
@@ -126,13 +161,14 @@ pub(super) fn plan<'a>(
     options: &Options<'a>,
 ) -> Result<Plan, PlanError> {
     let (node, device) = demands(instance);
-    let draft = match amounts::words(&node).max(amounts::words(&device)) {
+    let found = match amounts::words(&node).max(amounts::words(&device)) {
         1 => Planner::<1>::new(instance, timing, bound, options).best(),
         2..=4 => Planner::<4>::new(instance, timing, bound, options).best(),
         5..=32 => Planner::<32>::new(instance, timing, bound, options).best(),
         _ => return Err(PlanError::TooManyResources),
     };
-    Ok(draft?.into_plan(instance, options.policy.to_string()))
+    let (draft, evaluations) = found?;
+    Ok(Plan { evaluations, ..draft.into_plan(instance, options.policy.to_string()) })
 }
 
 struct Planner<'a, const W: usize> {
@@ -146,7 +182,8 @@ impl<'a, const W: usize> Planner<'a, W> {
         Self { policy: options.policy, search }
     }
 
-    fn best(mut self) -> Result<Draft, PlanError> {
+    /// Returns the best schedule and how many were tried.
+    fn best(mut self) -> Result<(Draft, u64), PlanError> {
         match self.policy {
             Policy::List(order, fit) => self.list(order, fit),
             Policy::Auto => {
@@ -162,7 +199,8 @@ impl<'a, const W: usize> Planner<'a, W> {
                 genetic::run(&mut self.search);
             }
         }
-        self.search.into_best().ok_or(PlanError::Budgets)
+        let evaluations = self.search.evaluations;
+        self.search.into_best().map(|best| (best, evaluations)).ok_or(PlanError::Budgets)
     }
 
     /// One pass of an order and a fit rule, without effect where it runs out of a budget.

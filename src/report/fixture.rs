@@ -73,6 +73,7 @@ impl Scene {
             makespan,
             lower_bound: makespan,
             bound_by: "critical path",
+            ..Plan::default()
         };
         let node =
             Node { name: "box".into(), cpus: Cpus(8_000), memory: Bytes::GIB, speed: Speed::ONE, ..Node::default() };

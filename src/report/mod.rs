@@ -5,6 +5,7 @@
 //! printed goes through [`text`] before it reaches a terminal.
 
 pub mod bars;
+pub mod bench;
 pub mod devices;
 pub mod estimate;
 #[cfg(test)]

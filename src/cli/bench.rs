@@ -1,0 +1,228 @@
+//! `trainyard bench [PIPELINE…]`: what every policy makes of a pipeline on a fleet, side by side, without running any of
+//! it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::pipeline_file::PipelineFile;
+use super::planning::{self, Stopwatch};
+use super::state::StateArgs;
+use super::{Exit, Failure, output, replay, shapes};
+use crate::fleet::Fleet;
+use crate::graph::{Limits, TaskGraph};
+use crate::plan::usage::Usage;
+use crate::plan::{self, Options, Plan, PlanError, Policy};
+use crate::report::bench::{self, Comparison, Entry, Gantt, Trial};
+use crate::report::paint::Colour;
+use crate::spec::Pipeline;
+use crate::units::Millis;
+
+/// Compare policies on pipelines and fleets: how long, how far from the best, how full
+#[derive(Args)]
+pub(super) struct Command {
+    /// Pipeline files; without any, the shapes of usual pipelines on usual machines
+    #[arg(value_name = "PIPELINE")]
+    pipelines: Vec<PathBuf>,
+    /// Fleets to plan for; this machine when absent
+    #[arg(long = "fleet", value_name = "FILE", value_delimiter = ',')]
+    fleets: Vec<PathBuf>,
+    /// Policies, `*+FIT`, `ORDER+*` or `all` [default: every order, every fit and every search once]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = Policy::select)]
+    policies: Vec<Vec<Policy>>,
+    /// How often each policy plans, each time with another seed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Schedules that each search may try, alike for all
+    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "budget")]
+    evaluations: u64,
+    /// Time that each search may take, instead of a number of schedules
+    #[arg(long, value_name = "TIME")]
+    budget: Option<Millis>,
+    /// Use the durations of the newest recorded run of each pipeline instead of those that it declares
+    #[arg(long)]
+    from_history: bool,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Override a value of every file: `--set train.with.epochs=5`
+    #[arg(long = "set", value_name = "STAGE.KEY=VALUE")]
+    sets: Vec<String>,
+    /// Print CSV
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Also write a page with tables and charts
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// A pipeline and a fleet to compare policies on.
+struct Case {
+    pipeline: Pipeline,
+    graph: TaskGraph,
+    fleet: Fleet,
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let cases = match self.cases()? {
+            Ok(cases) => cases,
+            Err(exit) => return Ok(exit),
+        };
+        let policies: Vec<Policy> = match self.policies.concat() {
+            none if none.is_empty() => Policy::usual(),
+            mut named => {
+                let mut seen = std::collections::HashSet::new();
+                named.retain(|policy| seen.insert(*policy));
+                named
+            }
+        };
+        let mut progress = Progress::new(cases.len() * policies.len() * usize::try_from(self.seeds).unwrap_or(1));
+        let mut comparisons = Vec::with_capacity(cases.len());
+        for case in &cases {
+            comparisons.push(self.compare(case, &policies, &mut progress)?);
+        }
+        progress.clear();
+        if let Some(path) = &self.html {
+            std::fs::write(path, bench::page(&comparisons)).map_err(|error| Failure {
+                exit: Exit::Bug,
+                report: miette::miette!("cannot write {}: {error}", path.display()),
+            })?;
+        }
+        if self.json {
+            return output::print_json(&bench::rows(&comparisons));
+        }
+        if self.csv {
+            return output::print(&bench::csv(&comparisons));
+        }
+        let texts = comparisons.iter().map(|one| one.text(Colour::for_stdout(), output::columns()));
+        output::print(&texts.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Returns every pipeline on every fleet.
+    fn cases(&self) -> Result<Result<Vec<Case>, Exit>, Failure> {
+        let mut pipelines = Vec::new();
+        for path in &self.pipelines {
+            let max_tasks = Limits::default().max_tasks;
+            let file = PipelineFile { file: path.clone(), sets: self.sets.clone(), max_tasks };
+            match file.load(false)? {
+                Ok(loaded) => pipelines.push(loaded),
+                Err(exit) => return Ok(Err(exit)),
+            }
+        }
+        let unnamed = pipelines.is_empty();
+        if unnamed {
+            pipelines = shapes::pipelines();
+        }
+        if self.from_history {
+            let replayed =
+                pipelines.into_iter().map(|(pipeline, graph)| replay::measured(&self.state, pipeline, graph));
+            pipelines = replayed.collect::<Result<_, _>>()?;
+        }
+        let mut cases = Vec::new();
+        for (pipeline, graph) in pipelines {
+            let mut fleets = Vec::new();
+            for path in &self.fleets {
+                match planning::fleet_of_file(path)? {
+                    Ok(fleet) => fleets.push(fleet),
+                    Err(exit) => return Ok(Err(exit)),
+                }
+            }
+            match (fleets.is_empty(), unnamed) {
+                (true, true) => fleets = shapes::fleets(),
+                (true, false) => fleets.push(planning::fleet_of_this_machine(&pipeline)),
+                (false, _) => {}
+            }
+            let of = |fleet| Case { pipeline: pipeline.clone(), graph: graph.clone(), fleet };
+            cases.extend(fleets.into_iter().map(of));
+        }
+        Ok(Ok(cases))
+    }
+
+    fn compare(&self, case: &Case, policies: &[Policy], progress: &mut Progress) -> Result<Comparison, Failure> {
+        let Case { pipeline, graph, fleet } = case;
+        let mut best: Option<Plan> = None;
+        let mut entries = Vec::with_capacity(policies.len());
+        for policy in policies {
+            let mut trials = Ok(Vec::new());
+            for seed in (self.seed..).take(usize::try_from(self.seeds).unwrap_or(1)) {
+                progress.next(&format!("{policy} on {}", fleet.name));
+                let Ok(found) = &mut trials else { continue };
+                match self.plan(case, *policy, seed) {
+                    Ok((plan, planning_us)) => {
+                        let usage = Usage::of(pipeline, graph, fleet, &plan);
+                        found.push(Trial::new(seed, &plan, planning_us, usage));
+                        if best.as_ref().is_none_or(|best| plan.makespan < best.makespan) {
+                            best = Some(plan);
+                        }
+                    }
+                    // One policy may fail to keep to the budgets where another does.
+                    Err(PlanError::Budgets) => trials = Err(PlanError::Budgets.to_string()),
+                    Err(error) => return Err(planning::failure(pipeline, &error)),
+                }
+            }
+            entries.push(Entry { policy: policy.to_string(), trials });
+        }
+        let chart = best.filter(|_| self.html.is_some()).map(|plan| Gantt::new(graph, fleet, &plan));
+        let (tasks, devices) = (graph.len(), fleet.devices.len());
+        Ok(Comparison { pipeline: pipeline.name.clone(), tasks, fleet: fleet.name.clone(), devices, entries, chart })
+    }
+
+    /// Makes one plan and returns it with how long that took, in microseconds.
+    fn plan(&self, case: &Case, policy: Policy, seed: u64) -> Result<(Plan, u64), PlanError> {
+        let watch = Stopwatch::start();
+        let clock = || watch.elapsed();
+        let evaluations = self.budget.is_none().then_some(self.evaluations);
+        let limits = plan::Limits { evaluations, budget: self.budget, clock: Some(&clock) };
+        let options = Options { policy, seed, limits };
+        let plan = plan::make(&case.pipeline, &case.graph, &case.fleet, &options)?;
+        Ok((plan, watch.micros()))
+    }
+}
+
+/// How far the comparison is, on a terminal only.
+struct Progress {
+    term: console::Term,
+    watch: Stopwatch,
+    done: usize,
+    all: usize,
+    shown: Millis,
+}
+
+/// Between two drawings.
+const REDRAW: Millis = Millis(100);
+
+impl Progress {
+    fn new(all: usize) -> Self {
+        Self { term: console::Term::stderr(), watch: Stopwatch::start(), done: 0, all, shown: Millis::ZERO }
+    }
+
+    /// Says that the next plan is being made, and how long the rest may take.
+    fn next(&mut self, what: &str) {
+        let now = self.watch.elapsed();
+        if self.term.is_term() && now >= self.shown + REDRAW {
+            self.shown = now;
+            let left = now.0 / self.done.max(1) as u64 * (self.all - self.done) as u64;
+            let left = Millis(left.next_multiple_of(1_000));
+            let filled = self.done * 20 / self.all.max(1);
+            let bar = "#".repeat(filled) + &".".repeat(20 - filled);
+            let line = format!("[{bar}] {}/{} {what}, about {left} left", self.done, self.all);
+            let line = crate::report::text::fit_middle(&line, usize::from(self.term.size().1)).into_owned();
+            // A terminal that cannot be drawn on shows nothing; the comparison goes on.
+            drop(self.term.clear_line().and_then(|()| write!(&self.term, "\r{line}")));
+        }
+        self.done += 1;
+    }
+
+    fn clear(&self) {
+        if self.term.is_term() {
+            drop(self.term.clear_line());
+        }
+    }
+}

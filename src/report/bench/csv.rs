@@ -1,0 +1,37 @@
+//! Comparisons as CSV (RFC 4180): a line for each policy, under the names of the JSON. What is not known is empty.
+
+use serde_json::Value;
+
+use super::{Comparison, rows};
+
+/// Returns all comparisons, with a heading.
+#[must_use]
+pub fn csv(comparisons: &[Comparison]) -> String {
+    let mut out = String::new();
+    for row in rows(comparisons) {
+        let Ok(Value::Object(fields)) = serde_json::to_value(&row) else { continue };
+        if out.is_empty() {
+            line(&mut out, fields.keys().cloned());
+        }
+        line(&mut out, fields.values().map(plain));
+    }
+    out
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn line(out: &mut String, fields: impl Iterator<Item = String>) {
+    let fields: Vec<String> = fields.map(quoted).collect();
+    out.push_str(&fields.join(","));
+    out.push_str("\r\n");
+}
+
+fn quoted(field: String) -> String {
+    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+}

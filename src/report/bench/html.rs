@@ -1,0 +1,77 @@
+//! Comparisons as one HTML file that needs nothing else: no script, no font, no picture from elsewhere.
+
+use std::fmt::Write;
+
+use super::svg::{bars, escaped};
+use super::{Comparison, Row, micros, percent, spread};
+use crate::units::Millis;
+
+const STYLE: &str = "
+:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #8884; }
+th:first-child, td:first-child { text-align: left; }
+tr.best td { font-weight: 600; }
+figure { margin: 1rem 0; overflow-x: auto; } figcaption { opacity: .7; }
+svg { width: 100%; min-width: 40rem; } svg text { font-size: 12px; fill: currentColor; } svg text.in { fill: #fff; font-size: 10px; }
+svg .rule { stroke: #8886; } svg .gap { fill: #5b8def; }
+";
+
+/// Returns the page.
+#[must_use]
+pub fn page(comparisons: &[Comparison]) -> String {
+    let mut out = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
+    out.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+    write!(out, "<title>Trainyard: policies compared</title><style>{STYLE}</style></head>\n<body>").expect(TAKES);
+    out.push_str("<h1>Policies compared</h1>\n<p>The gap is how much longer the median plan is than a time before which no plan can end. ");
+    out.push_str("Memory and share are the parts of the GPUs that tasks ask for; fragments are the part of the free memory that no single request can have.</p>\n");
+    for comparison in comparisons {
+        writeln!(out, "<h2>{}</h2>", escaped(&comparison.title())).expect(TAKES);
+        let rows = comparison.rows();
+        table(&mut out, &rows);
+        let mut gaps: Vec<_> = rows.iter().filter_map(|row| Some((row.policy, row.gap?))).collect();
+        gaps.sort_by(|a, b| a.1.total_cmp(&b.1));
+        out.push_str(&bars(&gaps));
+        out.push_str(&comparison.chart.as_ref().map_or(String::new(), super::Gantt::svg));
+        out.push('\n');
+    }
+    out.push_str("</body></html>\n");
+    out
+}
+
+const TAKES: &str = "a String takes everything";
+
+const HEADINGS: [&str; 10] =
+    ["policy", "makespan", "spread", "gap", "optimal", "memory", "share", "fragments", "planning", "schedules"];
+
+fn table(out: &mut String, rows: &[Row<'_>]) {
+    out.push_str("<table><thead><tr>");
+    HEADINGS.iter().for_each(|heading| write!(out, "<th>{heading}</th>").expect(TAKES));
+    out.push_str("</tr></thead><tbody>\n");
+    let best = rows.iter().filter_map(|row| row.makespan_ms).min();
+    for row in rows {
+        let class = if row.makespan_ms.is_some() && row.makespan_ms == best { " class=\"best\"" } else { "" };
+        write!(out, "<tr{class}><td>{}</td>", escaped(row.policy)).expect(TAKES);
+        if let Some(error) = row.error {
+            writeln!(out, "<td colspan=\"{}\">{}</td></tr>", HEADINGS.len() - 1, escaped(error)).expect(TAKES);
+            continue;
+        }
+        let part = |part: Option<f64>| part.map_or(String::new(), percent);
+        let cells = [
+            row.makespan_ms.map_or(String::new(), |ms| Millis(ms).to_string()),
+            part(spread(row)),
+            part(row.gap),
+            if row.optimal > 0 { format!("{} of {}", row.optimal, row.seeds) } else { String::new() },
+            part(row.gpu_memory_use),
+            part(row.gpu_share_use),
+            part(row.fragmentation),
+            row.planning_us.map_or(String::new(), micros),
+            row.evaluations.map_or(String::new(), |count| count.to_string()),
+        ];
+        cells.iter().for_each(|cell| write!(out, "<td>{cell}</td>").expect(TAKES));
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody></table>\n");
+}

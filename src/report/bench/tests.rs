@@ -1,0 +1,77 @@
+//! What each view of a comparison says.
+
+use super::*;
+
+fn trial(makespan: u64, seed: u64) -> Trial {
+    let usage = Usage { memory: Some(0.5), share: Some(0.25), fragmentation: Some(0.1) };
+    Trial {
+        seed,
+        makespan: Millis(makespan),
+        lower_bound: Millis(1_000),
+        bound_by: "GPUs",
+        evaluations: 7,
+        planning_us: 1_250,
+        usage,
+    }
+}
+
+fn example() -> Comparison {
+    let entry = |policy: &str, trials| Entry { policy: policy.into(), trials };
+    Comparison {
+        pipeline: "digits".into(),
+        tasks: 12,
+        fleet: "<two>".into(),
+        devices: 2,
+        entries: vec![
+            entry("fifo+first-fit", Ok(vec![trial(1_500, 1)])),
+            entry("ga", Ok(vec![trial(1_100, 1), trial(1_000, 2), trial(1_050, 3)])),
+            entry("auto", Err("no \"choice\", none".into())),
+        ],
+        chart: None,
+    }
+}
+
+#[test]
+fn the_table_has_medians_and_spreads() {
+    insta::assert_snapshot!(example().text(Colour::Never, None), @r#"
+    digits on <two>: 12 tasks, 2 GPUs; no plan ends before 1s (GPUs)
+    policy          makespan  spread     gap  memory   share  fragments  planning  schedules
+    fifo+first-fit     1.50s          50.0 %  50.0 %  25.0 %     10.0 %     1.2ms          7
+    ga                 1.05s   9.5 %   5.0 %  50.0 %  25.0 %     10.0 %     1.2ms          7
+    auto                                                                                      no "choice", none
+    "#);
+}
+
+#[test]
+fn csv_quotes_what_must_be_quoted_and_leaves_the_unknown_empty() {
+    insta::assert_snapshot!(csv(&[example()]).replace("\r\n", "\n"), @r#"
+    pipeline,tasks,fleet,devices,policy,seeds,error,makespan_ms,makespan_least_ms,makespan_most_ms,lower_bound_ms,bound_by,gap,optimal,gpu_memory_use,gpu_share_use,fragmentation,planning_us,evaluations
+    digits,12,<two>,2,fifo+first-fit,1,,1500,1500,1500,1000,GPUs,0.5,0,0.5,0.25,0.1,1250,7
+    digits,12,<two>,2,ga,3,,1050,1000,1100,1000,GPUs,0.05,1,0.5,0.25,0.1,1250,7
+    digits,12,<two>,2,auto,0,"no ""choice"", none",,,,,,,0,,,,,
+    "#);
+}
+
+#[test]
+fn the_gap_is_over_the_best_bound_of_all() {
+    let mut example = example();
+    if let Ok(trials) = &mut example.entries[1].trials {
+        trials[0].lower_bound = Millis(1_050);
+    }
+    let rows = example.rows();
+    assert_eq!((rows[0].lower_bound_ms, rows[0].gap), (Some(1_050), Some(450.0 / 1_050.0)));
+}
+
+#[test]
+fn a_page_escapes_names_and_needs_nothing_from_elsewhere() {
+    let page = page(&[example()]);
+    assert!(page.contains("digits on &lt;two&gt;"));
+    assert!(page.contains("no &quot;choice&quot;, none"));
+    assert!(!page.contains("<two>") && !page.contains("http") && !page.contains("<script"));
+}
+
+#[test]
+fn the_median_of_an_even_number_is_one_of_them() {
+    assert_eq!(median(vec![4, 1, 3, 2]), Some(2));
+    assert_eq!(median(Vec::new()), None);
+}

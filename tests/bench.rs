@@ -1,0 +1,151 @@
+//! `trainyard bench` from the outside: what it prints in each form, what it refuses, and durations of a recorded run.
+
+#![expect(clippy::disallowed_methods, reason = "runs the real binary")]
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+type Tested = Result<(), Box<dyn Error>>;
+
+const TWO: &str = "name = 'two'\n[[node]]\nname = 'box'\ncpus = 8\n[[node.gpu]]\ncount = 2\nmemory = '16GiB'\n";
+
+const FIVE: &str = "
+name = 'five'
+[stage.a]
+run = ['true']
+matrix = { n = [1, 2, 3] }
+duration = '3s'
+resources = { gpus = 1 }
+[stage.b]
+run = ['true']
+matrix = { n = [1, 2] }
+duration = '4s'
+resources = { gpus = 1 }
+";
+
+fn trainyard(folder: &Path, args: &[&str]) -> Result<Output, Box<dyn Error>> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    Ok(command.args(args).current_dir(folder).env("NO_COLOR", "1").output()?)
+}
+
+fn folder() -> Result<tempfile::TempDir, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("five.toml"), FIVE)?;
+    fs::write(folder.path().join("two.toml"), TWO)?;
+    Ok(folder)
+}
+
+fn bench(args: &[&str]) -> Result<Output, Box<dyn Error>> {
+    let folder = folder()?;
+    trainyard(folder.path(), &[&["bench", "five.toml", "--fleet", "two.toml"], args].concat())
+}
+
+fn rows(output: &Output) -> Result<Vec<Value>, Box<dyn Error>> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+#[test]
+fn each_policy_has_a_row_and_the_best_is_proven_optimal() -> Tested {
+    let rows = rows(&bench(&["--policies", "fifo,ga,auto", "--seeds", "2", "--json"])?)?;
+    let policies: Vec<_> = rows.iter().filter_map(|row| row["policy"].as_str()).collect();
+    assert_eq!(policies, ["fifo+earliest-finish", "ga", "auto"]);
+    for row in &rows {
+        assert_eq!((&row["pipeline"], &row["fleet"], &row["seeds"]), (&"five".into(), &"two".into(), &2.into()));
+        let number = |key: &str| row[key].as_u64().unwrap_or(0);
+        assert!(number("makespan_ms") >= number("lower_bound_ms") && number("lower_bound_ms") >= 8_500, "{row}");
+        assert!(number("evaluations") >= 1, "{row}");
+        assert_eq!(row["error"], Value::Null);
+    }
+    // 3 + 3 + 3 on one device and 4 + 4 on the other.
+    assert_eq!(rows[2]["makespan_ms"], 9_000);
+    Ok(())
+}
+
+#[test]
+fn searches_get_the_same_number_of_schedules() -> Tested {
+    let hard = "name = 'hard'\n[stage.a]\nrun = ['true']\nmatrix = { n = [1, 2, 3, 4, 5] }\nduration = '3s'\n\
+                [stage.b]\nrun = ['true']\nmatrix = { n = [1, 2, 3, 4] }\nduration = '5s'\n";
+    let folder = folder()?;
+    fs::write(folder.path().join("hard.toml"), hard)?;
+    fs::write(folder.path().join("cpus.toml"), "[[node]]\nname = 'n'\ncpus = 4\n")?;
+    let args = ["bench", "hard.toml", "--fleet", "cpus.toml", "--policies", "ga", "--evaluations", "50", "--json"];
+    let rows = rows(&trainyard(folder.path(), &args)?)?;
+    assert!(rows.iter().all(|row| row["optimal"].as_u64() > Some(0) || row["evaluations"] == 50), "{rows:?}");
+    Ok(())
+}
+
+#[test]
+fn a_star_stands_for_every_order_or_fit() -> Tested {
+    let of = |policies: &str| rows(&bench(&["--policies", policies, "--seeds", "1", "--json"])?).map(|rows| rows.len());
+    let (orders, fits) = (of("*+best-fit")?, of("fifo+*")?);
+    assert!(orders >= 7 && fits >= 10, "{orders} orders, {fits} fits");
+    assert!(of("all")? > orders * fits);
+    Ok(())
+}
+
+#[test]
+fn csv_has_a_heading_and_a_line_for_each_policy() -> Tested {
+    let output = bench(&["--policies", "fifo,ljf", "--csv"])?;
+    let text = String::from_utf8(output.stdout)?;
+    let lines: Vec<_> = text.split_terminator("\r\n").collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with("pipeline,tasks,fleet,devices,policy,"), "{text}");
+    let fields = |line: &str| line.split(',').count();
+    assert!(lines.iter().all(|line| fields(line) == fields(lines[0])));
+    Ok(())
+}
+
+#[test]
+fn a_page_has_the_tables_and_the_best_plan() -> Tested {
+    let folder = folder()?;
+    let args = ["bench", "five.toml", "--fleet", "two.toml", "--policies", "fifo,auto", "--html", "page.html"];
+    let output = trainyard(folder.path(), &args)?;
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stdout)?.contains("five on two: 5 tasks, 2 GPUs"));
+    let page = fs::read_to_string(folder.path().join("page.html"))?;
+    assert!(page.contains("<td>auto</td>") && page.contains("The best plan: 9s by") && page.contains("a[n=1]: "));
+    Ok(())
+}
+
+#[test]
+fn an_unknown_policy_ends_with_2_and_a_suggestion() -> Tested {
+    let output = bench(&["--policies", "fifo,critcal-path"])?;
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("did you mean `critical-path`?"), "{words}");
+    Ok(())
+}
+
+#[test]
+fn what_can_never_run_ends_with_4() -> Tested {
+    let output = bench(&["--set", "a.resources.gpus=3"])?;
+    assert_eq!(output.status.code(), Some(4));
+    Ok(())
+}
+
+#[test]
+fn a_history_with_nothing_to_replay_is_refused() -> Tested {
+    let output = bench(&["--from-history"])?;
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("no recorded run of `five`"), "{words}");
+    Ok(())
+}
+
+#[test]
+fn durations_of_a_recorded_run_replace_those_declared() -> Tested {
+    let folder = folder()?;
+    let pipeline = "name = 'quick'\n[stage.a]\nrun = ['true']\nduration = '10h'\nresources = { cpus = 0 }\n";
+    fs::write(folder.path().join("quick.toml"), pipeline)?;
+    let run = trainyard(folder.path(), &["run", "quick.toml", "--quiet"])?;
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let args = ["bench", "quick.toml", "--fleet", "two.toml", "--policies", "auto", "--from-history", "--json"];
+    let rows = rows(&trainyard(folder.path(), &args)?)?;
+    assert!(rows[0]["makespan_ms"].as_u64() < Some(36_000_000), "{rows:?}");
+    Ok(())
+}
