@@ -14,6 +14,7 @@
 //! | [`spec`] | the text of a pipeline file to a checked `Pipeline` |
 //! | [`graph`] | a `Pipeline` to a `TaskGraph` |
 //! | [`fleet`] | nodes, devices, links: pure values |
+//! | [`cuda`] | NVIDIA devices: memory and kernels |
 //! | [`timing`] | load matrix and critical path |
 //! | [`plan`] | where and when every task should run, and how good that is |
 //! | [`probe`] | what the real machine is |
@@ -26,6 +27,7 @@
 //! never links libtorch.
 
 pub mod cli;
+pub mod cuda;
 pub mod engine;
 pub mod fleet;
 pub mod graph;

@@ -67,6 +67,14 @@ impl Chunks {
         Some(chunks)
     }
 
+    /// Returns how many live tasks the cuts into `most` chunks have at most: more than [`MOST_LIVE`] are not cut.
+    #[must_use]
+    pub fn frontier(layout: &Layout, sources: &Rows, most: usize) -> u64 {
+        let live = live(layout, &last_readers(layout, sources));
+        let least = stretches(layout.n_levels(), most).map(|levels| levels.map(|level| live[level]).min().unwrap_or(0));
+        least.max().unwrap_or(u64::MAX)
+    }
+
     /// Returns how many chunks there are.
     #[must_use]
     pub fn n_chunks(&self) -> usize {
@@ -86,28 +94,40 @@ fn last_readers(layout: &Layout, sources: &Rows) -> Vec<u32> {
     last
 }
 
+/// Returns by level how many tasks before it are read in it or later.
+fn live(layout: &Layout, last_reader: &[u32]) -> Vec<u64> {
+    let n_levels = layout.n_levels();
+    let starts: Vec<u32> = (0..=n_levels).map(|level| layout.level_task(level)).collect();
+    let level_of = |place: u32| starts.partition_point(|start| *start <= place) - 1;
+    let (mut born, mut gone) = (vec![0_u64; n_levels + 1], vec![0_u64; n_levels + 1]);
+    for (place, last) in (0..).zip(last_reader) {
+        born[level_of(place) + 1] += 1;
+        gone[level_of(*last) + 1] += 1;
+    }
+    let mut now = 0;
+    let live = born.iter().zip(&gone).map(|(born, gone)| {
+        now = now + born - gone;
+        now
+    });
+    live.collect()
+}
+
+/// Returns the stretches of levels, at most about `most`, each of which is cut once.
+fn stretches(n_levels: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let stretch = n_levels.div_ceil(most.max(1)).max(1);
+    (1..n_levels).step_by(stretch).map(move |from| from..(from + stretch).min(n_levels))
+}
+
 /// Returns the first places of all chunks and the number of tasks: of each stretch of levels the end with the fewest live
 /// tasks, if they are few enough.
 fn cuts(layout: &Layout, last_reader: &[u32], most: usize) -> Vec<u32> {
     let n_levels = layout.n_levels();
-    let starts: Vec<u32> = (0..=n_levels).map(|level| layout.level_task(level)).collect();
-    let level_of = |place: u32| starts.partition_point(|start| *start <= place) - 1;
-    // `live[level]`: tasks before the level that are read in it or later, as differences first.
-    let mut live = vec![0_i64; n_levels + 2];
-    for (place, last) in (0..).zip(last_reader) {
-        live[level_of(place) + 1] += 1;
-        live[level_of(*last) + 1] -= 1;
-    }
-    for level in 1..live.len() {
-        live[level] += live[level - 1];
-    }
-    let stretch = n_levels.div_ceil(most.max(1)).max(1);
+    let live = live(layout, last_reader);
     let mut cuts = vec![0];
-    for from in (1..n_levels).step_by(stretch) {
-        let levels = from..(from + stretch).min(n_levels);
+    for levels in stretches(n_levels, most) {
         let best = levels.min_by_key(|level| live[*level]);
-        cuts.extend(best.filter(|level| live[*level] <= MOST_LIVE as i64).map(|level| starts[level]));
+        cuts.extend(best.filter(|level| live[*level] <= MOST_LIVE as u64).map(|level| layout.level_task(level)));
     }
-    cuts.push(starts[n_levels]);
+    cuts.push(layout.level_task(n_levels));
     cuts
 }

@@ -7,6 +7,22 @@
 use crate::graph::{TaskGraph, TaskId};
 use crate::units::Millis;
 
+/// Who computes times: the seam between the processor and devices. Whoever it is, the answer is that of [`Timing::new`].
+pub trait Backend: std::fmt::Debug {
+    /// Computes the times for `duration`, `[n_tasks]` by TaskId.
+    fn timing(&self, graph: &TaskGraph, duration: Vec<Millis>) -> Timing;
+}
+
+/// The processor.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu;
+
+impl Backend for Cpu {
+    fn timing(&self, graph: &TaskGraph, duration: Vec<Millis>) -> Timing {
+        Timing::new(graph, duration)
+    }
+}
+
 /// Earliest and latest times of every task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timing {

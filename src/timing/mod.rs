@@ -2,14 +2,18 @@
 //!
 //! Knows durations and speeds; does not know capacities. What the kernels in `kernels/` compute is defined here: `==`.
 
+pub mod calibrate;
+pub mod choice;
 pub mod chunks;
 pub mod cpm;
+pub mod device;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod layout;
 pub mod load;
 pub mod loads;
+pub mod sample;
 pub mod ticks;
 
-pub use cpm::Timing;
+pub use cpm::{Backend, Cpu, Timing};
 pub use load::{Load, LoadMatrix, Origin};

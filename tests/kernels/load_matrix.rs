@@ -4,8 +4,8 @@ use kernels_cpu::Launch;
 use trainyard::timing::loads::{self, Fastest, Reciprocal};
 use trainyard::units::{Millis, Speed};
 
-use super::shapes::Random;
 use super::{ORDERS, launch, params};
+use trainyard::timing::sample::Random;
 
 /// Speeds that divide evenly, do not, and are at the ends of what reciprocals are exact for.
 fn speeds() -> Vec<Speed> {

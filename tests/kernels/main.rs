@@ -3,7 +3,6 @@
 
 mod load_matrix;
 mod ptx;
-mod shapes;
 mod timing;
 
 use std::ffi::{CStr, c_void};

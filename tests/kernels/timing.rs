@@ -8,9 +8,9 @@ use trainyard::timing::layout::Layout;
 use trainyard::timing::ticks::Ticks;
 use trainyard::units::Millis;
 
-use super::shapes::{any, durations, edge_shapes, graph_of, layered};
 use super::{ORDERS, launch, params};
 use trainyard::graph::Rows;
+use trainyard::timing::sample::{any, durations, edge_shapes, graph_of, layered};
 
 /// Which kernels find the longest paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
