@@ -28,6 +28,7 @@ mod session;
 mod shapes;
 mod show;
 mod state;
+mod timing;
 mod trace;
 mod warden;
 

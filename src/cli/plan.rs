@@ -11,7 +11,6 @@ use super::{Exit, Failure};
 use crate::plan::Instance;
 use crate::report::paint::Colour;
 use crate::report::plan::Sheet;
-use crate::timing::Timing;
 
 /// Show where and when every task would run, and how good that is
 #[derive(Args)]
@@ -38,9 +37,8 @@ impl Command {
             Ok(fleet) => fleet,
             Err(exit) => return Ok(exit),
         };
-        let plan = self.planning.make(&pipeline, &graph, &fleet)?;
+        let (plan, timing) = self.planning.make_timed(&pipeline, &graph, &fleet)?;
         let instance = Instance::new(&pipeline, &graph, &fleet).expect("there is a plan, so every task fits somewhere");
-        let timing = Timing::new(&graph, instance.shortest());
         let loads = self.load_matrix.then(|| instance.load_matrix(&fleet));
         let sheet = Sheet {
             pipeline: &pipeline,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::problems::Texts;
+use super::timing::{Timer, Where};
 use super::{Exit, Failure};
 use crate::fleet::{Fleet, file};
 use crate::graph::TaskGraph;
@@ -15,6 +16,7 @@ use crate::plan::{self, Impossible, Plan, PlanError, Policy};
 use crate::probe::{self, Machine};
 use crate::report::text;
 use crate::spec::{Gpus, Pipeline, Source};
+use crate::timing::Timing;
 use crate::units::Millis;
 
 /// Arguments of planning.
@@ -38,6 +40,9 @@ pub(super) struct Planning {
     /// What a good plan is
     #[arg(long, value_name = "NAME", default_value = "makespan")]
     objective: Objective,
+    /// Who computes the earliest and latest times: the CPU, a CUDA device, or whoever is faster
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    timing: Where,
 }
 
 /// What a good plan is.
@@ -55,14 +60,26 @@ impl Planning {
 
     /// Makes a plan.
     pub(super) fn make(&self, pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet) -> Result<Plan, Failure> {
+        Ok(self.make_timed(pipeline, graph, fleet)?.0)
+    }
+
+    /// Makes a plan; returns it with the earliest and latest times that it rests on.
+    pub(super) fn make_timed(
+        &self,
+        pipeline: &Pipeline,
+        graph: &TaskGraph,
+        fleet: &Fleet,
+    ) -> Result<(Plan, Timing), Failure> {
         let Objective::Makespan = self.objective;
         let watch = Stopwatch::start();
         let clock = || watch.elapsed();
         let limits = plan::Limits { evaluations: self.evaluations, budget: self.budget, clock: Some(&clock) };
         let options = plan::Options { policy: self.policy, seed: self.seed, limits };
-        let plan = plan::make(pipeline, graph, fleet, &options).map_err(|error| failure(pipeline, &error))?;
+        let timer = Timer::new(self.timing);
+        let plan = plan::make_timed(pipeline, graph, fleet, &options, &timer);
+        let plan = plan.map_err(|error| failure(pipeline, &error))?;
         say_what_falls_back(pipeline, graph, &plan);
-        Ok(plan)
+        Ok((plan, timer.into_timing()))
     }
 }
 

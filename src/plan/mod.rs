@@ -9,7 +9,7 @@ use std::fmt;
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskGraph;
 use crate::spec::Pipeline;
-use crate::timing::Timing;
+use crate::timing::{Backend, Cpu};
 use crate::units::Millis;
 
 mod amounts;
@@ -154,6 +154,20 @@ pub enum PlanError {
 /// # Errors
 /// What makes a plan impossible, everything at once.
 pub fn make(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, options: &Options<'_>) -> Result<Plan, PlanError> {
+    make_timed(pipeline, graph, fleet, options, &Cpu)
+}
+
+/// As [`make`]; `timed_by` computes the earliest and latest times.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_timed(
+    pipeline: &Pipeline,
+    graph: &TaskGraph,
+    fleet: &Fleet,
+    options: &Options<'_>,
+    timed_by: &dyn Backend,
+) -> Result<Plan, PlanError> {
     let instance = Instance::new(pipeline, graph, fleet).map_err(PlanError::Impossible)?;
     if let Some((index, least)) = budget::exceeded(&instance) {
         let (budget, limit) = instance.budgets[index].clone();
@@ -162,7 +176,7 @@ pub fn make(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, options: &Opt
     if instance.horizon() > HORIZON_MOST {
         return Err(PlanError::TooLong);
     }
-    let timing = Timing::new(graph, instance.shortest());
+    let timing = timed_by.timing(graph, instance.shortest());
     let bound = bound::lower_bound(&instance, &timing);
     let mut plan = policy::plan(&instance, &timing, bound, options)?;
     (plan.lower_bound, plan.bound_by) = (bound.time, bound.by);

@@ -2,3 +2,4 @@
 //! by `==`, and whatever goes wrong is an error with words. Nothing here says anything about speed or about hardware.
 
 mod equality;
+mod faults;

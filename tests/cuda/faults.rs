@@ -1,0 +1,218 @@
+//! The real binary on an emulated driver: it plans on the device, gives the device back before anything runs, and whatever
+//! goes wrong, at whatever call, plans on the CPU and says why in one line.
+
+use std::error::Error;
+use std::fs;
+use std::process::{Command, Output};
+
+use emulated_cuda::{Card, Scene};
+use tempfile::TempDir;
+
+type Tested = Result<(), Box<dyn Error>>;
+
+/// Two stages with a matrix, every task of the second behind all of the first, and one at the end.
+const PIPELINE: &str = r#"
+[stage.a]
+run = ["true"]
+duration = "3s"
+matrix = { i = [1, 2, 3] }
+[stage.b]
+run = ["true"]
+after = ["a"]
+duration = "5s"
+matrix = { i = [1, 2, 3, 4] }
+[stage.c]
+run = "cat $EMULATED_CUDA_LOG > seen"
+after = ["b"]
+duration = "1s"
+"#;
+
+struct World {
+    scene: Scene,
+    folder: TempDir,
+}
+
+impl World {
+    fn new(pipeline: &str) -> Result<Self, Box<dyn Error>> {
+        Self::on(Scene::new()?, pipeline)
+    }
+
+    fn on(scene: Scene, pipeline: &str) -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("p.toml"), pipeline)?;
+        Ok(Self { scene, folder })
+    }
+
+    fn command(&self, card: &Card, args: &[&str]) -> Result<Output, Box<dyn Error>> {
+        #[expect(clippy::disallowed_methods, reason = "runs the real binary")]
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        command.args(args).current_dir(self.folder.path()).envs(self.scene.environment(card)?);
+        command.env("XDG_CACHE_HOME", self.folder.path().join("cache")).env_remove("RUST_LOG");
+        command.env("TRAINYARD_NVML", "none.so").env("NO_COLOR", "1");
+        Ok(command.output()?)
+    }
+
+    /// Plans; returns what was printed and what was said.
+    fn plan(&self, card: &Card, more: &[&str]) -> Result<(String, String), Box<dyn Error>> {
+        let output = self.command(card, &[&["plan", "p.toml", "--json", "--budget", "0s"], more].concat())?;
+        let said = String::from_utf8(output.stderr)?;
+        if output.status.code() != Some(0) {
+            return Err(format!("{:?}: {said}", output.status).into());
+        }
+        Ok((String::from_utf8(output.stdout)?, said))
+    }
+
+    /// Returns where the binary remembers what it measured.
+    fn remembered(&self) -> Result<std::path::PathBuf, Box<dyn Error>> {
+        let mut files = fs::read_dir(self.folder.path().join("cache/trainyard"))?;
+        Ok(files.next().ok_or("nothing is remembered")??.path())
+    }
+
+    /// Has the binary believe that a device needs hardly any time.
+    fn praise_the_device(&self) -> Tested {
+        let path = self.remembered()?;
+        let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
+        let cost = known["device"]["cost"].as_object_mut().ok_or("a device was measured")?;
+        cost.values_mut().for_each(|value| *value = 1.into());
+        Ok(fs::write(path, known.to_string())?)
+    }
+}
+
+/// Asserts that the CPU did it, and that one line says why.
+fn assert_falls_back(what: &str, (plan, said): &(String, String), by_cpu: &str, reason: &str) {
+    assert_eq!(plan, by_cpu, "{what}");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(matches!(lines[..], [line] if line.starts_with("timing on the CPU: ")), "{what}: {said}");
+    assert!(said.contains(reason), "{what}: {said}");
+}
+
+#[test]
+fn a_plan_on_the_device_is_the_plan_on_the_cpu() -> Tested {
+    let world = World::new(PIPELINE)?;
+    let (by_cpu, _) = world.plan(&Card::default(), &["--timing", "cpu"])?;
+    assert!(world.scene.log()?.0.is_empty(), "nobody asked for the device");
+    // The first time it is measured, the second time remembered.
+    for measures in [true, false] {
+        let (plan, said) = world.plan(&Card::default(), &["--timing", "cuda", "-v"])?;
+        assert_eq!(plan, by_cpu);
+        assert!(said.contains("by CUDA, ") && said.contains("predicted") && said.contains("took"), "{said}");
+        let log = world.scene.log()?;
+        assert_eq!(log.kernels().last(), Some(&"slack"));
+        assert_eq!(log.count("cuEventRecord") > 0, measures);
+        assert_eq!(log.count("cuDevicePrimaryCtxRetain"), 1);
+        assert_eq!(log.count("cuMemAlloc_v2"), log.count("cuMemFree_v2"));
+        assert_eq!(log.0.last().map(String::as_str), Some("cuDevicePrimaryCtxRelease_v2 0 0 bytes held"));
+        assert!(log.0.iter().all(|line| !line.contains(" sm_70")), "Hopper gets its own code");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_device_is_given_back_before_anything_runs() -> Tested {
+    let world = World::new(PIPELINE)?;
+    let ran = world.command(&Card::default(), &["run", "p.toml", "--timing", "cuda"])?;
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    let seen = fs::read_to_string(world.folder.path().join("seen"))?;
+    assert!(seen.ends_with("cuDevicePrimaryCtxRelease_v2 0 0 bytes held\n"), "{seen}");
+    Ok(())
+}
+
+#[test]
+fn few_tasks_are_timed_without_asking_for_a_device() -> Tested {
+    let world = World::new(PIPELINE)?;
+    let (_, said) = world.plan(&Card::default(), &["-v"])?;
+    assert!(said.contains("by CPU: not predicted, took"), "{said}");
+    assert!(world.scene.log()?.0.is_empty());
+    Ok(())
+}
+
+#[test]
+fn many_edges_are_measured_once_and_go_where_they_are_faster() -> Tested {
+    let numbers = (0..512).map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
+    let stage = |name: &str, after: &str| {
+        format!("[stage.{name}]\nrun = ['true']\nduration = '1s'\n{after}matrix = {{ i = [{numbers}] }}\n")
+    };
+    let world = World::new(&(stage("a", "") + &stage("b", "after = ['a']\n")))?;
+    let (by_cpu, said) = world.plan(&Card::default(), &["-v"])?;
+    assert!(said.contains("by CPU: predicted"), "an emulated device is slower: {said}");
+    assert!(world.scene.log()?.count("cuDevicePrimaryCtxRelease_v2") == 1, "it was measured");
+    let (again, said) = world.plan(&Card::default(), &["-v"])?;
+    assert_eq!(again, by_cpu);
+    assert!(said.contains("by CPU: predicted"), "{said}");
+    assert!(world.scene.log()?.0.is_empty(), "what was measured is remembered");
+    world.praise_the_device()?;
+    let (on_device, said) = world.plan(&Card::default(), &["-v"])?;
+    assert!(said.contains("by CUDA, "), "{said}");
+    assert_eq!(on_device, by_cpu);
+    Ok(())
+}
+
+#[test]
+fn drivers_and_cards_that_will_not_do_are_named() -> Tested {
+    let world = World::new(PIPELINE)?;
+    let (by_cpu, _) = world.plan(&Card::default(), &["--timing", "cpu"])?;
+    let fails = |name: &str, code| Card { fails: [(name.to_owned(), code)].into(), ..Card::default() };
+    let cases = [
+        ("no card", Card { count: 0, ..Card::default() }, "there is no CUDA device 0"),
+        ("a driver that does not match", fails("cuInit", 803), "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
+        ("an old driver", Card { version: 11_080, ..Card::default() }, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
+        ("an old card", Card { capability: (6, 1), ..Card::default() }, "has compute capability 6.1"),
+        ("a full card, no context", fails("cuDevicePrimaryCtxRetain", 2), "make a CUDA context: out of memory"),
+        ("a full card, no arrays", Card { memory: 100, ..Card::default() }, "CUDA_ERROR_OUT_OF_MEMORY"),
+        ("no launch", fails("cuLaunchCooperativeKernel", 720), "too many blocks in cooperative launch"),
+        ("a kernel that goes wrong", fails("cuMemcpyDtoH_v2", 719), "copy from the CUDA device"),
+    ];
+    for (what, card, reason) in cases {
+        let planned = world.plan(&card, &["--timing", "cuda"])?;
+        assert_falls_back(what, &planned, &by_cpu, reason);
+    }
+    // A card before Hopper is served by the older code.
+    let (plan, said) = world.plan(&Card { capability: (8, 0), ..Card::default() }, &["--timing", "cuda"])?;
+    assert_eq!((plan.as_str(), said.as_str()), (by_cpu.as_str(), ""));
+    assert!(world.scene.log()?.0.iter().any(|line| line.ends_with(" sm_70")));
+    Ok(())
+}
+
+#[test]
+fn a_driver_without_some_function_is_too_old_whichever_it_is() -> Tested {
+    let whole = World::new(PIPELINE)?;
+    let (by_cpu, _) = whole.plan(&Card::default(), &["--timing", "cuda"])?;
+    let mut called: Vec<String> =
+        whole.scene.log()?.0.iter().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
+    called.sort_unstable();
+    called.dedup();
+    assert!(called.len() > 20, "{called:?}");
+    for name in called {
+        let world = World::on(Scene::without(&[&name])?, PIPELINE)?;
+        let planned = world.plan(&Card::default(), &["--timing", "cuda"])?;
+        assert_falls_back(&name, &planned, &by_cpu, &format!("it has no {name}"));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_card_may_be_lost_or_full_at_any_call() -> Tested {
+    let world = World::new(PIPELINE)?;
+    let (by_cpu, _) = world.plan(&Card::default(), &["--timing", "cuda"])?;
+    world.plan(&Card::default(), &["--timing", "cuda"])?;
+    let log = world.scene.log()?.0;
+    // From here on it only gives back.
+    let given_back = |line: &String| line.starts_with("cuMemFree") || line.starts_with("cuModuleUnload");
+    let works = log.iter().position(given_back).ok_or("memory is freed")? as u64;
+    let calls = log.len() as u64;
+    for at in 0..calls {
+        for (what, card) in [
+            ("lost", Card { lost_at: Some(at), ..Card::default() }),
+            ("full", Card { fails_at: Some((at, 2)), ..Card::default() }),
+        ] {
+            let planned = world.plan(&card, &["--timing", "cuda"])?;
+            let what = format!("{what} at call {at} of {calls}, {}", log[at as usize]);
+            if at < works {
+                assert_falls_back(&what, &planned, &by_cpu, "CUDA_ERROR");
+            } else {
+                assert_eq!(planned, (by_cpu.clone(), String::new()), "{what}");
+            }
+        }
+    }
+    Ok(())
+}
