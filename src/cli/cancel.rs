@@ -1,5 +1,7 @@
 //! `trainyard cancel [RUN]`: end a run from elsewhere, as Ctrl-C would at its terminal.
 
+use std::time::Duration;
+
 use clap::Args;
 use miette::Diagnostic;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -8,9 +10,11 @@ use thiserror::Error;
 
 use super::state::{self, StateArgs, broken};
 use super::{Exit, Failure, output};
-use crate::engine::process;
+use crate::engine::{process, warden};
 use crate::report::wording;
+use crate::run::launch::run_mark;
 use crate::run::store::RunRow;
+use crate::spec::Limits;
 
 /// End a run that is under way: its tasks are asked to end, and killed after their grace
 #[derive(Args)]
@@ -44,11 +48,15 @@ impl From<Refusal> for Failure {
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(&row.header.orchestrator);
-        let picked = self.state.pick_where(self.run.as_deref(), under_way)?;
+        let left_alone = |row: &RunRow| row.end.is_none() && !state::tasks_that_go_on(row).is_empty();
+        let picked = self.state.pick_where(self.run.as_deref(), |row| under_way(row) || left_alone(row))?;
         let (store, row) = picked.ok_or(Refusal::NoneUnderWay)?;
         let run = &row.header.id;
         if under_way(&row) {
             self.end(&row)?;
+        } else if left_alone(&row) {
+            let grace = if self.now { Duration::ZERO } else { Limits::default().grace.as_std() };
+            warden::end_marked(&run_mark(run), grace);
         }
         let rows = store.runs().map_err(broken)?;
         let ended = rows.iter().find(|row| row.header.id == *run).and_then(|row| row.end);

@@ -24,6 +24,7 @@ mod resume;
 mod run;
 mod runs;
 mod schema;
+mod sentinel;
 mod session;
 mod shapes;
 mod show;
@@ -109,6 +110,8 @@ enum Command {
     Cancel(cancel::Command),
     #[command(hide = true)]
     Warden(warden::Command),
+    #[command(hide = true)]
+    Sentinel(sentinel::Command),
 }
 
 /// Runs the command line of this process and returns its exit code.
@@ -130,6 +133,10 @@ pub fn main() -> ExitCode {
         Command::Resume(command) => command.run(),
         Command::Cancel(command) => command.run(),
         Command::Warden(command) => command.run(),
+        Command::Sentinel(command) => match command.run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(failure) => Err(failure),
+        },
     };
     let exit = ended.unwrap_or_else(|failure| {
         eprintln!("{}", text::coloured(&format!("{:?}", failure.report)));

@@ -11,11 +11,14 @@ use super::run::file_digest;
 use super::session::{self, Manner, Prepared};
 use super::state::{self, StateArgs, broken};
 use super::{Exit, Failure, output};
+use crate::engine::sentinel::{self, Found};
 use crate::engine::{process, warden};
 use crate::graph::{self, TaskId};
-use crate::run::event::{Recorded, RunEnd};
-use crate::run::launch::{Ground, run_mark};
-use crate::run::resume;
+use crate::run::crash;
+use crate::run::event::{Recorded, RunEnd, StopReason};
+use crate::run::launch::{self, Ground, run_mark};
+use crate::run::resume::{self, Fate};
+use crate::run::state::{Phase, RunState};
 use crate::run::store::{Header, Invocation, Orchestrator, RunRow, Store};
 
 /// Go on with a run that was interrupted or failed; what succeeded is not done again
@@ -127,31 +130,75 @@ impl Command {
         let own = Orchestrator { host: prepared.machine.host.name.clone(), boot: process::boot_id(), process };
         let key = store.take_over(&row.header, &own).map_err(broken)?;
         let mut key = key.ok_or_else(|| Refusal::Outrun(run.clone()))?;
-        // Its warden may still be at it. What is left of an attempt must not write beside the next one.
-        warden::end_marked(&run_mark(&run), session::longest_grace(&prepared.pipeline));
+        crash::point("taken-over");
+        let mut manner = self.manner.clone();
+        manner.jobs = manner.jobs.or(row.header.invocation.jobs.and_then(|jobs| u32::try_from(jobs).ok()));
+        manner.keep_going |= row.header.invocation.keep_going;
+        manner.survive |= row.header.invocation.survive;
         let ground = Ground {
             run,
             root: prepared.root.clone(),
             dir: session::absolute(&store.run_dir(&row.header.id)),
             ops: prepared.ops.clone(),
+            survive: manner.survives(),
         };
         session::make_folders(&ground)?;
         let mut state = state::replay(&store, row)?;
+        let left = Left { state: &state, row, ground: &ground, adopt: !self.changed };
+        // Its warden may still be at it. What is left of an attempt must not write beside the next one.
+        let mark = run_mark(&ground.run);
+        warden::end_marked_but(&mark, &left.spared(), session::longest_grace(&prepared.pipeline));
+        crash::point("swept");
         let now = session::now();
-        let logged = |task: TaskId| {
-            let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX);
-            ground.log(&row.header.tasks[task.index()].name, number).exists()
-        };
-        let events: Vec<Recorded> =
-            resume::events(&state, logged).into_iter().map(|event| Recorded { at: now, event }).collect();
+        let events = resume::events(&state, |task| left.fate(task));
+        let events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
         for event in &events {
             state.apply(event).map_err(broken)?;
         }
         store.append(&mut key, &events).map_err(broken)?;
-        self.manner.leave_if_detached(&ground)?;
-        let mut manner = self.manner.clone();
-        manner.jobs = manner.jobs.or(row.header.invocation.jobs.and_then(|jobs| u32::try_from(jobs).ok()));
-        manner.keep_going |= row.header.invocation.keep_going;
+        crash::point("resumed");
+        manner.leave_if_detached(&ground)?;
         prepared.session(&ground, row.header.started, now).carry_out(&manner, (&mut store, key), state, events)
+    }
+}
+
+/// What an orchestrator left that is gone.
+struct Left<'a> {
+    state: &'a RunState,
+    row: &'a RunRow,
+    ground: &'a Ground,
+    /// Whether attempts that go on are those that the pipeline still asks for.
+    adopt: bool,
+}
+
+impl Left<'_> {
+    /// Returns what became of the last attempt of a task that was running.
+    fn fate(&self, task: TaskId) -> Fate {
+        let (name, number) = self.last_attempt(task);
+        // What was asked to end has ended, or is about to: that is no end of its own.
+        let wanted = self.adopt && self.state.stopping != Some(StopReason::Signal);
+        let orchestrator = &self.row.header.orchestrator;
+        let same_boot = state::is_here(orchestrator) && orchestrator.boot == process::boot_id();
+        match sentinel::find(&launch::sentinel(&self.ground.dir, name, number), same_boot) {
+            Found::Kept(process) if wanted => Fate::Kept(process),
+            Found::Kept(_) | Found::Lost => Fate::Lost { logged: self.ground.log(name, number).exists() },
+        }
+    }
+
+    /// Returns the marks of each attempt that is to go on.
+    fn spared(&self) -> Vec<Vec<String>> {
+        let tasks = (0..).map(TaskId).zip(&self.state.tasks);
+        let running = tasks.filter(|(_, task)| task.phase == Phase::Running).map(|(id, _)| id);
+        let kept = running.filter(|task| matches!(self.fate(*task), Fate::Kept(_)));
+        kept.map(|task| {
+            let (name, number) = self.last_attempt(task);
+            launch::marks(&self.ground.run, name, number)
+        })
+        .collect()
+    }
+
+    fn last_attempt(&self, task: TaskId) -> (&str, u32) {
+        let number = u32::try_from(self.state.task(task).attempts.len()).unwrap_or(u32::MAX);
+        (&self.row.header.tasks[task.index()].name, number)
     }
 }

@@ -11,6 +11,7 @@ use super::session::{self, Manner, Prepared};
 use super::state::{self, broken};
 use super::{Exit, Failure};
 use crate::engine::process;
+use crate::run::crash;
 use crate::run::launch::Ground;
 use crate::run::state::RunState;
 use crate::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
@@ -49,9 +50,11 @@ impl Command {
             root: prepared.root.clone(),
             dir: session::absolute(&store.run_dir(&header.id)),
             ops: prepared.ops.clone(),
+            survive: self.manner.survives(),
         };
         session::make_folders(&ground)?;
         let key = store.begin(&header).map_err(broken)?;
+        crash::point("begun");
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
         let session = prepared.session(&ground, header.started, header.started);
@@ -83,6 +86,7 @@ impl Command {
                 max_tasks: self.file.max_tasks,
                 jobs: self.manner.jobs(),
                 keep_going: self.manner.keep_going,
+                survive: self.manner.survives(),
             },
             tasks: tasks.collect(),
         })

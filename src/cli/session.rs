@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use crate::probe::{self, Machine, Monitor};
 use crate::report;
 use crate::run::admission::{Ledger, Readings};
+use crate::run::crash;
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::engine::Stop;
 use crate::run::event::{Recorded, RunEnd};
@@ -51,6 +52,9 @@ pub(super) struct Manner {
     /// Print one JSON object per event
     #[arg(long)]
     json: bool,
+    /// Let running tasks go on should the orchestrator die: `resume` learns how they ended [always with --detach]
+    #[arg(long)]
+    pub(super) survive: bool,
     /// Print the run's id and go on without this terminal; what would be shown is written to the run's folder
     #[arg(long)]
     pub(super) detach: bool,
@@ -68,6 +72,11 @@ impl Manner {
     /// Leaves the terminal behind, now that the run is on record, if that was asked for.
     pub(super) fn leave_if_detached(&self, ground: &Ground) -> Result<(), Failure> {
         if self.detached { detach::leave_terminal(ground).map_err(broken) } else { Ok(()) }
+    }
+
+    /// Whether attempts outlive the orchestrator.
+    pub(super) const fn survives(&self) -> bool {
+        self.survive || self.detached
     }
 
     fn observers(&self, dir: &Path) -> Vec<Box<dyn Observer>> {
@@ -156,7 +165,9 @@ impl Session<'_> {
             look: self.look()?,
         };
         let mark = run_mark(&self.ground.run);
-        let warden = Warden::start(&mark, longest_grace(pipeline)).map_err(broken)?;
+        // Where attempts are to survive us, nobody ends them when we die.
+        let warden = (!manner.survives()).then(|| Warden::start(&mark, longest_grace(pipeline))).transpose();
+        let warden = warden.map_err(broken)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
         let ended = runtime.block_on(async {
             let mut stops = signals().map_err(broken)?;
@@ -167,8 +178,12 @@ impl Session<'_> {
             supervisor.carry_out(&mut stops).await.map_err(broken)
         });
         // What left its group and closed its output was not seen when its task ended.
+        crash::point("closing");
         warden::end_marked(&mark, Duration::ZERO);
-        warden.dismiss();
+        if let Some(warden) = warden {
+            warden.dismiss();
+        }
+        crash::point("dismissed");
         Ok(match ended? {
             RunEnd::Succeeded => Exit::Done,
             RunEnd::Failed => Exit::StageFailed,

@@ -35,6 +35,15 @@ impl Command {
             return output::print_json(&json::run(&header, &names, &run, &dir, Path::exists));
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
-        output::print(&history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns()))
+        let mut shown = history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns());
+        if let left @ 1.. = state::tasks_that_go_on(&row).len() {
+            let go = if left == 1 { "goes" } else { "go" };
+            let id = header.run;
+            shown.push_str(&format!(
+                "\n{left} of its tasks {go} on: `trainyard resume {id}` attends to them again, `trainyard cancel {id}` \
+                 ends them\n"
+            ));
+        }
+        output::print(&shown)
     }
 }

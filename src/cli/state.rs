@@ -1,5 +1,6 @@
 //! Which state folder and which run a command is about.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +11,7 @@ use super::{Exit, Failure};
 use crate::engine::process;
 use crate::report::json::Header;
 use crate::report::text;
+use crate::run::launch::run_mark;
 use crate::run::state::RunState;
 use crate::run::store::{Orchestrator, RunRow, Store};
 
@@ -141,6 +143,16 @@ pub(super) fn header(row: &RunRow) -> Header<'_> {
 pub(super) fn is_alive(orchestrator: &Orchestrator) -> bool {
     let is_this = || orchestrator.boot == process::boot_id() && process::is_alive(orchestrator.process);
     !is_here(orchestrator) || is_this()
+}
+
+/// Returns the tasks of a run whose processes go on although the one that carried it out is gone.
+pub(super) fn tasks_that_go_on(row: &RunRow) -> BTreeSet<String> {
+    if row.end.is_some() || is_alive(&row.header.orchestrator) {
+        return BTreeSet::new();
+    }
+    let mark = run_mark(&row.header.id);
+    let processes = process::find_marked(std::slice::from_ref(&mark));
+    processes.into_iter().filter_map(|pid| process::marked_as(pid, &mark, "TRAINYARD_TASK")).collect()
 }
 
 /// Whether a run is or was carried out on this host.

@@ -17,12 +17,14 @@ use tokio::time::Instant;
 use super::log::Log;
 use super::oom::Kills;
 use super::process;
-use super::spawn::Inherited;
-use super::supervise::{Attempt, Clock, ProgressFile};
+use super::sentinel::Watch;
+use super::spawn::{Group, Inherited};
+use super::supervise::{Attempt, Clock, Exit, ProgressFile};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::Process;
 use crate::run::outcome::{Outcome, Usage};
+use crate::units::Millis;
 
 /// Reports that wait for the supervisor: a stage that floods its output is slowed down, not buffered.
 const REPORTS: usize = 64;
@@ -65,12 +67,15 @@ impl Local {
         let attempt = Attempt {
             pid,
             own_peak: process::own_peak_memory(),
-            exit,
+            exit: Exit::OfChild(exit),
             output: Some(output),
             stop,
             reports: self.reports.0.clone(),
             mirror: self.mirror,
-            log: Log::new(launch.log.clone()),
+            log: match launch.sentinel {
+                Some(_) => Log::kept_by_sentinel(launch.log.clone()),
+                None => Log::new(launch.log.clone()),
+            },
             clock: Clock::start(Instant::now()),
             progress: ProgressFile::new(launch.events.clone()),
             kills: Arc::clone(&self.kills),
@@ -78,6 +83,31 @@ impl Local {
             launch,
         };
         Ok((attempt, identity))
+    }
+
+    /// Attends to an attempt that an earlier orchestrator started.
+    fn take_on(&self, launch: Launch, sentinel: Process, age: Millis, stop: watch::Receiver<Stop>) -> Attempt {
+        // Where it is not the recorded one any more, it has ended and its record tells how.
+        let watched = process::watch_async(sentinel.pid).ok().filter(|_| process::is_alive(sentinel));
+        let now = Instant::now();
+        let mut log = Log::kept_by_sentinel(launch.log.clone());
+        log.skip_to_end();
+        let clock = Clock::go_on(now, age.as_std(), log.is_used());
+        Attempt {
+            pid: sentinel.pid,
+            own_peak: process::own_peak_memory(),
+            exit: Exit::OfStranger(watched),
+            output: None,
+            stop,
+            reports: self.reports.0.clone(),
+            mirror: self.mirror,
+            log,
+            clock,
+            progress: ProgressFile::new(launch.events.clone()),
+            kills: Arc::clone(&self.kills),
+            killed_before: self.kills.count(),
+            launch,
+        }
     }
 
     /// Forgets an attempt that has ended.
@@ -105,6 +135,12 @@ impl Engine for Local {
                 self.begun.push_back(Report::Ended(ended));
             }
         }
+    }
+
+    fn adopt(&mut self, launch: Launch, sentinel: Process, age: Millis) {
+        let (stop, stopped) = watch::channel(Stop::No);
+        self.stops.insert(launch.task, stop);
+        tokio::spawn(self.take_on(launch, sentinel, age, stopped).attend());
     }
 
     async fn next_report(&mut self) -> Report {
@@ -149,7 +185,7 @@ fn prepare(launch: &Launch) -> Result<(), String> {
 
 /// Starts the process; the child has the only other end of the output then.
 fn spawn(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> Result<(u32, Process), String> {
-    let pid = inherited.spawn(launch, output.as_fd()).map_err(|error| {
+    let pid = begin(inherited, launch, output).map_err(|error| {
         if launch.cwd.is_dir() {
             format!("cannot start `{}`: {error}", launch.program)
         } else {
@@ -159,6 +195,21 @@ fn spawn(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> Result<(u32
     // Unreaped, it is there to be looked at even if it has ended already.
     let identity = process::identify(pid).ok_or("/proc cannot be read")?;
     Ok((pid, identity))
+}
+
+/// Starts the program of an attempt, or its sentinel, which starts it then.
+fn begin(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> std::io::Result<u32> {
+    let Some(record) = &launch.sentinel else { return inherited.spawn(launch, output.as_fd()) };
+    let file = launch.cwd.join(inherited.find(launch)?);
+    let args = Watch::args(record, launch, &file);
+    let own = std::env::current_exe()?;
+    let launch = Launch { program: own.display().to_string(), args, ..bare(launch) };
+    inherited.spawn_file(&own, &launch, output.as_fd(), Group::Own)
+}
+
+/// Returns where and with what environment an attempt runs, and nothing else of it.
+fn bare(launch: &Launch) -> Launch {
+    Launch { cwd: launch.cwd.clone(), env: launch.env.clone(), ..Launch::default() }
 }
 
 /// Opens what tells of the child's end and output.

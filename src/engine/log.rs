@@ -1,6 +1,7 @@
 //! The log of one attempt: a file that is made with the first byte, and the last bytes in memory.
 //!
-//! A log that cannot be written (a full disk) is cut short and the attempt goes on; it is said at the end.
+//! A log that cannot be written (a full disk) is cut short and the attempt goes on; it is said at the end. The log of an
+//! attempt with a sentinel is written by that one; here it is only read along.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,17 +11,50 @@ use std::path::PathBuf;
 /// How much of the end is kept in memory: enough for a stack trace with its last message.
 const TAIL: usize = 16 << 10;
 
+/// The most that is read along at a time.
+const PIECE: u64 = 64 << 10;
+
 /// Where an attempt's output goes.
 pub(super) struct Log {
     path: PathBuf,
     file: Option<File>,
     error: Option<std::io::Error>,
     tail: VecDeque<u8>,
+    /// Whether somebody else writes the file.
+    kept: bool,
+    /// How much of a file that somebody else writes has been read.
+    read: u64,
 }
 
 impl Log {
     pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path, file: None, error: None, tail: VecDeque::new() }
+        Self { path, file: None, error: None, tail: VecDeque::new(), kept: false, read: 0 }
+    }
+
+    /// Makes a log that a sentinel writes.
+    pub(super) const fn kept_by_sentinel(path: PathBuf) -> Self {
+        let mut log = Self::new(path);
+        log.kept = true;
+        log
+    }
+
+    /// Passes over what was printed while nobody attended, but for the end of it.
+    pub(super) fn skip_to_end(&mut self) {
+        let length = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        self.read = length.saturating_sub(TAIL as u64);
+        while self.catch_up().is_some() {}
+    }
+
+    /// Reads on in a file that somebody else writes; `None` where nothing has come since.
+    pub(super) fn catch_up(&mut self) -> Option<Vec<u8>> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = File::open(&self.path).ok()?;
+        file.seek(SeekFrom::Start(self.read)).ok()?;
+        let mut more = Vec::new();
+        let read = file.take(PIECE).read_to_end(&mut more).ok().filter(|read| *read > 0)?;
+        self.read += read as u64;
+        self.write(&more);
+        Some(more)
     }
 
     /// Adds output. Never fails: see [`Log::error`].
@@ -30,6 +64,7 @@ impl Log {
         self.tail.drain(..excess);
         self.tail.extend(kept);
         if self.error.is_none()
+            && !self.kept
             && let Err(error) = self.write_file(output)
         {
             self.error = Some(error);

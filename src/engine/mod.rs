@@ -7,6 +7,7 @@ pub mod local;
 mod log;
 mod oom;
 pub mod process;
+pub mod sentinel;
 mod spawn;
 mod supervise;
 pub mod warden;

@@ -84,7 +84,9 @@ pub fn find_marked(marks: &[String]) -> Vec<u32> {
         .collect()
 }
 
-fn is_marked(pid: u32, marks: &[String]) -> bool {
+/// Whether a process's environment holds every one of `marks` (`NAME=value`).
+#[must_use]
+pub fn is_marked(pid: u32, marks: &[String]) -> bool {
     let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else { return false };
     marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
 }

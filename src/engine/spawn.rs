@@ -40,7 +40,21 @@ impl Inherited {
     /// # Errors
     /// The system's reason why there is no process.
     pub(super) fn spawn(&self, launch: &Launch, output: BorrowedFd<'_>) -> io::Result<u32> {
-        let program = c_string(self.find(launch)?.as_os_str())?;
+        self.spawn_file(&self.find(launch)?, launch, output, Group::Own)
+    }
+
+    /// Like [`Inherited::spawn`], with the program's file known and as a member of this group.
+    ///
+    /// # Errors
+    /// The system's reason why there is no process.
+    pub(super) fn spawn_file(
+        &self,
+        file: &Path,
+        launch: &Launch,
+        output: BorrowedFd<'_>,
+        group: Group,
+    ) -> io::Result<u32> {
+        let program = c_string(file.as_os_str())?;
         let args = launch.args.iter().map(|arg| c_string(OsStr::new(arg))).collect::<io::Result<Vec<_>>>()?;
         let own = own_entries(&launch.env)?;
         let names: HashSet<&[u8]> = own.iter().map(name_of).collect();
@@ -50,7 +64,7 @@ impl Inherited {
         let envp = pointers(inherited.chain(&own));
         let mut actions = Actions::new()?;
         actions.prepare(output, &cwd)?;
-        let attributes = Attributes::new()?;
+        let attributes = Attributes::new(group)?;
         let mut pid = 0;
         // SAFETY: all strings and both arrays, which end with a null pointer, outlive the call, and the call changes
         // neither; actions and attributes are initialised.
@@ -69,7 +83,7 @@ impl Inherited {
     }
 
     /// Returns the file of a program: looked for in the attempt's own `PATH` where its name has no slash.
-    fn find(&self, launch: &Launch) -> io::Result<PathBuf> {
+    pub(super) fn find(&self, launch: &Launch) -> io::Result<PathBuf> {
         let name = Path::new(&launch.program);
         if launch.program.contains('/') {
             return Ok(name.to_owned());
@@ -139,16 +153,26 @@ impl Drop for Actions {
     }
 }
 
-/// What kind of process the child is: its own group, no signal blocked, SIGPIPE as usual (Rust ignores it).
+/// The process group that a child belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// A new one, which it leads.
+    Own,
+    /// That of this process.
+    Ours,
+}
+
+/// What kind of process the child is: its group, no signal blocked, SIGPIPE as usual (Rust ignores it).
 struct Attributes(MaybeUninit<libc::posix_spawnattr_t>);
 
 impl Attributes {
-    fn new() -> io::Result<Self> {
+    fn new(group: Group) -> io::Result<Self> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: the first call initialises what it points to.
         check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
         let mut attributes = Self(attributes);
-        let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let own_group = if group == Group::Own { libc::POSIX_SPAWN_SETPGROUP } else { 0 };
+        let flags = own_group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
         let to = attributes.0.as_mut_ptr();
         let mut signals = MaybeUninit::uninit();
         // SAFETY: attributes are initialised above, the set of signals by `sigemptyset` before it is used.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::log::Log;
 use super::oom::{self, Kills, Memory};
 use super::process::{self, Reaped, Status};
+use super::sentinel::{self, How};
 use crate::run::engine::{Ended, Launch, Report, Stop};
 use crate::run::observer::Progress;
 use crate::run::outcome::{Limit, Outcome, Usage};
@@ -32,7 +33,7 @@ pub(super) struct Attempt {
     pub(super) pid: u32,
     /// Our own peak memory after the spawn: what the child is counted with at least.
     pub(super) own_peak: Bytes,
-    pub(super) exit: AsyncFd<OwnedFd>,
+    pub(super) exit: Exit,
     /// Both of its output streams, until they are closed.
     pub(super) output: Option<pipe::Receiver>,
     pub(super) stop: watch::Receiver<Stop>,
@@ -45,6 +46,23 @@ pub(super) struct Attempt {
     /// Where the kernel counts what it kills for want of memory, and how many that were when the attempt started.
     pub(super) kills: Arc<Kills>,
     pub(super) killed_before: Option<u64>,
+}
+
+/// What tells of the end of an attempt's process.
+pub(super) enum Exit {
+    /// It is a child of ours.
+    OfChild(AsyncFd<OwnedFd>),
+    /// A sentinel that an earlier orchestrator started; nothing to wait for where it has ended.
+    OfStranger(Option<AsyncFd<OwnedFd>>),
+}
+
+impl Exit {
+    /// Waits until the process may have ended.
+    async fn readable(&self) {
+        if let Self::OfChild(watched) | Self::OfStranger(Some(watched)) = self {
+            let _ = watched.readable().await;
+        }
+    }
 }
 
 /// When things happened to an attempt and what we did about it.
@@ -60,6 +78,11 @@ impl Clock {
     pub(super) fn start(now: Instant) -> Self {
         Self { started: now, printed: None, look_at_progress: now + PROGRESS_EVERY, ending: None }
     }
+
+    /// Goes on with an attempt of this age. When it last printed is not known: it is taken to be now.
+    pub(super) fn go_on(now: Instant, age: Duration, has_printed: bool) -> Self {
+        Self { started: now.checked_sub(age).unwrap_or(now), printed: has_printed.then_some(now), ..Self::start(now) }
+    }
 }
 
 impl Attempt {
@@ -67,16 +90,26 @@ impl Attempt {
     pub(super) async fn attend(mut self) {
         let reaped = self.until_exit().await;
         self.drain().await;
-        let survivors = self.end_survivors().await;
+        let sentinel = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
+        let output_open = self.output.is_some() || sentinel.as_ref().is_some_and(|ended| ended.output_open);
+        let survivors = self.end_survivors(output_open).await;
         self.drain().await;
+        while self.is_adopted() && self.read_along().await {}
         self.report_progress().await;
-        let outcome = self.outcome(reaped.status);
-        let note = match (survivors, self.log.error()) {
+        let outcome = match sentinel.as_ref().map(|ended| &ended.how) {
+            Some(How::NotStarted(reason)) => Outcome::SpawnFailed { reason: reason.clone() },
+            Some(How::Exited(_) | How::Signalled(_)) | None => self.outcome(reaped.status),
+        };
+        let log_error = sentinel.as_ref().and_then(|ended| ended.log_error.clone());
+        let note = match (survivors, self.log.error().map(ToString::to_string).or(log_error)) {
             (_, Some(error)) => Some(format!("the log is cut short: {error}")),
             (0, None) => None,
             (n, None) => Some(format!("it left {n} process(es) behind, which were ended")),
         };
-        let peak_memory = Some(reaped.peak_memory).filter(|peak| *peak > self.own_peak);
+        let peak_memory = match &sentinel {
+            Some(ended) => ended.peak_memory,
+            None => Some(reaped.peak_memory).filter(|peak| *peak > self.own_peak),
+        };
         let usage = Usage { peak_memory, peak_gpu_memory: None, survivors };
         let ended = Ended { task: self.launch.task, outcome, usage, logged: self.log.is_used(), note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.
@@ -89,7 +122,7 @@ impl Attempt {
             let wake = self.next_deadline();
             tokio::select! {
                 biased;
-                _ = self.exit.readable() => if let Some(reaped) = process::reap(self.pid) {
+                () = self.exit.readable() => if let Some(reaped) = self.reap() {
                     return reaped;
                 },
                 () = readable(self.output.as_ref()) => self.copy_output().await,
@@ -97,6 +130,36 @@ impl Attempt {
                 () = sleep_until(wake) => self.on_time(Instant::now()).await,
             }
         }
+    }
+
+    /// Returns how the process ended, if it has.
+    fn reap(&self) -> Option<Reaped> {
+        if !self.is_adopted() {
+            return process::reap(self.pid);
+        }
+        // Not a child of ours, its end is what its sentinel wrote; one that wrote nothing was killed.
+        let ended = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
+        let status = match ended.map(|ended| ended.how) {
+            Some(How::Exited(code)) => Status::Exited(code),
+            Some(How::NotStarted(_)) => Status::Exited(127),
+            Some(How::Signalled(signal)) => Status::Signalled(signal),
+            None => Status::Signalled(libc::SIGKILL),
+        };
+        Some(Reaped { status, peak_memory: Bytes::ZERO })
+    }
+
+    const fn is_adopted(&self) -> bool {
+        matches!(self.exit, Exit::OfStranger(_))
+    }
+
+    /// Takes in what an adopted attempt has printed, from its log; returns whether there was anything.
+    async fn read_along(&mut self) -> bool {
+        let Some(output) = self.log.catch_up() else { return false };
+        self.clock.printed = Some(Instant::now());
+        if self.mirror {
+            let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
+        }
+        true
     }
 
     /// Takes in one piece of output.
@@ -160,6 +223,7 @@ impl Attempt {
     async fn on_time(&mut self, now: Instant) {
         if now >= self.clock.look_at_progress {
             self.clock.look_at_progress = now + PROGRESS_EVERY;
+            while self.is_adopted() && self.read_along().await {}
             self.report_progress().await;
         }
         if let Some((_, kill_at)) = &mut self.clock.ending {
@@ -201,8 +265,8 @@ impl Attempt {
     ///
     /// There is something where its group has members or its output is still held open; both together miss only a
     /// process that left the group and closed its output, which the end of the run looks for.
-    async fn end_survivors(&mut self) -> u32 {
-        if self.output.is_none() && !process::group_is_alive(self.pid) {
+    async fn end_survivors(&mut self, output_open: bool) -> u32 {
+        if !output_open && !process::group_is_alive(self.pid) {
             return 0;
         }
         let left = process::find_marked(&self.launch.marks);

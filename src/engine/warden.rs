@@ -67,15 +67,25 @@ pub fn watch(mark: &str, grace: Duration) {
 
 /// Ends all marked processes: SIGTERM, the grace, SIGKILL; again for those that were forked meanwhile.
 pub fn end_marked(mark: &str, grace: Duration) {
+    end_marked_but(mark, &[], grace);
+}
+
+/// Like [`end_marked`], but spares processes that carry all of the marks of one of these attempts.
+pub fn end_marked_but(mark: &str, spared: &[Vec<String>], grace: Duration) {
     let marks = [mark.to_owned()];
-    let left = process::find_marked(&marks);
+    let find = || {
+        let mut left = process::find_marked(&marks);
+        left.retain(|pid| !spared.iter().any(|marks| process::is_marked(*pid, marks)));
+        left
+    };
+    let left = find();
     for pid in &left {
         process::signal(*pid, Signal::TERM);
     }
     wait_for(&left, grace);
     // Each round ends what the previous one forked before it died; a fork bomb is not our task.
     for _ in 0..10 {
-        let left = process::find_marked(&marks);
+        let left = find();
         if left.is_empty() {
             return;
         }

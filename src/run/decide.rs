@@ -15,7 +15,7 @@ use super::outcome::Outcome;
 use super::raise::{self, Raise};
 use super::retry;
 use super::state::{Phase, RunState, TaskState};
-use crate::fleet::Fleet;
+use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::{Mode, Pipeline, Resources};
@@ -66,7 +66,7 @@ struct Queue {
 }
 
 impl<'a> Dispatcher<'a> {
-    /// Makes a dispatcher that goes on from a state, in which no attempt runs.
+    /// Makes a dispatcher that goes on from a state. What attempts hold that run in it, is entered into the ledger.
     #[must_use]
     pub fn new(
         (pipeline, graph): (&'a Pipeline, &'a TaskGraph),
@@ -98,10 +98,27 @@ impl<'a> Dispatcher<'a> {
                 Phase::Waiting if state.task(task).is_to_be_judged() => dispatcher.failed.push(task),
                 Phase::Waiting => dispatcher.queue_if_unblocked(task),
                 Phase::Delayed(until) => drop(dispatcher.delayed.insert((until, task))),
-                Phase::Running | Phase::Succeeded | Phase::Failed | Phase::Skipped => {}
+                Phase::Running => dispatcher.enter(task, state.task(task)),
+                Phase::Succeeded | Phase::Failed | Phase::Skipped => {}
             }
         }
         dispatcher
+    }
+
+    /// Takes note of what an attempt holds that was started by an earlier dispatcher.
+    fn enter(&mut self, task: TaskId, state: &TaskState) {
+        let Some(attempt) = state.attempts.last() else { return };
+        let place = &attempt.place;
+        let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
+        let mode = modes.get(place.mode).unwrap_or_else(|| self.mode(task));
+        let request = attempt.raise.map_or_else(|| mode.resources.clone(), |raise| raise.request(&mode.resources));
+        let node = (0..).map(NodeId).zip(&self.fleet.nodes).find(|(_, node)| node.name == place.node);
+        let devices = (0..).map(DeviceId).zip(&self.fleet.devices);
+        let devices = devices.filter(|(_, device)| place.devices.contains(&device.id)).map(|(id, _)| id).collect();
+        // Of a node that is gone there is nothing to hold.
+        if let Some((node, _)) = node {
+            self.ledger.enter(task, &request, node, devices);
+        }
     }
 
     /// Takes in an event that has been applied to the state.

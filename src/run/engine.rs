@@ -9,6 +9,7 @@ use super::observer::Progress;
 use super::outcome::{Outcome, Usage};
 use crate::graph::TaskId;
 use crate::spec::Limits;
+use crate::units::Millis;
 
 /// Everything an engine needs to know to carry out one attempt.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,8 @@ pub struct Launch {
     pub outputs: Vec<(String, PathBuf)>,
     /// Where its output goes; made once it prints.
     pub log: PathBuf,
+    /// Where its sentinel records what becomes of it; without it, it has none and ends with the orchestrator.
+    pub sentinel: Option<PathBuf>,
     /// Where it may write its progress.
     pub events: PathBuf,
     /// When it is given up.
@@ -100,6 +103,10 @@ pub enum Stop {
 pub trait Engine {
     /// Starts an attempt; its reports follow, the last of which is always [`Report::Ended`].
     fn start(&mut self, launch: Launch);
+
+    /// Attends to an attempt that an earlier orchestrator started `age` ago and whose sentinel lives or has recorded its
+    /// end; its reports follow, the last of which is always [`Report::Ended`].
+    fn adopt(&mut self, launch: Launch, sentinel: Process, age: Millis);
 
     /// Waits for the next report. Losing the future loses no report.
     fn next_report(&mut self) -> impl Future<Output = Report>;

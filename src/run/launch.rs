@@ -24,6 +24,8 @@ pub struct Ground {
     pub dir: PathBuf,
     /// The program that carries out built-in ops.
     pub ops: PathBuf,
+    /// Whether attempts are to outlive the orchestrator, each with a sentinel.
+    pub survive: bool,
 }
 
 impl Ground {
@@ -38,6 +40,12 @@ impl Ground {
 #[must_use]
 pub fn log(dir: &Path, task: &str, number: u32) -> PathBuf {
     dir.join("logs").join(format!("{}.{number}.log", file_name(task)))
+}
+
+/// Returns where an attempt's sentinel records what becomes of it, in a run's folder.
+#[must_use]
+pub fn sentinel(dir: &Path, task: &str, number: u32) -> PathBuf {
+    dir.join("attempts").join(format!("{}.{number}.json", file_name(task)))
 }
 
 /// Returns what to start for an attempt. `port` is a free one, for tasks on several devices.
@@ -58,8 +66,7 @@ pub fn describe(
         place.devices.iter().filter_map(|id| fleet.devices.iter().find(|device| device.id == *id)).collect();
     let checkpoints = ground.dir.join("checkpoints").join(&name);
     let events = ground.dir.join("events").join(format!("{name}.{number}.jsonl"));
-    let marks =
-        vec![run_mark(&ground.run), format!("TRAINYARD_TASK={}", task.name), format!("TRAINYARD_ATTEMPT={number}")];
+    let marks = marks(&ground.run, &task.name, number);
 
     let mut env: Vec<(String, String)> = Vec::new();
     env.extend(task.env(pipeline));
@@ -89,6 +96,7 @@ pub fn describe(
         job,
         outputs,
         log: ground.log(&task.name, number),
+        sentinel: ground.survive.then(|| sentinel(&ground.dir, &task.name, number)),
         events,
         limits: stage.limits,
         devices: place.devices.clone(),
@@ -99,6 +107,12 @@ pub fn describe(
 #[must_use]
 pub fn run_mark(run: &str) -> String {
     format!("TRAINYARD_RUN={run}")
+}
+
+/// The environment entries that all processes of an attempt carry, and no other.
+#[must_use]
+pub fn marks(run: &str, task: &str, number: u32) -> Vec<String> {
+    vec![run_mark(run), format!("TRAINYARD_TASK={task}"), format!("TRAINYARD_ATTEMPT={number}")]
 }
 
 type Command = (String, Vec<String>, Option<(PathBuf, String)>);

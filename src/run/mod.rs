@@ -2,9 +2,10 @@
 //!
 //! Pure: [`state`] folds [`event`]s, [`decide`], [`retry`] and [`raise`] say what follows, [`admission`] whether it fits,
 //! [`peak`] what was seen, [`launch`] with what command. Shell: [`supervisor`] moves events between them, the [`store`]
-//! and an [`engine`].
+//! and an [`engine`]; [`crash`] lets tests end it at named points.
 
 pub mod admission;
+pub mod crash;
 pub mod decide;
 pub mod engine;
 pub mod event;

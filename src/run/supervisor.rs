@@ -13,16 +13,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
 use super::admission::{Live, Readings};
+use super::crash;
 use super::decide::Dispatcher;
 use super::engine::{Ended, Engine, Report, Stop};
 use super::event::{Event, Recorded, RunEnd, StopReason};
 use super::launch::{self, Ground};
 use super::observer::{DeviceGauge, Observer, View};
 use super::peak::{Peak, Peaks};
-use super::state::{Illegal, RunState};
+use super::state::{Illegal, Phase, RunState};
 use super::store::{RunKey, Store, StoreError};
 use crate::fleet::{Device, DeviceId, Fleet};
-use crate::graph::TaskGraph;
+use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::Pipeline;
 use crate::units::{Bytes, Millis};
@@ -135,7 +136,7 @@ impl Clock {
 }
 
 impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
-    /// Makes a supervisor that goes on from a state, in which no attempt runs.
+    /// Makes a supervisor that goes on from a state. Attempts that run in it are adopted.
     pub fn new(parts: Parts<'a>, engine: E, record: R, state: RunState, clock: Clock) -> Self {
         Self {
             parts,
@@ -176,16 +177,20 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     }
 
     async fn until_end(&mut self, stops: &mut mpsc::UnboundedReceiver<Stop>) -> Result<RunEnd, RunError> {
+        self.adopt_running();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = self.clock.now();
             let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
             self.note(&decided)?;
+            crash::point("decided");
             self.commit_before_effects()?;
+            crash::point("committed");
             self.start_attempts(&decided);
             if let Some((_, end)) = self.state.end {
                 self.tell_facts();
+                crash::point("told");
                 return Ok(end);
             }
             if !decided.is_empty() {
@@ -242,6 +247,22 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
     }
 
+    /// Has the engine attend to the attempts that an earlier orchestrator started.
+    fn adopt_running(&mut self) {
+        let now = self.clock.now();
+        let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
+        for (id, task) in (0..).map(TaskId).zip(&self.state.tasks) {
+            let (Phase::Running, Some(attempt)) = (task.phase, task.attempts.last()) else { continue };
+            let Some(process) = attempt.process else { continue };
+            let number = u32::try_from(task.attempts.len()).unwrap_or(u32::MAX);
+            let of = (id, &graph.tasks[id.index()]);
+            let mut launch = launch::describe(ground, pipeline, fleet, of, number, &attempt.place, None);
+            launch.sentinel = Some(launch::sentinel(&ground.dir, &of.1.name, number));
+            self.engine.adopt(launch, process, now - attempt.started);
+            self.alive += 1;
+        }
+    }
+
     /// Starts the attempts that were decided on.
     fn start_attempts(&mut self, decided: &[Event]) {
         for event in decided {
@@ -251,6 +272,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let of = &graph.tasks[task.index()];
             self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port));
             self.alive += 1;
+            crash::point("spawned");
         }
     }
 
@@ -266,6 +288,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 self.tell(|observer, view| observer.progressed(view, task, &progress));
             }
             Report::Ended(ended) => {
+                crash::point("ended");
                 self.alive -= 1;
                 let name = &self.parts.graph.tasks[ended.task.index()].name;
                 if let Some(note) = &ended.note {

@@ -17,6 +17,7 @@ use super::engine::{Ended, Engine, Launch, Report, Stop};
 use super::event::{Event, Process, Recorded, RunEnd};
 use super::launch::Ground;
 use super::outcome::{Outcome, Usage};
+use super::resume::Fate;
 use super::state::{Phase, RunState};
 use super::store::StoreError;
 use super::supervisor::{Clock, Look, Parts, Record, RunError, Supervisor};
@@ -56,6 +57,11 @@ impl Engine for Scripted<'_> {
         self.running.push(Reverse((Instant::now() + takes, launch.task.0, Some(i32::from(fails)))));
         let process = Process { pid: launch.task.0 + 1, started: u64::from(*number) };
         self.spawned.push_back(Report::Spawned { task: launch.task, process });
+    }
+
+    fn adopt(&mut self, launch: Launch, _: Process, _: Millis) {
+        self.start(launch);
+        self.spawned.pop_back();
     }
 
     async fn next_report(&mut self) -> Report {
@@ -138,8 +144,13 @@ impl Case {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let state = from.state(self.graph.len());
-            let ground =
-                Ground { run: "r".to_owned(), root: "/p".into(), dir: "/p/r".into(), ops: "trainyard-ops".into() };
+            let ground = Ground {
+                run: "r".to_owned(),
+                root: "/p".into(),
+                dir: "/p/r".into(),
+                ops: "trainyard-ops".into(),
+                survive: false,
+            };
             let dispatcher = Dispatcher::new(
                 (&self.pipeline, &self.graph),
                 (&self.fleet, &self.plan),
@@ -196,7 +207,7 @@ impl History {
 
     /// Records what a resumption does before it goes on: what ran has been interrupted.
     fn resume(&self, tasks: usize) {
-        let resuming = super::resume::events(&self.state(tasks), |_| true);
+        let resuming = super::resume::events(&self.state(tasks), |_| Fate::Lost { logged: true });
         let recorded = resuming.into_iter().map(|event| Recorded { at: Millis(5_000), event });
         self.memory.events.borrow_mut().extend(recorded);
     }

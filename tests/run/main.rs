@@ -7,4 +7,5 @@ mod endings;
 mod limits;
 mod resume;
 mod signals;
+mod survive;
 mod world;

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, getsid};
 
-use crate::world::{World, of, outcomes, pid_in, state, wait_for_end};
+use crate::world::{World, of, outcomes, parent, pid_in, state, wait_for_end};
 
 /// The second stage waits until it is let go on; each stage writes down that it was done.
 const GATED: &str = r#"
@@ -126,7 +126,9 @@ fn a_detached_run_has_a_session_of_its_own_and_ends_when_cancelled() {
     while !std::fs::read_to_string(world.path("parent")).is_ok_and(|pid| pid.ends_with('\n')) {
         std::thread::yield_now();
     }
-    let orchestrator = Pid::from_raw(i32::try_from(pid_in(&world.path("parent"))).unwrap()).unwrap();
+    // The stage's parent is its sentinel, whose parent carries the run out.
+    let orchestrator = parent(pid_in(&world.path("parent"))).unwrap();
+    let orchestrator = Pid::from_raw(i32::try_from(orchestrator).unwrap()).unwrap();
     assert_eq!(getsid(Some(orchestrator)).unwrap(), orchestrator, "no hang-up of our terminal reaches it");
     let cancelled = world.command(&["cancel", &id, "--now"]).output().unwrap();
     assert_eq!(cancelled.status.code(), Some(0), "{}", said(&cancelled));

@@ -109,6 +109,12 @@ pub(crate) fn pid_in(path: &Path) -> u32 {
     std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
 }
 
+/// Returns the parent of a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Waits until a process, not necessarily a child, has ended. One that is gone already has.
 pub(crate) fn wait_for_end(pid: u32) {
     if let Ok(watched) = process::watch(pid) {

@@ -146,6 +146,16 @@ impl Ledger {
         Ok(grant)
     }
 
+    /// Enters a task that runs already, on these devices of a node, whether or not there is room for it.
+    pub fn enter(&mut self, task: TaskId, request: &Resources, node: NodeId, devices: Vec<DeviceId>) {
+        self.hosts[node.index()].hold(request);
+        for device in &devices {
+            self.books[device.index()].hold(task, request);
+        }
+        let grant = Grant { node, devices, gpu_memory: request.gpu_memory };
+        self.held.insert(task, (grant, request.clone()));
+    }
+
     /// Takes back what a task held, all its processes having ended. A task that holds nothing is ignored.
     pub fn release(&mut self, task: TaskId, now: Millis) {
         let Some((grant, request)) = self.held.remove(&task) else { return };

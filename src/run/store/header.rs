@@ -38,6 +38,8 @@ pub struct Invocation {
     pub jobs: Option<usize>,
     /// `--keep-going`.
     pub keep_going: bool,
+    /// `--survive`, or `--detach`.
+    pub survive: bool,
 }
 
 /// The process that carries a run out.

@@ -1,0 +1,270 @@
+//! A small process around one attempt that outlives the orchestrator: it keeps the log, waits for the end of the stage,
+//! and records that end, so that a run which is resumed learns how an attempt ended that nobody was there to see.
+//!
+//! It leads the attempt's process group, so that what is sent to the group reaches the stage; it blocks all signals
+//! itself. Started only for runs that are to survive their orchestrator: it costs a process more for each attempt.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PipeFlags;
+use serde::{Deserialize, Serialize};
+
+use super::log::Log;
+use super::process::{self, Reaped, Status};
+use super::spawn::{Group, Inherited};
+use crate::run::crash;
+use crate::run::engine::Launch;
+use crate::run::event::Process;
+use crate::units::Bytes;
+
+/// What a sentinel has written down of its attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The sentinel.
+    pub sentinel: Process,
+    /// How the stage ended, once it has.
+    pub ended: Option<Ended>,
+}
+
+/// How a stage ended under its sentinel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How.
+    pub how: How,
+    /// Peak resident memory, where it is known.
+    pub peak_memory: Option<Bytes>,
+    /// Whether processes that it left still held its output open.
+    pub output_open: bool,
+    /// Why its log is cut short, if it is.
+    pub log_error: Option<String>,
+}
+
+/// The end of a stage's own process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// It called exit.
+    Exited(i32),
+    /// A signal ended it.
+    Signalled(i32),
+    /// It never was: the system's reason.
+    NotStarted(String),
+}
+
+/// What became of an attempt whose orchestrator is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Its sentinel lives, or has recorded its end.
+    Kept(Process),
+    /// Nobody knows how it ended, or it never began.
+    Lost,
+}
+
+/// Looks for an attempt by the record of its sentinel. `same_boot`: whether the host has not been restarted since.
+#[must_use]
+pub fn find(record: &Path, same_boot: bool) -> Found {
+    // The order matters: one that ends in between has written its record before.
+    let alive = read(record).filter(|record| same_boot && process::is_alive(record.sentinel));
+    match alive.or_else(|| read(record).filter(|record| record.ended.is_some())) {
+        Some(record) => Found::Kept(record.sentinel),
+        None => Found::Lost,
+    }
+}
+
+/// Reads a record; `None` where there is none that can be read.
+#[must_use]
+pub fn read(path: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Puts a record in the place of the one before, whole or not at all; `durably`: so that it survives a power loss.
+fn write(path: &Path, record: &Record, durably: bool) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    if durably {
+        file.sync_all()?;
+    }
+    fs::rename(&fresh, path)?;
+    if durably { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// What a sentinel is told.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// Where to record.
+    pub record: PathBuf,
+    /// Where the output goes.
+    pub log: PathBuf,
+    /// The file of the program.
+    pub file: PathBuf,
+    /// What the program is called, and its arguments.
+    pub words: Vec<String>,
+}
+
+impl Watch {
+    /// Returns the arguments that make this program the sentinel of an attempt, whose program is this file.
+    #[must_use]
+    pub(super) fn args(record: &Path, launch: &Launch, file: &Path) -> Vec<String> {
+        let paths = [record, &launch.log, file].map(|path| path.to_string_lossy().into_owned());
+        let words = std::iter::once(&launch.program).chain(&launch.args).cloned();
+        std::iter::once("sentinel".to_owned()).chain(paths).chain(["--".to_owned()]).chain(words).collect()
+    }
+}
+
+/// Starts the stage, attends to it until it has ended, and returns how this process is to end: as the stage did.
+///
+/// # Errors
+/// Where there is nothing to watch with: no pipe, no record.
+pub fn watch(watch: Watch) -> io::Result<Status> {
+    block_signals();
+    let own = process::identify(std::process::id()).ok_or(io::Error::other("/proc cannot be read"))?;
+    // Before the stage exists: who finds no record knows that there is no stage either.
+    write(&watch.record, &Record { sentinel: own, ended: None }, false)?;
+    crash::point("sentinel-begun");
+    let mut log = Log::new(watch.log.clone());
+    let (ended, heard) = match start(&watch) {
+        Ok((pid, exit, output)) => {
+            crash::point("sentinel-spawned");
+            let own_peak = process::own_peak_memory();
+            let mut attended = Attended { log: &mut log, output: Some(output), heard: true };
+            let Reaped { status, peak_memory } = attended.until_exit(pid, &exit)?;
+            attended.drain();
+            let (output_open, heard) = (attended.output.is_some(), attended.heard);
+            let how = match status {
+                Status::Exited(code) => How::Exited(code),
+                Status::Signalled(signal) => How::Signalled(signal),
+            };
+            let peak_memory = Some(peak_memory).filter(|peak| *peak > own_peak);
+            let log_error = log.error().map(ToString::to_string);
+            (Ended { how, peak_memory, output_open, log_error }, heard)
+        }
+        Err(error) => {
+            let how = How::NotStarted(error.to_string());
+            (Ended { how, peak_memory: None, output_open: false, log_error: None }, true)
+        }
+    };
+    crash::point("sentinel-ended");
+    let status = match &ended.how {
+        How::Exited(code) => Status::Exited(*code),
+        How::Signalled(signal) => Status::Signalled(*signal),
+        How::NotStarted(_) => Status::Exited(127),
+    };
+    // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
+    let orphaned = !heard || nobody_listens();
+    let written = write(&watch.record, &Record { sentinel: own, ended: Some(ended) }, orphaned);
+    crash::point("sentinel-recorded");
+    // The full disk that keeps the record away is told by the orchestrator, who still sees how this process ends.
+    if orphaned { written.map(|()| status) } else { Ok(status) }
+}
+
+/// Ends this process as the stage ended.
+pub fn end_as(status: Status) -> i32 {
+    match status {
+        Status::Exited(code) => code,
+        Status::Signalled(signal) => {
+            // SAFETY: plain system calls on values; the set is initialised before it is used. No core is dumped twice.
+            unsafe {
+                let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+                libc::signal(signal, libc::SIG_DFL);
+                let mut only = std::mem::zeroed();
+                libc::sigemptyset(&raw mut only);
+                libc::sigaddset(&raw mut only, signal);
+                libc::sigprocmask(libc::SIG_UNBLOCK, &raw const only, std::ptr::null_mut());
+                libc::raise(signal);
+            }
+            128 + signal
+        }
+    }
+}
+
+/// Keeps all signals away from this process; the stage starts with none blocked.
+fn block_signals() {
+    // SAFETY: the set is initialised before it is used.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+}
+
+/// Starts the stage in this process's group; the stage holds the only other end of the output.
+fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (program, args) = watch.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let launch = Launch { program: program.clone(), args: args.to_vec(), cwd: ".".into(), ..Launch::default() };
+    let pid = Inherited::new().spawn_file(&watch.file, &launch, writer.as_fd(), Group::Ours)?;
+    Ok((pid, process::watch(pid)?, reader))
+}
+
+/// A stage that runs, its log, and whether the orchestrator still takes what it prints.
+struct Attended<'a> {
+    log: &'a mut Log,
+    output: Option<OwnedFd>,
+    heard: bool,
+}
+
+impl Attended<'_> {
+    fn until_exit(&mut self, pid: u32, exit: &OwnedFd) -> io::Result<Reaped> {
+        loop {
+            if let Some(reaped) = process::reap(pid) {
+                return Ok(reaped);
+            }
+            let there = match &self.output {
+                None => {
+                    poll(&mut [PollFd::new(exit, PollFlags::IN)], None)?;
+                    false
+                }
+                Some(output) => {
+                    let mut both = [PollFd::new(exit, PollFlags::IN), PollFd::new(output, PollFlags::IN)];
+                    poll(&mut both, None)?;
+                    !both[1].revents().is_empty()
+                }
+            };
+            if there {
+                self.copy();
+            }
+        }
+    }
+
+    /// Takes in the output that is there, without waiting for more; a process left behind must not keep us.
+    fn drain(&mut self) {
+        for _ in 0..64 {
+            let Some(output) = &self.output else { return };
+            let mut probe = [PollFd::new(output, PollFlags::IN)];
+            if !poll(&mut probe, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+                return;
+            }
+            self.copy();
+        }
+    }
+
+    fn copy(&mut self) {
+        let Some(output) = &self.output else { return };
+        let mut buffer = [0; 16 << 10];
+        match rustix::io::read(output, &mut buffer) {
+            Ok(0) => self.output = None,
+            Ok(n) => {
+                self.log.write(&buffer[..n]);
+                self.heard = self.heard && io::stdout().lock().write_all(&buffer[..n]).is_ok();
+                self.heard = self.heard && io::stdout().lock().flush().is_ok();
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(_) => self.output = None,
+        }
+    }
+}
+
+/// Whether the orchestrator has closed its end of our output.
+fn nobody_listens() -> bool {
+    let out = io::stdout();
+    let mut probe = [PollFd::new(&out, PollFlags::OUT)];
+    poll(&mut probe, Some(&Timespec::default())).is_ok_and(|_| probe[0].revents().contains(PollFlags::ERR))
+}

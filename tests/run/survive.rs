@@ -1,0 +1,235 @@
+//! `--survive`: attempts that go on when the orchestrator is killed, and are adopted by the one that resumes the run.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use trainyard::engine::process;
+
+use crate::world::{World, of, outcomes, parent, pid_in, wait_for_end};
+
+/// A stage that goes on when it is let, says so, and ends as it is told to.
+const GATED: &str = r#"
+[stage.first]
+run = "echo first >> done"
+[stage.second]
+run = """
+echo $$ > pid; echo ready; until test -e gate; do sleep 0.05; done
+echo two; touch passed; until test -e last; do sleep 0.05; done; echo three; echo second >> done; exit $(cat last)"""
+after = ["first"]
+grace = "1s"
+[stage.third]
+run = "echo third >> done"
+after = ["second"]
+"#;
+
+fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::yield_now();
+    }
+}
+
+/// Starts a run that survives, and kills its orchestrator when the gated stage has printed; returns the sentinel.
+fn killed(world: &World, args: &[&str]) -> u32 {
+    let mut run = world.start(&[&["--survive"], args].concat());
+    run.wait_for("ready");
+    run.signal(Signal::KILL);
+    run.end();
+    let stage = pid_in(&world.path("pid"));
+    let sentinel = parent(stage).expect("the stage goes on");
+    let id = world.show()["run"].as_str().unwrap().to_owned();
+    assert!(process::is_marked(sentinel, &[format!("TRAINYARD_RUN={id}")]), "its sentinel goes on");
+    sentinel
+}
+
+fn go_on(world: &World, gate: &str, with: &str) {
+    // Whole at once: the stage looks for it all the time.
+    std::fs::write(world.path("gate.new"), with).unwrap();
+    std::fs::rename(world.path("gate.new"), world.path(gate)).unwrap();
+}
+
+fn resume(world: &World, args: &[&str]) -> (Option<i32>, Vec<Value>) {
+    let output = world.command(&[&["resume", "--json"], args].concat()).output().unwrap();
+    let events = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), events.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+fn adopted(events: &[Value]) -> &Value {
+    &events.iter().find(|event| event["event"] == "run-resumed").expect("it was resumed")["adopted"]
+}
+
+fn log(world: &World) -> String {
+    String::from_utf8(world.command(&["logs", "latest", "second"]).output().unwrap().stdout).unwrap()
+}
+
+fn done(world: &World) -> String {
+    std::fs::read_to_string(world.path("done")).unwrap()
+}
+
+#[test]
+fn a_task_that_goes_on_is_adopted_without_another_attempt_and_its_log_is_complete() {
+    let world = World::new(GATED);
+    let sentinel = killed(&world, &[]);
+    go_on(&world, "gate", "");
+    wait_for(&world.path("passed"));
+    let mut resumed = world.command(&["resume", "--mirror"]);
+    let mut resumed = resumed.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(resumed.stderr.take().unwrap()));
+    let mut said = String::new();
+    for line in lines.map(|line| line.unwrap()) {
+        said.push_str(&line);
+        if line.contains("went on by themselves") {
+            go_on(&world, "last", "0");
+        }
+    }
+    assert_eq!(resumed.wait().unwrap().code(), Some(0), "{said}");
+    assert!(said.contains("three") && !said.contains("ready"), "what it prints from then on is shown: {said}");
+    wait_for_end(sentinel);
+    assert_eq!(done(&world), "first\nsecond\nthird\n");
+    let run = world.show();
+    assert_eq!((run["state"].as_str(), outcomes(&run, "second")), (Some("succeeded"), vec!["succeeded".to_owned()]));
+    assert_eq!(log(&world), "ready\ntwo\nthree\n");
+}
+
+#[test]
+fn how_a_task_ended_while_nobody_was_there_is_learned() {
+    for (code, outcome) in [("0", "succeeded"), ("7", "exited:7")] {
+        let world = World::new(GATED);
+        let sentinel = killed(&world, &[]);
+        go_on(&world, "gate", "");
+        go_on(&world, "last", code);
+        wait_for_end(sentinel);
+        let (exit, events) = resume(&world, &[]);
+        assert_eq!(exit, Some(i32::from(code != "0")), "{events:#?}");
+        assert_eq!(adopted(&events), &serde_json::json!(["second"]));
+        let run = world.show();
+        assert_eq!(outcomes(&run, "second"), [outcome]);
+        assert!(of(&run, "second")["attempts"][0]["log"].is_string());
+        assert_eq!(log(&world), "ready\ntwo\nthree\n");
+    }
+}
+
+#[test]
+fn a_task_whose_sentinel_was_killed_as_well_is_tried_again() {
+    let world = World::new(GATED);
+    let sentinel = killed(&world, &[]);
+    process::signal(sentinel, Signal::KILL);
+    wait_for_end(sentinel);
+    let stage = pid_in(&world.path("pid"));
+    // Nobody could learn how it ends: the resumed run ends it and begins again.
+    go_on(&world, "last", "0");
+    let run = std::thread::scope(|scope| {
+        let resumed = scope.spawn(|| resume(&world, &[]));
+        wait_for_end(stage);
+        go_on(&world, "gate", "");
+        resumed.join().unwrap()
+    });
+    assert_eq!((run.0, adopted(&run.1)), (Some(0), &serde_json::json!([])));
+    assert_eq!(outcomes(&world.show(), "second"), ["interrupted", "succeeded"]);
+}
+
+#[test]
+fn an_adopted_task_ends_with_the_run_that_adopted_it() {
+    let world = World::new(GATED);
+    let sentinel = killed(&world, &[]);
+    let mut resumed = world.command(&["resume"]);
+    let mut resumed = resumed.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(resumed.stderr.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("went on by themselves")));
+    process::signal(resumed.id(), Signal::INT);
+    lines.for_each(drop);
+    assert_eq!(resumed.wait().unwrap().code(), Some(130));
+    wait_for_end(sentinel);
+    wait_for_end(pid_in(&world.path("pid")));
+    assert_eq!(outcomes(&world.show(), "second"), ["interrupted"]);
+}
+
+#[test]
+fn an_adopted_task_keeps_its_time_limit() {
+    let world = World::new(&GATED.replace("grace = \"1s\"", "grace = \"100ms\"\ntimeout = \"2s\""));
+    let sentinel = killed(&world, &[]);
+    let (code, _) = resume(&world, &[]);
+    wait_for_end(sentinel);
+    assert_eq!((code, outcomes(&world.show(), "second")), (Some(1), vec!["timed-out".to_owned()]));
+}
+
+#[test]
+fn cancel_ends_what_goes_on_without_an_orchestrator() {
+    let world = World::new(GATED);
+    let sentinel = killed(&world, &[]);
+    let shown = String::from_utf8(world.command(&["show"]).output().unwrap().stdout).unwrap();
+    assert!(shown.contains("1 of its tasks goes on: `trainyard resume"), "{shown}");
+    let cancelled = world.command(&["cancel"]).output().unwrap();
+    assert_eq!(cancelled.status.code(), Some(0), "{}", String::from_utf8_lossy(&cancelled.stderr));
+    wait_for_end(sentinel);
+    wait_for_end(pid_in(&world.path("pid")));
+    assert_eq!(world.show()["state"], "interrupted");
+}
+
+#[test]
+fn endings_are_the_same_under_a_sentinel() {
+    let world = World::new(
+        r#"
+        [stage.code]
+        run = "echo out; echo err >&2; exit 3"
+        [stage.killed]
+        run = "kill -9 $$"
+        [stage.asked]
+        run = "kill -15 $$"
+        [stage.missing]
+        run = "true"
+        outputs = ["work/never"]
+        [stage.absent]
+        run = ["no-such-program"]
+        [stage.format]
+        run = ["./noise"]
+        [stage.memory]
+        run = "echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB' >&2; exit 1"
+        oom_retries = 0
+        [stage.late]
+        run = "trap '' TERM; while :; do sleep 1000; done"
+        timeout = "100ms"
+        grace = "100ms"
+        [stage.leaving]
+        run = "sleep 1000 & echo $! > one; setsid sleep 1000 & echo $! > two; echo made both"
+        [stage.deaf]
+        run = "trap '' TERM INT HUP; kill -TERM 0; sh -c 'exec >&- 2>&-; exit 0'; echo heard nothing"
+        "#,
+    );
+    std::fs::write(world.path("noise"), [0_u8, 1, 2, 3]).unwrap();
+    std::fs::set_permissions(world.path("noise"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (plain, surviving) = (world.run_and_show(&["-k"]), world.run_and_show(&["-k", "--survive"]));
+    assert_eq!((plain.0, surviving.0), (1, 1));
+    for stage in ["code", "killed", "asked", "missing", "absent", "format", "memory", "late", "leaving", "deaf"] {
+        assert_eq!(outcomes(&plain.1, stage), outcomes(&surviving.1, stage), "{stage}");
+        let logs = |run: &Value| {
+            let log = of(run, stage)["attempts"][0]["log"].as_str().map(std::fs::read);
+            log.map(Result::unwrap)
+        };
+        assert_eq!(logs(&plain.1), logs(&surviving.1), "{stage}");
+    }
+    for file in ["one", "two"] {
+        wait_for_end(pid_in(&world.path(file)));
+    }
+}
+
+#[test]
+fn a_detached_run_survives_as_well() {
+    let world = World::new(GATED);
+    assert_eq!(world.command(&["run", "p.toml", "--detach"]).output().unwrap().status.code(), Some(0));
+    wait_for(&world.path("pid"));
+    // Written by the shell's first command: its number is in it when it is there, or a moment later.
+    while std::fs::read_to_string(world.path("pid")).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    let sentinel = parent(pid_in(&world.path("pid"))).unwrap();
+    let orchestrator = parent(sentinel).unwrap();
+    process::signal(orchestrator, Signal::KILL);
+    wait_for_end(orchestrator);
+    go_on(&world, "gate", "");
+    go_on(&world, "last", "0");
+    wait_for_end(sentinel);
+    let (code, events) = resume(&world, &[]);
+    assert_eq!((code, adopted(&events)), (Some(0), &serde_json::json!(["second"])));
+    assert_eq!(done(&world), "first\nsecond\nthird\n");
+}
