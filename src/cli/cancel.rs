@@ -48,7 +48,7 @@ impl From<Refusal> for Failure {
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(&row.header.orchestrator);
-        let left_alone = |row: &RunRow| row.end.is_none() && !state::tasks_that_go_on(row).is_empty();
+        let left_alone = |row: &RunRow| !state::tasks_that_go_on(row).is_empty();
         let picked = self.state.pick_where(self.run.as_deref(), |row| under_way(row) || left_alone(row))?;
         let (store, row) = picked.ok_or(Refusal::NoneUnderWay)?;
         let run = &row.header.id;

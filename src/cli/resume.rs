@@ -1,5 +1,7 @@
 //! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
 
+use std::time::Duration;
+
 use clap::Args;
 use miette::Diagnostic;
 use thiserror::Error;
@@ -83,6 +85,10 @@ impl Command {
         let (store, row) = picked.ok_or(Refusal::NothingUnfinished)?;
         let run = row.header.id.clone();
         if !unfinished(&row) {
+            // The orchestrator may have been killed before it ended what had hidden from its tasks.
+            if !state::is_alive(&row.header.orchestrator) {
+                warden::end_marked(&run_mark(&run), Duration::ZERO);
+            }
             return output::print(&format!("run {run} has succeeded: there is nothing left to do\n"));
         }
         let Orchestrator { host, process, .. } = &row.header.orchestrator;

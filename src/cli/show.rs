@@ -36,7 +36,9 @@ impl Command {
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
         let mut shown = history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns());
-        if let left @ 1.. = state::tasks_that_go_on(&row).len() {
+        if row.end.is_none()
+            && let left @ 1.. = state::tasks_that_go_on(&row).len()
+        {
             let go = if left == 1 { "goes" } else { "go" };
             let id = header.run;
             shown.push_str(&format!(

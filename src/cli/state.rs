@@ -147,7 +147,7 @@ pub(super) fn is_alive(orchestrator: &Orchestrator) -> bool {
 
 /// Returns the tasks of a run whose processes go on although the one that carried it out is gone.
 pub(super) fn tasks_that_go_on(row: &RunRow) -> BTreeSet<String> {
-    if row.end.is_some() || is_alive(&row.header.orchestrator) {
+    if is_alive(&row.header.orchestrator) {
         return BTreeSet::new();
     }
     let mark = run_mark(&row.header.id);

@@ -1,0 +1,272 @@
+//! The orchestrator is killed at every named point and at random times in runs of 50 tasks, and resumed: nothing is lost,
+//! nothing that had succeeded is done again, no process is left, and the outputs are those of a run in peace.
+//!
+//! `TRAINYARD_CRASHES=300` sets how many random times there are (30), `TRAINYARD_CRASH_SEED` repeats those of a failure.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic, and starts and times the binary"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use serde_json::Value;
+use trainyard::engine::process;
+use trainyard::run::crash;
+
+/// Tasks of the pipeline: layers of five, each reading two files of the layer before.
+const LAYERS: usize = 10;
+const WIDTH: usize = 5;
+
+/// Returns the pipeline. Some stages leave processes: in their group, outside of it, and hidden from every descriptor.
+fn pipeline() -> String {
+    let mut text = "name = \"crash\"\n[defaults]\nresources = { cpus = 0 }\ngrace = \"200ms\"\n".to_owned();
+    for layer in 0..LAYERS {
+        for place in 0..WIDTH {
+            let file = |layer: usize, place: usize| format!("out/{layer}-{}.txt", place % WIDTH);
+            let inputs: Vec<String> = match layer {
+                0 => Vec::new(),
+                _ => [place, place + 1].map(|place| format!("\"{}\"", file(layer - 1, place))).to_vec(),
+            };
+            let left = match (layer, place) {
+                (2, 0) => "sleep 1000 & ",
+                (4, 1) => "setsid sleep 1000 & ",
+                (6, 2) => "(setsid sleep 1000 >/dev/null 2>&1 </dev/null &) ; exec 2>&-; ",
+                _ => "",
+            };
+            // The output is whole or not there, and the task's name is in it.
+            writeln!(
+                text,
+                "[stage.t{layer}-{place}]\nrun = \"{left}{{ echo $TRAINYARD_TASK; cat {{inputs}} /dev/null; }} > {{outputs}}\"\n\
+                 inputs = [{}]\noutputs = [\"{}\"]",
+                inputs.join(", "),
+                file(layer, place)
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+/// A folder in which one run is killed and resumed.
+struct World {
+    dir: tempfile::TempDir,
+    mark: String,
+}
+
+impl World {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("p.toml"), pipeline()).unwrap();
+        let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { dir, mark }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        command.args(args).current_dir(self.dir.path()).env("HOME", self.dir.path()).stdin(Stdio::null());
+        command.env_remove("RUST_LOG").env("TRAINYARD_TEST_WORLD", &self.mark);
+        command
+    }
+
+    /// Begins or goes on, whatever there is to do.
+    fn args(&self, survive: bool) -> Vec<&'static str> {
+        let mut args = match self.show() {
+            Some(_) => vec!["resume", "latest", "--quiet", "--jobs", "4", "--budget", "0s"],
+            None => vec!["run", "p.toml", "--quiet", "--jobs", "4", "--budget", "0s"],
+        };
+        args.extend(survive.then_some("--survive"));
+        args
+    }
+
+    fn show(&self) -> Option<Value> {
+        let output = self.command(&["show", "--json"]).output().unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// Starts it and kills it when the time is up, unless it has ended.
+    fn killed_after(&self, survive: bool, time: Duration) {
+        let mut command = self.command(&self.args(survive));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let watched = process::watch(child.id()).unwrap();
+        let time = Timespec::try_from(time).unwrap();
+        let _ = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&time));
+        process::signal(child.id(), Signal::KILL);
+        child.wait().unwrap();
+    }
+
+    /// Starts it with the order to die at a point; returns whether it came there.
+    fn killed_at(&self, survive: bool, point: &str) -> bool {
+        let mut command = self.command(&self.args(survive));
+        let status =
+            command.env("TRAINYARD_CRASH_AT", point).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success() || status.code().is_none(), "{point}: {status}");
+        !status.success()
+    }
+
+    /// Lets the run end and holds what there is then against what there must be.
+    fn goes_on(&self, what: &str, peace: &Files) {
+        let before = self.show().map(|run| attempts(&run)).unwrap_or_default();
+        let output = self.command(&self.args(false)).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{what}: {}", said(&output));
+        let run = self.show().expect("it is on record");
+        assert_eq!(run["state"], "succeeded", "{what}");
+        let after = attempts(&run);
+        assert_eq!(after.len(), LAYERS * WIDTH, "{what}: a task is lost");
+        for (task, outcomes) in &after {
+            let successes = outcomes.iter().filter(|outcome| *outcome == "succeeded").count();
+            assert_eq!((successes, outcomes.last().map(String::as_str)), (1, Some("succeeded")), "{what}: {task}");
+            let allowed = ["succeeded", "interrupted"];
+            assert!(outcomes.iter().all(|outcome| allowed.contains(&outcome.as_str())), "{what}: {task}: {outcomes:?}");
+        }
+        for (task, outcomes) in before.iter().filter(|(_, outcomes)| outcomes.iter().any(|one| one == "succeeded")) {
+            assert_eq!(outcomes, &after[task], "{what}: {task} had succeeded and was tried again");
+        }
+        assert_eq!(&files(&self.dir.path().join("out")), peace, "{what}");
+        self.is_left_alone(what);
+    }
+
+    /// Waits until nothing runs that was started here, this long at most: a warden may still be at it.
+    fn is_left_alone(&self, what: &str) {
+        let mark = [format!("TRAINYARD_TEST_WORLD={}", self.mark)];
+        let until = Instant::now() + Duration::from_mins(1);
+        while let Some(pid) = process::find_marked(&mark).first().copied() {
+            assert!(Instant::now() < until, "{what}: process {pid} is left: {:?}", command_of(pid));
+            if let Ok(watched) = process::watch(pid) {
+                let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+                let _ = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&second));
+            }
+        }
+    }
+}
+
+fn command_of(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// The outcomes of each task's attempts.
+fn attempts(run: &Value) -> BTreeMap<String, Vec<String>> {
+    let outcome = |attempt: &Value| attempt["outcome"].as_str().unwrap_or("none").to_owned();
+    let tasks = run["tasks"].as_array().unwrap().iter();
+    tasks
+        .map(|task| {
+            let attempts = task["attempts"].as_array().unwrap().iter().map(outcome).collect();
+            (task["name"].as_str().unwrap().to_owned(), attempts)
+        })
+        .collect()
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn files(folder: &Path) -> Files {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
+}
+
+/// Runs the pipeline in peace; returns its outputs and how long it took.
+fn peace() -> (Files, Duration) {
+    let world = World::new();
+    let begun = Instant::now();
+    let output = world.command(&world.args(false)).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let took = begun.elapsed();
+    world.is_left_alone("in peace");
+    let files = files(&world.dir.path().join("out"));
+    assert_eq!(files.len(), LAYERS * WIDTH);
+    (files, took)
+}
+
+/// Does all of these, two at a time.
+fn in_pairs<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) {
+    let jobs = std::sync::Mutex::new(jobs.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let job = jobs.lock().unwrap().next();
+                    let Some(job) = job else { return };
+                    work(job);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_run_killed_at_any_named_point_goes_on() {
+    // The points are there in builds with debug assertions only.
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let (peace, _) = peace();
+    let of_runs =
+        ["begun", "decided:1", "decided:9", "committed:1", "committed:17", "spawned:1", "spawned:26", "spawned:50"];
+    let of_ends = ["ended:1", "ended:23", "ended:50", "told", "closing", "dismissed"];
+    let of_resumes = ["taken-over", "swept", "resumed"];
+    let named = of_runs.iter().chain(&of_ends).chain(&of_resumes).map(|point| point.split(':').next().unwrap());
+    let named: std::collections::BTreeSet<&str> = named.collect();
+    assert_eq!(named, crash::POINTS.into_iter().collect(), "every point is tried");
+
+    let mut jobs: Vec<(&str, bool)> =
+        of_runs.iter().chain(&of_ends).chain(&of_resumes).map(|point| (*point, false)).collect();
+    // Where processes outlive the orchestrator, these leave the most behind.
+    jobs.extend(["committed:17", "spawned:26", "ended:23", "closing", "swept", "resumed"].map(|point| (point, true)));
+    in_pairs(jobs, |(point, survive)| {
+        let what = format!("{point}{}", if survive { ", surviving" } else { "" });
+        let world = World::new();
+        if of_resumes.contains(&point) {
+            assert!(world.killed_at(survive, "spawned:20"), "{what}");
+        }
+        assert!(world.killed_at(survive, point), "{what} was not reached");
+        world.goes_on(&what, &peace);
+    });
+}
+
+#[test]
+fn a_run_killed_at_random_times_goes_on() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let crashes = number("TRAINYARD_CRASHES").unwrap_or(30);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let seed = number("TRAINYARD_CRASH_SEED").unwrap_or(now);
+    println!("TRAINYARD_CRASH_SEED={seed}");
+    let (peace, took) = peace();
+    in_pairs((0..crashes).collect(), |crash| {
+        let mut random = Random(seed ^ crash.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let world = World::new();
+        let kills = 1 + random.below(2);
+        let mut what = format!("seed {seed}, crash {crash}:");
+        for _ in 0..kills {
+            let survive = random.below(2) == 0;
+            // Two at a time it takes longer than alone; a kill may come after the end as well.
+            let after = took.mul_f64(f64::from(u32::try_from(random.below(1_500)).unwrap()) / 1_000.0);
+            write!(what, " {after:?}{}", if survive { " surviving" } else { "" }).unwrap();
+            world.killed_after(survive, after);
+        }
+        world.goes_on(&what, &peace);
+    });
+}
+
+/// SplitMix64 (Steele, Lea, Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound
+    }
+}
