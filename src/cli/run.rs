@@ -43,7 +43,10 @@ impl Command {
             Err(exit) => return Ok(exit),
         };
         let dir = self.state.clone().unwrap_or_else(|| self.file.folder().join(state::FOLDER));
-        let mut store = Store::open(&dir).map_err(broken)?;
+        let (mut store, aside) = Store::open_or_replace(&dir).map_err(broken)?;
+        if let Some(aside) = aside {
+            eprintln!("warning: the record of earlier runs was damaged; it is kept as {}", aside.display());
+        }
         let header = self.header(&prepared)?;
         let ground = Ground {
             run: header.id.clone(),

@@ -13,6 +13,7 @@ use super::event::{Event, Process, Recorded};
 use crate::units::Millis;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
+mod aside;
 mod header;
 
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
@@ -39,6 +40,15 @@ pub enum StoreError {
         path: PathBuf,
         /// The format that was found.
         found: i64,
+    },
+    /// The database itself is damaged.
+    #[error("{path} is damaged: it is left as it is; `trainyard run` moves it aside and begins a new one")]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
     },
     /// A record that cannot be read back.
     #[error("the record of run {run} is damaged at event {seq}")]
@@ -121,7 +131,9 @@ impl Store {
             db.pragma_update(None, "journal_mode", "WAL")?;
             db.pragma_update(None, "synchronous", "NORMAL")
         })?;
-        store.prepare_format()
+        let store = store.prepare_format()?;
+        store.on(aside::probe)?;
+        Ok(store)
     }
 
     /// Opens an existing record for reading.
@@ -146,14 +158,14 @@ impl Store {
             db.pragma_update(None, "cache_size", -1024)?;
             Ok(db)
         };
-        let db = connect().map_err(|source| StoreError::Database { path: path.clone(), source })?;
+        let db = connect().map_err(|source| failed(&path, source))?;
         Ok(Self { db, dir: dir.to_owned() })
     }
 
     /// Makes or completes the tables, also where another process just did.
     fn prepare_format(mut self) -> Result<Self, StoreError> {
         let path = self.path();
-        let damaged = |source| StoreError::Database { path: path.clone(), source };
+        let damaged = |source| failed(&path, source);
         let format: i64 = self.db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
         if !(0..=FORMAT).contains(&format) {
             return Err(StoreError::Format { path, found: format });
@@ -187,7 +199,7 @@ impl Store {
     }
 
     fn on<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        work(&self.db).map_err(|source| StoreError::Database { path: self.path(), source })
+        work(&self.db).map_err(|source| failed(&self.path(), source))
     }
 
     /// Records a new run.
@@ -269,7 +281,7 @@ impl Store {
             }
             Ok(())
         });
-        written.map_err(|source| StoreError::Database { path, source })?;
+        written.map_err(|source| failed(&path, source))?;
         run.next_seq += i64::try_from(events.len()).expect("a batch fits in memory");
         Ok(())
     }
@@ -348,6 +360,11 @@ fn alone(dir: &Path) -> Result<File, StoreError> {
         Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(broken(error)),
         _ => Ok(folder),
     }
+}
+
+fn failed(path: &Path, source: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    if aside::is_damage(&source) { StoreError::Corrupt { path, source } } else { StoreError::Database { path, source } }
 }
 
 /// Returns what an event makes of the end in the run's header, if it changes it.

@@ -1,0 +1,84 @@
+//! What is done with a database that is damaged: it is kept under another name, and a new one takes its place.
+//!
+//! Only a new run does this. Whoever reads or resumes says that the record is damaged and leaves it alone.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Store, StoreError};
+
+/// What SQLite keeps beside the database, by what is added to its name.
+const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
+
+impl Store {
+    /// Like [`Store::open`], but moves a damaged database aside, and returns where to.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and where the database cannot be moved.
+    pub fn open_or_replace(dir: &Path) -> Result<(Self, Option<PathBuf>), StoreError> {
+        match Self::open(dir) {
+            Err(StoreError::Corrupt { path, .. }) => {
+                let cannot = |source| StoreError::Folder { path: path.clone(), source };
+                let lock = File::create(dir.join("state.db.moving")).map_err(cannot)?;
+                flock(&lock, FlockOperation::LockExclusive).map_err(|error| cannot(error.into()))?;
+                // Another run may have done it meanwhile, and what is there now is sound.
+                match Self::open(dir) {
+                    Err(StoreError::Corrupt { .. }) => {
+                        let aside = move_aside(&path).map_err(cannot)?;
+                        Ok((Self::open(dir)?, Some(aside)))
+                    }
+                    opened => Ok((opened?, None)),
+                }
+            }
+            opened => Ok((opened?, None)),
+        }
+    }
+}
+
+/// Renames a database and what belongs to it; returns its new name.
+fn move_aside(path: &Path) -> io::Result<PathBuf> {
+    let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let name = |nth: u32| {
+        let nth = if nth > 1 { format!("-{nth}") } else { String::new() };
+        with(path, &format!(".corrupt-{now}{nth}"))
+    };
+    let aside = (1..).map(name).find(|aside| !aside.exists()).unwrap_or_else(|| name(1));
+    for companion in COMPANIONS {
+        match fs::rename(with(path, companion), with(&aside, companion)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn with(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Whether an error says that the database itself is damaged.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Goes where the next run and its events will be written, and takes everything back: a damage there shows before a run
+/// relies on it, at the cost of a few pages.
+pub(super) fn probe(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "BEGIN IMMEDIATE;
+         INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks)
+             VALUES ('', '', '', '', '', 0, 0, 0, '[]');
+         INSERT INTO event (run, seq, at, body) VALUES (last_insert_rowid(), 0, 0, '');
+         ROLLBACK;",
+    )
+    .inspect_err(|_| {
+        // The first error is the one to report.
+        let _ = db.execute_batch("ROLLBACK");
+    })
+}

@@ -1,0 +1,262 @@
+//! The record on a storage that fails: every write, sync and full disk in turn; the database cut at every commit, its
+//! log torn; and a damaged one, which is moved aside and never written over.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and starts the binary")]
+
+mod faults;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use faults::Fault;
+use trainyard::graph::TaskId;
+use trainyard::run::event::{Event, Place, Process, Recorded, RunEnd};
+use trainyard::run::outcome::{Outcome, Usage};
+use trainyard::run::resume::{self, Fate};
+use trainyard::run::state::RunState;
+use trainyard::run::store::{Header, Invocation, Orchestrator, Store, StoreError, TaskHeader};
+use trainyard::units::Millis;
+
+/// Tasks of the recorded run.
+const TASKS: u32 = 25;
+
+/// Returns a folder in memory, where there is such a place: what a real sync takes is of no interest here.
+fn quick_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn header() -> Header {
+    let process = Process { pid: 7, started: 99 };
+    let task = |n| TaskHeader { name: format!("t{n}"), stage: "t".to_owned(), planned: (Millis(0), Millis(5)) };
+    Header {
+        id: "r1".to_owned(),
+        pipeline: "p".to_owned(),
+        file: "/p/p.toml".to_owned(),
+        orchestrator: Orchestrator { host: "box".to_owned(), boot: "b".to_owned(), process },
+        started: Millis(1_000),
+        invocation: Invocation::default(),
+        tasks: (0..TASKS).map(task).collect(),
+    }
+}
+
+/// What one turn of a run commits at once, turn by turn: some tasks start as others end.
+fn batches() -> Vec<Vec<Recorded>> {
+    let recorded = |event| Recorded { at: Millis(2_000), event };
+    let started = |task| {
+        // Long enough that the database gets several pages and its log is checkpointed.
+        let place = Place { node: "a node with a long name ".repeat(40), ..Place::default() };
+        recorded(Event::AttemptStarted { task: TaskId(task), number: 1, place })
+    };
+    let ended = |task| {
+        let (outcome, usage) = (Outcome::Succeeded, Usage::default());
+        recorded(Event::AttemptFinished { task: TaskId(task), outcome, usage, logged: true })
+    };
+    let mut batches = vec![vec![started(0), started(1)]];
+    batches.extend((2..TASKS).map(|task| vec![ended(task - 2), started(task)]));
+    batches.push(vec![ended(TASKS - 2), ended(TASKS - 1), recorded(Event::RunFinished { end: RunEnd::Succeeded })]);
+    batches
+}
+
+/// Records the run until something fails; returns how many batches were acknowledged, and whether all were.
+fn record(dir: &Path) -> (usize, bool) {
+    let mut acknowledged = 0;
+    let mut all = || -> Result<(), StoreError> {
+        let mut store = Store::open(dir)?;
+        let mut key = store.begin(&header())?;
+        for batch in batches() {
+            store.append(&mut key, &batch)?;
+            acknowledged += 1;
+        }
+        Ok(())
+    };
+    let went_well = all().is_ok();
+    (acknowledged, went_well)
+}
+
+/// Returns how many whole batches these events are.
+fn whole_batches(events: &[Recorded]) -> usize {
+    let batches = batches();
+    let mut left = events;
+    for (n, batch) in batches.iter().enumerate() {
+        match left.split_at_checked(batch.len()) {
+            Some((these, rest)) if these == &batch[..] => left = rest,
+            _ => {
+                assert!(left.is_empty(), "part of batch {n} is there: {left:?}");
+                return n;
+            }
+        }
+    }
+    assert!(left.is_empty());
+    batches.len()
+}
+
+/// Opens what is there, and makes sure that a run in it can go on; returns how many batches there are.
+fn opened(dir: &Path, what: &str) -> usize {
+    let mut store = Store::open(dir).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let rows = store.runs().unwrap();
+    let events = store.events("r1").unwrap();
+    let batches = whole_batches(&events);
+    let Some(row) = rows.first() else {
+        assert!(events.is_empty());
+        return 0;
+    };
+    let mut state = RunState::new(row.header.tasks.len());
+    events.iter().for_each(|event| state.apply(event).unwrap());
+    assert_eq!(state.end, row.end, "{what}: the header repeats the end");
+    if state.end.is_none() {
+        let resumed = resume::events(&state, |_| Fate::Lost { logged: false });
+        let resumed: Vec<Recorded> = resumed.into_iter().map(|event| Recorded { at: Millis(3_000), event }).collect();
+        let by = Orchestrator { process: Process { pid: 8, started: 100 }, ..row.header.orchestrator.clone() };
+        let mut key = store.take_over(&row.header, &by).unwrap().expect("nobody else is there");
+        resumed.iter().for_each(|event| state.apply(event).unwrap());
+        store.append(&mut key, &resumed).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+    batches
+}
+
+#[test]
+fn whichever_write_or_sync_fails_what_was_acknowledged_is_there_and_nothing_else() {
+    let mut failures = 0;
+    for fault in [Fault::Write, Fault::Sync, Fault::Full] {
+        for lasting in [false, true] {
+            for nth in 1.. {
+                let what = format!("{fault:?} {nth}, lasting: {lasting}");
+                let dir = quick_folder();
+                faults::arm(dir.path(), fault, nth, lasting);
+                let (acknowledged, went_well) = record(dir.path());
+                let met = faults::disarm(dir.path());
+                let found = opened(dir.path(), &what);
+                assert!(acknowledged <= found && found <= acknowledged + 1, "{what}: {acknowledged}, found {found}");
+                assert!(!went_well || found == batches().len(), "{what}");
+                if !met {
+                    break;
+                }
+                failures += 1;
+            }
+        }
+    }
+    assert!(failures > 300, "only {failures} operations could fail");
+}
+
+/// Bytes before the first frame of a write-ahead log, and of a frame's header (SQLite's file format, section 4).
+const LOG_HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+const PAGE: usize = 4_096;
+
+#[test]
+fn a_database_cut_anywhere_in_its_log_holds_whole_turns_and_goes_on() {
+    let dir = quick_folder();
+    let mut store = Store::open(dir.path()).unwrap();
+    let mut key = store.begin(&header()).unwrap();
+    let mut cuts = 0;
+    let mut cut = |store: &Path, at_least: usize, all: bool| {
+        let (database, log) =
+            (fs::read(store.join("state.db")).unwrap(), fs::read(store.join("state.db-wal")).unwrap());
+        let frames = log.len().saturating_sub(LOG_HEADER) / (FRAME_HEADER + PAGE);
+        let ends = (0..=frames).map(|frame| LOG_HEADER + frame * (FRAME_HEADER + PAGE));
+        // At the end of each frame, within its header and within its page; of most logs the last frames only.
+        let ends: Vec<usize> = ends.rev().take(if all { usize::MAX } else { 3 }).collect();
+        let mut most = 0;
+        for end in ends.iter().rev().flat_map(|end| [*end, end + 7, end + FRAME_HEADER + 1_000]) {
+            let lost = quick_folder();
+            fs::write(lost.path().join("state.db"), &database).unwrap();
+            fs::write(lost.path().join("state.db-wal"), &log[..end.min(log.len())]).unwrap();
+            let found = opened(lost.path(), &format!("cut at {end} of {}", log.len()));
+            assert!(found >= most, "more of the log holds no less");
+            most = found;
+            cuts += 1;
+        }
+        assert!(most >= at_least, "the whole log holds what was acknowledged");
+        // A torn frame: as long as it should be, and not what was written.
+        if frames > 0 {
+            let lost = quick_folder();
+            let mut torn = log;
+            let last = LOG_HEADER + (frames - 1) * (FRAME_HEADER + PAGE) + FRAME_HEADER;
+            torn[last + 100..last + 1_000].fill(0xA5);
+            fs::write(lost.path().join("state.db"), &database).unwrap();
+            fs::write(lost.path().join("state.db-wal"), torn).unwrap();
+            opened(lost.path(), "torn");
+        }
+    };
+    let batches = batches();
+    for (n, batch) in (1..).zip(&batches) {
+        store.append(&mut key, batch).unwrap();
+        cut(dir.path(), n, n == batches.len());
+    }
+    assert!(cuts > 300, "only {cuts} cuts");
+}
+
+fn trainyard(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    command.args(args).current_dir(folder).env("HOME", folder).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// Returns the files in a state folder that were moved aside, their names sorted.
+fn aside(state: &Path) -> Vec<String> {
+    let names = fs::read_dir(state).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("state.db.corrupt-")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_damaged_database_is_reported_and_moved_aside_by_a_new_run_only() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 3] = [
+        ("not a database at all", |bytes| bytes.fill(b'x')),
+        ("cut off", |bytes| bytes.truncate(PAGE + 100)),
+        ("noise in every page but the first", |bytes| bytes[PAGE..].fill(0xA5)),
+    ];
+    for (what, damage) in damages {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"true\"\n").unwrap();
+        assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
+        let state = folder.path().join(".trainyard");
+        let mut bytes = fs::read(state.join("state.db")).unwrap();
+        damage(&mut bytes);
+        fs::write(state.join("state.db"), &bytes).unwrap();
+
+        for args in [&["runs"][..], &["show"], &["resume"]] {
+            let output = trainyard(folder.path(), args);
+            assert_eq!(output.status.code(), Some(70), "{what}: {args:?}: {}", said(&output));
+            assert!(said(&output).contains("is damaged"), "{what}: {args:?}: {}", said(&output));
+        }
+        assert_eq!(fs::read(state.join("state.db")).unwrap(), bytes, "{what}: who only reads changes nothing");
+
+        let output = trainyard(folder.path(), &["run", "p.toml", "--quiet"]);
+        assert!(output.status.success(), "{what}: {}", said(&output));
+        assert!(said(&output).contains("it is kept as"), "{what}: {}", said(&output));
+        let kept = aside(&state);
+        assert_eq!(kept.len(), 1, "{what}: {kept:?}");
+        assert_eq!(fs::read(state.join(&kept[0])).unwrap(), bytes, "{what}: what is kept is what was there");
+        let runs = trainyard(folder.path(), &["runs", "--json"]);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&runs.stdout).unwrap().as_array().unwrap().len(), 1);
+        assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
+        assert_eq!(aside(&state).len(), 1, "{what}: once is enough");
+    }
+}
+
+#[test]
+fn two_runs_that_find_the_same_damage_move_it_aside_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"true\"\n").unwrap();
+    let state = folder.path().join(".trainyard");
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("state.db"), "this was a database").unwrap();
+    std::thread::scope(|scope| {
+        let runs = [(); 4].map(|()| scope.spawn(|| trainyard(folder.path(), &["run", "p.toml", "--quiet"])));
+        for run in runs {
+            let output = run.join().unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+        }
+    });
+    assert_eq!(aside(&state).len(), 1);
+    let runs = trainyard(folder.path(), &["runs", "--json"]);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&runs.stdout).unwrap().as_array().unwrap().len(), 4);
+}
