@@ -1,0 +1,219 @@
+//! No input makes a reader fail: pipelines, fleets, recorded events and progress, each mutated at random.
+//!
+//! `TRAINYARD_FUZZ=1000000` sets how many inputs there are, over all readers (20,000); the seed is printed, and
+//! `TRAINYARD_FUZZ_SEED` repeats it.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and reads its seed")]
+
+use trainyard::fleet;
+use trainyard::graph::{self, Limits, TaskId};
+use trainyard::run::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
+use trainyard::run::observer::Progress;
+use trainyard::run::outcome::{Outcome, Usage};
+use trainyard::run::state::RunState;
+use trainyard::spec::{Source, op};
+use trainyard::units::{Bytes, Millis};
+
+const PIPELINE: &str = r#"
+name = "all"
+[defaults]
+retries = 1
+timeout = "30m"
+backoff = "5s..5m"
+env = { A = "x" }
+[env]
+B = 1
+[stage.clean]
+kind = "preprocess"
+run = "python clean.py --in {inputs} --out {outputs} ${HOME} {{inputs}}"
+inputs = ["data/raw.csv"]
+outputs = [{ path = "work/clean.npz", size = "2GiB" }]
+resources = { cpus = 2, memory = "1GiB", licenses = 1 }
+retry = { on = ["exit:75", "exit:1-9", "signal:9", "timeout", "oom", "any"] }
+[stage.train]
+use = "torch.train"
+with = { model = "mlp", epochs = "{matrix.e}", lr = 0.1 }
+inputs = ["work/*.npz"]
+outputs = ["work/m-{matrix.e}-{matrix.s}.bin"]
+matrix = { e = [1, 2], s = ["é", "b"] }
+resources = { gpus = "prefer", gpu_memory = "6GiB" }
+[stage.last]
+run = ["sh", "-c", "{inputs}"]
+after = ["train", { stage = "clean", data = "1GB" }]
+modes = [{ resources = { gpus = 1 }, duration = { H100 = "10m" } }, { duration = "2h", spend = { money = 3 } }]
+"#;
+
+const FLEET: &str = r#"
+name = "two boxes"
+[[node]]
+name = "box"
+cpus = 112
+memory = "2TiB"
+speed = 1.0
+resources = { licenses = 4 }
+[[node.gpu]]
+count = 8
+model = "H100"
+memory = "80GiB"
+speed = 1.5
+link = "nvlink"
+[[node]]
+name = "box2"
+cpus = 8.5
+memory = "64GB"
+[[link]]
+between = ["box", "box2"]
+bandwidth = "12GB/s"
+[budgets]
+money = 100
+"#;
+
+/// SplitMix64 (Steele, Lea, Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(bound.max(1)).unwrap()).unwrap()
+    }
+}
+
+/// Pieces that mean something to one of the readers.
+const PIECES: [&str; 30] = [
+    "",
+    "\n",
+    "\"",
+    "'",
+    "\"\"\"",
+    "[",
+    "]",
+    "[[",
+    "{",
+    "}",
+    "=",
+    ",",
+    ".",
+    "#",
+    "\\",
+    "\0",
+    "{matrix.",
+    "{inputs}",
+    "é",
+    "\u{feff}",
+    "99999999999999999999",
+    "-1",
+    "1e999",
+    "nan",
+    "inf",
+    "0",
+    "[stage.x]\n",
+    "\"1GiB\"",
+    "null",
+    "1979-05-27",
+];
+
+/// Changes a text in a few places: pieces put in, cut out, doubled or swapped for others of it.
+fn mutated(random: &mut Random, text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..=random.below(4) {
+        let start = random.below(bytes.len() + 1);
+        let end = (start + random.below(16)).min(bytes.len());
+        let with = match random.below(5) {
+            0 => Vec::new(),
+            1 => PIECES[random.below(PIECES.len())].as_bytes().to_vec(),
+            2 => bytes[start..end].repeat(2),
+            3 => {
+                let from = random.below(bytes.len());
+                bytes[from..(from + random.below(40)).min(bytes.len())].to_vec()
+            }
+            _ => random.next().to_le_bytes()[..1 + random.below(4)].to_vec(),
+        };
+        bytes.splice(start..end, with);
+    }
+    bytes
+}
+
+/// Recorded events of every kind, as they are written down.
+fn events() -> Vec<String> {
+    let task = TaskId(1);
+    let place = Place { node: "box".to_owned(), devices: vec!["box/gpu0".to_owned()], ..Place::default() };
+    let usage = Usage { peak_memory: Some(Bytes(1)), peak_gpu_memory: None, survivors: 1 };
+    let outcome = Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) };
+    [
+        Event::AttemptStarted { task, number: 1, place },
+        Event::AttemptSpawned { task, process: Process { pid: 1, started: 2 } },
+        Event::AttemptFinished { task, outcome, usage, logged: true },
+        Event::RetryPlanned { task, not_before: Millis(1), raise: None },
+        Event::TaskFailed { task },
+        Event::TaskSkipped { task, because: Some(task) },
+        Event::StopRequested { reason: StopReason::Signal },
+        Event::RunFinished { end: RunEnd::Failed },
+        Event::RunResumed { adopted: vec![task] },
+    ]
+    .map(|event| serde_json::to_string(&event).unwrap())
+    .to_vec()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Gives a reader a part of all inputs.
+fn fuzz(part: u64, mut read: impl FnMut(&mut Random)) {
+    let inputs = number("TRAINYARD_FUZZ").unwrap_or(20_000) * part / 100;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let seed = number("TRAINYARD_FUZZ_SEED").unwrap_or(u64::try_from(now % u128::from(u64::MAX)).unwrap());
+    println!("TRAINYARD_FUZZ_SEED={seed}");
+    let mut random = Random(seed);
+    for _ in 0..inputs {
+        read(&mut random);
+    }
+}
+
+#[test]
+fn no_pipeline_makes_its_reader_fail() {
+    fuzz(30, |random| {
+        let bytes = mutated(random, PIPELINE);
+        let (source, _) = Source::from_bytes("p.toml".to_owned(), bytes);
+        let _ = graph::load(&source, &[], op::CATALOGUE, Limits { max_tasks: 100 });
+    });
+}
+
+#[test]
+fn no_fleet_makes_its_reader_fail() {
+    fuzz(30, |random| {
+        let (source, _) = Source::from_bytes("f.toml".to_owned(), mutated(random, FLEET));
+        let _ = fleet::file::parse(&source);
+    });
+}
+
+#[test]
+fn no_record_makes_its_reader_fail_and_no_event_is_both_refused_and_taken_in() {
+    let events = events();
+    let mut state = RunState::new(3);
+    fuzz(30, |random| {
+        let text = &events[random.below(events.len())];
+        if let Ok(event) = serde_json::from_slice::<Event>(&mutated(random, text)) {
+            let before = state.clone();
+            let taken = state.apply(&Recorded { at: Millis(random.next() >> 20), event });
+            assert!(taken.is_ok() || state == before);
+        }
+        if random.below(20) == 0 {
+            state = RunState::new(random.below(4));
+        }
+    });
+}
+
+#[test]
+fn no_progress_makes_its_reader_fail() {
+    const SAID: &str = r#"{"progress":0.4,"loss":0.12,"accuracy":1e-3,"phase":"epoch 4/10"}"#;
+    fuzz(10, |random| {
+        let _ = serde_json::from_slice::<Progress>(&mutated(random, SAID));
+    });
+}

@@ -1,0 +1,509 @@
+//! A run against a second telling of its rules: 100,000 random steps, of which each must do what a small machine written
+//! from the rules alone says. The seed is printed; `TRAINYARD_MODEL_SEED` repeats it, `TRAINYARD_MODEL_STEPS` does more.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and reads its seed")]
+
+use trainyard::fleet::{Fleet, Node};
+use trainyard::graph::{self, TaskGraph, TaskId};
+use trainyard::plan::{self, Plan};
+use trainyard::run::admission::{Ledger, Readings};
+use trainyard::run::decide::{Dispatcher, Options};
+use trainyard::run::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
+use trainyard::run::outcome::{Limit, Outcome, Usage};
+use trainyard::run::resume::{self, Fate};
+use trainyard::run::state::{Phase, RunState};
+use trainyard::spec::{Pipeline, Source, op};
+use trainyard::units::{Bytes, Cpus, Millis};
+
+/// SplitMix64 (Steele, Lea, Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((z ^ (z >> 31)) % u64::try_from(bound).unwrap()).unwrap()
+    }
+
+    fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    fn task(&mut self, tasks: usize) -> TaskId {
+        TaskId(u32::try_from(self.below(tasks)).unwrap())
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Returns the random numbers of a test and how many steps it makes.
+fn random(steps: u64) -> (Random, u64) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let seed = number("TRAINYARD_MODEL_SEED").unwrap_or(u64::try_from(now % u128::from(u64::MAX)).unwrap());
+    println!("TRAINYARD_MODEL_SEED={seed}");
+    (Random(seed), number("TRAINYARD_MODEL_STEPS").map_or(steps, |all| all * steps / 100_000))
+}
+
+/// What a task is doing, in the words of the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Waits,
+    Pauses(u64),
+    Runs { has_process: bool },
+    Done,
+    GivenUp,
+    LeftOut,
+}
+
+/// One task of the second telling.
+#[derive(Clone, Debug)]
+struct Its {
+    doing: Doing,
+    tries: u32,
+    /// Failures that count since the run was last taken up.
+    failures: u32,
+    /// Whether its last try failed.
+    failed: bool,
+    /// Whether it did and nobody has said yet what follows.
+    open: bool,
+}
+
+/// The second telling of a run.
+#[derive(Clone, Debug)]
+struct Told {
+    tasks: Vec<Its>,
+    stop: Option<StopReason>,
+    end: Option<RunEnd>,
+}
+
+impl Told {
+    fn new(tasks: usize) -> Self {
+        let fresh = Its { doing: Doing::Waits, tries: 0, failures: 0, failed: false, open: false };
+        Self { tasks: vec![fresh; tasks], stop: None, end: None }
+    }
+
+    fn running(&self) -> usize {
+        self.tasks.iter().filter(|its| matches!(its.doing, Doing::Runs { .. })).count()
+    }
+
+    /// Takes an event in; returns whether it may follow. One that may not changes nothing.
+    fn take(&mut self, event: &Event) -> bool {
+        let over = self.end.is_some();
+        let running = self.running();
+        let of = event.task().map(TaskId::index);
+        if of.is_some_and(|task| task >= self.tasks.len()) || (over && !matches!(event, Event::RunResumed { .. })) {
+            return false;
+        }
+        let idle = |its: &Its| matches!(its.doing, Doing::Waits | Doing::Pauses(_));
+        let its = of.map(|task| &mut self.tasks[task]);
+        match (event, its) {
+            (Event::AttemptStarted { number, .. }, Some(its)) => {
+                let may = idle(its) && *number == its.tries + 1;
+                if may {
+                    (its.doing, its.tries, its.open) = (Doing::Runs { has_process: false }, its.tries + 1, false);
+                }
+                may
+            }
+            (Event::AttemptSpawned { .. }, Some(its)) => {
+                let may = its.doing == Doing::Runs { has_process: false };
+                if may {
+                    its.doing = Doing::Runs { has_process: true };
+                }
+                may
+            }
+            (Event::AttemptFinished { outcome, .. }, Some(its)) => {
+                let may = matches!(its.doing, Doing::Runs { .. });
+                if may {
+                    let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Interrupted);
+                    its.doing = if *outcome == Outcome::Succeeded { Doing::Done } else { Doing::Waits };
+                    its.failures += u32::from(failed);
+                    (its.open, its.failed) = (failed, failed);
+                }
+                may
+            }
+            (Event::RetryPlanned { not_before, .. }, Some(its)) => {
+                let may = its.doing == Doing::Waits;
+                if may {
+                    (its.doing, its.open) = (Doing::Pauses(not_before.0), false);
+                }
+                may
+            }
+            (Event::TaskFailed { .. }, Some(its)) => {
+                let may = its.doing == Doing::Waits && its.tries > 0;
+                if may {
+                    (its.doing, its.open) = (Doing::GivenUp, false);
+                }
+                may
+            }
+            (Event::TaskSkipped { .. }, Some(its)) => {
+                let may = idle(its);
+                if may {
+                    (its.doing, its.open) = (Doing::LeftOut, false);
+                }
+                may
+            }
+            (Event::StopRequested { reason }, None) => {
+                let may = self.stop != Some(StopReason::Signal);
+                if may {
+                    self.stop = Some(*reason);
+                }
+                may
+            }
+            (Event::RunFinished { end }, None) => {
+                if running == 0 {
+                    self.end = Some(*end);
+                }
+                running == 0
+            }
+            (Event::RunResumed { adopted }, None) => {
+                let mut named: Vec<usize> = adopted.iter().map(|task| task.index()).collect();
+                named.sort_unstable();
+                named.dedup();
+                let runs =
+                    |task: &usize| self.tasks.get(*task).is_some_and(|its| matches!(its.doing, Doing::Runs { .. }));
+                let may = named.len() == running && named.iter().all(runs) && self.end != Some(RunEnd::Succeeded);
+                if may {
+                    (self.stop, self.end) = (None, None);
+                    for its in &mut self.tasks {
+                        if its.doing == Doing::GivenUp {
+                            (its.failures, its.failed) = (0, false);
+                        }
+                        // What would have followed had the run not stopped is decided anew.
+                        its.open |= its.doing == Doing::LeftOut && its.failed;
+                        if matches!(its.doing, Doing::GivenUp | Doing::LeftOut) {
+                            its.doing = Doing::Waits;
+                        }
+                    }
+                }
+                may
+            }
+            (event, its) => unreachable!("{event:?} {its:?}"),
+        }
+    }
+
+    /// Holds the state against this telling of it.
+    fn assert_same(&self, state: &RunState) {
+        for (its, task) in self.tasks.iter().zip(&state.tasks) {
+            let phase = match its.doing {
+                Doing::Waits => Phase::Waiting,
+                Doing::Pauses(until) => Phase::Delayed(Millis(until)),
+                Doing::Runs { .. } => Phase::Running,
+                Doing::Done => Phase::Succeeded,
+                Doing::GivenUp => Phase::Failed,
+                Doing::LeftOut => Phase::Skipped,
+            };
+            assert_eq!((task.phase, task.attempts.len()), (phase, its.tries as usize));
+            assert_eq!(task.failures(), its.failures as usize);
+        }
+        let of = |doing: &[Doing]| self.tasks.iter().filter(|its| doing.contains(&its.doing)).count();
+        assert_eq!(state.running, self.running());
+        assert_eq!(state.failed, of(&[Doing::GivenUp]));
+        assert_eq!(state.settled, of(&[Doing::GivenUp, Doing::LeftOut, Doing::Done]));
+        assert_eq!((state.stopping, state.end.map(|(_, end)| end)), (self.stop, self.end));
+    }
+}
+
+fn outcome(random: &mut Random) -> Outcome {
+    match random.below(10) {
+        0..5 => Outcome::Succeeded,
+        5 => Outcome::Exited { code: 1 },
+        6 => Outcome::Signalled { signal: 9 },
+        7 => Outcome::TimedOut { limit: Limit::Wall },
+        8 => Outcome::OutputMissing { path: "x".to_owned() },
+        _ => Outcome::SpawnFailed { reason: "x".to_owned() },
+    }
+}
+
+/// Any event, sensible or not.
+fn any_event(random: &mut Random, told: &Told) -> Event {
+    let task = random.task(told.tasks.len() + 1);
+    let tries = told.tasks.get(task.index()).map_or(0, |its| its.tries);
+    match random.below(30) {
+        0..7 => {
+            let number = if random.one_in(10) { u32::try_from(random.below(4)).unwrap() } else { tries + 1 };
+            Event::AttemptStarted { task, number, place: Place::default() }
+        }
+        7..11 => Event::AttemptSpawned { task, process: Process { pid: 1, started: 1 } },
+        11..21 => {
+            let outcome = if random.one_in(6) { Outcome::Interrupted } else { outcome(random) };
+            Event::AttemptFinished { task, outcome, usage: Usage::default(), logged: false }
+        }
+        21..23 => {
+            let not_before = Millis(u64::try_from(random.below(1_000)).unwrap());
+            Event::RetryPlanned { task, not_before, raise: None }
+        }
+        23 => Event::TaskFailed { task },
+        24 => Event::TaskSkipped { task, because: None },
+        25 => Event::StopRequested { reason: [StopReason::Signal, StopReason::TaskFailed][random.below(2)] },
+        26 => Event::RunFinished { end: [RunEnd::Succeeded, RunEnd::Failed, RunEnd::Interrupted][random.below(3)] },
+        _ => {
+            let runs = (0..).map(TaskId).zip(&told.tasks).filter(|(_, its)| matches!(its.doing, Doing::Runs { .. }));
+            let mut adopted: Vec<TaskId> = runs.map(|(task, _)| task).collect();
+            match random.below(6) {
+                0 => drop(adopted.pop()),
+                1 => adopted.push(task),
+                _ => {}
+            }
+            Event::RunResumed { adopted }
+        }
+    }
+}
+
+#[test]
+fn the_state_takes_in_and_refuses_what_the_rules_say() {
+    let (mut random, steps) = random(60_000);
+    let mut left = steps;
+    while left > 0 {
+        let tasks = 1 + random.below(6);
+        let (mut told, mut state) = (Told::new(tasks), RunState::new(tasks));
+        for _ in 0..left.min(200) {
+            let event = any_event(&mut random, &told);
+            let before = state.clone();
+            let may = told.take(&event);
+            let taken = state.apply(&Recorded { at: Millis(5), event: event.clone() });
+            assert_eq!(taken.is_ok(), may, "{event:?} on {before:#?}");
+            assert!(may || state == before, "{event:?} was refused and changed something");
+            told.assert_same(&state);
+            // What is recorded is read back as it was.
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+            left -= 1;
+        }
+    }
+}
+
+/// CPUs of the host that everything runs on; each task takes one.
+const CPUS: usize = 4;
+
+/// A random pipeline on a small host.
+struct Case {
+    pipeline: Pipeline,
+    graph: TaskGraph,
+    fleet: Fleet,
+    plan: Plan,
+    retries: Vec<u32>,
+    options: Options,
+}
+
+impl Case {
+    fn new(random: &mut Random) -> Self {
+        let stages = 1 + random.below(10);
+        let mut text = String::new();
+        let mut retries = Vec::new();
+        for stage in 0..stages {
+            let before: Vec<String> =
+                (0..stage).filter(|_| random.one_in(4)).map(|before| format!("'s{before}'")).collect();
+            let again = random.below(3);
+            retries.push(u32::try_from(again).unwrap());
+            text += &format!(
+                "[stage.s{stage}]\nrun = 'x'\nafter = [{}]\nretries = {again}\nbackoff = '{}ms'\n",
+                before.join(","),
+                random.below(50)
+            );
+        }
+        let source = Source { name: "case.toml".to_owned(), text };
+        let (pipeline, graph) = graph::load(&source, &[], op::CATALOGUE, graph::Limits::default()).unwrap();
+        let cpus = Cpus(u64::try_from(CPUS).unwrap() * 1_000);
+        let node = Node { name: "box".to_owned(), cpus, memory: Bytes(64 << 30), ..Node::default() };
+        let fleet = Fleet { name: "here".to_owned(), nodes: vec![node], ..Fleet::default() };
+        let plan = plan::make(&pipeline, &graph, &fleet, &plan::Options::default()).unwrap();
+        let jobs = Some(1 + random.below(5));
+        let options = Options { jobs, keep_going: random.one_in(2), seed: 1 };
+        Self { pipeline, graph, fleet, plan, retries, options }
+    }
+
+    fn dispatcher(&self, state: &RunState) -> Dispatcher<'_> {
+        let ledger = Ledger::new(&self.fleet);
+        Dispatcher::new((&self.pipeline, &self.graph), (&self.fleet, &self.plan), ledger, self.options, state)
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.options.jobs.unwrap().min(CPUS)
+    }
+}
+
+/// A run that goes through what happens to it.
+struct Played<'c> {
+    case: &'c Case,
+    told: Told,
+    state: RunState,
+    dispatcher: Dispatcher<'c>,
+    now: Millis,
+}
+
+impl<'c> Played<'c> {
+    fn new(case: &'c Case) -> Self {
+        let state = RunState::new(case.graph.len());
+        let dispatcher = case.dispatcher(&state);
+        Self { case, told: Told::new(case.graph.len()), state, dispatcher, now: Millis(1_000) }
+    }
+
+    fn happens(&mut self, event: Event) {
+        assert!(self.told.take(&event), "{event:?} on {:#?}", self.told);
+        let recorded = Recorded { at: self.now, event };
+        self.state.apply(&recorded).unwrap();
+        self.told.assert_same(&self.state);
+        self.dispatcher.take_in(&recorded);
+    }
+
+    /// Lets the dispatcher decide, and holds what it decides against the rules. Returns how many events there were.
+    fn decides(&mut self) -> u64 {
+        let mut events = 0;
+        loop {
+            let before = self.told.clone();
+            let decided = self.dispatcher.decide(&self.state, self.now, &Readings::unwatched(0));
+            if decided.is_empty() {
+                break;
+            }
+            for event in decided {
+                self.may_decide(&event, &before);
+                self.happens(event);
+                events += 1;
+            }
+        }
+        self.has_decided_all();
+        events
+    }
+
+    /// Asserts that an event is one that the rules allow to be decided on now.
+    fn may_decide(&self, event: &Event, before: &Told) {
+        match event {
+            Event::AttemptStarted { task, .. } => {
+                assert_eq!(self.told.stop, None, "nothing starts in a run that stops");
+                let its = &self.told.tasks[task.index()];
+                assert!(!its.open && its.doing != Doing::Done);
+                assert!(!matches!(its.doing, Doing::Pauses(until) if until > self.now.0), "too early");
+                assert!(self.is_unblocked(*task), "before what it needs");
+                assert!(self.told.running() < self.case.most_at_once(), "more at once than allowed");
+            }
+            Event::RetryPlanned { task, .. } => {
+                let its = &self.told.tasks[task.index()];
+                assert!(its.open && its.failures <= self.case.retries[task.index()], "once too often: {its:?}");
+            }
+            Event::TaskFailed { task } => {
+                let its = &self.told.tasks[task.index()];
+                let last = self.state.last_outcome(*task);
+                let hopeless = matches!(last, Some(Outcome::SpawnFailed { .. }));
+                assert!(its.open && (hopeless || its.failures > self.case.retries[task.index()]), "too soon: {its:?}");
+            }
+            Event::TaskSkipped { because: Some(cause), .. } => {
+                assert_eq!(self.told.tasks[cause.index()].doing, Doing::GivenUp);
+            }
+            Event::TaskSkipped { because: None, .. } => assert_eq!(self.told.stop, Some(StopReason::TaskFailed)),
+            Event::StopRequested { reason } => {
+                assert_eq!((*reason, self.case.options.keep_going), (StopReason::TaskFailed, false));
+                assert_eq!(before.stop, None);
+            }
+            Event::RunFinished { end } => {
+                let done = self.told.tasks.iter().all(|its| its.doing == Doing::Done);
+                let wanted = match self.told.stop {
+                    Some(StopReason::Signal) => RunEnd::Interrupted,
+                    Some(StopReason::TaskFailed) => RunEnd::Failed,
+                    None if done => RunEnd::Succeeded,
+                    None => RunEnd::Failed,
+                };
+                assert_eq!(*end, wanted);
+            }
+            Event::AttemptSpawned { .. } | Event::AttemptFinished { .. } | Event::RunResumed { .. } => {
+                panic!("{event:?} is nothing to decide")
+            }
+        }
+    }
+
+    /// Asserts that nothing was left undone that the rules want done now.
+    fn has_decided_all(&self) {
+        if self.told.end.is_some() {
+            return;
+        }
+        assert!(self.told.tasks.iter().all(|its| !its.open), "a failure was not judged");
+        let running = self.told.running();
+        assert!(self.told.stop.is_none() || running > 0, "a run that stops and has nothing left to wait for is over");
+        let startable = self.case.graph.ids().any(|task| {
+            let is_time = match self.told.tasks[task.index()].doing {
+                Doing::Waits => true,
+                Doing::Pauses(until) => until <= self.now.0,
+                Doing::Runs { .. } | Doing::Done | Doing::GivenUp | Doing::LeftOut => false,
+            };
+            is_time && self.is_unblocked(task)
+        });
+        let full = running == self.case.most_at_once();
+        assert!(self.told.stop.is_some() || full || !startable, "something could start");
+        let pauses = self.told.tasks.iter().any(|its| matches!(its.doing, Doing::Pauses(_)));
+        assert!(running > 0 || pauses, "the run is stuck: {:#?}", self.told);
+    }
+
+    fn is_unblocked(&self, task: TaskId) -> bool {
+        self.case.graph.before.of(task).iter().all(|edge| self.told.tasks[edge.task.index()].doing == Doing::Done)
+    }
+
+    /// Lets something happen.
+    fn goes_on(&mut self, random: &mut Random) {
+        self.now += Millis(u64::try_from(random.below(20)).unwrap());
+        let runs = |its: &Its| matches!(its.doing, Doing::Runs { .. });
+        let running: Vec<TaskId> = self.case.graph.ids().filter(|task| runs(&self.told.tasks[task.index()])).collect();
+        match random.below(40) {
+            0 if self.told.stop != Some(StopReason::Signal) => {
+                self.happens(Event::StopRequested { reason: StopReason::Signal });
+            }
+            1 | 2 => self.is_taken_up(random),
+            3..8 if !running.is_empty() => {
+                let task = running[random.below(running.len())];
+                if self.told.tasks[task.index()].doing == (Doing::Runs { has_process: false }) {
+                    self.happens(Event::AttemptSpawned { task, process: Process { pid: 1, started: 1 } });
+                }
+            }
+            _ if !running.is_empty() => {
+                let task = running[random.below(running.len())];
+                let stopped = self.told.stop == Some(StopReason::Signal);
+                let outcome = if stopped && random.one_in(2) { Outcome::Interrupted } else { outcome(random) };
+                self.happens(Event::AttemptFinished { task, outcome, usage: Usage::default(), logged: false });
+            }
+            _ => self.now += Millis(30),
+        }
+    }
+
+    /// The orchestrator dies, and another one takes the run up; some attempts have gone on.
+    fn is_taken_up(&mut self, random: &mut Random) {
+        if self.told.end == Some(RunEnd::Succeeded) {
+            return;
+        }
+        let kept: Vec<bool> = self.told.tasks.iter().map(|_| random.one_in(2)).collect();
+        let fate = |task: TaskId| match kept[task.index()] {
+            true => Fate::Kept(Process { pid: 2, started: 2 }),
+            false => Fate::Lost { logged: false },
+        };
+        for event in resume::events(&self.state, fate) {
+            assert!(self.told.take(&event), "{event:?}");
+            self.state.apply(&Recorded { at: self.now, event }).unwrap();
+            self.told.assert_same(&self.state);
+        }
+        self.dispatcher = self.case.dispatcher(&self.state);
+    }
+}
+
+#[test]
+fn what_is_decided_is_what_the_rules_want_whatever_happens() {
+    let (mut random, steps) = random(40_000);
+    let (mut made, mut ends) = (0, 0_u32);
+    while made < steps {
+        let case = Case::new(&mut random);
+        let mut played = Played::new(&case);
+        // A run that was stopped or failed is taken up again now and then.
+        for _ in 0..300 {
+            made += 1 + played.decides();
+            if played.told.end.is_some() {
+                ends += 1;
+                if played.told.end == Some(RunEnd::Succeeded) || random.one_in(3) {
+                    break;
+                }
+                played.is_taken_up(&mut random);
+            } else {
+                played.goes_on(&mut random);
+            }
+        }
+    }
+    assert!(u64::from(ends) > steps / 1_000, "only {ends} ends in {made} steps");
+}
