@@ -81,9 +81,11 @@ fn json_has_the_keys_that_are_promised() {
     let device = json!({"id": "box/gpu0", "model": "H100", "memory_bytes": 85_899_345_920_u64, "speed": 1.0});
     assert_eq!(plan["devices"], json!([device]));
     let task = json!({
-        "name": "A", "stage": "A", "duration_ms": 2000, "duration_from": "declared", "earliest_start_ms": 0,
+        "name": "A", "stage": "A", "duration_ms": 2000, "duration_from": "declared", "duration_runs": null,
+        "earliest_start_ms": 0,
         "earliest_finish_ms": 2000, "latest_start_ms": 0, "latest_finish_ms": 2000, "slack_ms": 0, "critical": true,
-        "mode": 0, "node": "box", "devices": ["box/gpu0"], "start_ms": 0, "finish_ms": 2000,
+        "mode": 0, "node": "box", "devices": ["box/gpu0"], "gpu_memory_bytes": 6_442_450_944_u64,
+        "gpu_memory_from": "declared", "gpu_memory_runs": null, "start_ms": 0, "finish_ms": 2000,
     });
     assert_eq!(plan["tasks"][0], task);
     assert_eq!(plan["tasks"][1]["devices"], json!([]));
@@ -115,10 +117,10 @@ fn the_table_shows_the_chart_and_how_good_the_plan_is() {
     let (code, stdout, _) = outcome(CHAIN, BOX, &[]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!(stdout, @r"
-    task  where     start  finish  duration  slack
-    A     box/gpu0    0ms      2s        2s    0ms  critical
-    B     box/cpu      2s      4s        2s    0ms  critical
-    C     box/cpu      4s      7s        3s    0ms  critical
+    task  where     start  finish  duration  slack  GPU memory
+    A     box/gpu0    0ms      2s        2s    0ms     6.0 GiB  critical
+    B     box/cpu      2s      4s        2s    0ms              critical
+    C     box/cpu      4s      7s        3s    0ms              critical
 
               |0ms                  |1.75s                 |3.50s                |5.25s              7s|
     box/gpu0  [A######################]

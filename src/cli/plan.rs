@@ -2,12 +2,13 @@
 //! any of it.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::pipeline_file::PipelineFile;
 use super::planning::Planning;
-use super::{Exit, Failure};
+use super::{Exit, Failure, state};
 use crate::plan::Instance;
 use crate::report::paint::Colour;
 use crate::report::plan::Sheet;
@@ -22,6 +23,9 @@ pub(super) struct Command {
     /// Show how long every task takes on every device
     #[arg(long)]
     load_matrix: bool,
+    /// Where earlier runs are recorded, from which what the file leaves open is learned [default: .trainyard beside FILE]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +33,7 @@ pub(super) struct Command {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let (pipeline, graph) = match self.pipeline.load(false)? {
+        let (mut pipeline, graph) = match self.pipeline.load(false)? {
             Ok(loaded) => loaded,
             Err(exit) => return Ok(exit),
         };
@@ -37,6 +41,8 @@ impl Command {
             Ok(fleet) => fleet,
             Err(exit) => return Ok(exit),
         };
+        let dir = self.state.clone().unwrap_or_else(|| self.pipeline.folder().join(state::FOLDER));
+        let origins = Planning::learn(&mut pipeline, &fleet, &dir);
         let (plan, timing) = self.planning.make_timed(&pipeline, &graph, &fleet)?;
         let instance = Instance::new(&pipeline, &graph, &fleet).expect("there is a plan, so every task fits somewhere");
         let loads = self.load_matrix.then(|| instance.load_matrix(&fleet));
@@ -45,6 +51,7 @@ impl Command {
             graph: &graph,
             fleet: &fleet,
             plan: &plan,
+            origins: &origins,
             timing: &timing,
             loads: loads.as_ref(),
         };

@@ -15,6 +15,8 @@ use crate::graph::TaskGraph;
 use crate::plan::{self, Impossible, Plan, PlanError, Policy};
 use crate::probe::{self, Machine};
 use crate::report::text;
+use crate::run::learn::{self, Origins, Sample};
+use crate::run::store::{Store, StoreError};
 use crate::spec::{Gpus, Pipeline, Source};
 use crate::timing::Timing;
 use crate::units::Millis;
@@ -58,6 +60,23 @@ impl Planning {
         self.fleet.as_ref().map_or_else(|| Ok(Ok(fleet_of_this_machine(pipeline))), |path| fleet_of_file(path))
     }
 
+    /// Fills in what the pipeline leaves open by what earlier runs in this state folder used, and says where its numbers
+    /// come from. A record that cannot be read leaves them open.
+    pub(super) fn learn(pipeline: &mut Pipeline, fleet: &Fleet, dir: &Path) -> Origins {
+        if !learn::has_open_numbers(pipeline) {
+            return Origins::of(pipeline);
+        }
+        let history = history(pipeline, dir).unwrap_or_else(|error| {
+            if !matches!(error, StoreError::NoState(_)) {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                let words = format!("{error}{cause}");
+                eprintln!("warning: what earlier runs used is not known: {}", text::visible(&words));
+            }
+            Vec::new()
+        });
+        learn::fill_in(pipeline, fleet, &history)
+    }
+
     /// Makes a plan.
     pub(super) fn make(&self, pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet) -> Result<Plan, Failure> {
         Ok(self.make_timed(pipeline, graph, fleet)?.0)
@@ -81,6 +100,15 @@ impl Planning {
         say_what_falls_back(pipeline, graph, &plan);
         Ok((plan, timer.into_timing()))
     }
+}
+
+/// Returns what earlier runs used for stages like those of the pipeline.
+fn history(pipeline: &Pipeline, dir: &Path) -> Result<Vec<Sample>, StoreError> {
+    let mut store = Store::open_existing(dir)?;
+    store.learn()?;
+    let of = |stage| move |mode| learn::definition(pipeline, stage, mode);
+    let definitions: BTreeSet<_> = pipeline.stages.iter().flat_map(|stage| stage.modes.iter().map(of(stage))).collect();
+    store.history(definitions.iter().map(String::as_str))
 }
 
 /// Reads a fleet file, or prints what is wrong with it.

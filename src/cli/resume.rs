@@ -1,5 +1,6 @@
 //! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -98,7 +99,7 @@ impl Command {
         if self.manner.detach {
             return detach::relaunch();
         }
-        let prepared = match self.prepare(&row.header)? {
+        let prepared = match self.prepare(&row.header, store.dir())? {
             Ok(prepared) => prepared,
             Err(exit) => return Ok(exit),
         };
@@ -106,7 +107,7 @@ impl Command {
     }
 
     /// Reads the run's pipeline again and plans it anew.
-    fn prepare(&self, header: &Header) -> Result<Result<Prepared, Exit>, Failure> {
+    fn prepare(&self, header: &Header, dir: &Path) -> Result<Result<Prepared, Exit>, Failure> {
         let Invocation { file_digest: digest, sets, max_tasks, .. } = &header.invocation;
         let (run, file) = (header.id.clone(), header.file.clone());
         let max_tasks = if *max_tasks == 0 { graph::Limits::default().max_tasks } else { *max_tasks };
@@ -117,7 +118,7 @@ impl Command {
         if !self.changed && file_digest(&pipeline.file)? != *digest {
             return Err(Refusal::Changed { file, run }.into());
         }
-        let prepared = match session::prepare(&pipeline, &self.planning)? {
+        let prepared = match session::prepare(&pipeline, &self.planning, dir)? {
             Ok(prepared) => prepared,
             Err(exit) => return Ok(Err(exit)),
         };

@@ -38,11 +38,11 @@ impl Command {
         if self.manner.detach {
             return detach::relaunch();
         }
-        let prepared = match session::prepare(&self.file, &self.planning)? {
+        let dir = self.state.clone().unwrap_or_else(|| self.file.folder().join(state::FOLDER));
+        let prepared = match session::prepare(&self.file, &self.planning, &dir)? {
             Ok(prepared) => prepared,
             Err(exit) => return Ok(exit),
         };
-        let dir = self.state.clone().unwrap_or_else(|| self.file.folder().join(state::FOLDER));
         let (mut store, aside) = Store::open_or_replace(&dir).map_err(broken)?;
         if let Some(aside) = aside {
             eprintln!("warning: the record of earlier runs was damaged; it is kept as {}", aside.display());

@@ -20,13 +20,14 @@ use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::Plan;
 use crate::probe::{self, Machine, Monitor};
-use crate::report;
+use crate::report::{self, text};
 use crate::run::admission::{Ledger, Readings};
 use crate::run::crash;
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::engine::Stop;
 use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{Ground, run_mark};
+use crate::run::learn::{Basis, Origins};
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store};
@@ -105,7 +106,8 @@ pub(super) struct Prepared {
 }
 
 /// Reads a pipeline and plans it for this machine; the inner error is one that has been printed.
-pub(super) fn prepare(file: &PipelineFile, planning: &Planning) -> Result<Result<Prepared, Exit>, Failure> {
+/// `dir` is the state folder, which knows what earlier runs used.
+pub(super) fn prepare(file: &PipelineFile, planning: &Planning, dir: &Path) -> Result<Result<Prepared, Exit>, Failure> {
     if planning.fleet.is_some() {
         let report = miette::miette!(
             help = "`trainyard plan --fleet FILE` plans for other hardware",
@@ -113,7 +115,7 @@ pub(super) fn prepare(file: &PipelineFile, planning: &Planning) -> Result<Result
         );
         return Err(Failure { exit: Exit::Usage, report });
     }
-    let (pipeline, graph) = match file.load(true)? {
+    let (mut pipeline, graph) = match file.load(true)? {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(Err(exit)),
     };
@@ -122,8 +124,22 @@ pub(super) fn prepare(file: &PipelineFile, planning: &Planning) -> Result<Result
     let options = probe::Options::from_env();
     let machine = planning::this_machine(&pipeline, &options);
     let fleet = machine.fleet();
+    let origins = Planning::learn(&mut pipeline, &fleet, dir);
+    say_what_is_unknown(&pipeline, &origins);
     let plan = planning.make(&pipeline, &graph, &fleet)?;
     Ok(Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet }))
+}
+
+/// Says which stages get a GPU to themselves because nobody knows how much of one they need.
+fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
+    let unknown = |stage: usize, modes: usize| {
+        (0..modes).any(|mode| origins.mode(stage, mode).gpu_memory == Some(Basis::Default))
+    };
+    let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| unknown(*index, stage.modes.len()));
+    let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
+    if !names.is_empty() {
+        eprintln!("alone on a GPU until it is known how much of its memory they need: {}", names.join(", "));
+    }
 }
 
 impl Prepared {

@@ -9,13 +9,14 @@ use serde::Serialize;
 
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
-use super::{gantt, text};
+use super::{gantt, text, wording};
 use crate::fleet::{Device, Fleet};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::{Placed, Plan};
+use crate::run::learn::{Basis, Numbers, Origins};
 use crate::spec::{Mode, Pipeline};
-use crate::timing::{Load, LoadMatrix, Origin, Timing};
-use crate::units::Millis;
+use crate::timing::{LoadMatrix, Timing};
+use crate::units::{Bytes, Millis};
 
 /// A plan with all that its views need.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub struct Sheet<'a> {
     pub fleet: &'a Fleet,
     /// The plan.
     pub plan: &'a Plan,
+    /// Where the pipeline's numbers come from.
+    pub origins: &'a Origins,
     /// Earliest and latest times with every task at its shortest duration.
     pub timing: &'a Timing,
     /// The load matrix, if it is to be shown.
@@ -65,7 +68,9 @@ struct TaskView<'a> {
     name: &'a str,
     stage: &'a str,
     duration_ms: u64,
-    duration_from: Origin,
+    duration_from: &'static str,
+    /// How many attempts the duration was learned from; `null` if it was not.
+    duration_runs: Option<u32>,
     earliest_start_ms: u64,
     earliest_finish_ms: u64,
     latest_start_ms: u64,
@@ -75,6 +80,11 @@ struct TaskView<'a> {
     mode: usize,
     node: &'a str,
     devices: Vec<&'a str>,
+    /// Device memory on each device; `null` where none is asked for by its size.
+    gpu_memory_bytes: Option<u64>,
+    /// As `duration_from`; `null` where no device memory is asked for.
+    gpu_memory_from: Option<&'static str>,
+    gpu_memory_runs: Option<u32>,
     start_ms: u64,
     finish_ms: u64,
 }
@@ -140,6 +150,7 @@ impl<'a> Sheet<'a> {
             Column::right("finish"),
             Column::right("duration"),
             Column::right("slack"),
+            Column::right("GPU memory"),
             Column::left(""),
         ]);
         let mut order: Vec<_> = self.graph.ids().collect();
@@ -155,6 +166,7 @@ impl<'a> Sheet<'a> {
                 placed.finish.into(),
                 (placed.finish - placed.start).into(),
                 self.timing.slack(task).into(),
+                self.gpu_memory(task).map_or_else(Cell::default, Cell::from),
                 self.remarks(task, critical).into(),
             ]);
         }
@@ -164,11 +176,22 @@ impl<'a> Sheet<'a> {
     /// What is worth saying of a task besides its numbers.
     fn remarks(&self, task: TaskId, critical: bool) -> String {
         let mode = self.mode(task);
-        let default = self.origin(task) == Origin::Default;
+        let Numbers { duration, gpu_memory } = self.numbers(task);
         let remarks = [
-            critical.then_some("critical"),
-            default.then_some("default duration"),
-            mode.fallback.then_some("on the CPU: no GPU could hold it"),
+            critical.then(|| "critical".to_owned()),
+            match duration {
+                Basis::Declared => None,
+                Basis::Learned { runs } => Some(format!("duration from {}", wording::plural(runs as usize, "attempt"))),
+                Basis::Default => Some("default duration".to_owned()),
+            },
+            match gpu_memory {
+                None | Some(Basis::Declared) => None,
+                Some(Basis::Learned { runs }) => {
+                    Some(format!("memory from {}", wording::plural(runs as usize, "attempt")))
+                }
+                Some(Basis::Default) => Some("memory not known yet".to_owned()),
+            },
+            mode.fallback.then(|| "on the CPU: no GPU could hold it".to_owned()),
         ];
         remarks.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
@@ -208,10 +231,15 @@ impl<'a> Sheet<'a> {
             };
             line(format!("critical path  {}: {}", self.timing.makespan, text::visible(&names)));
         }
-        let guessed = self.graph.ids().filter(|task| self.origin(*task) == Origin::Default).count();
+        let guessed = self.graph.ids().filter(|task| self.numbers(*task).duration == Basis::Default).count();
         if guessed > 0 {
             let default = crate::timing::load::DEFAULT_DURATION;
             line(format!("{guessed} tasks declare no duration and are taken to need {default}"));
+        }
+        let unmeasured = self.graph.ids().filter(|task| self.numbers(*task).gpu_memory == Some(Basis::Default)).count();
+        if unmeasured > 0 {
+            let tasks = wording::plural(unmeasured, "task");
+            line(format!("{tasks} of unknown GPU memory: alone on a GPU until one of the stage has been measured"));
         }
         out
     }
@@ -228,9 +256,14 @@ impl<'a> Sheet<'a> {
         &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes[self.placed(task).mode]
     }
 
-    fn origin(&self, task: TaskId) -> Origin {
-        let node = &self.fleet.nodes[self.placed(task).node.index()];
-        Load::on_node(&self.mode(task).duration, node).origin
+    /// Where the numbers of a task come from.
+    fn numbers(&self, task: TaskId) -> Numbers {
+        self.origins.mode(self.graph.tasks[task.index()].stage, self.placed(task).mode)
+    }
+
+    /// The memory that a task reserves on each of its devices, if it is said by its size.
+    fn gpu_memory(&self, task: TaskId) -> Option<Bytes> {
+        Some(self.mode(task).resources.gpu_memory).filter(|memory| *memory > Bytes::ZERO)
     }
 
     fn place(&self, placed: &Placed) -> String {
@@ -240,12 +273,13 @@ impl<'a> Sheet<'a> {
     }
 
     fn task_view(&self, task: TaskId) -> TaskView<'a> {
-        let (placed, timing) = (self.placed(task), self.timing);
+        let (placed, timing, numbers) = (self.placed(task), self.timing, self.numbers(task));
         TaskView {
             name: self.name(task),
             stage: &self.pipeline.stages[self.graph.tasks[task.index()].stage].name,
             duration_ms: (placed.finish - placed.start).0,
-            duration_from: self.origin(task),
+            duration_from: numbers.duration.word(),
+            duration_runs: numbers.duration.runs(),
             earliest_start_ms: timing.earliest_start[task.index()].0,
             earliest_finish_ms: timing.earliest_finish(task).0,
             latest_start_ms: timing.latest_start[task.index()].0,
@@ -255,6 +289,9 @@ impl<'a> Sheet<'a> {
             mode: placed.mode,
             node: &self.fleet.nodes[placed.node.index()].name,
             devices: placed.devices.iter().map(|id| self.fleet.devices[id.index()].id.as_str()).collect(),
+            gpu_memory_bytes: self.gpu_memory(task).map(|memory| memory.0),
+            gpu_memory_from: numbers.gpu_memory.map(Basis::word),
+            gpu_memory_runs: numbers.gpu_memory.and_then(Basis::runs),
             start_ms: placed.start.0,
             finish_ms: placed.finish.0,
         }

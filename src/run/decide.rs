@@ -6,11 +6,12 @@
 //! The plan gives an order and intended devices. A ready task is started as soon as the ledger grants what it needs, a
 //! task of higher rank first; what does not fit now does not hold up what does.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::admission::{Ledger, Readings};
 use super::event::{Event, Place, Recorded, RunEnd, StopReason};
+use super::found::Found;
+use super::learn;
 use super::outcome::Outcome;
 use super::raise::{self, Raise};
 use super::retry;
@@ -18,8 +19,8 @@ use super::state::{Phase, RunState, TaskState};
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
-use crate::spec::{Mode, Pipeline, Resources};
-use crate::units::Millis;
+use crate::spec::{Mode, Pipeline, Resources, Stage};
+use crate::units::{Bytes, Millis};
 
 /// How a run is to be carried out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +42,8 @@ pub struct Dispatcher<'a> {
     plan: &'a Plan,
     options: Options,
     ledger: Ledger,
+    /// `[n_stages][n_modes]`: what is carried out, for those who compare attempts later.
+    definitions: Vec<Vec<String>>,
     /// `[n_tasks]`, by TaskId: predecessors that have not succeeded.
     blockers: Vec<u32>,
     /// `[n_tasks]`, by TaskId: which of `ready` the task queues in.
@@ -49,6 +52,10 @@ pub struct Dispatcher<'a> {
     ready: Vec<Queue>,
     /// Which of `ready` a request has.
     queues: HashMap<Resources, u32>,
+    /// What stages were measured to need in this run.
+    found: Found,
+    /// Tasks that ran out of memory and ask for what that taught.
+    helped: HashSet<TaskId>,
     /// Tasks that wait for their next attempt.
     delayed: BTreeSet<(Millis, TaskId)>,
     /// Tasks whose last attempt failed and whose fate is open.
@@ -82,13 +89,20 @@ impl<'a> Dispatcher<'a> {
             plan,
             options,
             ledger,
+            definitions: definitions(pipeline),
             blockers: vec![0; graph.len()],
             queue_of: vec![0; graph.len()],
             ready: Vec::new(),
             queues: HashMap::new(),
+            found: Found::default(),
+            helped: HashSet::new(),
             delayed: BTreeSet::new(),
             failed: Vec::new(),
         };
+        for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
+            let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
+            dispatcher.find(task, ended.and_then(|ended| ended.usage.peak_gpu_memory));
+        }
         for task in graph.ids() {
             dispatcher.choose_queue(task, state.task(task).raise);
             let open = graph.before.of(task).iter().filter(|edge| state.task(edge.task).phase != Phase::Succeeded);
@@ -124,9 +138,12 @@ impl<'a> Dispatcher<'a> {
     /// Takes in an event that has been applied to the state.
     pub fn take_in(&mut self, recorded: &Recorded) {
         match &recorded.event {
-            Event::AttemptFinished { task, outcome, .. } => {
+            Event::AttemptFinished { task, outcome, usage, .. } => {
                 self.ledger.release(*task, recorded.at);
                 if outcome.is_success() {
+                    if self.find(*task, usage.peak_gpu_memory) {
+                        self.choose_queues_again(*task);
+                    }
                     for edge in self.graph.after.of(*task) {
                         self.blockers[edge.task.index()] -= 1;
                         self.queue_if_unblocked(edge.task);
@@ -151,15 +168,44 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    /// Takes in what an attempt was measured to hold; returns whether tasks like it ask for something else now.
+    fn find(&mut self, task: TaskId, peak: Option<Bytes>) -> bool {
+        self.found.take_in(self.stage_and_mode(task), self.mode(task), peak, self.fleet)
+    }
+
+    /// Lets the tasks that are like one, and wait unhelped, ask for what is known now.
+    fn choose_queues_again(&mut self, like: TaskId) {
+        let of = self.stage_and_mode(like);
+        let alike: Vec<_> = self.graph.ids().filter(|task| self.stage_and_mode(*task) == of).collect();
+        for task in alike {
+            let queue = self.queue_of[task.index()] as usize;
+            if self.helped.contains(&task) {
+                continue;
+            }
+            let turn = self.turn(task);
+            let waited = self.ready[queue].turns.remove(&turn);
+            self.choose_queue(task, None);
+            if waited {
+                self.ready[self.queue_of[task.index()] as usize].turns.insert(turn);
+            }
+        }
+    }
+
     /// Remembers in which queue a task waits: that of what its stage asks for, or of what it asks for since it ran out
     /// of memory.
     fn choose_queue(&mut self, task: TaskId, raise: Option<Raise>) {
-        let request = &self.mode(task).resources;
-        let request = raise.map_or(Cow::Borrowed(request), |raise| Cow::Owned(raise.request(request)));
-        let queue = self.queues.get(request.as_ref()).copied().unwrap_or_else(|| {
+        let request = self.asked(task);
+        let request = match raise {
+            Some(raise) => raise.request(request),
+            None => request.clone(),
+        };
+        if raise.is_some() {
+            self.helped.insert(task);
+        }
+        let queue = self.queues.get(&request).copied().unwrap_or_else(|| {
             let next = u32::try_from(self.ready.len()).expect("no more queues than attempts");
-            self.ready.push(Queue { request: request.clone().into_owned(), turns: BTreeSet::new() });
-            self.queues.insert(request.into_owned(), next);
+            self.ready.push(Queue { request: request.clone(), turns: BTreeSet::new() });
+            self.queues.insert(request, next);
             next
         });
         self.queue_of[task.index()] = queue;
@@ -234,7 +280,7 @@ impl<'a> Dispatcher<'a> {
         let attempts = state.counted();
         let ran_out = raise::ran_out(attempts);
         if matches!(outcome, Outcome::OutOfMemory { .. }) {
-            let stage = &self.mode(task).resources;
+            let stage = self.asked(task);
             match raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger) {
                 Some(raise) => {
                     return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
@@ -299,14 +345,26 @@ impl<'a> Dispatcher<'a> {
         let placed = &self.plan.placed[task.index()];
         let request = &self.ready[queue].request;
         let grant = self.ledger.try_admit(task, request, Some((placed.node, &placed.devices)), readings, now).ok()?;
-        let ids = grant.devices.iter().map(|device| self.fleet.devices[device.index()].id.clone());
+        let devices = || grant.devices.iter().map(|device| &self.fleet.devices[device.index()]);
+        let stage = self.graph.tasks[task.index()].stage;
         Some(Place {
             mode: placed.mode,
             node: self.fleet.nodes[grant.node.index()].name.clone(),
-            devices: ids.collect(),
+            devices: devices().map(|device| device.id.clone()).collect(),
             gpu_memory: grant.gpu_memory,
             memory: self.ready[queue].request.memory,
+            model: devices().next().map(|device| device.model.clone()),
+            definition: self.definitions[stage][placed.mode].clone(),
         })
+    }
+
+    /// Returns what a task asks for as long as it was not helped: what its stage says, or was measured to need.
+    fn asked(&self, task: TaskId) -> &Resources {
+        self.found.request(self.stage_and_mode(task)).unwrap_or(&self.mode(task).resources)
+    }
+
+    fn stage_and_mode(&self, task: TaskId) -> (usize, usize) {
+        (self.graph.tasks[task.index()].stage, self.plan.placed[task.index()].mode)
     }
 
     fn mode(&self, task: TaskId) -> &'a Mode {
@@ -358,4 +416,9 @@ impl<'a> Dispatcher<'a> {
         let rest = self.graph.ids().filter(|task| !state.task(*task).phase.is_final() && !decided.contains(task));
         events.extend(rest.map(|task| Event::TaskSkipped { task, because: None }));
     }
+}
+
+fn definitions(pipeline: &Pipeline) -> Vec<Vec<String>> {
+    let of = |stage: &Stage| stage.modes.iter().map(|mode| learn::definition(pipeline, stage, mode)).collect();
+    pipeline.stages.iter().map(of).collect()
 }

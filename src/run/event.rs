@@ -107,6 +107,12 @@ pub struct Place {
     /// Host memory reserved.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub memory: Bytes,
+    /// The devices' model; `None` on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The digest of what is carried out: attempts of equal ones can be compared (see [`super::learn::definition`]).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub definition: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]

@@ -1,15 +1,17 @@
 //! Carries a plan out.
 //!
 //! Pure: [`state`] folds [`event`]s, [`decide`], [`retry`] and [`raise`] say what follows, [`admission`] whether it fits,
-//! [`peak`] what was seen, [`launch`] with what command. Shell: [`supervisor`] moves events between them, the [`store`]
-//! and an [`engine`]; [`crash`] lets tests end it at named points.
+//! [`peak`] what was seen, [`learn`] what follows from it for later runs, [`launch`] with what command. Shell:
+//! [`supervisor`] moves events between them, the [`store`] and an [`engine`]; [`crash`] lets tests end it at named points.
 
 pub mod admission;
 pub mod crash;
 pub mod decide;
 pub mod engine;
 pub mod event;
+mod found;
 pub mod launch;
+pub mod learn;
 pub mod observer;
 pub mod outcome;
 pub mod peak;

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 
 mod aside;
 mod header;
+mod samples;
 
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
 
@@ -76,7 +77,7 @@ pub enum StoreError {
 const FORMAT: i64 = STEPS.len() as i64;
 
 /// What leads from each format to the next, from an empty database on.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
@@ -102,6 +103,7 @@ CREATE TABLE event (
 ",
     // How the run was called: empty for runs of earlier versions, which cannot be resumed.
     "ALTER TABLE run ADD COLUMN invocation TEXT NOT NULL DEFAULT '{}';",
+    samples::STEP,
 ];
 
 /// A state folder's database.
@@ -402,7 +404,7 @@ mod tests {
     use crate::graph::TaskId;
     use crate::run::event::{Place, RunEnd};
 
-    fn header(id: &str) -> Header {
+    pub(super) fn header(id: &str) -> Header {
         Header {
             id: id.to_owned(),
             pipeline: "digits".to_owned(),

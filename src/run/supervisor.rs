@@ -34,6 +34,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often devices are looked at; a driver call costs a fraction of a millisecond per device.
 const LOOK_EVERY: Millis = Millis(1_000);
 
+/// How soon after a task has started on a device; from then on twice as long each time. So the peak of a short task is
+/// seen as well.
+const LOOK_FIRST: Millis = Millis(125);
+
 /// How soon again where tasks have left devices, for which others may wait.
 const LOOK_AGAIN: Millis = Millis(20);
 
@@ -106,6 +110,8 @@ pub struct Supervisor<'a, E, R> {
     look: Look,
     /// When to look at the devices next.
     look_due: Millis,
+    /// How long after that again.
+    look_every: Millis,
     peaks: Peaks,
     ports: HashSet<u16>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
@@ -148,6 +154,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             clock,
             look: Look::default(),
             look_due: Millis::ZERO,
+            look_every: LOOK_EVERY,
             peaks: Peaks::default(),
             ports: HashSet::new(),
             alive: 0,
@@ -272,6 +279,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let of = &graph.tasks[task.index()];
             self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port));
             self.alive += 1;
+            if !place.devices.is_empty() {
+                self.look_every = LOOK_FIRST;
+                self.look_due = self.look_due.min(self.clock.now() + LOOK_FIRST);
+            }
             crash::point("spawned");
         }
     }
@@ -337,7 +348,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
         self.look = (self.parts.look)(now);
         self.peaks.observe(self.parts.fleet, &self.look.readings);
-        self.look_due = now + LOOK_EVERY;
+        self.look_due = now + self.look_every;
+        self.look_every = LOOK_EVERY.min(self.look_every + self.look_every);
         let gauges = self.gauges();
         self.tell(|observer, view| observer.gauged(view, &gauges));
     }

@@ -18,6 +18,8 @@ pub const COUNT: RangeInclusive<i64> = 0..=1_000_000_000_000;
 pub const PRIORITY: RangeInclusive<i64> = -1_000_000_000..=1_000_000_000;
 /// What `gpus` may say besides a number.
 pub const PREFER: &str = "prefer";
+/// What `gpu_memory` may say besides a size.
+pub const AUTO: &str = "auto";
 
 /// How a failure is written in `retry`.
 const FAILURE: &str = "^((exit|signal)(:[0-9]{1,3}(-[0-9]{1,3})?)?|timeout|oom|output-missing|any)$";
@@ -119,8 +121,8 @@ crate::keys! {
         Memory = "memory": Form::Size,
         /// Whole devices for itself, a share of one device (below 1), or "prefer": one device if the fleet has any that can hold it, else the CPU.
         Gpus = "gpus": Form::OneOf(&[Form::Whole(DEVICES), Form::Number(0.0..=1.0), Form::Words(&[PREFER])]),
-        /// Memory on each device; without `gpus` the device is shared and memory alone is the limit.
-        GpuMemory = "gpu_memory": Form::Size,
+        /// Memory on each device; without `gpus` the device is shared and memory alone is the limit. "auto": what attempts before were measured to need, and as long as nothing is known the device alone.
+        GpuMemory = "gpu_memory": Form::OneOf(&[Form::Size, Form::Words(&[AUTO])]),
     }
 }
 

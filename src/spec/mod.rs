@@ -160,6 +160,9 @@ pub struct Mode {
     /// The mode before it, on the CPU instead (`gpus = "prefer"`): allowed only if no device of the fleet, idle, could
     /// ever hold that one. Who takes it says so.
     pub fallback: bool,
+    /// With `gpu_memory = "auto"`: what it holds of devices once it is known how much memory it needs. Until then it
+    /// holds whole devices, and `resources` say so.
+    pub auto: Option<Gpus>,
     /// Where it stands in the file.
     pub span: Span,
 }

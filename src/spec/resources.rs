@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::decode::Decoder;
-use super::keys::{COUNT, CPUS, DEVICES, ModeKey, PREFER, ResourceKey};
+use super::keys::{AUTO, COUNT, CPUS, DEVICES, ModeKey, PREFER, ResourceKey};
 use super::tree::{Content, Node};
 use super::{Duration, Gpus, Mode, Problem, Resources, Span};
 use crate::units::{Bytes, Cpus, Share};
@@ -17,8 +17,15 @@ pub(super) struct Wanted {
     cpus: Option<Cpus>,
     memory: Option<Bytes>,
     gpus: Option<WantedGpus>,
-    gpu_memory: Option<Bytes>,
+    gpu_memory: Option<WantedMemory>,
     custom: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum WantedMemory {
+    Exactly(Bytes),
+    /// As much as it is found to need.
+    Auto,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +51,24 @@ impl Wanted {
         self
     }
 
-    /// Returns what is held, and what is held instead when there is no device for it.
-    fn settle(&self) -> (Resources, Option<Resources>) {
-        let gpu_memory = self.gpu_memory.unwrap_or_default();
+    /// Returns what is held, what of devices once its need of memory is known, and what is held instead when there is no
+    /// device for it.
+    fn settle(&self) -> (Resources, Option<Gpus>, Option<Resources>) {
+        let gpu_memory = match self.gpu_memory {
+            Some(WantedMemory::Exactly(memory)) => memory,
+            Some(WantedMemory::Auto) | None => Bytes::ZERO,
+        };
         let unsaid = if self.gpu_memory.is_some() { Gpus::Shared } else { Gpus::None };
         let gpus = match self.gpus {
             Some(WantedGpus::Exactly(gpus)) => gpus,
             Some(WantedGpus::Prefer) if self.gpu_memory.is_none() => Gpus::Whole(1),
             Some(WantedGpus::Prefer) | None => unsaid,
+        };
+        let auto =
+            matches!(self.gpu_memory, Some(WantedMemory::Auto)).then_some(gpus).filter(|gpus| *gpus != Gpus::None);
+        let gpus = match gpus {
+            Gpus::Shared | Gpus::Share(_) if auto.is_some() => Gpus::Whole(1),
+            same @ (Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared) => same,
         };
         let held = Resources {
             cpus: self.cpus.unwrap_or(Cpus::ONE),
@@ -65,7 +82,7 @@ impl Wanted {
             gpu_memory: Bytes::ZERO,
             ..held.clone()
         });
-        (held, instead)
+        (held, auto, instead)
     }
 }
 
@@ -108,13 +125,16 @@ pub(super) fn wanted(decoder: &mut Decoder<'_>, node: &Node) -> Wanted {
     wanted
 }
 
-fn gpu_memory(decoder: &mut Decoder<'_>, node: &Node) -> Option<Bytes> {
+fn gpu_memory(decoder: &mut Decoder<'_>, node: &Node) -> Option<WantedMemory> {
+    if matches!(&node.content, Content::Text(text) if text == AUTO) {
+        return Some(WantedMemory::Auto);
+    }
     let memory = decoder.quantity(node)?;
     if memory == Bytes::ZERO {
         decoder.report(Problem::new(node.span.clone(), "a share of a device needs some of its memory"));
         return None;
     }
-    Some(memory)
+    Some(WantedMemory::Exactly(memory))
 }
 
 fn gpus(decoder: &mut Decoder<'_>, node: &Node) -> Option<WantedGpus> {
@@ -168,9 +188,10 @@ impl WrittenMode {
     /// Returns the mode over the resources of the layer below, and behind it the one that takes its place where there
     /// is no device.
     pub(super) fn settle(self, below: &Wanted) -> impl Iterator<Item = Mode> {
-        let (resources, instead) = self.wanted.over(below).settle();
-        let mode = Mode { resources, duration: self.duration, spend: self.spend, fallback: false, span: self.span };
-        let fallback = instead.map(|resources| Mode { resources, fallback: true, ..mode.clone() });
+        let (resources, auto, instead) = self.wanted.over(below).settle();
+        let (duration, spend, span) = (self.duration, self.spend, self.span);
+        let mode = Mode { resources, duration, spend, fallback: false, auto, span };
+        let fallback = instead.map(|resources| Mode { resources, fallback: true, auto: None, ..mode.clone() });
         std::iter::once(mode).chain(fallback)
     }
 }

@@ -1,0 +1,291 @@
+//! Numbers that a pipeline leaves open, written into it, and where every number comes from.
+
+use std::collections::BTreeMap;
+
+use super::estimate::{self, Estimate};
+use super::{Sample, definition};
+use crate::fleet::Fleet;
+use crate::probe::model;
+use crate::spec::{Duration, Gpus, Mode, Pipeline};
+use crate::units::{Bytes, Millis, Speed};
+
+/// Where a number comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The pipeline file says it.
+    Declared,
+    /// From attempts before.
+    Learned {
+        /// How many.
+        runs: u32,
+    },
+    /// Nothing says it.
+    Default,
+}
+
+impl Basis {
+    /// Returns the stable word of JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Declared => "declared",
+            Self::Learned { .. } => "learned",
+            Self::Default => "default",
+        }
+    }
+
+    /// Returns how many attempts it was learned from; `None` if it was not.
+    #[must_use]
+    pub const fn runs(self) -> Option<u32> {
+        match self {
+            Self::Learned { runs } => Some(runs),
+            Self::Declared | Self::Default => None,
+        }
+    }
+}
+
+/// Where the numbers of one mode come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Its duration.
+    pub duration: Basis,
+    /// Its device memory; `None` if it asks for none.
+    pub gpu_memory: Option<Basis>,
+}
+
+/// Where the numbers of a pipeline come from: `[n_stages][n_modes]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(Vec<Vec<Numbers>>);
+
+impl Origins {
+    /// Returns the origins in a pipeline for which nothing was learned.
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
+        Self(pipeline.stages.iter().map(|stage| stage.modes.iter().map(unlearned).collect()).collect())
+    }
+
+    /// Returns where the numbers of a stage in one of its modes come from.
+    #[must_use]
+    pub fn mode(&self, stage: usize, mode: usize) -> Numbers {
+        let known = self.0.get(stage).and_then(|modes| modes.get(mode)).copied();
+        known.unwrap_or(Numbers { duration: Basis::Declared, gpu_memory: None })
+    }
+}
+
+fn unlearned(mode: &Mode) -> Numbers {
+    let gpu_memory = match (mode.auto, mode.resources.gpu_memory) {
+        (Some(_), _) => Some(Basis::Default),
+        (None, Bytes::ZERO) => None,
+        (None, _) => Some(Basis::Declared),
+    };
+    Numbers { duration: if is_open(&mode.duration) { Basis::Default } else { Basis::Declared }, gpu_memory }
+}
+
+fn is_open(duration: &Duration) -> bool {
+    duration.base.is_none() && duration.by_model.is_empty()
+}
+
+/// Whether a pipeline leaves any number open that can be learned.
+#[must_use]
+pub fn has_open_numbers(pipeline: &Pipeline) -> bool {
+    let mut modes = pipeline.stages.iter().flat_map(|stage| &stage.modes);
+    modes.any(|mode| mode.auto.is_some() || is_open(&mode.duration))
+}
+
+/// Fills in durations that are absent and memory that is `"auto"`, as far as `history` knows them on this fleet, and says
+/// where every number comes from.
+///
+/// A duration is learned for each device model, and for other models by their speed. Device memory is one number for
+/// all of the fleet's devices: the largest of what it takes on each model. What would be more than any device has
+/// leaves the device to the stage alone, as if nothing were known.
+pub fn fill_in(pipeline: &mut Pipeline, fleet: &Fleet, history: &[Sample]) -> Origins {
+    let mut origins = Origins::of(pipeline);
+    let mut by_definition: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
+    for sample in history {
+        by_definition.entry(&sample.definition).or_default().push(sample);
+    }
+    for stage in 0..pipeline.stages.len() {
+        for mode in 0..pipeline.stages[stage].modes.len() {
+            let of = &pipeline.stages[stage];
+            let digest = definition(pipeline, of, &of.modes[mode]);
+            let Some(samples) = by_definition.get(digest.as_str()) else { continue };
+            let numbers = &mut origins.0[stage][mode];
+            fill_in_mode(&mut pipeline.stages[stage].modes[mode], numbers, fleet, samples);
+        }
+    }
+    origins
+}
+
+fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: &[&Sample]) {
+    if is_open(&mode.duration)
+        && let Some((duration, runs)) = duration(fleet, samples)
+    {
+        mode.duration = duration;
+        numbers.duration = Basis::Learned { runs };
+    }
+    if let Some(gpus) = mode.auto
+        && let Some(Estimate { value, runs }) = gpu_memory(fleet, samples)
+    {
+        numbers.gpu_memory = Some(Basis::Learned { runs });
+        let most = fleet.devices.iter().map(|device| device.whole_memory()).max().unwrap_or(Bytes::ZERO);
+        (mode.resources.gpus, mode.resources.gpu_memory) =
+            if value <= most { (gpus, value) } else { (alone(gpus), most) };
+    }
+}
+
+/// Returns the request for whole devices in place of parts of one.
+const fn alone(gpus: Gpus) -> Gpus {
+    match gpus {
+        Gpus::Share(_) | Gpus::Shared => Gpus::Whole(1),
+        same @ (Gpus::None | Gpus::Whole(_)) => same,
+    }
+}
+
+/// Returns the durations by model and by speed, and from how many attempts.
+fn duration(fleet: &Fleet, samples: &[&Sample]) -> Option<(Duration, u32)> {
+    let mut times: BTreeMap<Option<&str>, Vec<Millis>> = BTreeMap::new();
+    for sample in samples {
+        times.entry(sample.model.as_deref()).or_default().extend(sample.duration);
+    }
+    let mut learned = Duration::default();
+    let mut all = 0;
+    for (model, times) in times {
+        let Some(Estimate { value, runs }) = estimate::time(&times) else { continue };
+        all += runs;
+        // Where models disagree on what it takes on a device of speed 1, the longest counts.
+        learned.base =
+            learned.base.max(Some(at_speed_one(value, model.map_or(Speed::ONE, |model| speed(fleet, model)))));
+        if let Some(model) = model {
+            learned.by_model.insert(model.to_owned(), value);
+        }
+    }
+    (all > 0).then_some((learned, all))
+}
+
+/// Returns the speed of a model: as the fleet has it, else as it is known.
+fn speed(fleet: &Fleet, name: &str) -> Speed {
+    let in_fleet = fleet.devices.iter().find(|device| device.model == name).map(|device| device.speed);
+    in_fleet.or_else(|| model::speed(name)).unwrap_or(Speed::ONE)
+}
+
+fn at_speed_one(time: Millis, speed: Speed) -> Millis {
+    let scaled = (u128::from(time.0) * u128::from(speed.0)).div_ceil(u128::from(Speed::ONE.0));
+    Millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(Millis::LONGEST)
+}
+
+fn gpu_memory(fleet: &Fleet, samples: &[&Sample]) -> Option<Estimate<Bytes>> {
+    let estimate = |of: &dyn Fn(&Sample) -> bool| {
+        let chosen = || samples.iter().filter(|sample| of(sample));
+        let peaks: Vec<_> = chosen().filter_map(|sample| sample.gpu_memory).collect();
+        let ran_out: Vec<_> = chosen().filter_map(|sample| sample.ran_out).collect();
+        estimate::memory(&peaks, &ran_out)
+    };
+    let models: std::collections::BTreeSet<&str> = fleet.devices.iter().map(|device| device.model.as_str()).collect();
+    let on_model = |model: &str| estimate(&|sample| sample.model.as_deref() == Some(model));
+    // A model on which it never ran is taken to be like all others together.
+    let each = models.into_iter().map(|model| on_model(model).or_else(|| estimate(&|_| true)));
+    each.flatten().max_by_key(|estimate| (estimate.value, estimate.runs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Device;
+    use crate::graph;
+    use crate::spec::Source;
+
+    const GIB: u64 = Bytes::GIB.0;
+
+    fn pipeline(resources: &str) -> Pipeline {
+        let text = format!("[stage.a]\nrun = 'train'\nresources = {{ {resources} }}\n");
+        let source = Source { name: "p.toml".to_owned(), text };
+        graph::load(&source, &[], &[], graph::Limits::default()).expect("a good file").0
+    }
+
+    fn fleet(devices: &[(&str, u64, u64)]) -> Fleet {
+        let device = |(model, gib, speed): &(&str, u64, u64)| Device {
+            model: (*model).to_owned(),
+            memory: Bytes(gib * GIB),
+            speed: Speed(*speed),
+            ..Device::default()
+        };
+        Fleet { devices: devices.iter().map(device).collect(), ..Fleet::default() }
+    }
+
+    fn of_first(pipeline: &Pipeline) -> String {
+        definition(pipeline, &pipeline.stages[0], &pipeline.stages[0].modes[0])
+    }
+
+    fn sample(pipeline: &Pipeline, model: Option<&str>, ms: u64, gib: u64) -> Sample {
+        Sample {
+            definition: of_first(pipeline),
+            model: model.map(str::to_owned),
+            duration: Some(Millis(ms)),
+            gpu_memory: Some(Bytes(gib * GIB)),
+            ..Sample::default()
+        }
+    }
+
+    fn filled(resources: &str, devices: &[(&str, u64, u64)], history: &[(Option<&str>, u64, u64)]) -> (Mode, Numbers) {
+        let mut pipeline = pipeline(resources);
+        let history: Vec<_> = history.iter().map(|(model, ms, gib)| sample(&pipeline, *model, *ms, *gib)).collect();
+        let digest = of_first(&pipeline);
+        let origins = fill_in(&mut pipeline, &fleet(devices), &history);
+        assert_eq!(of_first(&pipeline), digest, "what was learned is no part of the definition");
+        (pipeline.stages[0].modes[0].clone(), origins.mode(0, 0))
+    }
+
+    #[test]
+    fn without_history_auto_means_a_device_alone() {
+        let (mode, numbers) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[]);
+        assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Whole(1), Bytes::ZERO));
+        assert_eq!(numbers, Numbers { duration: Basis::Default, gpu_memory: Some(Basis::Default) });
+    }
+
+    #[test]
+    fn with_history_auto_means_a_share_of_the_memory() {
+        let (mode, numbers) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[(Some("T4"), 5_000, 8)]);
+        assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Shared, Bytes(10 * GIB)));
+        assert_eq!(numbers.gpu_memory, Some(Basis::Learned { runs: 1 }));
+        assert_eq!(mode.duration.by_model["T4"], Millis(5_500));
+    }
+
+    #[test]
+    fn what_is_declared_stays() {
+        let (mode, numbers) = filled("gpu_memory = '4GiB'", &[("T4", 16, 1_000_000)], &[(Some("T4"), 5_000, 8)]);
+        assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Shared, Bytes(4 * GIB)));
+        assert_eq!(numbers.gpu_memory, Some(Basis::Declared));
+        assert_eq!(numbers.duration, Basis::Learned { runs: 1 });
+    }
+
+    #[test]
+    fn more_than_any_device_has_leaves_it_the_device_alone() {
+        let (mode, _) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[(Some("T4"), 5_000, 15)]);
+        assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Whole(1), Bytes(16 * GIB)));
+    }
+
+    #[test]
+    fn each_model_counts_by_itself_and_the_largest_is_reserved() {
+        let devices = [("T4", 16, 100_000), ("H100", 80, 1_000_000)];
+        let history = [(Some("T4"), 9_000, 4), (Some("H100"), 1_000, 8)];
+        let (mode, numbers) = filled("gpu_memory = 'auto'", &devices, &history);
+        assert_eq!(mode.resources.gpu_memory, Bytes(10 * GIB));
+        assert_eq!(numbers.duration, Basis::Learned { runs: 2 });
+        assert_eq!((mode.duration.by_model["T4"], mode.duration.by_model["H100"]), (Millis(9_900), Millis(1_100)));
+        assert_eq!(mode.duration.base, Some(Millis(1_100)), "1.1 s on an H100 is longer than 9.9 s at a tenth of it");
+    }
+
+    #[test]
+    fn another_model_is_taken_to_need_the_same_memory_and_time_by_its_speed() {
+        let (mode, _) = filled("gpu_memory = 'auto'", &[("L4", 24, 500_000)], &[(Some("H100"), 1_000, 8)]);
+        assert_eq!(mode.resources.gpu_memory, Bytes(10 * GIB));
+        assert_eq!(mode.duration.base, Some(Millis(1_100)));
+    }
+
+    #[test]
+    fn a_stage_on_the_host_learns_its_duration() {
+        let (mode, numbers) = filled("cpus = 1", &[], &[(None, 2_000, 0), (None, 3_000, 0)]);
+        assert_eq!((mode.duration.base, mode.duration.by_model.len()), (Some(Millis(3_198)), 0));
+        assert_eq!(numbers, Numbers { duration: Basis::Learned { runs: 2 }, gpu_memory: None });
+    }
+}

@@ -1,0 +1,224 @@
+//! What attempts were measured to use, and what that says about the next ones: the numbers that a pipeline leaves open.
+//!
+//! A stage is known by the digest of what it does in one of its modes ([`definition`]), so that a stage that was changed
+//! starts anew. [`samples`] reads the record, [`estimate`] makes one number of many, [`fill_in`] writes numbers into a
+//! pipeline and says where each one comes from. Pure: does not know where samples are kept.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use super::event::{Event, Place, Recorded};
+use super::outcome::{Outcome, Usage};
+use crate::graph::TaskId;
+use crate::spec::{Action, Mode, Pipeline, Stage};
+use crate::units::{Bytes, Millis};
+
+pub mod estimate;
+mod fill;
+
+pub use fill::{Basis, Numbers, Origins, fill_in, has_open_numbers};
+
+/// How many of the newest samples of a definition on a model count: the largest of so many is their 98th percentile,
+/// and what has changed outside the definition (data, drivers) is forgotten one day.
+pub const WINDOW: u32 = 64;
+
+/// What one attempt was measured to use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Digest of what it carried out.
+    pub definition: String,
+    /// Model of its devices; `None` on the host.
+    pub model: Option<String>,
+    /// How long it took, of an attempt that succeeded from the start of its task.
+    pub duration: Option<Millis>,
+    /// The most device memory that it was seen to hold on one device, of an attempt that succeeded.
+    pub gpu_memory: Option<Bytes>,
+    /// Its peak of host memory, of an attempt that succeeded.
+    pub memory: Option<Bytes>,
+    /// Device memory that was not enough for it.
+    pub ran_out: Option<Bytes>,
+}
+
+/// A sample, and which attempt of a run it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The task.
+    pub task: TaskId,
+    /// The attempt, counted from 1.
+    pub number: u32,
+    /// When it ended, ms since the Unix epoch.
+    pub at: Millis,
+    /// What it used.
+    pub sample: Sample,
+}
+
+/// Returns the digest of what a stage does in one of its modes: everything that its use of time and memory can depend
+/// on, and nothing of how it is named, ordered, limited, or estimated.
+#[must_use]
+pub fn definition(pipeline: &Pipeline, stage: &Stage, mode: &Mode) -> String {
+    let mut text = String::new();
+    let mut add = |what: &str, value: &dyn std::fmt::Debug| {
+        writeln!(text, "{what} {value:?}").expect("a String takes everything");
+    };
+    match &stage.action {
+        Action::Shell(line) => add("shell", &line.text),
+        Action::Exec(words) => add("exec", &words.iter().map(|word| &word.text).collect::<Vec<_>>()),
+        Action::Op { name, with } => {
+            add("op", &name.text);
+            for (key, value, _) in with {
+                add("with", &(&key.text, value));
+            }
+        }
+    }
+    add("cwd", &stage.cwd.as_ref().map(|cwd| &cwd.text));
+    add("inputs", &stage.inputs.iter().map(|input| &input.text).collect::<Vec<_>>());
+    pipeline.env.iter().chain(&stage.env).for_each(|entry| add("env", &entry));
+    // What it holds of devices may be open; what was asked for is not.
+    add("gpus", &mode.auto.unwrap_or(mode.resources.gpus));
+    add("cpus", &mode.resources.cpus);
+    // 128 bits tell the stages of any state folder apart.
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// Returns what the recorded attempts of a run used, in the order in which they ended. Attempts that say nothing about
+/// another one, interrupted ones for example, are left out.
+#[must_use]
+pub fn samples(events: &[Recorded]) -> Vec<Taken> {
+    let mut open: HashMap<TaskId, (u32, Millis, &Place)> = HashMap::new();
+    let mut taken = Vec::new();
+    for Recorded { at, event } in events {
+        match event {
+            Event::AttemptStarted { task, number, place } => drop(open.insert(*task, (*number, *at, place))),
+            Event::AttemptFinished { task, outcome, usage, .. } => {
+                let Some((number, started, place)) = open.remove(task) else { continue };
+                let took = (number == 1).then(|| *at - started);
+                if let Some(sample) = sample(place, took, outcome, usage) {
+                    taken.push(Taken { task: *task, number, at: *at, sample });
+                }
+            }
+            Event::AttemptSpawned { .. }
+            | Event::RetryPlanned { .. }
+            | Event::TaskFailed { .. }
+            | Event::TaskSkipped { .. }
+            | Event::StopRequested { .. }
+            | Event::RunFinished { .. }
+            | Event::RunResumed => {}
+        }
+    }
+    taken
+}
+
+/// Returns what an attempt says; `took` is `None` where an earlier attempt may have done part of the work.
+fn sample(place: &Place, took: Option<Millis>, outcome: &Outcome, usage: &Usage) -> Option<Sample> {
+    if place.definition.is_empty() {
+        return None;
+    }
+    let of = Sample { definition: place.definition.clone(), model: place.model.clone(), ..Sample::default() };
+    match outcome {
+        Outcome::Succeeded => {
+            let (gpu_memory, memory) = (usage.peak_gpu_memory, usage.peak_memory);
+            Some(Sample { duration: took, gpu_memory, memory, ..of })
+        }
+        Outcome::OutOfMemory { device: Some(_) } => {
+            let most = place.gpu_memory.max(usage.peak_gpu_memory.unwrap_or(Bytes::ZERO));
+            (most > Bytes::ZERO).then_some(Sample { ran_out: Some(most), ..of })
+        }
+        Outcome::OutOfMemory { device: None }
+        | Outcome::Exited { .. }
+        | Outcome::Signalled { .. }
+        | Outcome::TimedOut { .. }
+        | Outcome::OutputMissing { .. }
+        | Outcome::SpawnFailed { .. }
+        | Outcome::Interrupted => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph;
+    use crate::spec::Source;
+
+    fn pipeline(text: &str) -> Pipeline {
+        let source = Source { name: "p.toml".to_owned(), text: text.to_owned() };
+        graph::load(&source, &[], &[], graph::Limits::default()).expect("a good file").0
+    }
+
+    fn digest(text: &str) -> String {
+        let pipeline = pipeline(text);
+        definition(&pipeline, &pipeline.stages[0], &pipeline.stages[0].modes[0])
+    }
+
+    #[test]
+    fn a_stage_is_known_by_what_it_does_and_not_by_what_it_asks_for() {
+        let stage = |more: &str| digest(&format!("[stage.a]\nrun = 'train'\n{more}"));
+        let known = stage("resources = { gpu_memory = '4GiB' }");
+        for same in [
+            "resources = { gpu_memory = 'auto' }",
+            "resources = { gpu_memory = '6GiB', memory = '1GiB' }\nduration = '1h'\nretries = 3\npriority = 4",
+            "resources = { gpu_memory = '4GiB' }\ntimeout = '1h'\nkind = 'train'",
+        ] {
+            assert_eq!(stage(same), known, "{same}");
+        }
+        for other in [
+            "",
+            "resources = { gpus = 2 }",
+            "resources = { gpu_memory = '4GiB', cpus = 3 }",
+            "resources = { gpu_memory = '4GiB' }\nenv = { BATCH = '64' }",
+            "resources = { gpu_memory = '4GiB' }\ncwd = 'src'",
+        ] {
+            assert_ne!(stage(other), known, "{other}");
+        }
+        assert_eq!(
+            digest("[stage.b]\nrun = 'train'\nresources = { gpu_memory = 'auto' }"),
+            known,
+            "a name says nothing"
+        );
+    }
+
+    fn started(number: u32, place: &Place) -> Event {
+        Event::AttemptStarted { task: TaskId(0), number, place: place.clone() }
+    }
+
+    fn finished(outcome: Outcome, peak: Option<u64>) -> Event {
+        let usage = Usage { peak_gpu_memory: peak.map(Bytes), peak_memory: Some(Bytes(5)), ..Usage::default() };
+        Event::AttemptFinished { task: TaskId(0), outcome, usage, logged: false }
+    }
+
+    #[test]
+    fn what_succeeded_or_ran_out_of_memory_says_something() {
+        let place = Place {
+            definition: "d".into(),
+            model: Some("T4".into()),
+            gpu_memory: Bytes(100),
+            devices: vec!["box/gpu0".into()],
+            ..Place::default()
+        };
+        let events = [
+            started(1, &place),
+            finished(Outcome::OutOfMemory { device: Some("box/gpu0".into()) }, Some(40)),
+            started(2, &place),
+            finished(Outcome::Exited { code: 1 }, Some(70)),
+            started(3, &place),
+            finished(Outcome::Succeeded, Some(90)),
+        ];
+        let events: Vec<_> = (0..).zip(events).map(|(at, event)| Recorded { at: Millis(10 * at), event }).collect();
+        let taken = samples(&events);
+        let said: Vec<_> = taken.iter().map(|one| (one.number, one.sample.ran_out, one.sample.gpu_memory)).collect();
+        assert_eq!(said, [(1, Some(Bytes(100)), None), (3, None, Some(Bytes(90)))]);
+        assert_eq!(taken[1].sample.duration, None, "an earlier attempt may have left a checkpoint");
+        let whole = samples(&[events[4].clone(), events[5].clone()].map(|mut one| {
+            if let Event::AttemptStarted { number, .. } = &mut one.event {
+                *number = 1;
+            }
+            one
+        }));
+        assert_eq!((whole[0].sample.duration, whole[0].sample.memory), (Some(Millis(10)), Some(Bytes(5))));
+    }
+
+    #[test]
+    fn attempts_of_earlier_versions_say_nothing() {
+        let events = [started(1, &Place::default()), finished(Outcome::Succeeded, None)];
+        assert!(samples(&events.map(|event| Recorded { at: Millis(1), event })).is_empty());
+    }
+}
