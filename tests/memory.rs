@@ -5,7 +5,8 @@
 use std::error::Error;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use mock_nvml::{Card, Scene};
 use serde_json::Value;
@@ -48,6 +49,27 @@ impl World {
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         let shown = self.command(&["show", "--json"])?;
         Ok((run.status.code(), said, serde_json::from_slice(&shown.stdout)?))
+    }
+
+    /// Starts a run and goes on.
+    fn start(&self) -> Result<Child, Box<dyn Error>> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        command.args(["run", "p.toml"]).current_dir(self.path()).envs(self.scene.environment());
+        command.env_remove("CUDA_VISIBLE_DEVICES").env_remove("CUDA_DEVICE_ORDER").env_remove("RUST_LOG");
+        Ok(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// Asks again and again until the answer is as wanted. Each question is a process of its own and takes its time.
+    fn until(&self, args: &[&str], wanted: impl Fn(&Value) -> bool) -> Result<Value, Box<dyn Error>> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let mut last = Value::Null;
+        while Instant::now() < deadline {
+            last = serde_json::from_slice(&self.command(args)?.stdout).unwrap_or(Value::Null);
+            if wanted(&last) {
+                return Ok(last);
+            }
+        }
+        Err(format!("it never became as wanted: {last:#}").into())
     }
 
     /// Returns what a command prints.
@@ -180,5 +202,28 @@ fn what_was_not_enough_is_learned_too() -> Tested {
     let next = planned(&world)?;
     // Half as much again is more than the card has: it is asked for alone.
     assert_eq!((&next["gpu_memory_from"], &next["gpu_memory_runs"]), (&"learned".into(), &1.into()));
+    Ok(())
+}
+
+#[test]
+fn a_task_without_room_says_what_it_waits_for_in_numbers() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 0.1'\nresources = { gpu_memory = '8GiB' }\n\
+                    [stage.best]\nrun = 'true'\nafter = ['train']\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let mut stranger = Command::new("cat").stdin(Stdio::piped()).spawn()?;
+    world.scene.hold(stranger.id(), "0", 10_240)?;
+    let mut run = world.start()?;
+    let why = world.until(&["explain", "train", "--json"], |said| said["why"] == "room")?;
+    let lacks = &why["devices"][0]["lacks"];
+    assert_eq!((&lacks["is"], &lacks["free_bytes"]), (&"memory".into(), &(6_144_u64 << 20).into()));
+    let words = world.printed(&["explain", "train"])?;
+    assert!(words.contains("needs 8.0 GiB of one GPU, 1 CPUs; gpu0 free 6.0 GiB, promised 0 B, headroom"), "{words}");
+    let words = world.printed(&["explain", "best"])?;
+    assert!(words.contains("it needs train (waiting) to succeed first"), "{words}");
+    stranger.kill()?;
+    stranger.wait()?;
+    assert!(run.wait()?.success());
+    assert_eq!(world.until(&["explain", "train", "--json"], |_| true)?["why"], "succeeded");
+    assert!(!world.command(&["explain", "trian"])?.status.success());
     Ok(())
 }

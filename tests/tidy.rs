@@ -18,7 +18,7 @@ const PURE: [&str; 17] = [
     "run/event.rs",
     "run/outcome.rs",
     "run/state.rs",
-    "run/decide.rs",
+    "run/decide",
     "run/retry.rs",
     "run/raise.rs",
     "run/peak.rs",

@@ -36,7 +36,7 @@ pub(super) struct Command {
 }
 
 #[derive(Debug, Error, Diagnostic)]
-enum NoLog {
+pub(super) enum NoLog {
     #[error("run {run} has no task `{wanted}`")]
     #[diagnostic(help("{}", near.as_ref().map_or_else(|| "`trainyard show` lists its tasks".into(), |near| format!("did you mean `{near}`?"))))]
     UnknownTask { run: String, wanted: String, near: Option<String> },
@@ -63,7 +63,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    fn new((store, row): (Store, RunRow)) -> Result<Self, Failure> {
+    pub(super) fn new((store, row): (Store, RunRow)) -> Result<Self, Failure> {
         let state = state::replay(&store, &row)?;
         Ok(Self { store, row, state })
     }
@@ -77,7 +77,7 @@ impl Opened {
     }
 
     /// Returns the tasks that a name means: one task, or those of a stage.
-    fn named(&self, wanted: &str) -> Vec<usize> {
+    pub(super) fn named(&self, wanted: &str) -> Vec<usize> {
         let tasks = self.row.header.tasks.iter().enumerate();
         let exact = tasks.clone().find(|(_, task)| task.name == wanted).map(|(i, _)| vec![i]);
         exact.unwrap_or_else(|| tasks.filter(|(_, task)| task.stage == wanted).map(|(i, _)| i).collect())
@@ -88,7 +88,7 @@ impl Opened {
         tasks.filter(|(_, task)| wanted(task.phase)).map(|(i, _)| i).collect()
     }
 
-    fn unknown(&self, wanted: &str) -> NoLog {
+    pub(super) fn unknown(&self, wanted: &str) -> NoLog {
         let names = self.row.header.tasks.iter().map(|task| task.name.as_str());
         let near = names.map(|name| (strsim::jaro_winkler(name, wanted), name)).max_by(|a, b| a.0.total_cmp(&b.0));
         NoLog::UnknownTask {

@@ -12,6 +12,7 @@ mod check;
 mod completions;
 mod detach;
 mod devices;
+mod explain;
 mod follow;
 mod logs;
 mod output;
@@ -105,6 +106,7 @@ enum Command {
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
+    Explain(explain::Command),
     Run(run::Command),
     Resume(resume::Command),
     Cancel(cancel::Command),
@@ -129,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Resume(command) => command.run(),
         Command::Cancel(command) => command.run(),

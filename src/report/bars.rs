@@ -7,11 +7,13 @@ use std::path::PathBuf;
 
 use super::estimate::Estimate;
 use super::frame::{Picture, frame};
-use super::paint::Colour;
+use super::paint::{Colour, Tone};
+use super::reasons::{self, Patience};
 use super::screen::Screen;
-use super::story;
 use super::tally::Tally;
+use super::{story, text};
 use crate::graph::TaskId;
+use crate::run::decide::Waiting;
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{DeviceGauge, Observer, Progress, View};
 use crate::units::Millis;
@@ -25,6 +27,7 @@ pub struct Bars {
     tally: Tally,
     estimate: Option<Estimate>,
     gauges: Vec<DeviceGauge>,
+    patience: Patience,
 }
 
 impl Bars {
@@ -32,7 +35,16 @@ impl Bars {
     /// what commands must be told to find it.
     #[must_use]
     pub fn new(screen: Screen, out: Box<dyn Write>, dir: PathBuf, elsewhere: Option<PathBuf>) -> Self {
-        Self { screen, out, dir, elsewhere, tally: Tally::default(), estimate: None, gauges: Vec::new() }
+        Self {
+            screen,
+            out,
+            dir,
+            elsewhere,
+            tally: Tally::default(),
+            estimate: None,
+            gauges: Vec::new(),
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -76,6 +88,10 @@ impl Observer for Bars {
         self.gauges = gauges.to_vec();
     }
 
+    fn waits(&mut self, _view: View<'_>, _now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting);
+    }
+
     fn ticked(&mut self, view: View<'_>, now: Millis) {
         if view.state.end.is_some() {
             return;
@@ -84,7 +100,14 @@ impl Observer for Bars {
         let left = estimate.left(view.state, &self.tally.running, now);
         let picture = Picture { view, tally: &self.tally, gauges: &self.gauges, left, now };
         let (rows, columns) = self.screen.size();
-        self.screen.show(frame(&picture, rows, columns, Colour::for_stderr()));
+        let longest = self.patience.longest(now).map(|waiting| reasons::line(view.graph, waiting));
+        let mut lines =
+            frame(&picture, rows - usize::from(longest.is_some() && rows > 3), columns, Colour::for_stderr());
+        if let Some(words) = longest.filter(|_| rows > 3) {
+            let words = format!("  waiting: {words}");
+            lines.push(Colour::for_stderr().paint(Tone::Faint, &text::fit(&words, columns)));
+        }
+        self.screen.show(lines);
     }
 }
 

@@ -98,6 +98,18 @@ fn one_task(
     dir: &Path,
     exists: impl Fn(&Path) -> bool + Copy,
 ) -> Task {
+    let attempts = attempts(head, name, task, dir, exists);
+    Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts }
+}
+
+/// Returns a task's attempts, the first one first.
+pub(super) fn attempts(
+    head: &Header<'_>,
+    name: &str,
+    task: &TaskState,
+    dir: &Path,
+    exists: impl Fn(&Path) -> bool,
+) -> Vec<Try> {
     let log = |number, attempt: &Attempt| {
         let path = launch::log(dir, name, number);
         let is_there = attempt.ended.as_ref().map_or_else(|| exists(&path), |ended| ended.logged);
@@ -116,7 +128,7 @@ fn one_task(
         peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
         log: log(number, attempt),
     });
-    Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts: attempts.collect() }
+    attempts.collect()
 }
 
 /// Returns the stable word for a run. One whose process is gone without an end is interrupted, never running.

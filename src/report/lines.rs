@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::paint::Colour;
+use super::reasons::{self, Patience};
 use super::summary::{Finished, last_line};
 use super::{json, story, wording};
+use crate::run::decide::Waiting;
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{Observer, View};
 use crate::units::Millis;
@@ -18,6 +20,7 @@ pub struct Lines {
     dir: PathBuf,
     elsewhere: Option<PathBuf>,
     begun: bool,
+    patience: Patience,
 }
 
 impl Lines {
@@ -25,7 +28,7 @@ impl Lines {
     /// `elsewhere` what commands must be told to find it.
     #[must_use]
     pub fn new(err: Box<dyn Write>, out: Box<dyn Write>, dir: PathBuf, elsewhere: Option<PathBuf>) -> Self {
-        Self { err, out, dir, elsewhere, begun: false }
+        Self { err, out, dir, elsewhere, begun: false, patience: Patience::default() }
     }
 
     fn write(&mut self, view: View<'_>, recorded: &Recorded) -> io::Result<()> {
@@ -62,6 +65,18 @@ impl Observer for Lines {
     fn recorded(&mut self, view: View<'_>, recorded: &Recorded) {
         // Where the reader has gone, the run goes on: its record is in the state folder.
         drop(self.write(view, recorded));
+    }
+
+    fn waits(&mut self, _view: View<'_>, _now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting);
+    }
+
+    fn ticked(&mut self, view: View<'_>, now: Millis) {
+        let at = json::rfc3339(Millis(now.0 / 1_000 * 1_000));
+        for waiting in self.patience.due(now) {
+            let words = reasons::line(view.graph, &waiting);
+            drop(self.err.write_all(format!("{at} waiting  {words}\n").as_bytes()));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod bars;
 pub mod bench;
 pub mod devices;
 pub mod estimate;
+pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod frame;
@@ -20,6 +21,7 @@ pub mod mirror;
 mod observers;
 pub mod paint;
 pub mod plan;
+pub mod reasons;
 pub mod screen;
 pub mod story;
 pub mod stream;

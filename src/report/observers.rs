@@ -8,6 +8,7 @@ use super::journal::Journal;
 use super::lines::{Lines, Quiet};
 use super::mirror::Mirror;
 use super::paint::Colour;
+use super::reasons::Reasons;
 use super::screen::Screen;
 use super::stream::Stream;
 use crate::run::observer::Observer;
@@ -62,7 +63,7 @@ pub fn observers(options: Options) -> Vec<Box<dyn Observer>> {
     let Options { style, mirror, dir, elsewhere, screen } = options;
     let err = || Box::new(screen.clone()) as Box<dyn Write>;
     let out = || Box::new(io::stdout()) as Box<dyn Write>;
-    let mut all: Vec<Box<dyn Observer>> = vec![Box::<Journal>::default()];
+    let mut all: Vec<Box<dyn Observer>> = vec![Box::<Journal>::default(), Box::new(Reasons::new(dir.clone()))];
     if mirror {
         all.push(Box::new(Mirror::new(err(), Colour::for_stderr())));
     }

@@ -15,6 +15,7 @@
 //! | `stop-requested` | `reason`: `task-failed` or `signal` |
 //! | `run-finished` | `state`: `succeeded`, `failed` or `interrupted` |
 //! | `run-resumed` | `adopted`: the tasks whose processes have gone on all the while |
+//! | `waiting` | `tasks` (the first ten), `count`, `reason` in words; for waits that are long |
 //!
 //! `outcome` and the rest are spelled as in `show --json`. The first line is `run-started`, the last `run-finished`. A run
 //! that is resumed begins with what became of the attempts that were under way, and `run-resumed`.
@@ -25,8 +26,10 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::json::rfc3339;
+use super::reasons::{self, Patience};
 use super::wording;
 use crate::graph::TaskId;
+use crate::run::decide::Waiting;
 use crate::run::event::{Event, Recorded};
 use crate::run::launch;
 use crate::run::observer::{Observer, Progress, View};
@@ -38,6 +41,7 @@ pub struct Stream {
     dir: PathBuf,
     /// The latest time that an event or a tick told.
     now: Option<Millis>,
+    patience: Patience,
     closed: bool,
 }
 
@@ -45,7 +49,7 @@ impl Stream {
     /// Makes an observer that writes to `out`; `dir` is the run's folder.
     #[must_use]
     pub fn new(out: Box<dyn Write>, dir: PathBuf) -> Self {
-        Self { out, dir, now: None, closed: false }
+        Self { out, dir, now: None, patience: Patience::default(), closed: false }
     }
 
     fn write(&mut self, view: View<'_>, at: Millis, event: &str, further: Value) {
@@ -128,8 +132,20 @@ impl Observer for Stream {
         }
     }
 
-    fn ticked(&mut self, _view: View<'_>, now: Millis) {
+    fn waits(&mut self, _view: View<'_>, _now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting);
+    }
+
+    fn ticked(&mut self, view: View<'_>, now: Millis) {
         self.now = self.now.map(|_| now);
+        if self.closed {
+            return;
+        }
+        for Waiting { tasks, count, reason, .. } in self.patience.due(now) {
+            let tasks: Vec<_> = tasks.iter().take(10).map(|task| &view.graph.tasks[task.index()].name).collect();
+            let keys = json!({"tasks": tasks, "count": count, "reason": reasons::reason(&reason)});
+            self.write(view, now, "waiting", keys);
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::admission::{Ledger, Readings};
+use super::admission::{Ledger, Readings, Refusal};
 use super::event::{Event, Place, Recorded, RunEnd, StopReason};
 use super::found::Found;
 use super::learn;
@@ -21,6 +21,11 @@ use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::{Mode, Pipeline, Resources, Stage};
 use crate::units::{Bytes, Millis};
+use waiting::Refused;
+
+mod waiting;
+
+pub use waiting::{At, Reason, Waiting};
 
 /// How a run is to be carried out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +57,10 @@ pub struct Dispatcher<'a> {
     ready: Vec<Queue>,
     /// Which of `ready` a request has.
     queues: HashMap<Resources, u32>,
+    /// `[n_queues]`, or fewer: why the first task of each could not start when it was last asked for.
+    refused: Vec<Option<Refused>>,
+    /// Since when as many tasks run as may, though others are ready.
+    jobs_taken: Option<Millis>,
     /// What stages were measured to need in this run.
     found: Found,
     /// Tasks that ran out of memory and ask for what that taught.
@@ -94,6 +103,8 @@ impl<'a> Dispatcher<'a> {
             queue_of: vec![0; graph.len()],
             ready: Vec::new(),
             queues: HashMap::new(),
+            refused: Vec::new(),
+            jobs_taken: None,
             found: Found::default(),
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
@@ -329,25 +340,31 @@ impl<'a> Dispatcher<'a> {
             let heads = (0..self.ready.len()).filter(|queue| !refused[*queue]);
             let best = heads.filter_map(|queue| Some((*self.ready[queue].turns.first()?, queue))).min();
             let Some((turn @ (_, _, task), queue)) = best else { break };
-            let Some(place) = self.admit(task, queue, now, readings) else {
-                refused[queue] = true;
-                continue;
+            let place = match self.admit(task, queue, now, readings) {
+                Ok(place) => place,
+                Err(refusal) => {
+                    refused[queue] = true;
+                    self.note_refusal(queue, refusal, now);
+                    continue;
+                }
             };
+            self.note_admission(queue);
             self.ready[queue].turns.remove(&turn);
             let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX - 1) + 1;
             events.push(Event::AttemptStarted { task, number, place });
             free_jobs -= 1;
         }
+        self.jobs_taken = (free_jobs == 0).then(|| self.jobs_taken.unwrap_or(now));
     }
 
     /// Reserves what a task of a queue asks for, on its intended devices if they have room.
-    fn admit(&mut self, task: TaskId, queue: usize, now: Millis, readings: &Readings) -> Option<Place> {
+    fn admit(&mut self, task: TaskId, queue: usize, now: Millis, readings: &Readings) -> Result<Place, Refusal> {
         let placed = &self.plan.placed[task.index()];
         let request = &self.ready[queue].request;
-        let grant = self.ledger.try_admit(task, request, Some((placed.node, &placed.devices)), readings, now).ok()?;
+        let grant = self.ledger.try_admit(task, request, Some((placed.node, &placed.devices)), readings, now)?;
         let devices = || grant.devices.iter().map(|device| &self.fleet.devices[device.index()]);
         let stage = self.graph.tasks[task.index()].stage;
-        Some(Place {
+        Ok(Place {
             mode: placed.mode,
             node: self.fleet.nodes[grant.node.index()].name.clone(),
             devices: devices().map(|device| device.id.clone()).collect(),

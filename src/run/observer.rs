@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decide::Waiting;
 use super::event::Recorded;
 use super::state::RunState;
 use crate::fleet::Fleet;
@@ -69,6 +70,11 @@ pub trait Observer {
     /// A running task printed something: any bytes, not whole lines.
     fn printed(&mut self, view: View<'_>, task: TaskId, output: &[u8]) {
         let _ = (view, task, output);
+    }
+
+    /// What ready tasks wait for has changed; told now and then, not at every change.
+    fn waits(&mut self, view: View<'_>, now: Millis, waiting: &[Waiting]) {
+        let _ = (view, now, waiting);
     }
 
     /// The devices were looked at: one gauge each, in the order of the fleet.

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::admission::{Live, Readings};
 use super::crash;
-use super::decide::Dispatcher;
+use super::decide::{Dispatcher, Waiting};
 use super::engine::{Ended, Engine, Report, Stop};
 use super::event::{Event, Recorded, RunEnd, StopReason};
 use super::launch::{self, Ground};
@@ -40,6 +40,9 @@ const LOOK_FIRST: Millis = Millis(125);
 
 /// How soon again where tasks have left devices, for which others may wait.
 const LOOK_AGAIN: Millis = Millis(20);
+
+/// How often observers hear why tasks wait, if that has changed.
+const SAY_WHY_EVERY: Millis = Millis(1_000);
 
 /// Why a run could not be carried on. Its tasks have been ended.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,8 @@ pub struct Supervisor<'a, E, R> {
     /// How long after that again.
     look_every: Millis,
     peaks: Peaks,
+    /// What observers were last told of tasks that wait, and when they may be told again.
+    waiting: (Vec<Waiting>, Millis),
     ports: HashSet<u16>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
     alive: usize,
@@ -156,6 +161,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             look_due: Millis::ZERO,
             look_every: LOOK_EVERY,
             peaks: Peaks::default(),
+            waiting: (Vec::new(), Millis::ZERO),
             ports: HashSet::new(),
             alive: 0,
         }
@@ -330,8 +336,20 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         self.commit()?;
         self.tell_facts();
         let now = self.clock.now();
+        self.tell_why_tasks_wait(now);
         self.tell(|observer, view| observer.ticked(view, now));
         Ok(())
+    }
+
+    fn tell_why_tasks_wait(&mut self, now: Millis) {
+        if now < self.waiting.1 {
+            return;
+        }
+        let waiting = if self.state.stopping.is_some() { Vec::new() } else { self.parts.dispatcher.waiting() };
+        if waiting != self.waiting.0 {
+            self.tell(|observer, view| observer.waits(view, now, &waiting));
+            self.waiting = (waiting, now + SAY_WHY_EVERY);
+        }
     }
 
     /// Returns when there is something to do even if nothing happens.

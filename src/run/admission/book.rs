@@ -141,7 +141,7 @@ impl Book {
                 let fits = request.gpu_memory <= left;
                 return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
             }
-            Live::Fault(fault) => return Err(Why::Fault(fault.clone())),
+            Live::Fault(fault) => return Err(Why::Fault { fault: fault.clone() }),
             Live::Seen(seen) => seen,
         };
         if now.saturating_sub(at) > FRESH {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::spec::{Gpus, Resources};
 use crate::units::{Bytes, Cpus, Millis, Share};
@@ -20,20 +22,25 @@ pub struct Refusal {
 }
 
 /// What a node has too little of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
 pub enum Short {
     /// CPUs.
     Cpus {
         /// Not promised to anyone.
+        #[serde(rename = "left_thousandths")]
         left: Cpus,
         /// What there is.
+        #[serde(rename = "all_thousandths")]
         all: Cpus,
     },
     /// Host memory.
     Memory {
         /// Not promised to anyone.
+        #[serde(rename = "left_bytes")]
         left: Bytes,
         /// What there is.
+        #[serde(rename = "all_bytes")]
         all: Bytes,
     },
     /// A resource that the fleet file declares.
@@ -50,11 +57,13 @@ pub enum Short {
 }
 
 /// Why a device has no room.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
 pub enum Why {
     /// Even empty it would be too small.
     TooSmall {
         /// What a task could have at most.
+        #[serde(rename = "whole_bytes")]
         whole: Bytes,
     },
     /// A task has it to itself.
@@ -67,27 +76,34 @@ pub enum Why {
     /// It is wanted whole, and others hold memory on it.
     Strangers {
         /// How much.
+        #[serde(rename = "hold_bytes")]
         hold: Bytes,
     },
     /// Too little of its compute is left.
     Share {
         /// What is left.
+        #[serde(rename = "left_millionths")]
         left: Share,
     },
     /// Too little memory by a live reading.
     Memory {
         /// What can be allocated now.
+        #[serde(rename = "free_bytes")]
         free: Bytes,
         /// What our tasks were promised and have not taken yet.
+        #[serde(rename = "promised_bytes")]
         promised: Bytes,
         /// What nobody may count on.
+        #[serde(rename = "headroom_bytes")]
         headroom: Bytes,
     },
     /// Too little memory by our own books, there being no live reading.
     Capacity {
         /// What tasks can have.
+        #[serde(rename = "all_bytes")]
         all: Bytes,
         /// What they were promised.
+        #[serde(rename = "reserved_bytes")]
         reserved: Bytes,
     },
     /// It is wanted whole, and a task has just ended on it: whether it is empty has not been read since.
@@ -95,10 +111,14 @@ pub enum Why {
     /// It was last read too long ago.
     Stale {
         /// How long ago.
+        #[serde(rename = "age_ms")]
         age: Millis,
     },
     /// It cannot be read.
-    Fault(String),
+    Fault {
+        /// What it is: `lost: …`, `unreadable: …`, `drained by hand`.
+        fault: String,
+    },
 }
 
 impl Refusal {
@@ -180,6 +200,6 @@ fn why_words(why: &Why) -> String {
         Why::Capacity { all, reserved } => format!("reserved {reserved} of {all}"),
         Why::Settling => "has just been released and is read again".to_owned(),
         Why::Stale { age } => format!("was last read {age} ago"),
-        Why::Fault(fault) => format!("is {fault}"),
+        Why::Fault { fault } => format!("is {fault}"),
     }
 }

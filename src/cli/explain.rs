@@ -1,0 +1,79 @@
+//! `trainyard explain [RUN] TASK`: why a task waits, in numbers, or what became of it.
+
+use clap::Args;
+
+use super::logs::Opened;
+use super::pipeline_file::PipelineFile;
+use super::run::file_digest;
+use super::session;
+use super::state::{self, StateArgs};
+use super::{Exit, Failure, output};
+use crate::graph::{self, TaskGraph, TaskId};
+use crate::report::explain::{Explanation, Facts};
+use crate::report::reasons;
+use crate::run::event::Event;
+
+/// Say why a task waits, in numbers, or what became of it
+#[derive(Args)]
+pub(super) struct Command {
+    /// A run's id or the beginning of it, and a task of it; the task alone means the newest run
+    #[arg(value_names = ["RUN", "TASK"], num_args = 1..=2, required = true)]
+    names: Vec<String>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let (run, wanted) = match self.names.as_slice() {
+            [run, task] => (Some(run.as_str()), task.as_str()),
+            [task] => (None, task.as_str()),
+            _ => unreachable!("clap lets one or two names through"),
+        };
+        let opened = Opened::new(self.state.pick(run)?)?;
+        let Some(&task) = opened.named(wanted).first() else { return Err(opened.unknown(wanted).into()) };
+        let header = state::header(&opened.row);
+        let names: Vec<String> = opened.row.header.tasks.iter().map(|task| task.name.clone()).collect();
+        let dir = session::absolute(&opened.store.run_dir(header.run));
+        // What a dead process noted no longer holds.
+        let noted = header.alive.then(|| reasons::read(&dir)).flatten();
+        let graph = graph_of(&opened);
+        let id = TaskId(u32::try_from(task).unwrap_or(u32::MAX));
+        let explanation = Explanation::of(&Facts {
+            header,
+            names: &names,
+            state: &opened.state,
+            task: id,
+            graph: graph.as_ref(),
+            noted: noted.as_ref(),
+            because: why_skipped(&opened, id)?,
+            dir: &dir,
+            exists: std::path::Path::is_file,
+            now: session::now(),
+        });
+        if self.json { output::print_json(&explanation) } else { output::print(&explanation.text()) }
+    }
+}
+
+/// Returns what needs what, if the run's pipeline file still says what it said when the run was started.
+fn graph_of(opened: &Opened) -> Option<TaskGraph> {
+    let header = &opened.row.header;
+    let called = &header.invocation;
+    let max_tasks = if called.max_tasks == 0 { graph::Limits::default().max_tasks } else { called.max_tasks };
+    let file = PipelineFile { file: header.file.clone().into(), sets: called.sets.clone(), max_tasks };
+    let unchanged = file_digest(&file.file).is_ok_and(|digest| digest == called.file_digest);
+    let (_, graph) = file.read(false).ok().filter(|_| unchanged)?.result.ok()?;
+    graph.tasks.iter().map(|task| &task.name).eq(header.tasks.iter().map(|task| &task.name)).then_some(graph)
+}
+
+/// Returns the failed task for which a task was skipped.
+fn why_skipped(opened: &Opened, wanted: TaskId) -> Result<Option<TaskId>, Failure> {
+    let events = opened.store.events(&opened.row.header.id).map_err(state::broken)?;
+    Ok(events.iter().rev().find_map(|recorded| {
+        let Event::TaskSkipped { task, because } = recorded.event else { return None };
+        because.filter(|_| task == wanted)
+    }))
+}

@@ -1,0 +1,341 @@
+//! Why one task is where it is: what it waits for, in numbers, and how its attempts went.
+//!
+//! Pure. Says only what is known: what a task needs comes from its pipeline file, which may have changed since.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::json::{self, Header, rfc3339};
+use super::reasons::{self, Noted};
+use super::{text, wording};
+use crate::graph::{TaskGraph, TaskId};
+use crate::run::admission::{Short, Why};
+use crate::run::decide::{At, Reason, Waiting};
+use crate::run::outcome::Outcome;
+use crate::run::state::{Attempt, Phase, RunState, TaskState};
+use crate::units::{Bytes, Millis};
+
+/// What the explanation rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The run.
+    pub header: Header<'a>,
+    /// `[n_tasks]`, by TaskId.
+    pub names: &'a [String],
+    /// What happened.
+    pub state: &'a RunState,
+    /// The task that is asked about.
+    pub task: TaskId,
+    /// What needs what; `None` if the pipeline file does not tell any more.
+    pub graph: Option<&'a TaskGraph>,
+    /// What tasks wait for, as the process that carries the run out last noted it.
+    pub noted: Option<&'a Noted>,
+    /// The failed task for which a skipped one was skipped.
+    pub because: Option<TaskId>,
+    /// The run's folder.
+    pub dir: &'a Path,
+    /// Whether a file exists: the log of an attempt that runs.
+    pub exists: fn(&Path) -> bool,
+    /// ms since the Unix epoch.
+    pub now: Millis,
+}
+
+/// Why a task is where it is. The keys of its JSON are stable.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    run: String,
+    task: String,
+    state: &'static str,
+    /// `needs`, `room`, `jobs`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
+    /// `skipped`.
+    why: &'static str,
+    /// The same for people.
+    words: String,
+    /// Tasks that have to succeed first, and their states.
+    needs: Vec<Need>,
+    /// Since when it is refused, for `room` and `jobs`.
+    since: Option<String>,
+    /// Tasks with the same request that go first.
+    ahead: Option<usize>,
+    nodes: Vec<At<Short>>,
+    devices: Vec<At<Why>>,
+    /// When it is tried again, for `back-off`.
+    not_before: Option<String>,
+    attempts: Vec<json::Try>,
+    #[serde(skip)]
+    history: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Need {
+    task: String,
+    state: &'static str,
+}
+
+impl Explanation {
+    /// Explains a task.
+    #[must_use]
+    pub fn of(facts: &Facts<'_>) -> Self {
+        let task = facts.state.task(facts.task);
+        let name = &facts.names[facts.task.index()];
+        let mut explanation = Self {
+            run: facts.header.run.to_owned(),
+            task: name.clone(),
+            state: json::task_word(task.phase, facts.header.alive),
+            why: "",
+            words: String::new(),
+            needs: Vec::new(),
+            since: None,
+            ahead: None,
+            nodes: Vec::new(),
+            devices: Vec::new(),
+            not_before: None,
+            attempts: json::attempts(&facts.header, name, task, facts.dir, facts.exists),
+            history: history(facts, task),
+        };
+        explanation.say(facts, task);
+        explanation
+    }
+
+    fn say(&mut self, facts: &Facts<'_>, task: &TaskState) {
+        let over = facts.state.end.is_some() || !facts.header.alive;
+        (self.why, self.words) = match task.phase {
+            Phase::Succeeded => ("succeeded", "it is done".to_owned()),
+            Phase::Failed => ("failed", format!("it failed: {}", last_ending(task))),
+            Phase::Skipped => ("skipped", skipped(facts)),
+            _ if over => ("interrupted", interrupted(facts)),
+            Phase::Running => ("running", running(facts, task)),
+            Phase::Waiting | Phase::Delayed(_) if facts.state.stopping.is_some() => {
+                ("stopping", "the run is stopping: nothing new is started".to_owned())
+            }
+            Phase::Delayed(until) if until > facts.now => {
+                self.not_before = Some(rfc3339(until));
+                let left = wording::seconds(until - facts.now);
+                ("back-off", format!("its last attempt failed; it is tried again in {left}"))
+            }
+            Phase::Waiting | Phase::Delayed(_) => return self.say_what_it_waits_for(facts),
+        };
+    }
+
+    fn say_what_it_waits_for(&mut self, facts: &Facts<'_>) {
+        if let Some(graph) = facts.graph {
+            let open = graph.before.of(facts.task).iter().map(|edge| edge.task);
+            let open = open.filter(|task| facts.state.task(*task).phase != Phase::Succeeded);
+            let state = |task: TaskId| json::task_word(facts.state.task(task).phase, facts.header.alive);
+            let need = |task: TaskId| Need { task: facts.names[task.index()].clone(), state: state(task) };
+            self.needs = open.map(need).collect();
+        }
+        let noted = facts.noted.into_iter().flat_map(|noted| &noted.waiting);
+        let mut noted = noted.filter_map(|waiting| Some((waiting, place_in(waiting, facts.task)?)));
+        (self.why, self.words) = match (self.needs.as_slice(), noted.next()) {
+            ([], Some((waiting, ahead))) => {
+                (self.since, self.ahead) = (Some(rfc3339(waiting.since)), Some(ahead));
+                self.say_reason(&waiting.reason, facts.now - waiting.since, ahead)
+            }
+            ([], None) if facts.graph.is_some() => ("turn", "it is ready and waits for its turn".to_owned()),
+            ([], None) => {
+                ("needs", "it waits; for what is not known: its pipeline file has changed since, or is gone".to_owned())
+            }
+            (needs, _) => ("needs", needs_words(needs)),
+        };
+    }
+
+    fn say_reason(&mut self, why: &Reason, waited: Millis, ahead: usize) -> (&'static str, String) {
+        let word = match why {
+            Reason::Jobs { .. } => "jobs",
+            Reason::Room { nodes, devices, .. } => {
+                (self.nodes, self.devices) = (nodes.clone(), devices.clone());
+                "room"
+            }
+        };
+        let behind = match ahead {
+            0 => String::new(),
+            ahead => format!("; {} that asks for the same goes first", wording::plural(ahead, "task")),
+        };
+        (word, format!("{}{behind}; for {} now", reasons::reason(why), wording::seconds(waited)))
+    }
+
+    /// Returns it for people, several lines.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut shown = format!(
+            "{} of run {}: {}\n{}\n",
+            text::visible(&self.task),
+            text::visible(&self.run),
+            self.state,
+            self.words
+        );
+        if !self.history.is_empty() {
+            shown.push('\n');
+        }
+        for line in &self.history {
+            shown.push_str(line);
+            shown.push('\n');
+        }
+        shown
+    }
+}
+
+/// Returns how many tasks go before one; `None` if it is not among those listed.
+fn place_in(waiting: &Waiting, task: TaskId) -> Option<usize> {
+    waiting.tasks.iter().position(|other| *other == task)
+}
+
+fn needs_words(needs: &[Need]) -> String {
+    const NAMED: usize = 5;
+    let one = |need: &Need| format!("{} ({})", text::visible(&need.task), need.state);
+    let mut words = needs.iter().take(NAMED).map(one).collect::<Vec<_>>().join(", ");
+    if needs.len() > NAMED {
+        words.push_str(&format!(" and {} more", needs.len() - NAMED));
+    }
+    format!("it needs {words} to succeed first")
+}
+
+fn skipped(facts: &Facts<'_>) -> String {
+    facts.because.map_or_else(
+        || "it was not run: the run was stopped before".to_owned(),
+        |cause| format!("it was not run: it needs {}, which failed", text::visible(&facts.names[cause.index()])),
+    )
+}
+
+fn interrupted(facts: &Facts<'_>) -> String {
+    format!(
+        "the run is over and it is not done; `trainyard resume {}` goes on with it",
+        text::visible(facts.header.run)
+    )
+}
+
+fn running(facts: &Facts<'_>, task: &TaskState) -> String {
+    let Some(attempt) = task.attempts.last() else { return "it runs".to_owned() };
+    let since = wording::seconds(facts.now - attempt.started);
+    format!("attempt {} has run for {since}{}", task.attempts.len(), held(attempt))
+}
+
+/// Says what an attempt holds: ` on box/gpu0, 6.0 GiB reserved`.
+fn held(attempt: &Attempt) -> String {
+    let place = &attempt.place;
+    if place.devices.is_empty() {
+        return String::new();
+    }
+    let memory = match place.gpu_memory {
+        Bytes::ZERO => "alone".to_owned(),
+        memory => format!("{memory} reserved"),
+    };
+    format!(" on {}, {memory}", text::visible(&place.devices.join(", ")))
+}
+
+fn last_ending(task: &TaskState) -> String {
+    let last = task.attempts.last().and_then(|attempt| Some((attempt, attempt.ended.as_ref()?)));
+    last.map_or_else(String::new, |(attempt, ended)| wording::ending_in_numbers(attempt, ended))
+}
+
+/// Returns a line for each attempt that has ended.
+fn history(facts: &Facts<'_>, task: &TaskState) -> Vec<String> {
+    let line = |(number, attempt): (usize, &Attempt)| {
+        let words = match &attempt.ended {
+            Some(ended) => {
+                let took = ended.at - attempt.started;
+                let ending = wording::ending_in_numbers(attempt, ended);
+                let peak = ended.usage.peak_gpu_memory.filter(|_| ended.outcome == Outcome::Succeeded);
+                let peak = peak.map_or_else(String::new, |peak| format!(", {peak} of GPU memory seen"));
+                format!("{ending} after {took}{peak}")
+            }
+            None if facts.header.alive => return None,
+            None => "interrupted with the run".to_owned(),
+        };
+        let raised = attempt.raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
+        Some(format!("attempt {number}{}{raised}: {words}", held(attempt)))
+    };
+    (1..).zip(&task.attempts).filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{Scene, ended, failed, finished, id, retry, skipped, started, started_on_gpu};
+
+    fn explained(scene: &Scene, task: usize, at: u64, noted: Option<&Noted>, alive: bool) -> Explanation {
+        let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
+        let header = Header { run: "r1", pipeline: "p", started: scene.time(0), alive };
+        Explanation::of(&Facts {
+            header,
+            names: &names,
+            state: &scene.state,
+            task: id(task),
+            graph: Some(&scene.graph),
+            noted,
+            because: Some(id(0)),
+            dir: Path::new("/state/runs/r1"),
+            exists: |_| true,
+            now: scene.time(at),
+        })
+    }
+
+    fn words(scene: &Scene, task: usize, at: u64) -> (&'static str, String) {
+        let explanation = explained(scene, task, at, None, true);
+        (explanation.why, explanation.words)
+    }
+
+    #[test]
+    fn a_task_says_which_others_it_needs() {
+        let mut scene = Scene::chain(&["clean", "train", "best"]);
+        scene.apply(0, started(0, 1));
+        assert_eq!(words(&scene, 1, 3), ("needs", "it needs clean (running) to succeed first".to_owned()));
+        assert_eq!(words(&scene, 0, 3), ("running", "attempt 1 has run for 3s".to_owned()));
+        scene.apply(4, finished(0, 0));
+        assert_eq!(words(&scene, 1, 5), ("turn", "it is ready and waits for its turn".to_owned()));
+        assert_eq!(words(&scene, 0, 5), ("succeeded", "it is done".to_owned()));
+    }
+
+    #[test]
+    fn a_task_without_room_says_what_each_place_is_short_of() {
+        let scene = Scene::side_by_side(&["a", "b"]);
+        let lacks = Why::Memory { free: Bytes(18 << 30), promised: Bytes(4 << 30), headroom: Bytes(1 << 30) };
+        let reason = Reason::Room {
+            words: "needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB".to_owned(),
+            nodes: Vec::new(),
+            devices: vec![At { place: "box/gpu0".to_owned(), lacks }],
+        };
+        let tasks = vec![TaskId(0), TaskId(1)];
+        let waiting = vec![Waiting { tasks, count: 2, since: scene.time(2), reason }];
+        let noted = Noted { at: scene.time(3), waiting };
+        let explanation = explained(&scene, 1, 14, Some(&noted), true);
+        insta::assert_snapshot!(explanation.text(), @"
+        b of run r1: waiting
+        needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now
+        ");
+        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"not_before":null,"attempts":[]}"#);
+    }
+
+    #[test]
+    fn a_task_that_failed_says_how_each_attempt_went() {
+        let mut scene = Scene::chain(&["train", "best"]);
+        scene.apply(0, started_on_gpu(0, 1));
+        scene.apply(3, ended(0, Outcome::OutOfMemory { device: Some("box/gpu0".into()) }));
+        let not_before = scene.time(9);
+        scene.apply(3, retry(0, not_before));
+        assert_eq!(words(&scene, 0, 5), ("back-off", "its last attempt failed; it is tried again in 4s".to_owned()));
+        scene.apply(9, started(0, 2));
+        scene.apply(10, finished(0, 2));
+        scene.apply(10, failed(0));
+        scene.apply(10, skipped(1, 0));
+        insta::assert_snapshot!(explained(&scene, 0, 20, None, true).text(), @"
+        train of run r1: failed
+        it failed: exit code 2
+
+        attempt 1 on box/gpu0, 6.0 MiB reserved: out of memory on box/gpu0 (6.0 MiB reserved) after 3s
+        attempt 2: exit code 2 after 1s
+        ");
+        assert_eq!(words(&scene, 1, 20), ("skipped", "it was not run: it needs train, which failed".to_owned()));
+    }
+
+    #[test]
+    fn a_run_whose_process_is_gone_is_said_to_be_over() {
+        let mut scene = Scene::chain(&["clean"]);
+        scene.apply(0, started(0, 1));
+        let explanation = explained(&scene, 0, 9, None, false);
+        assert_eq!((explanation.why, explanation.state), ("interrupted", "waiting"));
+        assert_eq!(explanation.history, ["attempt 1: interrupted with the run"]);
+    }
+}

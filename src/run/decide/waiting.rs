@@ -1,0 +1,104 @@
+//! What ready tasks wait for, in numbers: for those who ask why nothing happens.
+
+use serde::{Deserialize, Serialize};
+
+use super::Dispatcher;
+use crate::graph::TaskId;
+use crate::run::admission::{Refusal, Short, Why};
+use crate::units::Millis;
+
+/// Tasks of one reason that are listed; there may be more.
+const LISTED: usize = 1_000;
+
+/// Ready tasks that ask for the same and wait for the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The first of them, in the order in which they will start.
+    pub tasks: Vec<TaskId>,
+    /// How many they are.
+    pub count: usize,
+    /// Since when one of them could have started if not for the reason, ms since the Unix epoch.
+    pub since: Millis,
+    /// Why they wait.
+    pub reason: Reason,
+}
+
+/// Why ready tasks wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Reason {
+    /// As many tasks run as `--jobs` allows.
+    Jobs {
+        /// How many.
+        most: usize,
+    },
+    /// No place has room.
+    Room {
+        /// It in a line.
+        words: String,
+        /// What nodes have too little of.
+        nodes: Vec<At<Short>>,
+        /// Why devices have no room.
+        devices: Vec<At<Why>>,
+    },
+}
+
+/// What is wrong with one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At<T> {
+    /// A node's name or a device's id.
+    pub place: String,
+    /// What is wrong with it.
+    pub lacks: T,
+}
+
+/// The last answer that a queue got.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) since: Millis,
+}
+
+impl Dispatcher<'_> {
+    /// Notes that a queue's first task was refused, again or for the first time.
+    pub(super) fn note_refusal(&mut self, queue: usize, refusal: Refusal, now: Millis) {
+        self.refused.resize_with(self.ready.len(), || None);
+        let since = self.refused[queue].as_ref().map_or(now, |before| before.since);
+        self.refused[queue] = Some(Refused { refusal, since });
+    }
+
+    /// Notes that a queue's first task was admitted.
+    pub(super) fn note_admission(&mut self, queue: usize) {
+        if let Some(refused) = self.refused.get_mut(queue) {
+            *refused = None;
+        }
+    }
+
+    /// Returns what ready tasks wait for, by the last decision.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let queues = self.ready.iter().enumerate().filter(|(_, queue)| !queue.turns.is_empty());
+        let waiting = queues.filter_map(|(index, queue)| {
+            let (since, reason) = match (self.jobs_taken, self.refused.get(index)) {
+                (Some(since), _) => (since, Reason::Jobs { most: self.options.jobs.unwrap_or(usize::MAX) }),
+                (None, Some(Some(Refused { refusal, since }))) => (*since, self.room(refusal)),
+                (None, _) => return None,
+            };
+            let tasks = queue.turns.iter().take(LISTED).map(|(_, _, task)| *task).collect();
+            Some(Waiting { tasks, count: queue.turns.len(), since, reason })
+        });
+        waiting.collect()
+    }
+
+    fn room(&self, refusal: &Refusal) -> Reason {
+        let nodes = refusal
+            .hosts
+            .iter()
+            .map(|(node, short)| At { place: self.fleet.nodes[node.index()].name.clone(), lacks: short.clone() });
+        let devices = refusal
+            .devices
+            .iter()
+            .map(|(device, why)| At { place: self.fleet.devices[device.index()].id.clone(), lacks: why.clone() });
+        Reason::Room { words: refusal.explain(self.fleet), nodes: nodes.collect(), devices: devices.collect() }
+    }
+}
