@@ -43,8 +43,9 @@ impl<'a> Yard<'a> {
 
     fn read(&mut self) -> Readings {
         self.now += Millis(1);
+        let read = self.monitor.read();
         let task = |pid| self.trainings.iter().find(|(_, child)| child.id() == pid).map(|(task, _)| TaskId(*task));
-        Readings::new(self.now, &self.machine.fleet(), &self.monitor.read(), task)
+        Readings::new(self.now, &self.machine.fleet(), &read, task)
     }
 
     fn admit(&mut self, task: u32, gib: u64) -> Result<Grant, Refusal> {
@@ -105,6 +106,8 @@ fn the_ledger_follows_a_machine_that_changes() -> Result<(), Box<dyn Error>> {
     // It leaves, and its memory with it.
     stranger.kill()?;
     stranger.wait()?;
+    assert!(yard.admit(3, 20).is_err(), "it may be back at once");
+    yard.now += Millis(3_000);
     assert_eq!(on(&yard.train(3, 20)?), other);
 
     // What a training held is there for the next one after a new reading.

@@ -3,11 +3,16 @@
 use std::path::Path;
 
 use clap::Args;
+use miette::Diagnostic;
+use thiserror::Error;
 
-use super::{Exit, Failure};
-use crate::probe::{self, process};
+use super::state::broken;
+use super::{Exit, Failure, output};
+use crate::probe::aside::{List, Why};
+use crate::probe::{self, Gpu, Machine, process};
 use crate::report::devices::{self, Identities};
 use crate::report::paint::Colour;
+use crate::report::text;
 
 /// Show this machine's CPUs, memory and GPUs, and who uses them
 #[derive(Args)]
@@ -15,11 +20,55 @@ pub(super) struct Command {
     /// Print JSON with stable keys
     #[arg(long)]
     json: bool,
+    /// Give this device nothing new until it is taken back; what runs on it may end
+    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["undrain", "json"])]
+    drain: Option<String>,
+    /// Take a device back that was drained, or that is in quarantine after an error
+    #[arg(long, value_name = "DEVICE", conflicts_with = "json")]
+    undrain: Option<String>,
+}
+
+/// Why a device cannot be set aside or taken back.
+#[derive(Debug, Error, Diagnostic)]
+enum Refusal {
+    #[error("there is no device `{wanted}`")]
+    #[diagnostic(help("name it as `trainyard devices` does, gpu0 for example, or by its UUID or the beginning of it"))]
+    Unknown { wanted: String },
+    #[error("`{wanted}` could be {}", candidates.join(" or "))]
+    Ambiguous { wanted: String, candidates: Vec<String> },
+    #[error("{name} is not set aside")]
+    NotAside { name: String },
+    #[error("nobody says where to remember it: set HOME or XDG_STATE_HOME")]
+    NoHome,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { exit: Exit::Usage, report: refusal.into() }
+    }
 }
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let machine = probe::this_machine(&probe::Options::from_env());
+        let options = probe::Options::from_env();
+        let machine = probe::this_machine(&options);
+        if let Some(wanted) = &self.drain {
+            let (name, [uuid, ..]) = find(&machine, wanted)?;
+            list(&options)?.add(&uuid, Why::Drained).map_err(broken)?;
+            return output::print(&format!("{name} is drained: nothing new starts on it\n"));
+        }
+        if let Some(wanted) = &self.undrain {
+            let (name, uuids) = find(&machine, wanted)?;
+            let list = list(&options)?;
+            let mut was = false;
+            for uuid in &uuids {
+                was |= list.remove(uuid).map_err(broken)?;
+            }
+            return match was {
+                true => output::print(&format!("{name} is used again\n")),
+                false => Err(Refusal::NotAside { name }.into()),
+            };
+        }
         let listed = machine.gpus.devices().iter().flat_map(|gpu| gpu.reading.processes.iter().flatten());
         let who = |pid| process::identify(Path::new("/"), pid).map(|identity| (pid, identity));
         let who: Identities = listed.filter_map(|process| who(process.pid)).collect();
@@ -30,5 +79,31 @@ impl Command {
             print!("{}", devices::table(&machine, &who, Colour::for_stdout(), None));
         }
         Ok(Exit::Done)
+    }
+}
+
+fn list(options: &probe::Options) -> Result<List, Refusal> {
+    options.aside().ok_or(Refusal::NoHome)
+}
+
+/// Returns the name of the device that is meant, by its name, its UUID or the beginning of it; its own UUID, and that of
+/// the card which it is or is a slice of.
+fn find(machine: &Machine, wanted: &str) -> Result<(String, [String; 2]), Refusal> {
+    let devices = machine.gpus.devices();
+    let exactly = |gpu: &&Gpu| gpu.name() == wanted || gpu.uuid == wanted;
+    let found: Vec<&Gpu> = match devices.iter().find(exactly) {
+        Some(gpu) => vec![gpu],
+        None => devices.iter().filter(|gpu| gpu.uuid.starts_with(wanted)).collect(),
+    };
+    let wanted = || text::visible(wanted).into_owned();
+    match found.as_slice() {
+        [gpu] => {
+            let card = gpu.slice.as_ref().map_or(&gpu.uuid, |slice| &slice.card);
+            Ok((gpu.name(), [gpu.uuid.clone(), card.clone()]))
+        }
+        [] => Err(Refusal::Unknown { wanted: wanted() }),
+        several => {
+            Err(Refusal::Ambiguous { wanted: wanted(), candidates: several.iter().map(|gpu| gpu.name()).collect() })
+        }
     }
 }

@@ -210,7 +210,7 @@ impl Session<'_> {
     /// Returns what reads the devices' memory while the run goes on.
     fn look(&self) -> Result<Box<dyn FnMut(Millis) -> Look + '_>, Failure> {
         let Prepared { options, machine, fleet, graph, .. } = self.of;
-        let Some(monitor) = Monitor::open(options, &machine.gpus).map_err(broken)? else {
+        let Some(mut monitor) = Monitor::open(options, &machine.gpus).map_err(broken)? else {
             return Ok(Box::new(|_| Look::default()));
         };
         let mark = run_mark(&self.ground.run);
@@ -221,7 +221,9 @@ impl Session<'_> {
             let task =
                 |pid| process::marked_as(pid, &mark, "TRAINYARD_TASK").and_then(|name| tasks.get(&name).copied());
             let readings = Readings::new(now, fleet, &read, task);
-            Look { readings, utilisation: read.iter().map(|reading| reading.utilisation).collect() }
+            let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref());
+            let utilisation = fleet.devices.iter().map(|device| of(&device.uuid)?.utilisation);
+            Look { utilisation: utilisation.collect(), readings }
         }))
     }
 }

@@ -162,14 +162,23 @@ impl Engine for Local {
     }
 
     fn stop(&mut self, how: Stop) {
-        for stop in self.stops.values() {
-            stop.send_if_modified(|now| {
-                let more = how > *now;
-                *now = how.max(*now);
-                more
-            });
+        self.stops.values().for_each(|stop| ask(stop, how));
+    }
+
+    fn stop_task(&mut self, task: TaskId, how: Stop) {
+        if let Some(stop) = self.stops.get(&task) {
+            ask(stop, how);
         }
     }
+}
+
+/// Asks an attempt to end, unless it was asked as urgently before.
+fn ask(stop: &watch::Sender<Stop>, how: Stop) {
+    stop.send_if_modified(|now| {
+        let more = how > *now;
+        *now = how.max(*now);
+        more
+    });
 }
 
 /// Makes the folders and the job file that the attempt needs.

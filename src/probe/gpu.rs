@@ -2,6 +2,7 @@
 //!
 //! A question that a driver does not answer is `None`. Does not call NVML itself.
 
+use super::aside::Why;
 use crate::units::{Bytes, Speed};
 
 /// The GPUs that we may use.
@@ -82,6 +83,14 @@ pub enum Warning {
         index: u32,
         /// What NVML said.
         answer: String,
+    },
+    /// A device that is not to be used.
+    #[error("{name} is not used: it is {why}; `trainyard devices --undrain {name}` takes it back")]
+    Aside {
+        /// Its name within the machine.
+        name: String,
+        /// Why.
+        why: Why,
     },
     /// An entry of `CUDA_VISIBLE_DEVICES` that means nothing here.
     #[error("CUDA_VISIBLE_DEVICES=\"{mask}\": {problem}")]
@@ -184,6 +193,21 @@ pub enum Fault {
     /// Any other answer.
     #[error("unreadable: {0}")]
     Unreadable(String),
+    /// It is not to be used.
+    #[error("{0}")]
+    Aside(Why),
+}
+
+impl Fault {
+    /// Whether nothing that runs on the device can go on.
+    #[must_use]
+    pub const fn ends_tasks(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Unreadable(_) => false,
+            Self::Aside(why) => why.ends_tasks(),
+        }
+    }
 }
 
 /// A device's memory.

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub mod aside;
 pub mod cgroup;
 pub mod gpu;
 pub mod host;
@@ -16,6 +17,7 @@ pub mod monitor;
 mod nvlink;
 mod nvml;
 pub mod process;
+pub mod xid;
 
 pub use gpu::{Gpu, Gpus, NoGpus, Reading, Warning};
 pub use host::Host;
@@ -44,11 +46,13 @@ pub struct Options {
     pub visible_devices: Option<String>,
     /// `CUDA_DEVICE_ORDER` as inherited.
     pub device_order: Option<String>,
+    /// The file that lists devices which are not to be used; without one none is.
+    pub aside: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nvml: NVML_LIBRARY.into(), root: "/".into(), visible_devices: None, device_order: None }
+        Self { nvml: NVML_LIBRARY.into(), root: "/".into(), visible_devices: None, device_order: None, aside: None }
     }
 }
 
@@ -62,9 +66,22 @@ impl Options {
             nvml: nvml.unwrap_or_else(|| NVML_LIBRARY.into()),
             visible_devices: text("CUDA_VISIBLE_DEVICES"),
             device_order: text("CUDA_DEVICE_ORDER"),
+            aside: state_home().map(|home| home.join("trainyard/devices.json")),
             ..Self::default()
         }
     }
+
+    /// Returns the list of devices that are not to be used.
+    #[must_use]
+    pub fn aside(&self) -> Option<aside::List> {
+        self.aside.clone().map(|path| aside::List::new(path, &self.root))
+    }
+}
+
+/// Returns the folder for what programs remember of this user: `$XDG_STATE_HOME`, or its usual place.
+fn state_home() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    named("XDG_STATE_HOME").or_else(|| Some(named("HOME")?.join(".local/state")))
 }
 
 /// This machine, as far as we may use it.
@@ -81,16 +98,28 @@ pub struct Machine {
 /// Looks at this machine.
 #[must_use]
 pub fn this_machine(options: &Options) -> Machine {
-    let (gpus, warnings) = nvml::inventory(options);
+    let (mut gpus, mut warnings) = nvml::inventory(options);
+    let aside = options.aside().map(|list| list.read()).unwrap_or_default();
+    if let Gpus::Found(inventory) = &mut gpus {
+        for gpu in &mut inventory.devices {
+            let card = gpu.slice.as_ref().map(|slice| &slice.card);
+            let found = aside.iter().find(|aside| aside.uuid == gpu.uuid || Some(&aside.uuid) == card);
+            if let Some(aside) = found {
+                warnings.push(Warning::Aside { name: gpu.name(), why: aside.why.clone() });
+                gpu.reading.fault = gpu.reading.fault.take().or(Some(gpu::Fault::Aside(aside.why.clone())));
+            }
+        }
+    }
     Machine { host: Host::read(&options.root), gpus, warnings }
 }
 
 impl Machine {
-    /// Returns the machine as a fleet of one node with the devices that we may use.
+    /// Returns the machine as a fleet of one node with the devices that we may use, those that are set aside left out.
     #[must_use]
     pub fn fleet(&self) -> Fleet {
         let name = self.host.name.clone();
-        let devices = self.gpus.devices().iter().map(|gpu| device(&name, gpu)).collect();
+        let used = |gpu: &&Gpu| !matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_)));
+        let devices = self.gpus.devices().iter().filter(used).map(|gpu| device(&name, gpu)).collect();
         let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
         Fleet { name, nodes: vec![node], devices, ..Fleet::default() }
     }

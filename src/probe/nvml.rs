@@ -5,12 +5,15 @@
 
 use std::mem::MaybeUninit;
 
+use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TemperatureSensor};
 use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
-use nvml_wrapper::{Device, Nvml};
+use nvml_wrapper::{Device, EventSet, Nvml};
 
+use super::aside::Why;
 use super::gpu::{Fault, Gpu, Gpus, Inventory, Memory, MemoryCall, NoGpus, Process, Reading, Slice, Warning};
 use super::mask::{self, Named};
 use super::{Options, model, nvlink};
@@ -28,6 +31,53 @@ pub(super) fn open(options: &Options) -> Result<Nvml, NoGpus> {
             NoGpus::NotWorking { answer: error.to_string() }
         }
     })
+}
+
+/// The library, and what its driver reports of cards. Both stay open for the life of the process.
+#[derive(Debug)]
+pub(super) struct Reports {
+    nvml: &'static Nvml,
+    /// A card's UUID and what reports its events; cards and drivers without events have none.
+    sets: Vec<(String, EventSet<'static>)>,
+}
+
+impl Reports {
+    /// Opens the library and listens for errors of these cards.
+    pub(super) fn open(options: &Options, cards: &[&str]) -> Result<Self, NoGpus> {
+        // Sets of events borrow the library; a run needs both to its end.
+        let nvml: &'static Nvml = Box::leak(Box::new(open(options)?));
+        let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
+        let listen = |card: &&str| {
+            let device = nvml.device_by_uuid(*card).ok()?;
+            let supported = device.supported_event_types().ok()? & wanted;
+            let set = device.register_events(supported, nvml.create_event_set().ok()?).ok()?;
+            Some(((*card).to_owned(), set))
+        };
+        Ok(Self { nvml, sets: cards.iter().filter_map(listen).collect() })
+    }
+
+    pub(super) const fn nvml(&self) -> &'static Nvml {
+        self.nvml
+    }
+
+    /// Returns what was reported since the last time, without waiting for more.
+    pub(super) fn take(&self) -> Vec<(String, Why)> {
+        let mut reported = Vec::new();
+        for (card, set) in &self.sets {
+            // A card in trouble may report without end.
+            for _ in 0..16 {
+                let Ok(event) = set.wait(0) else { break };
+                let why = match event.event_data {
+                    Some(XidError::Value(code)) => Why::Xid { code },
+                    Some(XidError::Unknown) => continue,
+                    None if event.event_type.contains(EventTypes::DOUBLE_BIT_ECC_ERROR) => Why::Ecc,
+                    None => continue,
+                };
+                reported.push((card.clone(), why));
+            }
+        }
+        reported
+    }
 }
 
 /// Returns every device that we may use, or why there is none.

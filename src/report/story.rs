@@ -56,11 +56,11 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             // To tenths of a second, so that jitter does not show as 999ms.
             let wait = Millis((*not_before - recorded.at).0.div_ceil(100) * 100);
             let raised = raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
-            let ended = how_it_ended(view, *task);
+            let ended = how_it_ended(view, *task, recorded.at);
             (Tone::Uneasy, "retry", format!("{}: {ended}; again in {wait}{raised}", name(view, *task)))
         }
         Event::TaskFailed { task } => {
-            (Tone::Bad, "failed", format!("{}: {}", name(view, *task), how_it_ended(view, *task)))
+            (Tone::Bad, "failed", format!("{}: {}", name(view, *task), how_it_ended(view, *task, recorded.at)))
         }
         Event::TaskSkipped { task, because: Some(cause) } => {
             (Tone::Uneasy, "skipped", format!("{}: it needs {}, which failed", name(view, *task), name(view, *cause)))
@@ -150,12 +150,14 @@ fn last_attempt(view: View<'_>, task: TaskId) -> Option<(&Attempt, &Ended)> {
     Some((attempt, attempt.ended.as_ref()?))
 }
 
-fn how_it_ended(view: View<'_>, task: TaskId) -> String {
-    let attempts = view.state.task(task).attempts.len();
-    match last_attempt(view, task) {
-        Some((attempt, ended)) => {
+/// Says how the attempt went that had ended by then: facts are told a little later, and another may run already.
+fn how_it_ended(view: View<'_>, task: TaskId, by: Millis) -> String {
+    let attempts = view.state.task(task).attempts.iter().enumerate().rev();
+    let mut ended = attempts.filter_map(|(number, attempt)| Some((number + 1, attempt, attempt.ended.as_ref()?)));
+    match ended.find(|(_, _, ended)| ended.at <= by) {
+        Some((number, attempt, ended)) => {
             let after = ended.at - attempt.started;
-            format!("attempt {attempts} ended after {after}: {}", wording::ending_in_numbers(attempt, ended))
+            format!("attempt {number} ended after {after}: {}", wording::ending_in_numbers(attempt, ended))
         }
         None => "it was never tried".into(),
     }

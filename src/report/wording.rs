@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::text;
 use crate::run::event::{RunEnd, StopReason};
-use crate::run::outcome::{Limit, Outcome};
+use crate::run::outcome::{Cause, Limit, Outcome};
 use crate::run::raise::{Raise, Step};
 use crate::run::state::{Attempt, Ended};
 use crate::units::{Bytes, Millis};
@@ -31,6 +31,13 @@ pub fn ending(outcome: &Outcome) -> String {
             format!("it ended well but did not write `{}`, which `outputs` promises", text::visible(path))
         }
         Outcome::SpawnFailed { reason } => format!("it could not be started: {}", text::visible(reason)),
+        Outcome::Displaced { device, cause: Cause::Taken { promised, free } } => format!(
+            "others took memory that was promised on {} ({promised} still to be taken, {free} left)",
+            text::visible(device)
+        ),
+        Outcome::Displaced { device, cause: Cause::Unfit { fault } } => {
+            format!("{} fell out: it is {}", text::visible(device), text::visible(fault))
+        }
         Outcome::Interrupted => "interrupted".into(),
     }
 }
@@ -48,6 +55,7 @@ pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
         | Outcome::TimedOut { .. }
         | Outcome::OutputMissing { .. }
         | Outcome::SpawnFailed { .. }
+        | Outcome::Displaced { .. }
         | Outcome::Interrupted => return words,
     };
     let reserved = if reserved == Bytes::ZERO { "nothing".to_owned() } else { reserved.to_string() };

@@ -12,7 +12,7 @@ use super::admission::{Ledger, Readings, Refusal};
 use super::event::{Event, Place, Recorded, RunEnd, StopReason};
 use super::found::Found;
 use super::learn;
-use super::outcome::Outcome;
+use super::outcome::{Cause, Outcome};
 use super::raise::{self, Raise};
 use super::retry;
 use super::state::{Phase, RunState, TaskState};
@@ -247,6 +247,32 @@ impl<'a> Dispatcher<'a> {
         &self.ledger
     }
 
+    /// Returns the running tasks that have to leave their devices by these readings, and how their attempts end by it.
+    pub fn displaced(&mut self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
+        let started = |task: TaskId| state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
+        let leaving = self.ledger.displaced(readings, started);
+        let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
+        leaving
+            .into_iter()
+            .map(|(task, device, cause)| (task, Outcome::Displaced { device: id(device), cause }))
+            .collect()
+    }
+
+    /// Returns the outcome as it is with the devices in mind: one that kept to what was promised to it, and ran out of
+    /// memory on a device that could not keep that, is not to blame.
+    #[must_use]
+    pub fn explain(&self, outcome: Outcome, place: &Place, peak: Option<Bytes>) -> Outcome {
+        let Outcome::OutOfMemory { device: Some(id) } = &outcome else { return outcome };
+        let device = self.fleet.devices.iter().position(|device| device.id == *id);
+        let short = device.and_then(|index| self.ledger.shortage(DeviceId(u32::try_from(index).ok()?)));
+        match short {
+            Some((promised, free)) if peak.unwrap_or(Bytes::ZERO) <= place.gpu_memory => {
+                Outcome::Displaced { device: id.clone(), cause: Cause::Taken { promised, free } }
+            }
+            _ => outcome,
+        }
+    }
+
     /// Decides everything that can be decided now. What is decided counts as done: the ledger holds what the started
     /// tasks need until [`Dispatcher::take_in`] hears of their end.
     pub fn decide(&mut self, state: &RunState, now: Millis, readings: &Readings) -> Vec<Event> {
@@ -299,6 +325,9 @@ impl<'a> Dispatcher<'a> {
                 None if !retry::wants_another_without_more_memory(rule) => return None,
                 None => {}
             }
+        }
+        if matches!(outcome, Outcome::Displaced { .. }) {
+            return Some((retry::wait(count(state.displacements()), rule, self.options.seed, task), None));
         }
         // What was answered with more memory is not counted again.
         let answered = raise::answered(attempts, state.raise).min(ran_out);

@@ -116,4 +116,7 @@ pub trait Engine {
 
     /// Ends all attempts that run.
     fn stop(&mut self, how: Stop);
+
+    /// Ends the attempt of one task, if one runs.
+    fn stop_task(&mut self, task: TaskId, how: Stop);
 }

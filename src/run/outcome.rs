@@ -42,8 +42,34 @@ pub enum Outcome {
         /// What the system said.
         reason: String,
     },
+    /// Ended by us, or out of memory, because its device could not keep what was promised. Another attempt follows,
+    /// which counts against nothing.
+    Displaced {
+        /// The device's id.
+        device: String,
+        /// Why.
+        cause: Cause,
+    },
     /// Ended by us because the run was stopped, or lost with the orchestrator.
     Interrupted,
+}
+
+/// Why a device could not keep what was promised on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Cause {
+    /// Others took memory between the promise and the task's taking it.
+    Taken {
+        /// What our tasks on the device were still to take.
+        promised: Bytes,
+        /// What was left for them.
+        free: Bytes,
+    },
+    /// The device fell out.
+    Unfit {
+        /// What is the matter with it.
+        fault: String,
+    },
 }
 
 /// Which limit an attempt passed.
@@ -77,6 +103,7 @@ impl fmt::Display for Outcome {
             Self::OutOfMemory { .. } => f.write_str("out-of-memory"),
             Self::OutputMissing { .. } => f.write_str("output-missing"),
             Self::SpawnFailed { .. } => f.write_str("spawn-failed"),
+            Self::Displaced { .. } => f.write_str("displaced"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

@@ -94,11 +94,21 @@ impl TaskState {
         &self.attempts[self.forgiven..]
     }
 
-    /// Returns how many failures stand against another try. An interruption is none.
+    /// Returns how many failures stand against another try. An interruption is none, nor is having had to leave a device.
     #[must_use]
     pub fn failures(&self) -> usize {
         let counted = self.counted().iter().filter_map(|attempt| attempt.ended.as_ref());
-        counted.filter(|ended| !matches!(ended.outcome, Outcome::Succeeded | Outcome::Interrupted)).count()
+        let is_failure = |outcome: &Outcome| {
+            !matches!(outcome, Outcome::Succeeded | Outcome::Interrupted | Outcome::Displaced { .. })
+        };
+        counted.filter(|ended| is_failure(&ended.outcome)).count()
+    }
+
+    /// Returns how often the task had to leave a device.
+    #[must_use]
+    pub fn displacements(&self) -> usize {
+        let counted = self.counted().iter().filter_map(|attempt| attempt.ended.as_ref());
+        counted.filter(|ended| matches!(ended.outcome, Outcome::Displaced { .. })).count()
     }
 
     /// Whether the last attempt failed and that still stands: a retry follows, or the task fails.

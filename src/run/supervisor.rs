@@ -4,7 +4,7 @@
 //! effect and before anyone is told: an attempt is on record before its process exists. Everything that is decided is decided
 //! by [`super::decide`]; this file moves events and knows no rule of its own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
@@ -16,17 +16,18 @@ use super::admission::{Live, Readings};
 use super::crash;
 use super::decide::{Dispatcher, Waiting};
 use super::engine::{Ended, Engine, Report, Stop};
-use super::event::{Event, Recorded, RunEnd, StopReason};
+use super::event::{Event, Place, Recorded, RunEnd, StopReason};
 use super::launch::{self, Ground};
 use super::observer::{DeviceGauge, Observer, View};
-use super::peak::{Peak, Peaks};
+use super::outcome::Outcome;
+use super::peak::Peaks;
 use super::state::{Illegal, Phase, RunState};
 use super::store::{RunKey, Store, StoreError};
 use crate::fleet::{Device, DeviceId, Fleet};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::Pipeline;
-use crate::units::{Bytes, Millis};
+use crate::units::Millis;
 
 /// How often observers redraw.
 const TICK: Duration = Duration::from_millis(100);
@@ -119,6 +120,8 @@ pub struct Supervisor<'a, E, R> {
     /// What observers were last told of tasks that wait, and when they may be told again.
     waiting: (Vec<Waiting>, Millis),
     ports: HashSet<u16>,
+    /// Attempts that were asked to leave their devices, and how they end by it.
+    leaving: HashMap<TaskId, Outcome>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
     alive: usize,
 }
@@ -163,6 +166,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             peaks: Peaks::default(),
             waiting: (Vec::new(), Millis::ZERO),
             ports: HashSet::new(),
+            leaving: HashMap::new(),
             alive: 0,
         }
     }
@@ -312,10 +316,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                     warn!(task = name, "{note}");
                 }
                 let attempt = self.state.task(ended.task).attempts.last();
-                let left_device = attempt.is_some_and(|attempt| !attempt.place.devices.is_empty());
-                let reserved = attempt.map_or(Bytes::ZERO, |attempt| attempt.place.gpu_memory);
-                let peak = self.peaks.take(ended.task);
-                self.note(&[finished(ended, reserved, peak)])?;
+                let place = attempt.map(|attempt| attempt.place.clone()).unwrap_or_default();
+                let left_device = !place.devices.is_empty();
+                let event = self.finished(ended, &place);
+                self.note(&[event])?;
                 if left_device {
                     self.look_due = self.look_due.min(self.clock.now() + LOOK_AGAIN);
                 }
@@ -352,6 +356,36 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
     }
 
+    /// Returns the fact that an attempt ended, with what was seen of it and of its devices.
+    fn finished(&mut self, ended: Ended, place: &Place) -> Event {
+        let Ended { task, mut outcome, mut usage, logged, note: _ } = ended;
+        let peak = self.peaks.take(task);
+        usage.peak_gpu_memory = peak.as_ref().map(|peak| peak.held);
+        if let Some(peak) = peak {
+            outcome = peak.explain(outcome, place.gpu_memory);
+        }
+        outcome = self.parts.dispatcher.explain(outcome, place, usage.peak_gpu_memory);
+        // One that ended well meanwhile has, and the user's wish to stop goes before ours to move.
+        if let Some(displaced) = self.leaving.remove(&task)
+            && outcome == Outcome::Interrupted
+            && self.state.stopping != Some(StopReason::Signal)
+        {
+            outcome = displaced;
+        }
+        Event::AttemptFinished { task, outcome, usage, logged }
+    }
+
+    /// Ends attempts on devices that cannot keep what was promised there.
+    fn displace(&mut self) {
+        for (task, outcome) in self.parts.dispatcher.displaced(&self.state, &self.look.readings) {
+            if self.leaving.insert(task, outcome.clone()).is_none() {
+                let name = &self.parts.graph.tasks[task.index()].name;
+                warn!(task = name, ?outcome, "it is ended to be tried again elsewhere or later");
+                self.engine.stop_task(task, Stop::Gracefully);
+            }
+        }
+    }
+
     /// Returns when there is something to do even if nothing happens.
     fn next_due(&self) -> Option<Millis> {
         let look = (!self.parts.fleet.devices.is_empty()).then_some(self.look_due);
@@ -366,6 +400,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
         self.look = (self.parts.look)(now);
         self.peaks.observe(self.parts.fleet, &self.look.readings);
+        self.displace();
+        if self.parts.dispatcher.ledger().is_short() {
+            self.look_every = LOOK_FIRST;
+        }
         self.look_due = now + self.look_every;
         self.look_every = LOOK_EVERY.min(self.look_every + self.look_every);
         let gauges = self.gauges();
@@ -379,7 +417,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             model: device.model.clone(),
             used: match self.look.readings.devices.get(id.index()) {
                 Some(Live::Seen(seen)) => Some(seen.used),
-                Some(Live::Unwatched | Live::Fault(_)) | None => None,
+                Some(Live::Unwatched | Live::Fault { .. }) | None => None,
             },
             total: device.memory,
             promised: ledger.reserved(id),
@@ -404,14 +442,4 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             self.ports.insert(port).then_some(port)
         })
     }
-}
-
-/// Returns the fact that an attempt ended, with what was seen of it on devices, where so much was reserved for it.
-fn finished(ended: Ended, reserved: Bytes, peak: Option<Peak>) -> Event {
-    let Ended { task, mut outcome, mut usage, logged, note: _ } = ended;
-    if let Some(peak) = peak {
-        outcome = peak.explain(outcome, reserved);
-        usage.peak_gpu_memory = Some(peak.held);
-    }
-    Event::AttemptFinished { task, outcome, usage, logged }
 }

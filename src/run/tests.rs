@@ -90,6 +90,15 @@ impl Engine for Scripted<'_> {
         let interrupted = self.running.drain().map(|Reverse((_, task, _))| Reverse((now, task, None))).collect();
         self.running = interrupted;
     }
+
+    fn stop_task(&mut self, wanted: TaskId, _: Stop) {
+        let now = Instant::now();
+        let stopped = self.running.drain().map(|Reverse((at, task, code))| match task == wanted.0 {
+            true => Reverse((now, task, None)),
+            false => Reverse((at, task, code)),
+        });
+        self.running = stopped.collect();
+    }
 }
 
 fn ended(task: u32, outcome: Outcome) -> Ended {

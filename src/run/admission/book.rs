@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::keep::Short;
 use super::reading::{Live, Seen};
 use super::refusal::Why;
-use super::{FRESH, SETTLED, share};
+use super::{FRESH, LATELY, SETTLED, share};
 use crate::fleet::Device;
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
@@ -20,7 +21,7 @@ pub(super) struct Book {
     headroom: Bytes,
     group: Option<u32>,
     /// Memory promised to each running task.
-    promises: BTreeMap<TaskId, Bytes>,
+    pub(super) promises: BTreeMap<TaskId, Bytes>,
     shares: Share,
     exclusive: bool,
     /// Who gave something back that no reading has shown yet: what they may have taken still counts.
@@ -32,6 +33,10 @@ pub(super) struct Book {
     nobodys: Option<Bytes>,
     /// What tasks that have just ended may still hold in nobody's name.
     leaving: Bytes,
+    /// What others held in the latest readings, and when.
+    strangers: Vec<(Millis, Bytes)>,
+    /// Set while less is left than was promised.
+    pub(super) short: Option<Short>,
 }
 
 /// A task that ended after the last reading.
@@ -63,6 +68,8 @@ impl Book {
             released: None,
             nobodys: None,
             leaving: Bytes::ZERO,
+            strangers: Vec::new(),
+            short: None,
         }
     }
 
@@ -83,9 +90,10 @@ impl Book {
     pub(super) fn observe(&mut self, live: &Live, at: Millis) {
         let seen = match live {
             Live::Seen(seen) => seen,
-            Live::Fault(_) => return,
+            Live::Fault { .. } => return,
             Live::Unwatched => return self.gone.clear(),
         };
+        self.note_strangers(seen, at);
         self.gone.retain(|gone| gone.at >= at);
         let idle = self.promises.is_empty() && self.gone.is_empty();
         if idle || self.released.is_none_or(|released| at > released + SETTLED) {
@@ -95,6 +103,20 @@ impl Book {
             Some(least) if !idle => Some(least.min(seen.nobodys)),
             Some(_) | None => Some(seen.nobodys),
         };
+    }
+
+    /// Remembers for a while what listed processes that are not ours hold.
+    fn note_strangers(&mut self, seen: &Seen, at: Millis) {
+        let Some(held) = &seen.held else { return };
+        let ours: Bytes = held.iter().map(|(_, bytes)| *bytes).sum();
+        self.strangers.retain(|(then, _)| *then < at && *then + LATELY >= at);
+        self.strangers.push((at, seen.used - ours - seen.nobodys));
+    }
+
+    /// Returns how much more others held a moment ago than now.
+    fn lately(&self) -> Bytes {
+        let most = self.strangers.iter().map(|(_, bytes)| *bytes).max().unwrap_or(Bytes::ZERO);
+        most - self.strangers.last().map_or(Bytes::ZERO, |(_, now)| *now)
     }
 
     pub(super) fn hold(&mut self, task: TaskId, request: &Resources) {
@@ -141,7 +163,7 @@ impl Book {
                 let fits = request.gpu_memory <= left;
                 return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
             }
-            Live::Fault(fault) => return Err(Why::Fault { fault: fault.clone() }),
+            Live::Fault { fault, .. } => return Err(Why::Fault { fault: fault.clone() }),
             Live::Seen(seen) => seen,
         };
         if now.saturating_sub(at) > FRESH {
@@ -153,8 +175,12 @@ impl Book {
         self.refuse_strangers(request, seen.used)?;
         let promised = self.promised(seen);
         let left = seen.free - promised - self.headroom;
-        let fits = request.gpu_memory <= left;
-        fits.then_some(left).ok_or(Why::Memory { free: seen.free, promised, headroom: self.headroom })
+        if request.gpu_memory > left {
+            return Err(Why::Memory { free: seen.free, promised, headroom: self.headroom });
+        }
+        let lately = self.lately();
+        let fits = request.gpu_memory <= left - lately;
+        fits.then_some(left - lately).ok_or(Why::Lately { hold: lately })
     }
 
     /// Refuses a device that others hold so much of, if the request wants all of it.
@@ -183,7 +209,7 @@ impl Book {
     }
 
     /// Yields promise and measurement of each running task; both sides ascend by task.
-    fn running<'a>(&'a self, held: &'a [(TaskId, Bytes)]) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
+    pub(super) fn running<'a>(&'a self, held: &'a [(TaskId, Bytes)]) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
         let mut rest = held;
         self.promises.iter().map(move |(task, promise)| {
             let passed = rest.iter().take_while(|(other, _)| other < task).count();

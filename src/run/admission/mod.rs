@@ -19,6 +19,7 @@ use crate::units::{Bytes, Cpus, Millis, Share};
 
 mod book;
 mod choose;
+mod keep;
 mod reading;
 mod refusal;
 #[cfg(test)]
@@ -32,6 +33,10 @@ pub use refusal::{Refusal, Short, Why};
 
 /// Readings that are older than this say nothing about what is free now: five readings at one a second were missed.
 const FRESH: Millis = Millis(5_000);
+
+/// What others held within this time before the last reading is not given out: they may be back at once, as a program
+/// that is started again and again is.
+const LATELY: Millis = Millis(3_000);
 
 /// After this time a driver shows as free what a task held that has ended; lags of up to a few seconds were reported.
 /// Matters only where the driver hides processes; elsewhere what has ended is seen to be nobody's.

@@ -21,8 +21,13 @@ pub struct Readings {
 pub enum Live {
     /// Nobody looks: it is only planned for, or its driver tells nothing about memory.
     Unwatched,
-    /// It could not be read: nothing may start on it.
-    Fault(String),
+    /// It could not be read, or is not to be used: nothing may start on it.
+    Fault {
+        /// What is the matter with it.
+        fault: String,
+        /// Whether nothing that runs on it can go on.
+        ends_tasks: bool,
+    },
     /// It was read.
     Seen(Seen),
 }
@@ -66,7 +71,7 @@ impl Readings {
 
 fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) -> Live {
     if let Some(fault) = &reading.fault {
-        return Live::Fault(fault.to_string());
+        return Live::Fault { fault: fault.to_string(), ends_tasks: fault.ends_tasks() };
     }
     let Some(memory) = reading.memory else { return Live::Unwatched };
     let used = memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO);

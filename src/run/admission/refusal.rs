@@ -106,6 +106,12 @@ pub enum Why {
         #[serde(rename = "reserved_bytes")]
         reserved: Bytes,
     },
+    /// Others have just given back so much of it and may be back.
+    Lately {
+        /// How much.
+        #[serde(rename = "hold_bytes")]
+        hold: Bytes,
+    },
     /// It is wanted whole, and a task has just ended on it: whether it is empty has not been read since.
     Settling,
     /// It was last read too long ago.
@@ -198,6 +204,7 @@ fn why_words(why: &Why) -> String {
         Why::Share { left } => format!("has a share of {left} left"),
         Why::Memory { free, promised, headroom } => format!("free {free}, promised {promised}, headroom {headroom}"),
         Why::Capacity { all, reserved } => format!("reserved {reserved} of {all}"),
+        Why::Lately { hold } => format!("had {hold} more held by others a moment ago"),
         Why::Settling => "has just been released and is read again".to_owned(),
         Why::Stale { age } => format!("was last read {age} ago"),
         Why::Fault { fault } => format!("is {fault}"),

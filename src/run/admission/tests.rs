@@ -128,7 +128,7 @@ fn an_old_reading_or_a_lost_device_admits_nothing() {
     let old = readings(10, vec![seen(80, 0, &[])]);
     let refusal = ledger.try_admit(TaskId(0), &shared(1), None, &old, Millis(10_000)).unwrap_err();
     assert_eq!(refusal.devices[0].1, Why::Stale { age: Millis(9_990) });
-    let lost = readings(10, vec![Live::Fault("lost".into())]);
+    let lost = readings(10, vec![Live::Fault { fault: "lost".into(), ends_tasks: true }]);
     assert!(admit(&mut ledger, 0, &shared(1), &lost).is_err());
     assert!(admit(&mut ledger, 0, &Resources::default(), &lost).is_ok());
 }
@@ -406,5 +406,87 @@ proptest! {
         }
         let all = Resources { cpus: Cpus(8_000), memory: gib(64), ..whole(3) };
         prop_assert!(admit(&mut ledger, 99, &all, &none).is_ok());
+    }
+}
+
+/// Admits tasks of these sizes at 10 ms apart on one card of 80 GiB that is free.
+fn promised(sizes: &[u64]) -> Ledger {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    for (task, size) in (0..).zip(sizes) {
+        let now = u64::from(task) * 10 + 1;
+        assert!(admit(&mut ledger, task, &shared(*size), &readings(now, vec![seen(80, 0, &[])])).is_ok());
+    }
+    ledger
+}
+
+fn displaced(ledger: &mut Ledger, readings: &Readings) -> Vec<u32> {
+    let started = |task: TaskId| Millis(u64::from(task.0) * 10 + 1);
+    ledger.displaced(readings, started).into_iter().map(|(task, ..)| task.0).collect()
+}
+
+#[test]
+fn who_has_taken_nothing_leaves_when_others_take_what_was_promised() {
+    let mut ledger = promised(&[20, 20, 20]);
+    // The first has begun; others hold 40 GiB, so 20 are left for 50 that are promised.
+    let crowded = |at| readings(at, vec![seen(20, 60, &[(0, 10)])]);
+    assert_eq!(displaced(&mut ledger, &crowded(100)), [0_u32; 0], "a moment's peak moves nobody");
+    assert!(ledger.is_short());
+    assert_eq!(displaced(&mut ledger, &crowded(100)), [0_u32; 0], "the same reading says nothing new");
+    assert_eq!(displaced(&mut ledger, &crowded(200)), [1, 2]);
+    assert_eq!(ledger.shortage(DeviceId(0)), Some((gib(50), gib(20))));
+    // Others leave again: nobody has to.
+    assert_eq!(displaced(&mut ledger, &readings(300, vec![seen(70, 10, &[(0, 10)])])), [0_u32; 0]);
+    assert!(!ledger.is_short());
+}
+
+#[test]
+fn no_more_leave_than_must_and_the_youngest_first() {
+    let mut ledger = promised(&[20, 20, 20]);
+    for at in [100, 200] {
+        let left = displaced(&mut ledger, &readings(at, vec![seen(45, 35, &[])]));
+        assert_eq!(left, if at == 100 { vec![] } else { vec![2] });
+    }
+}
+
+#[test]
+fn everything_leaves_a_device_that_fell_out_and_nothing_one_that_is_drained() {
+    let mut ledger = promised(&[20, 20]);
+    let fault = |ends_tasks| readings(100, vec![Live::Fault { fault: "lost".into(), ends_tasks }]);
+    assert_eq!(displaced(&mut ledger, &fault(false)), [0_u32; 0]);
+    assert_eq!(displaced(&mut ledger, &fault(true)), [0, 1]);
+}
+
+#[test]
+fn what_others_gave_back_a_moment_ago_is_not_given_out() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let crowded = readings(10, vec![seen(40, 40, &[])]);
+    assert!(admit(&mut ledger, 0, &shared(60), &crowded).is_err());
+    let empty = |at| readings(at, vec![seen(80, 0, &[])]);
+    let why = admit(&mut ledger, 0, &shared(60), &empty(20)).unwrap_err();
+    assert_eq!(why.devices, [(DeviceId(0), Why::Lately { hold: gib(40) })]);
+    assert!(admit(&mut ledger, 1, &shared(39), &empty(30)).is_ok(), "the rest of it is");
+    assert!(admit(&mut ledger, 0, &shared(40), &empty(3_011)).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn what_stays_after_a_shortage_can_be_kept_or_has_begun(
+        sizes in prop::collection::vec(1..20_u64, 1..8), begun in prop::collection::vec(0..20_u64, 8), free in 0..80_u64,
+    ) {
+        let total: u64 = sizes.iter().sum();
+        prop_assume!(total < 79);
+        let mut ledger = promised(&sizes);
+        let held: Vec<(u32, u64)> = (0..).zip(sizes.iter().zip(&begun)).map(|(task, (size, begun))| (task, *begun.min(size))).collect();
+        let held: Vec<_> = held.into_iter().filter(|(_, bytes)| *bytes > 0).collect();
+        let reading = |at| readings(at, vec![seen(free, 80 - free, &held)]);
+        displaced(&mut ledger, &reading(1_000));
+        let left = displaced(&mut ledger, &reading(1_100));
+        let of = |task: u32| held.iter().find(|(other, _)| *other == task).map_or(0, |(_, bytes)| *bytes);
+        let stays = |task: &u32| !left.contains(task);
+        let outstanding: u64 =
+            (0..).zip(&sizes).filter(|(task, _)| stays(task)).map(|(task, size)| size - of(task)).sum();
+        let all_have_begun = (0..sizes.len() as u32).filter(stays).all(|task| of(task) > 0);
+        prop_assert!(outstanding <= free || all_have_begun);
+        prop_assert!(left.iter().all(|task| of(*task) == 0));
     }
 }

@@ -129,6 +129,7 @@ fn sample(place: &Place, took: Option<Millis>, outcome: &Outcome, usage: &Usage)
         | Outcome::TimedOut { .. }
         | Outcome::OutputMissing { .. }
         | Outcome::SpawnFailed { .. }
+        | Outcome::Displaced { .. }
         | Outcome::Interrupted => None,
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Each reads the state anew, lets an injected error go first, and then answers as the documentation of NVML says.
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nvml_wrapper_sys::bindings as nvml;
 
+use crate::events;
 use crate::handle::Handle;
 use crate::state::{Card, Folder, Held, Machine};
 
@@ -16,6 +17,7 @@ const NOT_SUPPORTED: u32 = 3;
 const NOT_FOUND: u32 = 6;
 const INSUFFICIENT_SIZE: u32 = 7;
 const DRIVER_NOT_LOADED: u32 = 9;
+const TIMEOUT: u32 = 10;
 const VERSION_MISMATCH: u32 = 25;
 
 const MIB: u64 = 1 << 20;
@@ -263,6 +265,57 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByUUID(uuid: *const c_char, device: 
     }))
 }
 
+/// As NVML documents it.
+///
+/// # Safety
+/// `set` may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlEventSetCreate(set: *mut nvml::nvmlEventSet_t) -> u32 {
+    // SAFETY: the caller's promise.
+    code(world().and_then(|_| unsafe { give(set, events::create()) }))
+}
+
+/// As NVML documents it.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlEventSetFree(set: nvml::nvmlEventSet_t) -> u32 {
+    events::free(set);
+    0
+}
+
+/// As NVML documents it.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceRegisterEvents(
+    device: nvml::nvmlDevice_t,
+    _types: c_ulonglong,
+    set: nvml::nvmlEventSet_t,
+) -> u32 {
+    code(Asked::new("nvmlDeviceRegisterEvents", device).and_then(|asked| {
+        events::register(set, asked.whole()?, asked.card().xids.len());
+        Ok(())
+    }))
+}
+
+/// As NVML documents it, but it never waits.
+///
+/// # Safety
+/// `data` may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlEventSetWait_v2(
+    set: nvml::nvmlEventSet_t,
+    data: *mut nvml::nvmlEventData_t,
+    _timeout_ms: c_uint,
+) -> u32 {
+    code(world().and_then(|(_, machine)| {
+        let xids = |card: usize| machine.cards.get(card).map_or(&[][..], |card| &card.xids);
+        let (card, xid) = events::next(set, xids).ok_or(TIMEOUT)?;
+        // SAFETY: a struct of numbers and a handle, for which zeroes are valid.
+        let mut event: nvml::nvmlEventData_t = unsafe { std::mem::zeroed() };
+        (event.device, event.eventType, event.eventData) = (Handle::Card(card).to_raw(), events::XID, xid);
+        // SAFETY: the caller's promise.
+        unsafe { give(data, event) }
+    }))
+}
+
 device_calls! {
     fn nvmlDeviceGetUUID(asked, uuid: *mut c_char, size: c_uint) {
         match asked.handle {
@@ -368,6 +421,11 @@ device_calls! {
     fn nvmlDeviceGetNvLinkRemotePciInfo_v2(asked, link: c_uint, info: *mut nvml::nvmlPciInfo_t) {
         let other = *asked.card().nvlink.get(link as usize).ok_or(NOT_SUPPORTED)?;
         give_pci(info, &asked.machine.cards[other].bus)
+    }
+
+    fn nvmlDeviceGetSupportedEventTypes(asked, types: *mut c_ulonglong) {
+        asked.whole()?;
+        give(types, events::TYPES)
     }
 
     fn nvmlDeviceGetComputeRunningProcesses_v3(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {

@@ -7,6 +7,7 @@
 //! It proves what a program makes of NVML's answers, never how a driver behaves.
 
 mod calls;
+mod events;
 mod handle;
 mod scene;
 mod state;

@@ -55,6 +55,8 @@ pub struct Card {
     pub hides_processes: bool,
     /// Its slices; with at least one the card is in MIG mode.
     pub slices: Vec<Slice>,
+    /// Errors that the driver has reported so far; whoever listens hears of those that are added.
+    pub xids: Vec<u64>,
     /// Error codes by function name, `*` for every function of this card.
     pub fails: BTreeMap<String, u32>,
 }
@@ -90,6 +92,7 @@ impl Default for Card {
             nvlink: Vec::new(),
             hides_processes: false,
             slices: Vec::new(),
+            xids: Vec::new(),
             fails: BTreeMap::new(),
         }
     }

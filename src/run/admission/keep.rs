@@ -1,0 +1,108 @@
+//! Whether what was promised on the devices can still be kept, and who has to leave where it cannot.
+//!
+//! Between the moment at which a task is admitted and the one at which it has taken its memory, seconds pass: others may
+//! take what was promised. A task that has not taken any memory yet loses nothing by leaving, so it leaves, the youngest
+//! first, until what is left suffices for the others. One that has taken part of its memory stays: it may still get
+//! along. The shortage has to be there in two readings, so that a moment's peak of others moves nobody. Everything
+//! leaves a device that has fallen out.
+
+use std::collections::BTreeSet;
+
+use super::reading::{Live, Readings, Seen};
+use super::{Book, Ledger};
+use crate::fleet::DeviceId;
+use crate::graph::TaskId;
+use crate::run::outcome::Cause;
+use crate::units::{Bytes, Millis};
+
+impl Ledger {
+    /// Takes in readings, and returns the tasks that have to leave a device, each with the device and why. `started` says
+    /// when a running task was admitted.
+    pub fn displaced(
+        &mut self,
+        readings: &Readings,
+        started: impl Fn(TaskId) -> Millis,
+    ) -> Vec<(TaskId, DeviceId, Cause)> {
+        let mut leaving = Vec::new();
+        let have_begun = have_begun(readings);
+        for (device, book) in (0..).map(DeviceId).zip(&mut self.books) {
+            let live = readings.of(device.index());
+            book.observe(live, readings.at);
+            let shortage = book.shortage(live, readings.at);
+            if let Live::Fault { fault, ends_tasks: true } = live {
+                let cause = Cause::Unfit { fault: fault.clone() };
+                leaving.extend(book.promises.keys().map(|task| (*task, device, cause.clone())));
+            } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {
+                let cause = Cause::Taken { promised, free };
+                let mut may_leave: Vec<_> =
+                    book.promises.iter().filter(|(task, _)| !have_begun.contains(task)).collect();
+                // One that was admitted after the reading is not in it.
+                may_leave.retain(|(task, promise)| started(**task) < readings.at && **promise > Bytes::ZERO);
+                may_leave.sort_by_key(|(task, _)| std::cmp::Reverse((started(**task), **task)));
+                for (task, promise) in may_leave {
+                    if promised <= free {
+                        break;
+                    }
+                    promised -= *promise;
+                    leaving.push((*task, device, cause.clone()));
+                }
+                debug_assert!(seen.held.is_some(), "a shortage is known only where processes are");
+            }
+        }
+        leaving.sort_by_key(|(task, ..)| *task);
+        leaving.dedup_by_key(|(task, ..)| *task);
+        leaving
+    }
+
+    /// Returns what was still to be taken on a device and what was left for it, if that was too little when it was last
+    /// read.
+    #[must_use]
+    pub fn shortage(&self, device: DeviceId) -> Option<(Bytes, Bytes)> {
+        self.books[device.index()].short.map(|short| short.numbers)
+    }
+
+    /// Whether any device is short of what was promised on it: it should be read again soon.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.books.iter().any(|book| book.short.is_some())
+    }
+}
+
+/// A device on which less is left than was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Short {
+    /// The reading in which that was first seen.
+    since: Millis,
+    /// What was still to be taken, and what was left.
+    numbers: (Bytes, Bytes),
+}
+
+struct Shortage {
+    /// What was still to be taken and what was left, if that was so in an earlier reading as well.
+    lasting: Option<(Bytes, Bytes)>,
+}
+
+impl Book {
+    /// Compares what is left of the device with what our tasks are still to take.
+    fn shortage(&mut self, live: &Live, at: Millis) -> Shortage {
+        let numbers = match live {
+            Live::Seen(Seen { free, held: Some(held), .. }) => {
+                let promised: Bytes = self.running(held).map(|(promise, measured)| promise - measured).sum();
+                // The headroom is there to be used up by then.
+                (promised > *free).then_some((promised, *free))
+            }
+            Live::Seen(_) | Live::Unwatched | Live::Fault { .. } => None,
+        };
+        self.short = numbers.map(|numbers| Short { since: self.short.map_or(at, |short| short.since), numbers });
+        Shortage { lasting: self.short.filter(|short| short.since < at).map(|short| short.numbers) }
+    }
+}
+
+/// Returns the tasks that have taken memory on any device.
+fn have_begun(readings: &Readings) -> BTreeSet<TaskId> {
+    let held = readings.devices.iter().filter_map(|live| match live {
+        Live::Seen(seen) => seen.held.as_ref(),
+        Live::Unwatched | Live::Fault { .. } => None,
+    });
+    held.flatten().filter(|(_, bytes)| *bytes > Bytes::ZERO).map(|(task, _)| *task).collect()
+}

@@ -1,0 +1,104 @@
+//! Tasks whose device cannot keep what was promised: others take it, the card fails, somebody drains it.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::world::{Tested, World, attempts, cards};
+
+/// The first attempt never takes its memory; the next one does and ends.
+const SLOW_TO_START: &str = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT = 1 ]; then exec sleep 600; fi; TRAIN 8000 0.1'\n\
+                             backoff = '100ms'\nresources = { gpu_memory = '8000MiB' }\n";
+
+/// Waits until the first attempt runs, and returns the index of its card.
+fn card_of_first(world: &World) -> Result<usize, Box<dyn std::error::Error>> {
+    let run = world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?;
+    let device = attempts(&run, "devices")[0][0].as_str().unwrap_or_default().to_owned();
+    Ok(if device.ends_with("gpu0") { 0 } else { 1 })
+}
+
+/// Waits for the end of a run; returns whether it succeeded, and what it said.
+fn end_of(run: Child) -> Result<(bool, String), Box<dyn std::error::Error>> {
+    let output = run.wait_with_output()?;
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+fn devices(run: &Value) -> Vec<Value> {
+    attempts(run, "devices").iter().map(|devices| devices[0].clone()).collect()
+}
+
+#[test]
+fn a_stranger_that_comes_before_the_memory_is_taken_moves_the_task() -> Tested {
+    let world = World::new(cards(&[16_384, 16_384]), SLOW_TO_START)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    let mut stranger = Command::new("cat").stdin(Stdio::piped()).spawn()?;
+    world.scene.hold(stranger.id(), &card.to_string(), 10_000)?;
+    let ended = end_of(run)?;
+    stranger.kill()?;
+    stranger.wait()?;
+    assert!(ended.0, "{}", ended.1);
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
+    assert_ne!(devices(&shown)[0], devices(&shown)[1]);
+    assert!(ended.1.contains("others took memory that was promised on"), "{}", ended.1);
+    Ok(())
+}
+
+#[test]
+fn what_runs_on_a_card_that_fails_is_tried_again_elsewhere() -> Tested {
+    let world = World::new(cards(&[16_384, 16_384]), SLOW_TO_START)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    // An error of a program says nothing about the card; falling off the bus does.
+    world.scene.change(|machine| machine.cards[card].xids.extend([31, 79]))?;
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
+    assert_ne!(devices(&shown)[0], devices(&shown)[1]);
+    assert!(ended.1.contains("in quarantine: Xid 79, it has fallen off the bus"), "{}", ended.1);
+
+    // Every later run keeps off it, until somebody takes it back.
+    let words = world.printed(&["devices"])?;
+    assert!(words.contains("in quarantine: Xid 79"), "{words}");
+    let name = format!("gpu{card}");
+    assert!(world.command(&["devices", "--undrain", &name])?.status.success());
+    assert!(!world.printed(&["devices"])?.contains("quarantine"));
+    Ok(())
+}
+
+#[test]
+fn a_card_that_is_lost_is_left() -> Tested {
+    let world = World::new(cards(&[16_384, 16_384]), SLOW_TO_START)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    world.scene.change(|machine| {
+        machine.cards[card].fails.insert("*".to_owned(), 15);
+    })?;
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["displaced", "succeeded"]);
+    Ok(())
+}
+
+#[test]
+fn a_drained_card_is_given_nothing_new() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 0.1'\nmatrix = { seed = [1, 2, 3] }\n\
+                    resources = { cpus = 0, gpu_memory = '6000MiB' }\n";
+    let world = World::new(cards(&[16_384, 16_384]), pipeline)?;
+    assert!(world.command(&["devices", "--drain", "gpu0"])?.status.success());
+    assert!(world.printed(&["devices"])?.contains("drained by hand"));
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("gpu0 is not used: it is drained by hand"), "{said}");
+    let tasks = run["tasks"].as_array().into_iter().flatten();
+    assert!(
+        tasks
+            .map(|task| &task["attempts"][0]["devices"][0])
+            .all(|id| id.as_str().is_some_and(|id| id.ends_with("gpu1")))
+    );
+    let unknown = world.command(&["devices", "--drain", "gpu7"])?;
+    assert_eq!(unknown.status.code(), Some(2));
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Why a task waits.
+
+use std::process::{Command, Stdio};
+
+use crate::world::{Tested, World, cards};
+
+#[test]
+fn a_task_without_room_says_what_it_waits_for_in_numbers() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 0.1'\nresources = { gpu_memory = '8GiB' }\n\
+                    [stage.best]\nrun = 'true'\nafter = ['train']\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let mut stranger = Command::new("cat").stdin(Stdio::piped()).spawn()?;
+    world.scene.hold(stranger.id(), "0", 10_240)?;
+    let mut run = world.start()?;
+    let why = world.until(&["explain", "train", "--json"], |said| said["why"] == "room")?;
+    let lacks = &why["devices"][0]["lacks"];
+    assert_eq!((&lacks["is"], &lacks["free_bytes"]), (&"memory".into(), &(6_144_u64 << 20).into()));
+    let words = world.printed(&["explain", "train"])?;
+    assert!(words.contains("needs 8.0 GiB of one GPU, 1 CPUs; gpu0 free 6.0 GiB, promised 0 B, headroom"), "{words}");
+    let words = world.printed(&["explain", "best"])?;
+    assert!(words.contains("it needs train (waiting) to succeed first"), "{words}");
+    stranger.kill()?;
+    stranger.wait()?;
+    assert!(run.wait()?.success());
+    assert_eq!(world.until(&["explain", "train", "--json"], |_| true)?["why"], "succeeded");
+    assert!(!world.command(&["explain", "trian"])?.status.success());
+    Ok(())
+}

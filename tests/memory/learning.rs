@@ -1,0 +1,73 @@
+//! What attempts used, and what is reserved for the next ones.
+
+use std::error::Error;
+
+use serde_json::Value;
+
+use crate::world::{Tested, World, cards};
+
+/// Returns what `plan --json` says of the pipeline's first task.
+fn planned(world: &World) -> Result<Value, Box<dyn Error>> {
+    let plan: Value = serde_json::from_str(&world.printed(&["plan", "p.toml", "--json"])?)?;
+    Ok(plan["tasks"][0].clone())
+}
+
+/// Returns the device memory that each task's last attempt reserved; null for a device alone.
+fn reserved(run: &Value) -> Vec<Value> {
+    let tasks = run["tasks"].as_array().into_iter().flatten();
+    tasks.filter_map(|task| Some(task["attempts"].as_array()?.last()?["gpu_memory_bytes"].clone())).collect()
+}
+
+#[test]
+fn what_a_stage_needs_is_measured_once_and_then_reserved() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 1.6'\nresources = { gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let first = planned(&world)?;
+    assert_eq!((&first["gpu_memory_from"], &first["duration_from"]), (&"default".into(), &"default".into()));
+    assert!(world.printed(&["plan", "p.toml"])?.contains("1 task of unknown GPU memory: alone on a GPU"));
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("alone on a GPU until it is known how much of its memory they need: `train`"), "{said}");
+    assert_eq!(reserved(&run), [Value::Null]);
+
+    // 3,000 MiB and a quarter, since one attempt says little.
+    let next = planned(&world)?;
+    assert_eq!((&next["gpu_memory_from"], &next["gpu_memory_runs"]), (&"learned".into(), &1.into()));
+    assert_eq!(next["gpu_memory_bytes"], 3_750_u64 << 20);
+    assert_eq!((&next["duration_from"], &next["duration_runs"]), (&"learned".into(), &1.into()));
+    assert!(world.printed(&["plan", "p.toml"])?.contains("duration from 1 attempt, memory from 1 attempt"));
+    let (code, said, run) = world.run()?;
+    assert_eq!((code, said.contains("alone on a GPU")), (Some(0), false), "{said}");
+    assert_eq!(reserved(&run), [Value::from(3_750_u64 << 20)]);
+
+    // Another command is another stage, of which nothing is known.
+    world.write(&pipeline.replace("3000", "2000"))?;
+    assert_eq!(planned(&world)?["gpu_memory_from"], "default");
+    Ok(())
+}
+
+#[test]
+fn a_sweep_of_unknown_need_shares_the_card_after_its_first_task() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 1.6'\nmatrix = { seed = [1, 2, 3, 4] }\n\
+                    resources = { cpus = 0, gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    let learned = Value::from(3_750_u64 << 20);
+    assert_eq!(reserved(&run), [Value::Null, learned.clone(), learned.clone(), learned]);
+    Ok(())
+}
+
+#[test]
+fn what_was_not_enough_is_learned_too() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 5000 0.1'\nbackoff = '100ms'\noom_retries = 0\n\
+                    resources = { gpu_memory = '16GiB' }\n";
+    let world = World::new(cards(&[20_480]), &pipeline.replace("TRAIN 5000", "TRAIN 30000"))?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(1), "{said}");
+    world.write(&pipeline.replace("TRAIN 5000", "TRAIN 30000").replace("16GiB", "auto"))?;
+    let next = planned(&world)?;
+    // Half as much again is more than the card has: it is asked for alone.
+    assert_eq!((&next["gpu_memory_from"], &next["gpu_memory_runs"]), (&"learned".into(), &1.into()));
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! What becomes of trainings on emulated cards, with the real binary: memory that runs out, is learned, waited for, taken
+//! by others; cards that fall out.
+
+#![expect(clippy::disallowed_methods, reason = "runs the real binary")]
+
+mod displaced;
+mod explain;
+mod learning;
+mod out_of_memory;
+mod world;

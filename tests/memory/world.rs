@@ -1,0 +1,97 @@
+//! A project folder with one pipeline file, on an emulated machine.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use mock_nvml::{Card, Scene};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) type Tested = Result<(), Box<dyn Error>>;
+
+/// A project folder with one pipeline file, on an emulated machine.
+pub(crate) struct World {
+    pub(crate) scene: Scene,
+    folder: TempDir,
+}
+
+impl World {
+    pub(crate) fn new(cards: Vec<Card>, pipeline: &str) -> Result<Self, Box<dyn Error>> {
+        let world = Self { scene: Scene::new(cards)?, folder: tempfile::tempdir()? };
+        world.write(pipeline)?;
+        Ok(world)
+    }
+
+    pub(crate) fn write(&self, pipeline: &str) -> Tested {
+        let trainer = Scene::trainer().display().to_string();
+        Ok(fs::write(self.path().join("p.toml"), pipeline.replace("TRAIN ", &format!("{trainer} ")))?)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Result<Output, Box<dyn Error>> {
+        Ok(self.prepare(args).output()?)
+    }
+
+    fn prepare(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        command.args(args).current_dir(self.path()).envs(self.scene.environment());
+        // What is remembered of devices is remembered here.
+        command.env("XDG_STATE_HOME", self.path().join("home"));
+        command.env_remove("CUDA_VISIBLE_DEVICES").env_remove("CUDA_DEVICE_ORDER").env_remove("RUST_LOG");
+        command
+    }
+
+    /// Runs to the end; returns the exit code, what was said, and the run as JSON.
+    pub(crate) fn run(&self) -> Result<(Option<i32>, String, Value), Box<dyn Error>> {
+        let run = self.command(&["run", "p.toml"])?;
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        let shown = self.command(&["show", "--json"])?;
+        Ok((run.status.code(), said, serde_json::from_slice(&shown.stdout)?))
+    }
+
+    /// Returns the newest run.
+    pub(crate) fn shown(&self) -> Result<Value, Box<dyn Error>> {
+        Ok(serde_json::from_slice(&self.command(&["show", "--json"])?.stdout)?)
+    }
+
+    /// Starts a run and goes on.
+    pub(crate) fn start(&self) -> Result<Child, Box<dyn Error>> {
+        let mut command = self.prepare(&["run", "p.toml"]);
+        Ok(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// Asks again and again until the answer is as wanted. Each question is a process of its own and takes its time.
+    pub(crate) fn until(&self, args: &[&str], wanted: impl Fn(&Value) -> bool) -> Result<Value, Box<dyn Error>> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let mut last = Value::Null;
+        while Instant::now() < deadline {
+            last = serde_json::from_slice(&self.command(args)?.stdout).unwrap_or(Value::Null);
+            if wanted(&last) {
+                return Ok(last);
+            }
+        }
+        Err(format!("it never became as wanted: {last:#}").into())
+    }
+
+    /// Returns what a command prints.
+    pub(crate) fn printed(&self, args: &[&str]) -> Result<String, Box<dyn Error>> {
+        let output = self.command(args)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Cards that no table of speeds knows, of so many MiB.
+pub(crate) fn cards(sizes: &[u64]) -> Vec<Card> {
+    sizes.iter().map(|mib| Card { name: "NVIDIA Emulated".to_owned(), mib: *mib, ..Card::default() }).collect()
+}
+
+/// Returns one thing about each attempt of a run's first task.
+pub(crate) fn attempts(run: &Value, key: &str) -> Vec<Value> {
+    run["tasks"][0]["attempts"].as_array().into_iter().flatten().map(|attempt| attempt[key].clone()).collect()
+}
