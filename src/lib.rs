@@ -18,6 +18,7 @@
 //! | [`timing`] | load matrix and critical path |
 //! | [`plan`] | where and when every task should run, and how good that is |
 //! | [`probe`] | what the real machine is |
+//! | [`progress`] | how far a program says it is |
 //! | [`run`] | carries a plan out |
 //! | [`engine`] | where a task runs |
 //! | [`report`] | read-only views |
@@ -33,6 +34,7 @@ pub mod fleet;
 pub mod graph;
 pub mod plan;
 pub mod probe;
+pub mod progress;
 pub mod report;
 pub mod run;
 pub mod spec;

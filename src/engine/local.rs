@@ -14,12 +14,13 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::heard::Heard;
 use super::log::Log;
 use super::oom::Kills;
 use super::process;
 use super::sentinel::Watch;
 use super::spawn::{Group, Inherited};
-use super::supervise::{Attempt, Clock, Exit, ProgressFile};
+use super::supervise::{Attempt, Clock, Exit};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::Process;
@@ -77,7 +78,7 @@ impl Local {
                 None => Log::new(launch.log.clone()),
             },
             clock: Clock::start(Instant::now()),
-            progress: ProgressFile::new(launch.events.clone()),
+            heard: Heard::new(Instant::now(), launch.events.clone(), launch.progress.clone()),
             kills: Arc::clone(&self.kills),
             killed_before,
             launch,
@@ -103,7 +104,11 @@ impl Local {
             mirror: self.mirror,
             log,
             clock,
-            progress: ProgressFile::new(launch.events.clone()),
+            heard: Heard::go_on(
+                now.checked_sub(age.as_std()).unwrap_or(now),
+                launch.events.clone(),
+                launch.progress.clone(),
+            ),
             kills: Arc::clone(&self.kills),
             killed_before: self.kills.count(),
             launch,

@@ -12,20 +12,18 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::heard::Heard;
 use super::log::Log;
 use super::oom::{self, Kills, Memory};
 use super::process::{self, Reaped, Status};
 use super::sentinel::{self, How};
+use crate::progress::Progress;
 use crate::run::engine::{Ended, Launch, Report, Stop};
-use crate::run::observer::Progress;
 use crate::run::outcome::{Limit, Outcome, Usage};
 use crate::units::Bytes;
 
 /// How often a running attempt's progress file is looked at: well below what an eye takes for lag.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-
-/// The most that is read of a progress file at a time, and the longest line in it.
-const PROGRESS_READ: usize = 64 << 10;
 
 /// One attempt from spawn to end.
 pub(super) struct Attempt {
@@ -42,7 +40,7 @@ pub(super) struct Attempt {
     pub(super) mirror: bool,
     pub(super) log: Log,
     pub(super) clock: Clock,
-    pub(super) progress: ProgressFile,
+    pub(super) heard: Heard,
     /// Where the kernel counts what it kills for want of memory, and how many that were when the attempt started.
     pub(super) kills: Arc<Kills>,
     pub(super) killed_before: Option<u64>,
@@ -95,7 +93,8 @@ impl Attempt {
         let survivors = self.end_survivors(output_open).await;
         self.drain().await;
         while self.is_adopted() && self.read_along().await {}
-        self.report_progress().await;
+        let last = self.heard.end(Instant::now());
+        self.report_progress(last).await;
         let outcome = match sentinel.as_ref().map(|ended| &ended.how) {
             Some(How::NotStarted(reason)) => Outcome::SpawnFailed { reason: reason.clone() },
             Some(How::Exited(_) | How::Signalled(_)) | None => self.outcome(reaped.status),
@@ -155,7 +154,9 @@ impl Attempt {
     /// Takes in what an adopted attempt has printed, from its log; returns whether there was anything.
     async fn read_along(&mut self) -> bool {
         let Some(output) = self.log.catch_up() else { return false };
-        self.clock.printed = Some(Instant::now());
+        let now = Instant::now();
+        self.clock.printed = Some(now);
+        self.heard.output(&output, now);
         if self.mirror {
             let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
         }
@@ -169,8 +170,10 @@ impl Attempt {
         match output.try_read(&mut buffer) {
             Ok(0) => self.output = None,
             Ok(n) => {
-                self.clock.printed = Some(Instant::now());
+                let now = Instant::now();
+                self.clock.printed = Some(now);
                 self.log.write(&buffer[..n]);
+                self.heard.output(&buffer[..n], now);
                 if self.mirror {
                     let output = buffer[..n].to_vec();
                     let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
@@ -224,7 +227,8 @@ impl Attempt {
         if now >= self.clock.look_at_progress {
             self.clock.look_at_progress = now + PROGRESS_EVERY;
             while self.is_adopted() && self.read_along().await {}
-            self.report_progress().await;
+            let progress = self.heard.look(now);
+            self.report_progress(progress).await;
         }
         if let Some((_, kill_at)) = &mut self.clock.ending {
             if now >= *kill_at {
@@ -321,8 +325,8 @@ impl Attempt {
         oom::recognise(self.log.tail()).or(by_kernel.then_some(Memory::Host))
     }
 
-    async fn report_progress(&mut self) {
-        if let Some(progress) = self.progress.latest() {
+    async fn report_progress(&self, progress: Option<Progress>) {
+        if let Some(progress) = progress {
             let _ = self.reports.send(Report::Progressed { task: self.launch.task, progress }).await;
         }
     }
@@ -343,62 +347,5 @@ async fn wait_for(pids: &[u32], until: Instant) {
     for pid in pids {
         let Ok(watched) = process::watch_async(*pid) else { continue };
         let _ = timeout_at(until, watched.readable()).await;
-    }
-}
-
-/// The file that an attempt may write JSON lines of progress to.
-pub(super) struct ProgressFile {
-    path: std::path::PathBuf,
-    offset: u64,
-    partial: Vec<u8>,
-}
-
-impl ProgressFile {
-    pub(super) const fn new(path: std::path::PathBuf) -> Self {
-        Self { path, offset: 0, partial: Vec::new() }
-    }
-
-    /// Returns the last progress that was written since the last call. Lines that are not progress are passed over.
-    fn latest(&mut self) -> Option<Progress> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut file = std::fs::File::open(&self.path).ok()?;
-        let length = file.metadata().ok()?.len();
-        if length == self.offset {
-            return None;
-        }
-        // Of a flood only the end matters.
-        let start = self.offset.max(length.saturating_sub(PROGRESS_READ as u64));
-        if start != self.offset {
-            self.partial.clear();
-        }
-        file.seek(SeekFrom::Start(start)).ok()?;
-        let read = file.take(PROGRESS_READ as u64).read_to_end(&mut self.partial).ok()?;
-        self.offset = start + read as u64;
-        let whole = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        let lines: Vec<u8> = self.partial.drain(..whole).collect();
-        if self.partial.len() > PROGRESS_READ {
-            self.partial.clear();
-        }
-        lines.split(|byte| *byte == b'\n').rev().find_map(|line| serde_json::from_slice(line).ok())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_is_the_last_whole_line_that_says_any() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events");
-        let mut progress = ProgressFile::new(path.clone());
-        assert_eq!(progress.latest(), None);
-        std::fs::write(&path, "{\"progress\":0.1}\nnoise\n{\"progress\":0.2,\"loss\":0.5}\n{\"progr").unwrap();
-        let latest = progress.latest().unwrap();
-        assert_eq!((latest.progress, latest.loss), (Some(0.2), Some(0.5)));
-        std::fs::write(&path, "{\"progress\":0.1}\nnoise\n{\"progress\":0.2,\"loss\":0.5}\n{\"progress\":1}\n")
-            .unwrap();
-        assert_eq!(progress.latest().unwrap().progress, Some(1.0));
-        assert_eq!(progress.latest(), None);
     }
 }

@@ -38,6 +38,8 @@ pub struct Launch {
     pub sentinel: Option<PathBuf>,
     /// Where it may write its progress.
     pub events: PathBuf,
+    /// Where what is heard of its progress is kept; made once there is any.
+    pub progress: PathBuf,
     /// When it is given up.
     pub limits: Limits,
     /// Ids of its devices, the first of which an out-of-memory is put down to.

@@ -48,6 +48,12 @@ pub fn sentinel(dir: &Path, task: &str, number: u32) -> PathBuf {
     dir.join("attempts").join(format!("{}.{number}.json", file_name(task)))
 }
 
+/// Returns where the progress of an attempt is kept in a run's folder.
+#[must_use]
+pub fn progress(dir: &Path, task: &str, number: u32) -> PathBuf {
+    dir.join("progress").join(format!("{}.{number}.json", file_name(task)))
+}
+
 /// Returns what to start for an attempt. `port` is a free one, for tasks on several devices.
 #[must_use]
 pub fn describe(
@@ -98,6 +104,7 @@ pub fn describe(
         log: ground.log(&task.name, number),
         sentinel: ground.survive.then(|| sentinel(&ground.dir, &task.name, number)),
         events,
+        progress: progress(&ground.dir, &task.name, number),
         limits: stage.limits,
         devices: place.devices.clone(),
     }

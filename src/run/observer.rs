@@ -1,14 +1,13 @@
 //! Who watches a run: bars, plain lines, a JSON stream. Observers are told after a fact is recorded and can change
 //! nothing.
 
-use serde::{Deserialize, Serialize};
-
 use super::decide::Waiting;
 use super::event::Recorded;
 use super::state::RunState;
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
+pub use crate::progress::Progress;
 use crate::units::{Bytes, Millis};
 
 /// What an observer may look at.
@@ -24,20 +23,6 @@ pub struct View<'a> {
     pub plan: &'a Plan,
     /// What happened so far.
     pub state: &'a RunState,
-}
-
-/// How far a running task says it is. Every part may be unknown.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Progress {
-    /// 0 to 1.
-    pub progress: Option<f64>,
-    /// A few words: `epoch 4/10`.
-    pub phase: Option<String>,
-    /// The latest loss.
-    pub loss: Option<f64>,
-    /// The latest accuracy, 0 to 1.
-    pub accuracy: Option<f64>,
 }
 
 /// What one device holds at a moment.

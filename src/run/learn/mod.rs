@@ -84,25 +84,29 @@ pub fn definition(pipeline: &Pipeline, stage: &Stage, mode: &Mode) -> String {
 /// another one, interrupted ones for example, are left out.
 #[must_use]
 pub fn samples(events: &[Recorded]) -> Vec<Taken> {
-    let mut open: HashMap<TaskId, (u32, Millis, &Place)> = HashMap::new();
+    // An attempt that went on without its orchestrator has no known start: when it ended was seen only later.
+    let mut open: HashMap<TaskId, (u32, Option<Millis>, &Place)> = HashMap::new();
     let mut taken = Vec::new();
     for Recorded { at, event } in events {
         match event {
-            Event::AttemptStarted { task, number, place } => drop(open.insert(*task, (*number, *at, place))),
+            Event::AttemptStarted { task, number, place } => drop(open.insert(*task, (*number, Some(*at), place))),
             Event::AttemptFinished { task, outcome, usage, .. } => {
                 let Some((number, started, place)) = open.remove(task) else { continue };
-                let took = (number == 1).then(|| *at - started);
+                let took = started.filter(|_| number == 1).map(|started| *at - started);
                 if let Some(sample) = sample(place, took, outcome, usage) {
                     taken.push(Taken { task: *task, number, at: *at, sample });
                 }
+            }
+            Event::RunResumed { adopted } => {
+                open.retain(|task, _| adopted.contains(task));
+                open.values_mut().for_each(|(_, started, _)| *started = None);
             }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
             | Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. }
-            | Event::RunResumed => {}
+            | Event::RunFinished { .. } => {}
         }
     }
     taken
