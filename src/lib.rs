@@ -27,6 +27,9 @@
 //! The room `ops`, built-in stages on libtorch, is the binary `trainyard-ops` and uses `spec` only: the orchestrator
 //! never links libtorch.
 
+// A reader that goes away must not make a command panic: `cli::output` writes.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod cuda;
 pub mod engine;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::pipeline_file::PipelineFile;
 use super::problems::Line;
-use super::{Exit, Failure};
+use super::{Exit, Failure, output};
 
 /// Check a pipeline file and report all of its problems
 #[derive(Args)]
@@ -32,14 +32,14 @@ impl Command {
                 file: self.pipeline.file.display().to_string(),
                 problems: problems.iter().map(|problem| loaded.texts.line(problem)).collect(),
             };
-            println!("{}", serde_json::json!(report));
+            output::print(&format!("{}\n", serde_json::json!(report)))?;
             return Ok(if problems.is_empty() { Exit::Done } else { Exit::Rejected });
         }
         match loaded.result {
             Ok((pipeline, graph)) => {
                 let (stages, tasks) = (pipeline.stages.len(), graph.len());
-                println!("{}: no problems; stages: {stages}, tasks: {tasks}", self.pipeline.file.display());
-                Ok(Exit::Done)
+                let file = self.pipeline.file.display();
+                output::print(&format!("{file}: no problems; stages: {stages}, tasks: {tasks}\n"))
             }
             Err(problems) => Ok(loaded.texts.reject(&problems)),
         }

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Failure};
+use super::{Cli, Exit, Failure, output};
 
 /// Print a completion script for a shell
 #[derive(Args)]
@@ -14,7 +14,8 @@ pub(super) struct Command {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        clap_complete::generate(self.shell, &mut Cli::command(), "trainyard", &mut std::io::stdout());
-        Ok(Exit::Done)
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "trainyard", &mut script);
+        output::print(&String::from_utf8_lossy(&script))
     }
 }

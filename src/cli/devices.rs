@@ -74,11 +74,10 @@ impl Command {
         let who: Identities = listed.filter_map(|process| who(process.pid)).collect();
         if self.json {
             let text = serde_json::to_string(&devices::json(&machine, &who)).expect("a view of plain values");
-            println!("{text}");
+            output::print(&(text + "\n"))
         } else {
-            print!("{}", devices::table(&machine, &who, Colour::for_stdout(), None));
+            output::print(&devices::table(&machine, &who, Colour::for_stdout(), None))
         }
-        Ok(Exit::Done)
     }
 }
 

@@ -142,7 +142,7 @@ pub fn main() -> ExitCode {
         },
     };
     let exit = ended.unwrap_or_else(|failure| {
-        eprintln!("{}", text::coloured(&format!("{:?}", failure.report)));
+        output::say(&text::coloured(&format!("{:?}", failure.report)));
         failure.exit
     });
     ExitCode::from(exit as u8)

@@ -1,4 +1,4 @@
-//! What a command prints on standard output.
+//! What a command prints. A reader that has seen enough, or a disk that is full, is never a reason to panic.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
@@ -15,6 +15,11 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<Exit, Failure>
     let text =
         if io::stdout().is_terminal() { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     print(&(text.expect("our views are plain data with text keys") + "\n"))
+}
+
+/// Writes a line, or more, on standard error. Where that is closed or full, nobody can be told.
+pub(super) fn say(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
 }
 
 /// Returns how a command ended by how its last write went.

@@ -1,14 +1,13 @@
 //! `trainyard plan FILE`: shows where and when every task would run, and how far that is from the best, without running
 //! any of it.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::pipeline_file::PipelineFile;
 use super::planning::Planning;
-use super::{Exit, Failure, state};
+use super::{Exit, Failure, output, state};
 use crate::plan::Instance;
 use crate::report::paint::Colour;
 use crate::report::plan::Sheet;
@@ -55,17 +54,7 @@ impl Command {
             timing: &timing,
             loads: loads.as_ref(),
         };
-        let shown = if self.json { sheet.json() + "\n" } else { sheet.text(Colour::for_stdout(), terminal_width()) };
-        match io::stdout().lock().write_all(shown.as_bytes()) {
-            // Whoever reads us has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-            Err(error) => Err(Failure { exit: Exit::Bug, report: miette::miette!("cannot write the plan: {error}") }),
-            Ok(()) => Ok(Exit::Done),
-        }
+        let text = || sheet.text(Colour::for_stdout(), output::columns());
+        output::print(&if self.json { sheet.json() + "\n" } else { text() })
     }
-}
-
-/// Returns the columns of the terminal behind standard output, if it is one.
-fn terminal_width() -> Option<usize> {
-    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
 }

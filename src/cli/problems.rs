@@ -9,7 +9,7 @@ use miette::{
 };
 use serde::Serialize;
 
-use super::Exit;
+use super::{Exit, output};
 use crate::report::text;
 use crate::spec::{Problem, Source, Span};
 
@@ -58,7 +58,7 @@ impl Texts {
     /// Prints problems to standard error, in their order, and returns how the command ends.
     pub(super) fn reject(&self, problems: &[Problem]) -> Exit {
         let handler = miette::MietteHandlerOpts::new().terminal_links(false).build();
-        eprint!("{}", text::coloured(&self.render(problems, &handler)));
+        output::say(text::coloured(&self.render(problems, &handler)).trim_end());
         Exit::Rejected
     }
 

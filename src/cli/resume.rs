@@ -159,13 +159,14 @@ impl Command {
         let now = session::now();
         let events = resume::events(&state, |task| left.fate(task));
         let events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
+        let told = state.clone();
         for event in &events {
             state.apply(event).map_err(broken)?;
         }
         store.append(&mut key, &events).map_err(broken)?;
         crash::point("resumed");
         manner.leave_if_detached(&ground)?;
-        prepared.session(&ground, row.header.started, now).carry_out(&manner, (&mut store, key), state, events)
+        prepared.session(&ground, row.header.started, now).carry_out(&manner, (&mut store, key), state, (told, events))
     }
 }
 

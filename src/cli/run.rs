@@ -9,7 +9,7 @@ use super::pipeline_file::PipelineFile;
 use super::planning::Planning;
 use super::session::{self, Manner, Prepared};
 use super::state::{self, broken};
-use super::{Exit, Failure};
+use super::{Exit, Failure, output};
 use crate::engine::process;
 use crate::run::crash;
 use crate::run::launch::Ground;
@@ -45,7 +45,7 @@ impl Command {
         };
         let (mut store, aside) = Store::open_or_replace(&dir).map_err(broken)?;
         if let Some(aside) = aside {
-            eprintln!("warning: the record of earlier runs was damaged; it is kept as {}", aside.display());
+            output::say(&format!("warning: the record of earlier runs was damaged; it is kept as {}", aside.display()));
         }
         let header = self.header(&prepared)?;
         let ground = Ground {
@@ -61,7 +61,7 @@ impl Command {
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
         let session = prepared.session(&ground, header.started, header.started);
-        session.carry_out(&self.manner, (&mut store, key), state, Vec::new())
+        session.carry_out(&self.manner, (&mut store, key), state.clone(), (state, Vec::new()))
     }
 
     fn header(&self, prepared: &Prepared) -> Result<Header, Failure> {

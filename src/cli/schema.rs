@@ -6,7 +6,7 @@ use clap::Args;
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value as Json, json};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, output};
 use crate::fleet;
 use crate::spec::decode::{Field, Form, Key};
 use crate::spec::keys::{StageKey, TopKey};
@@ -23,8 +23,7 @@ pub(super) struct Command {
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let schema = if self.fleet { fleet_file() } else { pipeline_file(op::CATALOGUE) };
-        println!("{:#}", schema.as_value());
-        Ok(Exit::Done)
+        output::print(&format!("{:#}\n", schema.as_value()))
     }
 }
 

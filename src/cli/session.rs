@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::pipeline_file::PipelineFile;
 use super::planning::{self, Planning};
 use super::state::broken;
-use super::{Exit, Failure, detach, state, trace};
+use super::{Exit, Failure, detach, output, state, trace};
 use crate::engine::local::Local;
 use crate::engine::process;
 use crate::engine::warden::{self, Warden};
@@ -138,7 +138,10 @@ fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
     let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| unknown(*index, stage.modes.len()));
     let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
     if !names.is_empty() {
-        eprintln!("alone on a GPU until it is known how much of its memory they need: {}", names.join(", "));
+        output::say(&format!(
+            "alone on a GPU until it is known how much of its memory they need: {}",
+            names.join(", ")
+        ));
     }
 }
 
@@ -158,14 +161,14 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Carries the run out from a state in which nothing of it runs, and returns how the command ends. `untold` are the
-    /// newest events of the record, of which no observer has heard.
+    /// Carries the run out from a state, and returns how the command ends. `untold` are the newest events of the record,
+    /// of which no observer has heard, and the state before them.
     pub(super) fn carry_out(
         &self,
         manner: &Manner,
         (store, mut key): (&mut Store, RunKey),
         state: RunState,
-        untold: Vec<Recorded>,
+        (told, untold): (RunState, Vec<Recorded>),
     ) -> Result<Exit, Failure> {
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
         let options = Options { jobs: manner.jobs(), keep_going: manner.keep_going, seed: self.seed.0 };
@@ -190,7 +193,7 @@ impl Session<'_> {
             let engine = Local::new(manner.mirror);
             let clock = Clock::starting_at(self.now);
             let mut supervisor = Supervisor::new(parts, engine, (store, &mut key), state, clock);
-            supervisor.tell_first(untold);
+            supervisor.tell_first(told, untold);
             supervisor.carry_out(&mut stops).await.map_err(broken)
         });
         // What left its group and closed its output was not seen when its task ended.

@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
+use super::output;
 use crate::cuda::{self, CudaError, Device};
 use crate::graph::TaskGraph;
 use crate::probe::Host;
@@ -102,7 +103,7 @@ impl Timer {
             Err(error) => {
                 let expected = matches!(error, OffDevice::Cuda(CudaError::NoDriver | CudaError::NoDevice(_)));
                 if forced || !expected {
-                    eprintln!("timing on the CPU: {error}");
+                    output::say(&format!("timing on the CPU: {error}"));
                 }
                 if expected && known.is_none() {
                     Known { cpu, device: None, version: VERSION.to_owned() }.remember();

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr, OsString, c_char};
 use std::io;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -30,7 +31,8 @@ impl Inherited {
             name.push(value);
             CString::new(name.into_vec()).ok()
         };
-        let path = std::env::var_os("PATH").unwrap_or_default();
+        // As `execvp` does where the variable is not set.
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
         Self { entries: std::env::vars_os().filter_map(entry).collect(), path }
     }
 
@@ -60,8 +62,9 @@ impl Inherited {
         let names: HashSet<&[u8]> = own.iter().map(name_of).collect();
         let inherited = self.entries.iter().filter(|entry| !names.contains(name_of(entry)));
         let cwd = c_string(launch.cwd.as_os_str())?;
-        let argv = pointers(std::iter::once(&c_string(OsStr::new(&launch.program))?).chain(&args));
-        let envp = pointers(inherited.chain(&own));
+        let name = c_string(OsStr::new(&launch.program))?;
+        let argv = Pointers::new(std::iter::once(&name).chain(&args));
+        let envp = Pointers::new(inherited.chain(&own));
         let mut actions = Actions::new()?;
         actions.prepare(output, &cwd)?;
         let attributes = Attributes::new(group)?;
@@ -74,8 +77,8 @@ impl Inherited {
                 program.as_ptr(),
                 actions.0.as_ptr(),
                 attributes.0.as_ptr(),
-                argv.as_ptr().cast(),
-                envp.as_ptr().cast(),
+                argv.as_ptr(),
+                envp.as_ptr(),
             )
         };
         check(failed)?;
@@ -113,9 +116,18 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it contains a zero byte"))
 }
 
-/// Returns the pointers to strings, and a null pointer behind them.
-fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
-    strings.map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+/// The pointers to strings, and a null pointer behind them; the strings outlive them.
+struct Pointers<'a>(Vec<*const c_char>, PhantomData<&'a CString>);
+
+impl<'a> Pointers<'a> {
+    fn new(strings: impl Iterator<Item = &'a CString>) -> Self {
+        let pointers = strings.map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null()));
+        Self(pointers.collect(), PhantomData)
+    }
+
+    const fn as_ptr(&self) -> *const *mut c_char {
+        self.0.as_ptr().cast()
+    }
 }
 
 fn check(error: libc::c_int) -> io::Result<()> {
@@ -219,6 +231,13 @@ mod tests {
     #[test]
     fn both_streams_are_read_in_order_and_there_is_no_input() {
         assert_eq!(output_of(&shell("echo out; echo err >&2; cat; pwd")).unwrap(), "out\nerr\n/\n");
+    }
+
+    #[test]
+    fn a_program_is_told_its_name_and_arguments() {
+        let name = "/bin/cat";
+        let launch = Launch { program: name.to_owned(), args: vec!["/proc/self/cmdline".to_owned()], ..shell("") };
+        assert_eq!(output_of(&launch).unwrap(), format!("{name}\0/proc/self/cmdline\0"));
     }
 
     #[test]

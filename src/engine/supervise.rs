@@ -3,6 +3,7 @@
 //! Knows one process group and nothing of other attempts.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -306,8 +307,8 @@ impl Attempt {
         }
         match status {
             Status::Exited(0) => {
-                let missing = self.launch.outputs.iter().find(|(_, path)| !path.exists());
-                missing.map_or(Outcome::Succeeded, |(name, _)| Outcome::OutputMissing { path: name.clone() })
+                let mut outputs = self.launch.outputs.iter();
+                outputs.find_map(|(name, path)| broken_promise(name, path)).unwrap_or(Outcome::Succeeded)
             }
             Status::Exited(code) => Outcome::Exited { code },
             Status::Signalled(signal) => Outcome::Signalled { signal },
@@ -330,6 +331,16 @@ impl Attempt {
             let _ = self.reports.send(Report::Progressed { task: self.launch.task, progress }).await;
         }
     }
+}
+
+/// Returns how an attempt failed whose output is not there, or not within the project.
+fn broken_promise(name: &str, path: &Path) -> Option<Outcome> {
+    let broken = |leads_to| Some(Outcome::OutputMissing { path: name.to_owned(), leads_to });
+    let Ok(real) = path.canonicalize() else {
+        return broken(None);
+    };
+    let project = path.ancestors().nth(Path::new(name).components().count())?.canonicalize().ok()?;
+    if real.starts_with(project) { None } else { broken(Some(real.display().to_string())) }
 }
 
 /// Waits until there is output to read; for ever where the stream is closed.

@@ -27,9 +27,14 @@ pub fn ending(outcome: &Outcome) -> String {
         }
         Outcome::OutOfMemory { device: Some(device) } => format!("out of memory on {}", text::visible(device)),
         Outcome::OutOfMemory { device: None } => "out of host memory".into(),
-        Outcome::OutputMissing { path } => {
+        Outcome::OutputMissing { path, leads_to: None } => {
             format!("it ended well but did not write `{}`, which `outputs` promises", text::visible(path))
         }
+        Outcome::OutputMissing { path, leads_to: Some(target) } => format!(
+            "it ended well but made of its output `{}` a link out of the project, to `{}`",
+            text::visible(path),
+            text::visible(target)
+        ),
         Outcome::SpawnFailed { reason } => format!("it could not be started: {}", text::visible(reason)),
         Outcome::Displaced { device, cause: Cause::Taken { promised, free } } => format!(
             "others took memory that was promised on {} ({promised} still to be taken, {free} left)",
@@ -150,7 +155,7 @@ mod tests {
 
     #[test]
     fn an_ending_with_a_users_text_is_safe_for_a_terminal() {
-        let hostile = Outcome::OutputMissing { path: "\x1b[2J".into() };
+        let hostile = Outcome::OutputMissing { path: "\x1b[2J".into(), leads_to: None };
         assert!(!ending(&hostile).contains('\x1b'));
     }
 

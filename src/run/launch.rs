@@ -127,7 +127,8 @@ type Command = (String, Vec<String>, Option<(PathBuf, String)>);
 /// Returns program and arguments, and for a built-in op its job file.
 fn command(ground: &Ground, task: &Task, name: &str) -> Command {
     match &task.action {
-        Action::Shell(line) => ("sh".to_owned(), vec!["-c".to_owned(), line.text.clone()], None),
+        // Also where the stage's own PATH does not lead to it.
+        Action::Shell(line) => ("/bin/sh".to_owned(), vec!["-c".to_owned(), line.text.clone()], None),
         Action::Exec(words) => {
             let mut words = words.iter().map(|word| word.text.clone());
             (words.next().unwrap_or_default(), words.collect(), None)

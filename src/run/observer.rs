@@ -21,7 +21,7 @@ pub struct View<'a> {
     pub fleet: &'a Fleet,
     /// What was intended.
     pub plan: &'a Plan,
-    /// What happened so far.
+    /// What happened so far, up to what was told last.
     pub state: &'a RunState,
 }
 
@@ -44,7 +44,7 @@ pub struct DeviceGauge {
 
 /// Someone who watches a run. `now` is in milliseconds since the Unix epoch.
 pub trait Observer {
-    /// A fact was recorded; the view's state includes it.
+    /// A fact was recorded; the view's state is the one right after it, whatever has happened since.
     fn recorded(&mut self, view: View<'_>, recorded: &Recorded);
 
     /// A running task said how far it is.

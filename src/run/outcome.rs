@@ -32,10 +32,13 @@ pub enum Outcome {
         /// The device's id; `None` for the host's memory.
         device: Option<String>,
     },
-    /// Exit code 0, but a promised output is not there.
+    /// Exit code 0, but a promised output is not there, or not within the project.
     OutputMissing {
-        /// The first one that is missing, as the pipeline names it.
+        /// The first such one, as the pipeline names it.
         path: String,
+        /// Where it leads through a link, if it is there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leads_to: Option<String>,
     },
     /// The process could not be started.
     SpawnFailed {

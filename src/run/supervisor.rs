@@ -106,6 +106,8 @@ pub struct Supervisor<'a, E, R> {
     engine: E,
     record: R,
     state: RunState,
+    /// The state that observers know: that after the last event they were told.
+    told: RunState,
     /// Applied and not committed yet: nobody has been told, and nothing follows from it outside.
     uncommitted: Vec<Recorded>,
     /// Committed, and observers have not been told yet.
@@ -156,6 +158,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             parts,
             engine,
             record,
+            told: state.clone(),
             state,
             uncommitted: Vec::new(),
             untold: Vec::new(),
@@ -171,9 +174,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
     }
 
-    /// Has observers hear of events that were recorded before this supervisor was made, which its state includes.
-    pub fn tell_first(&mut self, untold: Vec<Recorded>) {
-        self.untold = untold;
+    /// Has observers hear of events that were recorded before this supervisor was made: `told` is the state before them,
+    /// that of this supervisor the one after them.
+    pub fn tell_first(&mut self, told: RunState, untold: Vec<Recorded>) {
+        (self.told, self.untold) = (told, untold);
     }
 
     /// Carries the run to its end. `stops` brings the user's wish to end it: gracefully first, then at once.
@@ -260,6 +264,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     /// at once, a tick later at most, so that telling never stands between the end of one task and the next start.
     fn tell_facts(&mut self) {
         for recorded in std::mem::take(&mut self.untold) {
+            self.told.apply(&recorded).expect("what could follow once can follow again");
             self.tell(|observer, view| observer.recorded(view, &recorded));
         }
     }
@@ -428,7 +433,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer, View<'_>)) {
         let Parts { graph, fleet, plan, ground, observers, .. } = &mut self.parts;
-        let view = View { run: &ground.run, graph, fleet, plan, state: &self.state };
+        let view = View { run: &ground.run, graph, fleet, plan, state: &self.told };
         for observer in observers {
             what(observer.as_mut(), view);
         }

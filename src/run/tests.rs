@@ -16,6 +16,7 @@ use super::decide::{Dispatcher, Options};
 use super::engine::{Ended, Engine, Launch, Report, Stop};
 use super::event::{Event, Process, Recorded, RunEnd};
 use super::launch::Ground;
+use super::observer::{Observer, View};
 use super::outcome::{Outcome, Usage};
 use super::resume::Fate;
 use super::state::{Phase, RunState};
@@ -122,6 +123,16 @@ impl Record for Memory {
     }
 }
 
+/// Folds what it is told and finds the view it is shown to agree.
+struct Follower(RunState);
+
+impl Observer for Follower {
+    fn recorded(&mut self, view: View<'_>, recorded: &Recorded) {
+        self.0.apply(recorded).expect("events are told in order");
+        assert_eq!(&self.0, view.state, "after {recorded:?}");
+    }
+}
+
 /// A pipeline, planned on a host with four CPUs.
 struct Case {
     pipeline: Pipeline,
@@ -174,7 +185,7 @@ impl Case {
                 plan: &self.plan,
                 ground: &ground,
                 dispatcher,
-                observers: Vec::new(),
+                observers: vec![Box::new(Follower(state.clone()))],
                 look: Box::new(|_| Look::default()),
             };
             let engine = Scripted {

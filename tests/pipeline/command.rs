@@ -107,3 +107,33 @@ fn the_schema_names_every_key_and_every_op() {
         assert!(op.params.iter().all(|param| with.get(param.name).is_some()), "{}", op.name);
     }
 }
+
+#[test]
+fn a_reader_that_goes_away_and_a_full_disk_are_no_panic() {
+    let folder = folder_with(b"[stage.a]\nrun = \"true\"\n");
+    let commands = [
+        &["check", "p.toml"][..],
+        &["plan", "p.toml"],
+        &["devices"],
+        &["schema"],
+        &["completions", "bash"],
+        &["bench"],
+    ];
+    for args in commands {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        command.args(args).current_dir(folder.path()).stderr(std::process::Stdio::piped());
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command.stdout(writer).output().expect("the command starts");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("every Linux has it");
+        let output = command.stdout(full).output().expect("the command starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(70), "{args:?}: {said}");
+        assert!(said.contains("cannot write the output"), "{args:?}: {said}");
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("every Linux has it");
+    let rejected = Command::new(env!("CARGO_BIN_EXE_trainyard")).args(["check", "none.toml"]).stderr(full).status();
+    assert_eq!(rejected.expect("the command starts").code(), Some(3));
+}

@@ -84,6 +84,31 @@ fn running_out_of_memory_is_told_from_the_log() {
 }
 
 #[test]
+fn an_output_that_is_a_link_out_of_the_project_fails_its_stage() {
+    let world = World::new("[stage.a]\nrun = \"rmdir o; ln -s /etc o\"\noutputs = [\"o/passwd\"]\n");
+    let output = world.run(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("`o/passwd` a link out of the project, to `/etc/passwd`"), "{said}");
+    assert_eq!(outcomes(&world.show(), "a"), ["output-missing"]);
+}
+
+#[test]
+fn a_program_is_started_under_its_own_name() {
+    let world = World::new("[stage.a]\nrun = [\"/bin/cat\", \"/proc/self/cmdline\"]\n");
+    assert_eq!(world.run(&[]).status.code(), Some(0));
+    let log = world.command(&["logs", "latest", "a"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&log.stdout), "/bin/cat\0/proc/self/cmdline\0");
+}
+
+#[test]
+fn a_shell_line_starts_where_the_stages_path_leads_nowhere() {
+    let world = World::new("[stage.a]\nrun = \"echo $PATH\"\nenv = { PATH = \"/nowhere\" }\n");
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!((code, outcomes(&run, "a")), (0, vec!["succeeded".to_owned()]));
+}
+
+#[test]
 fn what_depends_on_a_failed_stage_is_skipped_and_the_rest_goes_on_if_asked() {
     let world = World::new(
         "[stage.bad]\nrun = \"exit 7\"\n[stage.after]\nrun = \"true\"\nafter = [\"bad\"]\n[stage.other]\nrun = \"true\"\n",
