@@ -4,7 +4,6 @@
 //! noticed by a look once a second: a person who reads along does not see the difference, and an idle follower costs
 //! next to nothing.
 
-use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
+use super::holes::Holes;
 use super::logs::{LogOut, Opened};
 use super::state::{self, is_alive};
 use super::{Exit, Failure, output};
@@ -57,14 +57,14 @@ impl Follow {
     /// Prints one attempt to its end and returns whether no other follows.
     fn attempt(&mut self, number: u32, wake: &Wake, out: &mut LogOut) -> Result<io::Result<bool>, Failure> {
         let path = self.opened.log(self.task, number);
-        let mut log: Option<BufReader<File>> = None;
+        let mut log: Option<BufReader<Holes>> = None;
         loop {
             // Asked before the log is read: what was printed before the end is then read as well.
             let state = state::replay(&self.opened.store, &self.opened.row)?;
             let (over, last) = self.stands(&state, number);
             self.opened.state = state;
             loop {
-                log = log.or_else(|| File::open(&path).ok().map(BufReader::new));
+                log = log.or_else(|| Holes::open(&path).ok().map(BufReader::new));
                 if let Some(log) = &mut log
                     && let Err(error) = out.rest(log)
                 {

@@ -1,6 +1,5 @@
 //! `trainyard logs`: what tasks printed, and what they print now.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use super::follow::Follow;
+use super::holes::Holes;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
 use crate::report::{text, wording};
@@ -209,7 +209,7 @@ impl LogOut {
 
     /// Writes a whole log. One that is not there is that of a task that printed nothing.
     fn file(&mut self, path: &Path) -> io::Result<()> {
-        match File::open(path) {
+        match Holes::open(path) {
             Ok(file) => self.rest(&mut BufReader::with_capacity(PIECE, file))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

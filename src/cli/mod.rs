@@ -14,6 +14,7 @@ mod detach;
 mod devices;
 mod explain;
 mod follow;
+mod holes;
 mod logs;
 mod output;
 mod pipeline_file;

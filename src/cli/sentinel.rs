@@ -8,6 +8,7 @@ use clap::Args;
 use super::Failure;
 use super::state::broken;
 use crate::engine::sentinel::{self, Watch};
+use crate::units::Bytes;
 
 /// Start a stage, keep its log and record its end
 #[derive(Args)]
@@ -18,6 +19,8 @@ pub(super) struct Command {
     log: PathBuf,
     /// The file of its program
     file: PathBuf,
+    /// Most that is kept of its output, bytes
+    log_limit: u64,
     /// What the program is called, and its arguments
     #[arg(last = true)]
     words: Vec<String>,
@@ -26,8 +29,9 @@ pub(super) struct Command {
 impl Command {
     /// Ends as the stage did, whatever its code means to us.
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let Self { record, log, file, words } = self;
-        let status = sentinel::watch(Watch { record, log, file, words }).map_err(broken)?;
+        let Self { record, log, file, log_limit, words } = self;
+        let status =
+            sentinel::watch(Watch { record, log, log_limit: Bytes(log_limit), file, words }).map_err(broken)?;
         Ok(u8::try_from(sentinel::end_as(status)).unwrap_or(u8::MAX))
     }
 }

@@ -75,7 +75,7 @@ impl Local {
             mirror: self.mirror,
             log: match launch.sentinel {
                 Some(_) => Log::kept_by_sentinel(launch.log.clone()),
-                None => Log::new(launch.log.clone()),
+                None => Log::new(launch.log.clone(), launch.limits.log),
             },
             clock: Clock::start(Instant::now()),
             heard: Heard::new(Instant::now(), launch.events.clone(), launch.progress.clone()),

@@ -1,5 +1,9 @@
 //! The log of one attempt: a file that is made with the first byte, and the last bytes in memory.
 //!
+//! A log that grows beyond its limit keeps its beginning and its end: what lies between is given back to the file system
+//! as a hole, so that the file keeps its length and whoever reads along goes on. Where the file system knows no holes, the
+//! beginning and the last bytes in memory are kept.
+//!
 //! A log that cannot be written (a full disk) is cut short and the attempt goes on; it is said at the end. The log of an
 //! attempt with a sentinel is written by that one; here it is only read along.
 
@@ -7,6 +11,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::units::Bytes;
 
 /// How much of the end is kept in memory: enough for a stack trace with its last message.
 const TAIL: usize = 16 << 10;
@@ -24,16 +32,38 @@ pub(super) struct Log {
     kept: bool,
     /// How much of a file that somebody else writes has been read.
     read: u64,
+    /// Most that is kept of the file.
+    limit: u64,
+    length: u64,
+    /// Where the hole ends; `None` while there is none.
+    hole: Option<u64>,
+    /// Bytes that were not written, since there can be no hole.
+    left_out: u64,
 }
 
+/// What a hole begins and ends on: a page, on which every file system of Linux that has holes agrees.
+const BLOCK: u64 = 4_096;
+
 impl Log {
-    pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path, file: None, error: None, tail: VecDeque::new(), kept: false, read: 0 }
+    /// Makes a log of which so much is kept.
+    pub(super) const fn new(path: PathBuf, limit: Bytes) -> Self {
+        Self {
+            path,
+            file: None,
+            error: None,
+            tail: VecDeque::new(),
+            kept: false,
+            read: 0,
+            limit: limit.0,
+            length: 0,
+            hole: None,
+            left_out: 0,
+        }
     }
 
     /// Makes a log that a sentinel writes.
     pub(super) const fn kept_by_sentinel(path: PathBuf) -> Self {
-        let mut log = Self::new(path);
+        let mut log = Self::new(path, Bytes(u64::MAX));
         log.kept = true;
         log
     }
@@ -78,7 +108,50 @@ impl Log {
             }
             self.file = Some(File::create(&self.path)?);
         }
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(output))
+        let Some(file) = &mut self.file else { return Ok(()) };
+        if self.left_out > 0 {
+            self.left_out += output.len() as u64;
+            return Ok(());
+        }
+        file.write_all(output)?;
+        self.length += output.len() as u64;
+        self.make_hole();
+        Ok(())
+    }
+
+    /// Gives back the middle of what has become too long.
+    fn make_hole(&mut self) {
+        let head = self.limit / 4 / BLOCK * BLOCK;
+        let begin = self.hole.unwrap_or(head);
+        // Some of it at a time: a hole for every line would cost more than the line.
+        if self.length < begin.saturating_add(self.limit - head) {
+            return;
+        }
+        let end = self.length.saturating_sub(self.limit / 2) / BLOCK * BLOCK;
+        let Some(file) = self.file.as_ref().filter(|_| end > begin) else { return };
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(file, flags, begin, end - begin) {
+            Ok(()) => self.hole = Some(end),
+            Err(_) => self.left_out = 1,
+        }
+    }
+
+    /// Writes the end of what there was no room for, now that it is known.
+    pub(super) fn finish(&mut self) {
+        let left_out = self.left_out.saturating_sub(1).saturating_sub(self.tail.len() as u64);
+        if self.left_out <= 1 {
+            return;
+        }
+        let end = (self.left_out - 1).min(self.tail.len() as u64);
+        let tail = self.tail.make_contiguous();
+        let tail = &tail[tail.len() - usize::try_from(end).unwrap_or(0)..];
+        let gap = if left_out > 0 { format!("\n... {} left out ...\n", Bytes(left_out)) } else { String::new() };
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(gap.as_bytes()).and_then(|()| file.write_all(tail))
+        {
+            self.error = Some(error);
+        }
+        self.left_out = 0;
     }
 
     /// Whether anything was printed.
@@ -104,7 +177,7 @@ mod tests {
     #[test]
     fn a_silent_attempt_makes_no_file() {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::new(dir.path().join("a.log"));
+        let log = Log::new(dir.path().join("a.log"), Bytes::GIB);
         assert!(!log.is_used());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
@@ -112,7 +185,7 @@ mod tests {
     #[test]
     fn the_file_holds_everything_and_memory_the_end() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::new(dir.path().join("sub/a.log"));
+        let mut log = Log::new(dir.path().join("sub/a.log"), Bytes::GIB);
         let flood: Vec<u8> = (0..3 * TAIL).map(|i| u8::try_from(i % 251).unwrap()).collect();
         for piece in flood.chunks(1000) {
             log.write(piece);
@@ -123,9 +196,59 @@ mod tests {
 
     #[test]
     fn a_full_disk_cuts_the_log_short_and_keeps_the_tail() {
-        let mut log = Log::new(PathBuf::from("/dev/full"));
+        let mut log = Log::new(PathBuf::from("/dev/full"), Bytes::GIB);
         log.write(b"hello");
         assert!(log.error().is_some());
         assert_eq!(log.tail(), b"hello");
+    }
+
+    /// Lines that tell where in the log they stand.
+    fn numbered(lines: u64) -> Vec<u8> {
+        (0..lines).flat_map(|line| format!("line {line:>10}\n").into_bytes()).collect()
+    }
+
+    #[test]
+    fn a_log_beyond_its_limit_keeps_both_ends_and_takes_no_more_room() {
+        use std::os::unix::fs::MetadataExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let limit = 256 << 10;
+        let mut log = Log::new(path.clone(), Bytes(limit));
+        let all = numbered(200_000);
+        for piece in all.chunks(10_000) {
+            log.write(piece);
+            if log.hole.is_some() {
+                let blocks = std::fs::metadata(&path).unwrap().blocks() * 512;
+                assert!(blocks <= limit + (64 << 10), "{blocks} bytes on disk");
+            }
+        }
+        log.finish();
+        let kept = std::fs::read(&path).unwrap();
+        let head = usize::try_from(limit / 4).unwrap();
+        assert_eq!(kept[..head], all[..head]);
+        if log.hole.is_some() {
+            assert_eq!(kept.len(), all.len());
+        }
+        let end = kept.len() - (8 << 10);
+        assert_eq!(kept[end..], all[all.len() - (8 << 10)..]);
+    }
+
+    #[test]
+    fn without_holes_the_beginning_and_the_last_bytes_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let mut log = Log::new(path.clone(), Bytes(64 << 10));
+        let all = numbered(10_000);
+        log.write(&all[..20_000]);
+        // What `make_hole` does where the file system refuses.
+        log.left_out = 1;
+        for piece in all[20_000..].chunks(1_000) {
+            log.write(piece);
+        }
+        log.finish();
+        let kept = std::fs::read(&path).unwrap();
+        let gap = format!("\n... {} left out ...\n", Bytes((all.len() - 20_000 - TAIL) as u64));
+        assert_eq!(kept, [&all[..20_000], gap.as_bytes(), &all[all.len() - TAIL..]].concat());
     }
 }

@@ -102,6 +102,8 @@ pub struct Watch {
     pub record: PathBuf,
     /// Where the output goes.
     pub log: PathBuf,
+    /// Most that is kept of it.
+    pub log_limit: Bytes,
     /// The file of the program.
     pub file: PathBuf,
     /// What the program is called, and its arguments.
@@ -114,7 +116,8 @@ impl Watch {
     pub(super) fn args(record: &Path, launch: &Launch, file: &Path) -> Vec<String> {
         let paths = [record, &launch.log, file].map(|path| path.to_string_lossy().into_owned());
         let words = std::iter::once(&launch.program).chain(&launch.args).cloned();
-        std::iter::once("sentinel".to_owned()).chain(paths).chain(["--".to_owned()]).chain(words).collect()
+        let limit = launch.limits.log.0.to_string();
+        std::iter::once("sentinel".to_owned()).chain(paths).chain([limit, "--".to_owned()]).chain(words).collect()
     }
 }
 
@@ -128,7 +131,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     // Before the stage exists: who finds no record knows that there is no stage either.
     write(&watch.record, &Record { sentinel: own, ended: None }, false)?;
     crash::point("sentinel-begun");
-    let mut log = Log::new(watch.log.clone());
+    let mut log = Log::new(watch.log.clone(), watch.log_limit);
     let (ended, heard) = match start(&watch) {
         Ok((pid, exit, output)) => {
             crash::point("sentinel-spawned");
@@ -136,6 +139,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             let mut attended = Attended { log: &mut log, output: Some(output), heard: true };
             let Reaped { status, peak_memory } = attended.until_exit(pid, &exit)?;
             attended.drain();
+            attended.log.finish();
             let (output_open, heard) = (attended.output.is_some(), attended.heard);
             let how = match status {
                 Status::Exited(code) => How::Exited(code),

@@ -94,6 +94,7 @@ impl Attempt {
         let survivors = self.end_survivors(output_open).await;
         self.drain().await;
         while self.is_adopted() && self.read_along().await {}
+        self.log.finish();
         let last = self.heard.end(Instant::now());
         self.report_progress(last).await;
         let outcome = match sentinel.as_ref().map(|ended| &ended.how) {

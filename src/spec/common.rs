@@ -8,7 +8,7 @@ use super::resources::{self, Wanted};
 use super::retry::{self, WrittenRetry};
 use super::tree::{Content, Entry, Node};
 use super::{Axis, Limits, Located, Problem, Retry, Span, template};
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// Common keys as one table wrote them: what is absent is open to the layer below.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,7 @@ pub(super) struct Common {
     idle_timeout: Option<Millis>,
     first_output_timeout: Option<Millis>,
     grace: Option<Millis>,
+    log_limit: Option<Bytes>,
 }
 
 impl Common {
@@ -52,6 +53,7 @@ impl Common {
             CommonKey::IdleTimeout => self.idle_timeout = time_limit(decoder, node),
             CommonKey::FirstOutputTimeout => self.first_output_timeout = time_limit(decoder, node),
             CommonKey::Grace => self.grace = decoder.quantity(node),
+            CommonKey::LogLimit => self.log_limit = log_limit(decoder, node),
             CommonKey::Env => self.env = env(decoder, node, axes),
             CommonKey::Cwd => self.cwd = cwd(decoder, node, axes),
         }
@@ -80,6 +82,7 @@ impl Common {
         self.idle_timeout = self.idle_timeout.or(below.idle_timeout);
         self.first_output_timeout = self.first_output_timeout.or(below.first_output_timeout);
         self.grace = self.grace.or(below.grace);
+        self.log_limit = self.log_limit.or(below.log_limit);
         self.cwd = self.cwd.or_else(|| below.cwd.clone());
         for (name, value) in &below.env {
             self.env.entry(name.clone()).or_insert_with(|| value.clone());
@@ -94,6 +97,7 @@ impl Common {
             idle_timeout: self.idle_timeout,
             first_output_timeout: self.first_output_timeout,
             grace: self.grace.unwrap_or(Limits::default().grace),
+            log: self.log_limit.unwrap_or(Limits::default().log),
         }
     }
 
@@ -117,6 +121,19 @@ const RETRIES_UNSAID: u32 = 3;
 
 fn retries(decoder: &mut Decoder<'_>, node: &Node) -> Option<u32> {
     decoder.whole(node, RETRIES).and_then(|retries| u32::try_from(retries).ok())
+}
+
+/// The least that is kept of a log: below it there is no room for both ends.
+const LEAST_LOG: Bytes = Bytes(64 << 10);
+
+fn log_limit(decoder: &mut Decoder<'_>, node: &Node) -> Option<Bytes> {
+    let limit: Bytes = decoder.quantity(node)?;
+    if limit < LEAST_LOG {
+        let problem = Problem::new(node.span.clone(), format!("a log is kept up to {LEAST_LOG} at least"));
+        decoder.report(problem.help(format!("write \"{LEAST_LOG}\" or more")));
+        return None;
+    }
+    Some(limit)
 }
 
 /// Reads a time that must be longer than zero.

@@ -65,6 +65,8 @@ crate::keys! {
         FirstOutputTimeout = "first_output_timeout": Form::Time,
         /// Time between asking a process to end (SIGTERM) and killing it; 30 s when absent.
         Grace = "grace": Form::Time,
+        /// Most that is kept of what one attempt prints: its beginning and its end; 256 MiB when absent.
+        LogLimit = "log_limit": Form::Size,
         /// Environment variables.
         Env = "env": ENV,
         /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own when absent.

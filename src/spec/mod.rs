@@ -216,11 +216,19 @@ pub struct Limits {
     pub first_output_timeout: Option<Millis>,
     /// Time between SIGTERM and SIGKILL.
     pub grace: Millis,
+    /// Most that is kept of what an attempt prints.
+    pub log: Bytes,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { timeout: None, idle_timeout: None, first_output_timeout: None, grace: Millis(30_000) }
+        Self {
+            timeout: None,
+            idle_timeout: None,
+            first_output_timeout: None,
+            grace: Millis(30_000),
+            log: Bytes(256 << 20),
+        }
     }
 }
 
