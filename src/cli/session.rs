@@ -14,11 +14,12 @@ use super::planning::{self, Planning};
 use super::state::broken;
 use super::{Exit, Failure, detach, output, state, trace};
 use crate::engine::local::Local;
-use crate::engine::process;
 use crate::engine::warden::{self, Warden};
+use crate::engine::{process, room};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::Plan;
+use crate::probe::disk::Disk;
 use crate::probe::{self, Machine, Monitor};
 use crate::report::{self, text};
 use crate::run::admission::{Ledger, Readings};
@@ -31,9 +32,9 @@ use crate::run::learn::{Basis, Origins};
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store};
-use crate::run::supervisor::{Clock, Look, Parts, Supervisor};
+use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Supervisor};
 use crate::spec::{Action, Pipeline};
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// How a run is to be carried out and shown.
 #[derive(Args, Clone, Debug)]
@@ -53,6 +54,9 @@ pub(super) struct Manner {
     /// Print one JSON object per event
     #[arg(long)]
     json: bool,
+    /// Start nothing new while less than SIZE is left on the disk [default: 1GiB, or a twentieth of a small disk]
+    #[arg(long, value_name = "SIZE")]
+    keep_free: Option<Bytes>,
     /// Let running tasks go on should the orchestrator die: `resume` learns how they ended [always with --detach]
     #[arg(long)]
     pub(super) survive: bool,
@@ -171,7 +175,7 @@ impl Session<'_> {
         (told, untold): (RunState, Vec<Recorded>),
     ) -> Result<Exit, Failure> {
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
-        let options = Options { jobs: manner.jobs(), keep_going: manner.keep_going, seed: self.seed.0 };
+        let options = Options { jobs: self.jobs(manner)?, keep_going: manner.keep_going, seed: self.seed.0 };
         let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, &state);
         let parts = Parts {
             pipeline,
@@ -182,6 +186,7 @@ impl Session<'_> {
             dispatcher,
             observers: manner.observers(&self.ground.dir),
             look: self.look()?,
+            full_disk: self.full_disk(manner.keep_free),
         };
         let mark = run_mark(&self.ground.run);
         // Where attempts are to survive us, nobody ends them when we die.
@@ -207,6 +212,34 @@ impl Session<'_> {
             RunEnd::Succeeded => Exit::Done,
             RunEnd::Failed => Exit::StageFailed,
             RunEnd::Interrupted => Exit::Interrupted,
+        })
+    }
+
+    /// Returns how many tasks may run at once: as many as was said, or fewer where the system has no room for them.
+    fn jobs(&self, manner: &Manner) -> Result<Option<usize>, Failure> {
+        let wanted = manner.jobs().unwrap_or(usize::MAX).min(self.of.graph.len());
+        let each = if manner.survives() { 2 } else { 1 };
+        match room::for_attempts(u64::try_from(wanted).unwrap_or(u64::MAX), each) {
+            (0, Some(scarce)) => {
+                let report = miette::miette!(help = "raise that limit", "no task can be started: {scarce}");
+                Err(Failure { exit: Exit::Bug, report })
+            }
+            (most, Some(scarce)) => {
+                eprintln!("warning: at most {most} tasks at once, since {scarce}");
+                Ok(usize::try_from(most).ok())
+            }
+            (_, None) => Ok(manner.jobs()),
+        }
+    }
+
+    /// Returns what looks for room on the disks of the record and of the pipeline.
+    fn full_disk(&self, keep_free: Option<Bytes>) -> Box<dyn FnMut() -> Option<FullDisk> + '_> {
+        Box::new(move || {
+            [&self.ground.dir, &self.ground.root].into_iter().find_map(|folder| {
+                let disk = Disk::of(folder)?;
+                let reserve = keep_free.unwrap_or_else(|| disk.usual_reserve());
+                (disk.free < reserve).then_some(FullDisk { disk, reserve })
+            })
         })
     }
 

@@ -8,6 +8,7 @@ pub mod local;
 mod log;
 mod oom;
 pub mod process;
+pub mod room;
 pub mod sentinel;
 mod spawn;
 mod supervise;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 pub mod aside;
 pub mod cgroup;
+pub mod disk;
 pub mod gpu;
 pub mod host;
 pub mod mask;

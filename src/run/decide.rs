@@ -69,6 +69,8 @@ pub struct Dispatcher<'a> {
     delayed: BTreeSet<(Millis, TaskId)>,
     /// Tasks whose last attempt failed and whose fate is open.
     failed: Vec<TaskId>,
+    /// Whether nothing new is started for the time being.
+    paused: bool,
 }
 
 /// A ready task's place in its queue: the smallest goes first.
@@ -109,6 +111,7 @@ impl<'a> Dispatcher<'a> {
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
             failed: Vec::new(),
+            paused: false,
         };
         for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
             let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
@@ -235,6 +238,11 @@ impl<'a> Dispatcher<'a> {
         (std::cmp::Reverse(priority), self.plan.rank[task.index()], task)
     }
 
+    /// Starts nothing new for the time being, or starts again.
+    pub const fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
     /// Returns when a retry is due, if one is waited for.
     #[must_use]
     pub fn next_due(&self) -> Option<Millis> {
@@ -282,7 +290,9 @@ impl<'a> Dispatcher<'a> {
             state.stopping.is_some() || events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
         if !stopping {
             self.wake_delayed(now);
-            self.start_ready(state, now, readings, &mut events);
+            if !self.paused {
+                self.start_ready(state, now, readings, &mut events);
+            }
         }
         self.finish(state, &mut events);
         events

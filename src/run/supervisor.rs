@@ -26,8 +26,9 @@ use super::store::{RunKey, Store, StoreError};
 use crate::fleet::{Device, DeviceId, Fleet};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
+use crate::probe::disk::Disk;
 use crate::spec::Pipeline;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// How often observers redraw.
 const TICK: Duration = Duration::from_millis(100);
@@ -89,6 +90,17 @@ pub struct Parts<'a> {
     pub observers: Vec<Box<dyn Observer + 'a>>,
     /// Looks at the devices at a time (ms since the Unix epoch); called only where the fleet has any.
     pub look: Box<dyn FnMut(Millis) -> Look + 'a>,
+    /// Looks for a disk that has less room than is to be kept free: nothing new is started while there is one.
+    pub full_disk: Box<dyn FnMut() -> Option<FullDisk> + 'a>,
+}
+
+/// A disk that has less room than is to be kept free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FullDisk {
+    /// It, and what is left of it.
+    pub disk: Disk,
+    /// What is to be kept free.
+    pub reserve: Bytes,
 }
 
 /// What was seen on the devices.
@@ -118,6 +130,9 @@ pub struct Supervisor<'a, E, R> {
     look_due: Millis,
     /// How long after that again.
     look_every: Millis,
+    /// When to look at the disks next, and whether one was full.
+    disk_due: Millis,
+    disk_is_full: bool,
     peaks: Peaks,
     /// What observers were last told of tasks that wait, and when they may be told again.
     waiting: (Vec<Waiting>, Millis),
@@ -166,6 +181,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             look: Look::default(),
             look_due: Millis::ZERO,
             look_every: LOOK_EVERY,
+            disk_due: Millis::ZERO,
+            disk_is_full: false,
             peaks: Peaks::default(),
             waiting: (Vec::new(), Millis::ZERO),
             ports: HashSet::new(),
@@ -203,6 +220,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = self.clock.now();
+            self.look_at_disks(now);
             let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
             self.note(&decided)?;
             crash::point("decided");
@@ -395,6 +413,25 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     fn next_due(&self) -> Option<Millis> {
         let look = (!self.parts.fleet.devices.is_empty()).then_some(self.look_due);
         self.parts.dispatcher.next_due().into_iter().chain(look).min()
+    }
+
+    /// Has nothing new started while a disk is nearly full: what runs may still need the room that is left.
+    fn look_at_disks(&mut self, now: Millis) {
+        if now < self.disk_due {
+            return;
+        }
+        self.disk_due = now + LOOK_EVERY;
+        let full = (self.parts.full_disk)();
+        self.parts.dispatcher.pause(full.is_some());
+        match &full {
+            Some(FullDisk { disk, reserve }) if !self.disk_is_full => {
+                let (folder, free) = (disk.folder.display(), disk.free);
+                warn!("nothing new is started: {free} are left for {folder}, and {reserve} are kept free");
+            }
+            None if self.disk_is_full => warn!("there is room on the disk again: tasks are started"),
+            Some(_) | None => {}
+        }
+        self.disk_is_full = full.is_some();
     }
 
     /// Looks at the devices if it is time to.

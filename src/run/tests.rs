@@ -21,10 +21,11 @@ use super::outcome::{Outcome, Usage};
 use super::resume::Fate;
 use super::state::{Phase, RunState};
 use super::store::StoreError;
-use super::supervisor::{Clock, Look, Parts, Record, RunError, Supervisor};
+use super::supervisor::{Clock, FullDisk, Look, Parts, Record, RunError, Supervisor};
 use crate::fleet::{Fleet, Node};
 use crate::graph::{self, TaskGraph, TaskId};
 use crate::plan::{self, Plan};
+use crate::probe::disk::Disk;
 use crate::spec::{self, Pipeline, Source, op};
 use crate::units::{Bytes, Cpus, Millis};
 
@@ -35,6 +36,8 @@ struct Script {
     takes: HashMap<String, u64>,
     /// The first attempts of these tasks fail, so many.
     failures: HashMap<String, u32>,
+    /// So many looks at the disk find it full.
+    full_looks: u32,
 }
 
 /// Plays a script.
@@ -178,6 +181,7 @@ impl Case {
                 options,
                 &state,
             );
+            let mut full_looks = script.full_looks;
             let parts = Parts {
                 pipeline: &self.pipeline,
                 graph: &self.graph,
@@ -187,6 +191,11 @@ impl Case {
                 dispatcher,
                 observers: vec![Box::new(Follower(state.clone()))],
                 look: Box::new(|_| Look::default()),
+                full_disk: Box::new(move || {
+                    full_looks = full_looks.checked_sub(1)?;
+                    let disk = Disk { folder: "/p".into(), free: Bytes(1), all: Bytes(9) };
+                    Some(FullDisk { disk, reserve: Bytes(2) })
+                }),
             };
             let engine = Scripted {
                 graph: &self.graph,
@@ -387,6 +396,7 @@ fn two_branches() -> (Case, Script) {
     let script = Script {
         takes: HashMap::from([("bad".to_owned(), 10), ("slow".to_owned(), 50)]),
         failures: HashMap::from([("bad".to_owned(), 1)]),
+        ..Script::default()
     };
     (Case::new(TWO_BRANCHES), script)
 }
@@ -401,6 +411,17 @@ fn the_first_failure_lets_what_runs_end_and_skips_the_rest() {
     assert_eq!(phases["bad"], Phase::Failed);
     assert_eq!(phases["slow"], Phase::Succeeded);
     assert_eq!((phases["needs_bad"], phases["after_slow"]), (Phase::Skipped, Phase::Skipped));
+}
+
+#[test]
+fn a_run_waits_for_room_on_the_disk_and_goes_on_by_itself() {
+    let case = Case::new("[stage.a]\nrun = \"true\"\n");
+    let script = Script { full_looks: 3, ..Script::default() };
+    let mut history = History::default();
+    assert_eq!(case.run(&script, Options::default(), &mut history, None).unwrap(), RunEnd::Succeeded);
+    let started = history.memory.events.borrow()[0].at;
+    // Looked at once a second, from the first second on.
+    assert!(started >= Millis(4_000), "started at {started}");
 }
 
 #[test]

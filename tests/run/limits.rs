@@ -71,3 +71,37 @@ fn a_full_disk_cuts_the_log_short_and_the_stage_goes_on() {
     assert!(said.contains("the log is cut short") && said.contains("No space left"), "{said}");
     assert_eq!(outcomes(&world.show(), "a"), ["succeeded"]);
 }
+
+#[test]
+fn where_few_files_may_be_open_fewer_tasks_run_at_once() {
+    let stages: String =
+        (0..40).map(|n| format!("[stage.t{n}]\nrun = \"true\"\nresources = {{ cpus = 0 }}\n")).collect();
+    let world = World::new(&stages);
+    let run = |limit: &str| {
+        let script = format!("{limit}; exec {} run p.toml --quiet", env!("CARGO_BIN_EXE_trainyard"));
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script]).current_dir(world.path("")).env_remove("RUST_LOG");
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run("ulimit -n 100");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("at most 9 tasks at once, since this process may have 100 files open"), "{said}");
+    let (code, said) = run("ulimit -S -n 100");
+    assert_eq!((code, said.contains("at most")), (Some(0), false), "the limit is raised: {said}");
+    let (code, said) = run("ulimit -n 66");
+    assert_eq!(code, Some(70), "{said}");
+    assert!(said.contains("no task can be started"), "{said}");
+}
+
+#[test]
+fn nothing_is_started_while_the_disk_has_too_little_room() {
+    let world = World::new("[stage.a]\nrun = \"touch started\"\n");
+    let mut run = world.start(&["--keep-free", "1000000TiB"]);
+    let said = run.wait_for("nothing new is started");
+    assert!(said.contains("are kept free"), "{said}");
+    run.signal(rustix::process::Signal::INT);
+    assert_eq!(run.end(), Some(130));
+    assert!(!world.path("started").exists());
+    assert_eq!(world.run(&["--keep-free", "0B"]).status.code(), Some(0));
+}
