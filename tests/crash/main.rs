@@ -104,6 +104,25 @@ impl World {
         child.wait().unwrap();
     }
 
+    /// Starts it, sends these signals when the time is up, and waits for its end.
+    fn ended_by(&self, survive: bool, time: Duration, signals: &[Signal]) {
+        let mut command = self.command(&self.args(survive));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let watched = process::watch(child.id()).unwrap();
+        let time = Timespec::try_from(time).unwrap();
+        let _ = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&time));
+        signals.iter().for_each(|signal| process::signal(child.id(), *signal));
+        let status = child.wait().unwrap();
+        // Before there is anything to end, a signal simply ends the command.
+        let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        let by_ours = by_signal.is_some_and(|by| signals.iter().any(|signal| signal.as_raw() == by));
+        assert!(by_ours || matches!(status.code(), Some(0 | 130)), "{signals:?} after {time:?}: {status}");
+        if status.code() == Some(130) {
+            self.is_left_alone("interrupted");
+            assert_eq!(self.show().unwrap()["state"], "interrupted");
+        }
+    }
+
     /// Starts it with the order to die at a point; returns whether it came there.
     fn killed_at(&self, survive: bool, point: &str) -> bool {
         let mut command = self.command(&self.args(survive));
@@ -237,11 +256,8 @@ fn a_run_killed_at_any_named_point_goes_on() {
 
 #[test]
 fn a_run_killed_at_random_times_goes_on() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let crashes = number("TRAINYARD_CRASHES").unwrap_or(30);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let seed = number("TRAINYARD_CRASH_SEED").unwrap_or(now);
-    println!("TRAINYARD_CRASH_SEED={seed}");
+    let seed = seed();
     let (peace, took) = peace();
     in_pairs((0..crashes).collect(), |crash| {
         let mut random = Random(seed ^ crash.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -257,6 +273,35 @@ fn a_run_killed_at_random_times_goes_on() {
         }
         world.goes_on(&what, &peace);
     });
+}
+
+#[test]
+fn a_run_ended_by_signals_at_random_times_leaves_nothing_and_goes_on() {
+    let seed = seed();
+    let (peace, took) = peace();
+    let all = [&[Signal::INT][..], &[Signal::TERM], &[Signal::HUP], &[Signal::INT, Signal::TERM]];
+    let jobs = (0..all.len() as u64 * 3).collect();
+    in_pairs(jobs, |job| {
+        let mut random = Random(seed ^ job.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let signals = all[usize::try_from(job).unwrap() % all.len()];
+        let after = took.mul_f64(f64::from(u32::try_from(random.below(1_300)).unwrap()) / 1_000.0);
+        let survive = random.below(2) == 0;
+        let world = World::new();
+        world.ended_by(survive, after, signals);
+        world.goes_on(&format!("seed {seed}, {signals:?} after {after:?}, surviving: {survive}"), &peace);
+    });
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Returns the seed of all random times, and prints it.
+fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let seed = number("TRAINYARD_CRASH_SEED").unwrap_or(now);
+    println!("TRAINYARD_CRASH_SEED={seed}");
+    seed
 }
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).

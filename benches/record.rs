@@ -1,0 +1,98 @@
+//! What a long run's record costs: `cargo bench --bench record`.
+//!
+//! Records a run of 100,000 tasks of which all but one have succeeded, as a run does, and says how much of the disk it
+//! takes; then has `trainyard resume` carry out the last one: all of it, from reading the pipeline on.
+
+#![expect(clippy::disallowed_methods, reason = "it measures a process from outside")]
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use trainyard::graph::{self, TaskId};
+use trainyard::run::event::{Event, Place, Process, Recorded};
+use trainyard::run::outcome::{Outcome, Usage};
+use trainyard::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
+use trainyard::spec::{Source, op};
+use trainyard::units::{Bytes, Millis};
+
+/// Ten sweeps of ten thousand points.
+fn pipeline() -> String {
+    let points: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    let points = points.join(",");
+    let stage =
+        |n| format!("[stage.s{n}]\nrun = [\"/bin/true\"]\nmatrix = {{ p = [{points}] }}\nresources = {{ cpus = 0 }}\n");
+    (0..10).map(stage).collect()
+}
+
+/// Commits of a run with two tasks in flight that end as others start.
+fn record(store: &mut Store, header: &Header) {
+    let mut key = store.begin(header).expect("the record can be written");
+    let recorded = |event| Recorded { at: Millis(1_795_208_400_000), event };
+    let usage = Usage { peak_memory: Some(Bytes(123_456_789)), ..Usage::default() };
+    let tasks = u32::try_from(header.tasks.len()).expect("tasks are counted in 32 bits");
+    for task in (0..tasks - 1).map(TaskId) {
+        let place = Place { node: "box".to_owned(), ..Place::default() };
+        let process = Process { pid: 1_234_567 + task.0, started: 123_456_789 };
+        let events = [
+            recorded(Event::AttemptStarted { task, number: 1, place }),
+            recorded(Event::AttemptSpawned { task, process }),
+            recorded(Event::AttemptFinished { task, outcome: Outcome::Succeeded, usage, logged: false }),
+        ];
+        store.append(&mut key, &events[..1]).expect("the record can be written");
+        store.append(&mut key, &events[1..]).expect("the record can be written");
+    }
+}
+
+fn main() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("p.toml");
+    let text = pipeline();
+    std::fs::write(&file, &text).expect("the temporary folder can be written");
+    let source = Source { name: "p.toml".to_owned(), text: text.clone() };
+    let limits = graph::Limits { max_tasks: 10_000 };
+    let (pipeline, graph) = graph::load(&source, &[], op::CATALOGUE, limits).expect("a good file");
+    let task = |task: &graph::Task| TaskHeader {
+        name: task.name.clone(),
+        stage: pipeline.stages[task.stage].name.clone(),
+        planned: (Millis(0), Millis(1_000)),
+    };
+    let orchestrator = Orchestrator {
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        boot: "another".to_owned(),
+        process: Process { pid: 1, started: 1 },
+    };
+    let invocation = Invocation {
+        file_digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
+        max_tasks: limits.max_tasks,
+        ..Invocation::default()
+    };
+    let header = Header {
+        id: "r1".to_owned(),
+        pipeline: "p".to_owned(),
+        file: file.display().to_string(),
+        orchestrator,
+        started: Millis(1_795_208_400_000),
+        invocation,
+        tasks: graph.tasks.iter().map(task).collect(),
+    };
+    let state = folder.path().join(".trainyard");
+    record(&mut Store::open(&state).expect("the record can be made"), &header);
+    let size = std::fs::metadata(state.join("state.db")).expect("the record").len();
+    println!("{} tasks on record take {}", header.tasks.len(), Bytes(size));
+
+    let mut times: Vec<Duration> = Vec::new();
+    for nth in 0..5 {
+        // Each time the same record.
+        let copy = folder.path().join(format!("state{nth}"));
+        std::fs::create_dir(&copy).expect("the temporary folder can be written");
+        std::fs::copy(state.join("state.db"), copy.join("state.db")).expect("the record can be copied");
+        let begun = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        command.args(["resume", "--quiet", "--budget", "0s", "--state"]).arg(&copy).current_dir(folder.path());
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the binary starts");
+        assert!(status.success(), "the run is resumed: {status}");
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    println!("resuming it and carrying out the last one takes {:.2} s (median of 5)", times[2].as_secs_f64());
+}
