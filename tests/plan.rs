@@ -173,7 +173,7 @@ fn every_policy_plans_the_chain_in_7_seconds() {
     ];
     let pairs = orders.iter().zip(fits.iter().cycle()).map(|(order, fit)| format!("{order}+{fit}"));
     let alone = fits.iter().map(|fit| (*fit).to_owned());
-    for policy in pairs.chain(alone).chain(["auto".to_owned()]) {
+    for policy in pairs.chain(alone).chain(["auto", "ga", "sa", "lns", "aco", "pso", "exact"].map(str::to_owned)) {
         let (_, stdout, stderr) = outcome(CHAIN, BOX, &["--json", "--policy", &policy]);
         assert!(stdout.contains("\"makespan_ms\":7000"), "{policy}: {stdout}{stderr}");
     }

@@ -5,6 +5,8 @@
 //! requests for it and its capacity is capped at what all tasks together ask for, so that the packing is exact.
 //! Source: Lamport, "Multiple byte processing with full-word instructions", 1975. Does not know what the lanes mean.
 
+use super::instance::gcd;
+
 /// Amounts of several resources, packed into `W` words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Amounts<const W: usize>([u64; W]);
@@ -56,10 +58,6 @@ impl Demand {
     fn bits(&self) -> u32 {
         u64::BITS - self.largest().leading_zeros() + 1
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Returns how many words the lanes of these resources need.

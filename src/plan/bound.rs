@@ -41,7 +41,8 @@ pub fn lower_bound(instance: &Instance<'_>, timing: &Timing) -> Bound {
     let ends = Ends::new(instance, timing);
     let areas = axes(instance).into_iter().map(|axis| Bound { time: axis.bound(instance, &ends), by: axis.name });
     // The critical path wins a tie: it is the simplest reason.
-    areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best })
+    let best = areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best });
+    Bound { time: instance.rounded_up(best.time), ..best }
 }
 
 /// One resource over the classes of places that offer it.

@@ -43,9 +43,25 @@ impl Direction {
 /// Stands for a choice that the decoder may take itself.
 pub(super) const FREE: u32 = u32::MAX;
 
-/// No choice of modes for the remaining tasks stays within the budgets.
+/// There is no schedule: the budgets leave a task without a choice, or it would end too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OverBudget;
+pub(super) struct GivenUp;
+
+/// What is to be decoded.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'w> {
+    /// Each task once and, in `direction`, after those it waits for.
+    pub(super) order: &'w [TaskId],
+    /// `[n_tasks]`, by TaskId: the choice of each task that is not [`FREE`].
+    pub(super) choice: &'w [u32],
+    /// Whether these choices are known to stay in the budgets.
+    pub(super) paid: bool,
+    pub(super) direction: Direction,
+    /// So many tasks at the beginning of the order lie where this schedule has them.
+    pub(super) kept: Option<(&'w Draft, usize)>,
+    /// A schedule that cannot end by this time is given up; `[n_tasks]` by TaskId is what must follow each task.
+    pub(super) by: Option<(u64, &'w [u64])>,
+}
 
 /// Places tasks one after the other.
 pub(super) struct Decoder<'i, const W: usize> {
@@ -69,39 +85,47 @@ impl<'i, const W: usize> Decoder<'i, W> {
         Self { instance, machine, packed, has_lags, feasible: Vec::new(), chosen: Vec::new() }
     }
 
-    /// Places all tasks in `order`, which must hold each task once and, in `direction`, after those it waits for.
-    /// `wish`, `[n_tasks]` by TaskId, fixes the choice of each task that is not [`FREE`]; `paid` says that these choices
-    /// are known to stay in the budgets.
+    /// Places all tasks.
     ///
     /// # Errors
-    /// When the budgets leave a task without a choice.
-    pub(super) fn decode(
-        &mut self,
-        order: &[TaskId],
-        fit: &mut Fit,
-        wish: &[u32],
-        paid: bool,
-        direction: Direction,
-        draft: &mut Draft,
-    ) -> Result<(), OverBudget> {
+    /// When there is no such schedule.
+    pub(super) fn decode(&mut self, wanted: &Wanted<'_>, fit: &mut Fit, draft: &mut Draft) -> Result<(), GivenUp> {
         self.machine.clear();
         draft.reset(self.instance.len());
         fit.clear();
-        let mut purse = if paid { Purse::open() } else { Purse::new(self.instance) };
-        for &task in order {
-            let wish = Some(wish[task.index()]).filter(|wish| *wish != FREE);
-            let site = if fit.rule().balances() {
-                self.balanced_site(task, fit, direction, draft, &purse)
-            } else {
-                self.best_site(task, fit, wish, direction, draft, &purse)
+        let mut purse = if wanted.paid { Purse::open() } else { Purse::new(self.instance) };
+        for (position, &task) in wanted.order.iter().enumerate() {
+            let kept = wanted.kept.filter(|(_, kept)| position < *kept).map(|(base, _)| base);
+            let site = match kept {
+                Some(base) => self.kept_site(task, base),
+                None => self.site(task, wanted, fit, draft, &purse).ok_or(GivenUp)?,
             };
-            let site = site.ok_or(OverBudget)?;
+            if wanted.by.is_some_and(|(by, tail)| site.finish + tail[task.index()] > by) {
+                return Err(GivenUp);
+            }
             self.take(task, site);
             draft.set(task, site, &self.chosen);
             purse.spend(self.instance, task, site.choice);
             fit.placed(draft.node(self.instance, task), &self.chosen, site.start, site.finish);
         }
         Ok(())
+    }
+
+    fn site(&mut self, task: TaskId, wanted: &Wanted<'_>, fit: &mut Fit, draft: &Draft, purse: &Purse) -> Option<Site> {
+        let wish = Some(wanted.choice[task.index()]).filter(|wish| *wish != FREE);
+        if fit.rule().balances() {
+            self.balanced_site(task, fit, wanted.direction, draft, purse)
+        } else {
+            self.best_site(task, fit, wish, wanted.direction, draft, purse)
+        }
+    }
+
+    /// Returns where a task lies in another schedule, its devices in `self.chosen`.
+    fn kept_site(&mut self, task: TaskId, base: &Draft) -> Site {
+        let i = task.index();
+        self.chosen.clear();
+        self.chosen.extend_from_slice(base.devices(task));
+        Site { choice: base.choice[i], member: base.member[i], start: base.start[i], finish: base.finish[i] }
     }
 
     /// Returns the best place for a task, its devices in `self.chosen`; `None` where the budgets allow no choice.

@@ -176,6 +176,18 @@ impl Instance<'_> {
         self.bandwidth.iter().any(Option::is_some) && carries(&self.graph.before)
     }
 
+    /// Returns the greatest common divisor of all durations, in milliseconds; at least 1.
+    pub(super) fn tick(&self) -> u64 {
+        let durations = self.kinds.iter().flat_map(|kind| kind.choices.iter().map(Choice::duration));
+        durations.fold(0, gcd).max(1)
+    }
+
+    /// Returns the first instant from `time` on at which a plan can end in which nothing waits without need: a multiple
+    /// of the tick, unless data on its way takes time.
+    pub(super) fn rounded_up(&self, time: Millis) -> Millis {
+        if self.has_lags() { time } else { Millis(time.0.checked_next_multiple_of(self.tick()).unwrap_or(time.0)) }
+    }
+
     /// Returns `L[device][task]` with a row for each device, then for each host that a task can run on without one.
     #[must_use]
     pub fn load_matrix(&self, fleet: &crate::fleet::Fleet) -> LoadMatrix {
@@ -200,6 +212,11 @@ impl Instance<'_> {
         let (rows, times) = rows.map(|(_, (name, times))| (name, expand(times))).unzip();
         LoadMatrix { rows, times }
     }
+}
+
+/// Returns the greatest common divisor; of 0 and a number that number.
+pub(super) const fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Gives equal stages one number: those whose modes hold, take and spend the same.

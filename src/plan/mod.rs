@@ -19,6 +19,7 @@ mod build;
 pub mod check;
 mod decode;
 mod draft;
+mod exact;
 pub mod fit;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -26,6 +27,7 @@ pub mod impossible;
 pub mod instance;
 mod machine;
 pub mod order;
+mod pieces;
 pub mod policy;
 mod profile;
 mod random;
@@ -178,8 +180,7 @@ pub fn make_timed(
     }
     let timing = timed_by.timing(graph, instance.shortest());
     let bound = bound::lower_bound(&instance, &timing);
-    let mut plan = policy::plan(&instance, &timing, bound, options)?;
-    (plan.lower_bound, plan.bound_by) = (bound.time, bound.by);
+    let plan = policy::plan(&instance, &timing, bound, options)?;
     check(pipeline, graph, fleet, &plan).map_err(PlanError::Illegal)?;
     Ok(plan)
 }

@@ -6,11 +6,12 @@ use std::str::FromStr;
 use super::bound::Bound;
 use super::decode::{Direction, FREE};
 use super::draft::Draft;
+use super::exact;
 use super::fit::FitRule;
 use super::instance::Instance;
 use super::machine::demands;
 use super::order::OrderRule;
-use super::search::{Search, genetic};
+use super::search::{Search, ants, genetic, local, swarm};
 use super::{Options, Plan, PlanError, amounts};
 use crate::spec::problem::did_you_mean;
 use crate::timing::Timing;
@@ -32,18 +33,35 @@ pub enum Policy {
 pub enum Engine {
     /// Genetic algorithm.
     Genetic,
+    /// Simulated annealing.
+    Annealing,
+    /// Large neighbourhood search.
+    Neighbourhood,
+    /// Ant colony optimization.
+    Ants,
+    /// Particle swarm optimization.
+    Swarm,
+    /// Lazy clause generation on a relaxed problem, which raises the lower bound as well.
+    Exact,
 }
 
 impl Engine {
     /// Every engine with its name on the command line.
-    pub const ALL: [(&'static str, Self); 1] = [("ga", Self::Genetic)];
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("ga", Self::Genetic),
+        ("sa", Self::Annealing),
+        ("lns", Self::Neighbourhood),
+        ("aco", Self::Ants),
+        ("pso", Self::Swarm),
+        ("exact", Self::Exact),
+    ];
 }
 
 /// A policy that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown policy `{written}`: {}", match .near {
     Some(near) => format!("did you mean `{near}`?"),
-    None => "write `auto`, `ga`, or ORDER+FIT like `critical-path+best-fit`".to_owned(),
+    None => "write `auto`, a search (`ga`, `sa`, `lns`, `aco`, `pso`, `exact`), or ORDER+FIT like `critical-path+best-fit`".to_owned(),
 })]
 pub struct UnknownPolicy {
     /// What was written.
@@ -153,7 +171,11 @@ const PORTFOLIO: [(OrderRule, FitRule); 4] = [
 /// and hardly leaves anything to gain.
 const PORTFOLIO_TASKS: usize = 20_000;
 
-/// Lets a policy make a plan; bound and check are the caller's.
+/// Tasks up to which `auto` searches exactly, unasked and where somebody says how long it may take.
+const EXACT_TASKS: usize = 40;
+const EXACT_TASKS_ASKED: usize = 130;
+
+/// Lets a policy make a plan; `bound` and the check of the plan are the caller's.
 pub(super) fn plan<'a>(
     instance: &'a Instance<'a>,
     timing: &'a Timing,
@@ -167,8 +189,18 @@ pub(super) fn plan<'a>(
         5..=32 => Planner::<32>::new(instance, timing, bound, options).best(),
         _ => return Err(PlanError::TooManyResources),
     };
-    let (draft, evaluations) = found?;
-    Ok(Plan { evaluations, ..draft.into_plan(instance, options.policy.to_string()) })
+    found.map(|found| {
+        let (lower_bound, bound_by) = (found.bound.time, found.bound.by);
+        let plan = found.draft.into_plan(instance, options.policy.to_string());
+        Plan { evaluations: found.evaluations, lower_bound, bound_by, ..plan }
+    })
+}
+
+/// What a planner found.
+struct Found {
+    draft: Draft,
+    bound: Bound,
+    evaluations: u64,
 }
 
 struct Planner<'a, const W: usize> {
@@ -182,25 +214,42 @@ impl<'a, const W: usize> Planner<'a, W> {
         Self { policy: options.policy, search }
     }
 
-    /// Returns the best schedule and how many were tried.
-    fn best(mut self) -> Result<(Draft, u64), PlanError> {
+    fn best(mut self) -> Result<Found, PlanError> {
         match self.policy {
             Policy::List(order, fit) => self.list(order, fit),
-            Policy::Auto => {
-                self.portfolio();
-                let limits = self.search.limits;
-                let asked = limits.evaluations.is_some() || limits.budget.is_some();
-                if asked || self.search.instance.len() <= PORTFOLIO_TASKS {
-                    genetic::run(&mut self.search);
+            Policy::Auto => self.auto(),
+            Policy::Search(engine) => {
+                self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+                match engine {
+                    Engine::Genetic => genetic::run(&mut self.search),
+                    Engine::Annealing => local::anneal(&mut self.search),
+                    Engine::Neighbourhood => local::large(&mut self.search),
+                    Engine::Ants => ants::run(&mut self.search),
+                    Engine::Swarm => swarm::run(&mut self.search),
+                    Engine::Exact => exact::run(&mut self.search),
                 }
             }
-            Policy::Search(Engine::Genetic) => {
-                self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
-                genetic::run(&mut self.search);
-            }
         }
-        let evaluations = self.search.evaluations;
-        self.search.into_best().map(|best| (best, evaluations)).ok_or(PlanError::Budgets)
+        let Search { bound, evaluations, .. } = self.search;
+        let best = self.search.into_best();
+        best.map(|draft| Found { draft, bound, evaluations }).ok_or(PlanError::Budgets)
+    }
+
+    /// Several passes, then searches: an exact one where the pipeline is small enough.
+    fn auto(&mut self) {
+        self.portfolio();
+        let limits = self.search.limits;
+        let asked = limits.evaluations.is_some() || limits.budget.is_some();
+        let most = if asked { EXACT_TASKS_ASKED } else { EXACT_TASKS };
+        if !asked && self.search.instance.len() > PORTFOLIO_TASKS {
+            return;
+        }
+        if self.search.instance.len() > most {
+            return genetic::run(&mut self.search);
+        }
+        self.search.part(1, 4, genetic::run);
+        self.search.part(4, 5, exact::run);
+        genetic::run(&mut self.search);
     }
 
     /// One pass of an order and a fit rule, without effect where it runs out of a budget.

@@ -11,7 +11,11 @@ use crate::spec::{Gpus, Mode};
 use crate::units::{Bytes, Share};
 
 fn planned(problem: &Problem, policy: Policy) -> Result<Plan, PlanError> {
-    let limits = Limits { evaluations: Some(60), ..Limits::default() };
+    planned_within(problem, policy, 60)
+}
+
+fn planned_within(problem: &Problem, policy: Policy, evaluations: u64) -> Result<Plan, PlanError> {
+    let limits = Limits { evaluations: Some(evaluations), ..Limits::default() };
     let options = Options { policy, seed: 7, limits };
     make(&problem.pipeline, &problem.graph, &problem.fleet, &options)
 }
@@ -49,8 +53,8 @@ fn five_tasks_on_devices_of_speed_2_3_and_4_end_at_4() {
     let modes = [5, 8, 6, 10, 4].map(|work| vec![on_gpus(Gpus::Whole(1), 0, 12 * work)]).to_vec();
     let plan = planned(&problem(modes, &[], one_node(4, &devices)), Policy::Auto).unwrap();
     assert_eq!(plan.makespan, Millis(4 * 12));
-    // The fluid bound: 33 units of work on capacities of 9.
-    assert_eq!((plan.lower_bound, plan.bound_by), (Millis(33 * 12 / 9), "GPUs"));
+    // Work alone gives 33 / 9 units on capacities of 9.
+    assert_eq!((plan.lower_bound, plan.bound_by), (Millis(4 * 12), "exact search"));
 }
 
 #[test]
@@ -125,6 +129,31 @@ fn a_search_shortens_what_one_pass_leaves_long() {
     assert_eq!(planned(&problem, list).unwrap().makespan, Millis(10));
     let found = planned(&problem, Policy::Search(policy::Engine::Genetic)).unwrap();
     assert_eq!((found.makespan, found.is_optimal()), (Millis(9), true));
+}
+
+#[test]
+fn an_exact_search_proves_what_areas_cannot() {
+    // Three tasks of which no two fit a device together, on two devices: one of them waits, though half of all memory
+    // is free.
+    let modes = vec![vec![on_gpus(Gpus::Shared, 5, 10)]; 3];
+    let problem = problem(modes, &[], one_node(8, &[("A", 8, 1_000), ("A", 8, 1_000)]));
+    let plan = planned_within(&problem, Policy::Search(policy::Engine::Exact), 2_000).unwrap();
+    assert_eq!((plan.makespan, plan.lower_bound), (Millis(20), Millis(20)));
+}
+
+#[test]
+fn an_exact_search_deals_gangs_out_to_devices() {
+    // On the pools of both cards all four run at once; on the cards themselves the gang meets somebody on either.
+    let share = |part: u32| on_gpus(Gpus::Share(Share(part)), 0, 10);
+    let modes = vec![
+        vec![share(600_000)],
+        vec![share(600_000)],
+        vec![share(400_000)],
+        vec![on_gpus(Gpus::Whole(2), 0, 5), on_gpus(Gpus::Whole(1), 0, 30)],
+    ];
+    let problem = problem(modes, &[], one_node(8, &[("A", 8, 1_000), ("A", 8, 1_000)]));
+    let plan = planned_within(&problem, Policy::Search(policy::Engine::Exact), 2_000).unwrap();
+    assert_eq!((plan.makespan, plan.is_optimal()), (Millis(15), true));
 }
 
 #[test]
@@ -301,12 +330,16 @@ proptest! {
     #[test]
     fn no_plan_of_a_tiny_problem_beats_the_bound_or_is_missed(problem in any_problem(3, 2)) {
         let best = exhaustive(&problem, 6);
-        match planned(&problem, Policy::Auto) {
+        match planned_within(&problem, Policy::Auto, 2_000) {
             Ok(plan) => {
                 // Lags can push the best plan beyond the horizon of the search; it then is at least that late.
                 let best = best.unwrap_or(Millis(6));
                 prop_assert!(plan.lower_bound <= best, "bound {} above {best}", plan.lower_bound);
                 prop_assert!(plan.makespan >= best.min(Millis(6)));
+                // Where no data moves, what is proven optimal is, and so small a problem is always proven.
+                if problem.fleet.nodes.len() == 1 {
+                    prop_assert!(plan.is_optimal(), "{} and {}", plan.makespan, plan.lower_bound);
+                }
             }
             Err(_) => prop_assert_eq!(best, None),
         }

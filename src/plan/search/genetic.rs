@@ -21,7 +21,8 @@ pub(super) struct Individual {
 }
 
 impl Individual {
-    fn of(draft: &Draft) -> Self {
+    /// Takes what is inherited from a schedule.
+    pub(super) fn of(draft: &Draft) -> Self {
         Self { makespan: draft.makespan, finish: draft.finish.clone(), choice: draft.choice.clone() }
     }
 }
@@ -68,7 +69,7 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>) {
 
 /// Returns how many members a population has.
 fn population<const W: usize>(search: &Search<'_, W>) -> usize {
-    let evaluations = u32::try_from(search.allowed().unwrap_or(EVALUATIONS)).unwrap_or(u32::MAX);
+    let evaluations = u32::try_from(search.left().unwrap_or(EVALUATIONS)).unwrap_or(u32::MAX);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 65536")]
     let wanted = (f64::from(evaluations).sqrt() * SIZE) as usize;
     wanted.clamp(8, 256).min(MEMORY / search.instance.len().max(1))

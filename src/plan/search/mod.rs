@@ -5,7 +5,7 @@
 //! pipelines.
 
 use super::bound::Bound;
-use super::decode::{Decoder, Direction};
+use super::decode::{Decoder, Direction, Wanted};
 use super::draft::Draft;
 use super::fit::{Fit, FitRule};
 use super::instance::Instance;
@@ -13,11 +13,15 @@ use super::random::Random;
 use super::{Limits, Options};
 use crate::graph::TaskId;
 use crate::timing::{Origin, Timing};
+use crate::units::Millis;
 
+pub(super) mod ants;
 mod crossover;
 pub(super) mod genetic;
+pub(super) mod local;
 mod modes;
 mod sample;
+pub(super) mod swarm;
 
 use genetic::Individual;
 
@@ -38,8 +42,22 @@ pub(super) struct Search<'a, const W: usize> {
     found: Vec<Draft>,
     /// Looks at a place that one schedule takes.
     looks: u64,
+    /// The part of the search that goes on, which ends sooner than all of it.
+    part: Part,
+    /// Evaluations that an engine may have besides, where nobody limits the search.
+    granted: u64,
     /// Whether most durations are guesses, so that a better plan would only be better on paper.
     guessed: bool,
+}
+
+/// A part of a search.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    /// Evaluations and time at which it ends; where all of the search does when absent.
+    evaluations: Option<u64>,
+    time: Option<Millis>,
+    /// Whether it ends when nothing was found for long.
+    patient: bool,
 }
 
 /// Schedules that are remembered for others to start from.
@@ -67,8 +85,29 @@ impl<'a, const W: usize> Search<'a, W> {
             improved: 0,
             found: Vec::new(),
             looks: looks(instance),
+            part: Part::default(),
+            granted: 0,
             guessed: is_guessed(instance),
         }
+    }
+
+    /// Lets an engine use a part of the evaluations and of the time that are left, or less where it finds nothing more.
+    pub(super) fn part(&mut self, of: u64, whole: u64, engine: impl FnOnce(&mut Self)) {
+        let evaluations = self.left().map(|left| self.evaluations + left * of / whole);
+        let time = self.limits.budget.zip(self.limits.clock).map(|(budget, clock)| {
+            let now = clock();
+            now + Millis((budget - now).0 / whole * of)
+        });
+        self.part = Part { evaluations, time, patient: true };
+        engine(self);
+        self.part = Part::default();
+    }
+
+    /// Lets an engine have so many more evaluations where nobody limits the search: as many for a makespan from
+    /// [`FULL_MS`] on, fewer for a shorter one.
+    pub(super) fn grant(&mut self, evaluations: u64) {
+        let makespan = self.best().map_or(0, |best| best.makespan);
+        self.granted += evaluations * makespan.min(FULL_MS) / FULL_MS;
     }
 
     /// Returns the best schedule.
@@ -85,22 +124,54 @@ impl<'a, const W: usize> Search<'a, W> {
         direction: Direction,
         draft: &mut Draft,
     ) -> bool {
-        self.evaluations += 1;
         let paid = !self.instance.budgets.is_empty() && modes::fit_budgets(self.instance, choice);
-        if self.decoder.decode(order, &mut self.fit, choice, paid, direction, draft).is_err() {
+        self.decode(&Wanted { order, choice, paid, direction, kept: None, by: None }, draft)
+    }
+
+    /// The same for anything that can be decoded. Returns whether there is such a schedule.
+    fn decode(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> bool {
+        self.evaluations += 1;
+        let direction = wanted.direction;
+        if self.decoder.decode(wanted, &mut self.fit, draft).is_err() {
             return false;
         }
-        if self.found.last().is_none_or(|best| draft.makespan < best.makespan) {
-            self.improved = self.evaluations;
-            if self.found.len() == FOUND {
-                self.found.remove(0);
-            }
-            self.found.push(match direction {
-                Direction::Forward => draft.clone(),
-                Direction::Backward => draft.mirrored(),
-            });
-        }
+        self.keep(draft, direction);
         true
+    }
+
+    /// Keeps a schedule if it is the best so far.
+    pub(super) fn keep(&mut self, draft: &Draft, direction: Direction) {
+        if self.found.last().is_some_and(|best| draft.makespan >= best.makespan) {
+            return;
+        }
+        self.improved = self.evaluations;
+        if self.found.len() == FOUND {
+            self.found.remove(0);
+        }
+        self.found.push(match direction {
+            Direction::Forward => draft.clone(),
+            Direction::Backward => draft.mirrored(),
+        });
+    }
+
+    /// Decodes the best schedule from its end and from its beginning, again and again, as long as that makes it shorter.
+    /// Source: forward-backward improvement, Li and Willis, 1992.
+    pub(super) fn justify(&mut self) {
+        let mut draft = Draft::default();
+        let mut order = Vec::new();
+        while let Some(mut turned) = self.best().map(Individual::of).filter(|_| !self.is_over()) {
+            let before = self.improved;
+            for direction in [Direction::Backward, Direction::Forward] {
+                crossover::by_end(self.instance.graph, &turned, direction, &mut order);
+                if !self.evaluate(&order, &turned.choice, direction, &mut draft) {
+                    return;
+                }
+                turned = Individual::of(&draft);
+            }
+            if self.improved == before {
+                return;
+            }
+        }
     }
 
     /// Returns the best schedule so far.
@@ -111,30 +182,45 @@ impl<'a, const W: usize> Search<'a, W> {
     /// Returns how many schedules may be tried; `None` where only time is limited.
     ///
     /// Where nothing is, the number depends on the problem alone, so that what `plan` shows is what `run` does.
-    pub(super) fn allowed(&self) -> Option<u64> {
+    fn allowed(&self) -> Option<u64> {
         if self.limits.evaluations.is_some() || self.limits.budget.is_some() {
             return self.limits.evaluations;
         }
         let makespan = self.best().map_or(0, |best| best.makespan);
         let looks = LOOKS / FULL_MS * makespan.min(FULL_MS);
-        Some(if self.guessed { 0 } else { looks / self.looks.max(1) })
+        Some(if self.guessed { 0 } else { looks / self.looks.max(1) + self.granted })
     }
 
-    /// Whether there is nothing left to look for or to look with.
+    /// Whether there is nothing left to look for or to look with, or nothing was found for long.
     pub(super) fn is_over(&self) -> bool {
-        let Some(best) = self.best() else { return false };
-        if best.makespan <= self.bound.time.0 || self.allowed().is_some_and(|most| self.evaluations >= most) {
+        if self.is_spent() {
             return true;
         }
-        match (self.limits.budget, self.limits.clock) {
-            (Some(budget), Some(clock)) => clock() >= budget,
-            (Some(_), None) => self.limits.evaluations.is_none(),
-            (None, _) if self.limits.evaluations.is_some() => false,
-            (None, _) => {
-                let (some, each) = PATIENCE;
-                self.evaluations - self.improved > some + each * self.instance.len() as u64
-            }
+        let limited = self.limits.evaluations.is_some() || self.limits.budget.is_some();
+        let (some, each) = PATIENCE;
+        let patience = some + each * self.instance.len() as u64;
+        (self.part.patient || !limited) && self.evaluations - self.improved > patience
+    }
+
+    /// Whether there is nothing left to look for or to look with. The first schedule is always finished.
+    pub(super) fn is_spent(&self) -> bool {
+        let Some(best) = self.best() else { return false };
+        best.makespan <= self.bound.time.0 || self.left() == Some(0) || self.is_out_of_time()
+    }
+
+    /// Whether no time is left. A budget that no clock watches is no limit where evaluations are one, and is spent where
+    /// they are not.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        let Some(budget) = self.limits.budget else { return false };
+        match self.limits.clock {
+            Some(clock) => clock() >= self.part.time.unwrap_or(budget),
+            None => self.limits.evaluations.is_none(),
         }
+    }
+
+    /// Returns how many more schedules may be tried; `None` where only time is limited.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.part.evaluations.or_else(|| self.allowed()).map(|most| most.saturating_sub(self.evaluations))
     }
 
     /// Returns choices that stay in the budgets, drawn at random; `None` where there are no budgets to stay in.

@@ -1,0 +1,293 @@
+//! Exact search: closes the distance between the best plan and the lower bound, for small pipelines.
+//!
+//! Solves the relaxed problem of [`pools`] by lazy clause generation: is there a solution that ends by some time? Each
+//! answer "no" raises the lower bound, each "yes" becomes the order and the choices for a schedule of the one decoder.
+//! Source: Schutt et al., "Explaining the cumulative propagator", 2011; the solver is Pumpkin. Deterministic for a number
+//! of steps. Does not know how the first schedule was found.
+
+use pumpkin_conflict_resolvers::resolvers::ResolutionResolver;
+use pumpkin_core::Solver;
+use pumpkin_core::predicate;
+use pumpkin_core::results::{ProblemSolution, SatisfactionResultUnderAssumptions};
+use pumpkin_core::termination::TerminationCondition;
+use pumpkin_core::variables::{AffineView, DomainId, Literal, TransformableVariable};
+
+use super::bound::Bound;
+use super::decode::Direction;
+use super::draft::Draft;
+use super::fit::FitRule;
+use super::search::Search;
+use crate::graph::TaskId;
+use crate::units::Millis;
+
+mod pools;
+mod split;
+
+use pools::{Pool, Pools};
+use split::Held;
+
+/// What the bound of an exact search is called.
+const BY: &str = "exact search";
+
+/// Steps where nobody limits the search: about a second of one core.
+const STEPS: u64 = 10_000;
+
+/// Looks for better schedules and for a better bound until one meets the other or the search is over. Needs a schedule to
+/// start from. A step of the solver, a decision or a conflict, counts as an evaluation.
+pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
+    let Some(best) = search.best().map(|best| best.makespan) else { return };
+    if search.instance.is_empty() {
+        return;
+    }
+    search.grant(STEPS);
+    let Some(pools) = Pools::new(search.instance, best) else { return };
+    close(search, &pools, false);
+    if split::can_split(search.instance) {
+        close(search, &pools, true);
+    }
+}
+
+/// Closes the distance between bound and schedules on pools, or on the devices that they are made of.
+fn close<const W: usize>(search: &mut Search<'_, W>, pools: &Pools, on_devices: bool) {
+    // Solutions that end in the same tick as the best schedule are no better.
+    let better = |search: &Search<'_, W>| {
+        let best = search.best().map_or(0, |best| best.makespan);
+        tick_count(best / pools.tick - u64::from(best.is_multiple_of(pools.tick) && best > 0))
+    };
+    let mut least = tick_count(search.bound.time.0.div_ceil(pools.tick));
+    let mut most = better(search);
+    if least > most || search.is_spent() {
+        return;
+    }
+    let mut model = Model::new(search, pools, least, most);
+    let held = on_devices.then(|| model.split(search, pools, most));
+    while least <= most && !search.is_spent() {
+        // Proofs are dearest just below the optimum, so the first questions are asked nearer to what is known to be there.
+        let middle = most - (most - least) / 4;
+        let (answer, spent) = model.ends_by(search, pools, middle, held.as_deref());
+        search.evaluations += spent;
+        match answer {
+            Answer::Yes(solution) => {
+                most = solution.end - 1;
+                match &solution.schedule {
+                    Some(schedule) => search.keep(schedule, Direction::Forward),
+                    None => realise(search, &solution),
+                }
+                most = most.min(better(search));
+            }
+            Answer::No => {
+                least = middle + 1;
+                let time = Millis(u64::try_from(least).unwrap_or(0) * pools.tick);
+                if time > search.bound.time {
+                    search.bound = Bound { time, by: BY };
+                    search.improved = search.evaluations;
+                }
+            }
+            Answer::Unknown => return,
+        }
+    }
+}
+
+fn tick_count(ticks: u64) -> i32 {
+    i32::try_from(ticks).unwrap_or(i32::MAX)
+}
+
+/// A solution of the relaxed problem.
+struct Solution {
+    /// `[n_tasks]`: start in ticks.
+    start: Vec<i32>,
+    /// `[n_tasks]`: index into the task's choices.
+    choice: Vec<u32>,
+    end: i32,
+    /// What it means, where devices are known.
+    schedule: Option<Draft>,
+}
+
+enum Answer {
+    Yes(Box<Solution>),
+    No,
+    Unknown,
+}
+
+/// Decodes a solution's order and choices, once with each of some fits: they deal its tasks out differently.
+fn realise<const W: usize>(search: &mut Search<'_, W>, solution: &Solution) {
+    let graph = search.instance.graph;
+    let mut order = graph.order.clone();
+    // Stable, so that tasks without duration stay behind those they wait for.
+    order.sort_by_key(|task| solution.start[task.index()]);
+    let mut draft = Draft::default();
+    for fit in [FitRule::EarliestFinish, FitRule::BestFit, FitRule::WorstFit, FitRule::FirstFit] {
+        search.fit.change(fit, search.instance);
+        search.evaluate(&order, &solution.choice, Direction::Forward, &mut draft);
+    }
+    search.fit.change(FitRule::EarliestFinish, search.instance);
+}
+
+/// The relaxed problem as the solver sees it.
+struct Model {
+    solver: Solver,
+    /// `[n_tasks]`.
+    start: Vec<DomainId>,
+    /// `[n_tasks][n_choices]`: whether the choice is taken; empty for a task with one choice.
+    taken: Vec<Vec<Literal>>,
+    end: DomainId,
+}
+
+type View = AffineView<DomainId>;
+
+impl Model {
+    /// Posts the constraints for solutions that end between two ticks.
+    fn new<const W: usize>(search: &Search<'_, W>, pools: &Pools, least: i32, most: i32) -> Self {
+        let (graph, timing) = (search.instance.graph, search.timing);
+        let mut solver = Solver::default();
+        let ticks = |time: Millis| tick_count(time.0 / pools.tick);
+        let head = |task: TaskId| ticks(timing.earliest_start[task.index()]);
+        let tail = |task: TaskId| ticks(timing.makespan - timing.latest_finish(task));
+        let shortest = |task: TaskId| pools.ways[task.index()].iter().copied().min().unwrap_or(0);
+        let latest = |task: TaskId| (most - tail(task) - shortest(task)).max(head(task));
+        let start: Vec<_> = graph.ids().map(|task| solver.new_bounded_integer(head(task), latest(task))).collect();
+        let end = solver.new_bounded_integer(least.min(most), most);
+        let mut model = Self { solver, start, taken: vec![Vec::new(); graph.len()], end };
+        let mut copies: Vec<Vec<DomainId>> = Vec::with_capacity(graph.len());
+        // Copies that are not taken lie one behind the other where they meet nobody.
+        let mut parked = most.saturating_add(1);
+        for task in graph.ids() {
+            let ways = &pools.ways[task.index()];
+            if ways.len() == 1 {
+                copies.push(vec![model.start[task.index()]]);
+                let finish = model.start[task.index()].offset(ways[0]);
+                model.precede(search, task, finish);
+                continue;
+            }
+            let finish = model.solver.new_bounded_integer(head(task) + shortest(task), (most - tail(task)).max(0));
+            let mut of_task = Vec::with_capacity(ways.len());
+            for way in ways {
+                let (taken, copy) = model.copy_while(task, *way, most - tail(task), &mut parked);
+                // Whoever takes this way ends so much later than it starts.
+                let tag = model.solver.new_constraint_tag();
+                let terms = vec![copy.scaled(1), finish.scaled(-1)];
+                model.solver.add_constraint(pumpkin_constraints::equals(terms, -way, tag)).implied_by(taken);
+                model.taken[task.index()].push(taken);
+                of_task.push(copy);
+            }
+            copies.push(of_task);
+            let (clause, tag) = (model.taken[task.index()].clone(), model.solver.new_constraint_tag());
+            model.solver.add_clause(clause.iter().map(Literal::get_true_predicate).collect::<Vec<_>>(), tag);
+            model.precede(search, task, finish.offset(0));
+        }
+        pools.pools.iter().for_each(|pool| model.share(pool, &copies, &pools.ways));
+        pools.budgets.iter().for_each(|budget| model.spend(budget));
+        model
+    }
+
+    /// Nothing that waits for a task starts before it ends, and the whole does not end before it.
+    fn precede<const W: usize>(&mut self, search: &Search<'_, W>, task: TaskId, finish: View) {
+        let after = search.instance.graph.after.of(task);
+        let later = after.iter().map(|edge| self.start[edge.task.index()]).chain(after.is_empty().then_some(self.end));
+        for next in later.collect::<Vec<_>>() {
+            let tag = self.solver.new_constraint_tag();
+            let terms = vec![finish, next.scaled(-1)];
+            self.solver.add_constraint(pumpkin_constraints::less_than_or_equals(terms, 0, tag)).post();
+        }
+    }
+
+    /// Makes the copy of a task that starts with it while something holds, so that it ends by `last`, and lies parked
+    /// while it does not.
+    fn copy_while(&mut self, task: TaskId, way: i32, last: i32, parked: &mut i32) -> (Literal, DomainId) {
+        let start = self.start[task.index()];
+        let place = *parked;
+        *parked = parked.saturating_add(way.max(1));
+        let (first, last) = (self.solver.lower_bound(&start), last - way);
+        let copy = self.solver.new_bounded_integer(if last < first { place } else { first }, place);
+        let tag = self.solver.new_constraint_tag();
+        let holds = self.solver.new_literal_for_predicate(predicate![copy <= last], tag);
+        let tag = self.solver.new_constraint_tag();
+        self.solver.add_clause(vec![predicate![copy <= last], predicate![copy >= place]], tag);
+        let tag = self.solver.new_constraint_tag();
+        let terms = vec![copy.scaled(1), start.scaled(-1)];
+        self.solver.add_constraint(pumpkin_constraints::equals(terms, 0, tag)).implied_by(holds);
+        (holds, copy)
+    }
+
+    fn share(&mut self, pool: &Pool, copies: &[Vec<DomainId>], ways: &[Vec<i32>]) {
+        let lasting = pool.uses.iter().filter(|(task, choice, _)| ways[*task][*choice] > 0);
+        let lasting: Vec<_> = lasting.copied().collect();
+        // The solver refuses constraints without variables.
+        if lasting.is_empty() {
+            return;
+        }
+        let starts: Vec<_> = lasting.iter().map(|(task, choice, _)| copies[*task][*choice]).collect();
+        let durations: Vec<_> = lasting.iter().map(|(task, choice, _)| ways[*task][*choice]).collect();
+        let amounts: Vec<_> = lasting.iter().map(|(.., amount)| *amount).collect();
+        let tag = self.solver.new_constraint_tag();
+        let held = pumpkin_constraints::cumulative(starts, durations, amounts, pool.capacity, tag);
+        self.solver.add_constraint(held).post();
+    }
+
+    fn spend(&mut self, budget: &Pool) {
+        let mut fixed = 0_i32;
+        let mut terms = Vec::new();
+        for (task, choice, amount) in &budget.uses {
+            match self.taken[*task].get(*choice) {
+                Some(taken) => terms.push(taken.get_integer_variable().scaled(*amount)),
+                None => fixed = fixed.saturating_add(*amount),
+            }
+        }
+        if terms.is_empty() {
+            return;
+        }
+        let tag = self.solver.new_constraint_tag();
+        let limit = budget.capacity.saturating_sub(fixed);
+        self.solver.add_constraint(pumpkin_constraints::less_than_or_equals(terms, limit, tag)).post();
+    }
+
+    /// Asks whether there is a solution that ends by a tick, and says how many steps that took.
+    fn ends_by<const W: usize>(
+        &mut self,
+        search: &Search<'_, W>,
+        pools: &Pools,
+        by: i32,
+        held: Option<&[Held]>,
+    ) -> (Answer, u64) {
+        let mut steps = Steps { left: search.left().unwrap_or(u64::MAX), spent: 0, search };
+        let mut brancher = self.solver.default_brancher();
+        let mut resolver = ResolutionResolver::default();
+        let end = self.end;
+        let result =
+            self.solver.satisfy_under_assumptions(&mut brancher, &mut steps, &mut resolver, &[predicate![end <= by]]);
+        let answer = match result {
+            SatisfactionResultUnderAssumptions::Satisfiable(found) => {
+                let found = found.solution();
+                let start = self.start.iter().map(|start| found.get_integer_value(*start)).collect();
+                let is_taken = |literal: &Literal| found.get_literal_value(*literal);
+                let index = |taken: &Vec<Literal>| taken.iter().position(is_taken).unwrap_or(0);
+                let choice = self.taken.iter().map(|taken| u32::try_from(index(taken)).unwrap_or(0)).collect();
+                let mut solution = Solution { start, choice, end: found.get_integer_value(end), schedule: None };
+                let schedule = held.map(|held| split::schedule(search.instance, pools, held, &found, &solution));
+                solution.schedule = schedule;
+                Answer::Yes(Box::new(solution))
+            }
+            SatisfactionResultUnderAssumptions::UnsatisfiableUnderAssumptions(_)
+            | SatisfactionResultUnderAssumptions::Unsatisfiable(_) => Answer::No,
+            SatisfactionResultUnderAssumptions::Unknown(_) => Answer::Unknown,
+        };
+        (answer, steps.spent)
+    }
+}
+
+/// Ends the solver after a number of steps or when the search's time is over.
+struct Steps<'s, 'a, const W: usize> {
+    left: u64,
+    spent: u64,
+    search: &'s Search<'a, W>,
+}
+
+/// The clock is asked once in so many steps.
+const GLANCE: u64 = 64;
+
+impl<const W: usize> TerminationCondition for Steps<'_, '_, W> {
+    fn should_stop(&mut self) -> bool {
+        self.spent += 1;
+        self.spent > self.left || (self.spent % GLANCE == 1 && self.search.is_out_of_time())
+    }
+}

@@ -1,0 +1,164 @@
+//! The relaxed problem of the exact search: places of one class become one pool that is as large as all of them.
+//!
+//! Variables: a start for each task and one way for each task. Constraints: a task starts after those it waits for have
+//! ended (data moves in no time); at every instant the tasks that run hold no more of a pool than it has; what the ways
+//! spend stays in the budgets. Objective: the end of the last task. Whatever plan is legal is a solution, so that no plan
+//! ends before the best solution; a solution is a plan where its tasks can be dealt out to the places of the pools.
+//!
+//! Times are counted in the ticks of the instance. Amounts are cut to 20 bits: what is asked for
+//! is rounded down and what is offered up, which keeps every plan a solution. Does not know who solves it.
+
+use std::collections::BTreeSet;
+
+use super::super::instance::{Choice, DeviceNeed, Group, Instance};
+use super::super::pieces;
+use crate::units::Share;
+
+/// The relaxed problem.
+pub(super) struct Pools {
+    /// A tick, in milliseconds.
+    pub(super) tick: u64,
+    /// `[n_tasks][n_choices]`: durations in ticks.
+    pub(super) ways: Vec<Vec<i32>>,
+    /// What tasks share.
+    pub(super) pools: Vec<Pool>,
+    /// What tasks spend together.
+    pub(super) budgets: Vec<Pool>,
+}
+
+/// An amount that tasks share.
+pub(super) struct Pool {
+    /// How much there is.
+    pub(super) capacity: i32,
+    /// Who takes how much: task, choice, amount; only amounts above 0.
+    pub(super) uses: Vec<(usize, usize, i32)>,
+}
+
+/// Amounts are counted in at most so many parts.
+const PARTS: u128 = 1 << 20;
+/// Ticks that a plan may have, so that sums of two instants and what lies behind the horizon fit into 32 bits.
+const TICKS: u64 = 1 << 28;
+
+impl Pools {
+    /// Relaxes an instance; `None` where its times are too long for their resolution.
+    pub(super) fn new(instance: &Instance<'_>, makespan: u64) -> Option<Self> {
+        let tick = instance.tick();
+        if makespan / tick > TICKS {
+            return None;
+        }
+        // A way that takes longer than the whole plan is never taken.
+        let ticks = |choice: &Choice| i32::try_from((choice.duration() / tick).min(2 * TICKS)).unwrap_or(i32::MAX);
+        let ways = instance.graph.ids().map(|task| instance.choices(task).iter().map(ticks).collect()).collect();
+        let mut relaxed = Self { tick, ways, pools: Vec::new(), budgets: Vec::new() };
+        relaxed.add_devices(instance);
+        relaxed.add_nodes(instance);
+        for (index, (_, limit)) in instance.budgets.iter().enumerate() {
+            let spend = |choice: &Choice| Some(u128::from(choice.spend[index]));
+            relaxed.budgets.extend(pool(instance, u128::from(*limit), spend));
+        }
+        Some(relaxed)
+    }
+
+    /// Memory and compute of devices, once for every set of classes that some choice is confined to.
+    fn add_devices(&mut self, instance: &Instance<'_>) {
+        let classes = |group: &Group| -> BTreeSet<u32> {
+            let devices = group.members.iter().flat_map(|(_, devices)| devices);
+            devices.map(|device| instance.devices[device.index()].class).collect()
+        };
+        let by_group: Vec<_> = instance.groups.iter().map(classes).collect();
+        let all: BTreeSet<u32> = by_group.iter().flatten().copied().collect();
+        let sets: BTreeSet<_> = by_group.iter().filter(|set| !set.is_empty()).chain([&all]).collect();
+        let memory_of =
+            |class: u32| instance.devices.iter().find(|device| device.class == class).map(|room| room.memory.0);
+        for set in sets {
+            let inside = |choice: &Choice| choice.gang > 0 && by_group[choice.group as usize].is_subset(set);
+            let rooms = || instance.devices.iter().filter(|device| set.contains(&device.class));
+            let amount = |choice: &Choice, of: fn(DeviceNeed, u64) -> u64| {
+                let least = by_group[choice.group as usize].iter().filter_map(|class| memory_of(*class)).min();
+                inside(choice).then(|| u128::from(choice.gang) * u128::from(of(choice.per_device, least.unwrap_or(0))))
+            };
+            let memory = rooms().map(|room| u128::from(room.memory.0)).sum();
+            let share = rooms().count() as u128 * u128::from(Share::WHOLE.0);
+            self.pools.extend(pool(instance, memory, |choice| amount(choice, memory_held)));
+            self.pools.extend(pool(instance, share, |choice| amount(choice, share_held)));
+            let largest = rooms().map(|room| room.memory.0).max().unwrap_or(0);
+            for parts in pieces::PARTS {
+                let blocked = |choice: &Choice, of: fn(DeviceNeed, u64) -> u64, whole: u64| {
+                    let each = u128::from(pieces::blocked(of(choice.per_device, whole), whole, parts));
+                    inside(choice).then(|| u128::from(choice.gang) * each)
+                };
+                let capacity = rooms().count() as u128 * u128::from(pieces::blocked(1, 1, parts));
+                self.pools.extend(pool(instance, capacity, |choice| blocked(choice, memory_held, largest)));
+                let whole = u64::from(Share::WHOLE.0);
+                self.pools.extend(pool(instance, capacity, |choice| blocked(choice, share_held, whole)));
+            }
+        }
+    }
+
+    /// Every resource of the nodes, once for each class of nodes and once for all together.
+    fn add_nodes(&mut self, instance: &Instance<'_>) {
+        let class_of = |choice: &Choice| {
+            let first = instance.groups[choice.group as usize].members.first();
+            first.map(|(node, _)| instance.nodes[node.index()].class)
+        };
+        let classes: BTreeSet<u32> = instance.nodes.iter().map(|node| node.class).collect();
+        let single = (classes.len() > 1).then_some(classes.iter().copied().map(Some)).into_iter().flatten();
+        for class in single.chain([None]) {
+            for resource in 0..instance.resources.len() {
+                let inside = instance.nodes.iter().filter(|node| class.is_none_or(|class| node.class == class));
+                let capacity = inside.map(|node| u128::from(node.capacity[resource])).sum();
+                let amount = |choice: &Choice| {
+                    let counts = class.is_none() || class_of(choice) == class;
+                    counts.then(|| u128::from(choice.need[resource]))
+                };
+                self.pools.extend(pool(instance, capacity, amount));
+            }
+        }
+    }
+}
+
+const fn memory_held(need: DeviceNeed, whole: u64) -> u64 {
+    match need {
+        DeviceNeed::Exclusive => whole,
+        DeviceNeed::Part { memory, .. } => memory,
+    }
+}
+
+const fn share_held(need: DeviceNeed, _: u64) -> u64 {
+    match need {
+        DeviceNeed::Exclusive => Share::WHOLE.0 as u64,
+        DeviceNeed::Part { share, .. } => share,
+    }
+}
+
+/// Makes a pool of what choices take; `None` where all tasks together cannot exhaust it.
+fn pool(instance: &Instance<'_>, capacity: u128, amount: impl Fn(&Choice) -> Option<u128>) -> Option<Pool> {
+    let mut asked = Vec::new();
+    let mut together = 0_u128;
+    for task in instance.graph.ids() {
+        let mut most = 0;
+        for (index, choice) in instance.choices(task).iter().enumerate() {
+            let takes = amount(choice).unwrap_or(0);
+            if takes > 0 {
+                asked.push((task.index(), index, takes));
+                most = most.max(takes);
+            }
+        }
+        together = together.saturating_add(most);
+    }
+    if together <= capacity {
+        return None;
+    }
+    let divisor = asked.iter().map(|(.., takes)| *takes).fold(0, gcd_wide).max(1);
+    // Whole parts of the divisor are exact: what is left of the capacity beside them nobody can take.
+    let capacity = capacity / divisor;
+    let part = capacity.div_ceil(PARTS).max(1);
+    let count = |amount: u128| i32::try_from(amount).unwrap_or(i32::MAX);
+    let uses = asked.iter().map(|(task, choice, takes)| (*task, *choice, count(takes / divisor / part)));
+    let uses = uses.filter(|(.., takes)| *takes > 0).collect();
+    Some(Pool { capacity: count(capacity.div_ceil(part)), uses })
+}
+
+fn gcd_wide(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { gcd_wide(b, a % b) }
+}
