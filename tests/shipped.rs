@@ -6,6 +6,7 @@ use trainyard::fleet::{self, Fleet};
 use trainyard::graph::{self, Limits, TaskGraph};
 use trainyard::plan::{self, Options, PlanError};
 use trainyard::spec::{Pipeline, Source, op};
+use trainyard::units::Millis;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(folder);
@@ -25,8 +26,47 @@ fn pipeline(path: &Path) -> (Pipeline, TaskGraph) {
     graph::load(&source(path), &[], op::CATALOGUE, Limits::default()).expect("a pipeline without problems")
 }
 
+fn fleet(path: &Path) -> Fleet {
+    fleet::file::parse(&source(path)).expect("a fleet without problems")
+}
+
 fn fleets() -> Vec<Fleet> {
-    files("fleets").iter().map(|path| fleet::file::parse(&source(path)).expect("a fleet without problems")).collect()
+    files("fleets").iter().map(|path| fleet(path)).collect()
+}
+
+/// Plans one of the articles' examples and returns its makespan and modes, proven optimal.
+fn solved(name: &str, fleet_name: &str) -> (Millis, Vec<usize>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/articles");
+    let (pipeline, graph) = pipeline(&folder.join(name));
+    let fleet = fleet(&folder.join(fleet_name));
+    let limits = plan::Limits { evaluations: Some(10_000), ..plan::Limits::default() };
+    let plan = plan::make(&pipeline, &graph, &fleet, &Options { limits, ..Options::default() }).expect("a plan");
+    assert!(plan.is_optimal(), "{name}: {} and {}", plan.makespan, plan.lower_bound);
+    (plan.makespan, plan.placed.iter().map(|placed| placed.mode).collect())
+}
+
+const HOUR: u64 = 3_600_000;
+
+#[test]
+fn the_examples_of_the_articles_have_their_exact_answers() {
+    assert_eq!(solved("devices.toml", "devices.fleet.toml").0, Millis(4 * HOUR));
+    assert_eq!(solved("chain.toml", "units.fleet.toml").0, Millis(7 * HOUR));
+    assert_eq!(solved("phases.toml", "units.fleet.toml").0, Millis(7 * HOUR));
+    assert_eq!(solved("efficiency.toml", "units.fleet.toml"), (Millis(HOUR / 2 + HOUR / 3 * 5 / 3), vec![0, 1]));
+    assert_eq!(solved("units.toml", "units.fleet.toml"), (Millis(23 * HOUR / 4), vec![0, 1, 1, 1, 1]));
+}
+
+#[test]
+fn the_smallest_total_load_of_the_five_tasks_is_that_of_the_fastest_device() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/articles");
+    let (pipeline, graph) = pipeline(&folder.join("devices.toml"));
+    let fleet = fleet(&folder.join("devices.fleet.toml"));
+    let loads = plan::Instance::new(&pipeline, &graph, &fleet).expect("every task fits").load_matrix(&fleet);
+    let least = |task: usize| loads.times.iter().filter_map(|row| row[task]).min().unwrap_or_default();
+    let total: Millis = graph.ids().map(|task| least(task.index())).sum();
+    assert_eq!(total, Millis(33 * HOUR / 4));
+    let all_on = |device: usize| loads.times[device].iter().copied().flatten().sum::<Millis>();
+    assert_eq!(all_on(2), total);
 }
 
 #[test]
