@@ -16,6 +16,7 @@
 //! | [`fleet`] | nodes, devices, links: pure values |
 //! | [`cuda`] | NVIDIA devices: memory and kernels |
 //! | [`timing`] | load matrix and critical path |
+//! | [`batch`] | how good many candidate schedules are, at once |
 //! | [`plan`] | where and when every task should run, and how good that is |
 //! | [`probe`] | what the real machine is |
 //! | [`progress`] | how far a program says it is |
@@ -30,6 +31,7 @@
 // A reader that goes away must not make a command panic: `cli::output` writes.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod batch;
 pub mod cli;
 pub mod cuda;
 pub mod engine;

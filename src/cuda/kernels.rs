@@ -11,8 +11,14 @@ use super::memory::Buffer;
 /// The files of `kernels/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// `batch_timing.cu`.
+    BatchTiming,
+    /// `list_schedule.cu`.
+    ListSchedule,
     /// `load_matrix.cu`.
     LoadMatrix,
+    /// `sgs.cu`.
+    Sgs,
     /// `timing.cu`.
     Timing,
 }
@@ -28,8 +34,14 @@ impl Source {
     /// Returns the newest PTX that a device of this compute capability takes.
     pub(super) const fn ptx(self, capability: (u32, u32)) -> &'static str {
         match (self, capability.0 >= 9) {
+            (Self::BatchTiming, true) => ptx!("compute_90", "batch_timing"),
+            (Self::BatchTiming, false) => ptx!("compute_70", "batch_timing"),
+            (Self::ListSchedule, true) => ptx!("compute_90", "list_schedule"),
+            (Self::ListSchedule, false) => ptx!("compute_70", "list_schedule"),
             (Self::LoadMatrix, true) => ptx!("compute_90", "load_matrix"),
             (Self::LoadMatrix, false) => ptx!("compute_70", "load_matrix"),
+            (Self::Sgs, true) => ptx!("compute_90", "sgs"),
+            (Self::Sgs, false) => ptx!("compute_70", "sgs"),
             (Self::Timing, true) => ptx!("compute_90", "timing"),
             (Self::Timing, false) => ptx!("compute_70", "timing"),
         }

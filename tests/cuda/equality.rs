@@ -8,7 +8,7 @@ use trainyard::timing::sample::{any, durations, edge_shapes, graph_of, layered};
 use trainyard::timing::{Timing, loads};
 use trainyard::units::{Millis, Speed};
 
-fn device() -> Device {
+pub(crate) fn device() -> Device {
     emulated_cuda::load();
     Device::open(0).expect("the emulated device")
 }

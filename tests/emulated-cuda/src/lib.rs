@@ -5,6 +5,7 @@
 //! side and the kernels' logic, never speed, nor how a driver or a device behaves.
 
 mod calls;
+mod ledger;
 mod memory;
 mod scene;
 

@@ -9,8 +9,9 @@ const PAGE: usize = 4_096;
 /// Arrays start at multiples of this, so that the guard behind them is at most so far away. A device gives 256.
 const ALIGNED: usize = 16;
 
-/// What a byte is before it is written.
+/// What a byte is before it is written, in the first of so many: what is never touched takes no memory of the host.
 const GARBAGE: u8 = 0xA5;
+const WRITTEN: usize = 16 << 20;
 
 struct Array {
     bytes: usize,
@@ -33,12 +34,12 @@ fn arrays() -> MutexGuard<'static, Arrays> {
 /// Makes an array; `None` where the card has less.
 pub(crate) fn allocate(bytes: usize, card: usize) -> Option<u64> {
     let mut arrays = arrays();
-    if bytes > card - arrays.bytes.min(card) {
+    if bytes > card - arrays.bytes.min(card) || !crate::ledger::hold(arrays.bytes + bytes) {
         return None;
     }
     let inside = bytes.next_multiple_of(PAGE);
     let mapped = inside + 2 * PAGE;
-    let (none, anonymous) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let (none, anonymous) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     // SAFETY: a new mapping, of which the inside is then made accessible.
     let base = unsafe { libc::mmap(std::ptr::null_mut(), mapped, none, anonymous, -1, 0) };
     if base == libc::MAP_FAILED {
@@ -51,7 +52,7 @@ pub(crate) fn allocate(bytes: usize, card: usize) -> Option<u64> {
     }
     let address = base + PAGE + inside - bytes.next_multiple_of(ALIGNED);
     // SAFETY: inside the mapping.
-    unsafe { std::ptr::write_bytes(address as *mut u8, GARBAGE, bytes) };
+    unsafe { std::ptr::write_bytes(address as *mut u8, GARBAGE, bytes.min(WRITTEN)) };
     arrays.by_address.insert(address as u64, Array { bytes, base, mapped });
     arrays.bytes += bytes;
     Some(address as u64)
@@ -62,6 +63,8 @@ pub(crate) fn free(address: u64) -> bool {
     let mut arrays = arrays();
     let Some(array) = arrays.by_address.remove(&address) else { return false };
     arrays.bytes -= array.bytes;
+    // Less than before is always there.
+    crate::ledger::hold(arrays.bytes);
     // SAFETY: mapped above, and unmapped once.
     unsafe { libc::munmap(array.base as *mut _, array.mapped) == 0 }
 }

@@ -28,8 +28,6 @@ pub struct Card {
     pub memory: usize,
     /// Multiprocessors, of 1,024 threads each.
     pub multiprocessors: i32,
-    /// In which order threads take their turns: 0 ascending, 1 descending, otherwise the seed of a shuffle.
-    pub order: u32,
     /// Error codes by function name.
     pub fails: BTreeMap<String, u32>,
     /// The call, counted from zero, that fails, and with what.
@@ -46,7 +44,6 @@ impl Default for Card {
             version: 12_080,
             memory: 1 << 30,
             multiprocessors: 2,
-            order: 0,
             fails: BTreeMap::new(),
             fails_at: None,
             lost_at: None,

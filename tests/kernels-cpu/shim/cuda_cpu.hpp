@@ -129,9 +129,16 @@ static bool release(unsigned blocks, unsigned size) {
 // Runs blocks that are resident together, to their end.
 static void run(unsigned first_block, unsigned blocks, unsigned size, size_t shared_bytes, unsigned order) {
     unsigned n = blocks * size;
-    auto stacks = static_cast<char*>(
-        mmap(nullptr, n * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (stacks == MAP_FAILED) die("no memory for the stacks");
+    // Kept from launch to launch: fresh pages cost more than most kernels here.
+    static char* stacks = nullptr;
+    static size_t mapped = 0;
+    if (n * STACK > mapped) {
+        if (stacks != nullptr) munmap(stacks, mapped);
+        mapped = n * STACK;
+        void* fresh = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (fresh == MAP_FAILED) die("no memory for the stacks");
+        stacks = static_cast<char*>(fresh);
+    }
     threads.assign(n, Thread{});
     shared.assign(blocks, std::vector<unsigned char>(shared_bytes + 16, 0xCD)); // not zeroed on a device either
     std::vector<unsigned> turn(n);
@@ -158,7 +165,6 @@ static void run(unsigned first_block, unsigned blocks, unsigned size, size_t sha
         patience = moved ? PATIENCE : patience - 1;
         if (patience == 0) die("deadlock: what the threads wait for never comes");
     }
-    munmap(stacks, n * STACK);
 }
 
 struct Launch { Index grid, block; size_t shared_bytes; unsigned order; bool cooperative; };

@@ -13,6 +13,15 @@ RUNS_ON_CPU(transfer_scan);
 RUNS_ON_CPU(transfer_finish);
 RUNS_ON_CPU(slack);
 
+#include "batch_timing.cu"
+RUNS_ON_CPU(batch_timing);
+
+#include "list_schedule.cu"
+RUNS_ON_CPU(list_schedule);
+
+#include "sgs.cu"
+RUNS_ON_CPU(sgs);
+
 // Arguments as cuLaunchKernel takes them. Returns 0; 500 (CUDA_ERROR_NOT_FOUND) for a name that is not known; 1
 // (CUDA_ERROR_INVALID_VALUE) for a size that no device takes.
 extern "C" int kernels_cpu_launch(const char* name, unsigned grid, unsigned block, unsigned shared_bytes, int cooperative,
