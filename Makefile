@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help libtorch kernels build run check test test-plain test-torch clean
+.PHONY: help libtorch kernels gpu-check build run check test test-plain test-torch clean
 
 PIPELINE ?= pipelines/digits.toml
 CARGO ?= cargo
@@ -21,6 +21,11 @@ libtorch: ## Fetch libtorch, if it is not there, and print its folder
 
 kernels: ## Build the PTX of the CUDA kernels (NVRTC is fetched once) and show registers and spills
 	python3 scripts/kernels.py
+
+TRAINYARD ?= target/release/trainyard
+gpu-check: ## Check the kernels, their speed and packing on this machine's GPU (builds only what is missing)
+	@test -x $(TRAINYARD) || $(CARGO) build --release
+	$(TRAINYARD) gpu-check --json gpu-check.json
 
 build: ## Build the release binaries, built-in stages included
 	@$(WITH_LIBTORCH) $(CARGO) build --release --features torch

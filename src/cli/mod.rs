@@ -14,6 +14,7 @@ mod detach;
 mod devices;
 mod explain;
 mod follow;
+mod gpu_check;
 mod holes;
 mod logs;
 mod output;
@@ -112,6 +113,8 @@ enum Command {
     Resume(resume::Command),
     Cancel(cancel::Command),
     #[command(hide = true)]
+    GpuCheck(gpu_check::Command),
+    #[command(hide = true)]
     Warden(warden::Command),
     #[command(hide = true)]
     Sentinel(sentinel::Command),
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Resume(command) => command.run(),
         Command::Cancel(command) => command.run(),
+        Command::GpuCheck(command) => command.run(),
         Command::Warden(command) => command.run(),
         Command::Sentinel(command) => match command.run() {
             Ok(code) => return ExitCode::from(code),

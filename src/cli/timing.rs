@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
 use super::output;
-use crate::cuda::{self, CudaError, Device};
+use crate::cuda::{self, CudaError, Device, Source};
 use crate::graph::TaskGraph;
 use crate::probe::Host;
 use crate::timing::choice::{Choice, CpuCost, DeviceCost, Shape};
@@ -124,6 +124,8 @@ fn on_device(
 ) -> Result<Option<Timed>, OffDevice> {
     let before = Instant::now();
     let device = Device::open(0)?;
+    // Compiling the kernels is part of opening a device.
+    let _any = device.kernel(Source::Timing, "slack")?;
     let opened = nanos_since(before)();
     let about = device.about();
     let same = |known: &KnownDevice| known.uuid == about.uuid && known.driver == about.driver;

@@ -2,5 +2,6 @@
 //! by `==`, and whatever goes wrong is an error with words. Nothing here says anything about speed or about hardware.
 
 mod batches;
+mod check;
 mod equality;
 mod faults;
