@@ -12,8 +12,8 @@ use crate::units::Millis;
 /// Durations that a task may choose between: as many as one register holds.
 pub const KINDS: usize = 16;
 
-/// Candidates that are timed at the same time: two of the widest registers.
-const LANES: usize = 32;
+/// Candidates that are timed at the same time: one of the widest registers.
+const LANES: usize = 16;
 
 /// Durations to choose between, by task.
 #[derive(Clone, Debug, PartialEq, Eq)]
