@@ -1,4 +1,4 @@
-//! Measures the constants of [`choice`](super::choice) on this machine: a tenth of a second without a device.
+//! Measures the constants of [`choice`](super::choice) on this machine: some tenths of a second without a device.
 //!
 //! The clock of the processor's part is an argument; a device measures itself. Does not remember anything.
 
@@ -12,6 +12,9 @@ use crate::units::Millis;
 
 /// Tries of which the median counts.
 const TRIES: usize = 5;
+
+/// Tasks of a level of the graph that the processor is measured on.
+const CPU_WIDTH: usize = 2_048;
 
 /// Sources of every task of the graphs that are measured on.
 const SOURCES: usize = 4;
@@ -27,7 +30,8 @@ fn durations(graph: &TaskGraph) -> Vec<Millis> {
 /// Measures the processor. `clock` returns nanoseconds from any moment on.
 #[must_use]
 pub fn cpu(clock: &dyn Fn() -> u64) -> CpuCost {
-    let graph = sample::even(64, 512, SOURCES, 1);
+    // Larger than caches: a graph that is worth asking about is, too.
+    let graph = sample::even(64, CPU_WIDTH, SOURCES, 1);
     let duration = durations(&graph);
     let mut took = Vec::with_capacity(TRIES);
     for _ in 0..TRIES {
@@ -103,7 +107,7 @@ mod tests {
         let now = Cell::new(0);
         // Each look at the clock is two milliseconds later than the one before.
         let clock = || now.replace(now.get() + 2_000_000);
-        let work = 64 * 512 + 63 * 512 * 4;
+        let work = (64 + 63 * 4) * CPU_WIDTH as u64;
         assert_eq!(cpu(&clock).work, 2_000_000_000 / work);
     }
 }
