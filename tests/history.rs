@@ -38,6 +38,7 @@ impl World {
             name: name.into(),
             stage: stage.into(),
             planned: (Millis(0), Millis(1_000)),
+            ..TaskHeader::default()
         };
         let id = "20261120-210000-digits-4f2a";
         let header = Header {

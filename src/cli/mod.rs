@@ -12,6 +12,7 @@ mod check;
 mod completions;
 mod detach;
 mod devices;
+mod diff;
 mod explain;
 mod follow;
 mod gpu_check;
@@ -105,6 +106,7 @@ enum Command {
     Runs(runs::Command),
     Show(show::Command),
     Logs(logs::Command),
+    Diff(diff::Command),
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
@@ -132,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Runs(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Logs(command) => command.run(),
+        Command::Diff(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),

@@ -11,10 +11,12 @@ use super::session::{self, Manner, Prepared};
 use super::state::{self, broken};
 use super::{Exit, Failure, output};
 use crate::engine::process;
+use crate::graph::TaskId;
 use crate::run::crash;
 use crate::run::launch::Ground;
 use crate::run::state::RunState;
 use crate::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
+use crate::timing::Timing;
 use crate::units::Millis;
 
 /// Run a pipeline on this machine
@@ -65,16 +67,26 @@ impl Command {
     }
 
     fn header(&self, prepared: &Prepared) -> Result<Header, Failure> {
-        let Prepared { pipeline, graph, machine, plan, .. } = prepared;
+        let Prepared { pipeline, graph, machine, plan, fleet, .. } = prepared;
         let started = session::now();
         let process = process::identify(std::process::id());
         let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
         let name = &pipeline.name;
-        let tasks = graph.tasks.iter().zip(&plan.placed).map(|(task, placed)| TaskHeader {
-            name: task.name.clone(),
-            stage: pipeline.stages[task.stage].name.clone(),
-            planned: (placed.start, placed.finish),
-        });
+        let timing = Timing::new(graph, plan.placed.iter().map(|placed| placed.finish - placed.start).collect());
+        let task_header = |id: TaskId| {
+            let (task, placed) = (&graph.tasks[id.index()], &plan.placed[id.index()]);
+            let devices = placed.devices.iter().map(|device| fleet.devices[device.index()].id.clone());
+            let host = || format!("{}/cpu", fleet.nodes[placed.node.index()].name);
+            TaskHeader {
+                name: task.name.clone(),
+                stage: pipeline.stages[task.stage].name.clone(),
+                planned: (placed.start, placed.finish),
+                places: if placed.devices.is_empty() { vec![host()] } else { devices.collect() },
+                after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
+                critical: timing.is_critical(id),
+            }
+        };
+        let tasks = graph.ids().map(task_header);
         // Four digits that differ for two runs that start in one second.
         let nonce = (session::subsecond() ^ process.pid.wrapping_mul(0x9E37_79B9)) & 0xFFFF;
         Ok(Header {

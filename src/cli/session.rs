@@ -106,7 +106,7 @@ pub(super) struct Prepared {
     pub(super) root: PathBuf,
     pub(super) ops: PathBuf,
     options: probe::Options,
-    fleet: Fleet,
+    pub(super) fleet: Fleet,
 }
 
 /// Reads a pipeline and plans it for this machine; the inner error is one that has been printed.

@@ -1,14 +1,15 @@
 //! `trainyard show`: one run with its tasks and attempts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::state::{self, StateArgs};
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, diff, output, session};
 use crate::report::paint::Colour;
-use crate::report::{history, json};
+use crate::report::timeline::Timeline;
+use crate::report::{chart, history, json, page, perfetto, text, timeline};
 
 /// Show a run: its tasks, how they ended, what they used
 #[derive(Args)]
@@ -20,6 +21,12 @@ pub(super) struct Command {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Write a chart of plan and run to FILE, which ends in .svg or .html
+    #[arg(long, value_name = "FILE")]
+    gantt: Option<PathBuf>,
+    /// Write a trace of plan and run to FILE, for Perfetto and chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 impl Command {
@@ -28,11 +35,15 @@ impl Command {
         let run = state::replay(&store, &row)?;
         let header = state::header(&row);
         let names: Vec<String> = row.header.tasks.iter().map(|task| task.name.clone()).collect();
+        if self.gantt.is_some() || self.trace.is_some() {
+            return self.draw(&timeline::lay_out(&header, &row.header.tasks, &run, session::now()));
+        }
         if self.json {
             // Absolute, so that a script can open the logs from wherever it is.
             let dir = store.run_dir(header.run);
             let dir = std::path::absolute(&dir).unwrap_or(dir);
-            return output::print_json(&json::run(&header, &names, &run, &dir, Path::exists));
+            let files = json::Files { exists: &Path::exists, heard: &diff::heard };
+            return output::print_json(&json::run(&header, &names, &run, &dir, files));
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
         let mut shown = history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns());
@@ -47,5 +58,36 @@ impl Command {
             ));
         }
         output::print(&shown)
+    }
+
+    /// Writes the files that were asked for, and says so.
+    fn draw(&self, timeline: &Timeline) -> Result<Exit, Failure> {
+        let mut written = String::new();
+        let mut write = |path: &Path, text: String| {
+            std::fs::write(path, text).map_err(|error| {
+                let report = miette::miette!("cannot write {}: {error}", text::visible(&path.to_string_lossy()));
+                Failure { exit: Exit::Usage, report }
+            })?;
+            written.push_str(&format!("wrote {}\n", text::visible(&path.to_string_lossy())));
+            Ok::<(), Failure>(())
+        };
+        if let Some(path) = &self.gantt {
+            let drawn = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("svg") => chart::svg(timeline),
+                Some("html" | "htm") => page::html(timeline),
+                _ => {
+                    let report = miette::miette!(
+                        help = "`--trace FILE` writes what Perfetto opens",
+                        "a chart is written to a file that ends in .svg or .html"
+                    );
+                    return Err(Failure { exit: Exit::Usage, report });
+                }
+            };
+            write(path, drawn)?;
+        }
+        if let Some(path) = &self.trace {
+            write(path, perfetto::trace(timeline).to_string() + "\n")?;
+        }
+        output::print(&written)
     }
 }

@@ -91,7 +91,13 @@ impl Explanation {
             nodes: Vec::new(),
             devices: Vec::new(),
             not_before: None,
-            attempts: json::attempts(&facts.header, name, task, facts.dir, facts.exists),
+            attempts: json::attempts(
+                &facts.header,
+                name,
+                task,
+                facts.dir,
+                json::Files { exists: &facts.exists, heard: &|_| None },
+            ),
             history: history(facts, task),
         };
         explanation.say(facts, task);

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::progress::Progress;
+use crate::progress::record::Record;
+use crate::progress::series::Series;
 use crate::run::event::RunEnd;
 use crate::run::launch;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
@@ -62,6 +65,22 @@ pub struct Try {
     peak_gpu_memory_bytes: Option<u64>,
     /// Path of what it printed; `null` if it printed nothing.
     log: Option<String>,
+    /// What was last heard of its progress; left out where it said nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+    /// How its figures went: `name`, and arrays `ms` (since the attempt started), `step` and `value`; left out where there
+    /// are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    series: Vec<Series>,
+}
+
+/// How files of a run are looked at.
+#[derive(Clone, Copy)]
+pub struct Files<'a> {
+    /// Whether a file is there: an attempt that has not ended may have printed something or not.
+    pub exists: &'a dyn Fn(&Path) -> bool,
+    /// Reads what was heard of an attempt's progress.
+    pub heard: &'a dyn Fn(&Path) -> Option<Record>,
 }
 
 /// Returns a run without its tasks.
@@ -77,58 +96,46 @@ pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>) -> Run {
     }
 }
 
-/// Returns a run with its tasks. `dir` is the run's folder; paths of logs begin with it. `exists` says whether an attempt
-/// that has not ended has printed anything so far.
+/// Returns a run with its tasks. `dir` is the run's folder; paths of logs begin with it. What
+/// files say is asked of `files`.
 #[must_use]
-pub fn run(
-    head: &Header<'_>,
-    names: &[String],
-    state: &RunState,
-    dir: &Path,
-    exists: impl Fn(&Path) -> bool + Copy,
-) -> Run {
-    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, dir, exists)).collect();
+pub fn run(head: &Header<'_>, names: &[String], state: &RunState, dir: &Path, files: Files<'_>) -> Run {
+    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, dir, files)).collect();
     Run { tasks: Some(tasks), ..header(head, state.end) }
 }
 
-fn one_task(
-    head: &Header<'_>,
-    name: &str,
-    task: &TaskState,
-    dir: &Path,
-    exists: impl Fn(&Path) -> bool + Copy,
-) -> Task {
-    let attempts = attempts(head, name, task, dir, exists);
+fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path, files: Files<'_>) -> Task {
+    let attempts = attempts(head, name, task, dir, files);
     Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts }
 }
 
 /// Returns a task's attempts, the first one first.
-pub(super) fn attempts(
-    head: &Header<'_>,
-    name: &str,
-    task: &TaskState,
-    dir: &Path,
-    exists: impl Fn(&Path) -> bool,
-) -> Vec<Try> {
+pub(super) fn attempts(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path, files: Files<'_>) -> Vec<Try> {
     let log = |number, attempt: &Attempt| {
         let path = launch::log(dir, name, number);
-        let is_there = attempt.ended.as_ref().map_or_else(|| exists(&path), |ended| ended.logged);
+        let is_there = attempt.ended.as_ref().map_or_else(|| (files.exists)(&path), |ended| ended.logged);
         is_there.then(|| path.to_string_lossy().into_owned())
     };
-    let attempts = (1..).zip(&task.attempts).map(|(number, attempt)| Try {
-        number: number as usize,
-        started: rfc3339(attempt.started),
-        finished: attempt.ended.as_ref().map(|ended| rfc3339(ended.at)),
-        outcome: outcome_code(attempt, head.alive),
-        node: attempt.place.node.clone(),
-        devices: attempt.place.devices.clone(),
-        gpu_memory_bytes: Some(attempt.place.gpu_memory.0).filter(|bytes| *bytes > 0),
-        raised: attempt.raise.map(|raise| raise.step.word()),
-        peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
-        peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
-        log: log(number, attempt),
-    });
-    attempts.collect()
+    let heard = |number| (files.heard)(&launch::progress(dir, name, number)).unwrap_or_default();
+    let attempt = |(number, attempt): (u32, &Attempt)| {
+        let Record { at_ms, progress, series } = heard(number);
+        Try {
+            number: number as usize,
+            started: rfc3339(attempt.started),
+            finished: attempt.ended.as_ref().map(|ended| rfc3339(ended.at)),
+            outcome: outcome_code(attempt, head.alive),
+            node: attempt.place.node.clone(),
+            devices: attempt.place.devices.clone(),
+            gpu_memory_bytes: Some(attempt.place.gpu_memory.0).filter(|bytes| *bytes > 0),
+            raised: attempt.raise.map(|raise| raise.step.word()),
+            peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
+            peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
+            log: log(number, attempt),
+            progress: Some(progress).filter(|progress| at_ms > 0 || *progress != Progress::default()),
+            series,
+        }
+    };
+    (1..).zip(&task.attempts).map(attempt).collect()
 }
 
 /// Returns the stable word for a run. One whose process is gone without an end is interrupted, never running.
@@ -180,7 +187,8 @@ mod tests {
     fn shown(scene: &Scene, alive: bool) -> String {
         let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
         let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive };
-        let run = run(&header, &names, &scene.state, Path::new("/state/runs/r1"), |_| true);
+        let files = Files { exists: &|_| true, heard: &|_| None };
+        let run = run(&header, &names, &scene.state, Path::new("/state/runs/r1"), files);
         serde_json::to_string_pretty(&run).expect("text and numbers only")
     }
 

@@ -6,7 +6,9 @@
 
 pub mod bars;
 pub mod bench;
+pub mod chart;
 pub mod devices;
+pub mod diff;
 pub mod estimate;
 pub mod explain;
 #[cfg(test)]
@@ -14,12 +16,16 @@ mod fixture;
 pub mod frame;
 mod gantt;
 pub mod history;
+pub mod idle;
 pub mod journal;
 pub mod json;
 pub mod lines;
+pub mod markup;
 pub mod mirror;
 mod observers;
+pub mod page;
 pub mod paint;
+pub mod perfetto;
 pub mod plan;
 pub mod reasons;
 pub mod screen;
@@ -30,6 +36,7 @@ pub mod table;
 pub mod tail;
 pub mod tally;
 pub mod text;
+pub mod timeline;
 pub mod wording;
 
 pub use observers::{Options, Style, observers};

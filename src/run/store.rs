@@ -416,7 +416,12 @@ mod tests {
             },
             started: Millis(1_000),
             invocation: Invocation { sets: vec!["a.retries=2".to_owned()], ..Invocation::default() },
-            tasks: vec![TaskHeader { name: "a".to_owned(), stage: "a".to_owned(), planned: (Millis(0), Millis(5)) }],
+            tasks: vec![TaskHeader {
+                name: "a".to_owned(),
+                stage: "a".to_owned(),
+                planned: (Millis(0), Millis(5)),
+                ..TaskHeader::default()
+            }],
         }
     }
 

@@ -28,7 +28,12 @@ fn quick_folder() -> tempfile::TempDir {
 
 fn header() -> Header {
     let process = Process { pid: 7, started: 99 };
-    let task = |n| TaskHeader { name: format!("t{n}"), stage: "t".to_owned(), planned: (Millis(0), Millis(5)) };
+    let task = |n| TaskHeader {
+        name: format!("t{n}"),
+        stage: "t".to_owned(),
+        planned: (Millis(0), Millis(5)),
+        ..TaskHeader::default()
+    };
     Header {
         id: "r1".to_owned(),
         pipeline: "p".to_owned(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::graph::TaskId;
 use crate::run::event::{Process, RunEnd};
 use crate::units::Millis;
 
@@ -54,7 +55,7 @@ pub struct Orchestrator {
 }
 
 /// What is recorded of a task before anything happens to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskHeader {
     /// Its name.
     pub name: String,
@@ -62,6 +63,15 @@ pub struct TaskHeader {
     pub stage: String,
     /// When the plan starts and ends it, ms from the start of the plan.
     pub planned: (Millis, Millis),
+    /// Where the plan puts it: ids of devices, or `node/cpu`. Empty in records of earlier versions, like what follows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<String>,
+    /// What it comes after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<TaskId>,
+    /// Whether the plan has no slack for it.
+    #[serde(default)]
+    pub critical: bool,
 }
 
 /// A recorded run without its events.

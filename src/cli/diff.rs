@@ -1,0 +1,47 @@
+//! `trainyard diff A B`: what changed from one run to another.
+
+use clap::Args;
+
+use super::state::{self, StateArgs};
+use super::{Exit, Failure, output};
+use crate::progress::record::Record;
+use crate::report::diff::{self, Side};
+use crate::report::paint::Colour;
+use crate::run::launch;
+
+/// Compare two runs: how their tasks ended, how long they took, their last figures
+#[derive(Args)]
+pub(super) struct Command {
+    /// A run's id or the beginning of it
+    a: String,
+    /// Another one [default: the newest]
+    b: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let diff = diff::diff(self.side(Some(&self.a))?, self.side(self.b.as_deref())?);
+        if self.json {
+            return output::print_json(&diff);
+        }
+        output::print(&diff::shown(&diff, Colour::for_stdout(), output::columns()))
+    }
+
+    fn side(&self, wanted: Option<&str>) -> Result<Side, Failure> {
+        let (store, row) = self.state.pick(wanted)?;
+        let run = state::replay(&store, &row)?;
+        let dir = store.run_dir(&row.header.id);
+        let heard = |task: &str, number| heard(&launch::progress(&dir, task, number));
+        Ok(Side::new(&state::header(&row), &row.header.tasks, &run, heard))
+    }
+}
+
+/// Returns what was heard of an attempt; `None` where it said nothing.
+pub(super) fn heard(path: &std::path::Path) -> Option<Record> {
+    Record::read(&std::fs::read(path).ok()?)
+}
