@@ -96,6 +96,7 @@ impl Observer for Bars {
         if view.state.end.is_some() {
             return;
         }
+        self.tally.ticked(now);
         let estimate = self.estimate.get_or_insert_with(|| Estimate::new(view));
         let left = estimate.left(view.state, &self.tally.running, now);
         let picture = Picture { view, tally: &self.tally, gauges: &self.gauges, left, now };

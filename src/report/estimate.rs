@@ -118,9 +118,11 @@ impl Estimate {
 /// Returns how long a running attempt still takes by its own word; `None` where it does not say.
 #[must_use]
 pub fn by_own_word(running: &Running, now: Millis) -> Option<Millis> {
-    let done = running.progress.progress.filter(|done| *done >= TELLING)?.min(1.0);
-    let elapsed = (now - running.started).0 as f64;
-    Some(Millis((elapsed * (1.0 - done) / done) as u64))
+    let (since, from) = running.anew.unwrap_or((running.started, 0.0));
+    let done = running.progress.progress?.min(1.0);
+    let since_then = Some(done - from).filter(|part| *part >= TELLING)?;
+    let elapsed = (now - since).0 as f64;
+    Some(Millis((elapsed * (1.0 - done) / since_then) as u64))
 }
 
 fn task_left(running: &Running, planned: u64, now: Millis) -> u64 {
@@ -201,6 +203,19 @@ mod tests {
         let mut run = Watched::new(Scene::chain(&["a", "b"]));
         run.tally.progressed(id(0), &Progress { progress: Some(0.25), ..Progress::default() });
         assert_eq!(run.left(8), 24_000 + 10_000);
+    }
+
+    #[test]
+    fn a_bar_that_follows_another_counts_from_its_own_beginning() {
+        let mut run = Watched::new(Scene::chain(&["a"]));
+        let mut say = |at: u64, progress| {
+            run.tally.ticked(run.scene.time(at));
+            run.tally.progressed(id(0), &Progress { progress: Some(progress), ..Progress::default() });
+        };
+        say(100, 1.0);
+        say(100, 0.0);
+        say(110, 0.5);
+        assert_eq!(run.left(110), 10_000);
     }
 
     #[test]

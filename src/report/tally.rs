@@ -15,6 +15,9 @@ pub struct Running {
     pub started: Millis,
     /// What it last said of itself.
     pub progress: Progress,
+    /// Since when (ms since the Unix epoch) and from what part on its progress only rises, if it ever fell: another bar
+    /// began then, and the time before it says nothing of this one.
+    pub anew: Option<(Millis, f64)>,
 }
 
 /// Counts of a run and its running attempts.
@@ -32,6 +35,8 @@ pub struct Tally {
     pub started: Option<Millis>,
     /// Running attempts, the longest running first.
     pub running: Vec<Running>,
+    /// The latest time that is known, ms since the Unix epoch.
+    now: Millis,
     primed: bool,
 }
 
@@ -40,9 +45,10 @@ impl Tally {
     pub fn recorded(&mut self, view: View<'_>, recorded: &Recorded) -> Option<Running> {
         if !self.primed {
             // A resumed run has a past: the view's state holds it, this event included.
-            *self = Self::of(view.graph, view.state);
+            *self = Self { now: recorded.at, ..Self::of(view.graph, view.state) };
             return None;
         }
+        self.now = self.now.max(recorded.at);
         match &recorded.event {
             Event::AttemptStarted { task, number, .. } => {
                 self.started = self.started.or(Some(recorded.at));
@@ -72,9 +78,20 @@ impl Tally {
         }
     }
 
+    /// Takes in what time it is.
+    pub fn ticked(&mut self, now: Millis) {
+        self.now = self.now.max(now);
+    }
+
     /// Takes in what a task says of itself; what it leaves out stays as it was.
     pub fn progressed(&mut self, task: TaskId, said: &Progress) {
+        let now = self.now;
         if let Some(running) = self.running_mut(task) {
+            if let (Some(before), Some(after)) = (running.progress.progress, said.progress)
+                && after < before
+            {
+                running.anew = Some((now, after));
+            }
             let known = &mut running.progress;
             known.progress = said.progress.or(known.progress);
             known.loss = said.loss.or(known.loss);
