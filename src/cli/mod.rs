@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::text;
 
+mod attach;
 mod bench;
 mod cancel;
 mod check;
@@ -15,6 +16,7 @@ mod devices;
 mod diff;
 mod explain;
 mod follow;
+mod fullscreen;
 mod gpu_check;
 mod holes;
 mod logs;
@@ -36,6 +38,7 @@ mod state;
 mod timing;
 mod trace;
 mod warden;
+mod watch;
 
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +110,7 @@ enum Command {
     Show(show::Command),
     Logs(logs::Command),
     Diff(diff::Command),
+    Watch(watch::Command),
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Show(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Diff(command) => command.run(),
+        Command::Watch(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),

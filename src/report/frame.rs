@@ -64,6 +64,14 @@ pub fn frame(picture: &Picture<'_>, rows: usize, columns: usize, colour: Colour)
     lines
 }
 
+/// Returns a line for each device.
+#[must_use]
+pub fn gauges(view: View<'_>, gauges: &[DeviceGauge], now: Millis, columns: usize, colour: Colour) -> Vec<String> {
+    let picture = Picture { view, tally: &Tally::default(), gauges, left: None, now };
+    let rows: Vec<Row> = gauges.iter().map(|gauge| gauge_row(&picture, gauge)).collect();
+    align(&rows, columns, colour)
+}
+
 fn task_row(picture: &Picture<'_>, running: &Running) -> Row {
     let done = running.progress.progress.map(|done| done.clamp(0.0, 1.0));
     let spin = usize::try_from(picture.now.0 / SPIN % 10).unwrap_or(0);

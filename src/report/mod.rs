@@ -19,6 +19,7 @@ pub mod history;
 pub mod idle;
 pub mod journal;
 pub mod json;
+pub mod known;
 pub mod lines;
 pub mod markup;
 pub mod mirror;
@@ -37,6 +38,7 @@ pub mod tail;
 pub mod tally;
 pub mod text;
 pub mod timeline;
+pub mod watch;
 pub mod wording;
 
 pub use observers::{Options, Style, observers};

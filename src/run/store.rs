@@ -335,12 +335,22 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read or an event cannot be decoded; an unknown run has no events.
     pub fn events(&self, run: &str) -> Result<Vec<Recorded>, StoreError> {
+        self.events_from(run, 0)
+    }
+
+    /// Returns a run's events in order, those before the `first` one left out.
+    ///
+    /// # Errors
+    /// As [`Store::events`].
+    pub fn events_from(&self, run: &str, first: usize) -> Result<Vec<Recorded>, StoreError> {
+        let first = i64::try_from(first).unwrap_or(i64::MAX);
         let rows = self.on(|db| {
             let key: Option<i64> =
                 db.query_row("SELECT key FROM run WHERE id = ?1", [run], |row| row.get(0)).optional()?;
-            let mut query = db.prepare("SELECT seq, at, body FROM event WHERE run = ?1 ORDER BY seq")?;
-            let rows = query
-                .query_map([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?)))?;
+            let mut query = db.prepare("SELECT seq, at, body FROM event WHERE run = ?1 AND seq >= ?2 ORDER BY seq")?;
+            let rows = query.query_map(params![key, first], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+            })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         })?;
         let decode = |(seq, at, body): (i64, i64, String)| {

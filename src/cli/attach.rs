@@ -1,0 +1,151 @@
+//! A recorded run followed from outside: what happened since the last look, how far tasks are, what devices hold.
+
+use super::diff::heard;
+use super::state::{self, StateArgs, broken};
+use super::{Failure, session};
+use crate::graph::TaskId;
+use crate::probe::{self, Monitor};
+use crate::report::estimate::Estimate;
+use crate::report::json::{self, Header};
+use crate::report::known::Known;
+use crate::report::tally::Tally;
+use crate::run::event::{Event, Recorded};
+use crate::run::launch;
+use crate::run::observer::DeviceGauge;
+use crate::run::state::{Phase, RunState};
+use crate::run::store::{RunRow, Store};
+use crate::units::{Bytes, Millis};
+
+/// A run that is followed.
+pub(super) struct Attached {
+    pub(super) store: Store,
+    pub(super) row: RunRow,
+    pub(super) known: Known,
+    pub(super) state: RunState,
+    pub(super) tally: Tally,
+    estimate: Option<Estimate>,
+    /// How many of its events were taken in.
+    taken: usize,
+    alive: bool,
+}
+
+impl Attached {
+    /// Attaches to the run that is meant: without a name the newest.
+    pub(super) fn to(args: &StateArgs, wanted: Option<&str>) -> Result<Self, Failure> {
+        let (store, row) = args.pick(wanted)?;
+        let known = Known::of(&row.header);
+        let state = RunState::new(row.header.tasks.len());
+        Ok(Self { store, row, known, state, tally: Tally::default(), estimate: None, taken: 0, alive: true })
+    }
+
+    /// Takes in what was recorded since the last call, and gives every fact to `each` once the state includes it.
+    pub(super) fn catch_up(&mut self, mut each: impl FnMut(&Self, &Recorded)) -> Result<(), Failure> {
+        // Asked before the record is read: what it wrote before it went is then read as well.
+        self.alive = self.state.end.is_none() && state::is_alive(&self.row.header.orchestrator);
+        let events = self.store.events_from(&self.row.header.id, self.taken).map_err(broken)?;
+        let mut resumed = false;
+        for recorded in events {
+            self.state.apply(&recorded).map_err(broken)?;
+            self.taken += 1;
+            resumed |= matches!(recorded.event, Event::RunResumed { .. });
+            let view = self.known.view(&self.state);
+            let ended = self.tally.recorded(view, &recorded);
+            match &mut self.estimate {
+                Some(estimate) => estimate.recorded(&recorded, ended.as_ref()),
+                None => self.estimate = Some(Estimate::new(view)),
+            }
+            each(self, &recorded);
+        }
+        if resumed || (!self.alive && self.state.end.is_none()) {
+            // Another process may have taken the run over.
+            let rows = self.store.runs().map_err(broken)?;
+            if let Some(row) = rows.into_iter().find(|row| row.header.id == self.row.header.id) {
+                self.row = row;
+            }
+            self.alive = self.state.end.is_none() && state::is_alive(&self.row.header.orchestrator);
+        }
+        Ok(())
+    }
+
+    /// Whether somebody carries the run out.
+    pub(super) const fn is_alive(&self) -> bool {
+        self.alive
+    }
+
+    /// Returns what views need of the header.
+    pub(super) fn header(&self) -> Header<'_> {
+        let header = &self.row.header;
+        Header { run: &header.id, pipeline: &header.pipeline, started: header.started, alive: self.alive }
+    }
+
+    /// Returns the run's state as `show --json` spells it.
+    pub(super) const fn word(&self) -> &'static str {
+        json::state_word(self.state.end, self.alive)
+    }
+
+    /// Looks at how far running tasks are.
+    pub(super) fn listen(&mut self) {
+        let dir = self.store.run_dir(&self.row.header.id);
+        self.tally.ticked(session::now());
+        let running: Vec<TaskId> = self.tally.running.iter().map(|running| running.task).collect();
+        for task in running {
+            let number = u32::try_from(self.state.task(task).attempts.len()).unwrap_or(u32::MAX);
+            let path = launch::progress(&dir, &self.row.header.tasks[task.index()].name, number);
+            if let Some(record) = heard(&path) {
+                self.tally.progressed(task, &record.progress);
+            }
+        }
+    }
+
+    /// Returns how long the run still takes.
+    pub(super) fn left(&mut self) -> Option<Millis> {
+        if !self.alive {
+            return None;
+        }
+        self.estimate.as_mut()?.left(&self.state, &self.tally.running, session::now())
+    }
+
+    /// Returns the log of a task's last attempt.
+    pub(super) fn log(&self, task: TaskId) -> Option<std::path::PathBuf> {
+        let number = u32::try_from(self.state.task(task).attempts.len()).ok().filter(|number| *number > 0)?;
+        let dir = self.store.run_dir(&self.row.header.id);
+        Some(launch::log(&dir, &self.row.header.tasks[task.index()].name, number))
+    }
+}
+
+/// Reads the devices of this machine.
+pub(super) struct Gauges {
+    machine: probe::Machine,
+    monitor: Option<Monitor>,
+}
+
+impl Gauges {
+    /// Looks for devices; where there are none, or not here, nothing is read.
+    pub(super) fn of_this_machine() -> Self {
+        let options = probe::Options::from_env();
+        let machine = probe::this_machine(&options);
+        let monitor = Monitor::open(&options, &machine.gpus).ok().flatten();
+        Self { machine, monitor }
+    }
+
+    /// Returns what every device holds and what the run's running tasks were promised of it.
+    pub(super) fn read(&self, state: &RunState) -> Vec<DeviceGauge> {
+        let Some(monitor) = &self.monitor else { return Vec::new() };
+        let running = state.tasks.iter().filter(|task| task.phase == Phase::Running);
+        let held: Vec<_> = running.filter_map(|task| Some(&task.attempts.last()?.place)).collect();
+        let devices = self.machine.fleet().devices;
+        let gauge = |(device, reading): (&crate::fleet::Device, probe::Reading)| DeviceGauge {
+            id: device.id.clone(),
+            model: device.model.clone(),
+            used: reading.memory.map(|memory| memory.total - memory.free),
+            total: device.memory,
+            promised: held
+                .iter()
+                .filter(|place| place.devices.contains(&device.id))
+                .map(|place| place.gpu_memory)
+                .fold(Bytes::ZERO, |sum, part| sum + part),
+            utilisation: reading.utilisation,
+        };
+        devices.iter().zip(monitor.read()).map(gauge).collect()
+    }
+}

@@ -1,0 +1,198 @@
+//! `watch` on a pseudo-terminal that an emulator reads, attached to a detached run; and without a terminal.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and starts the binary")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use tempfile::TempDir;
+
+const ROWS: u16 = 24;
+const COLUMNS: u16 = 110;
+
+/// A task that says how far it is in its own way and goes on until the pipe `seen` is opened, and one after it.
+const PIPELINE: &str = r#"
+name = "digits"
+[defaults]
+timeout = "120s"
+[stage.train]
+run = "echo hello from train; echo 'Epoch 1/2 - loss: 0.25'; cat seen; echo 'Epoch 2/2 - loss: 0.125'"
+[stage.evaluate]
+run = "printf 'accuracy \\033]0;owned\\007 0.9\n'"
+after = ["train"]
+"#;
+
+/// A folder with a run that is under way without a terminal.
+struct World(TempDir);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(tempfile::tempdir().unwrap());
+        std::fs::write(world.path().join("p.toml"), PIPELINE).unwrap();
+        mknodat(CWD, world.path().join("seen"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let output = world.command(&["run", "p.toml", "--detach"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        world
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        let path = std::env::var("PATH").unwrap();
+        command.args(args).current_dir(self.path()).stdin(Stdio::null()).env_clear();
+        command.env("PATH", path).env("HOME", self.path()).env("TERM", "xterm-256color");
+        command
+    }
+
+    /// Lets the task go on that waits.
+    fn go_on(&self) {
+        drop(File::options().write(true).open(self.path().join("seen")).unwrap());
+    }
+
+    fn watch(&self) -> Watched {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        tcsetwinsize(&slave, Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let mut command = self.command(&["watch"]);
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+        let child = command.spawn().unwrap();
+        Watched { child, master: File::from(master), emulator: vt100::Parser::new(ROWS, COLUMNS, 0), raw: Vec::new() }
+    }
+}
+
+impl Drop for World {
+    /// Whatever failed, the detached run does not stay behind.
+    fn drop(&mut self) {
+        let _ = self.command(&["cancel", "--now"]).output();
+    }
+}
+
+struct Watched {
+    child: Child,
+    master: File,
+    emulator: vt100::Parser,
+    raw: Vec<u8>,
+}
+
+impl Watched {
+    fn screen(&self) -> String {
+        self.emulator.screen().contents()
+    }
+
+    /// Reads a piece of output; `false` once the terminal is closed.
+    fn read(&mut self) -> bool {
+        let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&minute)).unwrap();
+        assert!(ready > 0, "nothing came for a minute, and on the screen is\n{}", self.screen());
+        let mut piece = [0; 4096];
+        let Ok(length @ 1..) = self.master.read(&mut piece) else { return false };
+        self.raw.extend_from_slice(&piece[..length]);
+        self.emulator.process(&piece[..length]);
+        true
+    }
+
+    /// Waits until the screen is as wanted, and returns what is on it.
+    fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < deadline {
+            let screen = self.screen();
+            if wanted(&screen) {
+                return screen;
+            }
+            assert!(self.read(), "it ended before {what}:\n{screen}");
+        }
+        panic!("never {what}, but\n{}", self.screen());
+    }
+
+    fn until_seen(&mut self, words: &str) -> String {
+        self.until(words, |screen| screen.contains(words))
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn quit(mut self) -> (Option<i32>, String) {
+        self.press("q");
+        while self.read() {}
+        (self.child.wait().unwrap().code(), String::from_utf8_lossy(&self.raw).into_owned())
+    }
+}
+
+#[test]
+fn a_detached_run_is_seen_with_its_progress_and_its_log_until_it_ends() {
+    let world = World::new();
+    let mut watched = world.watch();
+    let screen =
+        watched.until("progress and log", |screen| screen.contains("epoch 1/2") && screen.contains("hello from"));
+    assert!(screen.contains("digits  running  0/2 done  1 running, 1 waiting"), "{screen}");
+    assert!(screen.contains("50%") && screen.contains("/cpu"), "{screen}");
+    world.go_on();
+    let screen = watched.until_seen("succeeded  2/2 done");
+    assert!(screen.contains("✓ train") && screen.contains("✓ evaluate"), "{screen}");
+    let (code, raw) = watched.quit();
+    assert_eq!(code, Some(0));
+    assert!(raw.ends_with("\x1b[?25h\x1b[?1049l"), "the screen is given back");
+}
+
+#[test]
+fn keys_choose_a_task_and_filter_the_list() {
+    let world = World::new();
+    world.go_on();
+    let mut watched = world.watch();
+    watched.until_seen("succeeded  2/2 done");
+    watched.press("\x1b[B");
+    watched.until_seen("› ✓ evaluate");
+    let screen = watched.until("its log", |screen| screen.contains("accuracy"));
+    assert!(!screen.contains("hello from"), "{screen}");
+    watched.press("/tra\r");
+    let screen = watched.until_seen("filter: tra ");
+    assert!(screen.contains("› ✓ train") && !screen.contains("✓ evaluate"), "{screen}");
+    let (code, raw) = watched.quit();
+    assert_eq!(code, Some(0));
+    assert!(!raw.contains("\x1b]0;"), "what a task prints cannot steer the terminal");
+}
+
+#[test]
+fn a_run_can_be_ended_after_a_question() {
+    let world = World::new();
+    let mut watched = world.watch();
+    watched.until_seen("▶ train");
+    watched.press("c");
+    watched.until_seen("end the run?");
+    watched.press("n");
+    watched.until("the keys again", |screen| !screen.contains("end the run?"));
+    watched.press("c");
+    watched.until_seen("end the run?");
+    watched.press("y");
+    watched.until_seen("interrupted  0/2 done");
+    assert_eq!(watched.quit().0, Some(0));
+}
+
+#[test]
+fn without_a_terminal_it_prints_lines_until_the_end() {
+    let world = World::new();
+    let mut command = world.command(&["watch"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap())).map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("started  train")));
+    world.go_on();
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.contains("done     evaluate")), "{rest:?}");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("succeeded"));
+}
