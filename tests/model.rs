@@ -311,7 +311,7 @@ impl Case {
         let fleet = Fleet { name: "here".to_owned(), nodes: vec![node], ..Fleet::default() };
         let plan = plan::make(&pipeline, &graph, &fleet, &plan::Options::default()).unwrap();
         let jobs = Some(1 + random.below(5));
-        let options = Options { jobs, keep_going: random.one_in(2), seed: 1 };
+        let options = Options { jobs, keep_going: random.one_in(2), seed: 1, ..Options::default() };
         Self { pipeline, graph, fleet, plan, retries, options }
     }
 

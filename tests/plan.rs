@@ -85,7 +85,7 @@ fn json_has_the_keys_that_are_promised() {
         "earliest_start_ms": 0,
         "earliest_finish_ms": 2000, "latest_start_ms": 0, "latest_finish_ms": 2000, "slack_ms": 0, "critical": true,
         "mode": 0, "node": "box", "devices": ["box/gpu0"], "gpu_memory_bytes": 6_442_450_944_u64,
-        "gpu_memory_from": "declared", "gpu_memory_runs": null, "start_ms": 0, "finish_ms": 2000,
+        "gpu_memory_from": "declared", "gpu_memory_runs": null, "memory_limit": "none", "start_ms": 0, "finish_ms": 2000,
     });
     assert_eq!(plan["tasks"][0], task);
     assert_eq!(plan["tasks"][1]["devices"], json!([]));

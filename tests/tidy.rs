@@ -28,6 +28,7 @@ const PURE: [&str; 19] = [
     "run/admission",
     "run/learn",
     "run/found.rs",
+    "run/limit.rs",
 ];
 
 fn root() -> PathBuf {

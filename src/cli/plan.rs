@@ -9,6 +9,7 @@ use super::pipeline_file::PipelineFile;
 use super::planning::Planning;
 use super::{Exit, Failure, output, state};
 use crate::plan::Instance;
+use crate::probe::mps;
 use crate::report::paint::Colour;
 use crate::report::plan::Sheet;
 
@@ -51,6 +52,8 @@ impl Command {
             fleet: &fleet,
             plan: &plan,
             origins: &origins,
+            // A fleet of a file is believed to have what is asked for.
+            mps: self.planning.fleet.is_some() || mps::runs(),
             timing: &timing,
             loads: loads.as_ref(),
         };

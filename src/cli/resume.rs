@@ -147,6 +147,7 @@ impl Command {
             root: prepared.root.clone(),
             dir: session::absolute(&store.run_dir(&row.header.id)),
             ops: prepared.ops.clone(),
+            inherited: session::inherited(),
             survive: manner.survives(),
         };
         session::make_folders(&ground)?;

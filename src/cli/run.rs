@@ -55,6 +55,7 @@ impl Command {
             root: prepared.root.clone(),
             dir: session::absolute(&store.run_dir(&header.id)),
             ops: prepared.ops.clone(),
+            inherited: session::inherited(),
             survive: self.manner.survives(),
         };
         session::make_folders(&ground)?;

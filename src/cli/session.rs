@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a command reads the clock once, and where its binaries are")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::Plan;
 use crate::probe::disk::Disk;
-use crate::probe::{self, Machine, Monitor};
+use crate::probe::{self, Machine, Monitor, mps};
 use crate::report::{self, text};
 use crate::run::admission::{Ledger, Readings};
 use crate::run::crash;
@@ -29,11 +30,12 @@ use crate::run::engine::Stop;
 use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{Ground, run_mark};
 use crate::run::learn::{Basis, Origins};
+use crate::run::limit;
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store};
 use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Supervisor};
-use crate::spec::{Action, Pipeline};
+use crate::spec::{Action, MemoryLimit, Pipeline};
 use crate::units::{Bytes, Millis};
 
 /// How a run is to be carried out and shown.
@@ -130,6 +132,7 @@ pub(super) fn prepare(file: &PipelineFile, planning: &Planning, dir: &Path) -> R
     let fleet = machine.fleet();
     let origins = Planning::learn(&mut pipeline, &fleet, dir);
     say_what_is_unknown(&pipeline, &origins);
+    say_that_mps_is_missing(&pipeline);
     let plan = planning.make(&pipeline, &graph, &fleet)?;
     Ok(Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet }))
 }
@@ -145,6 +148,18 @@ fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
         output::say(&format!(
             "alone on a GPU until it is known how much of its memory they need: {}",
             names.join(", ")
+        ));
+    }
+}
+
+/// Says which stages want a limit that nobody here keeps.
+fn say_that_mps_is_missing(pipeline: &Pipeline) {
+    let wants = pipeline.stages.iter().filter(|stage| stage.memory_limit == MemoryLimit::Mps);
+    let names: Vec<_> = wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect();
+    if !names.is_empty() && !mps::runs() {
+        let names = names.join(", ");
+        output::say(&format!(
+            "no MPS server runs here (nvidia-cuda-mps-control -d starts one); watched instead: {names}"
         ));
     }
 }
@@ -175,7 +190,8 @@ impl Session<'_> {
         (told, untold): (RunState, Vec<Recorded>),
     ) -> Result<Exit, Failure> {
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
-        let options = Options { jobs: self.jobs(manner)?, keep_going: manner.keep_going, seed: self.seed.0 };
+        let (jobs, seed) = (self.jobs(manner)?, self.seed.0);
+        let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
         let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, &state);
         let parts = Parts {
             pipeline,
@@ -275,6 +291,12 @@ pub(super) fn make_folders(ground: &Ground) -> Result<(), Failure> {
         std::fs::create_dir_all(ground.dir.join(folder)).map_err(broken)?;
     }
     trace::to_run_folder(&ground.dir).map_err(broken)
+}
+
+/// Returns what is set around us of the variables that limit memory.
+pub(super) fn inherited() -> BTreeMap<String, String> {
+    let set = |name: &str| Some((name.to_owned(), std::env::var_os(name)?.into_string().ok()?));
+    limit::VARIABLES.into_iter().filter_map(set).collect()
 }
 
 /// Returns a path from the root on, links left as they are.

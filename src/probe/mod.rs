@@ -15,6 +15,7 @@ pub mod host;
 pub mod mask;
 pub mod model;
 pub mod monitor;
+pub mod mps;
 mod nvlink;
 mod nvml;
 pub mod process;

@@ -7,6 +7,7 @@ use super::paint::{Colour, Tone};
 use super::tally::{Running, Tally};
 use super::{text, wording};
 use crate::run::observer::{DeviceGauge, Progress, View};
+use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
 /// What is to be drawn.
@@ -95,6 +96,11 @@ fn note(picture: &Picture<'_>, running: &Running) -> String {
     let devices: Vec<&str> = devices.iter().map(|id| short_id(picture, id)).collect();
     let parts = [
         (!devices.is_empty()).then(|| devices.join("+")),
+        attempts
+            .last()
+            .map(|attempt| attempt.place.limit)
+            .filter(|limit| *limit != MemoryLimit::None)
+            .map(|limit| format!("limit {}", limit.word())),
         (attempts.len() > 1).then(|| format!("attempt {}", attempts.len())),
         phase.as_deref().map(|phase| text::visible(phase).into_owned()),
         loss.map(|loss| format!("loss {}", figure(loss))),

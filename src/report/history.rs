@@ -13,6 +13,7 @@ use super::{summary, text, wording};
 use crate::run::event::{Place, RunEnd};
 use crate::run::outcome::Outcome;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
+use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
 /// One run in the list.
@@ -95,6 +96,7 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
         Column::right("time"),
         Column::right("attempts"),
         Column::left("where"),
+        Column::left("limit"),
         Column::right("peak memory"),
         Column::right("peak GPU"),
         Column::left("ended"),
@@ -115,6 +117,7 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
             last.zip(ended).map_or_else(Cell::default, |(last, ended)| (ended.at - last.started).into()),
             if task.attempts.is_empty() { Cell::default() } else { task.attempts.len().into() },
             last.map_or_else(Cell::default, |last| place(&last.place, several_nodes).into()),
+            last.map_or_else(Cell::default, |last| limit(&last.place).into()),
             peak(task, |ended| ended.usage.peak_memory),
             peak(task, |ended| ended.usage.peak_gpu_memory),
             unusual_end(task, header.alive).map_or_else(Cell::default, Cell::from),
@@ -148,6 +151,14 @@ fn place(place: &Place, several_nodes: bool) -> String {
     match place.devices.as_slice() {
         [] if several_nodes => place.node.clone(),
         devices => devices.join(","),
+    }
+}
+
+/// Returns how device memory is limited, where it is.
+const fn limit(place: &Place) -> &'static str {
+    match place.limit {
+        MemoryLimit::None => "",
+        set @ (MemoryLimit::Watch | MemoryLimit::Framework | MemoryLimit::Mps) => set.word(),
     }
 }
 

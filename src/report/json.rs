@@ -59,6 +59,8 @@ pub struct Try {
     devices: Vec<String>,
     /// Device memory reserved on each device, if any was.
     gpu_memory_bytes: Option<u64>,
+    /// How it was kept to that memory: `none`, `watch`, `framework`, `mps`.
+    memory_limit: &'static str,
     /// How it was helped because the attempts before ran out of memory.
     raised: Option<&'static str>,
     peak_memory_bytes: Option<u64>,
@@ -127,6 +129,7 @@ pub(super) fn attempts(head: &Header<'_>, name: &str, task: &TaskState, dir: &Pa
             node: attempt.place.node.clone(),
             devices: attempt.place.devices.clone(),
             gpu_memory_bytes: Some(attempt.place.gpu_memory.0).filter(|bytes| *bytes > 0),
+            memory_limit: attempt.place.limit.word(),
             raised: attempt.raise.map(|raise| raise.step.word()),
             peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
             peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),
@@ -222,6 +225,7 @@ mod tests {
                     "box/gpu0"
                   ],
                   "gpu_memory_bytes": 6291456,
+                  "memory_limit": "none",
                   "raised": null,
                   "peak_memory_bytes": 67108864,
                   "peak_gpu_memory_bytes": null,
@@ -235,6 +239,7 @@ mod tests {
                   "node": "box",
                   "devices": [],
                   "gpu_memory_bytes": null,
+                  "memory_limit": "none",
                   "raised": null,
                   "peak_memory_bytes": 67108864,
                   "peak_gpu_memory_bytes": null,
@@ -274,6 +279,7 @@ mod tests {
                   "node": "box",
                   "devices": [],
                   "gpu_memory_bytes": null,
+                  "memory_limit": "none",
                   "raised": null,
                   "peak_memory_bytes": null,
                   "peak_gpu_memory_bytes": null,

@@ -14,7 +14,8 @@ use crate::fleet::{Device, Fleet};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::{Placed, Plan};
 use crate::run::learn::{Basis, Numbers, Origins};
-use crate::spec::{Mode, Pipeline};
+use crate::run::limit;
+use crate::spec::{MemoryLimit, Mode, Pipeline};
 use crate::timing::{LoadMatrix, Timing};
 use crate::units::{Bytes, Millis};
 
@@ -33,6 +34,8 @@ pub struct Sheet<'a> {
     pub origins: &'a Origins,
     /// Earliest and latest times with every task at its shortest duration.
     pub timing: &'a Timing,
+    /// Whether an MPS server limits memory there.
+    pub mps: bool,
     /// The load matrix, if it is to be shown.
     pub loads: Option<&'a LoadMatrix>,
 }
@@ -85,6 +88,7 @@ struct TaskView<'a> {
     /// As `duration_from`; `null` where no device memory is asked for.
     gpu_memory_from: Option<&'static str>,
     gpu_memory_runs: Option<u32>,
+    memory_limit: &'static str,
     start_ms: u64,
     finish_ms: u64,
 }
@@ -191,6 +195,7 @@ impl<'a> Sheet<'a> {
                 }
                 Some(Basis::Default) => Some("memory not known yet".to_owned()),
             },
+            (self.limit(task) != MemoryLimit::None).then(|| format!("limit {}", self.limit(task).word())),
             mode.fallback.then(|| "on the CPU: no GPU could hold it".to_owned()),
         ];
         remarks.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -261,6 +266,12 @@ impl<'a> Sheet<'a> {
         self.origins.mode(self.graph.tasks[task.index()].stage, self.placed(task).mode)
     }
 
+    /// How a task is kept to its device memory.
+    fn limit(&self, task: TaskId) -> MemoryLimit {
+        let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;
+        if self.gpu_memory(task).is_some() { limit::in_force(asked, self.mps) } else { MemoryLimit::None }
+    }
+
     /// The memory that a task reserves on each of its devices, if it is said by its size.
     fn gpu_memory(&self, task: TaskId) -> Option<Bytes> {
         Some(self.mode(task).resources.gpu_memory).filter(|memory| *memory > Bytes::ZERO)
@@ -292,6 +303,7 @@ impl<'a> Sheet<'a> {
             gpu_memory_bytes: self.gpu_memory(task).map(|memory| memory.0),
             gpu_memory_from: numbers.gpu_memory.map(Basis::word),
             gpu_memory_runs: numbers.gpu_memory.and_then(Basis::runs),
+            memory_limit: self.limit(task).word(),
             start_ms: placed.start.0,
             finish_ms: placed.finish.0,
         }

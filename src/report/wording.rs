@@ -7,6 +7,7 @@ use crate::run::event::{RunEnd, StopReason};
 use crate::run::outcome::{Cause, Limit, Outcome};
 use crate::run::raise::{Raise, Step};
 use crate::run::state::{Attempt, Ended};
+use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
 /// Returns how an attempt ended, to stand behind "failed: ". Safe for a terminal.
@@ -63,6 +64,8 @@ pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
         | Outcome::Displaced { .. }
         | Outcome::Interrupted => return words,
     };
+    let watched = attempt.place.limit == MemoryLimit::Watch && peak.is_some_and(|peak| peak > reserved);
+    let words = if watched { format!("{words}: it took more than its limit and was ended") } else { words };
     let reserved = if reserved == Bytes::ZERO { "nothing".to_owned() } else { reserved.to_string() };
     match peak {
         Some(peak) => format!("{words} ({reserved} reserved, {peak} seen)"),

@@ -8,10 +8,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::admission::{Ledger, Readings, Refusal};
+use super::admission::{Grant, Ledger, Live, Readings, Refusal, Seen};
 use super::event::{Event, Place, Recorded, RunEnd, StopReason};
 use super::found::Found;
 use super::learn;
+use super::limit;
 use super::outcome::{Cause, Outcome};
 use super::raise::{self, Raise};
 use super::retry;
@@ -19,7 +20,7 @@ use super::state::{Phase, RunState, TaskState};
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
-use crate::spec::{Mode, Pipeline, Resources, Stage};
+use crate::spec::{MemoryLimit, Mode, Pipeline, Resources, Stage};
 use crate::units::{Bytes, Millis};
 use waiting::Refused;
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Whether what does not depend on a failed task goes on.
     pub keep_going: bool,
+    /// Whether an MPS server runs that limits memory.
+    pub mps: bool,
     /// For the jitter of retries.
     pub seed: u64,
 }
@@ -266,6 +269,24 @@ impl<'a> Dispatcher<'a> {
             .collect()
     }
 
+    /// Returns the running tasks that are watched and were seen to hold more of a device than is reserved for them, and
+    /// how their attempts end by it.
+    #[must_use]
+    pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
+        let mut over = Vec::new();
+        for (device, live) in self.fleet.devices.iter().zip(&readings.devices) {
+            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
+            for (task, bytes) in held {
+                let attempt = state.task(*task).attempts.last().filter(|attempt| attempt.ended.is_none());
+                let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
+                if watched.is_some_and(|attempt| *bytes > attempt.place.gpu_memory) {
+                    over.push((*task, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
+                }
+            }
+        }
+        over
+    }
+
     /// Returns the outcome as it is with the devices in mind: one that kept to what was promised to it, and ran out of
     /// memory on a device that could not keep that, is not to blame.
     #[must_use]
@@ -409,9 +430,17 @@ impl<'a> Dispatcher<'a> {
             devices: devices().map(|device| device.id.clone()).collect(),
             gpu_memory: grant.gpu_memory,
             memory: self.ready[queue].request.memory,
+            limit: self.limit(task, &grant),
             model: devices().next().map(|device| device.model.clone()),
             definition: self.definitions[stage][placed.mode].clone(),
         })
+    }
+
+    /// Returns how a task is kept to the device memory that was granted.
+    fn limit(&self, task: TaskId, grant: &Grant) -> MemoryLimit {
+        let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;
+        let reserved = !grant.devices.is_empty() && grant.gpu_memory > Bytes::ZERO;
+        if reserved { limit::in_force(asked, self.options.mps) } else { MemoryLimit::None }
     }
 
     /// Returns what a task asks for as long as it was not helped: what its stage says, or was measured to need.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::outcome::{Outcome, Usage};
 use super::raise::Raise;
 use crate::graph::TaskId;
+use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
 /// A fact and when it became one.
@@ -110,6 +111,9 @@ pub struct Place {
     /// The devices' model; `None` on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// How it is kept to that device memory.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limit: MemoryLimit,
     /// The digest of what is carried out: attempts of equal ones can be compared (see [`super::learn::definition`]).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub definition: String,
@@ -118,6 +122,10 @@ pub struct Place {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
 const fn is_nothing(bytes: &Bytes) -> bool {
     bytes.0 == 0
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A process that cannot be mistaken for a later one with the same number.

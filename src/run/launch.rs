@@ -2,12 +2,14 @@
 //!
 //! Pure: paths are joined, not looked at.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::engine::Launch;
 use super::event::Place;
+use super::limit;
 use crate::fleet::{Device, Fleet};
 use crate::graph::{Task, TaskId};
 use crate::spec::{self, Action, Pipeline, op};
@@ -24,6 +26,8 @@ pub struct Ground {
     pub dir: PathBuf,
     /// The program that carries out built-in ops.
     pub ops: PathBuf,
+    /// What is set around us of the variables that limit memory.
+    pub inherited: BTreeMap<String, String>,
     /// Whether attempts are to outlive the orchestrator, each with a sentinel.
     pub survive: bool,
 }
@@ -80,6 +84,10 @@ pub fn describe(
     env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.display().to_string()));
     env.push(("TRAINYARD_EVENTS".to_owned(), events.display().to_string()));
     env.extend(device_env(&devices, place.gpu_memory, port));
+    let of_stage = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+    let has = |name: &str| of_stage(name).or_else(|| ground.inherited.get(name).cloned());
+    let limits = limit::env(place, &devices, stage.modes[place.mode].resources.gpus, has);
+    env.extend(limits);
     if job.is_some() && !env.iter().any(|(name, _)| name == "OMP_NUM_THREADS") {
         // A built-in op uses the CPUs that are reserved for it.
         let cpus = stage.modes[place.mode].resources.cpus.0.div_ceil(1_000).max(1);

@@ -12,6 +12,7 @@ pub mod event;
 mod found;
 pub mod launch;
 pub mod learn;
+pub mod limit;
 pub mod observer;
 pub mod outcome;
 pub mod peak;

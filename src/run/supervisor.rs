@@ -4,6 +4,7 @@
 //! effect and before anyone is told: an attempt is on record before its process exists. Everything that is decided is decided
 //! by [`super::decide`]; this file moves events and knows no rule of its own.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -398,13 +399,18 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         Event::AttemptFinished { task, outcome, usage, logged }
     }
 
-    /// Ends attempts on devices that cannot keep what was promised there.
-    fn displace(&mut self) {
-        for (task, outcome) in self.parts.dispatcher.displaced(&self.state, &self.look.readings) {
-            if self.leaving.insert(task, outcome.clone()).is_none() {
+    /// Ends attempts on devices that cannot keep what was promised there, and at once those that take more than theirs.
+    fn end_what_cannot_stay(&mut self) {
+        let displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings);
+        let greedy = self.parts.dispatcher.over_limit(&self.state, &self.look.readings);
+        let displaced = displaced.into_iter().map(|(task, outcome)| (task, outcome, Stop::Gracefully));
+        let all = displaced.chain(greedy.into_iter().map(|(task, outcome)| (task, outcome, Stop::Now)));
+        for (task, outcome, how) in all {
+            if let Entry::Vacant(entry) = self.leaving.entry(task) {
                 let name = &self.parts.graph.tasks[task.index()].name;
-                warn!(task = name, ?outcome, "it is ended to be tried again elsewhere or later");
-                self.engine.stop_task(task, Stop::Gracefully);
+                warn!(task = name, ?outcome, "it is ended");
+                entry.insert(outcome);
+                self.engine.stop_task(task, how);
             }
         }
     }
@@ -442,7 +448,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
         self.look = (self.parts.look)(now);
         self.peaks.observe(self.parts.fleet, &self.look.readings);
-        self.displace();
+        self.end_what_cannot_stay();
         if self.parts.dispatcher.ledger().is_short() {
             self.look_every = LOOK_FIRST;
         }

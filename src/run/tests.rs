@@ -173,6 +173,7 @@ impl Case {
                 dir: "/p/r".into(),
                 ops: "trainyard-ops".into(),
                 survive: false,
+                inherited: BTreeMap::new(),
             };
             let dispatcher = Dispatcher::new(
                 (&self.pipeline, &self.graph),
@@ -320,7 +321,7 @@ proptest! {
     fn every_task_ends_as_the_rules_say((text, script) in cases(), jobs in prop::option::of(1_usize..4)) {
         let case = Case::new(&text);
         let mut history = History::default();
-        let end = case.run(&script, Options { jobs, keep_going: true, seed: 1 }, &mut history, None).unwrap();
+        let end = case.run(&script, Options { jobs, keep_going: true, seed: 1, ..Options::default() }, &mut history, None).unwrap();
         let expected = expected(&case, &script);
         prop_assert_eq!(history.phases(&case), expected.clone());
         let clean = expected.values().all(|phase| *phase == Phase::Succeeded);

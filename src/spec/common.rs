@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::decode::Decoder;
 use super::keys::{CommonKey, PRIORITY, RETRIES, RetryKey};
+use super::problem::did_you_mean;
 use super::resources::{self, Wanted};
 use super::retry::{self, WrittenRetry};
 use super::tree::{Content, Entry, Node};
-use super::{Axis, Limits, Located, Problem, Retry, Span, template};
+use super::{Axis, Limits, Located, MemoryLimit, Problem, Retry, Span, template};
 use crate::units::{Bytes, Millis};
 
 /// Common keys as one table wrote them: what is absent is open to the layer below.
@@ -17,6 +18,7 @@ pub(super) struct Common {
     pub(super) priority: Option<i64>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: Option<Located>,
+    memory_limit: Option<MemoryLimit>,
     retries: Option<u32>,
     oom_retries: Option<u32>,
     backoff: Option<(Millis, Option<Millis>)>,
@@ -54,6 +56,7 @@ impl Common {
             CommonKey::FirstOutputTimeout => self.first_output_timeout = time_limit(decoder, node),
             CommonKey::Grace => self.grace = decoder.quantity(node),
             CommonKey::LogLimit => self.log_limit = log_limit(decoder, node),
+            CommonKey::MemoryLimit => self.memory_limit = memory_limit(decoder, node),
             CommonKey::Env => self.env = env(decoder, node, axes),
             CommonKey::Cwd => self.cwd = cwd(decoder, node, axes),
         }
@@ -84,10 +87,16 @@ impl Common {
         self.grace = self.grace.or(below.grace);
         self.log_limit = self.log_limit.or(below.log_limit);
         self.cwd = self.cwd.or_else(|| below.cwd.clone());
+        self.memory_limit = self.memory_limit.or(below.memory_limit);
         for (name, value) in &below.env {
             self.env.entry(name.clone()).or_insert_with(|| value.clone());
         }
         self
+    }
+
+    /// Returns how tasks are kept to their device memory.
+    pub(super) fn memory_limit(&self) -> MemoryLimit {
+        self.memory_limit.unwrap_or_default()
     }
 
     /// Returns when an attempt is given up.
@@ -134,6 +143,18 @@ fn log_limit(decoder: &mut Decoder<'_>, node: &Node) -> Option<Bytes> {
         return None;
     }
     Some(limit)
+}
+
+fn memory_limit(decoder: &mut Decoder<'_>, node: &Node) -> Option<MemoryLimit> {
+    let word = decoder.text(node, "one of \"none\", \"watch\", \"framework\" and \"mps\"")?;
+    let limit = MemoryLimit::of_word(&word.text);
+    if limit.is_none() {
+        let problem = Problem::new(word.span, format!("`{}` is no memory limit", word.text.escape_debug()));
+        let near = did_you_mean(&word.text, MemoryLimit::WORDS.iter().copied());
+        let all = format!("it is one of {}", MemoryLimit::WORDS.join(", "));
+        decoder.report(problem.help(near.map_or(all, |near| format!("did you mean `{near}`?"))));
+    }
+    limit
 }
 
 /// Reads a time that must be longer than zero.

@@ -68,6 +68,8 @@ pub struct Stage {
     pub limits: Limits,
     /// What happens after a failed attempt.
     pub retry: Retry,
+    /// How its tasks are kept to the device memory that is reserved for them.
+    pub memory_limit: MemoryLimit,
     /// Added to the pipeline's `env`.
     pub env: BTreeMap<String, String>,
     /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own folder when absent.
@@ -229,6 +231,38 @@ impl Default for Limits {
             grace: Millis(30_000),
             log: Bytes(256 << 20),
         }
+    }
+}
+
+/// How a task is kept to the device memory that is reserved for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryLimit {
+    /// Not at all.
+    #[default]
+    None,
+    /// It is ended when it is seen to hold more.
+    Watch,
+    /// The frameworks are told by their variables.
+    Framework,
+    /// The MPS server refuses it more.
+    Mps,
+}
+
+impl MemoryLimit {
+    /// The words for them, in their order.
+    pub const WORDS: &'static [&'static str] = &["none", "watch", "framework", "mps"];
+
+    /// Returns the word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        Self::WORDS[self as usize]
+    }
+
+    /// Returns the one that a word means.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::None, Self::Watch, Self::Framework, Self::Mps].into_iter().find(|limit| limit.word() == word)
     }
 }
 

@@ -79,6 +79,7 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     stage.priority = common.priority.unwrap_or(0);
     stage.limits = common.limits();
     stage.retry = common.retry();
+    stage.memory_limit = common.memory_limit();
     stage.env = common.env;
     stage.cwd = common.cwd;
     stage

@@ -6,5 +6,6 @@
 mod displaced;
 mod explain;
 mod learning;
+mod limits;
 mod out_of_memory;
 mod world;

@@ -43,6 +43,10 @@ impl World {
         command.args(args).current_dir(self.path()).envs(self.scene.environment());
         // What is remembered of devices is remembered here.
         command.env("XDG_STATE_HOME", self.path().join("home"));
+        command.env("CUDA_MPS_PIPE_DIRECTORY", self.path().join("no-mps"));
+        for name in ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "XLA_CLIENT_MEM_FRACTION"] {
+            command.env_remove(name);
+        }
         command.env_remove("CUDA_VISIBLE_DEVICES").env_remove("CUDA_DEVICE_ORDER").env_remove("RUST_LOG");
         command
     }

@@ -1,0 +1,148 @@
+//! How a task is kept to the device memory that is reserved for it: which tier is in force, and what its environment says.
+//!
+//! Pure. `framework` and `mps` ask the frameworks and the driver to keep to it; `watch` ends what does not. NVIDIA's
+//! names: docs.nvidia.com/deploy/mps; PyTorch's: CUDA semantics, "Memory management"; JAX's: "GPU memory allocation".
+
+use super::event::Place;
+use crate::fleet::Device;
+use crate::spec::{Gpus, MemoryLimit};
+use crate::units::{Bytes, Share};
+
+/// The variables that are looked at before they are set.
+pub const VARIABLES: [&str; 5] = [
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "XLA_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+];
+
+/// Returns the tier in force where this one is asked for: without a daemon MPS limits nothing, and the task is watched.
+#[must_use]
+pub const fn in_force(asked: MemoryLimit, mps_runs: bool) -> MemoryLimit {
+    match asked {
+        MemoryLimit::Mps if !mps_runs => MemoryLimit::Watch,
+        same @ (MemoryLimit::None | MemoryLimit::Watch | MemoryLimit::Framework | MemoryLimit::Mps) => same,
+    }
+}
+
+/// Returns the variables that a task is started with under its tier. `has` returns what is set already, by the stage or
+/// around us: it is added to, not replaced.
+#[must_use]
+pub fn env(
+    place: &Place,
+    devices: &[&Device],
+    gpus: Gpus,
+    has: impl Fn(&str) -> Option<String>,
+) -> Vec<(String, String)> {
+    let smallest = devices.iter().map(|device| device.memory).min().unwrap_or(Bytes::ZERO);
+    if place.gpu_memory == Bytes::ZERO || smallest == Bytes::ZERO {
+        return Vec::new();
+    }
+    match place.limit {
+        MemoryLimit::None | MemoryLimit::Watch => Vec::new(),
+        MemoryLimit::Framework => framework(place.gpu_memory, smallest, has),
+        MemoryLimit::Mps => mps(place.gpu_memory, devices, gpus),
+    }
+}
+
+fn framework(memory: Bytes, of: Bytes, has: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
+    let thousandths = (u128::from(memory.0) * 1_000 / u128::from(of.0.max(1))).clamp(1, 1_000);
+    let fraction = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
+    let mut env = Vec::new();
+    // PyTorch reads the newer name first, where it is set.
+    let name = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"].into_iter().find(|name| has(name).is_some());
+    let name = name.unwrap_or("PYTORCH_CUDA_ALLOC_CONF");
+    let set = has(name).filter(|set| !set.is_empty());
+    if !set.as_ref().is_some_and(|set| set.contains("per_process_memory_fraction")) {
+        let own = format!("per_process_memory_fraction:{fraction}");
+        env.push((name, set.map_or(own.clone(), |set| format!("{set},{own}"))));
+    }
+    // JAX refuses to start where both of its names are set.
+    let jax = ["XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"];
+    if jax.iter().all(|name| has(name).is_none()) {
+        env.push((jax[1], fraction));
+    }
+    if has("TF_FORCE_GPU_ALLOW_GROWTH").is_none() {
+        env.push(("TF_FORCE_GPU_ALLOW_GROWTH", "true".to_owned()));
+    }
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn mps(memory: Bytes, devices: &[&Device], gpus: Gpus) -> Vec<(String, String)> {
+    let mib = memory.0.div_ceil(Bytes::MIB.0);
+    // Counted as the task sees its devices.
+    let limits: Vec<_> = (0..devices.len()).map(|ordinal| format!("{ordinal}={mib}M")).collect();
+    let mut env = vec![("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT".to_owned(), limits.join(","))];
+    if let Gpus::Share(Share(millionths)) = gpus {
+        let percent = millionths.div_ceil(10_000).clamp(1, 100);
+        env.push(("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE".to_owned(), percent.to_string()));
+    }
+    // The server counts devices in an order of its own.
+    let uuids: Option<Vec<_>> = devices.iter().map(|device| device.uuid.clone()).collect();
+    env.extend(uuids.map(|uuids| ("CUDA_VISIBLE_DEVICES".to_owned(), uuids.join(","))));
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device() -> Device {
+        Device { memory: Bytes(80 << 30), uuid: Some("GPU-1".to_owned()), ..Device::default() }
+    }
+
+    fn set(limit: MemoryLimit, gpus: Gpus, has: &[(&str, &str)]) -> Vec<(String, String)> {
+        let place = Place { gpu_memory: Bytes(20 << 30), limit, ..Place::default() };
+        let has = |name: &str| has.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
+        env(&place, &[&device()], gpus, has)
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn frameworks_are_told_their_part_of_the_device() {
+        let env = set(MemoryLimit::Framework, Gpus::Shared, &[]);
+        assert_eq!(
+            env,
+            [
+                pair("PYTORCH_CUDA_ALLOC_CONF", "per_process_memory_fraction:0.250"),
+                pair("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.250"),
+                pair("TF_FORCE_GPU_ALLOW_GROWTH", "true"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_set_already_is_added_to_and_not_replaced() {
+        let has = [("PYTORCH_ALLOC_CONF", "expandable_segments:True"), ("XLA_CLIENT_MEM_FRACTION", ".1")];
+        let env = set(MemoryLimit::Framework, Gpus::Shared, &has);
+        let both = "expandable_segments:True,per_process_memory_fraction:0.250";
+        assert_eq!(env, [pair("PYTORCH_ALLOC_CONF", both), pair("TF_FORCE_GPU_ALLOW_GROWTH", "true")]);
+    }
+
+    #[test]
+    fn the_mps_server_is_told_memory_and_share() {
+        let env = set(MemoryLimit::Mps, Gpus::Share(Share(300_000)), &[]);
+        assert_eq!(
+            env,
+            [
+                pair("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "0=20480M"),
+                pair("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "30"),
+                pair("CUDA_VISIBLE_DEVICES", "GPU-1"),
+            ]
+        );
+        assert_eq!(in_force(MemoryLimit::Mps, false), MemoryLimit::Watch);
+    }
+
+    #[test]
+    fn a_task_that_is_only_watched_is_told_nothing() {
+        assert!(set(MemoryLimit::Watch, Gpus::Shared, &[]).is_empty());
+        assert!(
+            env(&Place { limit: MemoryLimit::Framework, ..Place::default() }, &[&device()], Gpus::Whole(1), |_| None)
+                .is_empty()
+        );
+    }
+}
