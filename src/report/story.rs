@@ -12,6 +12,7 @@ use crate::run::event::{Event, Place, Recorded, StopReason};
 use crate::run::launch;
 use crate::run::observer::View;
 use crate::run::outcome::Outcome;
+use crate::run::raise;
 use crate::run::state::{Attempt, Ended, Phase};
 use crate::units::Millis;
 
@@ -60,7 +61,10 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             (Tone::Uneasy, "retry", format!("{}: {ended}; again in {wait}{raised}", name(view, *task)))
         }
         Event::TaskFailed { task } => {
-            (Tone::Bad, "failed", format!("{}: {}", name(view, *task), how_it_ended(view, *task, recorded.at)))
+            let no_more = raise::no_more(&view.state.task(*task).attempts, view.fleet);
+            let no_more = no_more.map_or_else(String::new, |why| format!("; {}", wording::no_more(why)));
+            let ended = how_it_ended(view, *task, recorded.at);
+            (Tone::Bad, "failed", format!("{}: {ended}{no_more}", name(view, *task)))
         }
         Event::TaskSkipped { task, because: Some(cause) } => {
             (Tone::Uneasy, "skipped", format!("{}: it needs {}, which failed", name(view, *task), name(view, *cause)))

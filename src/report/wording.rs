@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::text;
 use crate::run::event::{RunEnd, StopReason};
 use crate::run::outcome::{Cause, Limit, Outcome};
-use crate::run::raise::{Raise, Step};
+use crate::run::raise::{NoMore, Raise, Step};
 use crate::run::state::{Attempt, Ended};
 use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
@@ -81,6 +81,16 @@ pub fn raised(raise: &Raise) -> String {
         Step::Alone => "alone on a GPU".into(),
         Step::Larger => format!("alone on a larger GPU, of more than {}", raise.gpu_memory),
         Step::MoreOfHost => format!("with {} of host memory", raise.memory),
+    }
+}
+
+/// Returns why a task that ran out of memory is not tried again with more of it.
+#[must_use]
+pub const fn no_more(why: NoMore) -> &'static str {
+    match why {
+        NoMore::Largest => "it had a GPU to itself, and none here is larger",
+        NoMore::AllOfHost => "it could count on all of the host's memory",
+        NoMore::Tries => "no step with more memory is left to it (`oom_retries`)",
     }
 }
 

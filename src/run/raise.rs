@@ -92,6 +92,36 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     })
 }
 
+/// Why a task that ran out of memory is not given more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMore {
+    /// It had the largest device to itself.
+    Largest,
+    /// It had all memory of the host.
+    AllOfHost,
+    /// It was helped as often as it may be, or asks for what no step changes.
+    Tries,
+}
+
+/// Returns why a task gets no more memory after its last attempt ran out of it for good; `None` if it did not.
+#[must_use]
+pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
+    let last = attempts.last()?;
+    let Outcome::OutOfMemory { device } = &last.ended.as_ref()?.outcome else { return None };
+    let largest_of = |of: &dyn Fn(&str) -> bool| {
+        fleet.devices.iter().filter(|device| of(&device.id)).map(|device| device.whole_memory()).max()
+    };
+    let had = largest_of(&|id| last.place.devices.iter().any(|had| had == id));
+    // Without a number it had whole devices.
+    let alone = last.raise.is_some_and(|raise| raise.alone) || last.place.gpu_memory == Bytes::ZERO;
+    let all_of_host = fleet.nodes.iter().map(|node| node.memory).max();
+    Some(match device {
+        Some(_) if alone && had >= largest_of(&|_| true) => NoMore::Largest,
+        None if Some(last.place.memory) >= all_of_host => NoMore::AllOfHost,
+        Some(_) | None => NoMore::Tries,
+    })
+}
+
 /// Returns how many of these attempts ran out of memory.
 #[must_use]
 pub fn ran_out(attempts: &[Attempt]) -> usize {

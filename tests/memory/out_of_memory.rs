@@ -53,3 +53,14 @@ fn the_peak_of_an_attempt_is_what_its_processes_were_seen_to_hold() -> Tested {
     assert_eq!(attempts(&run, "peak_gpu_memory_bytes"), [Value::from(3_000_u64 << 20)]);
     Ok(())
 }
+
+#[test]
+fn where_no_larger_card_is_left_that_is_said() -> Tested {
+    let pipeline =
+        "[stage.train]\nrun = 'TRAIN 20000 0.1'\nbackoff = '100ms'\nresources = { gpu_memory = '4000MiB' }\n";
+    let (code, said, run) = World::new(cards(&[16_384]), pipeline)?.run()?;
+    assert_eq!(code, Some(1));
+    assert_eq!(attempts(&run, "raised"), [Value::Null, "more".into(), "alone".into()]);
+    assert!(said.contains("it had a GPU to itself, and none here is larger"), "{said}");
+    Ok(())
+}
