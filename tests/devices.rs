@@ -275,3 +275,43 @@ fn a_card_whose_memory_cannot_be_read_is_faulty() -> Tested {
     assert_eq!(shown["devices"][0]["memory_bytes"], Value::Null);
     Ok(())
 }
+
+#[test]
+fn health_clocks_and_links_are_shown_and_what_ails_is_noted() -> Tested {
+    const HOT: u64 = 0x40;
+    let scene = Scene::new(cards(2))?;
+    scene.change(|machine| (machine.cards[1].slowed, machine.cards[1].remapped) = (HOT, 2))?;
+    let shown = json(&mut devices(&scene))?;
+    let (well, ails) = (&shown["devices"][0], &shown["devices"][1]);
+    for (key, value) in [
+        ("sm_clock_mhz", Value::from(1_980)),
+        ("memory_clock_mhz", 3_201.into()),
+        ("persistence", true.into()),
+        ("pcie_generation", 5.into()),
+        ("pcie_width", 16.into()),
+        ("slowed", Value::Array(Vec::new())),
+        // A driver that does not say is not one that says no.
+        ("ecc", Value::Null),
+        ("compute_mode", Value::Null),
+    ] {
+        assert_eq!(well[key], value, "{key}");
+    }
+    assert_eq!((&ails["slowed"][0], &ails["remapped_rows"]["uncorrected"]), (&"hot (hardware)".into(), &2.into()));
+    let table = text(&mut devices(&scene))?;
+    assert!(table.contains("slowed: hot (hardware), memory rows wait for a reset"), "{table}");
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_watch() -> Tested {
+    let scene = Scene::new(cards(1))?;
+    let mut watching = devices(&scene).args(["--watch", "1", "--json"]).stdout(Stdio::piped()).spawn()?;
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watching.stdout.take().ok_or("piped")?));
+    for _ in 0..2 {
+        let look: Value = serde_json::from_str(&lines.next().ok_or("a line for each look")??)?;
+        assert_eq!(names(&look), ["gpu0"]);
+    }
+    drop(lines);
+    assert!(watching.wait()?.success());
+    Ok(())
+}

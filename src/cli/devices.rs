@@ -1,13 +1,15 @@
 //! `trainyard devices`: what this machine has, what is free of it, and who is on it.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::Args;
 use miette::Diagnostic;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 
 use super::state::broken;
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, orphans, output};
 use crate::probe::aside::{List, Why};
 use crate::probe::{self, Gpu, Machine, process};
 use crate::report::devices::{self, Identities};
@@ -20,6 +22,15 @@ pub(super) struct Command {
     /// Print JSON with stable keys
     #[arg(long)]
     json: bool,
+    /// Show it again every so many seconds (1 when absent), until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    watch: Option<u32>,
+    /// List processes that tasks left behind, found by the marks in their environment
+    #[arg(long, conflicts_with = "watch")]
+    orphans: bool,
+    /// End those processes
+    #[arg(long, requires = "orphans")]
+    end: bool,
     /// Give this device nothing new until it is taken back; what runs on it may end
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["undrain", "json"])]
     drain: Option<String>,
@@ -69,15 +80,35 @@ impl Command {
                 false => Err(Refusal::NotAside { name }.into()),
             };
         }
+        if self.orphans {
+            return orphans::run(&machine, self.end, self.json);
+        }
+        let Some(seconds) = self.watch else { return self.show(&machine) };
+        let pause = Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
+        let mut machine = machine;
+        loop {
+            if io::stdout().is_terminal() && !self.json {
+                // To the upper left corner, and nothing of the last time below.
+                output::print("\x1b[H\x1b[J")?;
+            }
+            self.show(&machine)?;
+            if poll(&mut [PollFd::new(&io::stdout(), PollFlags::empty())], Some(&pause)).is_ok_and(|gone| gone > 0) {
+                // Whoever read us has gone.
+                return Ok(Exit::Done);
+            }
+            machine = probe::this_machine(&options);
+        }
+    }
+
+    fn show(&self, machine: &Machine) -> Result<Exit, Failure> {
         let listed = machine.gpus.devices().iter().flat_map(|gpu| gpu.reading.processes.iter().flatten());
         let who = |pid| process::identify(Path::new("/"), pid).map(|identity| (pid, identity));
         let who: Identities = listed.filter_map(|process| who(process.pid)).collect();
         if self.json {
-            let text = serde_json::to_string(&devices::json(&machine, &who)).expect("a view of plain values");
-            output::print(&(text + "\n"))
-        } else {
-            output::print(&devices::table(&machine, &who, Colour::for_stdout(), None))
+            let text = serde_json::to_string(&devices::json(machine, &who)).expect("a view of plain values");
+            return output::print(&(text + "\n"));
         }
+        output::print(&devices::table(machine, &who, Colour::for_stdout(), None))
     }
 }
 

@@ -20,6 +20,7 @@ mod fullscreen;
 mod gpu_check;
 mod holes;
 mod logs;
+mod orphans;
 mod output;
 mod pipeline_file;
 mod plan;

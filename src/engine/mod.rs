@@ -7,6 +7,7 @@ mod heard;
 pub mod local;
 mod log;
 mod oom;
+pub mod orphans;
 pub mod process;
 pub mod room;
 pub mod sentinel;

@@ -130,6 +130,8 @@ pub struct Gpu {
     pub speed: Option<Speed>,
     /// The NUMA node of the host that it is nearest to.
     pub numa_node: Option<u32>,
+    /// Health, clocks and connection of its card when it was probed.
+    pub details: Details,
     /// Whether the card is in MIG mode; `None` if it has no such mode.
     pub mig_mode: Option<bool>,
     /// Which slice of the card it is.
@@ -149,6 +151,44 @@ impl Gpu {
             None => format!("gpu{}", self.pci_index),
         }
     }
+}
+
+/// What a card tells of its health, its clocks and its connection; `None` is what it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Clock of the multiprocessors, in MHz.
+    pub sm_clock: Option<u32>,
+    /// Clock of the memory, in MHz.
+    pub memory_clock: Option<u32>,
+    /// Why it runs slower than it could; empty for one that is well.
+    pub slowed: Option<Vec<&'static str>>,
+    /// Whether memory errors are corrected.
+    pub ecc: Option<bool>,
+    /// Memory errors since the driver was loaded that could not be corrected.
+    pub uncorrected_errors: Option<u64>,
+    /// Memory rows that were replaced.
+    pub remapped: Option<Remapped>,
+    /// Whether the driver stays loaded without a client.
+    pub persistence: Option<bool>,
+    /// Who may use it: `default`, `exclusive-process`, `prohibited`.
+    pub compute_mode: Option<&'static str>,
+    /// Generation of the PCIe link that is in use; an idle card may use an older one than it could.
+    pub pcie_generation: Option<u32>,
+    /// Lanes of the PCIe link that are in use.
+    pub pcie_width: Option<u32>,
+}
+
+/// Memory rows of a card that were replaced by spare ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Remapped {
+    /// For errors that were corrected.
+    pub corrected: u32,
+    /// For errors that were not.
+    pub uncorrected: u32,
+    /// Whether some are replaced at the next reset.
+    pub pending: bool,
+    /// Whether a replacement failed.
+    pub failed: bool,
 }
 
 /// Which part of a card a MIG device is.

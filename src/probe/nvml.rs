@@ -19,6 +19,8 @@ use super::mask::{self, Named};
 use super::{Options, model, nvlink};
 use crate::units::Bytes;
 
+mod details;
+
 /// The most NVLinks that a device has had (`NVML_NVLINK_MAX_LINKS`).
 const MOST_LINKS: u32 = 18;
 
@@ -177,6 +179,7 @@ fn describe(device: &Device, card: &Device, pci_index: u32) -> Option<Gpu> {
         model,
         compute_capability: capability,
         numa_node: card.numa_node_id().ok(),
+        details: details::details(card),
         mig_mode: None,
         slice: None,
         nvlink_group: None,

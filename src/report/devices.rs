@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
-use crate::probe::gpu::{Gpu, Gpus, Memory, MemoryCall};
+use crate::probe::gpu::{Gpu, Gpus, Memory, MemoryCall, Remapped};
 use crate::probe::process::Identity;
 use crate::probe::{Host, Machine};
 use crate::units::{Bytes, Cpus, Speed};
@@ -92,10 +92,22 @@ fn gpus(devices: &[Gpu]) -> Table {
 
 /// Says what is wrong with a device, or which others it is joined to.
 fn note(gpu: &Gpu) -> Cell {
-    match (&gpu.reading.fault, gpu.nvlink_group) {
-        (Some(fault), _) => Cell::new(fault, Tone::Bad),
-        (None, Some(group)) => Cell::from(format!("NVLink group {group}")),
-        (None, None) => Cell::default(),
+    if let Some(fault) = &gpu.reading.fault {
+        return Cell::new(fault, Tone::Bad);
+    }
+    let details = &gpu.details;
+    let mut ails: Vec<String> = Vec::new();
+    let slowed = details.slowed.iter().flatten();
+    ails.extend(slowed.map(|reason| format!("slowed: {reason}")));
+    ails.extend(details.uncorrected_errors.filter(|n| *n > 0).map(|n| format!("{n} uncorrected memory errors")));
+    if let Some(remapped) = details.remapped {
+        ails.extend(remapped.failed.then(|| "a memory row could not be replaced".to_owned()));
+        ails.extend(remapped.pending.then(|| "memory rows wait for a reset".to_owned()));
+    }
+    match gpu.nvlink_group {
+        _ if !ails.is_empty() => Cell::new(ails.join(", "), Tone::Uneasy),
+        Some(group) => Cell::from(format!("NVLink group {group}")),
+        None => Cell::default(),
     }
 }
 
@@ -178,6 +190,17 @@ struct JsonDevice<'a> {
     mig_mode: Option<bool>,
     /// The card's UUID, for a slice of one.
     slice_of: Option<&'a str>,
+    sm_clock_mhz: Option<u32>,
+    memory_clock_mhz: Option<u32>,
+    /// Why it runs slower than it could.
+    slowed: Option<&'a [&'static str]>,
+    ecc: Option<bool>,
+    uncorrected_memory_errors: Option<u64>,
+    remapped_rows: Option<Remapped>,
+    persistence: Option<bool>,
+    compute_mode: Option<&'static str>,
+    pcie_generation: Option<u32>,
+    pcie_width: Option<u32>,
     fault: Option<String>,
     memory_bytes: Option<Bytes>,
     memory_free_bytes: Option<Bytes>,
@@ -226,7 +249,7 @@ pub fn json<'a>(machine: &'a Machine, who: &'a Identities) -> Json<'a> {
 }
 
 fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<'a> {
-    let reading = &gpu.reading;
+    let (reading, details) = (&gpu.reading, &gpu.details);
     let memory = reading.memory;
     let process = |process: &crate::probe::gpu::Process| {
         let identity = who.get(&process.pid);
@@ -250,6 +273,16 @@ fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<
         nvlink_group: gpu.nvlink_group,
         mig_mode: gpu.mig_mode,
         slice_of: gpu.slice.as_ref().map(|slice| slice.card.as_str()),
+        sm_clock_mhz: details.sm_clock,
+        memory_clock_mhz: details.memory_clock,
+        slowed: details.slowed.as_deref(),
+        ecc: details.ecc,
+        uncorrected_memory_errors: details.uncorrected_errors,
+        remapped_rows: details.remapped,
+        persistence: details.persistence,
+        compute_mode: details.compute_mode,
+        pcie_generation: details.pcie_generation,
+        pcie_width: details.pcie_width,
         fault: reading.fault.as_ref().map(ToString::to_string),
         memory_bytes: memory.map(|memory| memory.total),
         memory_free_bytes: memory.map(|memory| memory.free),

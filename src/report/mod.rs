@@ -24,6 +24,7 @@ pub mod lines;
 pub mod markup;
 pub mod mirror;
 mod observers;
+pub mod orphans;
 pub mod page;
 pub mod paint;
 pub mod perfetto;

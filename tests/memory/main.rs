@@ -7,5 +7,6 @@ mod displaced;
 mod explain;
 mod learning;
 mod limits;
+mod orphans;
 mod out_of_memory;
 mod world;

@@ -423,6 +423,40 @@ device_calls! {
         give_pci(info, &asked.machine.cards[other].bus)
     }
 
+    fn nvmlDeviceGetClockInfo(asked, domain: c_uint, mhz: *mut c_uint) {
+        const MEMORY: c_uint = 2;
+        asked.whole()?;
+        give(mhz, if domain == MEMORY { 3_201 } else { 1_980 })
+    }
+
+    fn nvmlDeviceGetCurrentClocksThrottleReasons(asked, reasons: *mut c_ulonglong) {
+        give(reasons, asked.card().slowed)
+    }
+
+    fn nvmlDeviceGetRemappedRows(
+        asked, corrected: *mut c_uint, uncorrected: *mut c_uint, pending: *mut c_uint, failed: *mut c_uint
+    ) {
+        give(corrected, 0)?;
+        give(uncorrected, asked.card().remapped)?;
+        give(pending, c_uint::from(asked.card().remapped > 0))?;
+        give(failed, 0)
+    }
+
+    fn nvmlDeviceGetPersistenceMode(asked, mode: *mut c_uint) {
+        asked.whole()?;
+        give(mode, 1)
+    }
+
+    fn nvmlDeviceGetCurrPcieLinkGeneration(asked, generation: *mut c_uint) {
+        asked.whole()?;
+        give(generation, 5)
+    }
+
+    fn nvmlDeviceGetCurrPcieLinkWidth(asked, lanes: *mut c_uint) {
+        asked.whole()?;
+        give(lanes, 16)
+    }
+
     fn nvmlDeviceGetSupportedEventTypes(asked, types: *mut c_ulonglong) {
         asked.whole()?;
         give(types, events::TYPES)

@@ -55,6 +55,10 @@ pub struct Card {
     pub hides_processes: bool,
     /// Its slices; with at least one the card is in MIG mode.
     pub slices: Vec<Slice>,
+    /// Why it is slowed down: bits as `nvml.h` numbers them.
+    pub slowed: u64,
+    /// Memory rows that were remapped, and wait for a reset.
+    pub remapped: u32,
     /// Errors that the driver has reported so far; whoever listens hears of those that are added.
     pub xids: Vec<u64>,
     /// Error codes by function name, `*` for every function of this card.
@@ -92,6 +96,8 @@ impl Default for Card {
             nvlink: Vec::new(),
             hides_processes: false,
             slices: Vec::new(),
+            slowed: 0,
+            remapped: 0,
             xids: Vec::new(),
             fails: BTreeMap::new(),
         }

@@ -1,0 +1,87 @@
+//! `trainyard devices --orphans`: what finished, failed or killed tasks left behind, and its end on request.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::state::{self, broken};
+use super::{Exit, Failure, output};
+use crate::engine::orphans::{self, Marked};
+use crate::probe::{Machine, process};
+use crate::report::orphans::{self as view, Orphan, Why};
+use crate::report::paint::Colour;
+use crate::run::launch;
+use crate::run::state::RunState;
+use crate::run::store::{RunRow, Store};
+
+/// Lists what was left behind, and ends it if asked to.
+pub(super) fn run(machine: &Machine, end: bool, json: bool) -> Result<Exit, Failure> {
+    let mut runs = Runs::default();
+    let marked = orphans::marked();
+    let left: Vec<(Marked, Why)> =
+        marked.into_iter().filter_map(|one| Some((runs.why(&one)?, one))).map(|(why, one)| (one, why)).collect();
+    let still =
+        if end { orphans::end(&left.iter().map(|(one, _)| one.process).collect::<Vec<_>>()) } else { Vec::new() };
+    let shown: Vec<Orphan> = left
+        .iter()
+        .map(|(one, why)| {
+            let pid = one.process.pid;
+            let identity = process::identify(Path::new("/"), pid);
+            let held = machine.gpus.devices().iter().filter_map(|gpu| {
+                let on = gpu.reading.processes.iter().flatten().find(|process| process.pid == pid)?;
+                Some((gpu.name(), on.memory))
+            });
+            Orphan {
+                pid,
+                user: identity.as_ref().map(|identity| identity.user.clone()),
+                command: identity.map(|identity| identity.command),
+                run: one.run.clone(),
+                task: one.task.clone(),
+                attempt: one.attempt,
+                why: *why,
+                held: held.collect(),
+                ended: end && !still.contains(&one.process),
+            }
+        })
+        .collect();
+    if json {
+        return output::print_json(&shown);
+    }
+    if shown.is_empty() {
+        return output::print("nothing was left behind\n");
+    }
+    let hint = if end { "" } else { "\nto end them: trainyard devices --orphans --end\n" };
+    output::print(&(view::table(&shown, end).render(Colour::for_stdout(), output::columns()) + hint))
+}
+
+/// The runs that were looked up, by their folder; `None` for one that is not on record.
+#[derive(Default)]
+struct Runs(BTreeMap<std::path::PathBuf, Option<(RunRow, RunState)>>);
+
+impl Runs {
+    /// Returns why a marked process should not be there any more; `None` if it may.
+    fn why(&mut self, one: &Marked) -> Option<Why> {
+        let known = self.0.entry(one.dir.clone()).or_insert_with(|| look_up(one).ok().flatten());
+        let Some((row, state)) = known else { return Some(Why::NotOnRecord) };
+        let task = row.header.tasks.iter().position(|task| task.name == one.task);
+        let attempts = task.map(|task| state.tasks[task].attempts.as_slice()).unwrap_or_default();
+        let attempt = (one.attempt as usize).checked_sub(1).and_then(|index| attempts.get(index));
+        let has_ended = attempt.is_none_or(|attempt| attempt.ended.is_some());
+        if has_ended {
+            return Some(Why::AttemptEnded);
+        }
+        // Whoever survives its orchestrator is taken up by `resume`.
+        let survives = launch::sentinel(&one.dir, &one.task, one.attempt).is_file();
+        (!state::is_alive(&row.header.orchestrator) && !survives).then_some(Why::RunGone)
+    }
+}
+
+fn look_up(one: &Marked) -> Result<Option<(RunRow, RunState)>, Failure> {
+    // `STATE/runs/RUN`
+    let Some(dir) = one.dir.ancestors().nth(2) else { return Ok(None) };
+    let store = Store::open_existing(dir).map_err(broken)?;
+    let Some(row) = store.runs().map_err(broken)?.into_iter().find(|row| row.header.id == one.run) else {
+        return Ok(None);
+    };
+    let state = state::replay(&store, &row)?;
+    Ok(Some((row, state)))
+}

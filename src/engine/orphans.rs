@@ -1,0 +1,74 @@
+//! What attempts left behind: processes that carry our marks though their attempt is over or nobody carries it out.
+//!
+//! Found by the marks in their environment, never by name. Whether an attempt is over is the record's business: it is
+//! asked through a function. Processes of other users, whose environment we may not read, are not seen.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+
+use super::process;
+use crate::run::event::Process;
+
+/// How long a process may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A process that carries our marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The process.
+    pub process: Process,
+    /// Its run.
+    pub run: String,
+    /// Its task.
+    pub task: String,
+    /// Its attempt, counted from 1.
+    pub attempt: u32,
+    /// The run's folder, as its environment tells.
+    pub dir: PathBuf,
+}
+
+/// Returns all processes that carry our marks, ascending.
+#[must_use]
+pub fn marked() -> Vec<Marked> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let mut found: Vec<_> = pids.filter(|pid| *pid != std::process::id()).filter_map(look_at).collect();
+    found.sort_by_key(|marked| marked.process.pid);
+    found
+}
+
+fn look_at(pid: u32) -> Option<Marked> {
+    let process = process::identify(pid)?;
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = |name: &str| {
+        let of_name = |entry: &[u8]| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec());
+        String::from_utf8(environ.split(|byte| *byte == 0).find_map(of_name)?).ok()
+    };
+    // `RUN/events/TASK.ATTEMPT.jsonl`
+    let dir = PathBuf::from(value("TRAINYARD_EVENTS")?).parent()?.parent()?.to_owned();
+    let attempt = value("TRAINYARD_ATTEMPT")?.parse().ok()?;
+    Some(Marked { process, run: value("TRAINYARD_RUN")?, task: value("TRAINYARD_TASK")?, attempt, dir })
+}
+
+/// Ends processes: SIGTERM, ten seconds, SIGKILL. Returns those that are still there, which a process in an
+/// uninterruptible system call may be.
+#[must_use]
+pub fn end(processes: &[Process]) -> Vec<Process> {
+    let alive = || processes.iter().copied().filter(|process| process::is_alive(*process));
+    for (ask, wait) in [(Signal::TERM, GRACE), (Signal::KILL, Duration::from_secs(1))] {
+        let asked: Vec<_> = alive().collect();
+        for process in &asked {
+            process::signal(process.pid, ask);
+        }
+        for process in asked {
+            let Ok(watched) = process::watch(process.pid) else { continue };
+            let left = Timespec::try_from(wait).unwrap_or_default();
+            let _ = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&left));
+        }
+    }
+    alive().collect()
+}

@@ -1,0 +1,33 @@
+//! What tasks leave behind.
+
+use serde_json::Value;
+
+use crate::world::{Tested, World, cards};
+
+/// It leaves the group, closes its output, and goes on holding memory: nobody sees it when the task ends.
+const LEAVES_ONE: &str = "[stage.train]\nrun = 'setsid TRAIN 3000 600 >/dev/null 2>&1 </dev/null & while ! grep -qs 3000 $MOCK_NVML_STATE/held/*; do :; done'\n\
+                          resources = { gpu_memory = '4000MiB' }\n[stage.wait]\nafter = ['train']\nrun = 'while [ ! -e go ]; do sleep 0.1; done'\n";
+
+#[test]
+fn what_a_task_left_on_a_card_is_listed_and_ended_only_when_asked() -> Tested {
+    let world = World::new(cards(&[16_384]), LEAVES_ONE)?;
+    let mut run = world.start()?;
+    let of_train = |list: &Value| {
+        let all = list.as_array().cloned().unwrap_or_default();
+        all.into_iter().filter(|one| one["task"] == "train").collect::<Vec<_>>()
+    };
+    let listed = world.until(&["devices", "--orphans", "--json"], |list| {
+        of_train(list).iter().any(|one| one["held"][0][1] == 3_000_u64 << 20)
+    })?;
+    let one = &of_train(&listed)[0];
+    assert_eq!((&one["why"], &one["attempt"], &one["ended"]), (&"attempt-ended".into(), &1.into(), &false.into()));
+    assert!(world.printed(&["devices", "--orphans"])?.contains("its attempt is over"));
+    let ended = world.until(&["devices", "--orphans", "--end", "--json"], |list| {
+        of_train(list).iter().all(|one| one["ended"] == true)
+    })?;
+    assert!(!ended.as_array().is_some_and(Vec::is_empty));
+    assert_eq!(of_train(&world.until(&["devices", "--orphans", "--json"], |_| true)?), Vec::<Value>::new());
+    std::fs::write(world.path().join("go"), "")?;
+    assert!(run.wait()?.success());
+    Ok(())
+}
