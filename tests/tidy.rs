@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LONGEST_FILE: usize = 500;
 
 /// The rooms in which the same input gives the same output: no clock, no I/O, no environment.
-const PURE: [&str; 19] = [
+const PURE: &[&str] = &[
     "units.rs",
     "spec/",
     "graph/",

@@ -129,8 +129,8 @@ impl Gauges {
     }
 
     /// Returns what every device holds and what the run's running tasks were promised of it.
-    pub(super) fn read(&self, state: &RunState) -> Vec<DeviceGauge> {
-        let Some(monitor) = &self.monitor else { return Vec::new() };
+    pub(super) fn read(&mut self, state: &RunState) -> Vec<DeviceGauge> {
+        let Some(monitor) = &mut self.monitor else { return Vec::new() };
         let running = state.tasks.iter().filter(|task| task.phase == Phase::Running);
         let held: Vec<_> = running.filter_map(|task| Some(&task.attempts.last()?.place)).collect();
         let devices = self.machine.fleet().devices;

@@ -241,7 +241,7 @@ impl Session<'_> {
                 Err(Failure { exit: Exit::Bug, report })
             }
             (most, Some(scarce)) => {
-                eprintln!("warning: at most {most} tasks at once, since {scarce}");
+                output::say(&format!("warning: at most {most} tasks at once, since {scarce}"));
                 Ok(usize::try_from(most).ok())
             }
             (_, None) => Ok(manner.jobs()),

@@ -117,7 +117,7 @@ fn a_reader_that_goes_away_and_a_full_disk_are_no_panic() {
         &["devices"],
         &["schema"],
         &["completions", "bash"],
-        &["bench"],
+        &["bench", "p.toml", "--policies", "auto"],
     ];
     for args in commands {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::rows::Rows;
-use crate::cli::Exit;
+use crate::cli::{Exit, output};
 use crate::cuda::{CudaError, Device, guarded};
 use crate::probe::{self, Gpus};
 use crate::units::Bytes;
@@ -53,7 +53,7 @@ pub(super) fn hold(mib: u64, seconds: f64, meets: bool) -> Exit {
         }
         let array = array?;
         device.wait()?;
-        println!("holding {mib} MiB of {}", device.about().name);
+        output::say(&format!("holding {mib} MiB of {}", device.about().name));
         std::thread::sleep(Duration::from_secs_f64(seconds));
         drop(array);
         Ok::<_, CudaError>(())
@@ -61,11 +61,11 @@ pub(super) fn hold(mib: u64, seconds: f64, meets: bool) -> Exit {
     match held {
         Ok(()) => Exit::Done,
         Err(error) if error.is_out_of_memory() => {
-            eprintln!("CUDA out of memory. Tried to allocate {mib} MiB: {error}");
+            output::say(&format!("CUDA out of memory. Tried to allocate {mib} MiB: {error}"));
             Exit::StageFailed
         }
         Err(error) => {
-            eprintln!("{error}");
+            output::say(&error.to_string());
             Exit::StageFailed
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cli::output;
 use crate::cuda::About;
 
 /// How a check ended.
@@ -85,7 +86,8 @@ impl Rows {
             (Outcome::Failed, None) => "FAILED".to_owned(),
             (Outcome::Skipped, None) => "skipped".to_owned(),
         };
-        println!("{part:<9} {what}: {shown}; {detail}");
+        // Whoever reads along may leave: the file is written all the same.
+        drop(output::print(&format!("{part:<9} {what}: {shown}; {detail}\n")));
         let (value, unit, asked) = (figure.map(|f| f.value), figure.map(|f| f.unit), figure.and_then(|f| f.asked));
         self.rows.push(Row { part, what: what.to_owned(), outcome, detail: detail.to_owned(), value, unit, asked });
     }
