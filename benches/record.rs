@@ -55,6 +55,7 @@ fn main() {
         name: task.name.clone(),
         stage: pipeline.stages[task.stage].name.clone(),
         planned: (Millis(0), Millis(1_000)),
+        ..TaskHeader::default()
     };
     let orchestrator = Orchestrator {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
