@@ -4,10 +4,11 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mock_nvml::{Card, Scene};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -30,12 +31,19 @@ after = ["train"]
 "#;
 
 /// A folder with a run that is under way without a terminal.
-struct World(TempDir);
+struct World {
+    dir: TempDir,
+    environment: Vec<(&'static str, PathBuf)>,
+}
 
 impl World {
     fn new() -> Self {
-        let world = Self(tempfile::tempdir().unwrap());
-        std::fs::write(world.path().join("p.toml"), PIPELINE).unwrap();
+        Self::of(PIPELINE, Vec::new())
+    }
+
+    fn of(pipeline: &str, environment: Vec<(&'static str, PathBuf)>) -> Self {
+        let world = Self { dir: tempfile::tempdir().unwrap(), environment };
+        std::fs::write(world.path().join("p.toml"), pipeline).unwrap();
         mknodat(CWD, world.path().join("seen"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let output = world.command(&["run", "p.toml", "--detach"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -43,7 +51,7 @@ impl World {
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.dir.path()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -51,6 +59,7 @@ impl World {
         let path = std::env::var("PATH").unwrap();
         command.args(args).current_dir(self.path()).stdin(Stdio::null()).env_clear();
         command.env("PATH", path).env("HOME", self.path()).env("TERM", "xterm-256color");
+        command.envs(self.environment.iter().map(|(name, path)| (*name, path.as_path())));
         command
     }
 
@@ -179,6 +188,24 @@ fn a_run_can_be_ended_after_a_question() {
     watched.until_seen("end the run?");
     watched.press("y");
     watched.until_seen("interrupted  0/2 done");
+    assert_eq!(watched.quit().0, Some(0));
+}
+
+#[test]
+fn every_gpu_has_a_line_and_the_chart_has_one_for_each_that_is_used() {
+    let scene = Scene::new(vec![Card { utilisation: 87, ..Card::default() }; 2]).unwrap();
+    let trainer = Scene::trainer().display();
+    let pipeline = format!(
+        "[defaults]\ntimeout = \"120s\"\n[stage.train]\nrun = \"{trainer} 20480 60 & cat seen; kill $!\"\n\
+         resources = {{ gpu_memory = \"60GiB\" }}\n"
+    );
+    let world = World::of(&pipeline, scene.environment());
+    let mut watched = world.watch();
+    let screen = watched.until_seen("87% busy, 20.0 GiB of 80.0 GiB, 60.0 GiB promised");
+    assert_eq!(screen.lines().filter(|line| line.contains("H200")).count(), 2, "{screen}");
+    assert_eq!(screen.lines().filter(|line| line.contains("/gpu")).count(), 1, "{screen}");
+    world.go_on();
+    watched.until_seen("1/1 done");
     assert_eq!(watched.quit().0, Some(0));
 }
 
