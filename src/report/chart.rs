@@ -101,14 +101,14 @@ impl<'a> Drawing<'a> {
         let (title, right) = (escaped(&format!("{pipeline} · {run}")).into_owned(), WIDTH - MARGIN);
         self.add(format_args!(
             "<text class=\"h\" x=\"{MARGIN}\" y=\"34\">{title}</text>\
-             <text class=\"soft\" x=\"{right}\" y=\"58\" text-anchor=\"end\">thin: planned, framed: critical, hatched: idle</text>\
+             <text class=\"soft\" x=\"{right}\" y=\"58\" text-anchor=\"end\">thin: planned, framed: critical, hatched: idle, orange: for want of room</text>\
              <text class=\"soft num\" x=\"{right}\" y=\"34\" text-anchor=\"end\">{took}</text>"
         ));
         let mut x = MARGIN;
         for (stage, name) in stages.iter().enumerate() {
             let shown = text::fit_middle(name, 24);
             let width = 26 + (text::width(&shown) as f64 * LETTER) as usize;
-            if x + width > WIDTH - MARGIN - 280 {
+            if x + width > WIDTH - MARGIN - 380 {
                 break;
             }
             let (hue, shown, at) = (stage % HUES, escaped(&shown).into_owned(), x + 15);
