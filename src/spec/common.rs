@@ -19,6 +19,7 @@ pub(super) struct Common {
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: Option<Located>,
     memory_limit: Option<MemoryLimit>,
+    pub(super) cache: Option<bool>,
     retries: Option<u32>,
     oom_retries: Option<u32>,
     backoff: Option<(Millis, Option<Millis>)>,
@@ -59,6 +60,7 @@ impl Common {
             CommonKey::MemoryLimit => self.memory_limit = memory_limit(decoder, node),
             CommonKey::Env => self.env = env(decoder, node, axes),
             CommonKey::Cwd => self.cwd = cwd(decoder, node, axes),
+            CommonKey::Cache => self.cache = decoder.flag(node),
         }
     }
 
@@ -88,6 +90,7 @@ impl Common {
         self.log_limit = self.log_limit.or(below.log_limit);
         self.cwd = self.cwd.or_else(|| below.cwd.clone());
         self.memory_limit = self.memory_limit.or(below.memory_limit);
+        self.cache = self.cache.or(below.cache);
         for (name, value) in &below.env {
             self.env.entry(name.clone()).or_insert_with(|| value.clone());
         }

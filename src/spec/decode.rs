@@ -198,6 +198,15 @@ impl<'s> Decoder<'s> {
         }
     }
 
+    /// Reads `true` or `false`.
+    pub fn flag(&mut self, node: &Node) -> Option<bool> {
+        if let Content::Bool(flag) = node.content {
+            return Some(flag);
+        }
+        self.mismatch(node, "true or false");
+        None
+    }
+
     /// Reads a whole number within bounds.
     pub fn whole(&mut self, node: &Node, bounds: RangeInclusive<i64>) -> Option<i64> {
         let Content::Int(number) = node.content else {

@@ -74,6 +74,8 @@ crate::keys! {
         Env = "env": ENV,
         /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own when absent.
         Cwd = "cwd": Form::Text,
+        /// Whether it is left out while nothing that it depends on has changed; when absent, true with outputs and false without. A stage that goes on from its own earlier outputs needs false: they are then left in their place.
+        Cache = "cache": Form::Bool,
     }
 }
 

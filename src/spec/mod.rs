@@ -74,6 +74,17 @@ pub struct Stage {
     pub env: BTreeMap<String, String>,
     /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own folder when absent.
     pub cwd: Option<Located>,
+    /// Whether it is left out while nothing that it depends on has changed, where the file says so.
+    pub cache: Option<bool>,
+}
+
+impl Stage {
+    /// Whether its results are kept and it is left out while they hold: unless the file says otherwise, where it has
+    /// outputs.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.cache.unwrap_or(!self.outputs.is_empty())
+    }
 }
 
 /// A text and where it stands.

@@ -82,6 +82,7 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     stage.memory_limit = common.memory_limit();
     stage.env = common.env;
     stage.cwd = common.cwd;
+    stage.cache = common.cache;
     stage
 }
 

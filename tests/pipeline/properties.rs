@@ -41,6 +41,7 @@ priority = 10
 run = ["sh", "-c", "{inputs}"]
 after = ["train", { stage = "clean", data = "1GB" }]
 modes = [{ resources = { gpus = 1 }, duration = { H100 = "10m" } }, { duration = "2h", spend = { money = 3 } }]
+cache = true
 idle_timeout = "1m"
 first_output_timeout = "1m"
 retry = { on = ["exit:75", "exit:1-9", "signal:9", "timeout", "oom", "any"], max = 3, backoff = "5s..5m" }
