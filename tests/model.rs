@@ -54,6 +54,7 @@ enum Doing {
     Pauses(u64),
     Runs { has_process: bool },
     Done,
+    UpToDate,
     GivenUp,
     LeftOut,
 }
@@ -145,6 +146,20 @@ impl Told {
                 }
                 may
             }
+            (Event::TaskCached { .. }, Some(its)) => {
+                let may = idle(its);
+                if may {
+                    (its.doing, its.open) = (Doing::UpToDate, false);
+                }
+                may
+            }
+            (Event::TaskReopened { .. }, Some(its)) => {
+                let may = matches!(its.doing, Doing::Done | Doing::UpToDate);
+                if may {
+                    (its.doing, its.failures, its.failed) = (Doing::Waits, 0, false);
+                }
+                may
+            }
             (Event::StopRequested { reason }, None) => {
                 let may = self.stop != Some(StopReason::Signal);
                 if may {
@@ -192,6 +207,7 @@ impl Told {
                 Doing::Pauses(until) => Phase::Delayed(Millis(until)),
                 Doing::Runs { .. } => Phase::Running,
                 Doing::Done => Phase::Succeeded,
+                Doing::UpToDate => Phase::Cached,
                 Doing::GivenUp => Phase::Failed,
                 Doing::LeftOut => Phase::Skipped,
             };
@@ -201,7 +217,7 @@ impl Told {
         let of = |doing: &[Doing]| self.tasks.iter().filter(|its| doing.contains(&its.doing)).count();
         assert_eq!(state.running, self.running());
         assert_eq!(state.failed, of(&[Doing::GivenUp]));
-        assert_eq!(state.settled, of(&[Doing::GivenUp, Doing::LeftOut, Doing::Done]));
+        assert_eq!(state.settled, of(&[Doing::GivenUp, Doing::LeftOut, Doing::Done, Doing::UpToDate]));
         assert_eq!((state.stopping, state.end.map(|(_, end)| end)), (self.stop, self.end));
     }
 }
@@ -221,7 +237,7 @@ fn outcome(random: &mut Random) -> Outcome {
 fn any_event(random: &mut Random, told: &Told) -> Event {
     let task = random.task(told.tasks.len() + 1);
     let tries = told.tasks.get(task.index()).map_or(0, |its| its.tries);
-    match random.below(30) {
+    match random.below(32) {
         0..7 => {
             let number = if random.one_in(10) { u32::try_from(random.below(4)).unwrap() } else { tries + 1 };
             Event::AttemptStarted { task, number, place: Place::default() }
@@ -238,6 +254,8 @@ fn any_event(random: &mut Random, told: &Told) -> Event {
         23 => Event::TaskFailed { task },
         24 => Event::TaskSkipped { task, because: None },
         25 => Event::StopRequested { reason: [StopReason::Signal, StopReason::TaskFailed][random.below(2)] },
+        27 => Event::TaskCached { task, log: random.one_in(2).then(|| "runs/r/logs/x.1.log".to_owned()) },
+        28 => Event::TaskReopened { task },
         26 => Event::RunFinished { end: [RunEnd::Succeeded, RunEnd::Failed, RunEnd::Interrupted][random.below(3)] },
         _ => {
             let runs = (0..).map(TaskId).zip(&told.tasks).filter(|(_, its)| matches!(its.doing, Doing::Runs { .. }));
@@ -317,7 +335,8 @@ impl Case {
 
     fn dispatcher(&self, state: &RunState) -> Dispatcher<'_> {
         let ledger = Ledger::new(&self.fleet);
-        Dispatcher::new((&self.pipeline, &self.graph), (&self.fleet, &self.plan), ledger, self.options, state)
+        let of = (&self.pipeline, &self.graph);
+        Dispatcher::new(of, (&self.fleet, &self.plan), ledger, self.options, Vec::new(), state)
     }
 
     fn most_at_once(&self) -> usize {
@@ -407,7 +426,11 @@ impl<'c> Played<'c> {
                 };
                 assert_eq!(*end, wanted);
             }
-            Event::AttemptSpawned { .. } | Event::AttemptFinished { .. } | Event::RunResumed { .. } => {
+            Event::AttemptSpawned { .. }
+            | Event::AttemptFinished { .. }
+            | Event::TaskCached { .. }
+            | Event::TaskReopened { .. }
+            | Event::RunResumed { .. } => {
                 panic!("{event:?} is nothing to decide")
             }
         }
@@ -425,7 +448,7 @@ impl<'c> Played<'c> {
             let is_time = match self.told.tasks[task.index()].doing {
                 Doing::Waits => true,
                 Doing::Pauses(until) => until <= self.now.0,
-                Doing::Runs { .. } | Doing::Done | Doing::GivenUp | Doing::LeftOut => false,
+                Doing::Runs { .. } | Doing::Done | Doing::UpToDate | Doing::GivenUp | Doing::LeftOut => false,
             };
             is_time && self.is_unblocked(task)
         });

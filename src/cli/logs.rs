@@ -83,6 +83,14 @@ impl Opened {
         exact.unwrap_or_else(|| tasks.filter(|(_, task)| task.stage == wanted).map(|(i, _)| i).collect())
     }
 
+    /// Prints what a task that is up to date had printed when it ran.
+    fn print_earlier(&self, out: &mut LogOut, task: usize, log: &str, heading: bool) -> io::Result<()> {
+        if heading {
+            out.heading(&format!("{}: up to date; from an earlier run", self.name(task)))?;
+        }
+        out.file(&self.store.dir().join(log))
+    }
+
     fn in_phase(&self, wanted: impl Fn(Phase) -> bool) -> Vec<usize> {
         let tasks = self.state.tasks.iter().enumerate();
         tasks.filter(|(_, task)| wanted(task.phase)).map(|(i, _)| i).collect()
@@ -160,6 +168,12 @@ impl Command {
             let number = self.attempt.unwrap_or(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
             let attempt = number.checked_sub(1).and_then(|i| attempts.get(i as usize));
             let Some(attempt) = attempt else {
+                if let (None, Some(earlier)) = (self.attempt, &opened.state.tasks[task].cached_log) {
+                    if let Err(error) = opened.print_earlier(&mut out, task, earlier, tasks.len() > 1) {
+                        return Ok(Err(error));
+                    }
+                    continue;
+                }
                 if tasks.len() > 1 {
                     continue;
                 }

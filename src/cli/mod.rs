@@ -8,12 +8,14 @@ use crate::report::text;
 
 mod attach;
 mod bench;
+mod cache;
 mod cancel;
 mod check;
 mod completions;
 mod detach;
 mod devices;
 mod diff;
+mod dry_run;
 mod explain;
 mod follow;
 mod fullscreen;
@@ -38,6 +40,7 @@ mod show;
 mod state;
 mod timing;
 mod trace;
+mod up_to_date;
 mod warden;
 mod watch;
 
@@ -119,6 +122,7 @@ enum Command {
     Run(run::Command),
     Resume(resume::Command),
     Cancel(cancel::Command),
+    Cache(cache::Command),
     #[command(hide = true)]
     GpuCheck(gpu_check::Command),
     #[command(hide = true)]
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Resume(command) => command.run(),
         Command::Cancel(command) => command.run(),
         Command::GpuCheck(command) => command.run(),
+        Command::Cache(command) => command.run(),
         Command::Warden(command) => command.run(),
         Command::Sentinel(command) => match command.run() {
             Ok(code) => return ExitCode::from(code),

@@ -13,10 +13,12 @@ use super::planning::Planning;
 use super::run::file_digest;
 use super::session::{self, Manner, Prepared};
 use super::state::{self, StateArgs, broken};
+use super::up_to_date::UpToDate;
 use super::{Exit, Failure, output};
 use crate::engine::sentinel::{self, Found};
 use crate::engine::{process, warden};
 use crate::graph::{self, TaskId};
+use crate::run::cache::keeper::Places;
 use crate::run::crash;
 use crate::run::event::{Recorded, RunEnd, StopReason};
 use crate::run::launch::{self, Ground, run_mark};
@@ -118,15 +120,15 @@ impl Command {
         if !self.changed && file_digest(&pipeline.file)? != *digest {
             return Err(Refusal::Changed { file, run }.into());
         }
-        let prepared = match session::prepare(&pipeline, &self.planning, dir)? {
-            Ok(prepared) => prepared,
+        let read = match session::read(&pipeline, &self.planning)? {
+            Ok(read) => read,
             Err(exit) => return Ok(Err(exit)),
         };
-        let now = prepared.graph.tasks.iter().map(|task| &task.name);
+        let now = read.graph.tasks.iter().map(|task| &task.name);
         if !now.eq(header.tasks.iter().map(|task| &task.name)) {
             return Err(Refusal::OtherTasks { file, run }.into());
         }
-        Ok(Ok(prepared))
+        read.prepare(&self.planning, dir).map(Ok)
     }
 
     fn go_on(&self, prepared: &Prepared, store: Store, row: &RunRow) -> Result<Exit, Failure> {
@@ -134,7 +136,7 @@ impl Command {
         let mut store = Store::open(store.dir()).map_err(broken)?;
         let process = process::identify(std::process::id());
         let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
-        let own = Orchestrator { host: prepared.machine.host.name.clone(), boot: process::boot_id(), process };
+        let own = Orchestrator { host: state::this_host(), boot: process::boot_id(), process };
         let key = store.take_over(&row.header, &own).map_err(broken)?;
         let mut key = key.ok_or_else(|| Refusal::Outrun(run.clone()))?;
         crash::point("taken-over");
@@ -159,15 +161,24 @@ impl Command {
         crash::point("swept");
         let now = session::now();
         let events = resume::events(&state, |task| left.fate(task));
-        let events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
+        let mut events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
         let told = state.clone();
         for event in &events {
             state.apply(event).map_err(broken)?;
         }
+        let dir = session::absolute(store.dir());
+        let places = Places { state: &dir, root: &prepared.root, ops: &prepared.ops };
+        let of = (&prepared.pipeline, &prepared.graph);
+        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground.dir, &state)?;
+        for event in reopened.into_iter().map(|event| Recorded { at: now, event }) {
+            state.apply(&event).map_err(broken)?;
+            events.push(event);
+        }
         store.append(&mut key, &events).map_err(broken)?;
         crash::point("resumed");
         manner.leave_if_detached(&ground)?;
-        prepared.session(&ground, row.header.started, now).carry_out(&manner, (&mut store, key), state, (told, events))
+        let session = prepared.session(&ground, row.header.started, now).with(up_to_date);
+        session.carry_out(&manner, (&mut store, key), state, (told, events))
     }
 }
 

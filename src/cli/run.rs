@@ -7,15 +7,18 @@ use clap::Args;
 use super::detach;
 use super::pipeline_file::PipelineFile;
 use super::planning::Planning;
-use super::session::{self, Manner, Prepared};
+use super::session::{self, Manner, Prepared, Read};
 use super::state::{self, broken};
-use super::{Exit, Failure, output};
+use super::up_to_date::{self, Force, UpToDate};
+use super::{Exit, Failure, dry_run, output};
 use crate::engine::process;
 use crate::graph::TaskId;
+use crate::run::cache::keeper::Places;
 use crate::run::crash;
 use crate::run::launch::Ground;
 use crate::run::state::RunState;
 use crate::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
+use crate::spec::Pipeline;
 use crate::timing::Timing;
 use crate::units::Millis;
 
@@ -30,7 +33,12 @@ pub(super) struct Command {
     planning: Planning,
     #[command(flatten)]
     manner: Manner,
-    /// Folder of the record, the logs and the checkpoints [default: .trainyard beside FILE]
+    #[command(flatten)]
+    force: Force,
+    /// Say of every task whether it is up to date or would run, and why; change nothing
+    #[arg(long, conflicts_with = "detach")]
+    dry_run: bool,
+    /// Folder of the record, the logs, the checkpoints and the cache [default: .trainyard beside FILE]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
@@ -40,61 +48,75 @@ impl Command {
         if self.manner.detach {
             return detach::relaunch();
         }
-        let dir = self.state.clone().unwrap_or_else(|| self.file.folder().join(state::FOLDER));
-        let prepared = match session::prepare(&self.file, &self.planning, &dir)? {
-            Ok(prepared) => prepared,
+        let read = match session::read(&self.file, &self.planning)? {
+            Ok(read) => read,
             Err(exit) => return Ok(exit),
         };
-        let (mut store, aside) = Store::open_or_replace(&dir).map_err(broken)?;
-        if let Some(aside) = aside {
-            output::say(&format!("warning: the record of earlier runs was damaged; it is kept as {}", aside.display()));
+        let forced = self.force.forced(&read.pipeline, &read.graph)?;
+        let dir = self.state.clone().unwrap_or_else(|| self.file.folder().join(state::FOLDER));
+        let places = Places { state: &session::absolute(&dir), root: &read.root.clone(), ops: &read.ops.clone() };
+        if self.dry_run {
+            return dry_run::show(places, &read, &forced, self.manner.is_json());
         }
-        let header = self.header(&prepared)?;
+        let (id, started) = new_id(&read.pipeline.name);
         let ground = Ground {
-            run: header.id.clone(),
-            root: prepared.root.clone(),
-            dir: session::absolute(&store.run_dir(&header.id)),
-            ops: prepared.ops.clone(),
+            dir: places.state.join("runs").join(&id),
+            run: id,
+            root: read.root.clone(),
+            ops: read.ops.clone(),
             inherited: session::inherited(),
             survive: self.manner.survives(),
         };
+        let up_to_date = UpToDate::look(places, (&read.pipeline, &read.graph), &ground.dir, &forced, &[])?;
+        if let Some(all) = up_to_date.as_ref().filter(|known| known.is_all()) {
+            return self.tell_idle(&read, &ground, started, &dir, all);
+        }
+        let prepared = read.prepare(&self.planning, &dir)?;
+        let mut store = open_store(&dir)?;
+        let header = self.header(&prepared.pipeline, &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
         let key = store.begin(&header).map_err(broken)?;
         crash::point("begun");
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
-        let session = prepared.session(&ground, header.started, header.started);
+        let session = prepared.session(&ground, started, started).with(up_to_date);
         session.carry_out(&self.manner, (&mut store, key), state.clone(), (state, Vec::new()))
     }
 
-    fn header(&self, prepared: &Prepared) -> Result<Header, Failure> {
-        let Prepared { pipeline, graph, machine, plan, fleet, .. } = prepared;
-        let started = session::now();
+    /// Records and tells a run in which everything is up to date.
+    fn tell_idle(
+        &self,
+        read: &Read,
+        ground: &Ground,
+        started: Millis,
+        dir: &Path,
+        all: &UpToDate,
+    ) -> Result<Exit, Failure> {
+        let plan = up_to_date::idle_plan(read.graph.len());
+        let mut store = open_store(dir)?;
+        let header = self.header(&read.pipeline, &ground.run, started, unplanned(read))?;
+        let mut key = store.begin(&header).map_err(broken)?;
+        if self.manner.is_detached() {
+            session::make_folders(ground)?;
+            self.manner.leave_if_detached(ground)?;
+        }
+        all.tell_idle(&read.graph, &plan, ground, &self.manner, (&mut store, &mut key))
+    }
+
+    fn header(
+        &self,
+        pipeline: &Pipeline,
+        id: &str,
+        started: Millis,
+        tasks: Vec<TaskHeader>,
+    ) -> Result<Header, Failure> {
         let process = process::identify(std::process::id());
         let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
-        let name = &pipeline.name;
-        let timing = Timing::new(graph, plan.placed.iter().map(|placed| placed.finish - placed.start).collect());
-        let task_header = |id: TaskId| {
-            let (task, placed) = (&graph.tasks[id.index()], &plan.placed[id.index()]);
-            let devices = placed.devices.iter().map(|device| fleet.devices[device.index()].id.clone());
-            let host = || format!("{}/cpu", fleet.nodes[placed.node.index()].name);
-            TaskHeader {
-                name: task.name.clone(),
-                stage: pipeline.stages[task.stage].name.clone(),
-                planned: (placed.start, placed.finish),
-                places: if placed.devices.is_empty() { vec![host()] } else { devices.collect() },
-                after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
-                critical: timing.is_critical(id),
-            }
-        };
-        let tasks = graph.ids().map(task_header);
-        // Four digits that differ for two runs that start in one second.
-        let nonce = (session::subsecond() ^ process.pid.wrapping_mul(0x9E37_79B9)) & 0xFFFF;
         Ok(Header {
-            id: format!("{}-{name}-{nonce:04x}", day_and_time(started)),
-            pipeline: name.clone(),
+            id: id.to_owned(),
+            pipeline: pipeline.name.clone(),
             file: session::absolute(&self.file.file).display().to_string(),
-            orchestrator: Orchestrator { host: machine.host.name.clone(), boot: process::boot_id(), process },
+            orchestrator: Orchestrator { host: state::this_host(), boot: process::boot_id(), process },
             started,
             invocation: Invocation {
                 file_digest: file_digest(&self.file.file)?,
@@ -104,9 +126,63 @@ impl Command {
                 keep_going: self.manner.keep_going,
                 survive: self.manner.survives(),
             },
-            tasks: tasks.collect(),
+            tasks,
         })
     }
+}
+
+/// Returns what is recorded of the tasks of a plan.
+fn planned(prepared: &Prepared) -> Vec<TaskHeader> {
+    let Prepared { pipeline, graph, plan, fleet, .. } = prepared;
+    let timing = Timing::new(graph, plan.placed.iter().map(|placed| placed.finish - placed.start).collect());
+    let task_header = |id: TaskId| {
+        let (task, placed) = (&graph.tasks[id.index()], &plan.placed[id.index()]);
+        let devices = placed.devices.iter().map(|device| fleet.devices[device.index()].id.clone());
+        let host = || format!("{}/cpu", fleet.nodes[placed.node.index()].name);
+        TaskHeader {
+            name: task.name.clone(),
+            stage: pipeline.stages[task.stage].name.clone(),
+            planned: (placed.start, placed.finish),
+            places: if placed.devices.is_empty() { vec![host()] } else { devices.collect() },
+            after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
+            critical: timing.is_critical(id),
+        }
+    };
+    graph.ids().map(task_header).collect()
+}
+
+/// Returns what is recorded of tasks none of which is planned, since all are up to date.
+fn unplanned(read: &Read) -> Vec<TaskHeader> {
+    let Read { pipeline, graph, .. } = read;
+    let task_header = |id: TaskId| {
+        let task = &graph.tasks[id.index()];
+        TaskHeader {
+            name: task.name.clone(),
+            stage: pipeline.stages[task.stage].name.clone(),
+            planned: (Millis::ZERO, Millis::ZERO),
+            places: Vec::new(),
+            after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
+            critical: false,
+        }
+    };
+    graph.ids().map(task_header).collect()
+}
+
+/// Opens the record for a new run. A damaged one is moved aside.
+fn open_store(dir: &Path) -> Result<Store, Failure> {
+    let (store, aside) = Store::open_or_replace(dir).map_err(broken)?;
+    if let Some(aside) = aside {
+        output::say(&format!("warning: the record of earlier runs was damaged; it is kept as {}", aside.display()));
+    }
+    Ok(store)
+}
+
+/// Returns the id of a run that starts now, and the time.
+fn new_id(pipeline: &str) -> (String, Millis) {
+    let started = session::now();
+    // Four digits that differ for two runs that start in one second.
+    let nonce = (session::subsecond() ^ std::process::id().wrapping_mul(0x9E37_79B9)) & 0xFFFF;
+    (format!("{}-{pipeline}-{nonce:04x}", day_and_time(started)), started)
 }
 
 /// Returns the BLAKE3 of a file in hexadecimal digits.

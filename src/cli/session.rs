@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::pipeline_file::PipelineFile;
 use super::planning::{self, Planning};
 use super::state::broken;
+use super::up_to_date::UpToDate;
 use super::{Exit, Failure, detach, output, state, trace};
 use crate::engine::local::Local;
 use crate::engine::warden::{self, Warden};
@@ -24,6 +25,7 @@ use crate::probe::disk::Disk;
 use crate::probe::{self, Machine, Monitor, mps};
 use crate::report::{self, text};
 use crate::run::admission::{Ledger, Readings};
+use crate::run::cache::engine::Caching;
 use crate::run::crash;
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::engine::Stop;
@@ -37,6 +39,9 @@ use crate::run::store::{RunKey, Store};
 use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Supervisor};
 use crate::spec::{Action, MemoryLimit, Pipeline};
 use crate::units::{Bytes, Millis};
+
+/// Threads that read and copy results: as many as keep a disk busy.
+const CACHE_THREADS: usize = 4;
 
 /// How a run is to be carried out and shown.
 #[derive(Args, Clone, Debug)]
@@ -86,7 +91,17 @@ impl Manner {
         self.survive || self.detached
     }
 
-    fn observers(&self, dir: &Path) -> Vec<Box<dyn Observer>> {
+    /// Whether it is the process that `--detach` leaves behind.
+    pub(super) const fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// Whether JSON is asked for.
+    pub(super) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(super) fn observers(&self, dir: &Path) -> Vec<Box<dyn Observer>> {
         let style = report::Style::choose(self.quiet, self.json);
         report::observers(report::Options {
             style,
@@ -111,9 +126,17 @@ pub(super) struct Prepared {
     pub(super) fleet: Fleet,
 }
 
-/// Reads a pipeline and plans it for this machine; the inner error is one that has been printed.
-/// `dir` is the state folder, which knows what earlier runs used.
-pub(super) fn prepare(file: &PipelineFile, planning: &Planning, dir: &Path) -> Result<Result<Prepared, Exit>, Failure> {
+/// A pipeline that has been read and can be carried out here.
+pub(super) struct Read {
+    pub(super) pipeline: Pipeline,
+    pub(super) graph: TaskGraph,
+    /// Folder of the pipeline file, absolute.
+    pub(super) root: PathBuf,
+    pub(super) ops: PathBuf,
+}
+
+/// Reads a pipeline; the inner error is one that has been printed.
+pub(super) fn read(file: &PipelineFile, planning: &Planning) -> Result<Result<Read, Exit>, Failure> {
     if planning.fleet.is_some() {
         let report = miette::miette!(
             help = "`trainyard plan --fleet FILE` plans for other hardware",
@@ -121,20 +144,28 @@ pub(super) fn prepare(file: &PipelineFile, planning: &Planning, dir: &Path) -> R
         );
         return Err(Failure { exit: Exit::Usage, report });
     }
-    let (mut pipeline, graph) = match file.load(true)? {
+    let (pipeline, graph) = match file.load(true)? {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(Err(exit)),
     };
     let ops = ops_program(&pipeline)?;
     let root = absolute(file.folder());
-    let options = probe::Options::from_env();
-    let machine = planning::this_machine(&pipeline, &options);
-    let fleet = machine.fleet();
-    let origins = Planning::learn(&mut pipeline, &fleet, dir);
-    say_what_is_unknown(&pipeline, &origins);
-    say_that_mps_is_missing(&pipeline);
-    let plan = planning.make(&pipeline, &graph, &fleet)?;
-    Ok(Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet }))
+    Ok(Ok(Read { pipeline, graph, root, ops }))
+}
+
+impl Read {
+    /// Plans it for this machine. `dir` is the state folder, which knows what earlier runs used.
+    pub(super) fn prepare(self, planning: &Planning, dir: &Path) -> Result<Prepared, Failure> {
+        let Self { mut pipeline, graph, root, ops } = self;
+        let options = probe::Options::from_env();
+        let machine = planning::this_machine(&pipeline, &options);
+        let fleet = machine.fleet();
+        let origins = Planning::learn(&mut pipeline, &fleet, dir);
+        say_what_is_unknown(&pipeline, &origins);
+        say_that_mps_is_missing(&pipeline);
+        let plan = planning.make(&pipeline, &graph, &fleet)?;
+        Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet })
+    }
 }
 
 /// Says which stages get a GPU to themselves because nobody knows how much of one they need.
@@ -167,7 +198,7 @@ fn say_that_mps_is_missing(pipeline: &Pipeline) {
 impl Prepared {
     /// Returns what carries the run out. `seed` is for the jitter of retries: the run's first start.
     pub(super) const fn session<'a>(&'a self, ground: &'a Ground, seed: Millis, now: Millis) -> Session<'a> {
-        Session { of: self, ground, seed, now }
+        Session { of: self, ground, seed, now, up_to_date: None }
     }
 }
 
@@ -177,9 +208,16 @@ pub(super) struct Session<'a> {
     ground: &'a Ground,
     seed: Millis,
     now: Millis,
+    up_to_date: Option<UpToDate>,
 }
 
 impl Session<'_> {
+    /// Lets the run leave out what is up to date.
+    pub(super) fn with(mut self, up_to_date: Option<UpToDate>) -> Self {
+        self.up_to_date = up_to_date;
+        self
+    }
+
     /// Carries the run out from a state, and returns how the command ends. `untold` are the newest events of the record,
     /// of which no observer has heard, and the state before them.
     pub(super) fn carry_out(
@@ -192,7 +230,8 @@ impl Session<'_> {
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
         let (jobs, seed) = (self.jobs(manner)?, self.seed.0);
         let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
-        let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, &state);
+        let unseen = self.up_to_date.as_ref().map(UpToDate::unseen).unwrap_or_default();
+        let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);
         let parts = Parts {
             pipeline,
             graph,
@@ -201,6 +240,7 @@ impl Session<'_> {
             ground: self.ground,
             dispatcher,
             observers: manner.observers(&self.ground.dir),
+            known: self.up_to_date.as_ref().map(|known| known.events(graph)).unwrap_or_default(),
             look: self.look()?,
             full_disk: self.full_disk(manner.keep_free),
         };
@@ -208,10 +248,15 @@ impl Session<'_> {
         // Where attempts are to survive us, nobody ends them when we die.
         let warden = (!manner.survives()).then(|| Warden::start(&mark, longest_grace(pipeline))).transpose();
         let warden = warden.map_err(broken)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(CACHE_THREADS)
+            .build()
+            .map_err(broken)?;
         let ended = runtime.block_on(async {
             let mut stops = signals().map_err(broken)?;
-            let engine = Local::new(manner.mirror);
+            let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
+            let engine = Caching::new(Local::new(manner.mirror), cache);
             let clock = Clock::starting_at(self.now);
             let mut supervisor = Supervisor::new(parts, engine, (store, &mut key), state, clock);
             supervisor.tell_first(told, untold);

@@ -57,6 +57,12 @@ impl StateArgs {
         self.state.as_deref()
     }
 
+    /// Returns the folder: the one that was asked for, or the nearest.
+    pub(super) fn folder(&self) -> Result<PathBuf, Failure> {
+        let here = || std::env::current_dir().ok().as_deref().and_then(nearest_folder);
+        self.state.clone().or_else(here).ok_or_else(|| NoRun::NoFolder.into())
+    }
+
     /// Opens the record, or returns `None` where nothing was recorded yet and no folder was asked for.
     pub(super) fn open(&self) -> Result<Option<Store>, Failure> {
         let here = || std::env::current_dir().ok().as_deref().and_then(nearest_folder);
@@ -157,7 +163,12 @@ pub(super) fn tasks_that_go_on(row: &RunRow) -> BTreeSet<String> {
 
 /// Whether a run is or was carried out on this host.
 pub(super) fn is_here(orchestrator: &Orchestrator) -> bool {
-    rustix::system::uname().nodename().to_string_lossy() == orchestrator.host
+    this_host() == orchestrator.host
+}
+
+/// Returns this host's name.
+pub(super) fn this_host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// A record that cannot be read: the disk, or a bug of ours.

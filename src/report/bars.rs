@@ -72,7 +72,9 @@ impl Observer for Bars {
                 // A closed standard output is the reader's choice; the run's end does not change.
                 drop(self.out.write_all(closing.as_bytes()).and_then(|()| self.out.flush()));
             }
+            Event::TaskReopened { .. } => self.screen.print(&line()),
             Event::RunResumed { .. }
+            | Event::TaskCached { .. }
             | Event::AttemptStarted { .. }
             | Event::AttemptSpawned { .. }
             | Event::AttemptFinished { .. }

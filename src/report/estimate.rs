@@ -58,7 +58,10 @@ impl Estimate {
     /// Takes an event in; `ended` is the attempt that it ended.
     pub fn recorded(&mut self, recorded: &Recorded, ended: Option<&Running>) {
         match &recorded.event {
-            Event::AttemptStarted { task, .. } | Event::TaskFailed { task } | Event::TaskSkipped { task, .. } => {
+            Event::AttemptStarted { task, .. }
+            | Event::TaskFailed { task }
+            | Event::TaskSkipped { task, .. }
+            | Event::TaskCached { task, .. } => {
                 self.waiting = self.waiting.saturating_sub(self.planned[task.index()]);
             }
             Event::AttemptFinished { task, outcome, .. } if outcome.is_success() => {
@@ -67,7 +70,7 @@ impl Estimate {
                     self.should_have_taken += self.planned[task.index()];
                 }
             }
-            Event::AttemptFinished { task, .. } => {
+            Event::AttemptFinished { task, .. } | Event::TaskReopened { task } => {
                 // It waits again until the next event says what becomes of it.
                 self.waiting += self.planned[task.index()];
                 self.first = self.first.min(self.position[task.index()] as usize);

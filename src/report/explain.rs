@@ -108,6 +108,7 @@ impl Explanation {
         let over = facts.state.end.is_some() || !facts.header.alive;
         (self.why, self.words) = match task.phase {
             Phase::Succeeded => ("succeeded", "it is done".to_owned()),
+            Phase::Cached => ("cached", "it was up to date: nothing that it depends on had changed".to_owned()),
             Phase::Failed => ("failed", format!("it failed: {}", last_ending(task))),
             Phase::Skipped => ("skipped", skipped(facts)),
             _ if over => ("interrupted", interrupted(facts)),
@@ -127,7 +128,7 @@ impl Explanation {
     fn say_what_it_waits_for(&mut self, facts: &Facts<'_>) {
         if let Some(graph) = facts.graph {
             let open = graph.before.of(facts.task).iter().map(|edge| edge.task);
-            let open = open.filter(|task| facts.state.task(*task).phase != Phase::Succeeded);
+            let open = open.filter(|task| !facts.state.task(*task).phase.is_done());
             let state = |task: TaskId| json::task_word(facts.state.task(task).phase, facts.header.alive);
             let need = |task: TaskId| Need { task: facts.names[task.index()].clone(), state: state(task) };
             self.needs = open.map(need).collect();

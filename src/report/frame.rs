@@ -143,13 +143,14 @@ fn run_row(picture: &Picture<'_>) -> Row {
     let counts = wording::counts(&[
         (tally.running.len(), "running"),
         (waiting, "waiting"),
+        (tally.cached, "cached"),
         (tally.failed, "failed"),
         (tally.skipped, "skipped"),
     ]);
     Row {
         mark: " ",
         tone: if tally.failed > 0 { Tone::Bad } else { Tone::Good },
-        name: format!("{}/{total} done", tally.succeeded),
+        name: format!("{}/{total} done", tally.succeeded + tally.cached),
         bar: Some((done.unwrap_or(0.0), 0.0)),
         percent: done.map_or_else(String::new, percent),
         elapsed: wording::seconds(elapsed),

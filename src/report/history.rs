@@ -172,7 +172,7 @@ fn unusual_end(task: &TaskState, alive: bool) -> Option<String> {
 /// Returns what a state's word means.
 fn tone(word: &str) -> Tone {
     match word {
-        "succeeded" => Tone::Good,
+        "succeeded" | "cached" => Tone::Good,
         "failed" => Tone::Bad,
         "running" => Tone::Active,
         "interrupted" | "skipped" => Tone::Uneasy,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tracing::field::display;
-use tracing::{Span, debug, info, info_span};
+use tracing::{Level, Span, debug, enabled, info, info_span};
 
 use crate::graph::TaskId;
 use crate::run::event::{Event, Recorded};
@@ -63,6 +63,12 @@ impl Observer for Journal {
                 let because = because.as_ref().map(name);
                 run.in_scope(|| debug!(task = name(task), because, "task skipped"));
             }
+            // Asked first: there may be ten thousand of them in a run that does nothing else.
+            Event::TaskCached { task, .. } if enabled!(Level::DEBUG) => {
+                run.in_scope(|| debug!(task = name(task), "task is up to date"));
+            }
+            Event::TaskCached { .. } => {}
+            Event::TaskReopened { task } => run.in_scope(|| info!(task = name(task), "task reopened")),
             Event::StopRequested { reason } => run.in_scope(|| info!(?reason, "stop requested")),
             Event::RunFinished { end } => run.in_scope(|| info!(?end, "run finished")),
             Event::RunResumed { adopted } => run.in_scope(|| info!(adopted = adopted.len(), "run resumed")),

@@ -159,9 +159,13 @@ pub const fn state_word(end: Option<(Millis, RunEnd)>, alive: bool) -> &'static 
 pub const fn task_word(phase: Phase, alive: bool) -> &'static str {
     match phase {
         Phase::Running if !alive => Phase::Waiting.word(),
-        Phase::Waiting | Phase::Delayed(_) | Phase::Running | Phase::Succeeded | Phase::Failed | Phase::Skipped => {
-            phase.word()
-        }
+        Phase::Waiting
+        | Phase::Delayed(_)
+        | Phase::Running
+        | Phase::Succeeded
+        | Phase::Cached
+        | Phase::Failed
+        | Phase::Skipped => phase.word(),
     }
 }
 

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use super::paint::Colour;
 use super::reasons::{self, Patience};
-use super::summary::{Finished, last_line};
+use super::summary::{Finished, is_idle, last_line};
 use super::{json, story, wording};
+use crate::graph::TaskId;
 use crate::run::decide::Waiting;
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{Observer, View};
@@ -21,6 +22,8 @@ pub struct Lines {
     elsewhere: Option<PathBuf>,
     begun: bool,
     patience: Patience,
+    /// Tasks that are up to date, of which nothing has been said.
+    cached: Vec<TaskId>,
 }
 
 impl Lines {
@@ -28,16 +31,30 @@ impl Lines {
     /// `elsewhere` what commands must be told to find it.
     #[must_use]
     pub fn new(err: Box<dyn Write>, out: Box<dyn Write>, dir: PathBuf, elsewhere: Option<PathBuf>) -> Self {
-        Self { err, out, dir, elsewhere, begun: false, patience: Patience::default() }
+        Self { err, out, dir, elsewhere, begun: false, patience: Patience::default(), cached: Vec::new() }
+    }
+
+    /// Says which tasks are up to date: all that were found together in one line.
+    fn tell_cached(&mut self, view: View<'_>, at: Millis) -> io::Result<()> {
+        let cached = std::mem::take(&mut self.cached);
+        match story::cached(view, &cached) {
+            Some(line) => self.err.write_all(format!("{} {}\n", clock(at), line.render(Colour::Never)).as_bytes()),
+            None => Ok(()),
+        }
     }
 
     fn write(&mut self, view: View<'_>, recorded: &Recorded) -> io::Result<()> {
-        // Whole seconds: lines stay aligned.
-        let at = json::rfc3339(Millis(recorded.at.0 / 1_000 * 1_000));
-        if !std::mem::replace(&mut self.begun, true) {
+        let at = clock(recorded.at);
+        let is_idle = is_idle(view.state);
+        if !std::mem::replace(&mut self.begun, true) && !is_idle {
             let (tasks, makespan) = (wording::plural(view.graph.len(), "task"), view.plan.makespan);
             self.err
                 .write_all(format!("{at} run      {}: {tasks}, planned to take {makespan}\n", view.run).as_bytes())?;
+        }
+        if let Event::TaskCached { task, .. } = recorded.event {
+            self.cached.push(task);
+        } else if !is_idle {
+            self.tell_cached(view, recorded.at)?;
         }
         if let Some(line) = story::line(view, recorded) {
             let mut lines = format!("{at} {}\n", line.render(Colour::Never));
@@ -72,12 +89,19 @@ impl Observer for Lines {
     }
 
     fn ticked(&mut self, view: View<'_>, now: Millis) {
-        let at = json::rfc3339(Millis(now.0 / 1_000 * 1_000));
+        // As above.
+        drop(self.tell_cached(view, now));
+        let at = clock(now);
         for waiting in self.patience.due(now) {
             let words = reasons::line(view.graph, &waiting);
             drop(self.err.write_all(format!("{at} waiting  {words}\n").as_bytes()));
         }
     }
+}
+
+/// Returns a time in whole seconds: lines stay aligned.
+fn clock(at: Millis) -> String {
+    json::rfc3339(Millis(at.0 / 1_000 * 1_000))
 }
 
 /// Writes failures and the last line only.

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod chart;
 pub mod devices;
 pub mod diff;
+pub mod dry_run;
 pub mod estimate;
 pub mod explain;
 #[cfg(test)]

@@ -16,6 +16,9 @@ use crate::run::raise;
 use crate::run::state::{Attempt, Ended, Phase};
 use crate::units::Millis;
 
+/// How many tasks that are up to date are named.
+const MOST_NAMED: usize = 4;
+
 /// How many lines of its output a failed task leaves.
 const LAST_LINES: usize = 10;
 
@@ -75,6 +78,9 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
                 if adopted.is_empty() { String::new() } else { format!(", {} went on by themselves", adopted.len()) };
             (Tone::Active, "resumed", format!("{done}{on}"))
         }
+        Event::TaskReopened { task } => {
+            (Tone::Uneasy, "again", format!("{}: what it made is gone, and others need it", name(view, *task)))
+        }
         Event::StopRequested { reason } => {
             let tone = if *reason == StopReason::Signal { Tone::Uneasy } else { Tone::Bad };
             (tone, "stopping", wording::stopping(*reason).to_owned())
@@ -83,9 +89,21 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         Event::AttemptFinished { .. }
         | Event::AttemptSpawned { .. }
         | Event::TaskSkipped { because: None, .. }
+        | Event::TaskCached { .. }
         | Event::RunFinished { .. } => return None,
     };
     Some(Line { tone, verb, text })
+}
+
+/// Returns the line for tasks that are up to date; `None` where there are none.
+#[must_use]
+pub fn cached(view: View<'_>, tasks: &[TaskId]) -> Option<Line> {
+    let named: Vec<String> = tasks.iter().take(MOST_NAMED).map(|task| name(view, *task)).collect();
+    let more = match tasks.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!tasks.is_empty()).then(|| Line { tone: Tone::Good, verb: "cached", text: named.join(", ") + &more })
 }
 
 /// Returns what a failed task leaves: its last lines and where the whole log is. Reads the log's end.
@@ -103,11 +121,17 @@ pub fn last_words(view: View<'_>, task: TaskId, dir: &Path) -> Vec<String> {
     words
 }
 
-/// Returns what the run's one last task printed, if it succeeded: usually the answer that the run was for.
+/// Returns what the run's one last task printed, or had printed when it was made: usually the answer that the run was for.
 #[must_use]
 pub fn answer(view: View<'_>, dir: &Path) -> Vec<String> {
     let mut last = view.graph.ids().filter(|task| view.graph.after.of(*task).is_empty());
     let (Some(task), None) = (last.next(), last.next()) else { return Vec::new() };
+    let state = view.state.task(task);
+    if state.phase == Phase::Cached {
+        // `dir` is `STATE/runs/RUN`.
+        let log = state.cached_log.as_ref().zip(dir.ancestors().nth(2)).map(|(log, state)| state.join(log));
+        return log.and_then(|log| tail::last_lines(&log, usize::MAX).ok()).unwrap_or_default();
+    }
     match last_attempt(view, task) {
         Some((_, ended)) if ended.outcome.is_success() && ended.logged => {
             let number = u32::try_from(view.state.task(task).attempts.len()).unwrap_or(u32::MAX);
@@ -142,7 +166,7 @@ fn name(view: View<'_>, task: TaskId) -> String {
 }
 
 fn done(view: View<'_>) -> usize {
-    view.state.tasks.iter().filter(|task| task.phase == Phase::Succeeded).count()
+    view.state.tasks.iter().filter(|task| task.phase.is_done()).count()
 }
 
 fn on(place: &Place) -> String {

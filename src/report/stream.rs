@@ -12,6 +12,8 @@
 //! | `retry-planned` | `not_before`; after running out of memory also `raised`, `gpu_memory_bytes`, `memory_bytes` |
 //! | `task-failed` | |
 //! | `task-skipped` | `because`: the failed task that it needs, or `null` |
+//! | `task-cached` | |
+//! | `task-reopened` | |
 //! | `stop-requested` | `reason`: `task-failed` or `signal` |
 //! | `run-finished` | `state`: `succeeded`, `failed` or `interrupted` |
 //! | `run-resumed` | `adopted`: the tasks whose processes have gone on all the while |
@@ -98,6 +100,8 @@ impl Stream {
             Event::TaskSkipped { task, because } => {
                 ("task-skipped", json!({"task": name(*task), "because": because.map(name)}))
             }
+            Event::TaskCached { task, .. } => ("task-cached", json!({"task": name(*task)})),
+            Event::TaskReopened { task } => ("task-reopened", json!({"task": name(*task)})),
             Event::StopRequested { reason } => ("stop-requested", json!({"reason": reason})),
             Event::RunFinished { end } => ("run-finished", json!({"state": wording::end(*end)})),
             Event::RunResumed { adopted } => {

@@ -32,6 +32,7 @@ pub struct Finished<'a> {
 struct StageTotals {
     tasks: usize,
     succeeded: usize,
+    cached: usize,
     failed: usize,
     skipped: usize,
     attempts: usize,
@@ -48,6 +49,7 @@ impl StageTotals {
         self.peak_memory = self.peak_memory.max(peaks.max());
         match task.phase {
             Phase::Succeeded => self.succeeded += 1,
+            Phase::Cached => self.cached += 1,
             Phase::Failed => self.failed += 1,
             Phase::Skipped => self.skipped += 1,
             Phase::Waiting | Phase::Delayed(_) | Phase::Running => {}
@@ -69,6 +71,9 @@ fn time(task: &TaskState) -> Millis {
 /// Returns the summary, several lines, for a terminal of `columns`.
 #[must_use]
 pub fn summary(finished: &Finished<'_>, colour: Colour, columns: Option<usize>) -> String {
+    if is_idle(finished.state) {
+        return last_line(finished, colour) + "\n";
+    }
     let mut lines = stages(finished).render(colour, columns);
     if let Some(slowest) = slowest(finished) {
         lines.push_str(&format!("\n{slowest}\n"));
@@ -81,10 +86,24 @@ pub fn summary(finished: &Finished<'_>, colour: Colour, columns: Option<usize>) 
     lines
 }
 
+/// Whether there was nothing to do: every task was up to date.
+#[must_use]
+pub fn is_idle(state: &RunState) -> bool {
+    let succeeded = matches!(state.end, Some((_, RunEnd::Succeeded)));
+    succeeded && state.tasks.iter().all(|task| task.phase == Phase::Cached && task.attempts.is_empty())
+}
+
 /// Returns the one line that says how the run ended.
 #[must_use]
 pub fn last_line(finished: &Finished<'_>, colour: Colour) -> String {
     let Finished { run, state, .. } = finished;
+    if is_idle(state) {
+        let all = match state.tasks.len() {
+            1 => "the task is".to_owned(),
+            n => format!("all {n} tasks are"),
+        };
+        return format!("{}: {all} up to date", colour.paint(Tone::Good, "nothing to do"));
+    }
     let (verb, tone) = match state.end {
         Some((_, RunEnd::Succeeded)) => ("succeeded", Tone::Good),
         Some((_, RunEnd::Failed)) => ("failed", Tone::Bad),
@@ -93,6 +112,7 @@ pub fn last_line(finished: &Finished<'_>, colour: Colour) -> String {
     let count = |wanted: fn(&Phase) -> bool| state.tasks.iter().filter(|task| wanted(&task.phase)).count();
     let counts = wording::counts(&[
         (count(|phase| *phase == Phase::Succeeded), "succeeded"),
+        (count(|phase| *phase == Phase::Cached), "cached"),
         (count(|phase| *phase == Phase::Failed), "failed"),
         (count(|phase| *phase == Phase::Skipped), "skipped"),
         (count(|phase| !phase.is_final()), "not run"),
@@ -122,6 +142,7 @@ fn stages(finished: &Finished<'_>) -> Table {
         Column::left("stage").that_gives_way(),
         Column::right("tasks"),
         Column::right("succeeded"),
+        Column::right("cached"),
         Column::right("failed"),
         Column::right("skipped"),
         Column::right("attempts"),
@@ -133,6 +154,7 @@ fn stages(finished: &Finished<'_>) -> Table {
             stage.into(),
             totals.tasks.into(),
             some(totals.succeeded, Tone::Good),
+            some(totals.cached, Tone::Good),
             some(totals.failed, Tone::Bad),
             some(totals.skipped, Tone::Uneasy),
             some(totals.attempts, Tone::Plain),

@@ -25,6 +25,8 @@ pub struct Running {
 pub struct Tally {
     /// Tasks that are done.
     pub succeeded: usize,
+    /// Tasks that were up to date.
+    pub cached: usize,
     /// Tasks that failed for good.
     pub failed: usize,
     /// Tasks that will not run.
@@ -68,6 +70,17 @@ impl Tally {
             }
             Event::TaskSkipped { .. } => {
                 self.skipped += 1;
+                None
+            }
+            Event::TaskCached { .. } => {
+                self.cached += 1;
+                None
+            }
+            // It was counted as done when the run's past was.
+            Event::TaskReopened { task } => {
+                let was_cached = view.state.task(*task).attempts.is_empty();
+                let count = if was_cached { &mut self.cached } else { &mut self.succeeded };
+                *count = count.saturating_sub(1);
                 None
             }
             Event::AttemptSpawned { .. }
@@ -120,6 +133,7 @@ impl Tally {
                     tally.running.push(Running { task, started, ..Running::default() });
                 }
                 Phase::Succeeded => tally.succeeded += 1,
+                Phase::Cached => tally.cached += 1,
                 Phase::Failed => tally.failed += 1,
                 Phase::Skipped => tally.skipped += 1,
             }

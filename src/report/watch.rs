@@ -60,7 +60,7 @@ pub fn listed(view: View<'_>, filter: &str) -> Vec<TaskId> {
         Phase::Failed => 1,
         Phase::Delayed(_) => 2,
         Phase::Waiting => 3,
-        Phase::Succeeded => 4,
+        Phase::Succeeded | Phase::Cached => 4,
         Phase::Skipped => 5,
     };
     tasks.sort_by_key(rank);
@@ -160,7 +160,7 @@ fn task_line(picture: &Picture<'_>, task: TaskId, selected: bool, width: usize, 
         Phase::Running if running.is_some() => ("▶", Tone::Active),
         Phase::Running | Phase::Waiting => ("·", Tone::Faint),
         Phase::Delayed(_) => ("↻", Tone::Uneasy),
-        Phase::Succeeded => ("✓", Tone::Good),
+        Phase::Succeeded | Phase::Cached => ("✓", Tone::Good),
         Phase::Failed => ("✗", Tone::Bad),
         Phase::Skipped => ("-", Tone::Uneasy),
     };

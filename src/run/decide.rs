@@ -24,6 +24,7 @@ use crate::spec::{MemoryLimit, Mode, Pipeline, Resources, Stage};
 use crate::units::{Bytes, Millis};
 use waiting::Refused;
 
+mod lookups;
 mod waiting;
 
 pub use waiting::{At, Reason, Waiting};
@@ -74,6 +75,10 @@ pub struct Dispatcher<'a> {
     failed: Vec<TaskId>,
     /// Whether nothing new is started for the time being.
     paused: bool,
+    /// `[n_tasks]`, by TaskId: whether it is still to be looked whether the task is up to date. Empty for no task.
+    unseen: Vec<bool>,
+    /// Tasks that nothing else keeps from being looked up.
+    lookups: Vec<TaskId>,
 }
 
 /// A ready task's place in its queue: the smallest goes first.
@@ -88,12 +93,15 @@ struct Queue {
 
 impl<'a> Dispatcher<'a> {
     /// Makes a dispatcher that goes on from a state. What attempts hold that run in it, is entered into the ledger.
+    /// `unseen` (`[n_tasks]`, or empty) says of which tasks it is to be looked whether they are up to date, once all
+    /// before them are done.
     #[must_use]
     pub fn new(
         (pipeline, graph): (&'a Pipeline, &'a TaskGraph),
         (fleet, plan): (&'a Fleet, &'a Plan),
         ledger: Ledger,
         options: Options,
+        unseen: Vec<bool>,
         state: &RunState,
     ) -> Self {
         let mut dispatcher = Self {
@@ -115,6 +123,8 @@ impl<'a> Dispatcher<'a> {
             delayed: BTreeSet::new(),
             failed: Vec::new(),
             paused: false,
+            unseen,
+            lookups: Vec::new(),
         };
         for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
             let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
@@ -122,7 +132,7 @@ impl<'a> Dispatcher<'a> {
         }
         for task in graph.ids() {
             dispatcher.choose_queue(task, state.task(task).raise);
-            let open = graph.before.of(task).iter().filter(|edge| state.task(edge.task).phase != Phase::Succeeded);
+            let open = graph.before.of(task).iter().filter(|edge| !state.task(edge.task).phase.is_done());
             dispatcher.blockers[task.index()] = u32::try_from(open.count()).expect("edges are counted in 32 bits");
             match state.task(task).phase {
                 // An interrupted attempt is no failure: the task waits for its turn like an untried one.
@@ -130,7 +140,7 @@ impl<'a> Dispatcher<'a> {
                 Phase::Waiting => dispatcher.queue_if_unblocked(task),
                 Phase::Delayed(until) => drop(dispatcher.delayed.insert((until, task))),
                 Phase::Running => dispatcher.enter(task, state.task(task)),
-                Phase::Succeeded | Phase::Failed | Phase::Skipped => {}
+                Phase::Succeeded | Phase::Cached | Phase::Failed | Phase::Skipped => {}
             }
         }
         dispatcher
@@ -161,10 +171,7 @@ impl<'a> Dispatcher<'a> {
                     if self.find(*task, usage.peak_gpu_memory) {
                         self.choose_queues_again(*task);
                     }
-                    for edge in self.graph.after.of(*task) {
-                        self.blockers[edge.task.index()] -= 1;
-                        self.queue_if_unblocked(edge.task);
-                    }
+                    self.unblock_what_needs(*task);
                 } else {
                     self.failed.push(*task);
                 }
@@ -175,10 +182,15 @@ impl<'a> Dispatcher<'a> {
                 }
                 self.delayed.insert((*not_before, *task));
             }
+            Event::TaskCached { task, .. } => {
+                self.forget(*task);
+                self.unblock_what_needs(*task);
+            }
             Event::AttemptStarted { .. }
             | Event::AttemptSpawned { .. }
             | Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }
+            | Event::TaskReopened { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
             | Event::RunResumed { .. } => {}
@@ -208,6 +220,14 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    fn unblock_what_needs(&mut self, done: TaskId) {
+        let graph = self.graph;
+        for edge in graph.after.of(done) {
+            self.blockers[edge.task.index()] -= 1;
+            self.queue_if_unblocked(edge.task);
+        }
+    }
+
     /// Remembers in which queue a task waits: that of what its stage asks for, or of what it asks for since it ran out
     /// of memory.
     fn choose_queue(&mut self, task: TaskId, raise: Option<Raise>) {
@@ -230,6 +250,11 @@ impl<'a> Dispatcher<'a> {
 
     fn queue_if_unblocked(&mut self, task: TaskId) {
         if self.blockers[task.index()] == 0 {
+            if let Some(unseen @ true) = self.unseen.get_mut(task.index()) {
+                *unseen = false;
+                self.lookups.push(task);
+                return;
+            }
             let queue = self.queue_of[task.index()] as usize;
             let turn = self.turn(task);
             self.ready[queue].turns.insert(turn);
@@ -472,6 +497,8 @@ impl<'a> Dispatcher<'a> {
                 | Event::RetryPlanned { .. }
                 | Event::AttemptSpawned { .. }
                 | Event::AttemptFinished { .. }
+                | Event::TaskCached { .. }
+                | Event::TaskReopened { .. }
                 | Event::RunFinished { .. }
                 | Event::RunResumed { .. } => {}
             }

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use super::cache::verdict::Cached;
 use super::event::Process;
 use super::observer::Progress;
 use super::outcome::{Outcome, Usage};
@@ -72,6 +73,13 @@ pub enum Report {
     },
     /// It ended, and nothing of it runs any more.
     Ended(Ended),
+    /// A task was looked up that might be up to date.
+    LookedUp {
+        /// The task.
+        task: TaskId,
+        /// What is known of it, if it is up to date.
+        found: Option<Cached>,
+    },
 }
 
 /// How an attempt ended.
@@ -121,4 +129,20 @@ pub trait Engine {
 
     /// Ends the attempt of one task, if one runs.
     fn stop_task(&mut self, task: TaskId, how: Stop);
+
+    /// Looks whether a task is up to date; whether [`Report::LookedUp`] follows. Without a cache nothing ever is.
+    fn look_up(&mut self, task: TaskId) -> bool {
+        let _ = task;
+        false
+    }
+
+    /// Takes in that a task's success is on record: what it made may be kept.
+    fn keep(&mut self, task: TaskId) {
+        let _ = task;
+    }
+
+    /// Waits until everything is done that follows from attempts that have ended. Losing the future loses only that.
+    fn settle(&mut self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
 }

@@ -72,6 +72,19 @@ pub enum Event {
         /// The failed task that it needs; `None` when the run was stopped.
         because: Option<TaskId>,
     },
+    /// The task is up to date: what it would make is there already.
+    TaskCached {
+        /// The task.
+        task: TaskId,
+        /// What it printed when it ran, as a path in the state folder, if it printed anything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log: Option<String>,
+    },
+    /// What the task made is gone, and others still need it: it runs again.
+    TaskReopened {
+        /// The task.
+        task: TaskId,
+    },
     /// Nothing new is started from here on.
     StopRequested {
         /// Why.

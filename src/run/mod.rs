@@ -2,9 +2,11 @@
 //!
 //! Pure: [`state`] folds [`event`]s, [`decide`], [`retry`] and [`raise`] say what follows, [`admission`] whether it fits,
 //! [`peak`] what was seen, [`learn`] what follows from it for later runs, [`launch`] with what command. Shell:
-//! [`supervisor`] moves events between them, the [`store`] and an [`engine`]; [`crash`] lets tests end it at named points.
+//! [`supervisor`] moves events between them, the [`store`] and an [`engine`]; the [`cache`] knows what need not be done
+//! again; [`crash`] lets tests end it at named points.
 
 pub mod admission;
+pub mod cache;
 pub mod crash;
 pub mod decide;
 pub mod engine;

@@ -20,6 +20,8 @@ pub enum Phase {
     Running,
     /// Done.
     Succeeded,
+    /// Up to date: what it would make was there already.
+    Cached,
     /// Failed for good.
     Failed,
     /// Will not run.
@@ -30,7 +32,13 @@ impl Phase {
     /// Whether nothing more will happen to the task.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped)
+        matches!(self, Self::Succeeded | Self::Cached | Self::Failed | Self::Skipped)
+    }
+
+    /// Whether what the task makes is there.
+    #[must_use]
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Cached)
     }
 
     /// Returns the stable word of JSON and tables.
@@ -40,6 +48,7 @@ impl Phase {
             Self::Waiting | Self::Delayed(_) => "waiting",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
+            Self::Cached => "cached",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
         }
@@ -85,6 +94,8 @@ pub struct TaskState {
     pub raise: Option<Raise>,
     /// How many of them, the first ones, no longer stand against another try: the run was resumed after they failed.
     pub forgiven: usize,
+    /// What it printed when it ran in an earlier run, as a path in the state folder, if it is up to date.
+    pub cached_log: Option<String>,
 }
 
 impl TaskState {
@@ -231,6 +242,23 @@ impl RunState {
                 }
                 self.settle(*task, Phase::Skipped);
             }
+            Event::TaskCached { task, log } => {
+                if !matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_)) {
+                    return illegal("the task does not wait");
+                }
+                self.tasks[task.index()].cached_log.clone_from(log);
+                self.settle(*task, Phase::Cached);
+            }
+            Event::TaskReopened { task } => {
+                if !self.task(*task).phase.is_done() {
+                    return illegal("the task is not done");
+                }
+                let state = &mut self.tasks[task.index()];
+                (state.phase, state.cached_log) = (Phase::Waiting, None);
+                // What was done before does not stand against it.
+                state.forgiven = state.attempts.len();
+                self.settled -= 1;
+            }
             Event::StopRequested { reason } => {
                 if self.stopping == Some(StopReason::Signal) {
                     return illegal("the run stops already");
@@ -294,7 +322,9 @@ impl Event {
             | Self::AttemptFinished { task, .. }
             | Self::RetryPlanned { task, .. }
             | Self::TaskFailed { task }
-            | Self::TaskSkipped { task, .. } => Some(*task),
+            | Self::TaskSkipped { task, .. }
+            | Self::TaskCached { task, .. }
+            | Self::TaskReopened { task } => Some(*task),
             Self::StopRequested { .. } | Self::RunFinished { .. } | Self::RunResumed { .. } => None,
         }
     }

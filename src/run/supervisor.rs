@@ -89,6 +89,8 @@ pub struct Parts<'a> {
     pub dispatcher: Dispatcher<'a>,
     /// Who watches.
     pub observers: Vec<Box<dyn Observer + 'a>>,
+    /// What is known before anything is decided: tasks that are up to date.
+    pub known: Vec<Event>,
     /// Looks at the devices at a time (ms since the Unix epoch); called only where the fleet has any.
     pub look: Box<dyn FnMut(Millis) -> Look + 'a>,
     /// Looks for a disk that has less room than is to be kept free: nothing new is started while there is one.
@@ -219,10 +221,16 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         self.adopt_running();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let known = std::mem::take(&mut self.parts.known);
+        self.note(&known)?;
         loop {
             let now = self.clock.now();
             self.look_at_disks(now);
             let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
+            if decided.iter().any(|event| matches!(event, Event::RunFinished { .. })) {
+                self.commit()?;
+                self.settle(stops).await;
+            }
             self.note(&decided)?;
             crash::point("decided");
             self.commit_before_effects()?;
@@ -234,6 +242,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 return Ok(end);
             }
             if !decided.is_empty() {
+                continue;
+            }
+            if self.look_up_tasks() {
                 continue;
             }
             let due = self.next_due().map(|due| self.clock.instant(due));
@@ -248,6 +259,28 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 self.on_report(report)?;
             }
             self.look_if_due();
+        }
+    }
+
+    /// Asks whether tasks are up to date whose turn it is; whether there was any that is not looked up but starts.
+    fn look_up_tasks(&mut self) -> bool {
+        let (engine, dispatcher) = (&mut self.engine, &mut self.parts.dispatcher);
+        let mut any = false;
+        for task in dispatcher.take_lookups() {
+            if !engine.look_up(task) {
+                dispatcher.runs(task);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Waits until what follows from the ended attempts is done, unless the user will not wait.
+    async fn settle(&mut self, stops: &mut mpsc::UnboundedReceiver<Stop>) {
+        let impatient = async { while stops.recv().await.is_some_and(|stop| stop != Stop::Now) {} };
+        tokio::select! {
+            () = self.engine.settle() => {}
+            () = impatient => {}
         }
     }
 
@@ -274,6 +307,11 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     fn commit(&mut self) -> Result<(), RunError> {
         if !self.uncommitted.is_empty() {
             self.record.append(&self.uncommitted)?;
+            for recorded in &self.uncommitted {
+                if let Event::AttemptFinished { task, outcome: Outcome::Succeeded, .. } = &recorded.event {
+                    self.engine.keep(*task);
+                }
+            }
             self.untold.append(&mut self.uncommitted);
         }
         Ok(())
@@ -332,6 +370,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 self.tell_facts();
                 self.tell(|observer, view| observer.progressed(view, task, &progress));
             }
+            Report::LookedUp { task, found: Some(found) } => {
+                self.note(&[Event::TaskCached { task, log: found.log }])?;
+            }
+            Report::LookedUp { task, found: None } => self.parts.dispatcher.runs(task),
             Report::Ended(ended) => {
                 crash::point("ended");
                 self.alive -= 1;

@@ -105,6 +105,8 @@ pub fn samples(events: &[Recorded]) -> Vec<Taken> {
             | Event::RetryPlanned { .. }
             | Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }
+            | Event::TaskCached { .. }
+            | Event::TaskReopened { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. } => {}
         }

@@ -1,0 +1,123 @@
+//! `trainyard cache`: how large the cache is, keeping it within a limit, and whether it holds what it says.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::state::{StateArgs, broken};
+use super::{Exit, Failure, output};
+use crate::report::{text, wording};
+use crate::run::cache::keeper::folder;
+use crate::run::cache::sweep::{Damaged, Size, Sweep, Swept};
+use crate::units::Bytes;
+
+/// Show how large the cache is, make it smaller, or check it
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Command {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Clone)]
+struct Common {
+    #[command(flatten)]
+    state: StateArgs,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Remove what no result needs, and the results that were used longest ago until the rest fits
+    Gc {
+        /// How much may stay, like 10GiB [default: all results that are known]
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<Bytes>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Read everything again; what is damaged is removed and named
+    Verify {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        match self.what {
+            None => self.common.tell(|sweep| Ok((Exit::Done, Told::Size(sweep.size().map_err(broken)?)))),
+            Some(What::Gc { max_size, common }) => {
+                common.tell(|sweep| Ok((Exit::Done, Told::Swept(sweep.collect(max_size).map_err(broken)?))))
+            }
+            Some(What::Verify { common }) => common.tell(|sweep| {
+                let verified = sweep.verify().map_err(broken)?;
+                let exit = if verified.damaged.is_empty() { Exit::Done } else { Exit::Bug };
+                Ok((exit, Told::Verified(verified.seen, verified.damaged)))
+            }),
+        }
+    }
+}
+
+/// What is printed.
+enum Told {
+    Size(Size),
+    Swept(Swept),
+    Verified(Size, Vec<Damaged>),
+}
+
+impl Common {
+    fn tell(&self, work: impl FnOnce(&Sweep) -> Result<(Exit, Told), Failure>) -> Result<Exit, Failure> {
+        let state = self.state.folder()?;
+        let (exit, told) = match Sweep::open(&folder(&state)).map_err(broken)? {
+            Some(sweep) => work(&sweep)?,
+            None => (Exit::Done, Told::Size(Size::default())),
+        };
+        if self.json { output::print_json(&told.json()) } else { output::print(&told.text()) }.map(|_| exit)
+    }
+}
+
+impl Told {
+    fn text(&self) -> String {
+        let size = |size: &Size| {
+            let (results, objects) = (wording::plural(size.results, "result"), wording::plural(size.objects, "file"));
+            format!("{results}, {objects}, {}", size.bytes)
+        };
+        match self {
+            Self::Size(now) => format!("{}\n", size(now)),
+            Self::Swept(Swept { removed, left }) => format!("removed: {}\nleft: {}\n", size(removed), size(left)),
+            Self::Verified(seen, damaged) => {
+                let mut said: String = damaged.iter().map(damaged_line).collect();
+                said.push_str(&format!("{}: ", size(seen)));
+                said.push_str(&match damaged.len() {
+                    0 => "all whole\n".to_owned(),
+                    n => format!("{n} damaged and removed; what they stood for is made again when it is needed\n"),
+                });
+                said
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        let size = |size: &Size| json!({"results": size.results, "files": size.objects, "bytes": size.bytes.0});
+        match self {
+            Self::Size(now) => size(now),
+            Self::Swept(Swept { removed, left }) => json!({"removed": size(removed), "left": size(left)}),
+            Self::Verified(seen, damaged) => {
+                let one = |damaged: &Damaged| json!({"object": damaged.digest.to_string(), "outputs": damaged.outputs});
+                json!({"verified": size(seen), "damaged": damaged.iter().map(one).collect::<Vec<_>>()})
+            }
+        }
+    }
+}
+
+fn damaged_line(damaged: &Damaged) -> String {
+    let outputs = match damaged.outputs.as_slice() {
+        [] => "nothing that is still known".to_owned(),
+        outputs => text::visible(&outputs.join(", ")).into_owned(),
+    };
+    format!("damaged: {} of {outputs}\n", &damaged.digest.to_string()[..16])
+}

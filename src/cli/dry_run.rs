@@ -1,0 +1,21 @@
+//! `run --dry-run`: what a run would do and why, without doing any of it.
+
+use super::session::Read;
+use super::state::broken;
+use super::{Exit, Failure, output};
+use crate::report::dry_run::DryRun;
+use crate::report::paint::Colour;
+use crate::run::cache::keeper::{Keeper, Places};
+use crate::run::cache::survey::Wish;
+
+/// Prints what a run would do.
+pub(super) fn show(places: Places<'_>, read: &Read, forced: &[bool], as_json: bool) -> Result<Exit, Failure> {
+    let Read { pipeline, graph, .. } = read;
+    let keeper = Keeper::open_to_look(places, pipeline, graph).map_err(broken)?;
+    let verdicts = keeper.survey(graph, Wish { forced, ..Wish::default() }).map_err(broken)?;
+    let dry_run = DryRun { pipeline: &pipeline.name, graph, verdicts: &verdicts };
+    match as_json {
+        true => output::print_json(&dry_run.json()),
+        false => output::print(&dry_run.text(Colour::for_stdout(), output::columns())),
+    }
+}

@@ -1,0 +1,190 @@
+//! What a run leaves out because it is up to date: looked at before anything starts.
+//!
+//! A run in which everything is up to date is recorded and told here, without a plan, a look at the devices or a
+//! process: it costs little more than reading the pipeline.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::session::{self, Manner};
+use super::state::broken;
+use super::{Exit, Failure};
+use crate::fleet::{Fleet, NodeId};
+use crate::graph::{TaskGraph, TaskId};
+use crate::plan::{Placed, Plan};
+use crate::report::text;
+use crate::run::cache::engine::Cache;
+use crate::run::cache::keeper::{Keeper, Places};
+use crate::run::cache::survey::Wish;
+use crate::run::cache::verdict::Verdict;
+use crate::run::event::{Event, Recorded, RunEnd};
+use crate::run::launch::Ground;
+use crate::run::observer::View;
+use crate::run::state::{Phase, RunState};
+use crate::run::store::{RunKey, Store};
+use crate::spec::Pipeline;
+use crate::spec::problem::did_you_mean;
+use crate::units::Millis;
+
+/// Stages that are named where a name is unknown.
+const MOST_NAMED: usize = 24;
+
+/// What runs although it is up to date.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Force {
+    /// Run every task, also those that are up to date
+    #[arg(long)]
+    force: bool,
+    /// Run the tasks of this stage, also those that are up to date; may be given several times
+    #[arg(long, value_name = "NAME")]
+    force_stage: Vec<String>,
+}
+
+impl Force {
+    /// Returns `[n_tasks]`: whether a task runs in any case.
+    pub(super) fn forced(&self, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Vec<bool>, Failure> {
+        let names = || pipeline.stages.iter().map(|stage| stage.name.as_str());
+        for wanted in &self.force_stage {
+            if !names().any(|name| name == wanted) {
+                return Err(unknown_stage(wanted, names()));
+            }
+        }
+        let is_forced = |stage: usize| self.force || self.force_stage.contains(&pipeline.stages[stage].name);
+        Ok(graph.tasks.iter().map(|task| is_forced(task.stage)).collect())
+    }
+}
+
+fn unknown_stage<'n>(wanted: &str, names: impl Iterator<Item = &'n str> + Clone) -> Failure {
+    let help = match did_you_mean(wanted, names.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are: {}", names.take(MOST_NAMED).collect::<Vec<_>>().join(", ")),
+    };
+    let report = miette::miette!(help = help, "there is no stage `{}`", text::visible(wanted));
+    Failure { exit: Exit::Usage, report }
+}
+
+/// What is known of the tasks of a run before it starts.
+pub(super) struct UpToDate {
+    keeper: Arc<Keeper>,
+    verdicts: Vec<Verdict>,
+    aside: PathBuf,
+}
+
+impl UpToDate {
+    /// Looks all tasks up, and restores outputs of those that are up to date; `None` where no task is ever left out.
+    /// `dir` is the run's folder.
+    pub(super) fn look(
+        places: Places<'_>,
+        (pipeline, graph): (&Pipeline, &TaskGraph),
+        dir: &Path,
+        forced: &[bool],
+        done: &[bool],
+    ) -> Result<Option<Self>, Failure> {
+        let Some(keeper) = Keeper::open(places, pipeline, graph).map_err(broken)? else { return Ok(None) };
+        let aside = dir.join("aside");
+        let verdicts = keeper.survey(graph, Wish { forced, done, aside: Some(&aside) }).map_err(broken)?;
+        Ok(Some(Self { keeper: Arc::new(keeper), verdicts, aside }))
+    }
+
+    /// Looks again before a run goes on. What is done stays so, unless its outputs are gone, a task that is not done needs
+    /// them, and the cache cannot restore them: these tasks are reopened by the events that are returned.
+    pub(super) fn look_again(
+        places: Places<'_>,
+        (pipeline, graph): (&Pipeline, &TaskGraph),
+        dir: &Path,
+        state: &RunState,
+    ) -> Result<(Option<Self>, Vec<Event>), Failure> {
+        let lost = lost(places.root, graph, state);
+        let done: Vec<bool> = state.tasks.iter().zip(&lost).map(|(task, lost)| task.phase.is_done() && !lost).collect();
+        // What runs is not touched.
+        let running: Vec<bool> = state.tasks.iter().map(|task| task.phase == Phase::Running).collect();
+        let mut known = Self::look(places, (pipeline, graph), dir, &running, &done)?;
+        let mut reopened = Vec::new();
+        for task in graph.order.iter().filter(|task| lost[task.index()]) {
+            match known.as_mut().map(|known| &mut known.verdicts[task.index()]) {
+                Some(verdict @ Verdict::Cached(_)) => *verdict = Verdict::Done,
+                Some(_) | None => reopened.push(Event::TaskReopened { task: *task }),
+            }
+        }
+        Ok((known, reopened))
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_all(&self) -> bool {
+        self.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Cached(_)))
+    }
+
+    /// Returns `[n_tasks]`: whether it is still to be looked whether a task is up to date.
+    pub(super) fn unseen(&self) -> Vec<bool> {
+        self.verdicts.iter().map(|verdict| matches!(verdict, Verdict::MayRun { .. })).collect()
+    }
+
+    /// Returns the facts that follow, those of a task behind those of all before it.
+    pub(super) fn events(&self, graph: &TaskGraph) -> Vec<Event> {
+        let cached = |task: &TaskId| match &self.verdicts[task.index()] {
+            Verdict::Cached(cached) => Some(Event::TaskCached { task: *task, log: cached.log.clone() }),
+            Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::Done => None,
+        };
+        graph.order.iter().filter_map(cached).collect()
+    }
+
+    /// Returns the cache for the engine.
+    pub(super) fn cache(&self, graph: &TaskGraph) -> Cache {
+        let names = graph.tasks.iter().map(|task| task.name.clone()).collect();
+        Cache { keeper: Arc::clone(&self.keeper), aside: self.aside.clone(), names }
+    }
+
+    /// Records and tells a run in which there is nothing to do.
+    pub(super) fn tell_idle(
+        &self,
+        graph: &TaskGraph,
+        plan: &Plan,
+        ground: &Ground,
+        manner: &Manner,
+        (store, key): (&mut Store, &mut RunKey),
+    ) -> Result<Exit, Failure> {
+        let now = session::now();
+        let mut events = self.events(graph);
+        events.push(Event::RunFinished { end: RunEnd::Succeeded });
+        let recorded: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
+        let mut state = RunState::new(graph.len());
+        recorded.iter().try_for_each(|recorded| state.apply(recorded)).map_err(broken)?;
+        store.append(key, &recorded).map_err(broken)?;
+        let fleet = Fleet::default();
+        let view = View { run: &ground.run, graph, fleet: &fleet, plan, state: &state };
+        for observer in &mut manner.observers(&ground.dir) {
+            recorded.iter().for_each(|recorded| observer.recorded(view, recorded));
+        }
+        self.keeper.finish();
+        Ok(Exit::Done)
+    }
+}
+
+/// Returns `[n_tasks]`: whether a task is done, but what it made is not all there and a task that is not done needs it.
+fn lost(root: &Path, graph: &TaskGraph, state: &RunState) -> Vec<bool> {
+    let mut lost = vec![false; graph.len()];
+    for task in graph.order.iter().rev() {
+        let runs = |task: TaskId| lost[task.index()] || !state.task(task).phase.is_done();
+        let is_needed = state.task(*task).phase.is_done() && graph.after.of(*task).iter().any(|edge| runs(edge.task));
+        lost[task.index()] =
+            is_needed && graph.tasks[task.index()].outputs.iter().any(|output| !root.join(output).exists());
+    }
+    lost
+}
+
+/// Returns the plan of a run in which nothing happens.
+pub(super) fn idle_plan(tasks: usize) -> Plan {
+    let now = Millis::ZERO;
+    let placed = Placed { mode: 0, node: NodeId(0), devices: Vec::new(), start: now, finish: now };
+    Plan {
+        policy: "none".to_owned(),
+        placed: vec![placed; tasks],
+        rank: vec![0; tasks],
+        makespan: now,
+        lower_bound: now,
+        bound_by: "nothing to do",
+        evaluations: 0,
+    }
+}

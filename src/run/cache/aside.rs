@@ -1,0 +1,184 @@
+//! Results in their place: put there whole or not at all, and taken out of the way without being lost.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::manifest::{Entry, Kind, decode};
+use super::objects::{Lost, Objects};
+
+/// Moves a file or folder, also to another file system; that it is not there is no error.
+///
+/// # Errors
+/// Where it cannot be moved.
+pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
+    if let Err(error) = from.symlink_metadata() {
+        return if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    }
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            copy_all(from, to)?;
+            remove_all(from)
+        }
+        // An earlier attempt of the same number, of a run that was cut off, has left something.
+        Err(_) if to.symlink_metadata().is_ok() => {
+            remove_all(to)?;
+            fs::rename(from, to)
+        }
+        other => other,
+    }
+}
+
+/// Removes a file or a folder with all that is in it; that it is not there is no error.
+///
+/// # Errors
+/// Where it cannot be removed.
+pub fn remove_all(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    let found = from.symlink_metadata()?;
+    if found.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    if !found.is_dir() {
+        return fs::copy(from, to).map(drop);
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        copy_all(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    fs::set_permissions(to, found.permissions())
+}
+
+/// Puts a result into its place. What is there goes to `old`.
+///
+/// # Errors
+/// Where an object is gone or damaged, or the place cannot be written; what was there is there then.
+pub fn restore(objects: &Objects, entry: &Entry, place: &Path, old: &Path) -> Result<(), Lost> {
+    let refused = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Lost::Refused { path, source }
+    };
+    let folder = place.parent().unwrap_or(place);
+    fs::create_dir_all(folder).map_err(refused(folder))?;
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = folder.join(format!(".{name}.trainyard-{}", objects.unfinished()));
+    let built = match &entry.kind {
+        Kind::File { mode, digest, .. } => objects.restore(digest, &unfinished, *mode),
+        Kind::Tree { mode, digest, .. } => objects
+            .bytes(digest)
+            .and_then(|manifest| build(objects, &manifest, digest, &unfinished))
+            .and_then(|()| fs::set_permissions(&unfinished, Permissions::from_mode(*mode)).map_err(refused(place))),
+        // Neither is ever an output by itself.
+        Kind::Folder { .. } | Kind::Link { .. } => Ok(()),
+    };
+    let placed = built.and_then(|()| {
+        relocate(place, old).map_err(refused(place))?;
+        fs::rename(&unfinished, place).map_err(refused(place))
+    });
+    if placed.is_err() {
+        // The first error is the one to report.
+        let _ = remove_all(&unfinished);
+    }
+    placed
+}
+
+/// Builds a folder from its manifest.
+fn build(objects: &Objects, manifest: &[u8], digest: &super::key::Digest, folder: &Path) -> Result<(), Lost> {
+    let entries = std::str::from_utf8(manifest).ok().and_then(decode).ok_or(Lost::Damaged(*digest))?;
+    let refused = |path: &Path| {
+        let path: PathBuf = path.to_owned();
+        move |source| Lost::Refused { path, source }
+    };
+    fs::create_dir_all(folder).map_err(refused(folder))?;
+    for Entry { path, kind } in &entries {
+        let place = folder.join(path);
+        match kind {
+            Kind::File { mode, digest, .. } => objects.restore(digest, &place, *mode)?,
+            Kind::Folder { .. } => fs::create_dir_all(&place).map_err(refused(&place))?,
+            Kind::Link { target } => symlink(target, &place).map_err(refused(&place))?,
+            Kind::Tree { .. } => {}
+        }
+    }
+    // A folder that may not be written gets its mode once everything is in it.
+    for Entry { path, kind } in entries.iter().rev() {
+        if let Kind::Folder { mode } = kind {
+            let place = folder.join(path);
+            fs::set_permissions(&place, Permissions::from_mode(*mode)).map_err(refused(&place))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::cache::files::Files;
+
+    #[test]
+    fn a_folder_comes_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (objects, place) = (Objects::new(&folder.path().join("cache")), folder.path().join("out"));
+        fs::create_dir_all(place.join("deep/empty")).unwrap();
+        fs::write(place.join("deep/x"), "one").unwrap();
+        fs::set_permissions(place.join("deep/x"), Permissions::from_mode(0o750)).unwrap();
+        symlink("deep/x", place.join("link")).unwrap();
+        fs::set_permissions(place.join("deep"), Permissions::from_mode(0o555)).unwrap();
+        let files = Files::open(folder.path(), &folder.path().join("state")).unwrap();
+        let tree = files.tree("out", &[]).unwrap();
+        objects.put(&place.join("deep/x")).unwrap();
+        objects.put_bytes(tree.manifest.as_bytes()).unwrap();
+        let entry = Entry { path: "out".into(), kind: Kind::Tree { mode: 0o755, size: 3, digest: tree.digest } };
+
+        let old = folder.path().join("aside/out");
+        restore(&objects, &entry, &place, &old).unwrap();
+        assert_eq!(files.tree("out", &[]).unwrap().digest, tree.digest);
+        assert_eq!(fs::read(old.join("deep/x")).unwrap(), b"one", "what was there is not lost");
+        for folder in [place.join("deep"), old.join("deep")] {
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_restored_leaves_the_place_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::new(&folder.path().join("cache"));
+        let (place, old) = (folder.path().join("out"), folder.path().join("aside/out"));
+        fs::write(&place, "mine").unwrap();
+        let digest = super::super::key::Digest::of(b"gone");
+        let entry = Entry { path: "out".into(), kind: Kind::File { mode: 0o644, size: 4, digest } };
+        assert!(matches!(restore(&objects, &entry, &place, &old), Err(Lost::Missing(_))));
+        assert_eq!(fs::read(&place).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing unfinished is left");
+    }
+
+    #[test]
+    fn something_moved_aside_replaces_what_an_earlier_try_left_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a"), folder.path().join("aside/a"));
+        for text in ["one", "two"] {
+            fs::create_dir_all(&from).unwrap();
+            fs::write(from.join("x"), text).unwrap();
+            relocate(&from, &to).unwrap();
+        }
+        assert_eq!(fs::read(to.join("x")).unwrap(), b"two");
+        relocate(&from, &to).unwrap();
+        assert!(to.exists(), "nothing to move leaves what is there");
+    }
+}

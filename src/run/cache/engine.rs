@@ -1,0 +1,248 @@
+//! An engine with the cache around it: looks tasks up, clears the way before an attempt, and takes care of what it leaves.
+//!
+//! All of that happens on threads of its own, so that reading a large file never holds up other tasks. The way is clear
+//! before an attempt starts, and what a failed one left is aside before its end is reported; a success is reported at
+//! once, and what it made is kept once that is on record, while others go on.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::keeper::Keeper;
+use super::verdict::Cached;
+use crate::graph::TaskId;
+use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
+use crate::run::event::Process;
+use crate::run::outcome::{Outcome, Usage};
+use crate::units::Millis;
+
+/// What has been done on another thread.
+enum Done {
+    /// A task was looked up.
+    LookedUp { task: TaskId, found: Option<Cached>, note: Option<String> },
+    /// The way of an attempt is clear, or cannot be cleared.
+    Prepared { launch: Box<Launch>, cleared: std::io::Result<()> },
+    /// What a failed attempt left is aside.
+    SetAside { ended: Ended },
+    /// What an attempt made is in the cache, or why not.
+    Kept { task: TaskId, note: Option<String> },
+}
+
+/// An engine with a cache. Must live within a tokio runtime.
+pub struct Caching<E> {
+    inner: E,
+    cache: Option<Cache>,
+    done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
+    ready: VecDeque<Report>,
+    /// Where what an attempt prints goes, of those that were started.
+    logs: HashMap<TaskId, PathBuf>,
+    /// Of attempts that succeeded, until that is on record: where what they printed is.
+    succeeded: HashMap<TaskId, Option<PathBuf>>,
+    /// Tasks whose way is being cleared, and those among them that shall not start any more.
+    preparing: HashSet<TaskId>,
+    cut_short: HashSet<TaskId>,
+    /// How many results are being kept.
+    keeping: usize,
+    stop: Stop,
+}
+
+/// What the cache needs to know of the run.
+#[derive(Clone)]
+pub struct Cache {
+    /// The cache.
+    pub keeper: Arc<Keeper>,
+    /// Where to put what is in the way or half done, in the run's folder.
+    pub aside: PathBuf,
+    /// `[n_tasks]`: names, for messages.
+    pub names: Arc<[String]>,
+}
+
+impl<E: Engine> Caching<E> {
+    /// Puts a cache around an engine; without one everything is passed on as it is.
+    pub fn new(inner: E, cache: Option<Cache>) -> Self {
+        Self {
+            inner,
+            cache,
+            done: mpsc::unbounded_channel(),
+            ready: VecDeque::new(),
+            logs: HashMap::new(),
+            succeeded: HashMap::new(),
+            preparing: HashSet::new(),
+            cut_short: HashSet::new(),
+            keeping: 0,
+            stop: Stop::No,
+        }
+    }
+
+    /// Does something on another thread.
+    fn apart(&self, cache: &Cache, work: impl FnOnce(&Keeper, &Path) -> Done + Send + 'static) {
+        let (cache, sender) = (cache.clone(), self.done.0.clone());
+        tokio::task::spawn_blocking(move || {
+            // A closed channel means that the run is over.
+            let _ = sender.send(work(&cache.keeper, &cache.aside));
+        });
+    }
+
+    /// Returns the cache, if it has to do with a task.
+    fn cache_of(&self, task: TaskId) -> Option<Cache> {
+        self.cache.as_ref().filter(|cache| cache.keeper.keeps(task)).cloned()
+    }
+
+    /// Goes on with what has been done on another thread.
+    fn go_on(&mut self, done: Done) {
+        match done {
+            Done::LookedUp { task, found, note } => {
+                self.tell(task, note.as_deref());
+                self.ready.push_back(Report::LookedUp { task, found });
+            }
+            Done::Prepared { launch, cleared } => self.start_prepared(*launch, cleared),
+            Done::SetAside { ended } => self.ready.push_back(Report::Ended(ended)),
+            Done::Kept { task, note } => {
+                self.keeping -= 1;
+                self.tell(task, note.as_deref());
+            }
+        }
+    }
+
+    /// Starts an attempt whose way is clear, unless it is not wanted any more.
+    fn start_prepared(&mut self, launch: Launch, cleared: std::io::Result<()>) {
+        self.preparing.remove(&launch.task);
+        let outcome = match cleared {
+            _ if self.cut_short.remove(&launch.task) || self.stop != Stop::No => Outcome::Interrupted,
+            Ok(()) => return self.inner.start(launch),
+            Err(error) => Outcome::SpawnFailed { reason: format!("earlier outputs cannot be moved aside: {error}") },
+        };
+        self.ready.push_back(Report::Ended(not_started(launch.task, outcome)));
+    }
+
+    fn tell(&self, task: TaskId, note: Option<&str>) {
+        if let (Some(cache), Some(note)) = (&self.cache, note) {
+            warn!(task = cache.names[task.index()], "{note}");
+        }
+    }
+
+    /// Passes a report on, unless something is to be done first.
+    fn pass(&mut self, report: Report) -> Option<Report> {
+        let Report::Ended(ended) = report else { return Some(report) };
+        let Some(cache) = self.cache_of(ended.task) else { return Some(Report::Ended(ended)) };
+        let task = ended.task;
+        let log = self.logs.remove(&task);
+        if ended.outcome.is_success() {
+            self.succeeded.insert(task, log.filter(|_| ended.logged));
+            return Some(Report::Ended(ended));
+        }
+        self.apart(&cache, move |keeper, aside| {
+            let mut ended = ended;
+            if let Err(error) = keeper.set_aside(task, aside, &log.unwrap_or_default()) {
+                ended.note = Some(format!("what it left cannot be moved aside: {error}"));
+            }
+            Done::SetAside { ended }
+        });
+        None
+    }
+}
+
+fn not_started(task: TaskId, outcome: Outcome) -> Ended {
+    Ended { task, outcome, usage: Usage::default(), logged: false, note: None }
+}
+
+impl<E: Engine> Engine for Caching<E> {
+    fn start(&mut self, launch: Launch) {
+        let Some(cache) = self.cache_of(launch.task) else { return self.inner.start(launch) };
+        self.logs.insert(launch.task, launch.log.clone());
+        self.preparing.insert(launch.task);
+        self.apart(&cache, move |keeper, aside| {
+            let cleared = keeper.prepare(launch.task, aside, &launch.log);
+            Done::Prepared { launch: Box::new(launch), cleared }
+        });
+    }
+
+    fn adopt(&mut self, launch: Launch, sentinel: Process, age: Millis) {
+        if let Some(cache) = self.cache_of(launch.task) {
+            self.logs.insert(launch.task, launch.log.clone());
+            // Here and now: its end may be reported at once, and what it made is kept then.
+            cache.keeper.take_up(launch.task, &launch.log);
+        }
+        self.inner.adopt(launch, sentinel, age);
+    }
+
+    fn look_up(&mut self, task: TaskId) -> bool {
+        let Some(cache) = self.cache_of(task) else { return self.inner.look_up(task) };
+        self.apart(&cache, move |keeper, aside| {
+            let (found, note) = keeper.look_up(task, aside);
+            Done::LookedUp { task, found, note }
+        });
+        true
+    }
+
+    async fn next_report(&mut self) -> Report {
+        loop {
+            if let Some(report) = self.ready.pop_front() {
+                return report;
+            }
+            let report = tokio::select! {
+                biased;
+                Some(done) = self.done.1.recv() => {
+                    self.go_on(done);
+                    continue;
+                }
+                report = self.inner.next_report() => report,
+            };
+            if let Some(report) = self.pass(report) {
+                return report;
+            }
+        }
+    }
+
+    fn ready_report(&mut self) -> Option<Report> {
+        while let Ok(done) = self.done.1.try_recv() {
+            self.go_on(done);
+        }
+        loop {
+            if let Some(report) = self.ready.pop_front() {
+                return Some(report);
+            }
+            let report = self.inner.ready_report()?;
+            if let Some(report) = self.pass(report) {
+                return Some(report);
+            }
+        }
+    }
+
+    fn keep(&mut self, task: TaskId) {
+        if let (Some(log), Some(cache)) = (self.succeeded.remove(&task), self.cache_of(task)) {
+            self.keeping += 1;
+            self.apart(&cache, move |keeper, _| Done::Kept { task, note: keeper.keep(task, log.as_deref()) });
+        }
+        self.inner.keep(task);
+    }
+
+    fn stop_task(&mut self, task: TaskId, how: Stop) {
+        if self.preparing.contains(&task) {
+            self.cut_short.insert(task);
+        } else {
+            self.inner.stop_task(task, how);
+        }
+    }
+
+    fn stop(&mut self, how: Stop) {
+        self.stop = self.stop.max(how);
+        self.inner.stop(how);
+    }
+
+    async fn settle(&mut self) {
+        while self.keeping > 0 {
+            if let Some(done) = self.done.1.recv().await {
+                self.go_on(done);
+            }
+        }
+        if let Some(cache) = self.cache.clone() {
+            // A panic there was told where it happened; nothing is lost but time.
+            let _ = tokio::task::spawn_blocking(move || cache.keeper.finish()).await;
+        }
+        self.inner.settle().await;
+    }
+}

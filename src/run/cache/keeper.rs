@@ -1,0 +1,466 @@
+//! The cache at work for one run: looks tasks up, clears the way for an attempt, keeps what it made.
+//!
+//! A result is known by its key alone. What a task made enters the cache only after it succeeded, and only if nothing
+//! that it depends on changed meanwhile. Before an attempt starts, earlier results leave their place, and what a failed
+//! attempt left is moved to the run's folder: a half-written file never stands where a result is looked for.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::time::{ClockId, clock_gettime};
+use tracing::{debug, warn};
+
+use super::aside;
+use super::files::{Files, Seen, coarse_now, in_parallel};
+use super::index::{Action, Done, Index, IndexError};
+use super::key::{Content, Digest, How, Ingredients, Part, changes};
+use super::manifest::{Entry, Kind};
+use super::objects::{Lost, Objects};
+use super::recipe::{Recipe, is_within};
+use super::verdict::{Always, Cached};
+use crate::graph::{TaskGraph, TaskId, path};
+use crate::run::preflight;
+use crate::spec::Pipeline;
+
+/// The cache, opened for the tasks of one graph.
+#[derive(Debug)]
+pub struct Keeper {
+    pub(super) index: Index,
+    pub(super) objects: Objects,
+    pub(super) files: Files,
+    /// Stands for the pipeline in the index.
+    pub(super) project: Digest,
+    /// Stands for its folder.
+    pub(super) root: Digest,
+    /// The program of the built-in ops.
+    tool: String,
+    state: PathBuf,
+    /// `[n_tasks]`, by TaskId.
+    pub(super) tasks: Vec<Kept>,
+    /// What attempts that run were started with.
+    under_way: Mutex<HashMap<TaskId, (Ingredients, Vec<String>)>>,
+}
+
+/// A task and how it is made.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) name: String,
+    /// What its key is made from, or why it has none.
+    pub(super) recipe: Result<Recipe, Always>,
+}
+
+/// Where things are.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// The state folder, absolute.
+    pub state: &'a Path,
+    /// The pipeline file's folder, absolute.
+    pub root: &'a Path,
+    /// The program of the built-in ops.
+    pub ops: &'a Path,
+}
+
+/// Why the cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Its index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The project's folder.
+    #[error("the folder {path} cannot be read")]
+    Project {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Returns the cache's folder in a state folder.
+#[must_use]
+pub fn folder(state: &Path) -> PathBuf {
+    state.join("cache")
+}
+
+impl Keeper {
+    /// Opens the cache, making it where there is none; `None` where no task of the graph is ever left out.
+    ///
+    /// # Errors
+    /// Where it cannot be made or read.
+    pub fn open(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Option<Self>, CacheError> {
+        let tasks = kept(places, pipeline, graph);
+        if tasks.iter().all(|task| task.recipe.is_err()) {
+            return Ok(None);
+        }
+        Self::with(places, pipeline, tasks, Index::open(&folder(places.state))?).map(Some)
+    }
+
+    /// Opens the cache to look at it; where there is none, none is made.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn open_to_look(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Self, CacheError> {
+        let cache = folder(places.state);
+        let index = if cache.join("index.db").is_file() { Index::open(&cache)? } else { Index::in_memory()? };
+        Self::with(places, pipeline, kept(places, pipeline, graph), index)
+    }
+
+    fn with(places: Places<'_>, pipeline: &Pipeline, tasks: Vec<Kept>, index: Index) -> Result<Self, CacheError> {
+        let files = Files::open(places.root, places.state)
+            .map_err(|source| CacheError::Project { path: places.root.to_owned(), source })?;
+        let root = places.root.as_os_str().as_encoded_bytes();
+        let root_digest = Digest::of(root);
+        files.remember(index.memo(&root_digest)?);
+        Ok(Self {
+            index,
+            objects: Objects::new(&folder(places.state)),
+            files,
+            project: Digest::of(&[root, b"\0", pipeline.name.as_bytes()].concat()),
+            root: root_digest,
+            tool: places.ops.display().to_string(),
+            state: places.state.to_owned(),
+            tasks,
+            under_way: Mutex::default(),
+        })
+    }
+
+    /// Whether a task may be left out.
+    #[must_use]
+    pub fn keeps(&self, task: TaskId) -> bool {
+        self.recipe(task).is_some()
+    }
+
+    pub(super) fn recipe(&self, task: TaskId) -> Option<&Recipe> {
+        self.tasks[task.index()].recipe.as_ref().ok()
+    }
+
+    /// Returns what a task depends on as it is now. `content` looks at a file.
+    pub(super) fn ingredients(
+        &self,
+        recipe: &Recipe,
+        made: &[String],
+        content: impl FnMut(&str) -> io::Result<Content>,
+    ) -> io::Result<Ingredients> {
+        let files = |pattern: &str| preflight::existing(&self.files.whole("."), pattern);
+        recipe.ingredients(&self.tool, made, files, content)
+    }
+
+    fn ingredients_on_disk(&self, recipe: &Recipe, made: &[String]) -> io::Result<Ingredients> {
+        self.ingredients(recipe, made, |path| self.files.content(path, &recipe.outputs))
+    }
+
+    /// Looks whether a task is up to date, all tasks before it being done, and puts its outputs back where they are not
+    /// as it made them. The second value is what a person should hear of.
+    #[must_use]
+    pub fn look_up(&self, task: TaskId, aside: &Path) -> (Option<Cached>, Option<String>) {
+        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (None, None) };
+        let look = || -> Result<Option<Cached>, Trouble> {
+            let last = self.index.task(&self.project, name)?;
+            let made = last.as_ref().map(|last| last.made.clone()).unwrap_or_default();
+            let ingredients = self.ingredients_on_disk(recipe, &made)?;
+            let key = ingredients.key();
+            let same = last.as_ref().filter(|last| last.key == key);
+            let action = match same {
+                Some(last) => last.action.clone(),
+                None => self.index.action(&key)?,
+            };
+            let Some(action) = action else { return Ok(None) };
+            let wrong = self.out_of_place(recipe, &action)?;
+            let restored = self.restore(&wrong, &aside.join(file_part(name) + ".before"))?;
+            if same.is_none() {
+                let done = Done { name, key, trace: ingredients.trace(), made: &made, action: action.clone() };
+                self.index.record(&self.project, &self.root, &[done], &[])?;
+            }
+            if action.is_due(now()) {
+                self.index.note_use(&[key], now())?;
+            }
+            Ok(Some(Cached { log: action.log, restored }))
+        };
+        match look() {
+            Ok(found) => (found, None),
+            Err(Trouble::Lost(lost)) => (None, Some(format!("{lost}; it is made again"))),
+            Err(trouble) => (None, Some(format!("whether it is up to date cannot be seen: {}", chain(&trouble)))),
+        }
+    }
+
+    /// Returns the outputs that are not as the action made them.
+    pub(super) fn out_of_place<'a>(&self, recipe: &Recipe, action: &'a Action) -> io::Result<Vec<&'a Entry>> {
+        let mut wrong = Vec::new();
+        for entry in &action.outputs {
+            let seen = self.files.look(&entry.path, false)?;
+            if !self.is_in_place(recipe, entry, seen)? {
+                wrong.push(entry);
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Whether what is seen at an output's path is what the entry says.
+    pub(super) fn is_in_place(&self, recipe: &Recipe, entry: &Entry, seen: Seen) -> io::Result<bool> {
+        Ok(match (&entry.kind, seen) {
+            (Kind::File { size, digest, .. }, Seen::File { stamp, .. }) if stamp.size == *size => {
+                let known = self.files.known(&entry.path, &stamp);
+                known.map_or_else(|| self.files.digest(&entry.path), Ok)? == *digest
+            }
+            (Kind::Tree { digest, .. }, Seen::Folder { .. }) => {
+                let without: Vec<String> = recipe.outputs.iter().filter(|path| **path != entry.path).cloned().collect();
+                self.files.tree(&entry.path, &without).is_ok_and(|tree| tree.digest == *digest)
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether the cache holds what an entry needs, as far as that can be seen without reading it.
+    pub(super) fn has(&self, entry: &Entry) -> bool {
+        match &entry.kind {
+            Kind::File { size, digest, .. } => self.objects.has(digest, Some(*size)),
+            Kind::Tree { digest, .. } => self.objects.has(digest, None),
+            Kind::Folder { .. } | Kind::Link { .. } => false,
+        }
+    }
+
+    /// Puts outputs back into their places and returns their names. What is there goes to the folder `old`, unless the
+    /// cache holds it as well.
+    pub(super) fn restore(&self, wrong: &[&Entry], old: &Path) -> Result<Vec<String>, Lost> {
+        if let Some(gone) = wrong.iter().find(|entry| !self.has(entry)) {
+            return Err(match gone.kind {
+                Kind::File { digest, .. } | Kind::Tree { digest, .. } => Lost::Missing(digest),
+                Kind::Folder { .. } | Kind::Link { .. } => return Ok(Vec::new()),
+            });
+        }
+        for entry in wrong {
+            let (place, old) = (self.files.whole(&entry.path), old.join(&entry.path));
+            self.forget_kept_copy(&entry.path).map_err(|source| Lost::Refused { path: place.clone(), source })?;
+            aside::restore(&self.objects, entry, &place, &old)?;
+            let now = coarse_now();
+            if let (Kind::File { digest, .. }, Ok(Seen::File { stamp, .. })) =
+                (&entry.kind, self.files.look(&entry.path, false))
+            {
+                self.files.note(&entry.path, stamp, *digest, now);
+            }
+        }
+        Ok(wrong.iter().map(|entry| entry.path.clone()).collect())
+    }
+
+    /// Removes what is at an output's path if the cache holds the same.
+    fn forget_kept_copy(&self, path: &str) -> io::Result<()> {
+        if let Seen::File { stamp, .. } = self.files.look(path, false)?
+            && let Some(digest) = self.files.known(path, &stamp)
+            && self.objects.has(&digest, Some(stamp.size))
+        {
+            return aside::remove_all(&self.files.whole(path));
+        }
+        Ok(())
+    }
+
+    /// Clears the way for an attempt: notes what its result will depend on, and moves earlier outputs to
+    /// `aside/TASK.NUMBER.before`, except those that the cache holds. `log` is where it will print.
+    ///
+    /// # Errors
+    /// Where an output cannot be moved: the attempt must not start then.
+    pub fn prepare(&self, task: TaskId, aside: &Path, log: &Path) -> io::Result<()> {
+        let attempt = attempt(log);
+        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return Ok(()) };
+        let made = self.index.task(&self.project, name).ok().flatten().map(|last| last.made).unwrap_or_default();
+        match self.ingredients_on_disk(recipe, &made) {
+            Ok(ingredients) => {
+                let (log, key) = (log.to_string_lossy(), ingredients.key());
+                if let Err(error) = self.index.note_begun(&self.project, name, &log, &key) {
+                    debug!(task = name, "{}", chain(&error));
+                }
+                let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+                under_way.insert(task, (ingredients, made));
+            }
+            // It cannot be kept then; whether it can run is the task's own business.
+            Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
+        }
+        for output in &recipe.outputs {
+            self.forget_kept_copy(output)?;
+            aside::relocate(&self.files.whole(output), &aside.join(format!("{attempt}.before")).join(output))?;
+        }
+        Ok(())
+    }
+
+    /// Takes up an attempt that began under another process. What it makes is kept only if what it depends on is now as
+    /// it was then.
+    pub fn take_up(&self, task: TaskId, log: &Path) {
+        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return };
+        let made = self.index.task(&self.project, name).ok().flatten().map(|last| last.made).unwrap_or_default();
+        let begun = self.index.begun(&self.project, name, &log.to_string_lossy()).ok().flatten();
+        if let (Some(begun), Ok(now)) = (begun, self.ingredients_on_disk(recipe, &made))
+            && now.key() == begun
+        {
+            self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(task, (now, made));
+        }
+    }
+
+    /// Moves what a failed attempt left to `aside/TASK.NUMBER`.
+    ///
+    /// # Errors
+    /// Where it cannot be moved.
+    pub fn set_aside(&self, task: TaskId, aside: &Path, log: &Path) -> io::Result<()> {
+        let Some(recipe) = self.recipe(task) else { return Ok(()) };
+        let attempt = attempt(log);
+        recipe
+            .outputs
+            .iter()
+            .try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(&attempt).join(output)))
+    }
+
+    /// Keeps what a successful attempt made. Returns why it did not, where a person should hear of it.
+    #[must_use]
+    pub fn keep(&self, task: TaskId, log: Option<&Path>) -> Option<String> {
+        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return None };
+        let started = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
+        let (before, mut made) = started?;
+        let mut keep = || -> Result<Option<String>, Trouble> {
+            let trace = before.trace();
+            for change in changes(&trace, &self.ingredients_on_disk(recipe, &made)?.trace()) {
+                // One that was not there before was made by the task.
+                if let (Part::Named(path), How::Added) = (&change.part, change.how) {
+                    made.push(path.clone());
+                } else {
+                    return Ok(Some(changed_meanwhile(&change.part)));
+                }
+            }
+            let outputs = recipe.outputs.iter().map(|output| self.take_in(recipe, output)).collect::<Result<_, _>>()?;
+            let log = log.and_then(|log| log.strip_prefix(&self.state).ok()).map(|log| log.display().to_string());
+            let action = Action { outputs, log, used: now() };
+            let done = Done { name, key: before.key(), trace, made: &made, action };
+            self.index.record(&self.project, &self.root, &[done], &self.files.take_fresh())?;
+            Ok(None)
+        };
+        keep().unwrap_or_else(|trouble| Some(format!("what it made is not in the cache: {}", chain(&trouble))))
+    }
+
+    /// Takes an output in and returns what is recorded of it.
+    fn take_in(&self, recipe: &Recipe, output: &str) -> io::Result<Entry> {
+        let kind = match self.files.look(output, false)? {
+            Seen::File { .. } => self.take_in_file(output)?,
+            Seen::Folder { mode } => {
+                let without: Vec<String> = recipe.outputs.iter().filter(|path| *path != output).cloned().collect();
+                let tree = self.files.tree(output, &without)?;
+                for entry in tree.entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. })) {
+                    let kept = self.take_in_file(&format!("{output}/{}", entry.path))?;
+                    if kept != entry.kind {
+                        return Err(io::Error::other(format!("`{output}/{}` changed while it was read", entry.path)));
+                    }
+                }
+                self.objects.put_bytes(tree.manifest.as_bytes())?;
+                Kind::Tree { mode, size: tree.entries.iter().map(Entry::size).sum(), digest: tree.digest }
+            }
+            Seen::Link => return Err(io::Error::other(format!("the output `{output}` is a link"))),
+            Seen::Absent | Seen::Other => return Err(io::Error::other(format!("the output `{output}` is no file"))),
+        };
+        Ok(Entry { path: output.to_owned(), kind })
+    }
+
+    fn take_in_file(&self, path: &str) -> io::Result<Kind> {
+        let now = coarse_now();
+        let Seen::File { stamp, mode } = self.files.look(path, false)? else {
+            return Err(io::Error::other(format!("`{path}` is no file any more")));
+        };
+        if let Some(digest) = self.files.known(path, &stamp)
+            && self.objects.has(&digest, Some(stamp.size))
+        {
+            return Ok(Kind::File { mode, size: stamp.size, digest });
+        }
+        let (digest, size) = self.objects.put(&self.files.whole(path))?;
+        if self.files.look(path, false)? != (Seen::File { stamp, mode }) || size != stamp.size {
+            return Err(io::Error::other(format!("`{path}` changed while it was read")));
+        }
+        self.files.note(path, stamp, digest, now);
+        Ok(Kind::File { mode, size, digest })
+    }
+
+    /// Remembers what files hold that were read too soon after they were written.
+    pub fn finish(&self) {
+        for path in self.files.take_young() {
+            // One that is gone or cannot be read need not be remembered.
+            let _ = self.files.digest(&path);
+        }
+        if let Err(error) = self.index.record(&self.project, &self.root, &[], &self.files.take_fresh()) {
+            warn!("what files hold is not remembered: {error}");
+        }
+    }
+}
+
+/// What keeps the cache from answering.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    #[error(transparent)]
+    Files(#[from] io::Error),
+}
+
+/// Returns an error with its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn changed_meanwhile(part: &Part) -> String {
+    match part {
+        Part::Input(path) => format!("its input `{path}` changed while it ran: it is not in the cache"),
+        Part::Named(path) => format!(
+            "`{path}`, which its command names, changed while it ran: it is not in the cache; a file that the stage \
+             writes belongs into `outputs`"
+        ),
+        Part::Command | Part::Tool | Part::Folder | Part::Variable(_) | Part::Reads | Part::Writes => {
+            "the program of the built-in ops changed while it ran: it is not in the cache".to_owned()
+        }
+    }
+}
+
+/// Returns `TASK.NUMBER`, as the log of an attempt is called.
+fn attempt(log: &Path) -> String {
+    log.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Returns a task's name as part of a path.
+pub(super) fn file_part(name: &str) -> String {
+    crate::run::launch::file_name(name)
+}
+
+/// Returns the time, ms since the Unix epoch.
+pub(super) fn now() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec.saturating_mul(1_000).saturating_add(now.tv_nsec / 1_000_000)
+}
+
+/// Returns all tasks with what their keys are made from.
+fn kept(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Vec<Kept> {
+    let all: HashMap<&str, usize> =
+        (0..).zip(&graph.tasks).flat_map(|(i, task)| task.outputs.iter().map(move |path| (path.as_str(), i))).collect();
+    let mut shared = HashSet::new();
+    for (&output, &owner) in &all {
+        let above = output.match_indices('/').filter_map(|(at, _)| all.get(&output[..at]));
+        for other in above {
+            shared.extend([owner, *other]);
+        }
+    }
+    let state = places.state.strip_prefix(places.root).ok().and_then(Path::to_str).map(path::normalise);
+    let recipe = |i: usize| {
+        let task = &graph.tasks[i];
+        let stage = &pipeline.stages[task.stage];
+        if !stage.is_cached() {
+            return Err(if stage.outputs.is_empty() { Always::NoOutputs } else { Always::Off });
+        }
+        if shared.contains(&i) {
+            return Err(Always::SharesOutputs);
+        }
+        if state.as_ref().is_some_and(|state| is_within(state, &task.outputs)) {
+            return Err(Always::HoldsState);
+        }
+        let recipe = Recipe::new(pipeline, task);
+        if recipe.reads_own_outputs() { Err(Always::ReadsOwnOutputs) } else { Ok(recipe) }
+    };
+    let all: Vec<usize> = (0..graph.len()).collect();
+    in_parallel(&all, |&i| Kept { name: graph.tasks[i].name.clone(), recipe: recipe(i) })
+}

@@ -1,0 +1,18 @@
+//! What has been made before is not made again: results by the content of everything that they depend on.
+//!
+//! Pure: [`key`], [`recipe`], [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
+//! [`index`] knows which key made which; [`keeper`] brings them together for one run, [`survey`] looks all tasks up at
+//! once, [`engine`] puts it all around an engine, [`sweep`] keeps the size in bounds.
+
+pub mod aside;
+pub mod engine;
+pub mod files;
+pub mod index;
+pub mod keeper;
+pub mod key;
+pub mod manifest;
+pub mod objects;
+pub mod recipe;
+pub mod survey;
+pub mod sweep;
+pub mod verdict;

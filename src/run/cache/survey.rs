@@ -1,0 +1,261 @@
+//! All tasks of a run looked up at once, before it starts: in parallel where files are looked at, in one pass over the
+//! graph for the rest.
+//!
+//! What a task that is up to date made is known without looking: its readers take it from the record. So a chain costs
+//! no more than the same number of independent tasks, and each file is looked at once.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use tracing::warn;
+
+use super::files::{Seen, in_parallel};
+use super::index::{Action, Done, IndexError, Last};
+use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, file_part, now};
+use super::key::{Content, Digest, Ingredients, changes};
+use super::manifest::{Entry, Kind};
+use super::recipe::{Recipe, is_within};
+use super::verdict::{Cached, Verdict, Why};
+use crate::graph::{Edge, TaskGraph, TaskId, path};
+
+/// What a survey is to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// `[n_tasks]`: tasks that run although they may be up to date; all other tasks where it is shorter.
+    pub forced: &'a [bool],
+    /// `[n_tasks]`: tasks that are done already.
+    pub done: &'a [bool],
+    /// Where to put what is in the way of restored outputs; without it nothing is changed, only looked at.
+    pub aside: Option<&'a Path>,
+}
+
+/// A survey under way.
+struct Survey<'a> {
+    keeper: &'a Keeper,
+    wish: Wish<'a>,
+    last: HashMap<String, Last>,
+    looks: Looks<'a>,
+    /// What tasks that are up to date made, by path.
+    made: HashMap<&'a str, Content>,
+    /// Whether outputs were or are to be restored: what was seen around them does not hold any more.
+    unsettled: bool,
+    /// ms since the Unix epoch.
+    now: i64,
+    /// Keys whose use is to be noted.
+    used: Vec<Digest>,
+    /// Tasks whose last key was another.
+    renamed: Vec<(TaskId, Ingredients, Vec<String>, Action)>,
+}
+
+/// Files that were looked at, each once.
+struct Looks<'a> {
+    index: HashMap<&'a str, usize>,
+    seen: Vec<Seen>,
+}
+
+impl Keeper {
+    /// Returns the verdict of every task, by TaskId.
+    ///
+    /// # Errors
+    /// Where the index cannot be read or written.
+    pub fn survey(&self, graph: &TaskGraph, wish: Wish<'_>) -> Result<Vec<Verdict>, CacheError> {
+        let last = OnceLock::new();
+        let looks = std::thread::scope(|scope| {
+            // The index is read while files are looked at.
+            scope.spawn(|| last.set(self.index.tasks(&self.project)));
+            self.look_at_all()
+        });
+        let last = last.into_inner().unwrap_or_else(|| Ok(HashMap::new()))?;
+        let mut survey = Survey {
+            keeper: self,
+            wish,
+            last,
+            looks,
+            made: HashMap::new(),
+            unsettled: false,
+            now: now(),
+            used: Vec::new(),
+            renamed: Vec::new(),
+        };
+        survey.read_unknown();
+        let mut verdicts = vec![Verdict::Done; graph.len()];
+        for &task in &graph.order {
+            verdicts[task.index()] = survey.judge(graph, task, &verdicts);
+        }
+        if wish.aside.is_some() {
+            survey.remember()?;
+        }
+        Ok(verdicts)
+    }
+
+    /// Looks at every file that a task names.
+    fn look_at_all(&self) -> Looks<'_> {
+        let mut index = HashMap::new();
+        let mut list: Vec<(&str, bool)> = Vec::new();
+        let recipes = || self.tasks.iter().filter_map(|task| task.recipe.as_ref().ok());
+        let outputs = recipes().flat_map(|recipe| recipe.outputs.iter().map(|path| (path, false)));
+        let inputs = recipes().flat_map(|recipe| recipe.inputs.iter().chain(&recipe.named).map(|path| (path, true)));
+        for (path, follow) in outputs.chain(inputs.filter(|(path, _)| !path::is_pattern(path))) {
+            index.entry(path.as_str()).or_insert_with(|| {
+                list.push((path, follow));
+                list.len() - 1
+            });
+        }
+        // One that cannot be looked at is looked at again where it matters, and the error is told there.
+        let seen = in_parallel(&list, |(path, follow)| self.files.look(path, *follow).unwrap_or(Seen::Other));
+        Looks { index, seen }
+    }
+}
+
+impl<'a> Survey<'a> {
+    /// Reads the files whose content is needed and not known, in parallel.
+    fn read_unknown(&self) {
+        let keeper = self.keeper;
+        let unknown = self.looks.index.iter().filter_map(|(path, at)| match self.looks.seen[*at] {
+            Seen::File { stamp, .. } => keeper.files.known(path, &stamp).is_none().then_some((*path, stamp.size)),
+            Seen::Absent | Seen::Folder { .. } | Seen::Link | Seen::Other => None,
+        });
+        let mut unknown: Vec<(&str, u64)> = unknown.collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let recorded: HashMap<&str, u64> = self
+            .last
+            .values()
+            .filter_map(|last| last.action.as_ref())
+            .flat_map(|action| action.outputs.iter().map(|entry| (entry.path.as_str(), entry.size())))
+            .collect();
+        let outputs = keeper.tasks.iter().filter_map(|task| task.recipe.as_ref().ok());
+        let outputs: HashSet<&str> = outputs.flat_map(|recipe| recipe.outputs.iter().map(String::as_str)).collect();
+        // An output is worth reading only where it may be what was made.
+        unknown.retain(|(path, size)| !outputs.contains(path) || recorded.get(path) == Some(size));
+        // As above: errors are told where the content is asked for.
+        in_parallel(&unknown, |(path, _)| drop(keeper.files.digest(path)));
+    }
+
+    fn judge(&mut self, graph: &TaskGraph, task: TaskId, verdicts: &[Verdict]) -> Verdict {
+        if self.wish.done.get(task.index()) == Some(&true) {
+            return Verdict::Done;
+        }
+        let keeper = self.keeper;
+        let recipe = match &keeper.tasks[task.index()].recipe {
+            Ok(recipe) => recipe,
+            Err(always) => return Verdict::Runs(Why::Always(*always)),
+        };
+        if self.wish.forced.get(task.index()) == Some(&true) {
+            return Verdict::Runs(Why::Forced);
+        }
+        let runs = |verdict: &Verdict| matches!(verdict, Verdict::Runs(_) | Verdict::MayRun { .. });
+        if let Some(edge) = graph.before.of(task).iter().find(|edge| runs(&verdicts[edge.task.index()])) {
+            return Verdict::MayRun { after: edge.task };
+        }
+        // What is still to be restored cannot be looked at, except by its own name.
+        let hidden = |edge: &&Edge| match &verdicts[edge.task.index()] {
+            Verdict::Cached(cached) if self.wish.aside.is_none() => cached.restored.iter().any(|restored| {
+                let hides = |input: &String| {
+                    !self.made.contains_key(input.as_str())
+                        && (is_within(input, &cached.restored) || is_within(restored, std::slice::from_ref(input)))
+                };
+                recipe.inputs.iter().any(hides)
+            }),
+            Verdict::Cached(_) | Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::Done => false,
+        };
+        if let Some(edge) = graph.before.of(task).iter().find(hidden) {
+            return Verdict::MayRun { after: edge.task };
+        }
+        match self.look_up(task, recipe) {
+            Ok(Ok(cached)) => Verdict::Cached(cached),
+            Ok(Err(why)) => Verdict::Runs(why),
+            Err(Trouble::Lost(lost)) => {
+                warn!(task = keeper.tasks[task.index()].name, "{lost}; it is made again");
+                Verdict::Runs(Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()))
+            }
+            Err(trouble) => Verdict::Runs(Why::Unreadable(chain(&trouble))),
+        }
+    }
+
+    fn look_up(&mut self, task: TaskId, recipe: &'a Recipe) -> Result<Result<Cached, Why>, Trouble> {
+        let keeper = self.keeper;
+        let Kept { name, .. } = &keeper.tasks[task.index()];
+        let (last_key, made, last_action) = match self.last.remove(name) {
+            Some(Last { key, made, action }) => (Some(key), made, action),
+            None => (None, Vec::new(), None),
+        };
+        let ingredients = keeper.ingredients(recipe, &made, |path| self.content(recipe, path))?;
+        let key = ingredients.key();
+        let is_same = last_key == Some(key);
+        let Some(action) = (if is_same { last_action } else { keeper.index.action(&key)? }) else {
+            return Ok(Err(match last_key {
+                None => Why::New,
+                Some(_) if is_same => Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()),
+                Some(_) => {
+                    let before = keeper.index.trace(&keeper.project, name)?;
+                    Why::Changed(changes(&before, &ingredients.trace()))
+                }
+            }));
+        };
+        let mut wrong = Vec::new();
+        for entry in &action.outputs {
+            let seen = self.looks.index.get(entry.path.as_str()).map_or(Seen::Other, |at| self.looks.seen[*at]);
+            if !keeper.is_in_place(recipe, entry, seen)? {
+                wrong.push(entry);
+            }
+        }
+        if let Some(gone) = wrong.iter().find(|entry| !keeper.has(entry)) {
+            return Ok(Err(Why::OutputsGone(gone.path.clone())));
+        }
+        let restored = match self.wish.aside {
+            Some(aside) if !wrong.is_empty() => keeper.restore(&wrong, &aside.join(file_part(name) + ".before"))?,
+            _ => wrong.iter().map(|entry| entry.path.clone()).collect(),
+        };
+        self.unsettled |= !restored.is_empty();
+        for (output, entry) in recipe.outputs.iter().zip(&action.outputs) {
+            self.made.extend(content_of(entry).map(|content| (output.as_str(), content)));
+        }
+        let cached = Cached { log: action.log.clone(), restored };
+        if !is_same {
+            self.renamed.push((task, ingredients, made, action));
+        } else if action.is_due(self.now) {
+            self.used.push(key);
+        }
+        Ok(Ok(cached))
+    }
+
+    /// Returns what a file holds: from the record where a task before made it, otherwise as it was seen.
+    fn content(&self, recipe: &Recipe, path: &str) -> std::io::Result<Content> {
+        if let Some(made) = self.made.get(path) {
+            return Ok(*made);
+        }
+        let seen = self.looks.index.get(path).filter(|_| !self.unsettled).map(|at| self.looks.seen[*at]);
+        let known = match seen {
+            Some(Seen::Absent) => return Ok(Content::Absent),
+            Some(Seen::File { stamp, .. }) => self.keeper.files.known(path, &stamp),
+            Some(Seen::Folder { .. } | Seen::Link | Seen::Other) | None => None,
+        };
+        known.map_or_else(|| self.keeper.files.content(path, &recipe.outputs), |digest| Ok(Content::File(digest)))
+    }
+
+    /// Writes down what is known now.
+    fn remember(&self) -> Result<(), IndexError> {
+        let keeper = self.keeper;
+        let done = self.renamed.iter().map(|(task, ingredients, made, action)| Done {
+            name: &keeper.tasks[task.index()].name,
+            key: ingredients.key(),
+            trace: ingredients.trace(),
+            made,
+            action: Action { used: self.now, ..action.clone() },
+        });
+        keeper.index.record(&keeper.project, &keeper.root, &done.collect::<Vec<_>>(), &keeper.files.take_fresh())?;
+        keeper.index.note_use(&self.used, self.now)
+    }
+}
+
+/// Returns what an output is for its readers.
+const fn content_of(entry: &Entry) -> Option<Content> {
+    match entry.kind {
+        Kind::File { digest, .. } => Some(Content::File(digest)),
+        Kind::Tree { digest, .. } => Some(Content::Tree(digest)),
+        Kind::Folder { .. } | Kind::Link { .. } => None,
+    }
+}

@@ -1,0 +1,460 @@
+//! What is up to date is left out, and nothing else is: every test looks at what really ran.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::world::{World, outcomes, state};
+
+/// Stages that write down that they ran. `count` makes the same of different data with as many lines.
+const CHAIN: &str = r#"
+[stage.clean]
+run = "echo clean >> ran; sort < raw.csv > work/clean.csv"
+inputs = ["raw.csv"]
+outputs = ["work/clean.csv"]
+[stage.count]
+run = "echo count >> ran; sh count.sh work/clean.csv > work/count"
+inputs = ["work/clean.csv"]
+outputs = ["work/count"]
+[stage.report]
+run = "echo report >> ran; echo $TITLE; cat work/count > report.txt"
+inputs = ["work/count"]
+outputs = ["report.txt"]
+env = { TITLE = "lines" }
+"#;
+
+fn chain() -> World {
+    let world = World::new(CHAIN);
+    std::fs::write(world.path("raw.csv"), "b\na\n").unwrap();
+    std::fs::write(world.path("count.sh"), "wc -l < $1\n").unwrap();
+    world
+}
+
+/// Runs, and returns which stages ran.
+fn ran(world: &World, args: &[&str]) -> Vec<String> {
+    let _ = std::fs::remove_file(world.path("ran"));
+    let output = world.run(args);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    stages_that_ran(world)
+}
+
+fn stages_that_ran(world: &World) -> Vec<String> {
+    let ran = std::fs::read_to_string(world.path("ran")).unwrap_or_default();
+    ran.lines().map(str::to_owned).collect()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn dry(world: &World, args: &[&str]) -> String {
+    let output = world.run(&[&["--dry-run"], args].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn change(world: &World, from: &str, to: &str) {
+    let text = std::fs::read_to_string(world.path("p.toml")).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(world.path("p.toml"), text.replace(from, to)).unwrap();
+}
+
+/// Returns all files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn objects(world: &World) -> Vec<PathBuf> {
+    files(&world.path(".trainyard/cache/objects"))
+}
+
+/// Returns the files that were moved aside, behind the folder of their run.
+fn aside(world: &World) -> Vec<String> {
+    let runs = world.path(".trainyard/runs");
+    let aside = files(&runs).into_iter().filter_map(|path| {
+        let path = path.strip_prefix(&runs).unwrap().to_str().unwrap().to_owned();
+        path.split_once("/aside/").map(|(_, path)| path.to_owned())
+    });
+    aside.collect()
+}
+
+#[test]
+fn a_second_run_does_nothing_and_says_so() {
+    let world = chain();
+    assert_eq!(ran(&world, &[]), ["clean", "count", "report"]);
+    let before = std::fs::metadata(world.path("report.txt")).unwrap().modified().unwrap();
+    let output = world.run(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    // What the last stage printed is the answer, this time too.
+    assert_eq!(said(&output), "lines\n\nnothing to do: all 3 tasks are up to date\n");
+    assert_eq!(stages_that_ran(&world).len(), 3);
+    assert_eq!(std::fs::metadata(world.path("report.txt")).unwrap().modified().unwrap(), before);
+    let logs = world.command(&["logs", "latest", "report"]).output().unwrap();
+    assert_eq!(said(&logs), "lines\n");
+    let run = world.show();
+    assert_eq!((run["state"].as_str(), state(&run, "count")), (Some("succeeded"), "cached"));
+    assert!(outcomes(&run, "count").is_empty());
+
+    let output = world.run(&["--json"]);
+    let events: Vec<Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["run-started", "task-cached", "task-cached", "task-cached", "run-finished"]);
+}
+
+#[test]
+fn an_input_that_is_touched_or_written_anew_with_the_same_content_rebuilds_nothing() {
+    let world = chain();
+    ran(&world, &[]);
+    std::fs::write(world.path("new"), "b\na\n").unwrap();
+    std::fs::rename(world.path("new"), world.path("raw.csv")).unwrap();
+    assert!(ran(&world, &[]).is_empty());
+}
+
+#[test]
+fn a_change_rebuilds_what_follows_only_as_far_as_it_makes_a_difference() {
+    let world = chain();
+    ran(&world, &[]);
+    std::fs::write(world.path("raw.csv"), "b\nc\n").unwrap();
+    assert_eq!(ran(&world, &[]), ["clean", "count"], "as many lines: the report is the same");
+    std::fs::write(world.path("raw.csv"), "a\nb\nc\n").unwrap();
+    assert_eq!(ran(&world, &[]), ["clean", "count", "report"]);
+    std::fs::write(world.path("raw.csv"), "b\na\n").unwrap();
+    assert!(ran(&world, &[]).is_empty(), "what was made of it before comes back");
+    assert_eq!(std::fs::read_to_string(world.path("work/clean.csv")).unwrap(), "a\nb\n");
+}
+
+#[test]
+fn a_changed_variable_or_command_rebuilds_its_stage() {
+    let world = chain();
+    ran(&world, &[]);
+    change(&world, "\"lines\"", "\"rows\"");
+    assert_eq!(ran(&world, &[]), ["report"]);
+    change(&world, "sort < raw.csv", "sort -r < raw.csv");
+    assert_eq!(ran(&world, &[]), ["clean", "count"]);
+    change(&world, "sort -r < raw.csv", "sort < raw.csv");
+    assert!(ran(&world, &[]).is_empty());
+}
+
+#[test]
+fn an_edited_script_that_the_command_names_runs_again() {
+    let world = chain();
+    ran(&world, &[]);
+    std::fs::write(world.path("count.sh"), "grep -c . $1\n").unwrap();
+    assert!(dry(&world, &[]).contains("count   will run  `count.sh` changed"), "{}", dry(&world, &[]));
+    assert_eq!(ran(&world, &[]), ["count"]);
+}
+
+#[test]
+fn an_output_that_is_gone_or_was_changed_is_restored_without_running_anything() {
+    let world = chain();
+    ran(&world, &[]);
+    std::fs::remove_dir_all(world.path("work")).unwrap();
+    std::fs::write(world.path("report.txt"), "mine").unwrap();
+    let told = dry(&world, &[]);
+    assert!(told.contains("restores work/clean.csv") && told.contains("restores report.txt"), "{told}");
+    assert!(!world.path("work").exists(), "a dry run changes nothing");
+    assert!(ran(&world, &[]).is_empty());
+    assert_eq!(std::fs::read_to_string(world.path("work/clean.csv")).unwrap(), "a\nb\n");
+    assert_eq!(std::fs::read_to_string(world.path("report.txt")).unwrap().trim(), "2");
+    assert_eq!(aside(&world), ["report.before/report.txt"], "what somebody wrote there is not lost");
+}
+
+#[test]
+fn a_damaged_or_removed_object_is_made_again() {
+    let world = chain();
+    for damage in [true, false] {
+        ran(&world, &[]);
+        for object in objects(&world) {
+            std::fs::remove_file(&object).unwrap();
+            if damage {
+                std::fs::write(&object, "????").unwrap();
+            }
+        }
+        assert!(ran(&world, &[]).is_empty(), "the outputs themselves are in place");
+        std::fs::remove_file(world.path("report.txt")).unwrap();
+        assert_eq!(ran(&world, &[]), ["report"]);
+        assert_eq!(std::fs::read_to_string(world.path("report.txt")).unwrap().trim(), "2");
+        std::fs::remove_dir_all(world.path(".trainyard/cache")).unwrap();
+    }
+}
+
+#[test]
+fn verify_names_what_is_damaged_and_removes_it() {
+    let world = chain();
+    ran(&world, &[]);
+    let verify = || world.command(&["cache", "verify"]).output().unwrap();
+    let output = verify();
+    assert_eq!((output.status.code(), said(&output).as_str()), (Some(0), "3 results, 2 files, 6 B: all whole\n"));
+    let clean = objects(&world).into_iter().find(|object| std::fs::read(object).unwrap() == b"a\nb\n").unwrap();
+    std::fs::remove_file(&clean).unwrap();
+    std::fs::write(&clean, "a\nc\n").unwrap();
+    let output = verify();
+    assert_eq!(output.status.code(), Some(70));
+    assert!(said(&output).contains("of work/clean.csv\n"), "{}", said(&output));
+    assert!(!clean.exists());
+    assert_eq!(verify().status.code(), Some(0));
+}
+
+#[test]
+fn the_cache_is_kept_within_a_limit_the_oldest_first() {
+    let world = World::new("[stage.a]\nrun = \"head -c 1000 in > a\"\ninputs = [\"in\"]\noutputs = [\"a\"]\n");
+    for n in 0..5 {
+        std::fs::write(world.path("in"), format!("{n}").repeat(2_000)).unwrap();
+        ran(&world, &[]);
+    }
+    let cache = |args: &[&str]| {
+        let output = world.command(&[&["cache"], args, &["--json"]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(cache(&[])["bytes"], 5_000);
+    let swept = cache(&["gc", "--max-size", "2500B"]);
+    assert_eq!((&swept["removed"]["files"], &swept["left"]["bytes"]), (&3.into(), &2_000.into()));
+    assert_eq!(objects(&world).len(), 2);
+    assert_eq!(cache(&["gc", "--max-size", "0B"])["left"]["bytes"], 0);
+    assert!(dry(&world, &[]).contains("1 cached"), "what is in its place needs no copy");
+    std::fs::remove_file(world.path("a")).unwrap();
+    assert!(dry(&world, &[]).contains("`a` is gone, also from the cache"));
+    ran(&world, &[]);
+    assert_eq!(std::fs::read(world.path("a")).unwrap().len(), 1_000);
+}
+
+#[test]
+fn a_killed_attempt_leaves_nothing_that_counts_as_a_result() {
+    let world = World::new(
+        r#"
+[stage.a]
+run = "echo a >> ran; echo half > out; echo ready; while ! test -e gate; do sleep 0.05; done; echo whole > out"
+outputs = ["out"]
+[stage.b]
+run = "echo b >> ran; cat out > copy"
+inputs = ["out"]
+outputs = ["copy"]
+"#,
+    );
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::KILL);
+    run.end();
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(ran(&world, &[]), ["a", "b"]);
+    assert_eq!(std::fs::read_to_string(world.path("copy")).unwrap(), "whole\n");
+    assert_eq!(aside(&world), ["a.1.before/out"]);
+    assert!(ran(&world, &[]).is_empty());
+}
+
+#[test]
+fn what_a_failed_or_interrupted_attempt_left_is_moved_aside() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo half > out; echo $TRAINYARD_ATTEMPT; test $TRAINYARD_ATTEMPT = 3\"\noutputs = [\"out\"]\nretries = 1\nbackoff = \"1ms\"\n",
+    );
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    assert!(!world.path("out").exists());
+    assert_eq!(aside(&world), ["a.1/out", "a.2/out"]);
+    assert!(objects(&world).is_empty());
+    assert_eq!(world.command(&["resume"]).output().unwrap().status.code(), Some(0));
+    assert!(world.path("out").exists());
+
+    change(&world, "echo half > out;", "echo half > out; echo ready; sleep 1000;");
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::INT);
+    assert_eq!(run.end(), Some(130));
+    assert!(!world.path("out").exists());
+}
+
+#[test]
+fn a_stage_without_the_cache_always_runs_and_its_outputs_stay_where_they_are() {
+    let world = World::new("[stage.a]\nrun = \"echo line >> out\"\noutputs = [\"out\"]\ncache = false\n");
+    for lines in 1..4 {
+        assert_eq!(world.run(&[]).status.code(), Some(0));
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap().lines().count(), lines);
+    }
+    assert!(!world.path(".trainyard/cache").exists());
+}
+
+#[test]
+fn a_stage_without_outputs_runs_each_time_unless_the_file_says_otherwise() {
+    let world = World::new("[stage.a]\nrun = \"echo a >> ran\"\n[stage.b]\nrun = \"echo b >> ran\"\ncache = true\n");
+    assert_eq!(ran(&world, &["--jobs", "1"]), ["a", "b"]);
+    assert_eq!(ran(&world, &[]), ["a"]);
+}
+
+#[test]
+fn a_stage_behind_one_that_always_runs_is_looked_up_when_its_turn_comes() {
+    let world = World::new(
+        r#"
+[stage.fetch]
+run = "echo fetch >> ran; cp upstream data"
+outputs = ["data"]
+cache = false
+[stage.use]
+run = "echo use >> ran; cat data > result"
+inputs = ["data"]
+outputs = ["result"]
+"#,
+    );
+    std::fs::write(world.path("upstream"), "1").unwrap();
+    assert_eq!(ran(&world, &[]), ["fetch", "use"]);
+    assert_eq!(ran(&world, &[]), ["fetch"]);
+    std::fs::write(world.path("upstream"), "2").unwrap();
+    assert_eq!(ran(&world, &[]), ["fetch", "use"]);
+    let run = world.show();
+    assert_eq!(state(&run, "use"), "succeeded");
+}
+
+#[test]
+fn a_folder_as_an_output_comes_back_with_its_links() {
+    let world = World::new(
+        r#"
+[stage.split]
+run = "echo split >> ran; mkdir -p parts/deep && echo 1 > parts/deep/one && ln -s deep/one parts/first"
+outputs = ["parts"]
+[stage.join]
+run = "echo join >> ran; cat parts/first > all"
+inputs = ["parts/first"]
+outputs = ["all"]
+"#,
+    );
+    assert_eq!(ran(&world, &[]), ["split", "join"]);
+    assert!(ran(&world, &[]).is_empty());
+    std::fs::remove_dir_all(world.path("parts")).unwrap();
+    std::fs::remove_file(world.path("all")).unwrap();
+    assert!(dry(&world, &[]).contains("may run  split comes before it"), "{}", dry(&world, &[]));
+    assert!(ran(&world, &[]).is_empty());
+    assert_eq!(std::fs::read_link(world.path("parts/first")).unwrap(), Path::new("deep/one"));
+    assert_eq!(std::fs::read_to_string(world.path("all")).unwrap(), "1\n");
+    // Stale files of an earlier version do not mix with those of the next.
+    change(&world, "echo 1 > parts/deep/one", "echo 1 > parts/deep/one && echo 2 > parts/two");
+    assert_eq!(ran(&world, &[]), ["split"]);
+    std::fs::write(world.path("parts/stray"), "").unwrap();
+    change(&world, "echo 2 > parts/two", "echo 3 > parts/two");
+    assert_eq!(ran(&world, &[]), ["split"]);
+    assert!(!world.path("parts/stray").exists());
+    assert!(aside(&world).iter().any(|path| path.ends_with(".before/parts/stray")));
+}
+
+#[test]
+fn an_input_that_changes_while_its_stage_runs_keeps_the_result_out_of_the_cache() {
+    let world =
+        World::new("[stage.a]\nrun = \"cat in > out; echo more >> in\"\ninputs = [\"in\"]\noutputs = [\"out\"]\n");
+    std::fs::write(world.path("in"), "1\n").unwrap();
+    let output = world.run(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(said(&output).contains("its input `in` changed while it ran"), "{}", said(&output));
+    assert!(objects(&world).is_empty());
+}
+
+#[test]
+fn a_file_that_the_command_names_and_makes_itself_does_not_count() {
+    let world = World::new(
+        "[stage.a]\nrun = [\"sh\", \"-c\", \"echo a >> ran; date +%N > $1; echo 1 > out\", \"sh\", \"a.log\"]\noutputs = [\"out\"]\n",
+    );
+    assert_eq!(ran(&world, &[]), ["a"]);
+    assert!(world.path("a.log").exists());
+    assert!(ran(&world, &[]).is_empty());
+}
+
+#[test]
+fn what_is_forced_runs_and_what_follows_only_if_it_makes_a_difference() {
+    let world = chain();
+    ran(&world, &[]);
+    assert_eq!(ran(&world, &["--force-stage", "clean"]), ["clean"]);
+    assert_eq!(ran(&world, &["--force"]), ["clean", "count", "report"]);
+    let output = world.run(&["--force-stage", "claen"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("did you mean `clean`?"), "{}", said(&output));
+}
+
+#[test]
+fn a_dry_run_says_what_would_happen_and_why() {
+    let world = chain();
+    insta::assert_snapshot!(dry(&world, &[]), @r"
+    task    verdict   why
+    clean   will run  it has not succeeded before
+    count   may run   clean comes before it
+    report  may run   count comes before it
+
+    3 tasks: 1 will run, 2 may run
+    ");
+    assert!(!world.path(".trainyard").exists(), "it leaves nothing behind");
+    ran(&world, &[]);
+    std::fs::write(world.path("raw.csv"), "x\n").unwrap();
+    change(&world, "sort < raw.csv", "sort -u < raw.csv");
+    insta::assert_snapshot!(dry(&world, &["--force-stage", "report"]), @r"
+    task    verdict   why
+    clean   will run  its command changed, `raw.csv` changed
+    count   may run   clean comes before it
+    report  will run  forced
+
+    3 tasks: 2 will run, 1 may run
+    ");
+    let as_json: Value = serde_json::from_str(&dry(&world, &["--json"])).unwrap();
+    insta::assert_snapshot!(serde_json::to_string(&as_json["tasks"][0]).unwrap(), @r#"{"name":"clean","verdict":"will-run","restores":[],"after":null,"why":[{"reason":"command","how":"changed","name":null},{"reason":"input","how":"changed","name":"raw.csv"}]}"#);
+    assert_eq!(as_json["tasks"][1]["after"], "clean");
+}
+
+#[test]
+fn two_runs_at_once_on_one_state_folder_both_succeed() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo a > a-$OWN\"\nmatrix = { n = [1, 2, 3, 4] }\noutputs = [\"out/{matrix.n}\"]\n",
+    );
+    change(&world, "echo a > a-$OWN", "sleep 0.0{matrix.n}; echo {matrix.n} > {outputs}");
+    // Each in a folder of its own, with the same content and the same cache.
+    let folders = ["one", "two"].map(|name| {
+        let folder = world.path(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::copy(world.path("p.toml"), folder.join("p.toml")).unwrap();
+        folder
+    });
+    for _ in 0..2 {
+        let runs: Vec<_> = folders
+            .iter()
+            .map(|folder| {
+                let mut command = world.command(&["run", "p.toml", "--quiet", "--state", "../state"]);
+                command.current_dir(folder).spawn().unwrap()
+            })
+            .collect();
+        for mut run in runs {
+            assert!(run.wait().unwrap().success());
+        }
+    }
+    for folder in folders {
+        assert_eq!(std::fs::read_to_string(folder.join("out/3")).unwrap(), "3\n");
+    }
+    assert_eq!(files(&world.path("state/cache/objects")).len(), 4);
+    let output = world.command(&["cache", "verify", "--state", "state"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+}
+
+#[test]
+fn a_resumed_run_restores_what_it_still_needs_or_makes_it_again() {
+    for keep in [true, false] {
+        let world = World::new(
+            "[stage.a]\nrun = \"echo a >> ran; echo 1 > a\"\noutputs = [\"a\"]\n[stage.b]\nrun = \"test -e gate && echo b >> ran && cat a > b\"\ninputs = [\"a\"]\noutputs = [\"b\"]\n",
+        );
+        assert_eq!(world.run(&[]).status.code(), Some(1));
+        std::fs::remove_file(world.path("a")).unwrap();
+        if !keep {
+            objects(&world).iter().for_each(|object| std::fs::remove_file(object).unwrap());
+        }
+        std::fs::write(world.path("gate"), "").unwrap();
+        let resumed = world.command(&["resume"]).output().unwrap();
+        assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+        let ran = stages_that_ran(&world);
+        assert_eq!(ran, if keep { vec!["a", "b"] } else { vec!["a", "a", "b"] });
+        assert_eq!(std::fs::read_to_string(world.path("b")).unwrap(), "1\n");
+    }
+}
