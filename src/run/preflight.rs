@@ -3,7 +3,8 @@
 //!
 //! Looks, and changes nothing. Whether a command exists is found out when it is started.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::graph::{TaskGraph, path};
@@ -91,7 +92,8 @@ fn linked_outputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
         return Vec::new();
     };
     let mut seen: HashMap<PathBuf, Escape> = HashMap::new();
-    let mut said = std::collections::HashSet::new();
+    let links = Links::among(&root, graph);
+    let mut said = HashSet::new();
     let mut problems = Vec::new();
     for task in &graph.tasks {
         for (i, output) in task.outputs.iter().enumerate() {
@@ -99,7 +101,7 @@ fn linked_outputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
             if !path::is_inside(output) {
                 continue;
             }
-            let message = match escape(&root, Path::new(output), &mut seen) {
+            let message = match escape(&root, Path::new(output), &links, &mut seen) {
                 Escape::None => continue,
                 Escape::To(target) => format!("the output `{output}` leaves the project: a link leads to `{target}`"),
                 Escape::Nowhere => format!("the output `{output}` goes through a link that leads nowhere"),
@@ -124,17 +126,59 @@ enum Escape {
     Nowhere,
 }
 
+/// Which paths are links. Of a folder with many outputs all entries are read at once: that costs less than a look at
+/// each output.
+struct Links {
+    /// By folder, relative to the root: the links in it.
+    folders: HashMap<PathBuf, HashSet<OsString>>,
+}
+
+impl Links {
+    /// Reads the folders that hold many outputs.
+    fn among(root: &Path, graph: &TaskGraph) -> Self {
+        const MANY: usize = 64;
+        let mut count: HashMap<&Path, usize> = HashMap::new();
+        for output in graph.tasks.iter().flat_map(|task| &task.outputs).filter(|output| path::is_inside(output)) {
+            *count.entry(Path::new(output).parent().unwrap_or(Path::new(""))).or_default() += 1;
+        }
+        let many = count.into_iter().filter(|(_, outputs)| *outputs >= MANY);
+        let folders = many.filter_map(|(folder, outputs)| {
+            let mut links = HashSet::new();
+            for (n, entry) in std::fs::read_dir(root.join(folder)).ok()?.enumerate() {
+                let entry = entry.ok()?;
+                // So much else is in there that looking at the outputs is cheaper.
+                if n > 8 * outputs {
+                    return None;
+                }
+                if entry.file_type().ok()?.is_symlink() {
+                    links.insert(entry.file_name());
+                }
+            }
+            Some((folder.to_owned(), links))
+        });
+        Self { folders: folders.collect() }
+    }
+
+    fn holds(&self, root: &Path, path: &Path) -> bool {
+        let known = path.parent().and_then(|folder| self.folders.get(folder)).zip(path.file_name());
+        known.map_or_else(
+            || root.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()),
+            |(links, name)| links.contains(name),
+        )
+    }
+}
+
 /// Returns where the links of a path within `root` lead. Folders are remembered: outputs share them.
-fn escape(root: &Path, path: &Path, seen: &mut HashMap<PathBuf, Escape>) -> Escape {
+fn escape(root: &Path, path: &Path, links: &Links, seen: &mut HashMap<PathBuf, Escape>) -> Escape {
     if path.as_os_str().is_empty() {
         return Escape::None;
     }
     if let Some(known) = seen.get(path) {
         return known.clone();
     }
-    let above = path.parent().map_or(Escape::None, |parent| escape(root, parent, seen));
+    let above = path.parent().map_or(Escape::None, |parent| escape(root, parent, links, seen));
     let whole = root.join(path);
-    let is_link = whole.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let is_link = links.holds(root, path);
     let found = match (above, is_link) {
         (Escape::None, true) => match whole.canonicalize() {
             Ok(target) if target.starts_with(root) => Escape::None,
@@ -197,5 +241,20 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("the output `out/deep/x` leaves the project: a link leads to"));
         assert_eq!(found[1], "the output `dangling` goes through a link that leads nowhere");
+    }
+
+    #[test]
+    fn a_link_among_many_outputs_is_found_as_well() {
+        let outside = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("work")).expect("a folder");
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("work/77")).expect("a link");
+        let points: Vec<String> = (0..100).map(|i| i.to_string()).collect();
+        let text = format!(
+            "[stage.a]\nrun = 'a'\noutputs = ['work/{{matrix.i}}']\nmatrix = {{ i = [{}] }}\n",
+            points.join(",")
+        );
+        let found = messages(folder.path(), &text);
+        assert!(found.len() == 1 && found[0].starts_with("the output `work/77` leaves the project"), "{found:?}");
     }
 }
