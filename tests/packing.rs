@@ -178,7 +178,8 @@ fn two_hundred_trainings_are_packed_nearly_as_well_as_can_be() -> Tested {
     let plan = plan::make(&pipeline, &graph, &fleet, &plan::Options { limits, ..plan::Options::default() })?;
     let mut state = RunState::new(graph.len());
     let ledger = Ledger::new(&fleet);
-    let mut dispatcher = Dispatcher::new((&pipeline, &graph), (&fleet, &plan), ledger, Options::default(), &state);
+    let mut dispatcher =
+        Dispatcher::new((&pipeline, &graph), (&fleet, &plan), ledger, Options::default(), Vec::new(), &state);
 
     let (mut now, mut held, mut could) = (Millis(1), 0_u128, 0_u128);
     let mut ends: std::collections::BTreeSet<(Millis, TaskId)> = std::collections::BTreeSet::new();
