@@ -134,7 +134,7 @@ pub struct Examined {
 /// Reads a pipeline file with `--set` overrides and builds its graph, going on wherever something is wrong.
 #[must_use]
 pub fn examine(source: &Source, sets: &[String], catalogue: &[spec::op::Op], limits: Limits) -> Examined {
-    let spec::Parsed { pipeline, mut problems, torn } = spec::parse(source, sets, catalogue);
+    let spec::Parsed { pipeline, mut problems, torn, lacks_outputs } = spec::parse(source, sets, catalogue);
     // Behind a syntax error half a pipeline may be missing: what it seems to lack is not the user's fault.
     if torn {
         return Examined { pipeline, graph: TaskGraph::default(), problems, torn };
@@ -143,7 +143,7 @@ pub fn examine(source: &Source, sets: &[String], catalogue: &[spec::op::Op], lim
     problems.extend(more);
     spec::problem::sort(&mut problems);
     let n_expanded = graph.tasks.chunk_by(|a, b| a.stage == b.stage).count();
-    let torn = n_expanded < pipeline.stages.len();
+    let torn = lacks_outputs || n_expanded < pipeline.stages.len();
     Examined { pipeline, graph, problems, torn }
 }
 

@@ -241,13 +241,26 @@ fn cwd(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> Option<
     Some(text)
 }
 
-/// Reports templates that stand for nothing here. `files`: whether `{inputs}` and `{outputs}` do.
-pub(super) fn check_templates(decoder: &mut Decoder<'_>, text: &Located, axes: Option<&[Axis]>, files: bool) {
-    let Some(axes) = axes else { return };
+/// Reports templates that stand for nothing here; returns whether all are known to stand for something. `files`:
+/// whether `{inputs}` and `{outputs}` do.
+pub(super) fn check_templates(decoder: &mut Decoder<'_>, text: &Located, axes: Option<&[Axis]>, files: bool) -> bool {
+    let Some(axes) = axes else {
+        return template::pieces(&text.text).all(|(piece, _)| matches!(piece, template::Piece::Text(_)));
+    };
+    let mut all_known = true;
     for (piece, range) in template::pieces(&text.text) {
+        let known = match piece {
+            template::Piece::Text(_) => true,
+            template::Piece::Inputs | template::Piece::Outputs => files,
+            template::Piece::Axis(axis) => axes.iter().any(|known| known.name.text == axis),
+            template::Piece::Open => false,
+        };
+        if known {
+            continue;
+        }
+        all_known = false;
         match piece {
             template::Piece::Text(_) => {}
-            template::Piece::Inputs | template::Piece::Outputs if files => {}
             template::Piece::Inputs | template::Piece::Outputs => {
                 let span = decoder.inside(&text.span, range.clone());
                 let word = &text.text[range];
@@ -258,7 +271,7 @@ pub(super) fn check_templates(decoder: &mut Decoder<'_>, text: &Located, axes: O
                 let span = decoder.inside(&text.span, range);
                 decoder.report(Problem::new(span, "this template has no end").help("write it like `{matrix.lr}`"));
             }
-            template::Piece::Axis(axis) if axes.iter().all(|known| known.name.text != axis) => {
+            template::Piece::Axis(axis) => {
                 let start = range.start + "{matrix.".len();
                 let span = decoder.inside(&text.span, start..range.end - 1);
                 let span = if axis.is_empty() { decoder.inside(&text.span, range) } else { span };
@@ -270,7 +283,7 @@ pub(super) fn check_templates(decoder: &mut Decoder<'_>, text: &Located, axes: O
                     decoder.unknown("matrix axis", &name, axes.iter().map(|axis| axis.name.text.as_str()));
                 }
             }
-            template::Piece::Axis(_) => {}
         }
     }
+    all_known
 }

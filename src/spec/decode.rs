@@ -61,13 +61,14 @@ pub struct Decoder<'s> {
     sets: &'s [String],
     problems: Vec<Problem>,
     torn: bool,
+    lacks_outputs: bool,
 }
 
 impl<'s> Decoder<'s> {
     /// Parses a TOML text; `sets` are the `--set` arguments that spans may point into.
     pub fn open(source: &'s Source, sets: &'s [String]) -> (Self, Table) {
         let parsed = tree::parse(source);
-        (Self { source, sets, problems: parsed.problems, torn: parsed.torn }, parsed.root)
+        (Self { source, sets, problems: parsed.problems, torn: parsed.torn, lacks_outputs: false }, parsed.root)
     }
 
     /// Returns all problems, in the order in which they were found.
@@ -92,6 +93,17 @@ impl<'s> Decoder<'s> {
     #[must_use]
     pub fn is_torn(&self) -> bool {
         self.torn
+    }
+
+    /// Notes that an output is written that could not be read.
+    pub fn lack_output(&mut self) {
+        self.lacks_outputs = true;
+    }
+
+    /// Whether an output is written that could not be read.
+    #[must_use]
+    pub fn lacks_outputs(&self) -> bool {
+        self.lacks_outputs
     }
 
     /// Returns the known keys of a table in the order of the file and reports the unknown ones.
@@ -172,11 +184,14 @@ impl<'s> Decoder<'s> {
     /// Whether a text is a name; reports it if not.
     pub fn check_name(&mut self, name: &Located) -> bool {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        let is_name = !name.text.is_empty() && name.text.chars().all(good);
+        // Files are named so.
+        let is_folder = matches!(name.text.as_str(), "." | "..");
+        let is_name = !name.text.is_empty() && !is_folder && name.text.chars().all(good);
         if !is_name {
-            let message = match name.text.is_empty() {
-                true => "this name is empty".to_owned(),
-                false => format!("`{}` is not a name", name.text.escape_debug()),
+            let message = match (name.text.is_empty(), is_folder) {
+                (true, _) => "this name is empty".to_owned(),
+                (_, true) => format!("`{}` is a folder, not a name", name.text),
+                (_, false) => format!("`{}` is not a name", name.text.escape_debug()),
             };
             let help = "a name has letters (a to z, A to Z), digits, `_`, `.` and `-`";
             self.report(Problem::new(name.span.clone(), message).help(help));

@@ -16,6 +16,8 @@ pub struct Parsed {
     pub problems: Vec<Problem>,
     /// Whether a syntax error may have hidden something, so that nothing can be said about what is absent.
     pub torn: bool,
+    /// Whether an output is written that could not be read, so that nobody can say which files no stage writes.
+    pub lacks_outputs: bool,
 }
 
 /// Reads a pipeline file with `--set` overrides, checks built-in ops against `catalogue`, and reports all problems.
@@ -27,10 +29,10 @@ pub fn parse(source: &Source, sets: &[String], catalogue: &[Op]) -> Parsed {
     if pipeline.name.is_empty() {
         pipeline.name = stem(&source.name);
     }
-    let torn = decoder.is_torn();
+    let (torn, lacks_outputs) = (decoder.is_torn(), decoder.lacks_outputs());
     let mut problems = decoder.finish();
     super::problem::sort(&mut problems);
-    Parsed { pipeline, problems, torn }
+    Parsed { pipeline, problems, torn, lacks_outputs }
 }
 
 /// Reads the top keys and the stages.

@@ -6,6 +6,7 @@ use super::common::{Common, check_templates};
 use super::decode::{Decoder, Key};
 use super::keys::{AfterKey, CommonKey, OutputKey, ResourceKey, StageKey};
 use super::op::Op;
+use super::problem::did_you_mean;
 use super::resources::{self, WrittenMode};
 use super::tree::{Content, Entry, Node};
 use super::{Action, After, Axis, Located, Output, Problem, Span, Stage, Value, value, with};
@@ -21,6 +22,8 @@ struct Written {
     with: Option<(With, Span)>,
     modes: Option<(Vec<WrittenMode>, Span)>,
     mode: WrittenMode,
+    /// Whether an input or output is written that could not be read.
+    lacks_files: bool,
     /// Keys that belong into each of the modes, if there are modes.
     mode_keys: Vec<Located>,
 }
@@ -35,11 +38,14 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     };
     decoder.check_name(&entry.key);
     let Some(table) = decoder.table(&entry.node, "a table: the keys of a stage") else {
+        decoder.lack_output();
         return stage;
     };
     // Templates anywhere in the stage may name its axes, so the matrix is read first.
     let axes = match table.get(StageKey::Matrix.word()) {
         Some(node) => matrix(decoder, node),
+        // It may be there behind a syntax error.
+        None if decoder.is_torn() => None,
         None => Some(Vec::new()),
     };
     let (own, rest) = Decoder::fields_and_rest::<StageKey>(table);
@@ -61,7 +67,15 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
                 let problem = Problem::new(entry.key.span.clone(), format!("`{word}` is not a key of a stage"));
                 decoder.report(problem.help(format!("write it into `resources = {{ {word} = … }}`")));
             }
-            None => decoder.unknown("key", &entry.key, words()),
+            None => {
+                decoder.unknown("key", &entry.key, words());
+                // Of files that are meant, nobody can say that they are missing.
+                let meant = did_you_mean(&entry.key.text, words()).and_then(StageKey::find);
+                written.lacks_files |= matches!(meant, Some(StageKey::Inputs | StageKey::Outputs));
+                if meant == Some(StageKey::Outputs) {
+                    decoder.lack_output();
+                }
+            }
         }
     }
     common.settle(decoder);
@@ -74,7 +88,9 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
         (with, _) => with.is_none(),
     };
     stage.action = action(decoder, &stage, written.run, written.uses, written.with);
-    with::check(&stage, catalogue, all_read).into_iter().for_each(|problem| decoder.report(problem));
+    with::check(&stage, catalogue, all_read, !written.lacks_files)
+        .into_iter()
+        .for_each(|problem| decoder.report(problem));
     let common = common.over(defaults);
     stage.priority = common.priority.unwrap_or(0);
     stage.limits = common.limits();
@@ -110,8 +126,19 @@ fn own_key(
         StageKey::Run => written.run = Some((run(decoder, node, axes), place)),
         StageKey::Use => written.uses = Some((decoder.text(node, "the name of a built-in op"), place)),
         StageKey::With => written.with = Some((with(decoder, node, axes), place)),
-        StageKey::Inputs => stage.inputs = inputs(decoder, node, axes),
-        StageKey::Outputs => stage.outputs = outputs(decoder, node, axes),
+        StageKey::Inputs => {
+            let (read, all) = files(decoder, node, |decoder, node| path(decoder, node, axes));
+            stage.inputs = read;
+            written.lacks_files |= !all;
+        }
+        StageKey::Outputs => {
+            let (read, all) = files(decoder, node, |decoder, node| output(decoder, node, axes));
+            stage.outputs = read;
+            written.lacks_files |= !all;
+            if !all {
+                decoder.lack_output();
+            }
+        }
         StageKey::After => stage.after = after(decoder, node),
         StageKey::Matrix => {}
         StageKey::Modes => written.modes = Some((resources::modes(decoder, node), place)),
@@ -230,25 +257,26 @@ fn check_value_templates(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[
     }
 }
 
-/// Reads a path that is not empty.
+/// Reads a path that is not empty and whose templates all stand for something.
 fn path(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> Option<Located> {
     let path = decoder.text(node, "a path")?;
-    check_templates(decoder, &path, axes, false);
     if path.text.is_empty() {
         decoder.report(Problem::new(path.span, "this path is empty"));
         return None;
     }
-    Some(path)
+    check_templates(decoder, &path, axes, false).then_some(path)
 }
 
-fn inputs(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> Vec<Located> {
-    let nodes = decoder.array(node, "an array of paths").unwrap_or_default();
-    nodes.iter().filter_map(|node| path(decoder, node, axes)).collect()
-}
-
-fn outputs(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> Vec<Output> {
-    let nodes = decoder.array(node, "an array of paths").unwrap_or_default();
-    nodes.iter().filter_map(|node| output(decoder, node, axes)).collect()
+/// Reads an array of files; the second value is whether all could be read.
+fn files<T>(
+    decoder: &mut Decoder<'_>,
+    node: &Node,
+    mut read: impl FnMut(&mut Decoder<'_>, &Node) -> Option<T>,
+) -> (Vec<T>, bool) {
+    let Some(nodes) = decoder.array(node, "an array of paths") else { return (Vec::new(), false) };
+    let files: Vec<_> = nodes.iter().filter_map(|node| read(decoder, node)).collect();
+    let all = files.len() == nodes.len();
+    (files, all)
 }
 
 fn output(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> Option<Output> {

@@ -4,12 +4,19 @@
 //! pipeline file and the fleet file are decoded from this.
 
 use std::collections::HashSet;
+use std::num::IntErrorKind;
+use std::ops::Range;
 
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
+use self::headers::Repeated;
 use super::{Located, Problem, Source, Span};
 
+mod headers;
+mod mend;
 mod portions;
+mod tokens;
 
 /// A value and its place.
 #[derive(Clone, Debug)]
@@ -105,19 +112,48 @@ const PORTION: usize = 128 * 1024;
 
 fn parse_whole(source: &Source) -> Parsed {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
-    let mut problems = Vec::new();
-    let mut torn = false;
-    let mut lines = HashSet::new();
-    for error in errors {
-        let (start, problem, tears) = syntax_problem(&source.text, &error);
-        torn |= tears;
-        // What follows on the same line is mostly the parser finding its way back.
-        if lines.insert(source.text[..start].rfind('\n')) || !tears {
-            problems.push(problem);
+    let mended = errors.iter().any(tears).then(|| mend::mend(&source.text)).flatten();
+    match mended {
+        None => read(&source.text, table.into_inner(), &errors, mend::Mended::default()),
+        Some(mut mended) => {
+            let text = std::mem::take(&mut mended.text);
+            let (table, errors) = DeTable::parse_recoverable(&text);
+            read(&text, table.into_inner(), &errors, mended)
         }
     }
-    let mut reader = Reader { span: &|range| Span::File(range), problems };
-    let root = reader.table(table.into_inner());
+}
+
+/// Reads the parser's table, with what it found wrong and what was found before.
+fn read(text: &str, table: DeTable<'_>, errors: &[toml::de::Error], mended: mend::Mended) -> Parsed {
+    let mut torn = !mended.problems.is_empty();
+    let line_of = |start: usize| text[..start].rfind('\n');
+    let start_of = |problem: &Problem| if let Span::File(range) = &problem.span { range.start } else { 0 };
+    let mut lines: HashSet<_> = mended.problems.iter().map(|problem| line_of(start_of(problem))).collect();
+    let twice: HashSet<_> = errors.iter().filter(|error| !tears(error)).map(|error| place(text, error).start).collect();
+    let mut faults = Faults { text, points: mended.broken, dropped: mended.dropped, repeated: Repeated::default() };
+    if !twice.is_empty() {
+        faults.repeated = Repeated::find(text, &twice);
+    }
+    let mut problems = mended.problems;
+    for error in errors {
+        let place = place(text, error);
+        if !tears(error) {
+            // A table that is written twice has many keys twice.
+            if !faults.repeated.is_below(place.start) {
+                problems.push(written_twice(text, place, &faults.repeated));
+            }
+            continue;
+        }
+        torn = true;
+        faults.points.push(place.start);
+        // What follows on the same line is mostly the parser finding its way back.
+        if lines.insert(line_of(place.start)) {
+            problems.push(Problem::new(Span::File(place), format!("this is not TOML: {}", error.message())));
+        }
+    }
+    faults.points.sort_unstable();
+    let mut reader = Reader { span: &Span::File, problems, faults: &faults };
+    let root = reader.table(table);
     Parsed { root, problems: reader.problems, torn }
 }
 
@@ -131,58 +167,141 @@ pub fn parse_set_value(set: usize, start: usize, text: &str) -> (Node, Vec<Probl
             (Node { content: Content::Text(text.to_owned()), span: whole }, Vec::new())
         }
         Ok((range, value)) => {
-            let place = |range: std::ops::Range<usize>| Span::Set(set, start + range.start..start + range.end);
-            let mut reader = Reader { span: &place, problems: Vec::new() };
+            let place = |range: Range<usize>| Span::Set(set, start + range.start..start + range.end);
+            let faults = Faults::default();
+            let mut reader = Reader { span: &place, problems: Vec::new(), faults: &faults };
             let node = reader.node(range, value);
             (node, reader.problems)
         }
     }
 }
 
-/// Puts a syntax error into words. Also returns where it begins and whether the parser may have skipped something that was written.
-fn syntax_problem(text: &str, error: &toml::de::Error) -> (usize, Problem, bool) {
+/// Whether the parser may have skipped something that was written.
+fn tears(error: &toml::de::Error) -> bool {
+    error.message() != "duplicate key"
+}
+
+/// Returns where a syntax error is.
+fn place(text: &str, error: &toml::de::Error) -> Range<usize> {
     let range = error.span().unwrap_or(text.len()..text.len());
-    // An error at the end of the text would otherwise have no place at all.
     let start = text.floor_char_boundary(range.start.min(text.len()));
-    let end = text.ceil_char_boundary(range.end.clamp(start, text.len()));
-    let span = Span::File(start..end);
-    if error.message() == "duplicate key" {
-        let key = &text[start..end];
-        let problem = Problem::new(span, format!("`{key}` is written twice")).help("keep one of the two");
-        return (start, problem, false);
+    start..text.ceil_char_boundary(range.end.clamp(start, text.len()))
+}
+
+fn written_twice(text: &str, place: Range<usize>, repeated: &Repeated) -> Problem {
+    let first = repeated.first(place.start);
+    let message = format!("`{}` is written twice", &text[place.clone()]);
+    let problem = Problem::new(Span::File(place), message).help("keep one of the two");
+    match first {
+        Some(first) => problem.related(Span::File(first.key.clone()), "first written here"),
+        None => problem,
     }
-    (start, Problem::new(span, format!("this is not TOML: {}", error.message())), true)
+}
+
+/// Where the parser went wrong: what it made up there is not taken for what was written.
+#[derive(Debug, Default)]
+struct Faults<'t> {
+    text: &'t str,
+    /// Where it went wrong, or something stands in for a value, ascending.
+    points: Vec<usize>,
+    /// Keys that only stand in.
+    dropped: Vec<usize>,
+    repeated: Repeated,
+}
+
+impl Faults<'_> {
+    /// Returns how many there are in a value, or at its end.
+    fn within(&self, range: &Range<usize>) -> usize {
+        let before = self.points.partition_point(|point| *point < range.start);
+        self.points[before..].partition_point(|point| *point <= range.end)
+    }
+
+    /// Whether a value is written with brackets: a table may also have a header.
+    fn is_written(&self, range: &Range<usize>, bracket: u8) -> bool {
+        self.text.as_bytes().get(range.start) == Some(&bracket)
+    }
 }
 
 /// Turns the parser's values into ours.
 struct Reader<'p> {
-    span: &'p dyn Fn(std::ops::Range<usize>) -> Span,
+    span: &'p dyn Fn(Range<usize>) -> Span,
     problems: Vec<Problem>,
+    faults: &'p Faults<'p>,
 }
 
 impl Reader<'_> {
     fn table(&mut self, table: DeTable<'_>) -> Table {
-        let mut entries: Vec<_> = table.into_iter().collect();
-        // A table that is continued further down moves to the end of the parser's map.
-        entries.sort_by_key(|(key, _)| key.span().start);
-        // Not collected: that would reuse the parser's allocations, which are larger.
-        let mut own = Vec::with_capacity(entries.len());
-        for (key, value) in entries {
-            let key = Located { span: (self.span)(key.span()), text: key.into_inner().into_owned() };
-            let range = value.span();
-            own.push(Entry { key, node: self.node(range, value.into_inner()) });
-        }
-        Table { entries: own }
+        self.table_and_faults(table).0
     }
 
-    fn node(&mut self, range: std::ops::Range<usize>, value: DeValue<'_>) -> Node {
+    /// Reads a table; also returns how many faults its values have.
+    fn table_and_faults(&mut self, table: DeTable<'_>) -> (Table, usize) {
+        let mut entries: Vec<_> =
+            table.into_iter().map(|(key, value)| (self.place(&key, &value), key, value)).collect();
+        // A table that is continued further down moves to the end of the parser's map.
+        entries.sort_by_key(|(place, ..)| place.0.start);
+        let mut n_faults = 0;
+        // Not collected: that would reuse the parser's allocations, which are larger.
+        let mut own = Vec::with_capacity(entries.len());
+        for ((key_range, range), key, value) in entries {
+            n_faults += self.faults.within(&range);
+            // A key that is missing is reported as such.
+            let is_missing = key_range.is_empty() && self.faults.within(&key_range) > 0;
+            if !is_missing && !self.faults.dropped.contains(&key_range.start) {
+                let key = Located { span: (self.span)(key_range), text: key.into_inner().into_owned() };
+                own.push(Entry { key, node: self.node(range, value.into_inner()) });
+            }
+        }
+        (Table { entries: own }, n_faults)
+    }
+
+    /// Returns where a key and its value are: of a table that is written twice, the first time.
+    fn place(&self, key: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>) -> (Range<usize>, Range<usize>) {
+        match self.faults.repeated.first(key.span().start) {
+            Some(first) => (first.key.clone(), first.whole.clone()),
+            None => (key.span(), value.span()),
+        }
+    }
+
+    fn node(&mut self, range: Range<usize>, value: DeValue<'_>) -> Node {
         let span = (self.span)(range.clone());
+        let faults = self.faults.within(&range);
         let content = match value {
+            DeValue::Array(values) => {
+                let mut own = Vec::with_capacity(values.len());
+                let (mut n_faults, mut of_headers) = (0, false);
+                for value in values {
+                    let range = value.span();
+                    n_faults += self.faults.within(&range);
+                    of_headers |= self.faults.is_written(&range, b'[') && value.get_ref().is_table();
+                    own.push(self.node(range, value.into_inner()));
+                }
+                let is_torn = faults > n_faults && !of_headers;
+                if is_torn { Content::Broken } else { Content::Array(own) }
+            }
+            DeValue::Table(table) => {
+                let (table, n_faults) = self.table_and_faults(table);
+                let is_torn = faults > n_faults && self.faults.is_written(&range, b'{');
+                if is_torn { Content::Broken } else { Content::Table(table) }
+            }
             // The parser's stand-in for a value that is not there.
             DeValue::Integer(_) if range.is_empty() => Content::Broken,
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::String(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+                if faults > 0 =>
+            {
+                Content::Broken
+            }
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => Content::Int(number),
-                Err(_) => self.broken(&span, "this number is too large: whole numbers have 64 bits"),
+                Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
+                    self.broken(&span, "this number is too large: whole numbers have 64 bits")
+                }
+                // The parser takes `0x` for a number.
+                Err(_) => self.broken(&span, "this is not a whole number"),
             },
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(number) if number.is_finite() => Content::Float(number),
@@ -191,15 +310,6 @@ impl Reader<'_> {
             DeValue::String(text) => Content::Text(text.into_owned()),
             DeValue::Boolean(value) => Content::Bool(value),
             DeValue::Datetime(_) => Content::Date,
-            DeValue::Array(values) => {
-                let mut own = Vec::with_capacity(values.len());
-                for value in values {
-                    let range = value.span();
-                    own.push(self.node(range, value.into_inner()));
-                }
-                Content::Array(own)
-            }
-            DeValue::Table(table) => Content::Table(self.table(table)),
         };
         Node { content, span }
     }

@@ -14,16 +14,16 @@ use super::{Action, Axis, Located, Problem, Span, Stage, Value};
 const MOST_POINTS: usize = 10_000;
 
 /// Returns what is wrong with the op of a stage; nothing if it runs a command. `all_read`: whether every parameter that
-/// is written could be read, so that one that is missing is really absent.
+/// is written could be read, so that one that is missing is really absent; `all_files` says so of inputs and outputs.
 #[must_use]
-pub(super) fn check(stage: &Stage, catalogue: &[Op], all_read: bool) -> Vec<Problem> {
+pub(super) fn check(stage: &Stage, catalogue: &[Op], all_read: bool, all_files: bool) -> Vec<Problem> {
     let Action::Op { name, with } = &stage.action else {
         return Vec::new();
     };
     let Some(op) = catalogue.iter().find(|op| op.name == name.text) else {
         return vec![super::decode::unknown("op", name, catalogue.iter().map(|op| op.name))];
     };
-    let mut problems = files(stage, op, &name.span);
+    let mut problems = if all_files { files(stage, op, &name.span) } else { Vec::new() };
     for (key, value, span) in with {
         match op.params.iter().find(|param| param.name == key.text) {
             Some(param) => problems.extend(first_misfit(value, param.kind, span, &stage.matrix)),

@@ -5,6 +5,7 @@ mod meaning;
 mod places;
 mod problems;
 mod properties;
+mod syntax;
 
 use trainyard::graph::{self, Limits, TaskGraph};
 use trainyard::spec::op::{Default, Files, Kind, Op, Param};

@@ -97,7 +97,7 @@ fn behind_a_syntax_error_nothing_is_said_to_be_absent() {
     assert_eq!(
         said(text),
         [
-            "2:11 : this is not TOML: invalid basic string, expected `\"`",
+            "2:7 \": this `\"` is never closed (close it with `\"` on the same line)",
             "5:1 retris: unknown key `retris` (did you mean `retries`?)"
         ]
     );

@@ -3,7 +3,7 @@
 use trainyard::graph::{self, Limits};
 use trainyard::spec::{Source, Span};
 
-use super::{said, said_of, said_with, source};
+use super::{problems, said, said_of, said_with, source};
 
 const NAME_HELP: &str = "a name has letters (a to z, A to Z), digits, `_`, `.` and `-`";
 
@@ -156,6 +156,7 @@ fn overflowing_numbers_are_rejected() {
         said_of("priority = 99999999999999999999"),
         ["3:12 99999999999999999999: this number is too large: whole numbers have 64 bits"]
     );
+    assert_eq!(said_of("retries = 0x"), ["3:11 0x: this is not a whole number"]);
     assert_eq!(
         said_of("resources = { gpus = 5000000000 }"),
         ["3:22 5000000000: 5000000000 is too large (write a number from 0 to 1024)"]
@@ -207,6 +208,9 @@ fn a_stage_has_a_command_or_an_op() {
 fn a_bad_name_is_rejected() {
     assert_eq!(said("[stage.\"a b\"]\nrun = 'x'\n"), [format!("1:8 \"a b\": `a b` is not a name ({NAME_HELP})")]);
     assert_eq!(said("[stage.\"\"]\nrun = 'x'\n"), [format!("1:8 \"\": this name is empty ({NAME_HELP})")]);
+    let is_folder = |name: &str| format!("1:8 \"{name}\": `{name}` is a folder, not a name ({NAME_HELP})");
+    assert_eq!(said("[stage.\".\"]\nrun = 'x'\n"), [is_folder(".")]);
+    assert_eq!(said("[stage.\"..\"]\nrun = 'x'\n"), [is_folder("..")]);
     assert_eq!(said_of("kind = 'a/b'"), [format!("3:8 'a/b': `a/b` is not a name ({NAME_HELP})")]);
     assert_eq!(
         said_of("env = { \"A=B\" = '' }"),
@@ -219,6 +223,25 @@ fn a_stage_written_twice_is_rejected() {
     assert_eq!(
         said("[stage.a]\nrun = 'x'\n[stage.a]\nkind = 'x'\n"),
         ["3:8 a: `a` is written twice (keep one of the two)"]
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_stage_written_twice_is_said_at_its_first_header() {
+    let text = "[stage.a]\nfoo = 1\n[stage.b]\nrun = 'x'\n[ \"stage\" . 'a' ]\nfoo = 2\nbar = 2\n";
+    let [missing, foo, twice, bar] = &said(text)[..] else { panic!("{:?}", said(text)) };
+    assert!(missing.starts_with("1:8 a: stage `a` has neither `run` nor `use`"), "{missing}");
+    assert!(foo.starts_with("2:1 foo: unknown key `foo`"), "{foo}");
+    assert_eq!(twice, "5:13 'a': `'a'` is written twice (keep one of the two)");
+    assert!(bar.starts_with("7:1 bar: unknown key `bar`"), "{bar}");
+    let twice = problems(text).into_iter().find(|problem| problem.message.contains("twice")).expect("a problem");
+    assert_eq!(twice.related, [(Span::File(7..8), "first written here".to_owned())]);
+    assert_eq!(
+        said("[stage.\"\"]\nrun = 'x'\n[stage.\"\"]\nrun = 'y'\n"),
+        [
+            format!("1:8 \"\": this name is empty ({NAME_HELP})"),
+            "3:8 \"\": `\"\"` is written twice (keep one of the two)".to_owned()
+        ]
     );
 }
 
@@ -270,6 +293,16 @@ fn an_unknown_template_is_rejected_at_its_place_in_the_text() {
         said_of("outputs = ['{inputs}.x']"),
         ["3:13 {inputs}: `{inputs}` stands for files in `run` only (write `{{inputs}}` for the text itself)"]
     );
+}
+
+#[test]
+fn an_unknown_template_in_a_path_is_said_once() {
+    let unknown = |place: &str| format!("{place} y: unknown matrix axis `y` (known: `x`)");
+    let text = "[stage.a]\nrun = 'a'\nmatrix.x = [1, 2]\noutputs = ['q-{matrix.y}']\n\
+                [stage.b]\nrun = 'b'\nmatrix.x = [1]\ninputs = ['q-{matrix.y}', 'q-1']\n";
+    let examined = graph::examine(&source(text), &[], &[], Limits::default());
+    assert!(examined.torn, "nobody knows what `a` writes");
+    assert_eq!(said(text), [unknown("4:23"), unknown("8:22")]);
 }
 
 #[test]

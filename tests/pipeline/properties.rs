@@ -12,7 +12,7 @@ use trainyard::spec::{Problem, Span};
 use super::{OPS, load_with, source};
 
 /// A file in which every key is used.
-const GOOD: &str = r#"
+pub(super) const GOOD: &str = r#"
 name = "all"
 [defaults]
 retries = 1

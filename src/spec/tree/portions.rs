@@ -11,7 +11,7 @@ use std::ops::Range;
 use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 
-use super::{Content, Entry, Parsed, Reader, Span, Table};
+use super::{Content, Entry, Faults, Parsed, Reader, Span, Table};
 
 /// Reads a text in portions of at least so many bytes; `None` if it has to be read whole.
 pub(super) fn parse(text: &str, least: usize) -> Option<Parsed> {
@@ -20,14 +20,14 @@ pub(super) fn parse(text: &str, least: usize) -> Option<Parsed> {
         return None;
     }
     let mut whole = Whole::default();
-    let mut problems = Vec::new();
+    let (mut problems, faults) = (Vec::new(), Faults::default());
     for range in cuts {
         let (table, errors) = DeTable::parse_recoverable(&text[range.clone()]);
         if !errors.is_empty() {
             return None;
         }
         let place = |part: Range<usize>| Span::File(range.start + part.start..range.start + part.end);
-        let mut reader = Reader { span: &place, problems };
+        let mut reader = Reader { span: &place, problems, faults: &faults };
         let portion = reader.table(table.into_inner());
         problems = reader.problems;
         for entry in portion.entries {
