@@ -38,6 +38,7 @@ pub(super) fn draft(pipeline: &Pipeline, limits: Limits) -> (TaskGraph, Vec<Prob
     }
     let (files, twice) = Files::new(made(pipeline, &tasks));
     problems.extend(written_twice(pipeline, &tasks, &twice));
+    problems.extend(written_within(pipeline, &tasks, &files.nested()));
     let mut search = Search { pipeline, tasks: &tasks, of_stage, files, found: Vec::new(), problems };
     search.explicit();
     let inputs = search.files();
@@ -105,6 +106,31 @@ fn written_twice(pipeline: &Pipeline, tasks: &[Task], twice: &[(Made<'_>, Made<'
             (false, _) => Problem::new(span(two), format!("`{a}` and `{b}` both write `{path}`"))
                 .help("let each write a file of its own")
                 .related(span(one), format!("`{a}` writes it here")),
+        });
+    }
+    problems
+}
+
+/// Reports outputs that lie within another task's, once for each pair of places in the file.
+fn written_within(pipeline: &Pipeline, tasks: &[Task], nested: &[(Made<'_>, Made<'_>)]) -> Vec<Problem> {
+    let declared = |made: &Made<'_>| (tasks[made.task.index()].stage, made.output);
+    let span = |(stage, output): (usize, usize)| pipeline.stages[stage].outputs[output].path.span.clone();
+    let mut said = HashSet::new();
+    let mut problems = Vec::new();
+    for (outer, inner) in nested {
+        let (around, within) = (declared(outer), declared(inner));
+        if !said.insert((around, within)) {
+            continue;
+        }
+        let (a, b) = (&tasks[outer.task.index()].name, &tasks[inner.task.index()].name);
+        let message = format!("`{b}` writes `{}` within `{}`, which `{a}` writes", inner.path, outer.path);
+        let problem = Problem::new(span(within), message);
+        let problem =
+            problem.help("let each write a folder of its own: nobody could tell when one of both is complete");
+        problems.push(if around == within {
+            problem
+        } else {
+            problem.related(span(around), format!("`{a}` writes it here"))
         });
     }
     problems

@@ -45,7 +45,7 @@ impl<'t> Files<'t> {
     }
 
     /// Returns what a normalised input of `reader` means: the output itself, outputs that match its pattern, the
-    /// folder around it that is an output, or outputs within it.
+    /// folder around it that is an output, or outputs within it. A pattern also means what is in folders that are outputs.
     ///
     /// A task does not wait for itself, unless it names its own output outright.
     pub(super) fn read(&self, input: &str, reader: TaskId) -> Read<'t> {
@@ -55,8 +55,11 @@ impl<'t> Files<'t> {
             // Thousands of tasks may each have a pattern of their own: most files are told apart by their end.
             let candidates = self.starting_with(start).filter(|made| made.path.ends_with(end));
             let from = candidates.filter(|made| made.task != reader && path::matches(input, made.path));
-            let from: Vec<_> = from.collect();
-            let gathers = !from.is_empty();
+            let mut from: Vec<_> = from.collect();
+            let n_files = from.len();
+            from.extend(self.around(input).into_iter().filter(|made| made.task != reader));
+            // What a folder will hold is not known: then the pattern stays one.
+            let gathers = n_files > 0 && from.len() == n_files;
             return Read { from, gathers };
         }
         if let Some(made) = self.exactly(input) {
@@ -69,6 +72,31 @@ impl<'t> Files<'t> {
             None => self.starting_with(&format!("{input}/")).collect(),
         };
         Read { from: from.into_iter().filter(|made| made.task != reader).collect(), gathers: false }
+    }
+
+    /// Returns the outputs that are folders in which files may match a pattern.
+    fn around(&self, pattern: &str) -> Vec<Made<'t>> {
+        let mut around = Vec::new();
+        for (i, _) in pattern.match_indices('/') {
+            let folder = &pattern[..i];
+            match folder.find(['*', '?']) {
+                None => around.extend(self.exactly(folder)),
+                Some(star) => {
+                    around.extend(self.starting_with(&folder[..star]).filter(|made| path::matches(folder, made.path)))
+                }
+            }
+        }
+        around
+    }
+
+    /// Returns the outputs that lie within one of another task, each behind that one: what reads the folder could not
+    /// tell when it is complete.
+    pub(super) fn nested(&self) -> Vec<(Made<'t>, Made<'t>)> {
+        let outer = |made: &Made<'t>| {
+            let folders = made.path.match_indices('/').rev().map(|(i, _)| &made.path[..i]);
+            folders.filter_map(|folder| self.exactly(folder)).find(|outer| outer.task != made.task)
+        };
+        self.sorted.iter().filter_map(|made| Some((outer(made)?, *made))).collect()
     }
 
     fn exactly(&self, path: &str) -> Option<Made<'t>> {

@@ -186,6 +186,39 @@ fn a_folder_gathers_the_outputs_in_it() {
 }
 
 #[test]
+fn a_folder_waits_for_all_who_write_in_it() {
+    let (_, graph) = load(
+        "[stage.a]\nrun = 'a'\noutputs = ['w/x/1', 'w/x/2']\n[stage.b]\nrun = 'b'\noutputs = ['w/b']\n\
+         [stage.c]\nrun = 'c'\noutputs = ['wide']\n[stage.d]\nrun = 'd'\ninputs = ['./w/']\noutputs = ['w/d']\n",
+    );
+    assert_eq!(before(&graph, "d"), ["a", "b"]);
+}
+
+#[test]
+fn a_pattern_in_a_folder_that_is_an_output_comes_from_it() {
+    let text = "[stage.a]\nrun = 'a'\noutputs = ['w']\n[stage.b]\nrun = 'cat {inputs}'\ninputs = ['PATTERN']\n";
+    for pattern in ["w/*.bin", "w/x/*/y", "?/x"] {
+        let (_, graph) = load(&text.replace("PATTERN", pattern));
+        assert_eq!(before(&graph, "b"), ["a"], "{pattern}");
+        assert_eq!(command(&graph, 1), format!("cat {pattern}"));
+    }
+    for pattern in ["w*", "v/*", "*"] {
+        let (_, graph) = load(&text.replace("PATTERN", pattern));
+        assert_eq!(before(&graph, "b").is_empty(), pattern == "v/*", "{pattern}");
+    }
+}
+
+#[test]
+fn a_pattern_that_files_and_folders_may_match_stays_one() {
+    let (_, graph) = load(
+        "[stage.a]\nrun = 'a'\noutputs = ['w-1']\n[stage.b]\nrun = 'b'\noutputs = ['w-2/x']\n\
+         [stage.c]\nrun = 'cat {inputs}'\ninputs = ['w-?/x']\n",
+    );
+    assert_eq!(before(&graph, "c"), ["a", "b"]);
+    assert_eq!(command(&graph, 2), "cat w-?/x");
+}
+
+#[test]
 fn after_waits_for_all_tasks_of_a_stage() {
     let (_, graph) = load(
         "[stage.t]\nrun = 't'\nmatrix = { n = [1, 2] }\n\

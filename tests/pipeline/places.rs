@@ -41,6 +41,37 @@ fn two_stages_that_write_one_output_are_rejected_with_both_places() {
 }
 
 #[test]
+fn an_output_within_another_stages_output_is_rejected_with_both_places() {
+    let text = "[stage.a]\nrun = 'a'\noutputs = ['work/']\n[stage.b]\nrun = 'b'\noutputs = ['work/x/y']\n\
+                [stage.c]\nrun = 'c'\ninputs = ['work']\n";
+    let help = "(let each write a folder of its own: nobody could tell when one of both is complete)";
+    assert_eq!(said(text), [format!("6:12 'work/x/y': `b` writes `work/x/y` within `work`, which `a` writes {help}")]);
+    let (Span::File(outer), words) = &problems(text)[0].related[0] else { panic!("a place") };
+    assert_eq!((&text[outer.clone()], words.as_str()), ("'work/'", "`a` writes it here"));
+    // Also where the order is clear: who else reads the folder may come in between.
+    let after = "[stage.a]\nrun = 'a'\noutputs = ['w']\n[stage.b]\nrun = 'b'\ninputs = ['w']\noutputs = ['w/x']\n";
+    assert_eq!(said(after), [format!("7:12 'w/x': `b` writes `w/x` within `w`, which `a` writes {help}")]);
+}
+
+#[test]
+fn the_outputs_of_one_task_may_lie_within_each_other() {
+    assert_eq!(said_of("outputs = ['work', 'work/x']"), [""; 0]);
+    assert_eq!(
+        said("[stage.a]\nrun = 'a'\noutputs = ['w/x']\n[stage.b]\nrun = 'b'\noutputs = ['w/y', 'wx']\n"),
+        [""; 0]
+    );
+}
+
+#[test]
+fn tasks_of_a_matrix_that_write_within_each_other_are_rejected_once() {
+    assert_eq!(
+        said_of("matrix.n = ['x', 'x/a', 'x/b', 'x/b/c']\noutputs = ['{matrix.n}']"),
+        ["4:12 '{matrix.n}': `a[n=x/a]` writes `x/a` within `x`, which `a[n=x]` writes \
+          (let each write a folder of its own: nobody could tell when one of both is complete)"]
+    );
+}
+
+#[test]
 fn the_tasks_of_a_matrix_that_write_one_output_are_rejected_once() {
     assert_eq!(
         said_of("matrix.n = [1, 2, 3]\noutputs = ['x']"),
