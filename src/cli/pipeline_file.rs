@@ -67,6 +67,14 @@ impl PipelineFile {
         Ok(Loaded { result, texts })
     }
 
+    /// Returns the absolute names of the folder, as it is written and with links resolved.
+    fn roots(&self) -> Vec<String> {
+        let written = std::path::absolute(self.folder()).ok();
+        let resolved = self.folder().canonicalize().ok();
+        let roots = written.into_iter().chain(resolved);
+        roots.filter_map(|root| root.to_str().map(graph::path::normalise)).collect()
+    }
+
     fn examine(
         &self,
         source: &Source,
@@ -74,7 +82,7 @@ impl PipelineFile {
         with_files: bool,
     ) -> Result<(Pipeline, TaskGraph), Vec<Problem>> {
         let Examined { pipeline, graph, mut problems, torn } =
-            graph::examine(source, &self.sets, op::CATALOGUE, limits);
+            graph::examine(source, &self.sets, op::CATALOGUE, limits, &self.roots());
         if with_files && !torn {
             problems.extend(preflight::check(&pipeline, &graph, self.folder()));
             problem::sort(&mut problems);

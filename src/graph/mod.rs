@@ -131,10 +131,22 @@ pub struct Examined {
     pub torn: bool,
 }
 
-/// Reads a pipeline file with `--set` overrides and builds its graph, going on wherever something is wrong.
+/// Reads a pipeline file with `--set` overrides and builds its graph, going on wherever something is wrong. `roots`: the
+/// absolute names of the project's folder, normalised, as far as they are known; inputs below it are seen from it.
 #[must_use]
-pub fn examine(source: &Source, sets: &[String], catalogue: &[spec::op::Op], limits: Limits) -> Examined {
-    let spec::Parsed { pipeline, mut problems, torn, lacks_outputs } = spec::parse(source, sets, catalogue);
+pub fn examine(
+    source: &Source,
+    sets: &[String],
+    catalogue: &[spec::op::Op],
+    limits: Limits,
+    roots: &[String],
+) -> Examined {
+    let spec::Parsed { mut pipeline, mut problems, torn, lacks_outputs } = spec::parse(source, sets, catalogue);
+    for input in pipeline.stages.iter_mut().flat_map(|stage| &mut stage.inputs) {
+        if let Some(seen) = path::seen_from_root(roots, &input.text) {
+            input.text = seen;
+        }
+    }
     // Behind a syntax error half a pipeline may be missing: what it seems to lack is not the user's fault.
     if torn {
         return Examined { pipeline, graph: TaskGraph::default(), problems, torn };
@@ -154,7 +166,7 @@ pub fn load(
     catalogue: &[spec::op::Op],
     limits: Limits,
 ) -> Result<(Pipeline, TaskGraph), Vec<Problem>> {
-    let examined = examine(source, sets, catalogue, limits);
+    let examined = examine(source, sets, catalogue, limits, &[]);
     match examined.problems.is_empty() {
         true => Ok((examined.pipeline, examined.graph)),
         false => Err(examined.problems),

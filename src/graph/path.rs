@@ -74,6 +74,21 @@ pub fn seen_from(cwd: &str, path: &str) -> String {
     format!("{}{path}", "../".repeat(depth))
 }
 
+/// Returns an absolute path below one of the folders `roots`, which are normalised, as it is seen from there; `None` for
+/// any other path. A template in it is kept as it is.
+#[must_use]
+pub fn seen_from_root(roots: &[String], path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    // What a template stands for may have several parts: `..` behind it leads anywhere.
+    let path = if path.contains('{') { path.to_owned() } else { normalise(path) };
+    roots.iter().find_map(|root| match path.strip_prefix(root.trim_end_matches('/'))? {
+        "" => Some(".".to_owned()),
+        below => below.strip_prefix('/').map(str::to_owned),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -111,6 +126,18 @@ mod tests {
         assert_eq!(seen_from("scripts/x", "data/a"), "../../data/a");
         assert_eq!(seen_from(".", "data/a"), "data/a");
         assert_eq!(seen_from("scripts", "/data/a"), "/data/a");
+    }
+
+    #[test]
+    fn a_path_below_the_project_is_seen_from_it() {
+        let roots = ["/data/me/p".to_owned(), "/data/p".to_owned()];
+        let seen = |path: &str| seen_from_root(&roots, path);
+        assert_eq!(seen("/data/me/p/work/a").as_deref(), Some("work/a"));
+        assert_eq!(seen("/data//./q/../p/a").as_deref(), Some("a"));
+        assert_eq!(seen("/data/p/").as_deref(), Some("."));
+        assert_eq!(seen("/data/p/{matrix.d}/../a").as_deref(), Some("{matrix.d}/../a"));
+        assert_eq!((seen("/data/pq/a"), seen("/data"), seen("data/p/a")), (None, None, None));
+        assert_eq!(seen_from_root(&["/".to_owned()], "/a").as_deref(), Some("a"));
     }
 
     /// The definition of [`matches`], exponential.

@@ -56,6 +56,37 @@ fn problems_as_json_have_line_and_column() {
 }
 
 #[test]
+fn an_absolute_path_below_the_project_is_one_of_its_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let project = folder.path().join("project");
+    std::fs::create_dir(&project).expect("a folder");
+    std::os::unix::fs::symlink("project", folder.path().join("link")).expect("a link");
+    for name in ["project", "link"] {
+        let input = folder.path().join(name).join("work/a");
+        let text = "[stage.a]\nrun = 'a'\noutputs = ['work/a']\n[stage.b]\nrun = 'b'\ninputs = ['INPUT']\n";
+        std::fs::write(project.join("p.toml"), text.replace("INPUT", &input.display().to_string())).expect("a file");
+        let output = trainyard(folder.path(), &["check", "link/p.toml"]);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "link/p.toml: no problems; stages: 2, tasks: 2\n",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn one_slip_in_an_output_is_one_problem() {
+    for outputs in ["outputs = ['m-{matrix.y}']", "outpts = ['m-1']", "outputs = [1]", "outputs = 0x"] {
+        let text =
+            format!("[stage.a]\nrun = 'a'\nmatrix.x = [1, 2]\n{outputs}\n[stage.b]\nrun = 'b'\ninputs = ['m-*']\n");
+        let folder = folder_with(text.as_bytes());
+        let output = trainyard(folder.path(), &["check", "p.toml"]);
+        let shown = String::from_utf8_lossy(&output.stderr);
+        assert!(shown.contains("\n1 problem in p.toml\n"), "{outputs}: {shown}");
+    }
+}
+
+#[test]
 fn a_good_file_has_no_problems() {
     let folder = folder_with(b"[stage.a]\nrun = 'x'\nmatrix.n = [1, 2]\n");
     let output = trainyard(folder.path(), &["check", "p.toml"]);

@@ -1,10 +1,10 @@
 //! What a pipeline file means.
 
-use trainyard::graph::{TaskGraph, TaskId};
+use trainyard::graph::{self, Limits, TaskGraph, TaskId};
 use trainyard::spec::{Action, Failures, Gpus, Mode, Value, op_params};
 use trainyard::units::{Bytes, Cpus, Millis, Share};
 
-use super::{OPS, load, load_with};
+use super::{OPS, load, load_with, source};
 
 fn modes(lines: &str) -> Vec<Mode> {
     load(&format!("[stage.a]\nrun = 'true'\n{lines}\n")).0.stages[0].modes.clone()
@@ -216,6 +216,17 @@ fn a_pattern_that_files_and_folders_may_match_stays_one() {
     );
     assert_eq!(before(&graph, "c"), ["a", "b"]);
     assert_eq!(command(&graph, 2), "cat w-?/x");
+}
+
+#[test]
+fn an_absolute_input_below_the_project_is_the_file_that_a_stage_writes() {
+    let text = "[stage.a]\nrun = 'a'\noutputs = ['work/a']\n[stage.b]\nrun = 'cat {inputs}'\n\
+                inputs = ['/data/me/p//work/a', '/data/me/q/b']\n";
+    let roots = ["/mnt/p".to_owned(), "/data/me/p".to_owned()];
+    let examined = graph::examine(&source(text), &[], OPS, Limits::default(), &roots);
+    assert_eq!(examined.problems, []);
+    assert_eq!(before(&examined.graph, "b"), ["a"]);
+    assert_eq!(command(&examined.graph, 1), "cat work/a /data/me/q/b");
 }
 
 #[test]

@@ -300,7 +300,7 @@ fn an_unknown_template_in_a_path_is_said_once() {
     let unknown = |place: &str| format!("{place} y: unknown matrix axis `y` (known: `x`)");
     let text = "[stage.a]\nrun = 'a'\nmatrix.x = [1, 2]\noutputs = ['q-{matrix.y}']\n\
                 [stage.b]\nrun = 'b'\nmatrix.x = [1]\ninputs = ['q-{matrix.y}', 'q-1']\n";
-    let examined = graph::examine(&source(text), &[], &[], Limits::default());
+    let examined = graph::examine(&source(text), &[], &[], Limits::default(), &[]);
     assert!(examined.torn, "nobody knows what `a` writes");
     assert_eq!(said(text), [unknown("4:23"), unknown("8:22")]);
 }
