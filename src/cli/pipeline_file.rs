@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{RangedU64ValueParser, TypedValueParser};
 
 use super::problems::Texts;
 use super::{Exit, Failure};
@@ -20,8 +21,12 @@ pub(super) struct PipelineFile {
     #[arg(long = "set", value_name = "STAGE.KEY=VALUE")]
     pub(super) sets: Vec<String>,
     /// Most tasks that the matrix of one stage may make
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_tasks)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_tasks, value_parser = at_least_one())]
     pub(super) max_tasks: usize,
+}
+
+fn at_least_one() -> impl TypedValueParser<Value = usize> {
+    RangedU64ValueParser::<usize>::new().range(1..)
 }
 
 /// A pipeline file that has been read.

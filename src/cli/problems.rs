@@ -23,12 +23,15 @@ pub(super) struct Texts {
 /// A problem as `check --json` writes it.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
-    /// Counted from 1; `None` for a problem of a `--set` argument.
+    /// Counted from 1; `None` for a problem of an argument.
     line: Option<usize>,
-    /// In characters, counted from 1.
-    column: usize,
+    /// In characters, counted from 1; `None` for a problem of an argument.
+    column: Option<usize>,
     message: String,
     help: Option<String>,
+    /// The argument that is wrong: `--set train.retries=-1`. Absent for a problem of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    argument: Option<String>,
 }
 
 impl Texts {
@@ -51,8 +54,18 @@ impl Texts {
     pub(super) fn line(&self, problem: &Problem) -> Line {
         let (text, range) = self.at(&problem.span);
         let (line, column) = text.position(range.start);
-        let in_file = !matches!(problem.span, Span::Set(..));
-        Line { line: in_file.then_some(line), column, message: problem.message.clone(), help: problem.help.clone() }
+        let argument = match problem.span {
+            Span::Set(n, _) => Some(self.sets.get(n).map_or("--set".to_owned(), |set| format!("--set {}", set.text))),
+            Span::File(_) | Span::Whole => None,
+        };
+        let in_file = argument.is_none();
+        Line {
+            line: in_file.then_some(line),
+            column: in_file.then_some(column),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+            argument,
+        }
     }
 
     /// Prints problems to standard error, in their order, and returns how the command ends.

@@ -7,7 +7,7 @@ use crate::spec::{Action, Axis, Located, Pipeline, Problem, Stage, Value};
 /// Returns the tasks of a stage, with names, points and outputs; nothing if there are too many.
 pub(super) fn tasks(stage: &Stage, index: usize, limits: Limits, problems: &mut Vec<Problem>) -> Vec<Task> {
     let size = stage.matrix.iter().map(|axis| axis.points.len()).try_fold(1_usize, usize::checked_mul);
-    let Some(size) = size.filter(|size| *size <= limits.max_tasks) else {
+    let Some(size) = size.filter(|size| *size <= limits.max_tasks.max(1)) else {
         problems.push(too_many(stage, size, limits));
         return Vec::new();
     };

@@ -56,6 +56,28 @@ fn problems_as_json_have_line_and_column() {
 }
 
 #[test]
+fn problems_of_an_argument_as_json_name_the_argument() {
+    let folder = folder_with(b"[stage.a]\nrun = 'x'\n");
+    let output =
+        trainyard(folder.path(), &["check", "p.toml", "--json", "--set", "a.retries=1", "--set", "a.retris=2"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        r#"{"file":"p.toml","problems":[{"line":null,"column":null,"message":"unknown key `retris`","help":"did you mean `retries`?","argument":"--set a.retris=2"}]}"#
+    );
+}
+
+#[test]
+fn at_least_one_task_is_allowed() {
+    let folder = folder_with(b"[stage.a]\nrun = 'x'\n");
+    let output = trainyard(folder.path(), &["check", "p.toml", "--max-tasks", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("invalid value '0' for '--max-tasks <N>'"));
+    let output = trainyard(folder.path(), &["check", "p.toml", "--max-tasks", "1"]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn an_absolute_path_below_the_project_is_one_of_its_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let project = folder.path().join("project");

@@ -264,6 +264,8 @@ fn a_matrix_that_is_too_large_is_rejected_unless_allowed() {
         ["3:12 x: the matrix of `a` has 100489 points, more than 10000 \
          (317 × 317: if that is meant, allow it with --max-tasks 100489)"]
     );
+    // A stage without a matrix is one task, whatever is allowed.
+    assert!(graph::load(&source("[stage.a]\nrun = 'x'\n"), &[], &[], Limits { max_tasks: 0 }).is_ok());
     let allowed = graph::load(&source(&text), &[], &[], Limits { max_tasks: 100_489 });
     assert_eq!(allowed.expect("allowed").1.len(), 100_489);
 }
