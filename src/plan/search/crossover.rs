@@ -16,8 +16,10 @@ use crate::graph::{Rows, TaskGraph, TaskId};
 const WINDOWS: usize = 2;
 /// The shortest window, and by how much a longer one may exceed it, as parts of 100 of the makespan.
 const WINDOW: (u64, u64) = (15, 35);
-/// One task in so many is moved at random, by up to this part of the time.
-const MUTATED: u64 = 60;
+/// One task in so many is moved at random, or two in three times as many as there are tasks if that is fewer: with one in
+/// 60, plans of PSPLIB's J30 and J120 are longer by 0.05 and 0.4 %.
+const MUTATED: u64 = 100;
+/// By up to this part of the time.
 const SHIFT: u64 = 10;
 
 /// A part of time, in milliseconds.
@@ -99,8 +101,9 @@ impl Crossover {
 /// Moves a few tasks and lets some of them choose anew.
 fn mutate(random: &mut Random, instance: &Instance<'_>, child: &mut Individual, span: u64) {
     let reach = 3 * span / SHIFT + 1;
+    let rarity = MUTATED.max(3 * child.finish.len() as u64 / 2);
     for (i, finish) in child.finish.iter_mut().enumerate() {
-        if random.below(MUTATED) > 0 {
+        if random.below(rarity) > 0 {
             continue;
         }
         *finish = (*finish + random.below(2 * reach)).saturating_sub(reach);
