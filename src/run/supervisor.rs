@@ -13,23 +13,25 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
-use super::admission::{Live, Readings};
+use super::admission::Readings;
 use super::crash;
 use super::decide::{Dispatcher, Waiting};
 use super::engine::{Ended, Engine, Report, Stop};
 use super::event::{Event, Place, Recorded, RunEnd, StopReason};
 use super::launch::{self, Ground};
-use super::observer::{DeviceGauge, Observer, View};
+use super::observer::{Observer, View};
 use super::outcome::Outcome;
 use super::peak::Peaks;
 use super::state::{Illegal, Phase, RunState};
 use super::store::{RunKey, Store, StoreError};
-use crate::fleet::{Device, DeviceId, Fleet};
+use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::probe::disk::Disk;
 use crate::spec::Pipeline;
 use crate::units::{Bytes, Millis};
+
+mod look;
 
 /// How often observers redraw.
 const TICK: Duration = Duration::from_millis(100);
@@ -461,59 +463,6 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     fn next_due(&self) -> Option<Millis> {
         let look = (!self.parts.fleet.devices.is_empty()).then_some(self.look_due);
         self.parts.dispatcher.next_due().into_iter().chain(look).min()
-    }
-
-    /// Has nothing new started while a disk is nearly full: what runs may still need the room that is left.
-    fn look_at_disks(&mut self, now: Millis) {
-        if now < self.disk_due {
-            return;
-        }
-        self.disk_due = now + LOOK_EVERY;
-        let full = (self.parts.full_disk)();
-        self.parts.dispatcher.pause(full.is_some());
-        match &full {
-            Some(FullDisk { disk, reserve }) if !self.disk_is_full => {
-                let (folder, free) = (disk.folder.display(), disk.free);
-                warn!("nothing new is started: {free} are left for {folder}, and {reserve} are kept free");
-            }
-            None if self.disk_is_full => warn!("there is room on the disk again: tasks are started"),
-            Some(_) | None => {}
-        }
-        self.disk_is_full = full.is_some();
-    }
-
-    /// Looks at the devices if it is time to.
-    fn look_if_due(&mut self) {
-        let now = self.clock.now();
-        if self.parts.fleet.devices.is_empty() || now < self.look_due {
-            return;
-        }
-        self.look = (self.parts.look)(now);
-        self.peaks.observe(self.parts.fleet, &self.look.readings);
-        self.end_what_cannot_stay();
-        if self.parts.dispatcher.ledger().is_short() {
-            self.look_every = LOOK_FIRST;
-        }
-        self.look_due = now + self.look_every;
-        self.look_every = LOOK_EVERY.min(self.look_every + self.look_every);
-        let gauges = self.gauges();
-        self.tell(|observer, view| observer.gauged(view, &gauges));
-    }
-
-    fn gauges(&self) -> Vec<DeviceGauge> {
-        let ledger = self.parts.dispatcher.ledger();
-        let gauge = |(id, device): (DeviceId, &Device)| DeviceGauge {
-            id: device.id.clone(),
-            model: device.model.clone(),
-            used: match self.look.readings.devices.get(id.index()) {
-                Some(Live::Seen(seen)) => Some(seen.used),
-                Some(Live::Unwatched | Live::Fault { .. }) | None => None,
-            },
-            total: device.memory,
-            promised: ledger.reserved(id),
-            utilisation: self.look.utilisation.get(id.index()).copied().flatten(),
-        };
-        (0..).map(DeviceId).zip(&self.parts.fleet.devices).map(gauge).collect()
     }
 
     fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer, View<'_>)) {

@@ -1,0 +1,65 @@
+//! What is looked at once in a while: the devices, and the room on the disks.
+
+use tracing::warn;
+
+use super::{FullDisk, LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
+use crate::fleet::{Device, DeviceId};
+use crate::run::admission::Live;
+use crate::run::engine::Engine;
+use crate::run::observer::DeviceGauge;
+use crate::units::Millis;
+
+impl<E: Engine, R: Record> Supervisor<'_, E, R> {
+    /// Has nothing new started while a disk is nearly full: what runs may still need the room that is left.
+    pub(super) fn look_at_disks(&mut self, now: Millis) {
+        if now < self.disk_due {
+            return;
+        }
+        self.disk_due = now + LOOK_EVERY;
+        let full = (self.parts.full_disk)();
+        self.parts.dispatcher.pause(full.is_some());
+        match &full {
+            Some(FullDisk { disk, reserve }) if !self.disk_is_full => {
+                let (folder, free) = (disk.folder.display(), disk.free);
+                warn!("nothing new is started: {free} are left for {folder}, and {reserve} are kept free");
+            }
+            None if self.disk_is_full => warn!("there is room on the disk again: tasks are started"),
+            Some(_) | None => {}
+        }
+        self.disk_is_full = full.is_some();
+    }
+
+    /// Looks at the devices if it is time to.
+    pub(super) fn look_if_due(&mut self) {
+        let now = self.clock.now();
+        if self.parts.fleet.devices.is_empty() || now < self.look_due {
+            return;
+        }
+        self.look = (self.parts.look)(now);
+        self.peaks.observe(self.parts.fleet, &self.look.readings);
+        self.end_what_cannot_stay();
+        if self.parts.dispatcher.ledger().is_short() {
+            self.look_every = LOOK_FIRST;
+        }
+        self.look_due = now + self.look_every;
+        self.look_every = LOOK_EVERY.min(self.look_every + self.look_every);
+        let gauges = self.gauges();
+        self.tell(|observer, view| observer.gauged(view, &gauges));
+    }
+
+    fn gauges(&self) -> Vec<DeviceGauge> {
+        let ledger = self.parts.dispatcher.ledger();
+        let gauge = |(id, device): (DeviceId, &Device)| DeviceGauge {
+            id: device.id.clone(),
+            model: device.model.clone(),
+            used: match self.look.readings.devices.get(id.index()) {
+                Some(Live::Seen(seen)) => Some(seen.used),
+                Some(Live::Unwatched | Live::Fault { .. }) | None => None,
+            },
+            total: device.memory,
+            promised: ledger.reserved(id),
+            utilisation: self.look.utilisation.get(id.index()).copied().flatten(),
+        };
+        (0..).map(DeviceId).zip(&self.parts.fleet.devices).map(gauge).collect()
+    }
+}
