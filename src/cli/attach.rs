@@ -146,6 +146,12 @@ impl Gauges {
                 .fold(Bytes::ZERO, |sum, part| sum + part),
             utilisation: reading.utilisation,
         };
-        devices.iter().zip(monitor.read()).map(gauge).collect()
+        // Devices that are set aside are read too, and are no part of the fleet.
+        let read = monitor.read();
+        let of = |device: &crate::fleet::Device| {
+            let reading = read.iter().find(|reading| Some(&reading.uuid) == device.uuid.as_ref());
+            reading.cloned().unwrap_or_default()
+        };
+        devices.iter().map(|device| gauge((device, of(device)))).collect()
     }
 }
