@@ -85,12 +85,19 @@ fn running_out_of_memory_is_told_from_the_log() {
 
 #[test]
 fn an_output_that_is_a_link_out_of_the_project_fails_its_stage() {
-    let world = World::new("[stage.a]\nrun = \"rmdir o; ln -s /etc o\"\noutputs = [\"o/passwd\"]\n");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().canonicalize().unwrap().join("theirs");
+    std::fs::write(&file, "theirs").unwrap();
+    let folder = elsewhere.path().display();
+    let line = format!("rm -r o; ln -s {folder} o");
+    let world =
+        World::new(&format!("[stage.a]\nrun = \"{line}\"\noutputs = [\"o/theirs\"]\nretries = 1\nbackoff = \"0s\"\n"));
     let output = world.run(&[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("`o/passwd` a link out of the project, to `/etc/passwd`"), "{said}");
-    assert_eq!(outcomes(&world.show(), "a"), ["output-missing"]);
+    assert!(said.contains(&format!("`o/theirs` a link out of the project, to `{}`", file.display())), "{said}");
+    assert_eq!(outcomes(&world.show(), "a"), ["output-missing"; 2]);
+    assert_eq!(std::fs::read(&file).unwrap(), b"theirs", "what is not ours stays where it is");
 }
 
 #[test]

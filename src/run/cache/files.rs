@@ -80,6 +80,8 @@ pub struct Tree {
 #[derive(Debug)]
 pub struct Files {
     root: PathBuf,
+    /// The same with all links followed.
+    real_root: PathBuf,
     folder: OwnedFd,
     /// Not part of any folder's content.
     state: PathBuf,
@@ -106,6 +108,7 @@ impl Files {
         let folder = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self {
             root: root.to_owned(),
+            real_root: root.canonicalize()?,
             folder,
             state: state.to_owned(),
             known: Mutex::default(),
@@ -137,6 +140,14 @@ impl Files {
     #[must_use]
     pub fn whole(&self, path: &str) -> PathBuf {
         self.root.join(path)
+    }
+
+    /// Whether what lies at a path lies within the project, also where its folders are links: a stage may have made
+    /// them. Whatever lies elsewhere is somebody else's, and is never moved or removed.
+    pub fn is_ours(&self, path: &str) -> bool {
+        let whole = self.whole(path);
+        let folder = whole.ancestors().skip(1).find_map(|folder| folder.canonicalize().ok());
+        folder.is_some_and(|folder| folder.starts_with(&self.real_root))
     }
 
     /// Looks at a path.

@@ -233,6 +233,9 @@ impl Keeper {
         }
         for entry in wrong {
             let (place, old) = (self.files.whole(&entry.path), old.join(&entry.path));
+            if !self.files.is_ours(&entry.path) {
+                return Err(Lost::Refused { path: place, source: io::Error::other("a link leads out of the project") });
+            }
             self.forget_kept_copy(&entry.path).map_err(|source| Lost::Refused { path: place.clone(), source })?;
             aside::restore(&self.objects, entry, &place, &old)?;
             let now = coarse_now();
@@ -277,9 +280,10 @@ impl Keeper {
             // It cannot be kept then; whether it can run is the task's own business.
             Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
         }
-        for output in &recipe.outputs {
+        let aside = aside.join(format!("{attempt}.before"));
+        for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
             self.forget_kept_copy(output)?;
-            aside::relocate(&self.files.whole(output), &aside.join(format!("{attempt}.before")).join(output))?;
+            aside::relocate(&self.files.whole(output), &aside.join(output))?;
         }
         Ok(())
     }
@@ -303,11 +307,9 @@ impl Keeper {
     /// Where it cannot be moved.
     pub fn set_aside(&self, task: TaskId, aside: &Path, log: &Path) -> io::Result<()> {
         let Some(recipe) = self.recipe(task) else { return Ok(()) };
-        let attempt = attempt(log);
-        recipe
-            .outputs
-            .iter()
-            .try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(&attempt).join(output)))
+        let aside = aside.join(attempt(log));
+        let mut ours = recipe.outputs.iter().filter(|output| self.files.is_ours(output));
+        ours.try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(output)))
     }
 
     /// Keeps what a successful attempt made. Returns why it did not, where a person should hear of it.
