@@ -200,6 +200,14 @@ fn logs_take_a_task_or_a_stage_of_the_newest_run() {
 }
 
 #[test]
+fn logs_as_json_are_an_object_for_each_line() {
+    let world = World::that_failed();
+    insta::assert_snapshot!(world.stdout(&["logs", "latest", "clean", "--json"]), @r#"{"task":"clean","attempt":1,"line":"100 rows"}"#);
+    let followed = world.stdout(&["logs", "latest", "clean", "-f", "--json"]);
+    assert_eq!(followed, "{\"task\":\"clean\",\"attempt\":1,\"line\":\"100 rows\"}\n");
+}
+
+#[test]
 fn where_none_failed_all_logs_are_printed_under_headings() {
     let mut world = World::new(false);
     for task in [0, 1] {

@@ -12,7 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
 use super::holes::Holes;
-use super::logs::{LogOut, Opened};
+use super::log_out::LogOut;
+use super::logs::Opened;
 use super::state::{self, is_alive};
 use super::{Exit, Failure, output};
 use crate::run::state::RunState;
@@ -34,12 +35,12 @@ impl Follow {
     }
 
     /// Prints until the task has ended, or nobody is there any more to carry it out.
-    pub(super) fn run(mut self) -> Result<Exit, Failure> {
+    pub(super) fn run(mut self, mut out: LogOut) -> Result<Exit, Failure> {
         let tried = self.opened.state.tasks[self.task].attempts.len();
         let mut number = self.only.unwrap_or(u32::try_from(tried.max(1)).unwrap_or(u32::MAX));
         let wake = Wake::on(self.opened.log(self.task, number).parent());
-        let mut out = LogOut::new();
         loop {
+            out.of(self.opened.name(self.task), Some(number));
             let ended = match self.attempt(number, &wake, &mut out)? {
                 Ok(ended) => ended,
                 Err(error) => return output::finish(Err(error)),

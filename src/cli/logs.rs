@@ -1,14 +1,14 @@
 //! `trainyard logs`: what tasks printed, and what they print now.
 
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use clap::Args;
 use miette::Diagnostic;
 use thiserror::Error;
 
 use super::follow::Follow;
-use super::holes::Holes;
+use super::log_out::LogOut;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
 use crate::report::{text, wording};
@@ -31,6 +31,9 @@ pub(super) struct Command {
     /// The attempt to print, counted from 1 [default: the last]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
+    /// Print one JSON object per line: task, attempt, line
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     state: StateArgs,
 }
@@ -85,6 +88,7 @@ impl Opened {
 
     /// Prints what a task that is up to date had printed when it ran.
     fn print_earlier(&self, out: &mut LogOut, task: usize, log: &str, heading: bool) -> io::Result<()> {
+        out.of(self.name(task), None);
         if heading {
             out.heading(&format!("{}: up to date; from an earlier run", self.name(task)))?;
         }
@@ -121,7 +125,7 @@ impl Command {
         };
         if self.follow {
             let task = self.one(&opened, &tasks)?;
-            return Follow::new(opened, task, self.attempt).run();
+            return Follow::new(opened, task, self.attempt).run(LogOut::new(self.json));
         }
         output::finish(self.print(&opened, &tasks)?)
     }
@@ -162,7 +166,7 @@ impl Command {
     }
 
     fn print(&self, opened: &Opened, tasks: &[usize]) -> Result<io::Result<()>, Failure> {
-        let mut out = LogOut::new();
+        let mut out = LogOut::new(self.json);
         for &task in tasks {
             let attempts = &opened.state.tasks[task].attempts;
             let number = self.attempt.unwrap_or(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
@@ -180,6 +184,7 @@ impl Command {
                 let task = text::visible(opened.name(task)).into_owned();
                 return Err(NoLog::NoAttempt { task, number: number.max(1), count: attempts.len() }.into());
             };
+            out.of(opened.name(task), Some(number));
             if tasks.len() > 1 {
                 let how = match &attempt.ended {
                     Some(ended) => wording::ending(&ended.outcome),
@@ -194,76 +199,5 @@ impl Command {
             }
         }
         Ok(out.flush())
-    }
-}
-
-/// Where logs are printed to: to a terminal line by line and made safe, elsewhere byte by byte as they are.
-pub(super) struct LogOut {
-    out: io::StdoutLock<'static>,
-    safe: bool,
-    first: bool,
-    /// Of a terminal's line: what has come of it.
-    line: Vec<u8>,
-}
-
-/// Bytes that are printed at once; a longer line is printed in parts.
-const PIECE: usize = 64 << 10;
-
-impl LogOut {
-    pub(super) fn new() -> Self {
-        let out = io::stdout();
-        Self { safe: out.is_terminal(), out: out.lock(), first: true, line: Vec::new() }
-    }
-
-    /// Writes a heading with an empty line before it, the first one excepted.
-    pub(super) fn heading(&mut self, text: &str) -> io::Result<()> {
-        let gap = if std::mem::replace(&mut self.first, false) { "" } else { "\n" };
-        writeln!(self.out, "{gap}==> {} <==", text::visible(text))
-    }
-
-    /// Writes a whole log. One that is not there is that of a task that printed nothing.
-    fn file(&mut self, path: &Path) -> io::Result<()> {
-        match Holes::open(path) {
-            Ok(file) => self.rest(&mut BufReader::with_capacity(PIECE, file))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        self.end_line()
-    }
-
-    /// Writes what can be read up to the end.
-    pub(super) fn rest(&mut self, log: &mut impl BufRead) -> io::Result<()> {
-        loop {
-            let bytes = log.fill_buf()?;
-            if bytes.is_empty() {
-                return self.out.flush();
-            }
-            let length = bytes.len();
-            if self.safe {
-                for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-                    self.line.extend_from_slice(piece);
-                    if piece.ends_with(b"\n") || self.line.len() > PIECE {
-                        writeln!(self.out, "{}", text::log_line(&self.line))?;
-                        self.line.clear();
-                    }
-                }
-            } else {
-                self.out.write_all(bytes)?;
-            }
-            log.consume(length);
-        }
-    }
-
-    /// Writes a last line that had no end.
-    pub(super) fn end_line(&mut self) -> io::Result<()> {
-        if !self.line.is_empty() {
-            writeln!(self.out, "{}", text::log_line(&self.line))?;
-            self.line.clear();
-        }
-        self.out.flush()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }

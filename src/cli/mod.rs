@@ -21,6 +21,7 @@ mod follow;
 mod fullscreen;
 mod gpu_check;
 mod holes;
+mod log_out;
 mod logs;
 mod orphans;
 mod output;

@@ -13,7 +13,7 @@ use crate::report::json::Header;
 use crate::report::text;
 use crate::run::launch::run_mark;
 use crate::run::state::RunState;
-use crate::run::store::{Orchestrator, RunRow, Store};
+use crate::run::store::{Orchestrator, RunRow, Store, StoreError};
 
 /// Name of the state folder, beside the pipeline file.
 pub(super) const FOLDER: &str = ".trainyard";
@@ -67,7 +67,10 @@ impl StateArgs {
     pub(super) fn open(&self) -> Result<Option<Store>, Failure> {
         let here = || std::env::current_dir().ok().as_deref().and_then(nearest_folder);
         let Some(dir) = self.state.clone().or_else(here) else { return Ok(None) };
-        Store::open_existing(&dir).map(Some).map_err(broken)
+        Store::open_existing(&dir).map(Some).map_err(|error| {
+            let exit = if matches!(error, StoreError::NoState(_)) { Exit::Usage } else { Exit::Bug };
+            Failure { exit, report: miette::Report::from_err(error) }
+        })
     }
 
     /// Opens the record and picks a run: the newest where `wanted` is absent or `latest`, otherwise by its id or the

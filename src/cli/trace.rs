@@ -9,13 +9,14 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::Instant;
 
 use clap::{ArgAction, ValueEnum};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
+use super::output;
 use crate::report::paint::Colour;
 use crate::report::screen::Screen;
 
@@ -54,7 +55,13 @@ pub(super) fn start(args: &Args) {
         2 => "info,trainyard=debug",
         _ => "trace",
     };
-    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(chosen));
+    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|error| {
+        let unread = std::error::Error::source(&error).is_some_and(|cause| cause.is::<ParseError>());
+        if unread {
+            output::say(&format!("warning: RUST_LOG is ignored: {error}"));
+        }
+        EnvFilter::new(chosen)
+    });
     let screen = match args.log_format {
         Format::Text => {
             let ansi = Colour::for_stderr() == Colour::Ansi;
