@@ -76,6 +76,8 @@ impl Command {
         let header = self.header(&prepared.pipeline, &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
         let key = store.begin(&header).map_err(broken)?;
+        // It is as large as the pipeline, and the record has it now.
+        drop(header);
         crash::point("begun");
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());

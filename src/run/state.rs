@@ -202,6 +202,8 @@ impl RunState {
                 }
                 state.phase = Phase::Running;
                 let (place, raise) = (place.clone(), state.raise);
+                // Most tasks have one attempt; a vector would begin with room for four.
+                state.attempts.reserve_exact(1);
                 state.attempts.push(Attempt { place, raise, started: *at, process: None, ended: None });
                 self.running += 1;
             }
