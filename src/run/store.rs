@@ -156,8 +156,8 @@ impl Store {
             let db = Connection::open_with_flags(&path, flags)?;
             // Another orchestrator on the same folder holds the lock for the length of one small transaction.
             db.busy_timeout(std::time::Duration::from_secs(10))?;
-            // 1 MiB: events are written once and read rarely.
-            db.pragma_update(None, "cache_size", -1024)?;
+            // 256 KiB: events are written once, one behind the other, and read rarely.
+            db.pragma_update(None, "cache_size", -256)?;
             Ok(db)
         };
         let db = connect().map_err(|source| failed(&path, source))?;
