@@ -228,7 +228,7 @@ fn outcome(random: &mut Random) -> Outcome {
         5 => Outcome::Exited { code: 1 },
         6 => Outcome::Signalled { signal: 9 },
         7 => Outcome::TimedOut { limit: Limit::Wall },
-        8 => Outcome::OutputMissing { path: "x".to_owned(), leads_to: None },
+        8 => Outcome::OutputMissing { path: "x".to_owned(), leads_to: None, also: Box::default() },
         _ => Outcome::SpawnFailed { reason: "x".to_owned() },
     }
 }

@@ -35,12 +35,26 @@ fn without_v_a_good_run_has_nothing_to_say() {
 fn lines_for_machines_name_run_task_and_attempt() {
     let (_, output) = run(&["-v", "--log-format", "json"], None);
     let errors = errors(&output);
-    let lines = errors.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ended = lines.into_iter().find(|line| line["fields"]["message"] == "attempt finished").expect("it is said");
+    let lines: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let ended = lines.iter().find(|line| line["fields"]["message"] == "attempt finished").expect("it is said");
     assert_eq!((&ended["level"], &ended["fields"]["outcome"]), (&"INFO".into(), &"succeeded".into()));
     let spans: Vec<&str> = ended["spans"].as_array().unwrap().iter().filter_map(|span| span["name"].as_str()).collect();
     assert_eq!(spans, ["run", "task", "attempt"]);
     assert_eq!((&ended["spans"][1]["task"], &ended["spans"][2]["number"]), (&"clean".into(), &1.into()));
+}
+
+#[test]
+fn where_log_lines_are_json_nothing_else_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[stage.a]\nrun = 'exit 3'\nresources = { gpus = 'prefer', gpu_memory = '1GiB' }\n";
+    std::fs::write(folder.path().join("p.toml"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    command.args(["run", "p.toml", "--log-format", "json"]).current_dir(folder.path()).env_remove("RUST_LOG");
+    let output = command.env("TRAINYARD_NVML", "no-such-library").output().unwrap();
+    let errors = errors(&output);
+    let lines: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let said = |what: &str| lines.iter().any(|line| line["fields"]["message"].as_str().unwrap().contains(what));
+    assert!(said("no-such-library") && said("attempt finished") && said("run finished"), "{errors}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What a command prints. A reader that has seen enough, or a disk that is full, is never a reason to panic.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, trace};
 
 /// Writes the whole of a command's output. That the reader has seen enough (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<Exit, Failure> {
@@ -21,6 +22,28 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<Exit, Failure>
 pub(super) fn say(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
+
+/// Says what a person should know though nothing is wrong: a line on standard error, or a log line where those are
+/// JSON. Not with `--quiet`.
+pub(super) fn note(text: &str) {
+    match (HUSHED.load(Ordering::Relaxed), trace::is_json()) {
+        (true, _) => {}
+        (false, true) => tracing::info!("{text}"),
+        (false, false) => say(text),
+    }
+}
+
+/// Warns, also with `--quiet`.
+pub(super) fn warn(text: &str) {
+    if trace::is_json() { tracing::warn!("{text}") } else { say(&format!("warning: {text}")) }
+}
+
+/// Says from here on only what is wrong.
+pub(super) fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+}
+
+static HUSHED: AtomicBool = AtomicBool::new(false);
 
 /// Returns how a command ended by how its last write went.
 pub(super) fn finish(written: io::Result<()>) -> Result<Exit, Failure> {

@@ -70,7 +70,7 @@ impl Planning {
             if !matches!(error, StoreError::NoState(_)) {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 let words = format!("{error}{cause}");
-                output::say(&format!("warning: what earlier runs used is not known: {}", text::visible(&words)));
+                output::warn(&format!("what earlier runs used is not known: {}", text::visible(&words)));
             }
             Vec::new()
         });
@@ -147,12 +147,12 @@ impl Stopwatch {
 /// Looks at this machine. Says so where stages ask for a GPU and there is none.
 pub(super) fn this_machine(pipeline: &Pipeline, options: &probe::Options) -> Machine {
     let machine = probe::this_machine(options);
-    machine.warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
+    machine.warnings.iter().for_each(|warning| output::warn(&format!("{warning}")));
     let mut modes = pipeline.stages.iter().flat_map(|stage| &stage.modes);
     if modes.any(|mode| mode.resources.gpus != Gpus::None)
         && let probe::Gpus::None { reason, .. } = &machine.gpus
     {
-        output::say(&reason.to_string());
+        output::note(&reason.to_string());
     }
     machine
 }
@@ -165,7 +165,7 @@ fn say_what_falls_back(pipeline: &Pipeline, graph: &TaskGraph, plan: &Plan) {
     let names = stages.iter().map(|stage| format!("`{}`", text::visible(&pipeline.stages[*stage].name)));
     let names: Vec<String> = names.collect();
     if !names.is_empty() {
-        output::say(&format!("on the CPU, since no GPU could hold it: {}", names.join(", ")));
+        output::note(&format!("on the CPU, since no GPU could hold it: {}", names.join(", ")));
     }
 }
 

@@ -101,6 +101,7 @@ impl Command {
         if self.manner.detach {
             return detach::relaunch();
         }
+        self.manner.begin();
         let prepared = match self.prepare(&row.header, store.dir())? {
             Ok(prepared) => prepared,
             Err(exit) => return Ok(exit),

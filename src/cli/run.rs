@@ -48,6 +48,7 @@ impl Command {
         if self.manner.detach {
             return detach::relaunch();
         }
+        self.manner.begin();
         let read = match session::read(&self.file, &self.planning)? {
             Ok(read) => read,
             Err(exit) => return Ok(exit),
@@ -174,7 +175,7 @@ fn unplanned(read: &Read) -> Vec<TaskHeader> {
 fn open_store(dir: &Path) -> Result<Store, Failure> {
     let (store, aside) = Store::open_or_replace(dir).map_err(broken)?;
     if let Some(aside) = aside {
-        output::say(&format!("warning: the record of earlier runs was damaged; it is kept as {}", aside.display()));
+        output::warn(&format!("the record of earlier runs was damaged; it is kept as {}", aside.display()));
     }
     Ok(store)
 }

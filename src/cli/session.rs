@@ -101,6 +101,13 @@ impl Manner {
         self.json
     }
 
+    /// Says only what is wrong from here on, if that was asked for.
+    pub(super) fn begin(&self) {
+        if self.quiet {
+            output::hush();
+        }
+    }
+
     pub(super) fn observers(&self, dir: &Path) -> Vec<Box<dyn Observer>> {
         let style = report::Style::choose(self.quiet, self.json);
         report::observers(report::Options {
@@ -109,6 +116,7 @@ impl Manner {
             dir: dir.to_owned(),
             elsewhere: state::elsewhere(dir.ancestors().nth(2).unwrap_or(dir)),
             screen: trace::screen(),
+            logs_only: trace::is_json(),
         })
     }
 }
@@ -185,7 +193,7 @@ fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
     let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| unknown(*index, stage.modes.len()));
     let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
     if !names.is_empty() {
-        output::say(&format!(
+        output::note(&format!(
             "alone on a GPU until it is known how much of its memory they need: {}",
             names.join(", ")
         ));
@@ -198,7 +206,7 @@ fn say_that_mps_is_missing(pipeline: &Pipeline) {
     let names: Vec<_> = wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect();
     if !names.is_empty() && !mps::runs() {
         let names = names.join(", ");
-        output::say(&format!(
+        output::note(&format!(
             "no MPS server runs here (nvidia-cuda-mps-control -d starts one); watched instead: {names}"
         ));
     }
@@ -296,7 +304,7 @@ impl Session<'_> {
                 Err(Failure { exit: Exit::Bug, report })
             }
             (most, Some(scarce)) => {
-                output::say(&format!("warning: at most {most} tasks at once, since {scarce}"));
+                output::warn(&format!("at most {most} tasks at once, since {scarce}"));
                 Ok(usize::try_from(most).ok())
             }
             (_, None) => Ok(manner.jobs()),

@@ -112,7 +112,7 @@ impl Timer {
             Err(error) => {
                 let expected = matches!(error, OffDevice::Cuda(CudaError::NoDriver | CudaError::NoDevice(_)));
                 if forced || !expected {
-                    output::say(&format!("timing on the CPU: {error}"));
+                    output::note(&format!("timing on the CPU: {error}"));
                 }
                 if expected && known.is_none() {
                     Known { cpu, device: None, version: VERSION.to_owned() }.remember();

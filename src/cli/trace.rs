@@ -23,6 +23,9 @@ use crate::report::screen::Screen;
 /// The process has one terminal.
 static SCREEN: LazyLock<Screen> = LazyLock::new(Screen::default);
 
+/// How log lines are written, once it is known.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
 /// The run's own log file, once there is a run.
 static RUN_LOG: OnceLock<File> = OnceLock::new();
 
@@ -36,7 +39,7 @@ pub(super) struct Args {
     log_format: Format,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     Text,
     Json,
@@ -47,9 +50,18 @@ pub(super) fn screen() -> Screen {
     SCREEN.clone()
 }
 
+/// Whether standard error is for programs: one JSON object a line.
+pub(super) fn is_json() -> bool {
+    matches!(FORMAT.get(), Some(Format::Json))
+}
+
 /// Begins logging. `RUST_LOG` wins over `-v`.
 pub(super) fn start(args: &Args) {
+    // Only a second call could fail, and there is one `main`.
+    let _ = FORMAT.set(args.log_format);
     let chosen = match args.verbose {
+        // What would be lines for people are log lines, then.
+        0 if is_json() => "warn,trainyard=info",
         0 => "warn",
         1 => "warn,trainyard=info",
         2 => "info,trainyard=debug",
@@ -71,7 +83,7 @@ pub(super) fn start(args: &Args) {
         Format::Json => fmt::layer().json().with_ansi(false).with_writer(screen).with_filter(chosen).boxed(),
     };
     let file = fmt::layer().with_ansi(false).with_writer(|| RunLog).with_filter(EnvFilter::new("warn,trainyard=debug"));
-    // Only a second call could fail, and there is one `main`.
+    // As above.
     drop(tracing_subscriber::registry().with(screen).with(file).try_init());
 }
 

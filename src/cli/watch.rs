@@ -57,6 +57,7 @@ fn lines(mut attached: Attached) -> Result<Exit, Failure> {
         elsewhere: elsewhere(attached.store.dir()),
         dir,
         screen: trace::screen(),
+        logs_only: trace::is_json(),
     });
     loop {
         attached.catch_up(|attached, recorded| {

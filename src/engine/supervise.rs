@@ -3,7 +3,7 @@
 //! Knows one process group and nothing of other attempts.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -307,10 +307,7 @@ impl Attempt {
             return Outcome::OutOfMemory { device };
         }
         match status {
-            Status::Exited(0) => {
-                let mut outputs = self.launch.outputs.iter();
-                outputs.find_map(|(name, path)| broken_promise(name, path)).unwrap_or(Outcome::Succeeded)
-            }
+            Status::Exited(0) => broken_promise(&self.launch.outputs).unwrap_or(Outcome::Succeeded),
             Status::Exited(code) => Outcome::Exited { code },
             Status::Signalled(signal) => Outcome::Signalled { signal },
         }
@@ -334,14 +331,18 @@ impl Attempt {
     }
 }
 
-/// Returns how an attempt failed whose output is not there, or not within the project.
-fn broken_promise(name: &str, path: &Path) -> Option<Outcome> {
-    let broken = |leads_to| Some(Outcome::OutputMissing { path: name.to_owned(), leads_to });
-    let Ok(real) = path.canonicalize() else {
-        return broken(None);
-    };
-    let project = path.ancestors().nth(Path::new(name).components().count())?.canonicalize().ok()?;
-    if real.starts_with(project) { None } else { broken(Some(real.display().to_string())) }
+/// Returns how an attempt failed some of whose outputs are not there, or not within the project.
+fn broken_promise(outputs: &[(String, PathBuf)]) -> Option<Outcome> {
+    let mut missing = outputs.iter().filter(|(_, path)| !path.exists()).map(|(name, _)| name.clone());
+    if let Some(path) = missing.next() {
+        return Some(Outcome::OutputMissing { path, leads_to: None, also: missing.collect() });
+    }
+    outputs.iter().find_map(|(name, path)| {
+        let real = path.canonicalize().ok()?;
+        let project = path.ancestors().nth(Path::new(name).components().count())?.canonicalize().ok()?;
+        let leads_to = (!real.starts_with(project)).then(|| real.display().to_string());
+        leads_to.map(|to| Outcome::OutputMissing { path: name.clone(), leads_to: Some(to), also: Box::default() })
+    })
 }
 
 /// Waits until there is output to read; for ever where the stream is closed.

@@ -72,8 +72,11 @@ impl Head {
                 let label = if params.label == "first" { 0 } else { first.len() - 1 };
                 let is_word = |(column, field): (usize, &str)| column != label && field.parse::<f32>().is_err();
                 let words = first.iter().enumerate().any(is_word);
+                // No row at all: whatever is wrong with the second line is to be said of that one.
+                let only_words =
+                    first.iter().enumerate().all(|(column, field)| column == label || is_word((column, field)));
                 let then_numbers = second.is_some_and(|second| !second.iter().enumerate().any(is_word));
-                if named || (words && then_numbers) { names() } else { Self::Row }
+                if named || (words && (only_words || then_numbers)) { names() } else { Self::Row }
             }
         }
     }
@@ -260,6 +263,8 @@ mod tests {
     fn a_bad_field_is_found_by_line_and_column() {
         let error = parse("a,b,c\n1,2,0\n1,x,0\n", "last", Header::Auto).unwrap_err();
         assert!(error.starts_with("f.csv: line 3, column `b`: `x` is not a number"), "{error}");
+        let error = parse("a,b,label\n1,abc,x\n", "last", Header::Auto).unwrap_err();
+        assert!(error.starts_with("f.csv: line 2, column `b`: `abc` is not a number"), "{error}");
         let error = parse("1,2,0\n1,,0\n", "last", Header::No).unwrap_err();
         assert!(error.starts_with("f.csv: line 2, column 2: the value is missing"), "{error}");
         let error = parse("1,2,0\n1,2\n", "last", Header::No).unwrap_err();

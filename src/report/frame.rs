@@ -4,6 +4,7 @@
 
 use super::estimate;
 use super::paint::{Colour, Tone};
+use super::rows::{Row, draw};
 use super::tally::{Running, Tally};
 use super::{text, wording};
 use crate::run::observer::{DeviceGauge, Progress, View};
@@ -30,22 +31,6 @@ const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "�
 /// How long each is shown.
 const SPIN: u64 = 200;
 
-/// From here on, in columns, there is room for words.
-const WIDE: usize = 100;
-
-/// One row before its columns are aligned.
-struct Row {
-    mark: &'static str,
-    tone: Tone,
-    name: String,
-    /// Parts of the bar: done or held, and promised beyond it.
-    bar: Option<(f64, f64)>,
-    percent: String,
-    elapsed: String,
-    left: String,
-    note: String,
-}
-
 /// Returns the lines, fewer than `rows`, each at most `columns` wide.
 #[must_use]
 pub fn frame(picture: &Picture<'_>, rows: usize, columns: usize, colour: Colour) -> Vec<String> {
@@ -57,7 +42,7 @@ pub fn frame(picture: &Picture<'_>, rows: usize, columns: usize, colour: Colour)
     let mut lines: Vec<Row> = running[..shown].iter().map(|running| task_row(picture, running)).collect();
     lines.extend(gauges.iter().map(|gauge| gauge_row(picture, gauge)));
     lines.push(run_row(picture));
-    let mut lines = align(&lines, columns, colour);
+    let mut lines = draw(&lines, columns, colour);
     if shown < running.len() {
         let folded = format!("  and {} more running", running.len() - shown);
         lines.insert(shown, colour.paint(Tone::Faint, &text::fit(&folded, columns)));
@@ -70,7 +55,7 @@ pub fn frame(picture: &Picture<'_>, rows: usize, columns: usize, colour: Colour)
 pub fn gauges(view: View<'_>, gauges: &[DeviceGauge], now: Millis, columns: usize, colour: Colour) -> Vec<String> {
     let picture = Picture { view, tally: &Tally::default(), gauges, left: None, now };
     let rows: Vec<Row> = gauges.iter().map(|gauge| gauge_row(&picture, gauge)).collect();
-    align(&rows, columns, colour)
+    draw(&rows, columns, colour)
 }
 
 fn task_row(picture: &Picture<'_>, running: &Running) -> Row {
@@ -81,7 +66,8 @@ fn task_row(picture: &Picture<'_>, running: &Running) -> Row {
         mark: SPINNER[spin],
         tone: Tone::Active,
         name: text::visible(&picture.view.graph.tasks[running.task.index()].name).into_owned(),
-        bar: Some((done.unwrap_or(0.0), 0.0)),
+        done: done.unwrap_or(0.0),
+        promised: 0.0,
         percent: done.map_or_else(String::new, percent),
         elapsed: wording::seconds(picture.now - running.started),
         left: left.map_or_else(String::new, wording::seconds),
@@ -122,7 +108,8 @@ fn gauge_row(picture: &Picture<'_>, gauge: &DeviceGauge) -> Row {
         mark: " ",
         tone: Tone::Plain,
         name: text::visible(&format!("{} {}", short_id(picture, &gauge.id), gauge.model)).into_owned(),
-        bar: Some((part(used), part(gauge.promised - used))),
+        done: part(used),
+        promised: part(gauge.promised - used),
         percent: gauge.used.map_or_else(String::new, |used| percent(part(used))),
         elapsed: String::new(),
         left: String::new(),
@@ -151,7 +138,8 @@ fn run_row(picture: &Picture<'_>) -> Row {
         mark: " ",
         tone: if tally.failed > 0 { Tone::Bad } else { Tone::Good },
         name: format!("{}/{total} done", tally.succeeded + tally.cached),
-        bar: Some((done.unwrap_or(0.0), 0.0)),
+        done: done.unwrap_or(0.0),
+        promised: 0.0,
         percent: done.map_or_else(String::new, percent),
         elapsed: wording::seconds(elapsed),
         left: picture.left.map_or_else(String::new, |left| format!("~{}", wording::seconds(left))),
@@ -176,48 +164,6 @@ fn percent(part: f64) -> String {
 fn figure(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(0.001..10_000.0).contains(&size) { format!("{value:.2e}") } else { format!("{value:.4}") }
-}
-
-fn align(rows: &[Row], columns: usize, colour: Colour) -> Vec<String> {
-    let widest = |of: fn(&Row) -> &String| rows.iter().map(|row| text::width(of(row))).max().unwrap_or(0);
-    let name = widest(|row| &row.name).min((columns * 3 / 8).max(12));
-    let (percent, elapsed, left) = (4, widest(|row| &row.elapsed), widest(|row| &row.left));
-    let wide = columns >= WIDE;
-    let bar = if wide { (columns / 6).min(30) } else { (columns / 8).max(6) };
-    // Where there is little room, as tqdm writes it: elapsed<left.
-    let (before, after) = if wide { ("  ", " left") } else { ("<", "") };
-    let line = |row: &Row| {
-        let mut line =
-            format!("{} {}  ", colour.paint(row.tone, row.mark), text::pad(&text::fit_middle(&row.name, name), name));
-        if let Some((done, promised)) = row.bar {
-            line.push_str(&draw_bar(done, promised, bar, row.tone, colour));
-        }
-        line.push_str(&format!(" {:>percent$}  ", row.percent));
-        if !row.elapsed.is_empty() {
-            let words = if row.left.is_empty() { String::new() } else { format!("{before}{}{after}", row.left) };
-            let left = before.len() + left + after.len();
-            line.push_str(&format!("{:>elapsed$}{words:<left$}  ", row.elapsed));
-        }
-        line.push_str(&row.note);
-        text::fit(line.trim_end(), columns).into_owned()
-    };
-    rows.iter().map(line).collect()
-}
-
-/// Draws a bar of `width` columns. Without colour its parts still differ: `━━╸╌╌───`.
-fn draw_bar(done: f64, promised: f64, width: usize, tone: Tone, colour: Colour) -> String {
-    let halves = |part: f64| (part.clamp(0.0, 1.0) * 2.0 * width as f64).floor() as usize;
-    let full = halves(done) / 2;
-    let half = halves(done) % 2;
-    let dashed = (halves(done + promised) / 2).saturating_sub(full + half);
-    let solid = "━".repeat(full) + if half == 1 { "╸" } else { "" };
-    let rest = "─".repeat(width - full - half - dashed);
-    format!(
-        "{}{}{}",
-        colour.paint(if solid.is_empty() { Tone::Plain } else { tone }, &solid),
-        colour.paint(if dashed == 0 { Tone::Plain } else { Tone::Uneasy }, &"╌".repeat(dashed)),
-        colour.paint(if rest.is_empty() { Tone::Plain } else { Tone::Faint }, &rest)
-    )
 }
 
 #[cfg(test)]
@@ -313,13 +259,6 @@ mod tests {
         tally.progressed(id(0), &Progress { phase: Some("\x1b[1A\nx".into()), ..Progress::default() });
         let drawn = drawn(&scene, &tally, &[], 24, 200);
         assert!(!drawn.contains('\x1b') && drawn.lines().count() == 2, "{drawn}");
-    }
-
-    #[test]
-    fn a_bar_shows_what_is_held_promised_and_free() {
-        assert_eq!(draw_bar(0.25, 0.5, 8, Tone::Plain, Colour::Never), "━━╌╌╌╌──");
-        assert_eq!(draw_bar(1.0, 0.0, 4, Tone::Plain, Colour::Never), "━━━━");
-        assert_eq!(draw_bar(0.13, 0.0, 4, Tone::Plain, Colour::Never), "╸───");
     }
 
     proptest! {

@@ -31,6 +31,7 @@ pub mod paint;
 pub mod perfetto;
 pub mod plan;
 pub mod reasons;
+mod rows;
 pub mod screen;
 pub mod story;
 pub mod stream;

@@ -55,21 +55,23 @@ pub struct Options {
     pub elsewhere: Option<PathBuf>,
     /// The terminal, shared with the log lines.
     pub screen: Screen,
+    /// Whether standard error is for log lines only.
+    pub logs_only: bool,
 }
 
 /// Makes the observers of a run, to be told in this order.
 #[must_use]
 pub fn observers(options: Options) -> Vec<Box<dyn Observer>> {
-    let Options { style, mirror, dir, elsewhere, screen } = options;
-    let err = || Box::new(screen.clone()) as Box<dyn Write>;
+    let Options { style, mirror, dir, elsewhere, screen, logs_only } = options;
+    let err = || if logs_only { Box::new(io::sink()) as Box<dyn Write> } else { Box::new(screen.clone()) };
     let out = || Box::new(io::stdout()) as Box<dyn Write>;
     let mut all: Vec<Box<dyn Observer>> = vec![Box::<Journal>::default(), Box::new(Reasons::new(dir.clone()))];
     if mirror {
-        all.push(Box::new(Mirror::new(err(), Colour::for_stderr())));
+        all.push(Box::new(Mirror::new(Box::new(screen.clone()), Colour::for_stderr())));
     }
     all.push(match style {
-        Style::Bars => Box::new(Bars::new(screen.clone(), out(), dir, elsewhere)),
-        Style::Lines => Box::new(Lines::new(err(), out(), dir, elsewhere)),
+        Style::Bars if !logs_only => Box::new(Bars::new(screen.clone(), out(), dir, elsewhere)),
+        Style::Bars | Style::Lines => Box::new(Lines::new(err(), out(), dir, elsewhere)),
         Style::Quiet => Box::new(Quiet::new(err(), dir)),
         Style::Json => Box::new(Stream::new(out(), dir)),
     });

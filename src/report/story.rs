@@ -57,8 +57,10 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             (Tone::Uneasy, "stopped", name(view, *task))
         }
         Event::RetryPlanned { task, not_before, raise } => {
-            // To tenths of a second, so that jitter does not show as 999ms.
-            let wait = Millis((*not_before - recorded.at).0.div_ceil(100) * 100);
+            // Rounded, so that jitter does not show as 999ms.
+            let wait = (*not_before - recorded.at).0;
+            let unit = if wait < 500 { 10 } else { 100 };
+            let wait = Millis(wait.div_ceil(unit) * unit);
             let raised = raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
             let ended = how_it_ended(view, *task, recorded.at);
             (Tone::Uneasy, "retry", format!("{}: {ended}; again in {wait}{raised}", name(view, *task)))

@@ -110,12 +110,14 @@ pub fn last_line(finished: &Finished<'_>, colour: Colour) -> String {
         Some((_, RunEnd::Interrupted)) | None => ("was interrupted", Tone::Uneasy),
     };
     let count = |wanted: fn(&Phase) -> bool| state.tasks.iter().filter(|task| wanted(&task.phase)).count();
+    let stopped = state.tasks.iter().filter(|task| !task.phase.is_final() && !task.attempts.is_empty()).count();
     let counts = wording::counts(&[
         (count(|phase| *phase == Phase::Succeeded), "succeeded"),
         (count(|phase| *phase == Phase::Cached), "cached"),
         (count(|phase| *phase == Phase::Failed), "failed"),
         (count(|phase| *phase == Phase::Skipped), "skipped"),
-        (count(|phase| !phase.is_final()), "not run"),
+        (stopped, "stopped"),
+        (count(|phase| !phase.is_final()) - stopped, "not run"),
     ]);
     let started = state.tasks.iter().filter_map(|task| Some(task.attempts.first()?.started)).min();
     let after = match (state.end, started) {

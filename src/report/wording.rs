@@ -28,10 +28,12 @@ pub fn ending(outcome: &Outcome) -> String {
         }
         Outcome::OutOfMemory { device: Some(device) } => format!("out of memory on {}", text::visible(device)),
         Outcome::OutOfMemory { device: None } => "out of host memory".into(),
-        Outcome::OutputMissing { path, leads_to: None } => {
-            format!("it ended well but did not write `{}`, which `outputs` promises", text::visible(path))
+        Outcome::OutputMissing { path, leads_to: None, also } => {
+            let paths = std::iter::once(path).chain(also).map(|path| format!("`{}`", text::visible(path)));
+            let paths = paths.collect::<Vec<_>>().join(", ");
+            format!("it ended well but did not write {paths}, which `outputs` promises")
         }
-        Outcome::OutputMissing { path, leads_to: Some(target) } => format!(
+        Outcome::OutputMissing { path, leads_to: Some(target), .. } => format!(
             "it ended well but made of its output `{}` a link out of the project, to `{}`",
             text::visible(path),
             text::visible(target)
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn an_ending_with_a_users_text_is_safe_for_a_terminal() {
-        let hostile = Outcome::OutputMissing { path: "\x1b[2J".into(), leads_to: None };
+        let hostile = Outcome::OutputMissing { path: "\x1b[2J".into(), leads_to: None, also: Box::default() };
         assert!(!ending(&hostile).contains('\x1b'));
     }
 

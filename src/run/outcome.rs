@@ -39,6 +39,9 @@ pub enum Outcome {
         /// Where it leads through a link, if it is there.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         leads_to: Option<String>,
+        /// The others that are not there.
+        #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+        also: Box<[String]>,
     },
     /// The process could not be started.
     SpawnFailed {

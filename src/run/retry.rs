@@ -127,7 +127,7 @@ mod tests {
         assert!(tried(Outcome::Signalled { signal: 9 }) && !tried(Outcome::Signalled { signal: 15 }));
         assert!(tried(Outcome::TimedOut { limit: Limit::Idle }));
         assert!(!tried(Outcome::OutOfMemory { device: None }));
-        assert!(!tried(Outcome::OutputMissing { path: "x".to_owned(), leads_to: None }));
+        assert!(!tried(Outcome::OutputMissing { path: "x".to_owned(), leads_to: None, also: Box::default() }));
     }
 
     fn any_outcome() -> impl Strategy<Value = Outcome> {
@@ -136,7 +136,7 @@ mod tests {
             (1..=64_i32).prop_map(|signal| Outcome::Signalled { signal }),
             Just(Outcome::TimedOut { limit: Limit::Wall }),
             Just(Outcome::OutOfMemory { device: None }),
-            Just(Outcome::OutputMissing { path: "x".to_owned(), leads_to: None }),
+            Just(Outcome::OutputMissing { path: "x".to_owned(), leads_to: None, also: Box::default() }),
             Just(Outcome::SpawnFailed { reason: "x".to_owned() }),
             Just(Outcome::Interrupted),
             Just(Outcome::Succeeded),

@@ -17,7 +17,7 @@ fn an_output_that_a_successful_stage_did_not_make_fails_it_by_name() {
     let output = world.run(&[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("work/a.txt"), "{said}");
+    assert!(said.contains("did not write `work/a.txt`, `work/b.txt`"), "{said}");
     assert_eq!(outcomes(&world.show(), "a"), ["output-missing"]);
 }
 
@@ -181,6 +181,9 @@ fn a_gpu_stage_that_only_prefers_one_runs_on_the_cpu_and_says_so() {
     assert_eq!(output.status.code(), Some(0));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("no-such-library") && said.contains("CPU"), "{said}");
+    let mut quiet = world.command(&["run", "p.toml", "--quiet", "--force"]);
+    let quiet = quiet.env("TRAINYARD_NVML", "no-such-library").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&quiet.stderr).lines().count(), 1, "only how it ended");
     let log = world.command(&["logs", "latest", "a"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&log.stdout), "devices:.\n");
 }
