@@ -73,11 +73,11 @@ pub(crate) fn run(
     let confusion = confusion(&y, &predicted, trained.classes.len());
     let per_class = figures(&confusion, &trained.classes);
     let evaluation = Evaluation {
-        model: model.display().to_string(),
+        model: file::named(model),
         family: trained.params.model,
         parameters: trained.params,
         epochs: trained.epochs,
-        data: data.display().to_string(),
+        data: file::named(data),
         rows: y.len(),
         accuracy: accuracy(&confusion),
         macro_f1: mean(per_class.iter().filter_map(|class| class.f1)),

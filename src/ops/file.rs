@@ -31,6 +31,13 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, OpError> {
     Ok(bytes)
 }
 
+/// Returns a path as results name it: relative to the working directory where it lies below, so that the same work gives
+/// the same result in every folder.
+pub(crate) fn named(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
+}
+
 /// Writes a file whole or not at all: into the same folder under another name, to the disk, then renamed.
 /// Makes the folder if it is missing.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), OpError> {
