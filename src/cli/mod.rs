@@ -142,10 +142,19 @@ fn share_one_heap() {
     }
 }
 
+/// Has a write beyond the limit of file sizes (`ulimit -f`) fail, as one on a full disk does, instead of ending us.
+fn outlive_large_files() {
+    // SAFETY: no handler is installed.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     share_one_heap();
+    outlive_large_files();
     let cli = Cli::parse();
     trace::start(&cli.trace);
     let ended: Result<Exit, Failure> = match cli.command {

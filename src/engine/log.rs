@@ -4,16 +4,18 @@
 //! as a hole, so that the file keeps its length and whoever reads along goes on. Where the file system knows no holes, the
 //! beginning and the last bytes in memory are kept.
 //!
-//! A log that cannot be written (a full disk) is cut short and the attempt goes on; it is said at the end. The log of an
-//! attempt with a sentinel is written by that one; here it is only read along.
+//! A log that cannot be written is cut short and the attempt goes on; it is said at the end. So is one that would take
+//! the last room on the disk, which belongs to the record of the run. The log of an attempt with a sentinel is written by
+//! that one; here it is only read along.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::probe::disk::Disk;
 use crate::units::Bytes;
 
 /// How much of the end is kept in memory: enough for a stack trace with its last message.
@@ -22,11 +24,18 @@ const TAIL: usize = 16 << 10;
 /// The most that is read along at a time.
 const PIECE: u64 = 64 << 10;
 
+/// How much is written before the disk is looked at again, and the most that is left to the record of the run.
+const UNLOOKED: u64 = 64 << 10;
+const FOR_THE_RECORD: Bytes = Bytes(64 << 20);
+
 /// Where an attempt's output goes.
 pub(super) struct Log {
     path: PathBuf,
     file: Option<File>,
-    error: Option<std::io::Error>,
+    error: Option<io::Error>,
+    /// How much has been written since the disk was looked at, and what looks.
+    unlooked: u64,
+    disk: fn(&Path) -> Option<Disk>,
     tail: VecDeque<u8>,
     /// Whether somebody else writes the file.
     kept: bool,
@@ -51,6 +60,8 @@ impl Log {
             path,
             file: None,
             error: None,
+            unlooked: 0,
+            disk: Disk::of,
             tail: VecDeque::new(),
             kept: false,
             read: 0,
@@ -101,7 +112,7 @@ impl Log {
         }
     }
 
-    fn write_file(&mut self, output: &[u8]) -> std::io::Result<()> {
+    fn write_file(&mut self, output: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
             if let Some(folder) = self.path.parent() {
                 std::fs::create_dir_all(folder)?;
@@ -115,8 +126,24 @@ impl Log {
         }
         file.write_all(output)?;
         self.length += output.len() as u64;
+        self.unlooked += output.len() as u64;
+        if self.unlooked >= UNLOOKED {
+            self.unlooked = 0;
+            self.leave_room()?;
+        }
         self.make_hole();
         Ok(())
+    }
+
+    /// Fails where the disk is so full that the run could soon not be recorded.
+    fn leave_room(&self) -> io::Result<()> {
+        let Some(disk) = (self.disk)(&self.path) else { return Ok(()) };
+        let kept = FOR_THE_RECORD.min(Bytes(disk.usual_reserve().0 / 2));
+        if disk.free >= kept {
+            return Ok(());
+        }
+        let why = format!("the disk is full: its last {kept} are kept for the record of the run");
+        Err(io::Error::new(ErrorKind::StorageFull, why))
     }
 
     /// Gives back the middle of what has become too long.
@@ -200,6 +227,19 @@ mod tests {
         log.write(b"hello");
         assert!(log.error().is_some());
         assert_eq!(log.tail(), b"hello");
+    }
+
+    #[test]
+    fn the_last_of_the_disk_is_left_to_the_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let mut log = Log::new(path.clone(), Bytes::GIB);
+        log.disk = |folder| Some(Disk { folder: folder.to_owned(), free: Bytes(9_999), all: Bytes(400_000) });
+        let piece = [b'x'; 40 << 10];
+        (0..5).for_each(|_| log.write(&piece));
+        assert!(log.error().unwrap().to_string().contains("kept for the record"));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 80 << 10, "it is looked at every 64 KiB");
+        assert_eq!(log.tail().len(), TAIL);
     }
 
     /// Lines that tell where in the log they stand.

@@ -174,7 +174,7 @@ pub(super) enum Group {
     Ours,
 }
 
-/// What kind of process the child is: its group, no signal blocked, SIGPIPE as usual (Rust ignores it).
+/// What kind of process the child is: its group, no signal blocked, SIGPIPE and SIGXFSZ as usual (we ignore them).
 struct Attributes(MaybeUninit<libc::posix_spawnattr_t>);
 
 impl Attributes {
@@ -194,6 +194,7 @@ impl Attributes {
             libc::sigemptyset(signals.as_mut_ptr());
             check(libc::posix_spawnattr_setsigmask(to, signals.as_ptr()))?;
             libc::sigaddset(signals.as_mut_ptr(), libc::SIGPIPE);
+            libc::sigaddset(signals.as_mut_ptr(), libc::SIGXFSZ);
             check(libc::posix_spawnattr_setsigdefault(to, signals.as_ptr()))?;
         }
         Ok(attributes)

@@ -105,7 +105,8 @@ impl Attempt {
         let note = match (survivors, self.log.error().map(ToString::to_string).or(log_error)) {
             (_, Some(error)) => Some(format!("the log is cut short: {error}")),
             (0, None) => None,
-            (n, None) => Some(format!("it left {n} process(es) behind, which were ended")),
+            (1, None) => Some("it left a process behind, which was ended".to_owned()),
+            (n, None) => Some(format!("it left {n} processes behind, which were ended")),
         };
         let peak_memory = match &sentinel {
             Some(ended) => ended.peak_memory,
@@ -290,6 +291,10 @@ impl Attempt {
             process::signal(*pid, Signal::KILL);
         }
         wait_for(&more, Instant::now() + Duration::from_secs(5)).await;
+        // What we end in the midst of its work has not left anything behind.
+        if self.clock.ending.is_some() {
+            return 0;
+        }
         let newcomers = more.iter().filter(|pid| !left.contains(pid)).count();
         u32::try_from(left.len() + newcomers).unwrap_or(u32::MAX)
     }

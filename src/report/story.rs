@@ -21,6 +21,8 @@ const MOST_NAMED: usize = 4;
 
 /// How many lines of its output a failed task leaves.
 const LAST_LINES: usize = 10;
+/// Lines of the answer that are shown at most: it must not scroll the summary away.
+const MOST_OF_AN_ANSWER: usize = 40;
 
 /// A line: a word that says what happened, and to what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,17 +134,27 @@ pub fn answer(view: View<'_>, dir: &Path) -> Vec<String> {
     if state.phase == Phase::Cached {
         // `dir` is `STATE/runs/RUN`.
         let log = state.cached_log.as_ref().zip(dir.ancestors().nth(2)).map(|(log, state)| state.join(log));
-        return log.and_then(|log| tail::last_lines(&log, usize::MAX).ok()).unwrap_or_default();
+        return log.map_or_else(Vec::new, |log| last_of(view, task, &log));
     }
     match last_attempt(view, task) {
         Some((_, ended)) if ended.outcome.is_success() && ended.logged => {
             let number = u32::try_from(view.state.task(task).attempts.len()).unwrap_or(u32::MAX);
             let log = launch::log(dir, &view.graph.tasks[task.index()].name, number);
-            // A log that cannot be read is no answer; the summary says where it should be.
-            tail::last_lines(&log, usize::MAX).unwrap_or_default()
+            last_of(view, task, &log)
         }
         _ => Vec::new(),
     }
+}
+
+/// Returns the end of an answer, and where all of it is to be had if that is not all.
+fn last_of(view: View<'_>, task: TaskId, log: &Path) -> Vec<String> {
+    // A log that cannot be read is no answer; the summary says where it should be.
+    let mut lines = tail::last_lines(log, MOST_OF_AN_ANSWER + 1).unwrap_or_default();
+    if lines.len() > MOST_OF_AN_ANSWER {
+        let name = summary::shell_word(&view.graph.tasks[task.index()].name);
+        lines[0] = format!("... (all of it: trainyard logs {} {name})", view.run);
+    }
+    lines
 }
 
 /// Returns everything said at the end of a run: the answer, then the summary. `elsewhere` as in

@@ -21,7 +21,7 @@ pub fn ending(outcome: &Outcome) -> String {
             Some(name) => format!("ended by signal {signal} ({name})"),
             None => format!("ended by signal {signal}"),
         },
-        Outcome::TimedOut { limit: Limit::Wall } => "timed out".into(),
+        Outcome::TimedOut { limit: Limit::Wall } => "timed out: it ran longer than `timeout`".into(),
         Outcome::TimedOut { limit: Limit::Idle } => "timed out: it printed nothing for `idle_timeout`".into(),
         Outcome::TimedOut { limit: Limit::FirstOutput } => {
             "timed out: it printed nothing within `first_output_timeout`".into()

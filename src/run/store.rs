@@ -51,6 +51,9 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The database is not where it was.
+    #[error("{0} was removed or replaced while the run went on: nothing can be recorded any more")]
+    Gone(PathBuf),
     /// A record that cannot be read back.
     #[error("the record of run {run} is damaged at event {seq}")]
     Damaged {
@@ -111,6 +114,8 @@ CREATE TABLE event (
 pub struct Store {
     db: Connection,
     dir: PathBuf,
+    /// The file itself, whatever its path leads to later.
+    file: Option<(u64, u64)>,
 }
 
 /// A run that is being recorded.
@@ -128,6 +133,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
         let _alone = alone(dir)?;
+        aside::refuse_emptied(dir)?;
         let store = Self::connect(dir, OpenFlags::default())?;
         store.on(|db| {
             db.pragma_update(None, "journal_mode", "WAL")?;
@@ -147,6 +153,7 @@ impl Store {
             return Err(StoreError::NoState(dir.to_owned()));
         }
         let _alone = alone(dir)?;
+        aside::refuse_emptied(dir)?;
         Self::connect(dir, OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE)?.prepare_format()
     }
 
@@ -161,7 +168,7 @@ impl Store {
             Ok(db)
         };
         let db = connect().map_err(|source| failed(&path, source))?;
-        Ok(Self { db, dir: dir.to_owned() })
+        Ok(Self { db, dir: dir.to_owned(), file: identity(&path) })
     }
 
     /// Makes or completes the tables, also where another process just did.
@@ -270,6 +277,10 @@ impl Store {
     /// Where the database cannot be written; nothing is recorded then.
     pub fn append(&mut self, run: &mut RunKey, events: &[Recorded]) -> Result<(), StoreError> {
         let path = self.path();
+        // SQLite would go on writing to a file that nobody finds.
+        if identity(&path) != self.file {
+            return Err(StoreError::Gone(path));
+        }
         let written = in_transaction(&self.db, |db| {
             let mut insert = db.prepare_cached("INSERT INTO event (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")?;
             for (seq, recorded) in (run.next_seq..).zip(events) {
@@ -372,6 +383,11 @@ fn alone(dir: &Path) -> Result<File, StoreError> {
         Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(broken(error)),
         _ => Ok(folder),
     }
+}
+
+/// Returns what tells a file from every other one.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    rustix::fs::stat(path).ok().map(|file| (file.st_dev, file.st_ino))
 }
 
 fn failed(path: &Path, source: rusqlite::Error) -> StoreError {

@@ -73,6 +73,29 @@ fn a_full_disk_cuts_the_log_short_and_the_stage_goes_on() {
 }
 
 #[test]
+fn a_limit_on_the_size_of_files_cuts_the_log_short_and_the_stage_goes_on() {
+    let world =
+        World::new("[stage.a]\nrun = \"head -c 3000000 /dev/zero; echo done > result\"\noutputs = [\"result\"]\n");
+    let script = format!("ulimit -f 2000; exec {} run p.toml --quiet", env!("CARGO_BIN_EXE_trainyard"));
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]).current_dir(world.path("")).env_remove("RUST_LOG");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("the log is cut short: File too large"), "{said}");
+}
+
+#[test]
+fn a_record_that_is_removed_while_the_run_goes_on_ends_it_with_a_word() {
+    let world = World::new("[stage.a]\nrun = \"rm -rf .trainyard\"\n[stage.b]\nrun = \"touch b\"\nafter = [\"a\"]\n");
+    let output = world.run(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(70), "{said}");
+    assert!(said.contains("was removed or replaced while the run went on"), "{said}");
+    assert!(!world.path("b").exists());
+}
+
+#[test]
 fn where_few_files_may_be_open_fewer_tasks_run_at_once() {
     let stages: String =
         (0..40).map(|n| format!("[stage.t{n}]\nrun = \"true\"\nresources = {{ cpus = 0 }}\n")).collect();

@@ -213,7 +213,9 @@ fn aside(state: &Path) -> Vec<String> {
 #[test]
 fn a_damaged_database_is_reported_and_moved_aside_by_a_new_run_only() {
     type Damage = fn(&mut Vec<u8>);
-    let damages: [(&str, Damage); 3] = [
+    let damages: [(&str, Damage); 5] = [
+        ("emptied", |bytes| bytes.clear()),
+        ("emptied but for a byte", |bytes| bytes.truncate(1)),
         ("not a database at all", |bytes| bytes.fill(b'x')),
         ("cut off", |bytes| bytes.truncate(PAGE + 100)),
         ("noise in every page but the first", |bytes| bytes[PAGE..].fill(0xA5)),

@@ -62,6 +62,25 @@ fn with(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// Refuses a database that was emptied, as a crash of the machine can leave it, though there were runs: SQLite would take
+/// it for a new one.
+pub(super) fn refuse_emptied(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join("state.db");
+    let is_empty = fs::metadata(&path).is_ok_and(|file| file.len() < SMALLEST);
+    let has_runs = || fs::read_dir(dir.join("runs")).is_ok_and(|mut runs| runs.next().is_some());
+    // What is new may stand in the write-ahead log alone.
+    let has_log = || fs::metadata(with(&path, "-wal")).is_ok_and(|file| file.len() > 0);
+    if !is_empty || has_log() || !has_runs() {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+    let source = rusqlite::Error::SqliteFailure(code, Some("it is empty, though there were runs".to_owned()));
+    Err(StoreError::Corrupt { path, source })
+}
+
+/// Bytes of the smallest database.
+const SMALLEST: u64 = 512;
+
 /// Whether an error says that the database itself is damaged.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
