@@ -3,7 +3,7 @@
 //! Lines for standard error go through the [`Screen`], so that they scroll by above the bars.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 use std::time::Instant;
@@ -77,7 +77,8 @@ pub(super) fn start(args: &Args) {
     let screen = match args.log_format {
         Format::Text => {
             let ansi = Colour::for_stderr() == Colour::Ansi;
-            let line = fmt::layer().compact().with_timer(SinceStart(now())).with_target(false).with_ansi(ansi);
+            let stamp = if io::stderr().is_terminal() { Stamp::SinceStart(now()) } else { Stamp::Utc };
+            let line = fmt::layer().compact().with_timer(stamp).with_target(false).with_ansi(ansi);
             line.with_writer(screen).with_filter(chosen).boxed()
         }
         Format::Json => fmt::layer().json().with_ansi(false).with_writer(screen).with_filter(chosen).boxed(),
@@ -98,13 +99,19 @@ pub(super) fn to_run_folder(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Stamps a line with the seconds since the start: whoever looks on knows what day it is, and the run's own log has the
-/// time.
-struct SinceStart(Instant);
+/// Stamps a line: on a terminal with the seconds since the start, since whoever looks on knows what day it is; elsewhere
+/// with the time in UTC, as the lines of a run have it.
+enum Stamp {
+    SinceStart(Instant),
+    Utc,
+}
 
-impl FormatTime for SinceStart {
+impl FormatTime for Stamp {
     fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
-        write!(w, "{:8.3}s", now().duration_since(self.0).as_secs_f64())
+        match self {
+            Self::SinceStart(start) => write!(w, "{:8.3}s", now().duration_since(*start).as_secs_f64()),
+            Self::Utc => write!(w, "{}", jiff::Timestamp::now().strftime("%FT%TZ")),
+        }
     }
 }
 

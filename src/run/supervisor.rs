@@ -379,15 +379,18 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             Report::Ended(ended) => {
                 crash::point("ended");
                 self.alive -= 1;
-                let name = &self.parts.graph.tasks[ended.task.index()].name;
-                if let Some(note) = &ended.note {
-                    warn!(task = name, "{note}");
-                }
+                let remark = ended.note.clone().map(|note| (ended.task, note));
                 let attempt = self.state.task(ended.task).attempts.last();
                 let place = attempt.map(|attempt| attempt.place.clone()).unwrap_or_default();
                 let left_device = !place.devices.is_empty();
                 let event = self.finished(ended, &place);
                 self.note(&[event])?;
+                if let Some((task, remark)) = remark {
+                    // It stands behind the line that tells how the attempt ended.
+                    self.commit()?;
+                    self.tell_facts();
+                    warn!(task = self.parts.graph.tasks[task.index()].name, "{remark}");
+                }
                 if left_device {
                     self.look_due = self.look_due.min(self.clock.now() + LOOK_AGAIN);
                 }
