@@ -9,7 +9,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::Instant;
 
 use clap::{ArgAction, ValueEnum};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, ParseError, dynamic_filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
@@ -83,7 +83,9 @@ pub(super) fn start(args: &Args) {
         }
         Format::Json => fmt::layer().json().with_ansi(false).with_writer(screen).with_filter(chosen).boxed(),
     };
-    let file = fmt::layer().with_ansi(false).with_writer(|| RunLog).with_filter(EnvFilter::new("warn,trainyard=debug"));
+    // A run that does nothing has no folder, and ten thousand lines that nobody reads.
+    let file = EnvFilter::new("warn,trainyard=debug").and(dynamic_filter_fn(|_, _| RUN_LOG.get().is_some()));
+    let file = fmt::layer().with_ansi(false).with_writer(|| RunLog).with_filter(file);
     // As above.
     drop(tracing_subscriber::registry().with(screen).with(file).try_init());
 }

@@ -1,5 +1,6 @@
 //! The way from a pipeline to its graph: expand, find who waits for whom, order, name what goes wrong.
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -62,9 +63,16 @@ fn with_ids(tasks: &[Task]) -> impl Iterator<Item = (TaskId, &Task)> {
 
 /// Returns the inputs that no task writes.
 pub(super) fn outside_inputs(pipeline: &Pipeline, tasks: &[Task]) -> Vec<OutsideInput> {
-    let (files, _) = Files::new(made(pipeline, tasks));
+    let made = made(pipeline, tasks);
+    // Most inputs are outputs, and are found without looking for patterns and folders.
+    let outputs: HashSet<&str> = made.iter().map(|made| made.path).collect();
+    let files = LazyCell::new(|| Files::new(made.clone()).0);
     let mut outside = Vec::new();
     for (id, task) in with_ids(tasks) {
+        // Where every input is an output, they are all there, whatever they were written as.
+        if task.inputs.iter().all(|path| outputs.contains(path.as_str())) {
+            continue;
+        }
         for (input, declared) in pipeline.stages[task.stage].inputs.iter().enumerate() {
             let path = written_input(declared, task);
             if files.read(&path, id).from.is_empty() {

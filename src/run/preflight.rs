@@ -4,8 +4,8 @@
 //! Looks, and changes nothing. Whether a command exists is found out when it is started.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use crate::graph::{TaskGraph, path};
 use crate::spec::{Pipeline, Problem};
@@ -91,8 +91,7 @@ fn linked_outputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
     let Ok(root) = folder.canonicalize() else {
         return Vec::new();
     };
-    let mut seen: HashMap<PathBuf, Escape> = HashMap::new();
-    let links = Links::among(&root, graph);
+    let mut folders = Folders { root: &root, outputs: count(graph), known: HashMap::new() };
     let mut said = HashSet::new();
     let mut problems = Vec::new();
     for task in &graph.tasks {
@@ -101,7 +100,7 @@ fn linked_outputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
             if !path::is_inside(output) {
                 continue;
             }
-            let message = match escape(&root, Path::new(output), &links, &mut seen) {
+            let message = match folders.escape(output) {
                 Escape::None => continue,
                 Escape::To(target) => format!("the output `{output}` leaves the project: a link leads to `{target}`"),
                 Escape::Nowhere => format!("the output `{output}` goes through a link that leads nowhere"),
@@ -126,69 +125,77 @@ enum Escape {
     Nowhere,
 }
 
-/// Which paths are links. Of a folder with many outputs all entries are read at once: that costs less than a look at
-/// each output.
-struct Links {
-    /// By folder, relative to the root: the links in it.
-    folders: HashMap<PathBuf, HashSet<OsString>>,
+/// Returns how many outputs lie in each folder, by its path relative to the root.
+fn count(graph: &TaskGraph) -> HashMap<&str, usize> {
+    let mut count = HashMap::new();
+    for output in graph.tasks.iter().flat_map(|task| &task.outputs) {
+        *count.entry(split(output).0).or_default() += 1;
+    }
+    count
 }
 
-impl Links {
-    /// Reads the folders that hold many outputs.
-    fn among(root: &Path, graph: &TaskGraph) -> Self {
-        const MANY: usize = 64;
-        let mut count: HashMap<&Path, usize> = HashMap::new();
-        for output in graph.tasks.iter().flat_map(|task| &task.outputs).filter(|output| path::is_inside(output)) {
-            *count.entry(Path::new(output).parent().unwrap_or(Path::new(""))).or_default() += 1;
+/// Returns folder and name of a path.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The folders of outputs, each looked at once.
+struct Folders<'a> {
+    root: &'a Path,
+    /// By folder: outputs in it.
+    outputs: HashMap<&'a str, usize>,
+    /// By folder: where it leads, and the links in it if they are known.
+    known: HashMap<&'a str, (Escape, Option<HashSet<OsString>>)>,
+}
+
+impl<'a> Folders<'a> {
+    /// Returns where the links of a path within the root lead.
+    fn escape(&mut self, path: &'a str) -> Escape {
+        let (folder, name) = split(path);
+        let root = self.root;
+        let (above, links) = self.look_at(folder);
+        if !matches!(above, Escape::None) {
+            return above.clone();
         }
-        let many = count.into_iter().filter(|(_, outputs)| *outputs >= MANY);
-        let folders = many.filter_map(|(folder, outputs)| {
-            let mut links = HashSet::new();
-            for (n, entry) in std::fs::read_dir(root.join(folder)).ok()?.enumerate() {
-                let entry = entry.ok()?;
-                // So much else is in there that looking at the outputs is cheaper.
-                if n > 8 * outputs {
-                    return None;
-                }
-                if entry.file_type().ok()?.is_symlink() {
-                    links.insert(entry.file_name());
-                }
+        let is_link = match links {
+            Some(links) => !links.is_empty() && links.contains(OsStr::new(name)),
+            None => root.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()),
+        };
+        match is_link.then(|| root.join(path).canonicalize()) {
+            None => Escape::None,
+            Some(Ok(target)) if target.starts_with(root) => Escape::None,
+            Some(Ok(target)) => Escape::To(target.display().to_string()),
+            Some(Err(_)) => Escape::Nowhere,
+        }
+    }
+
+    fn look_at(&mut self, folder: &'a str) -> &(Escape, Option<HashSet<OsString>>) {
+        if !self.known.contains_key(folder) {
+            let above = if folder.is_empty() { Escape::None } else { self.escape(folder) };
+            let links = self.links_among(folder);
+            self.known.insert(folder, (above, links));
+        }
+        &self.known[folder]
+    }
+
+    /// Returns the links in a folder with many outputs, all of whose entries are read at once: that costs less than a look
+    /// at each output.
+    fn links_among(&self, folder: &str) -> Option<HashSet<OsString>> {
+        const MANY: usize = 64;
+        let outputs = self.outputs.get(folder).copied().filter(|outputs| *outputs >= MANY)?;
+        let mut links = HashSet::new();
+        for (n, entry) in std::fs::read_dir(self.root.join(folder)).ok()?.enumerate() {
+            let entry = entry.ok()?;
+            // So much else is in there that looking at the outputs is cheaper.
+            if n > 8 * outputs {
+                return None;
             }
-            Some((folder.to_owned(), links))
-        });
-        Self { folders: folders.collect() }
+            if entry.file_type().ok()?.is_symlink() {
+                links.insert(entry.file_name());
+            }
+        }
+        Some(links)
     }
-
-    fn holds(&self, root: &Path, path: &Path) -> bool {
-        let known = path.parent().and_then(|folder| self.folders.get(folder)).zip(path.file_name());
-        known.map_or_else(
-            || root.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()),
-            |(links, name)| links.contains(name),
-        )
-    }
-}
-
-/// Returns where the links of a path within `root` lead. Folders are remembered: outputs share them.
-fn escape(root: &Path, path: &Path, links: &Links, seen: &mut HashMap<PathBuf, Escape>) -> Escape {
-    if path.as_os_str().is_empty() {
-        return Escape::None;
-    }
-    if let Some(known) = seen.get(path) {
-        return known.clone();
-    }
-    let above = path.parent().map_or(Escape::None, |parent| escape(root, parent, links, seen));
-    let whole = root.join(path);
-    let is_link = links.holds(root, path);
-    let found = match (above, is_link) {
-        (Escape::None, true) => match whole.canonicalize() {
-            Ok(target) if target.starts_with(root) => Escape::None,
-            Ok(target) => Escape::To(target.display().to_string()),
-            Err(_) => Escape::Nowhere,
-        },
-        (above, _) => above,
-    };
-    seen.insert(path.to_owned(), found.clone());
-    found
 }
 
 #[cfg(test)]
