@@ -1,37 +1,81 @@
 //! What a long run's record costs: `cargo bench --bench record`.
 //!
 //! Records a run of 100,000 tasks of which all but one have succeeded, as a run does, and says how much of the disk it
-//! takes; then has `trainyard resume` carry out the last one: all of it, from reading the pipeline on.
+//! takes; then has `trainyard resume` carry out the last one: all of it, from reading the pipeline on. Once for tasks without
+//! outputs, and once for tasks that are in the cache, each of which reads what another one made.
 
 #![expect(clippy::disallowed_methods, reason = "it measures a process from outside")]
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use trainyard::graph::{self, TaskId};
+use trainyard::graph::{self, TaskGraph, TaskId};
+use trainyard::run::cache::files::{Remembered, Stamp};
+use trainyard::run::cache::index::{Action, Done, Index};
+use trainyard::run::cache::key::{Digest, Part};
+use trainyard::run::cache::manifest::{Entry, Kind};
 use trainyard::run::event::{Event, Place, Process, Recorded};
+use trainyard::run::learn;
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
-use trainyard::spec::{Source, op};
+use trainyard::spec::{Source, Stage, op};
 use trainyard::units::{Bytes, Millis};
 
-/// Ten sweeps of ten thousand points.
-fn pipeline() -> String {
+/// Ten sweeps of ten thousand points, one after the other where they make something.
+fn pipeline(cached: bool) -> String {
     let points: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
     let points = points.join(",");
-    let stage =
-        |n| format!("[stage.s{n}]\nrun = [\"/bin/true\"]\nmatrix = {{ p = [{points}] }}\nresources = {{ cpus = 0 }}\n");
+    let stage = |n: u32| {
+        let command = match (cached, n.checked_sub(1)) {
+            (false, _) => "run = [\"/bin/true\"]".to_owned(),
+            (true, None) => format!("run = [\"touch\", \"{{outputs}}\"]\noutputs = [\"work/{n}-{{matrix.p}}\"]"),
+            (true, Some(before)) => format!(
+                "run = [\"touch\", \"{{outputs}}\"]\ninputs = [\"work/{before}-{{matrix.p}}\"]\n\
+                 outputs = [\"work/{n}-{{matrix.p}}\"]"
+            ),
+        };
+        format!("[stage.s{n}]\n{command}\nmatrix = {{ p = [{points}] }}\nresources = {{ cpus = 0 }}\n")
+    };
     (0..10).map(stage).collect()
 }
 
+/// What the cache knows after such a run.
+fn index(state: &Path, root: &Path, graph: &TaskGraph) {
+    let folder = root.as_os_str().as_encoded_bytes();
+    // As the cache calls the pipeline and its folder.
+    let (project, root) = (Digest::of(&[folder, b"\0p"].concat()), Digest::of(folder));
+    let tasks = graph.tasks.iter().enumerate();
+    let entry = |path: &String| Entry {
+        path: path.clone(),
+        kind: Kind::File { mode: 0o644, size: 0, digest: Digest::of(b"") },
+    };
+    let done: Vec<Done<'_>> = tasks
+        .map(|(i, task)| Done {
+            name: &task.name,
+            key: Digest::of(&i.to_le_bytes()),
+            trace: vec![(Part::Command, 1), (Part::Reads, 2), (Part::Writes, 3)],
+            made: &[],
+            action: Action { outputs: task.outputs.iter().map(entry).collect(), log: None, used: 0 },
+        })
+        .collect();
+    let outputs = graph.tasks.iter().flat_map(|task| &task.outputs);
+    let stamp = Stamp { size: 0, modified: 1, inode: 1 };
+    let memo: Vec<Remembered> =
+        outputs.map(|path| Remembered { path: path.clone(), stamp, digest: Digest::of(b"") }).collect();
+    let index = Index::open(&state.join("cache")).expect("the cache can be made");
+    index.record(&project, &root, &done, &memo).expect("the cache can be written");
+}
+
 /// Commits of a run with two tasks in flight that end as others start.
-fn record(store: &mut Store, header: &Header) {
+fn record(store: &mut Store, header: &Header, definitions: &[String]) {
     let mut key = store.begin(header).expect("the record can be written");
     let recorded = |event| Recorded { at: Millis(1_795_208_400_000), event };
     let usage = Usage { peak_memory: Some(Bytes(123_456_789)), ..Usage::default() };
     let tasks = u32::try_from(header.tasks.len()).expect("tasks are counted in 32 bits");
     for task in (0..tasks - 1).map(TaskId) {
-        let place = Place { node: "box".to_owned(), ..Place::default() };
+        let definition = definitions[task.index() / 10_000].clone();
+        let place = Place { node: "box".to_owned(), definition, ..Place::default() };
         let process = Process { pid: 1_234_567 + task.0, started: 123_456_789 };
         let events = [
             recorded(Event::AttemptStarted { task, number: 1, place }),
@@ -44,9 +88,16 @@ fn record(store: &mut Store, header: &Header) {
 }
 
 fn main() {
+    for (name, cached) in [("without outputs", false), ("with an output each", true)] {
+        println!("100,000 tasks {name}:");
+        measure(cached);
+    }
+}
+
+fn measure(cached: bool) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("p.toml");
-    let text = pipeline();
+    let text = pipeline(cached);
     std::fs::write(&file, &text).expect("the temporary folder can be written");
     let source = Source { name: "p.toml".to_owned(), text: text.clone() };
     let limits = graph::Limits { max_tasks: 10_000 };
@@ -77,9 +128,14 @@ fn main() {
         tasks: graph.tasks.iter().map(task).collect(),
     };
     let state = folder.path().join(".trainyard");
-    record(&mut Store::open(&state).expect("the record can be made"), &header);
+    let definition = |stage: &Stage| learn::definition(&pipeline, stage, &stage.modes[0]);
+    let definitions: Vec<String> = pipeline.stages.iter().map(definition).collect();
+    record(&mut Store::open(&state).expect("the record can be made"), &header, &definitions);
+    if cached {
+        index(&state, folder.path(), &graph);
+    }
     let size = std::fs::metadata(state.join("state.db")).expect("the record").len();
-    println!("{} tasks on record take {}", header.tasks.len(), Bytes(size));
+    println!("  their record takes {}", Bytes(size));
 
     let mut times: Vec<Duration> = Vec::new();
     for nth in 0..5 {
@@ -87,6 +143,14 @@ fn main() {
         let copy = folder.path().join(format!("state{nth}"));
         std::fs::create_dir(&copy).expect("the temporary folder can be written");
         std::fs::copy(state.join("state.db"), copy.join("state.db")).expect("the record can be copied");
+        if cached {
+            let (from, to) = (state.join("cache"), copy.join("cache"));
+            std::fs::create_dir(&to).expect("the temporary folder can be written");
+            std::fs::copy(from.join("index.db"), to.join("index.db")).expect("the cache can be copied");
+            // What the last task reads: one that is gone would be made again.
+            std::fs::create_dir_all(folder.path().join("work")).expect("the temporary folder can be written");
+            std::fs::write(folder.path().join("work/8-9999"), "").expect("the temporary folder can be written");
+        }
         let begun = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(["resume", "--quiet", "--budget", "0s", "--state"]).arg(&copy).current_dir(folder.path());
@@ -95,5 +159,5 @@ fn main() {
         times.push(begun.elapsed());
     }
     times.sort_unstable();
-    println!("resuming it and carrying out the last one takes {:.2} s (median of 5)", times[2].as_secs_f64());
+    println!("  resuming them and carrying out the last one takes {:.2} s (median of 5)", times[2].as_secs_f64());
 }

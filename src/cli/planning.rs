@@ -82,6 +82,21 @@ impl Planning {
         Ok(self.make_timed(pipeline, graph, fleet)?.0)
     }
 
+    /// Makes a plan for the tasks that are not done (`[n_tasks]`); those that are take no time in it.
+    pub(super) fn make_rest(
+        &self,
+        pipeline: &Pipeline,
+        graph: &TaskGraph,
+        fleet: &Fleet,
+        done: &[bool],
+    ) -> Result<Plan, Failure> {
+        if !done.contains(&true) {
+            return self.make(pipeline, graph, fleet);
+        }
+        let (rest, left) = graph.rest(done);
+        Ok(self.make(pipeline, &rest, fleet)?.among(&left, graph.len()))
+    }
+
     /// Makes a plan; returns it with the earliest and latest times that it rests on.
     pub(super) fn make_timed(
         &self,

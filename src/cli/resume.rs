@@ -1,6 +1,5 @@
 //! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,9 +10,9 @@ use super::detach;
 use super::pipeline_file::PipelineFile;
 use super::planning::Planning;
 use super::run::file_digest;
-use super::session::{self, Manner, Prepared};
-use super::state::{self, StateArgs, broken};
-use super::up_to_date::UpToDate;
+use super::session::{self, Manner, Prepared, Read};
+use super::state::{self, Replay, StateArgs, broken};
+use super::up_to_date::{self, UpToDate};
 use super::{Exit, Failure, output};
 use crate::engine::sentinel::{self, Found};
 use crate::engine::{process, warden};
@@ -85,7 +84,7 @@ impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let unfinished = |row: &RunRow| !matches!(row.end, Some((_, RunEnd::Succeeded)));
         let picked = self.state.pick_where(self.run.as_deref(), unfinished)?;
-        let (store, row) = picked.ok_or(Refusal::NothingUnfinished)?;
+        let (mut store, row) = picked.ok_or(Refusal::NothingUnfinished)?;
         let run = row.header.id.clone();
         if !unfinished(&row) {
             // The orchestrator may have been killed before it ended what had hidden from its tasks.
@@ -102,15 +101,14 @@ impl Command {
             return detach::relaunch();
         }
         self.manner.begin();
-        let prepared = match self.prepare(&row.header, store.dir())? {
-            Ok(prepared) => prepared,
-            Err(exit) => return Ok(exit),
-        };
-        self.go_on(&prepared, store, &row)
+        match self.prepare(&row.header, &mut store)? {
+            Ok((prepared, past)) => self.go_on(&prepared, past, store, &row),
+            Err(exit) => Ok(exit),
+        }
     }
 
-    /// Reads the run's pipeline again and plans it anew.
-    fn prepare(&self, header: &Header, dir: &Path) -> Result<Result<Prepared, Exit>, Failure> {
+    /// Reads the run's pipeline again, and plans anew what is left of it.
+    fn prepare(&self, header: &Header, store: &mut Store) -> Result<Result<(Prepared, Past), Exit>, Failure> {
         let Invocation { file_digest: digest, sets, max_tasks, .. } = &header.invocation;
         let (run, file) = (header.id.clone(), header.file.clone());
         let max_tasks = if *max_tasks == 0 { graph::Limits::default().max_tasks } else { *max_tasks };
@@ -129,10 +127,13 @@ impl Command {
         if !now.eq(header.tasks.iter().map(|task| &task.name)) {
             return Err(Refusal::OtherTasks { file, run }.into());
         }
-        read.prepare(&self.planning, dir).map(Ok)
+        let past = Past::read(store, header, &read)?;
+        let mut prepared = read.prepare(&self.planning, store.dir(), &past.done())?;
+        past.enter(&mut prepared);
+        Ok(Ok((prepared, past)))
     }
 
-    fn go_on(&self, prepared: &Prepared, store: Store, row: &RunRow) -> Result<Exit, Failure> {
+    fn go_on(&self, prepared: &Prepared, past: Past, store: Store, row: &RunRow) -> Result<Exit, Failure> {
         let run = row.header.id.clone();
         let mut store = Store::open(store.dir()).map_err(broken)?;
         let process = process::identify(std::process::id());
@@ -154,7 +155,11 @@ impl Command {
             survive: manner.survives(),
         };
         session::make_folders(&ground)?;
-        let mut state = state::replay(&store, row)?;
+        // Whatever was recorded until the run was taken over.
+        let Past { state, events: seen, lost, .. } = past;
+        let mut replay = Replay::from(state);
+        store.tell_events(&row.header.id, seen, |recorded| replay.take_in(&recorded)).map_err(broken)?;
+        let mut state = replay.end()?;
         let left = Left { state: &state, row, ground: &ground, adopt: !self.changed };
         // Its warden may still be at it. What is left of an attempt must not write beside the next one.
         let mark = run_mark(&ground.run);
@@ -170,7 +175,7 @@ impl Command {
         let dir = session::absolute(store.dir());
         let places = Places { state: &dir, root: &prepared.root, ops: &prepared.ops };
         let of = (&prepared.pipeline, &prepared.graph);
-        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground.dir, &state)?;
+        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground.dir, &state, &lost)?;
         for event in reopened.into_iter().map(|event| Recorded { at: now, event }) {
             state.apply(&event).map_err(broken)?;
             events.push(event);
@@ -180,6 +185,40 @@ impl Command {
         manner.leave_if_detached(&ground)?;
         let session = prepared.session(&ground, row.header.started, now).with(up_to_date);
         session.carry_out(&manner, (&mut store, key), state, (told, events))
+    }
+}
+
+/// What happened before a run goes on.
+struct Past {
+    state: RunState,
+    /// How many events tell of it.
+    events: usize,
+    /// `[n_tasks]`: what is done and not there any more.
+    lost: Vec<bool>,
+}
+
+impl Past {
+    /// Reads the events of a run once: for its state, and for what its attempts used.
+    fn read(store: &mut Store, header: &Header, read: &Read) -> Result<Self, Failure> {
+        let mut replay = Replay::from(RunState::new(header.tasks.len()));
+        let events = store.learn_from(&header.id, |recorded| replay.take_in(recorded)).map_err(broken)?;
+        let state = replay.end()?;
+        let lost = up_to_date::lost(&read.root, &read.graph, &state);
+        Ok(Self { events: usize::try_from(events).unwrap_or(usize::MAX), state, lost })
+    }
+
+    /// Returns `[n_tasks]`: what needs no plan.
+    fn done(&self) -> Vec<bool> {
+        self.state.tasks.iter().zip(&self.lost).map(|(task, lost)| task.phase.is_done() && !lost).collect()
+    }
+
+    /// Enters into the plan in which mode tasks were done.
+    fn enter(&self, Prepared { pipeline, graph, plan, .. }: &mut Prepared) {
+        for (id, _) in graph.ids().zip(self.done()).filter(|(_, done)| *done) {
+            let modes = &pipeline.stages[graph.tasks[id.index()].stage].modes;
+            let mode = self.state.task(id).attempts.last().map(|attempt| attempt.place.mode);
+            plan.placed[id.index()].mode = mode.filter(|mode| *mode < modes.len()).unwrap_or(0);
+        }
     }
 }
 

@@ -162,8 +162,8 @@ pub(super) fn read(file: &PipelineFile, planning: &Planning) -> Result<Result<Re
 }
 
 impl Read {
-    /// Plans it for this machine. `dir` is the state folder, which knows what earlier runs used.
-    pub(super) fn prepare(self, planning: &Planning, dir: &Path) -> Result<Prepared, Failure> {
+    /// Plans what is not done (`[n_tasks]`) for this machine. `dir` is the state folder, which knows what earlier runs used.
+    pub(super) fn prepare(self, planning: &Planning, dir: &Path, done: &[bool]) -> Result<Prepared, Failure> {
         let Self { mut pipeline, graph, root, ops } = self;
         let options = probe::Options::from_env();
         let machine = planning::this_machine(&pipeline, &options);
@@ -171,7 +171,7 @@ impl Read {
         let origins = Planning::learn(&mut pipeline, &fleet, dir);
         say_what_is_unknown(&pipeline, &origins);
         say_that_mps_is_missing(&pipeline);
-        let plan = planning.make(&pipeline, &graph, &fleet)?;
+        let plan = planning.make_rest(&pipeline, &graph, &fleet, done)?;
         Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet })
     }
 }
@@ -276,8 +276,7 @@ impl Session<'_> {
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
             let engine = Caching::new(Local::new(manner.mirror), cache);
             let clock = Clock::starting_at(self.now);
-            let mut supervisor = Supervisor::new(parts, engine, (store, &mut key), state, clock);
-            supervisor.tell_first(told, untold);
+            let mut supervisor = Supervisor::new(parts, engine, (store, &mut key), state, clock, (told, untold));
             supervisor.carry_out(&mut stops).await.map_err(broken)
         });
         // What left its group and closed its output was not seen when its task ended.

@@ -11,8 +11,9 @@ use super::{Exit, Failure};
 use crate::engine::process;
 use crate::report::json::Header;
 use crate::report::text;
+use crate::run::event::Recorded;
 use crate::run::launch::run_mark;
-use crate::run::state::RunState;
+use crate::run::state::{Illegal, RunState};
 use crate::run::store::{Orchestrator, RunRow, Store, StoreError};
 
 /// Name of the state folder, beside the pipeline file.
@@ -129,11 +130,33 @@ fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, N
 
 /// Returns the state that the run's events tell.
 pub(super) fn replay(store: &Store, row: &RunRow) -> Result<RunState, Failure> {
-    let mut state = RunState::new(row.header.tasks.len());
-    for recorded in store.events(&row.header.id).map_err(broken)? {
-        state.apply(&recorded).map_err(broken)?;
+    let mut replay = Replay::from(RunState::new(row.header.tasks.len()));
+    store.tell_events(&row.header.id, 0, |recorded| replay.take_in(&recorded)).map_err(broken)?;
+    replay.end()
+}
+
+/// A state that takes in events as they are read, up to one that cannot follow.
+pub(super) struct Replay {
+    state: RunState,
+    wrong: Option<Illegal>,
+}
+
+impl From<RunState> for Replay {
+    fn from(state: RunState) -> Self {
+        Self { state, wrong: None }
     }
-    Ok(state)
+}
+
+impl Replay {
+    pub(super) fn take_in(&mut self, recorded: &Recorded) {
+        if self.wrong.is_none() {
+            self.wrong = self.state.apply(recorded).err();
+        }
+    }
+
+    pub(super) fn end(self) -> Result<RunState, Failure> {
+        self.wrong.map_or(Ok(self.state), |illegal| Err(broken(illegal)))
+    }
 }
 
 /// Returns what views need of a run's header.

@@ -82,22 +82,22 @@ impl UpToDate {
         forced: &[bool],
         done: &[bool],
     ) -> Result<Option<Self>, Failure> {
-        let Some(keeper) = Keeper::open(places, pipeline, graph).map_err(broken)? else { return Ok(None) };
+        let Some(keeper) = Keeper::open(places, pipeline, graph, done).map_err(broken)? else { return Ok(None) };
         let aside = dir.join("aside");
-        let verdicts = keeper.survey(graph, Wish { forced, done, aside: Some(&aside) }).map_err(broken)?;
+        let verdicts = keeper.survey(graph, Wish { forced, aside: Some(&aside) }).map_err(broken)?;
         Ok(Some(Self { keeper: Arc::new(keeper), verdicts, aside }))
     }
 
-    /// Looks again before a run goes on. What is done stays so, unless its outputs are gone, a task that is not done needs
-    /// them, and the cache cannot restore them: these tasks are reopened by the events that are returned.
+    /// Looks again before a run goes on. What is done stays so, unless it is [`lost`] and the cache cannot restore it: these
+    /// tasks are reopened by the events that are returned.
     pub(super) fn look_again(
         places: Places<'_>,
         (pipeline, graph): (&Pipeline, &TaskGraph),
         dir: &Path,
         state: &RunState,
+        lost: &[bool],
     ) -> Result<(Option<Self>, Vec<Event>), Failure> {
-        let lost = lost(places.root, graph, state);
-        let done: Vec<bool> = state.tasks.iter().zip(&lost).map(|(task, lost)| task.phase.is_done() && !lost).collect();
+        let done: Vec<bool> = state.tasks.iter().zip(lost).map(|(task, lost)| task.phase.is_done() && !lost).collect();
         // What runs is not touched.
         let running: Vec<bool> = state.tasks.iter().map(|task| task.phase == Phase::Running).collect();
         let mut known = Self::look(places, (pipeline, graph), dir, &running, &done)?;
@@ -163,7 +163,7 @@ impl UpToDate {
 }
 
 /// Returns `[n_tasks]`: whether a task is done, but what it made is not all there and a task that is not done needs it.
-fn lost(root: &Path, graph: &TaskGraph, state: &RunState) -> Vec<bool> {
+pub(super) fn lost(root: &Path, graph: &TaskGraph, state: &RunState) -> Vec<bool> {
     let mut lost = vec![false; graph.len()];
     for task in graph.order.iter().rev() {
         let runs = |task: TaskId| lost[task.index()] || !state.task(task).phase.is_done();

@@ -14,6 +14,7 @@ mod cycle;
 mod expand;
 mod files;
 pub mod path;
+mod rest;
 mod rows;
 
 pub use build::build;

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::fleet::{DeviceId, Fleet, NodeId};
-use crate::graph::TaskGraph;
+use crate::graph::{TaskGraph, TaskId};
 use crate::spec::Pipeline;
 use crate::timing::{Backend, Cpu};
 use crate::units::Millis;
@@ -80,6 +80,23 @@ impl Plan {
     #[must_use]
     pub fn is_optimal(&self) -> bool {
         self.makespan == self.lower_bound
+    }
+
+    /// Returns the plan as one for more tasks: `left` (`[n_tasks]`) says which of `all` tasks those of the plan are. The
+    /// others are done, take no time and come last.
+    #[must_use]
+    pub fn among(self, left: &[TaskId], all: usize) -> Self {
+        let now = Millis::ZERO;
+        let nothing = Placed { mode: 0, node: NodeId(0), devices: Vec::new(), start: now, finish: now };
+        let (mut placed, mut rank) = (vec![nothing; all], vec![u32::MAX; all]);
+        for ((task, of_task), at) in left.iter().zip(self.placed).zip(self.rank) {
+            (placed[task.index()], rank[task.index()]) = (of_task, at);
+        }
+        let behind = u32::try_from(left.len()).unwrap_or(u32::MAX);
+        for (rank, next) in rank.iter_mut().filter(|rank| **rank == u32::MAX).zip(behind..) {
+            *rank = next;
+        }
+        Self { placed, rank, ..self }
     }
 
     /// Returns by how much the plan may be longer than the best one, as a part of the lower bound.

@@ -10,6 +10,8 @@ use crate::graph::TaskId;
 use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
+mod read;
+
 /// A fact and when it became one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
@@ -21,7 +23,7 @@ pub struct Recorded {
 
 /// A fact about a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "event")]
+#[serde(rename_all = "kebab-case", tag = "event", try_from = "read::Keys")]
 pub enum Event {
     /// An attempt was decided on, and what it needs was reserved. Recorded before its process exists.
     AttemptStarted {

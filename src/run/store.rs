@@ -354,22 +354,32 @@ impl Store {
     /// # Errors
     /// As [`Store::events`].
     pub fn events_from(&self, run: &str, first: usize) -> Result<Vec<Recorded>, StoreError> {
+        let mut events = Vec::new();
+        self.tell_events(run, first, |recorded| events.push(recorded))?;
+        Ok(events)
+    }
+
+    /// Tells a run's events in order, those before the `first` one left out, without holding more than one of them.
+    ///
+    /// # Errors
+    /// As [`Store::events`]; events before the one that cannot be decoded have been told then.
+    pub fn tell_events(&self, run: &str, first: usize, mut tell: impl FnMut(Recorded)) -> Result<(), StoreError> {
         let first = i64::try_from(first).unwrap_or(i64::MAX);
-        let rows = self.on(|db| {
+        self.on(|db| {
             let key: Option<i64> =
                 db.query_row("SELECT key FROM run WHERE id = ?1", [run], |row| row.get(0)).optional()?;
             let mut query = db.prepare("SELECT seq, at, body FROM event WHERE run = ?1 AND seq >= ?2 ORDER BY seq")?;
-            let rows = query.query_map(params![key, first], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let decode = |(seq, at, body): (i64, i64, String)| {
-            let event = serde_json::from_str(&body);
-            let event = event.map_err(|source| StoreError::Damaged { run: run.to_owned(), seq, source })?;
-            Ok(Recorded { at: Millis(unsigned(at)), event })
-        };
-        rows.into_iter().map(decode).collect()
+            let mut rows = query.query(params![key, first])?;
+            while let Some(row) = rows.next()? {
+                match serde_json::from_slice(row.get_ref(2)?.as_bytes()?) {
+                    Ok(event) => tell(Recorded { at: Millis(unsigned(row.get(1)?)), event }),
+                    Err(source) => {
+                        return Ok(Err(StoreError::Damaged { run: run.to_owned(), seq: row.get(0)?, source }));
+                    }
+                }
+            }
+            Ok(Ok(()))
+        })?
     }
 }
 

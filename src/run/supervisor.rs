@@ -172,16 +172,24 @@ impl Clock {
 }
 
 impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
-    /// Makes a supervisor that goes on from a state. Attempts that run in it are adopted.
-    pub fn new(parts: Parts<'a>, engine: E, record: R, state: RunState, clock: Clock) -> Self {
+    /// Makes a supervisor that goes on from a state. Attempts that run in it are adopted. Of the last events before it,
+    /// `untold`, observers hear first; `told` is the state before them.
+    pub fn new(
+        parts: Parts<'a>,
+        engine: E,
+        record: R,
+        state: RunState,
+        clock: Clock,
+        (told, untold): (RunState, Vec<Recorded>),
+    ) -> Self {
         Self {
             parts,
             engine,
             record,
-            told: state.clone(),
+            told,
             state,
             uncommitted: Vec::new(),
-            untold: Vec::new(),
+            untold,
             clock,
             look: Look::default(),
             look_due: Millis::ZERO,
@@ -194,12 +202,6 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             leaving: HashMap::new(),
             alive: 0,
         }
-    }
-
-    /// Has observers hear of events that were recorded before this supervisor was made: `told` is the state before them,
-    /// that of this supervisor the one after them.
-    pub fn tell_first(&mut self, told: RunState, untold: Vec<Recorded>) {
-        (self.told, self.untold) = (told, untold);
     }
 
     /// Carries the run to its end. `stops` brings the user's wish to end it: gracefully first, then at once.

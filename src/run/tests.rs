@@ -218,7 +218,8 @@ impl Case {
                 tries: from.tries.clone(),
             };
             let clock = Clock::starting_at(Millis(1_000));
-            let mut supervisor = Supervisor::new(parts, engine, from.memory.clone(), state, clock);
+            let told = (state.clone(), Vec::new());
+            let mut supervisor = Supervisor::new(parts, engine, from.memory.clone(), state, clock, told);
             let (press, mut stops) = mpsc::unbounded_channel();
             if let Some(after) = stop_after {
                 tokio::spawn(async move {

@@ -19,7 +19,7 @@ use super::key::{Content, Digest, How, Ingredients, Part, changes};
 use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, is_within};
-use super::verdict::{Always, Cached};
+use super::verdict::{Always, Cached, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
 use crate::run::preflight;
 use crate::spec::Pipeline;
@@ -47,8 +47,8 @@ pub struct Keeper {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) name: String,
-    /// What its key is made from, or why it has none.
-    pub(super) recipe: Result<Recipe, Always>,
+    /// What its key is made from, or what is known of it without one.
+    pub(super) recipe: Result<Recipe, Verdict>,
 }
 
 /// Where things are.
@@ -86,12 +86,18 @@ pub fn folder(state: &Path) -> PathBuf {
 }
 
 impl Keeper {
-    /// Opens the cache, making it where there is none; `None` where no task of the graph is ever left out.
+    /// Opens the cache, making it where there is none; `None` where no task of the graph is ever left out. `done`
+    /// (`[n_tasks]`, or empty) are tasks of which nothing is to be known any more.
     ///
     /// # Errors
     /// Where it cannot be made or read.
-    pub fn open(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Option<Self>, CacheError> {
-        let tasks = kept(places, pipeline, graph);
+    pub fn open(
+        places: Places<'_>,
+        pipeline: &Pipeline,
+        graph: &TaskGraph,
+        done: &[bool],
+    ) -> Result<Option<Self>, CacheError> {
+        let tasks = kept(places, pipeline, graph, done);
         if tasks.iter().all(|task| task.recipe.is_err()) {
             return Ok(None);
         }
@@ -105,7 +111,7 @@ impl Keeper {
     pub fn open_to_look(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Self, CacheError> {
         let cache = folder(places.state);
         let index = if cache.join("index.db").is_file() { Index::open(&cache)? } else { Index::in_memory()? };
-        Self::with(places, pipeline, kept(places, pipeline, graph), index)
+        Self::with(places, pipeline, kept(places, pipeline, graph, &[]), index)
     }
 
     fn with(places: Places<'_>, pipeline: &Pipeline, tasks: Vec<Kept>, index: Index) -> Result<Self, CacheError> {
@@ -437,7 +443,7 @@ pub(super) fn now() -> i64 {
 }
 
 /// Returns all tasks with what their keys are made from.
-fn kept(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Vec<Kept> {
+fn kept(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph, done: &[bool]) -> Vec<Kept> {
     let all: HashMap<&str, usize> =
         (0..).zip(&graph.tasks).flat_map(|(i, task)| task.outputs.iter().map(move |path| (path.as_str(), i))).collect();
     let mut shared = HashSet::new();
@@ -464,5 +470,11 @@ fn kept(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Vec<Kept>
         if recipe.reads_own_outputs() { Err(Always::ReadsOwnOutputs) } else { Ok(recipe) }
     };
     let all: Vec<usize> = (0..graph.len()).collect();
-    in_parallel(&all, |&i| Kept { name: graph.tasks[i].name.clone(), recipe: recipe(i) })
+    in_parallel(&all, |&i| Kept {
+        name: graph.tasks[i].name.clone(),
+        recipe: match done.get(i) {
+            Some(true) => Err(Verdict::Done),
+            Some(false) | None => recipe(i).map_err(|always| Verdict::Runs(Why::Always(always))),
+        },
+    })
 }

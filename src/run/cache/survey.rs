@@ -24,8 +24,6 @@ use crate::graph::{Edge, TaskGraph, TaskId, path};
 pub struct Wish<'a> {
     /// `[n_tasks]`: tasks that run although they may be up to date; all other tasks where it is shorter.
     pub forced: &'a [bool],
-    /// `[n_tasks]`: tasks that are done already.
-    pub done: &'a [bool],
     /// Where to put what is in the way of restored outputs; without it nothing is changed, only looked at.
     pub aside: Option<&'a Path>,
 }
@@ -135,13 +133,10 @@ impl<'a> Survey<'a> {
     }
 
     fn judge(&mut self, graph: &TaskGraph, task: TaskId, verdicts: &[Verdict]) -> Verdict {
-        if self.wish.done.get(task.index()) == Some(&true) {
-            return Verdict::Done;
-        }
         let keeper = self.keeper;
         let recipe = match &keeper.tasks[task.index()].recipe {
             Ok(recipe) => recipe,
-            Err(always) => return Verdict::Runs(Why::Always(*always)),
+            Err(known) => return known.clone(),
         };
         if self.wish.forced.get(task.index()) == Some(&true) {
             return Verdict::Runs(Why::Forced);

@@ -1,10 +1,10 @@
 //! What attempts were measured to use, and what that says about the next ones: the numbers that a pipeline leaves open.
 //!
 //! A stage is known by the digest of what it does in one of its modes ([`definition`]), so that a stage that was changed
-//! starts anew. [`samples`] reads the record, [`estimate`] makes one number of many, [`fill_in`] writes numbers into a
+//! starts anew. [`Samples`] reads the record, [`estimate`] makes one number of many, [`fill_in`] writes numbers into a
 //! pipeline and says where each one comes from. Pure: does not know where samples are kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 
 use super::event::{Event, Place, Recorded};
@@ -80,26 +80,31 @@ pub fn definition(pipeline: &Pipeline, stage: &Stage, mode: &Mode) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
 }
 
-/// Returns what the recorded attempts of a run used, in the order in which they ended. Attempts that say nothing about
-/// another one, interrupted ones for example, are left out.
-#[must_use]
-pub fn samples(events: &[Recorded]) -> Vec<Taken> {
-    // An attempt that went on without its orchestrator has no known start: when it ended was seen only later.
-    let mut open: HashMap<TaskId, (u32, Option<Millis>, &Place)> = HashMap::new();
-    let mut taken = Vec::new();
-    for Recorded { at, event } in events {
+/// What the attempts of one run used, as far as it counts: of each definition on each model the newest [`WINDOW`].
+#[derive(Debug, Default)]
+pub struct Samples {
+    /// An attempt that went on without its orchestrator has no known start: when it ended was seen only later.
+    open: HashMap<TaskId, (u32, Option<Millis>, Place)>,
+    /// By definition and model, the oldest first.
+    taken: HashMap<(String, Option<String>), VecDeque<Taken>>,
+}
+
+impl Samples {
+    /// Takes in the next event of the run. Attempts that say nothing about another one, interrupted ones for example,
+    /// are left out.
+    pub fn take_in(&mut self, Recorded { at, event }: Recorded) {
         match event {
-            Event::AttemptStarted { task, number, place } => drop(open.insert(*task, (*number, Some(*at), place))),
+            Event::AttemptStarted { task, number, place } => drop(self.open.insert(task, (number, Some(at), place))),
             Event::AttemptFinished { task, outcome, usage, .. } => {
-                let Some((number, started, place)) = open.remove(task) else { continue };
-                let took = started.filter(|_| number == 1).map(|started| *at - started);
-                if let Some(sample) = sample(place, took, outcome, usage) {
-                    taken.push(Taken { task: *task, number, at: *at, sample });
+                let Some((number, started, place)) = self.open.remove(&task) else { return };
+                let took = started.filter(|_| number == 1).map(|started| at - started);
+                if let Some(sample) = sample(place, took, &outcome, &usage) {
+                    self.keep(Taken { task, number, at, sample });
                 }
             }
             Event::RunResumed { adopted } => {
-                open.retain(|task, _| adopted.contains(task));
-                open.values_mut().for_each(|(_, started, _)| *started = None);
+                self.open.retain(|task, _| adopted.contains(task));
+                self.open.values_mut().for_each(|(_, started, _)| *started = None);
             }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
@@ -111,22 +116,36 @@ pub fn samples(events: &[Recorded]) -> Vec<Taken> {
             | Event::RunFinished { .. } => {}
         }
     }
-    taken
+
+    fn keep(&mut self, taken: Taken) {
+        let of = (taken.sample.definition.clone(), taken.sample.model.clone());
+        let newest = self.taken.entry(of).or_default();
+        newest.push_back(taken);
+        if newest.len() > WINDOW as usize {
+            newest.pop_front();
+        }
+    }
+
+    /// Returns the samples, those of one definition in the order in which they were taken.
+    pub fn iter(&self) -> impl Iterator<Item = &Taken> {
+        self.taken.values().flatten()
+    }
 }
 
 /// Returns what an attempt says; `took` is `None` where an earlier attempt may have done part of the work.
-fn sample(place: &Place, took: Option<Millis>, outcome: &Outcome, usage: &Usage) -> Option<Sample> {
+fn sample(place: Place, took: Option<Millis>, outcome: &Outcome, usage: &Usage) -> Option<Sample> {
     if place.definition.is_empty() {
         return None;
     }
-    let of = Sample { definition: place.definition.clone(), model: place.model.clone(), ..Sample::default() };
+    let Place { definition, model, gpu_memory, .. } = place;
+    let of = Sample { definition, model, ..Sample::default() };
     match outcome {
         Outcome::Succeeded => {
             let (gpu_memory, memory) = (usage.peak_gpu_memory, usage.peak_memory);
             Some(Sample { duration: took, gpu_memory, memory, ..of })
         }
         Outcome::OutOfMemory { device: Some(_) } => {
-            let most = place.gpu_memory.max(usage.peak_gpu_memory.unwrap_or(Bytes::ZERO));
+            let most = gpu_memory.max(usage.peak_gpu_memory.unwrap_or(Bytes::ZERO));
             (most > Bytes::ZERO).then_some(Sample { ran_out: Some(most), ..of })
         }
         Outcome::OutOfMemory { device: None }
@@ -181,6 +200,12 @@ mod tests {
             known,
             "a name says nothing"
         );
+    }
+
+    fn samples(events: &[Recorded]) -> Vec<Taken> {
+        let mut samples = Samples::default();
+        events.iter().for_each(|recorded| samples.take_in(recorded.clone()));
+        samples.iter().cloned().collect()
     }
 
     fn started(number: u32, place: &Place) -> Event {

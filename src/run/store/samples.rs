@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{Store, StoreError, signed, unsigned};
 use crate::graph::TaskId;
-use crate::run::learn::{self, Sample, Taken, WINDOW};
+use crate::run::event::Recorded;
+use crate::run::learn::{Sample, Samples, Taken, WINDOW};
 use crate::units::{Bytes, Millis};
 
 /// The step of the format that makes the tables.
@@ -38,25 +39,35 @@ impl Store {
     pub fn learn(&mut self) -> Result<(), StoreError> {
         let further = self.on(|db| {
             let mut query = db.prepare(
-                "SELECT key, id, (SELECT coalesce(max(seq) + 1, 0) FROM event WHERE run = key) AS events
-                 FROM run WHERE learned < events",
+                "SELECT id FROM run WHERE learned < (SELECT coalesce(max(seq) + 1, 0) FROM event WHERE run = key)",
             )?;
-            let rows = query
-                .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            let rows = query.query_map([], |row| row.get(0))?;
+            rows.collect::<rusqlite::Result<Vec<String>>>()
         })?;
-        for (key, id, events) in further {
-            let taken = learn::samples(&self.events(&id)?);
-            let path = self.path();
-            let mut keep = || {
-                let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                taken.iter().try_for_each(|taken| insert(&tx, key, taken))?;
-                tx.execute("UPDATE run SET learned = ?2 WHERE key = ?1", [key, events])?;
-                tx.commit()
-            };
-            keep().map_err(|source| StoreError::Database { path, source })?;
-        }
-        Ok(())
+        further.into_iter().try_for_each(|run| self.learn_from(&run, |_| {}).map(drop))
+    }
+
+    /// Tells a run's events in order and reads them for what its attempts used; returns how many events there are.
+    ///
+    /// # Errors
+    /// As [`Store::learn`].
+    pub fn learn_from(&mut self, run: &str, mut tell: impl FnMut(&Recorded)) -> Result<u32, StoreError> {
+        let (mut samples, mut events) = (Samples::default(), 0_u32);
+        self.tell_events(run, 0, |recorded| {
+            tell(&recorded);
+            samples.take_in(recorded);
+            events += 1;
+        })?;
+        let path = self.path();
+        let mut keep = || {
+            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let key = tx.query_row("SELECT key FROM run WHERE id = ?1", [run], |row| row.get(0))?;
+            samples.iter().try_for_each(|taken| insert(&tx, key, taken))?;
+            tx.execute("UPDATE run SET learned = ?2 WHERE key = ?1", params![key, events])?;
+            tx.commit()
+        };
+        keep().map_err(|source| StoreError::Database { path, source })?;
+        Ok(events)
     }
 
     /// Returns the newest samples of these definitions: at most [`WINDOW`] for each of them and each device model.
