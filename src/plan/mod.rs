@@ -73,6 +73,8 @@ pub struct Plan {
     pub bound_by: &'static str,
     /// Schedules that were tried to find it.
     pub evaluations: u64,
+    /// Why the exact search was given up, where it broke down; plan and bound are what was found without it.
+    pub given_up: Option<String>,
 }
 
 impl Plan {

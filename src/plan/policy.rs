@@ -192,7 +192,7 @@ pub(super) fn plan<'a>(
     found.map(|found| {
         let (lower_bound, bound_by) = (found.bound.time, found.bound.by);
         let plan = found.draft.into_plan(instance, options.policy.to_string());
-        Plan { evaluations: found.evaluations, lower_bound, bound_by, ..plan }
+        Plan { evaluations: found.evaluations, given_up: found.given_up, lower_bound, bound_by, ..plan }
     })
 }
 
@@ -201,6 +201,7 @@ struct Found {
     draft: Draft,
     bound: Bound,
     evaluations: u64,
+    given_up: Option<String>,
 }
 
 struct Planner<'a, const W: usize> {
@@ -231,8 +232,9 @@ impl<'a, const W: usize> Planner<'a, W> {
             }
         }
         let Search { bound, evaluations, .. } = self.search;
+        let given_up = self.search.given_up.take();
         let best = self.search.into_best();
-        best.map(|draft| Found { draft, bound, evaluations }).ok_or(PlanError::Budgets)
+        best.map(|draft| Found { draft, bound, evaluations, given_up }).ok_or(PlanError::Budgets)
     }
 
     /// Several passes, then searches: an exact one where the pipeline is small enough.

@@ -51,6 +51,9 @@ struct Whole<'a> {
     bound_by: &'a str,
     optimal: bool,
     gap: f64,
+    /// Why the exact search was given up, where it broke down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact_given_up: Option<&'a str>,
     critical_path: Vec<&'a str>,
     devices: Vec<DeviceView<'a>>,
     tasks: Vec<TaskView<'a>>,
@@ -114,6 +117,7 @@ impl<'a> Sheet<'a> {
             bound_by: plan.bound_by,
             optimal: plan.is_optimal(),
             gap: plan.gap(),
+            exact_given_up: plan.given_up.as_deref(),
             critical_path: self.timing.critical_path(self.graph).into_iter().map(|task| self.name(task)).collect(),
             devices: self.fleet.devices.iter().map(device_view).collect(),
             tasks: self.graph.ids().map(|task| self.task_view(task)).collect(),
@@ -229,6 +233,9 @@ impl<'a> Sheet<'a> {
             (false, gap) => format!("the plan is at most {:.1} % longer than the best one", gap * 100.0),
         };
         line(format!("lower bound    {} by {}: {distance}", plan.lower_bound, plan.bound_by));
+        if let Some(reason) = &plan.given_up {
+            line(format!("exact search   given up, the plan is that of the other searches: {}", text::visible(reason)));
+        }
         if let (Some(first), Some(last)) = (path.first(), path.last()) {
             let names = match path.len() {
                 0..=6 => path.iter().map(|task| self.name(*task)).collect::<Vec<_>>().join(" → "),

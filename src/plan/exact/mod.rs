@@ -3,7 +3,9 @@
 //! Solves the relaxed problem of [`pools`] by lazy clause generation: is there a solution that ends by some time? Each
 //! answer "no" raises the lower bound, each "yes" becomes the order and the choices for a schedule of the one decoder.
 //! Source: Schutt et al., "Explaining the cumulative propagator", 2011; the solver is Pumpkin. Deterministic for a number
-//! of steps. Does not know how the first schedule was found.
+//! of steps. A solver that panics ends the exact search, not the planning. Does not know how the first schedule was found.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pumpkin_conflict_resolvers::resolvers::ResolutionResolver;
 use pumpkin_core::Solver;
@@ -41,10 +43,22 @@ pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
     }
     search.grant(STEPS);
     let Some(pools) = Pools::new(search.instance, best) else { return };
-    close(search, &pools, false);
-    if split::can_split(search.instance) {
-        close(search, &pools, true);
-    }
+    guarded(search, |search| {
+        close(search, &pools, false);
+        if split::can_split(search.instance) {
+            close(search, &pools, true);
+        }
+    });
+}
+
+/// Lets the solver work; where it panics, what was found so far stays, and the reason is kept. Whatever it left behind
+/// in the search is made anew by the next schedule.
+fn guarded<const W: usize>(search: &mut Search<'_, W>, work: impl FnOnce(&mut Search<'_, W>)) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(search))) else { return };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason");
+    search.given_up = Some(text.to_owned());
+    search.fit.change(FitRule::EarliestFinish, search.instance);
 }
 
 /// Closes the distance between bound and schedules on pools, or on the devices that they are made of.
@@ -289,5 +303,39 @@ impl<const W: usize> TerminationCondition for Steps<'_, '_, W> {
     fn should_stop(&mut self) -> bool {
         self.spent += 1;
         self.spent > self.left || (self.spent % GLANCE == 1 && self.search.is_out_of_time())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{add_node, on_host, problem};
+    use super::super::policy::Policy;
+    use super::super::{Instance, Options};
+    use super::*;
+    use crate::timing::Timing;
+
+    #[test]
+    fn a_solver_that_panics_leaves_what_was_found_and_a_reason() {
+        let mut fleet = crate::fleet::Fleet::default();
+        add_node(&mut fleet, 2, 64, &[]);
+        let problem = problem(vec![vec![on_host(1, 5)]; 3], &[], fleet);
+        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+        let timing = Timing::new(&problem.graph, instance.shortest());
+        let bound = super::super::bound::lower_bound(&instance, &timing);
+        let options = Options { policy: Policy::Auto, ..Options::default() };
+        let mut search = Search::<1>::new(&instance, &timing, bound, &options);
+        search.evaluate(
+            &problem.graph.order,
+            &[super::super::decode::FREE; 3],
+            Direction::Forward,
+            &mut Draft::default(),
+        );
+        guarded(&mut search, |search| {
+            search.fit.change(FitRule::WorstFit, search.instance);
+            panic!("out of {}", "literals");
+        });
+        assert_eq!(search.given_up.as_deref(), Some("out of literals"));
+        assert_eq!(search.fit.rule(), FitRule::EarliestFinish);
+        assert_eq!(search.into_best().map(|best| best.makespan), Some(10));
     }
 }

@@ -9,7 +9,7 @@
 use super::super::decode::{Direction, FREE};
 use super::super::draft::Draft;
 use super::super::order::upward_rank;
-use super::Search;
+use super::{Search, sample};
 use crate::graph::TaskId;
 
 /// Ants of a round.
@@ -78,28 +78,16 @@ impl Trails {
     /// Draws an order: each task behind those it waits for.
     fn order<const W: usize>(&self, search: &mut Search<'_, W>) -> Vec<TaskId> {
         let graph = search.instance.graph;
-        let mut waiting: Vec<_> = graph.ids().map(|task| graph.before.of(task).len()).collect();
-        let mut ready: Vec<_> = graph.ids().filter(|task| waiting[task.index()] == 0).collect();
-        let mut order = Vec::with_capacity(graph.len());
-        while !ready.is_empty() {
-            let block = order.len() * BLOCKS / graph.len();
+        sample::taken(graph, |ready, placed| {
+            let block = placed * BLOCKS / graph.len();
             // A steep power: an ant that cannot see far takes what much depends on.
             let pull = |task: &TaskId| self.place[task.index()][block] * self.hope[task.index()].powi(4);
-            let next = if search.random.below(EXPLORES) == 0 {
+            if search.random.below(EXPLORES) == 0 {
                 drawn(search, &ready.iter().map(pull).collect::<Vec<_>>())
             } else {
                 (0..ready.len()).max_by(|a, b| pull(&ready[*a]).total_cmp(&pull(&ready[*b]))).unwrap_or(0)
-            };
-            let task = ready.swap_remove(next);
-            order.push(task);
-            for edge in graph.after.of(task) {
-                waiting[edge.task.index()] -= 1;
-                if waiting[edge.task.index()] == 0 {
-                    ready.push(edge.task);
-                }
             }
-        }
-        order
+        })
     }
 
     fn choices<const W: usize>(&self, search: &mut Search<'_, W>) -> Vec<u32> {

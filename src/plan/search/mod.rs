@@ -48,6 +48,8 @@ pub(super) struct Search<'a, const W: usize> {
     granted: u64,
     /// Whether most durations are guesses, so that a better plan would only be better on paper.
     guessed: bool,
+    /// Why the exact search was given up, where it broke down.
+    pub(super) given_up: Option<String>,
 }
 
 /// A part of a search.
@@ -88,6 +90,7 @@ impl<'a, const W: usize> Search<'a, W> {
             part: Part::default(),
             granted: 0,
             guessed: is_guessed(instance),
+            given_up: None,
         }
     }
 
