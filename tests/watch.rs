@@ -4,15 +4,17 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use mock_nvml::{Card, Scene};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 use tempfile::TempDir;
 
 const ROWS: u16 = 24;
@@ -69,7 +71,7 @@ impl World {
     }
 
     fn watch(&self) -> Watched {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
@@ -77,6 +79,13 @@ impl World {
         tcsetwinsize(&slave, Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let mut command = self.command(&["watch"]);
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+        // As a shell in a window of its own would have it: the terminal is the one that /dev/tty stands for.
+        let take_terminal = || {
+            rustix::process::setsid()?;
+            Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?)
+        };
+        // SAFETY: between fork and exec only these two system calls are made.
+        unsafe { command.pre_exec(take_terminal) };
         let child = command.spawn().unwrap();
         Watched { child, master: File::from(master), emulator: vt100::Parser::new(ROWS, COLUMNS, 0), raw: Vec::new() }
     }
@@ -132,6 +141,20 @@ impl Watched {
 
     fn press(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn resize(&mut self, rows: u16, columns: u16) {
+        tcsetwinsize(&self.master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        self.emulator.screen_mut().set_size(rows, columns);
+    }
+
+    /// Ends it by a signal, and returns how it ended with everything that it wrote.
+    fn end_by(mut self, signal: Signal) -> (ExitStatus, String, Termios) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, signal).unwrap();
+        let before_end = self.child.wait().unwrap();
+        while self.read() {}
+        (before_end, String::from_utf8_lossy(&self.raw).into_owned(), tcgetattr(&self.master).unwrap())
     }
 
     fn quit(mut self) -> (Option<i32>, String) {
@@ -191,6 +214,108 @@ fn a_run_can_be_ended_after_a_question() {
     assert_eq!(watched.quit().0, Some(0));
 }
 
+/// A task that fails, and does not when it is tried again.
+const FAILS_ONCE: &str = r#"
+name = "digits"
+[stage.train]
+run = "test -e tried && echo now it works || { touch tried; echo 'ValueError: nan'; exit 3; }"
+[stage.evaluate]
+run = "true"
+after = ["train"]
+"#;
+
+#[test]
+fn a_run_that_failed_can_be_tried_again() {
+    let world = World::of(FAILS_ONCE, Vec::new());
+    let mut watched = world.watch();
+    watched.until_seen("failed  0/2 done");
+    let screen = watched.until_seen("ValueError: nan");
+    assert!(screen.contains("› ✗ train"), "{screen}");
+    watched.press("r");
+    watched.until_seen("go on with the run?");
+    watched.press("n");
+    watched.until("the keys again", |screen| !screen.contains("go on with the run?"));
+    watched.press("r");
+    watched.until_seen("go on with the run?");
+    watched.press("y");
+    let screen = watched.until_seen("succeeded  2/2 done");
+    assert!(!screen.contains("1 failed") && !screen.contains("1 skipped"), "{screen}");
+    watched.press("r");
+    watched.until_seen("there is nothing to try again");
+    assert_eq!(watched.quit().0, Some(0));
+}
+
+#[test]
+fn why_a_run_cannot_be_tried_again_is_said() {
+    let world = World::of(FAILS_ONCE, Vec::new());
+    let mut watched = world.watch();
+    watched.until_seen("failed  0/2 done");
+    std::fs::write(world.path().join("p.toml"), PIPELINE).unwrap();
+    watched.press("r");
+    watched.until_seen("go on with the run?");
+    watched.press("y");
+    watched.until_seen("`trainyard resume` failed: /");
+    assert_eq!(watched.quit().0, Some(0));
+}
+
+#[test]
+fn failed_tasks_alone_the_log_alone_and_the_keys_can_be_seen() {
+    let world = World::of(FAILS_ONCE, Vec::new());
+    let mut watched = world.watch();
+    watched.until_seen("- evaluate");
+    watched.press("f");
+    let screen = watched.until("failed ones only", |screen| !screen.contains("evaluate"));
+    assert!(screen.contains("filter: failed") && screen.contains("› ✗ train"), "{screen}");
+    watched.press("fz");
+    let screen = watched.until("the log alone", |screen| !screen.contains("tasks"));
+    assert!(screen.contains("log of train") && screen.contains("ValueError: nan"), "{screen}");
+    watched.press("z?");
+    watched.until_seen("retry: go on with a run that failed or was interrupted");
+    watched.press("?");
+    watched.until("the list again", |screen| screen.contains("- evaluate") && !screen.contains("retry: go on"));
+    assert_eq!(watched.quit().0, Some(0));
+}
+
+#[test]
+fn it_follows_the_size_of_the_terminal() {
+    let world = World::of(FAILS_ONCE, Vec::new());
+    let mut watched = world.watch();
+    watched.until_seen("log of train");
+    watched.resize(16, 60);
+    let screen = watched.until("a narrow screen", |screen| {
+        screen.contains("failed  0/2 done") && screen.contains("› ✗ train") && !screen.contains("log of")
+    });
+    assert!(screen.lines().count() <= 16, "{screen}");
+    watched.resize(ROWS, COLUMNS);
+    watched.until_seen("log of train");
+    assert_eq!(watched.quit().0, Some(0));
+}
+
+#[test]
+fn a_signal_that_ends_it_leaves_the_terminal_as_it_was() {
+    let world = World::of(FAILS_ONCE, Vec::new());
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let mut watched = world.watch();
+        watched.until_seen("failed  0/2 done");
+        let is_cooked = |modes: &Termios| modes.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO);
+        assert!(!is_cooked(&tcgetattr(&watched.master).unwrap()));
+        let (status, raw, modes) = watched.end_by(signal);
+        assert_eq!(status.signal(), Some(signal.as_raw()), "the shell is told");
+        assert!(raw.ends_with("\x1b[?25h\x1b[?1049l"), "{raw:?}");
+        assert!(is_cooked(&modes));
+    }
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_it() {
+    let world = World::of(FAILS_ONCE, Vec::new());
+    let mut watched = world.watch();
+    watched.until_seen("failed  0/2 done");
+    drop(watched.master);
+    // It hangs here if it does not notice.
+    watched.child.wait().unwrap();
+}
+
 #[test]
 fn every_gpu_has_a_line_and_the_chart_has_one_for_each_that_is_used() {
     let scene = Scene::new(vec![Card { utilisation: 87, ..Card::default() }; 2]).unwrap();
@@ -207,6 +332,22 @@ fn every_gpu_has_a_line_and_the_chart_has_one_for_each_that_is_used() {
     world.go_on();
     watched.until_seen("1/1 done");
     assert_eq!(watched.quit().0, Some(0));
+}
+
+#[test]
+fn events_are_objects_one_a_line() {
+    let world = World::new();
+    let mut command = world.command(&["watch", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap())).map(Result::unwrap);
+    let mut events = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap());
+    assert_eq!(events.next().unwrap()["event"], "run-started");
+    assert!(events.any(|event| event["event"] == "progress" && event["phase"] == "epoch 1/2"));
+    world.go_on();
+    assert!(events.any(|event| event["event"] == "attempt-finished" && event["task"] == "evaluate"));
+    assert!(events.any(|event| event["event"] == "run-finished" && event["state"] == "succeeded"));
+    assert_eq!(events.next(), None);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -3,18 +3,21 @@
 use super::diff::heard;
 use super::state::{self, StateArgs, broken};
 use super::{Failure, session};
+use crate::engine::process;
+use crate::fleet::Device;
 use crate::graph::TaskId;
 use crate::probe::{self, Monitor};
 use crate::report::estimate::Estimate;
 use crate::report::json::{self, Header};
 use crate::report::known::Known;
 use crate::report::tally::Tally;
+use crate::run::admission::{Live, Readings};
 use crate::run::event::{Event, Recorded};
-use crate::run::launch;
-use crate::run::observer::DeviceGauge;
+use crate::run::launch::{self, run_mark};
+use crate::run::observer::{DeviceGauge, Progress};
 use crate::run::state::{Phase, RunState};
 use crate::run::store::{RunRow, Store};
-use crate::units::{Bytes, Millis};
+use crate::units::Millis;
 
 /// A run that is followed.
 pub(super) struct Attached {
@@ -64,6 +67,7 @@ impl Attached {
             }
             self.alive = self.state.end.is_none() && state::is_alive(&self.row.header.orchestrator);
         }
+        self.alive &= self.state.end.is_none();
         Ok(())
     }
 
@@ -83,18 +87,22 @@ impl Attached {
         json::state_word(self.state.end, self.alive)
     }
 
-    /// Looks at how far running tasks are.
-    pub(super) fn listen(&mut self) {
+    /// Looks at how far running tasks are, and returns what is new.
+    pub(super) fn listen(&mut self) -> Vec<(TaskId, Progress)> {
         let dir = self.store.run_dir(&self.row.header.id);
         self.tally.ticked(session::now());
         let running: Vec<TaskId> = self.tally.running.iter().map(|running| running.task).collect();
+        let mut new = Vec::new();
         for task in running {
             let number = u32::try_from(self.state.task(task).attempts.len()).unwrap_or(u32::MAX);
             let path = launch::progress(&dir, &self.row.header.tasks[task.index()].name, number);
             if let Some(record) = heard(&path) {
-                self.tally.progressed(task, &record.progress);
+                if self.tally.progressed(task, &record.progress) {
+                    new.push((task, record.progress));
+                }
             }
         }
+        new
     }
 
     /// Returns how long the run still takes.
@@ -128,30 +136,40 @@ impl Gauges {
         Self { machine, monitor }
     }
 
-    /// Returns what every device holds and what the run's running tasks were promised of it.
-    pub(super) fn read(&mut self, state: &RunState) -> Vec<DeviceGauge> {
+    /// Returns what every device holds and what the runs' running tasks were promised of it, each with its UUID.
+    pub(super) fn read(&mut self, runs: &[(&str, &RunState)]) -> Vec<(String, DeviceGauge)> {
         let Some(monitor) = &mut self.monitor else { return Vec::new() };
-        let running = state.tasks.iter().filter(|task| task.phase == Phase::Running);
+        let tasks = runs.iter().flat_map(|(_, state)| &state.tasks);
+        let running = tasks.filter(|task| task.phase == Phase::Running);
         let held: Vec<_> = running.filter_map(|task| Some(&task.attempts.last()?.place)).collect();
-        let devices = self.machine.fleet().devices;
-        let gauge = |(device, reading): (&crate::fleet::Device, probe::Reading)| DeviceGauge {
-            id: device.id.clone(),
-            model: device.model.clone(),
-            used: reading.memory.map(|memory| memory.total - memory.free),
-            total: device.memory,
-            promised: held
-                .iter()
-                .filter(|place| place.devices.contains(&device.id))
-                .map(|place| place.gpu_memory)
-                .fold(Bytes::ZERO, |sum, part| sum + part),
-            utilisation: reading.utilisation,
-        };
         // Devices that are set aside are read too, and are no part of the fleet.
+        let fleet = self.machine.fleet();
         let read = monitor.read();
-        let of = |device: &crate::fleet::Device| {
-            let reading = read.iter().find(|reading| Some(&reading.uuid) == device.uuid.as_ref());
-            reading.cloned().unwrap_or_default()
+        // Which task it is does not matter here.
+        let marks: Vec<_> = runs.iter().map(|(run, _)| [run_mark(run)]).collect();
+        let task = |pid| marks.iter().any(|mark| process::is_marked(pid, mark)).then_some(TaskId(0));
+        let readings = Readings::new(session::now(), &fleet, &read, task);
+        let gauge = |(device, live): (&Device, &Live)| {
+            let seen = if let Live::Seen(seen) = live { Some(seen) } else { None };
+            let gauge = DeviceGauge {
+                id: device.id.clone(),
+                model: device.model.clone(),
+                used: seen.map(|seen| seen.used),
+                ours: seen.and_then(|seen| Some(seen.held.as_ref()?.iter().map(|(_, bytes)| *bytes).sum())),
+                total: device.memory,
+                promised: held
+                    .iter()
+                    .filter(|place| place.devices.contains(&device.id))
+                    .map(|place| place.gpu_memory)
+                    .sum(),
+                ..DeviceGauge::default()
+            };
+            let uuid = device.uuid.clone().unwrap_or_default();
+            match read.iter().find(|reading| reading.uuid == uuid) {
+                Some(reading) => (uuid, gauge.with(reading)),
+                None => (uuid, gauge),
+            }
         };
-        devices.iter().map(|device| gauge((device, of(device)))).collect()
+        fleet.devices.iter().zip(&readings.devices).map(gauge).collect()
     }
 }

@@ -23,6 +23,7 @@ mod gpu_check;
 mod holes;
 mod log_out;
 mod logs;
+mod metrics;
 mod orphans;
 mod output;
 mod pipeline_file;
@@ -116,6 +117,7 @@ enum Command {
     Logs(logs::Command),
     Diff(diff::Command),
     Watch(watch::Command),
+    Metrics(metrics::Command),
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
@@ -166,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Logs(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Watch(command) => command.run(),
+        Command::Metrics(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),

@@ -335,9 +335,9 @@ impl Session<'_> {
             let task =
                 |pid| process::marked_as(pid, &mark, "TRAINYARD_TASK").and_then(|name| tasks.get(&name).copied());
             let readings = Readings::new(now, fleet, &read, task);
-            let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref());
-            let utilisation = fleet.devices.iter().map(|device| of(&device.uuid)?.utilisation);
-            Look { utilisation: utilisation.collect(), readings }
+            let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
+            let raw = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default());
+            Look { raw: raw.collect(), readings }
         }))
     }
 }

@@ -8,8 +8,10 @@ use jiff::tz::TimeZone;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, diff, output, session};
 use crate::report::paint::Colour;
-use crate::report::timeline::Timeline;
-use crate::report::{chart, history, json, page, perfetto, text, timeline};
+use crate::report::{chart, history, json, otlp, page, perfetto, tensorboard, text, timeline, wording};
+use crate::run::launch;
+use crate::run::state::RunState;
+use crate::run::store::RunRow;
 
 /// Show a run: its tasks, how they ended, what they used
 #[derive(Args)]
@@ -27,6 +29,12 @@ pub(super) struct Command {
     /// Write a trace of plan and run to FILE, for Perfetto and chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Write the collected figures as TensorBoard's event files below DIR
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
+    /// Write an OpenTelemetry trace of the run to FILE, as OTLP in JSON
+    #[arg(long, value_name = "FILE")]
+    otlp: Option<PathBuf>,
 }
 
 impl Command {
@@ -35,8 +43,9 @@ impl Command {
         let run = state::replay(&store, &row)?;
         let header = state::header(&row);
         let names: Vec<String> = row.header.tasks.iter().map(|task| task.name.clone()).collect();
-        if self.gantt.is_some() || self.trace.is_some() {
-            return self.draw(&timeline::lay_out(&header, &row.header.tasks, &run, session::now()));
+        let written = [&self.gantt, &self.trace, &self.tensorboard, &self.otlp];
+        if written.iter().any(|path| path.is_some()) {
+            return self.write(&store.run_dir(header.run), &row, &run);
         }
         if self.json {
             // Absolute, so that a script can open the logs from wherever it is.
@@ -61,13 +70,12 @@ impl Command {
     }
 
     /// Writes the files that were asked for, and says so.
-    fn draw(&self, timeline: &Timeline) -> Result<Exit, Failure> {
+    fn write(&self, dir: &Path, row: &RunRow, run: &RunState) -> Result<Exit, Failure> {
+        let (header, now) = (state::header(row), session::now());
+        let timeline = &timeline::lay_out(&header, &row.header.tasks, run, now);
         let mut written = String::new();
         let mut write = |path: &Path, text: String| {
-            std::fs::write(path, text).map_err(|error| {
-                let report = miette::miette!("cannot write {}: {error}", text::visible(&path.to_string_lossy()));
-                Failure { exit: Exit::Usage, report }
-            })?;
+            to_file(path, text.as_bytes())?;
             written.push_str(&format!("wrote {}\n", text::visible(&path.to_string_lossy())));
             Ok::<(), Failure>(())
         };
@@ -88,6 +96,31 @@ impl Command {
         if let Some(path) = &self.trace {
             write(path, perfetto::trace(timeline).to_string() + "\n")?;
         }
+        if let Some(path) = &self.otlp {
+            let trace = otlp::trace(&header, &row.header.orchestrator.host, &row.header.tasks, run, now);
+            write(path, trace.to_string() + "\n")?;
+        }
+        if let Some(folder) = &self.tensorboard {
+            let names: Vec<String> = row.header.tasks.iter().map(|task| task.name.clone()).collect();
+            let heard = |task: &str, number| diff::heard(&launch::progress(dir, task, number));
+            let files = tensorboard::files(&header, &names, run, heard);
+            for (path, bytes) in &files {
+                to_file(&folder.join(path), bytes)?;
+            }
+            let (count, shown) = (wording::plural(files.len(), "event file"), folder.to_string_lossy());
+            let hint = if files.is_empty() { ": no task reported figures" } else { "" };
+            written.push_str(&format!("wrote {count} to {}{hint}\n", text::visible(&shown)));
+        }
         output::print(&written)
     }
+}
+
+/// Writes a file, and the folders that it lies in.
+fn to_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let made = folder.map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(path, bytes)).map_err(|error| {
+        let report = miette::miette!("cannot write {}: {error}", text::visible(&path.to_string_lossy()));
+        Failure { exit: Exit::Usage, report }
+    })
 }

@@ -1,9 +1,13 @@
 //! `trainyard watch [RUN]`: a run on the whole screen, from outside; where there is no terminal, a line per fact.
 
-#![expect(clippy::disallowed_methods, reason = "a command looks at the clock, and calls itself to cancel")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a command looks at the clock, and calls itself to cancel and to resume"
+)]
 
 use std::io::IsTerminal;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,18 +18,23 @@ use super::state::{StateArgs, broken, elsewhere};
 use super::{Exit, Failure, session, trace};
 use crate::graph::TaskId;
 use crate::report::paint::Colour;
-use crate::report::watch::{self, Picture};
-use crate::report::{self, tail, timeline};
+use crate::report::timeline::{self, Timeline};
+use crate::report::watch::{self, Focus, Picture, Sight};
+use crate::report::{self, Style, tail, text};
 use crate::run::observer::DeviceGauge;
 
 /// How often the record is looked at: well below what an eye takes for lag.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often progress, devices and the log are looked at.
 const LISTEN: Duration = Duration::from_millis(500);
-/// Lines of a log that any screen may show.
-const LOG_LINES: usize = 200;
+/// Lines of a log that can be scrolled through.
+const LOG_LINES: usize = 2_000;
+/// Bytes of a log that can be scrolled through.
+const LOG_BYTES: u64 = 256 << 10;
+/// Lines of a log that one key scrolls.
+const PAGE: usize = 10;
 
-const KEYS: &str = "↑↓ task   / filter   c cancel the run   q quit";
+const KEYS: &str = "↑↓ task   Tab log   / filter   f failed   c cancel   r retry   ? keys   q quit";
 
 /// Watch a run: its tasks, their logs, a chart that grows, the GPUs
 #[derive(Args)]
@@ -37,6 +46,9 @@ pub(super) struct Command {
     /// Print a line per fact, as where there is no terminal
     #[arg(long)]
     plain: bool,
+    /// Print one JSON object per event, as `run --json` does
+    #[arg(long, conflicts_with = "plain")]
+    json: bool,
 }
 
 impl Command {
@@ -44,21 +56,26 @@ impl Command {
         let attached = Attached::to(&self.state, self.run.as_deref())?;
         let moves = std::env::var("TERM").is_ok_and(|term| term != "dumb");
         let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-        if terminal && moves && !self.plain { Watching::new(attached).run() } else { lines(attached) }
+        match (self.json, terminal && moves && !self.plain) {
+            (true, _) => lines(attached, Style::Json),
+            (false, true) => Watching::new(attached).run(),
+            (false, false) => lines(attached, Style::Lines),
+        }
     }
 }
 
 /// Prints a line per fact until the run has ended or nobody carries it out.
-fn lines(mut attached: Attached) -> Result<Exit, Failure> {
+fn lines(mut attached: Attached, style: Style) -> Result<Exit, Failure> {
     let dir = attached.store.run_dir(&attached.row.header.id);
     let mut observers = report::observers(report::Options {
-        style: report::Style::Lines,
+        style,
         mirror: false,
         elsewhere: elsewhere(attached.store.dir()),
         dir,
         screen: trace::screen(),
         logs_only: trace::is_json(),
     });
+    let mut listened: Option<Instant> = None;
     loop {
         attached.catch_up(|attached, recorded| {
             let view = attached.known.view(&attached.state);
@@ -66,6 +83,15 @@ fn lines(mut attached: Attached) -> Result<Exit, Failure> {
         })?;
         if !attached.is_alive() {
             return Ok(Exit::Done);
+        }
+        if listened.is_none_or(|last| last.elapsed() >= LISTEN) {
+            let said = attached.listen();
+            let (view, now) = (attached.known.view(&attached.state), session::now());
+            for observer in &mut observers {
+                observer.ticked(view, now);
+                said.iter().for_each(|(task, progress)| observer.progressed(view, *task, progress));
+            }
+            listened = Some(Instant::now());
         }
         wait(LOOK)?;
     }
@@ -81,12 +107,38 @@ fn wait(time: Duration) -> Result<(), Failure> {
 }
 
 /// What the keys do at the moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Looking,
     Filtering,
-    /// Asked whether the run is to be ended.
-    Asking,
+    /// Asked whether an errand is to be run.
+    Asking(Errand),
+}
+
+/// What other commands do for the run that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    Cancel,
+    Retry,
+}
+
+impl Errand {
+    const fn question(self) -> &'static str {
+        match self {
+            Self::Cancel => "end the run? its tasks are asked to end; y yes, any other key no",
+            Self::Retry => {
+                "go on with the run? what failed, was skipped or interrupted is tried again; y yes, any other key no"
+            }
+        }
+    }
+
+    /// Returns the command's words before the run's id, and those behind it.
+    const fn words(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Cancel => ("cancel", &[]),
+            Self::Retry => ("resume", &["--detach"]),
+        }
+    }
 }
 
 /// A run on the whole screen.
@@ -94,12 +146,17 @@ struct Watching {
     attached: Attached,
     gauges: Gauges,
     seen: Vec<DeviceGauge>,
+    timeline: Timeline,
     mode: Mode,
     filter: String,
     selected: Option<TaskId>,
+    sight: Sight,
     log: Vec<String>,
-    asked_to_end: bool,
     listened: Option<Instant>,
+    /// What is to be said until the next key.
+    said: String,
+    /// How errands ended.
+    ended: (Sender<(Errand, std::io::Result<Output>)>, Receiver<(Errand, std::io::Result<Output>)>),
 }
 
 impl Watching {
@@ -108,37 +165,48 @@ impl Watching {
             attached,
             gauges: Gauges::of_this_machine(),
             seen: Vec::new(),
+            timeline: Timeline::default(),
             mode: Mode::Looking,
             filter: String::new(),
             selected: None,
+            sight: Sight::default(),
             log: Vec::new(),
-            asked_to_end: false,
             listened: None,
+            said: String::new(),
+            ended: mpsc::channel(),
         }
     }
 
     fn run(mut self) -> Result<Exit, Failure> {
         let mut screen = FullScreen::enter().map_err(broken)?;
-        let mut size = (0, 0);
-        loop {
-            self.attached.catch_up(|_, _| {})?;
+        let watched = self.watch(&mut screen);
+        let is_over = screen.is_over();
+        screen.leave().map_err(broken)?;
+        // A terminal that is gone cannot be drawn on: that is no failure.
+        if is_over { Ok(Exit::Done) } else { watched.map(|()| Exit::Done) }
+    }
+
+    /// Shows the run and does what keys ask for, until one asks to quit.
+    fn watch(&mut self, screen: &mut FullScreen) -> Result<(), Failure> {
+        while !screen.is_over() {
+            let mut is_news = false;
+            self.attached.catch_up(|_, _| is_news = true)?;
             let listed = watch::listed(self.attached.known.view(&self.attached.state), &self.filter);
             let selected = self.position(&listed);
-            if self.listened.is_none_or(|last| last.elapsed() >= LISTEN) {
+            if is_news || self.listened.is_none_or(|last| last.elapsed() >= LISTEN) {
                 self.listen(listed.get(selected).copied());
             }
-            let (rows, columns) = console::Term::stdout().size();
-            if std::mem::replace(&mut size, (rows, columns)) != (rows, columns) {
-                screen.forget();
-            }
-            let lines = self.draw(&listed, selected, rows.into(), columns.into());
-            screen.show(lines).map_err(broken)?;
+            self.hear_of_errands();
+            self.draw(screen, &listed, selected)?;
             for key in screen.keys(LOOK).map_err(broken)? {
-                if self.press(key, &listed, selected)? {
-                    return Ok(Exit::Done);
+                if key == Key::Suspend {
+                    screen.suspend().map_err(broken)?;
+                } else if self.press(key, &listed, selected) {
+                    return Ok(());
                 }
             }
         }
+        Ok(())
     }
 
     /// Returns where the selected task stands in the list: the first one where it is not listed.
@@ -148,25 +216,21 @@ impl Watching {
 
     fn listen(&mut self, task: Option<TaskId>) {
         self.attached.listen();
-        self.seen = self.gauges.read(&self.attached.state);
-        let log = task.and_then(|task| self.attached.log(task));
+        let attached = &self.attached;
+        let seen = self.gauges.read(&[(&attached.row.header.id, &attached.state)]);
+        self.seen = seen.into_iter().map(|(_, gauge)| gauge).collect();
+        self.timeline =
+            timeline::lay_out(&attached.header(), &attached.row.header.tasks, &attached.state, session::now());
+        let log = task.and_then(|task| attached.log(task));
         // A log that is not there is that of a task that printed nothing.
-        self.log = log.and_then(|log| tail::last_lines(&log, LOG_LINES).ok()).unwrap_or_default();
+        self.log = log.and_then(|log| tail::lines_within(&log, LOG_LINES, LOG_BYTES).ok()).unwrap_or_default();
         self.listened = Some(Instant::now());
     }
 
-    fn draw(&mut self, listed: &[TaskId], selected: usize, rows: usize, columns: usize) -> Vec<String> {
-        let now = session::now();
+    fn draw(&mut self, screen: &mut FullScreen, listed: &[TaskId], selected: usize) -> Result<(), Failure> {
         let left = self.attached.left();
+        let prompt = self.prompt();
         let attached = &self.attached;
-        let timeline = timeline::lay_out(&attached.header(), &attached.row.header.tasks, &attached.state, now);
-        let prompt = match self.mode {
-            Mode::Filtering => format!("filter by name or state: {}▏  Enter keeps it, Esc drops it", self.filter),
-            Mode::Asking => "end the run? its tasks are asked to end; y yes, any other key no".to_owned(),
-            Mode::Looking if self.asked_to_end && attached.is_alive() => format!("ending…   {KEYS}"),
-            Mode::Looking if !self.filter.is_empty() => format!("filter: {}   {KEYS}", self.filter),
-            Mode::Looking => KEYS.to_owned(),
-        };
         let picture = Picture {
             view: attached.known.view(&attached.state),
             pipeline: &attached.row.header.pipeline,
@@ -174,22 +238,40 @@ impl Watching {
             tally: &attached.tally,
             gauges: &self.seen,
             left,
-            timeline: &timeline,
+            timeline: &self.timeline,
             listed,
             selected,
             log: &self.log,
+            sight: self.sight,
             prompt: &prompt,
-            now,
+            colour: Colour::for_stdout(),
+            now: session::now(),
         };
-        watch::screen(&picture, rows, columns, Colour::for_stdout())
+        screen.show(|frame| watch::draw(&picture, frame)).map_err(broken)
+    }
+
+    fn prompt(&self) -> String {
+        match self.mode {
+            Mode::Filtering => format!("filter by name or state: {}▏  Enter keeps it, Esc drops it", self.filter),
+            Mode::Asking(errand) => errand.question().to_owned(),
+            Mode::Looking => {
+                let filter = if self.filter.is_empty() { String::new() } else { format!("filter: {}   ", self.filter) };
+                let said = if self.said.is_empty() { String::new() } else { format!("{}   ", self.said) };
+                format!("{said}{filter}{KEYS}")
+            }
+        }
     }
 
     /// Does what a key asks for; returns whether that is to quit.
-    fn press(&mut self, key: Key, listed: &[TaskId], selected: usize) -> Result<bool, Failure> {
+    fn press(&mut self, key: Key, listed: &[TaskId], selected: usize) -> bool {
         if key == Key::Interrupt {
-            return Ok(true);
+            return true;
         }
-        match (&self.mode, key) {
+        self.said.clear();
+        if std::mem::take(&mut self.sight.help) {
+            return false;
+        }
+        match (self.mode, key) {
             (Mode::Filtering, Key::Char(letter)) => self.filter.push(letter),
             (Mode::Filtering, Key::Backspace) => drop(self.filter.pop()),
             (Mode::Filtering, Key::Enter) => self.mode = Mode::Looking,
@@ -197,41 +279,112 @@ impl Watching {
                 self.filter.clear();
                 self.mode = Mode::Looking;
             }
-            (Mode::Asking, Key::Char('y')) => {
-                self.end_run()?;
+            (Mode::Asking(errand), Key::Char('y')) => {
                 self.mode = Mode::Looking;
+                self.send(errand);
             }
-            (Mode::Asking, _) => self.mode = Mode::Looking,
-            (Mode::Looking, Key::Char('q') | Key::Escape) => return Ok(true),
+            (Mode::Asking(_), _) => self.mode = Mode::Looking,
+            (Mode::Looking, Key::Escape) if self.sight != Sight::default() => self.sight = Sight::default(),
+            (Mode::Looking, Key::Char('q') | Key::Escape) => return true,
             (Mode::Looking, Key::Char('/')) => self.mode = Mode::Filtering,
-            (Mode::Looking, Key::Char('c')) if self.attached.is_alive() => self.mode = Mode::Asking,
+            (Mode::Looking, Key::Char('f')) => {
+                self.filter = if self.filter == "failed" { String::new() } else { "failed".to_owned() };
+                self.listened = None;
+            }
+            (Mode::Looking, Key::Char('c')) if self.attached.is_alive() => self.mode = Mode::Asking(Errand::Cancel),
+            (Mode::Looking, Key::Char('c')) => self.said = "the run is over: there is nothing to end".to_owned(),
+            (Mode::Looking, Key::Char('r')) => self.ask_to_retry(),
+            (Mode::Looking, Key::Char('?')) => self.sight.help = true,
+            (Mode::Looking, Key::Char('z')) => self.sight.zoomed = !self.sight.zoomed,
+            (Mode::Looking, Key::Tab | Key::Enter) => {
+                self.sight.focus = if self.sight.focus == Focus::Log { Focus::Tasks } else { Focus::Log };
+            }
             (Mode::Looking | Mode::Filtering, key) => self.go(key, listed, selected),
         }
-        Ok(false)
+        false
+    }
+
+    fn ask_to_retry(&mut self) {
+        if self.attached.is_alive() {
+            self.said = "the run is under way: what fails can be tried again once it is over".to_owned();
+        } else if self.attached.word() == "succeeded" {
+            self.said = "every task is done: there is nothing to try again".to_owned();
+        } else {
+            self.mode = Mode::Asking(Errand::Retry);
+        }
     }
 
     fn go(&mut self, key: Key, listed: &[TaskId], selected: usize) {
-        let last = listed.len().saturating_sub(1);
+        let in_log = self.sight.zoomed || self.sight.focus == Focus::Log;
+        // The log is counted from its end, the list from its beginning.
+        let (at, last) = if in_log {
+            (self.log.len().saturating_sub(self.sight.below), self.log.len())
+        } else {
+            (selected, listed.len().saturating_sub(1))
+        };
         let to = match key {
-            Key::Up | Key::Char('k') => selected.saturating_sub(1),
-            Key::Down | Key::Char('j') => selected + 1,
-            Key::PageUp => selected.saturating_sub(10),
-            Key::PageDown => selected + 10,
+            Key::Up | Key::Char('k') => at.saturating_sub(1),
+            Key::Down | Key::Char('j') => at + 1,
+            Key::PageUp => at.saturating_sub(PAGE),
+            Key::PageDown => at + PAGE,
             Key::Home | Key::Char('g') => 0,
             Key::End | Key::Char('G') => last,
-            Key::Char(_) | Key::Enter | Key::Escape | Key::Backspace | Key::Interrupt => return,
+            Key::Char(_) | Key::Enter | Key::Tab | Key::Escape | Key::Backspace | Key::Interrupt | Key::Suspend => {
+                return;
+            }
         };
-        self.selected = listed.get(to.min(last)).copied();
-        self.listened = None;
+        if in_log {
+            self.sight.below = last.saturating_sub(to.max(1));
+        } else {
+            self.selected = listed.get(to.min(last)).copied();
+            self.sight.below = 0;
+            self.listened = None;
+        }
     }
 
-    /// Ends the run as `trainyard cancel` does, without waiting for it.
-    fn end_run(&mut self) -> Result<(), Failure> {
-        let own = std::env::current_exe().map_err(broken)?;
-        let mut cancel = std::process::Command::new(own);
-        cancel.arg("cancel").arg(&self.attached.row.header.id).arg("--state").arg(self.attached.store.dir());
-        cancel.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(broken)?;
-        self.asked_to_end = true;
-        Ok(())
+    /// Has another command do an errand, without waiting for it.
+    fn send(&mut self, errand: Errand) {
+        let (command, rest) = errand.words();
+        let (state, run) = (self.attached.store.dir().to_owned(), self.attached.row.header.id.clone());
+        let started = std::env::current_exe().and_then(|own| {
+            let mut command_line = std::process::Command::new(own);
+            command_line.arg(command).arg(run).args(rest).arg("--state").arg(state);
+            command_line.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+        });
+        self.said = match errand {
+            Errand::Cancel => "ending…",
+            Errand::Retry => "going on…",
+        }
+        .to_owned();
+        let tell = self.ended.0.clone();
+        match started {
+            Ok(child) => drop(std::thread::spawn(move || tell.send((errand, child.wait_with_output())))),
+            Err(error) => drop(tell.send((errand, Err(error)))),
+        }
     }
+
+    /// Says of an errand that failed why.
+    fn hear_of_errands(&mut self) {
+        for (errand, ended) in self.ended.1.try_iter() {
+            let (command, _) = errand.words();
+            let why = match ended {
+                Ok(output) if output.status.success() => {
+                    self.said.clear();
+                    continue;
+                }
+                Ok(output) => first_words(&output.stderr),
+                Err(error) => error.to_string(),
+            };
+            self.said = format!("`trainyard {command}` failed: {why}");
+        }
+    }
+}
+
+/// Returns the first line of an error that says something.
+fn first_words(error: &[u8]) -> String {
+    let mut lines = error.split(|byte| *byte == b'\n').map(text::log_line);
+    let line = lines.find(|line| line.contains(|c: char| c.is_alphanumeric()));
+    let line = line.unwrap_or_default();
+    let words = line.trim_start();
+    words.strip_prefix("× ").unwrap_or(words).to_owned()
 }

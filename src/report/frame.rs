@@ -50,14 +50,6 @@ pub fn frame(picture: &Picture<'_>, rows: usize, columns: usize, colour: Colour)
     lines
 }
 
-/// Returns a line for each device.
-#[must_use]
-pub fn gauges(view: View<'_>, gauges: &[DeviceGauge], now: Millis, columns: usize, colour: Colour) -> Vec<String> {
-    let picture = Picture { view, tally: &Tally::default(), gauges, left: None, now };
-    let rows: Vec<Row> = gauges.iter().map(|gauge| gauge_row(&picture, gauge)).collect();
-    draw(&rows, columns, colour)
-}
-
 fn task_row(picture: &Picture<'_>, running: &Running) -> Row {
     let done = running.progress.progress.map(|done| done.clamp(0.0, 1.0));
     let spin = usize::try_from(picture.now.0 / SPIN % 10).unwrap_or(0);
@@ -79,7 +71,7 @@ fn note(picture: &Picture<'_>, running: &Running) -> String {
     let Progress { phase, loss, accuracy, .. } = &running.progress;
     let attempts = &picture.view.state.task(running.task).attempts;
     let devices = attempts.last().map(|attempt| attempt.place.devices.as_slice()).unwrap_or_default();
-    let devices: Vec<&str> = devices.iter().map(|id| short_id(picture, id)).collect();
+    let devices: Vec<&str> = devices.iter().map(|id| short_id(picture.view, id)).collect();
     let parts = [
         (!devices.is_empty()).then(|| devices.join("+")),
         attempts
@@ -98,23 +90,41 @@ fn note(picture: &Picture<'_>, running: &Running) -> String {
 fn gauge_row(picture: &Picture<'_>, gauge: &DeviceGauge) -> Row {
     let part = |held: Bytes| held.0 as f64 / gauge.total.0.max(1) as f64;
     let used = gauge.used.unwrap_or_default();
+    Row {
+        mark: " ",
+        tone: Tone::Plain,
+        name: device_name(picture.view, gauge),
+        done: part(used),
+        promised: part(gauge.promised - gauge.ours.unwrap_or(used)),
+        percent: gauge.used.map_or_else(String::new, |used| percent(part(used))),
+        elapsed: String::new(),
+        left: String::new(),
+        note: device_notes(gauge),
+    }
+}
+
+/// Returns a device's id and model, safe for a terminal.
+pub(super) fn device_name(view: View<'_>, gauge: &DeviceGauge) -> String {
+    text::visible(&format!("{} {}", short_id(view, &gauge.id), gauge.model)).into_owned()
+}
+
+/// Returns what is known of a device in words: how busy it is, its memory, heat and power.
+pub(super) fn device_notes(gauge: &DeviceGauge) -> String {
     let held = gauge.used.map_or_else(|| "memory unknown".into(), |used| format!("{used} of {}", gauge.total));
+    let watts = |milliwatts: u32| milliwatts.div_ceil(1_000);
+    let power = |draws| match gauge.power_limit {
+        Some(limit) => format!("{} of {} W", watts(draws), watts(limit)),
+        None => format!("{} W", watts(draws)),
+    };
     let notes = [
         gauge.utilisation.map(|busy| format!("{busy}% busy")),
         Some(held),
         (gauge.promised > Bytes::ZERO).then(|| format!("{} promised", gauge.promised)),
+        gauge.others().filter(|others| *others > Bytes::ZERO).map(|others| format!("{others} others'")),
+        gauge.temperature.map(|degrees| format!("{degrees} °C")),
+        gauge.power.map(power),
     ];
-    Row {
-        mark: " ",
-        tone: Tone::Plain,
-        name: text::visible(&format!("{} {}", short_id(picture, &gauge.id), gauge.model)).into_owned(),
-        done: part(used),
-        promised: part(gauge.promised - used),
-        percent: gauge.used.map_or_else(String::new, |used| percent(part(used))),
-        elapsed: String::new(),
-        left: String::new(),
-        note: notes.into_iter().flatten().collect::<Vec<_>>().join(", "),
-    }
+    notes.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn run_row(picture: &Picture<'_>) -> Row {
@@ -148,9 +158,9 @@ fn run_row(picture: &Picture<'_>) -> Row {
 }
 
 /// Returns a device's id without its node, where there is only one node.
-fn short_id<'a>(picture: &Picture<'_>, id: &'a str) -> &'a str {
+fn short_id<'a>(view: View<'_>, id: &'a str) -> &'a str {
     match id.split_once('/') {
-        Some((_, device)) if picture.view.fleet.nodes.len() == 1 => device,
+        Some((_, device)) if view.fleet.nodes.len() == 1 => device,
         _ => id,
     }
 }
@@ -205,8 +215,12 @@ mod tests {
             model: "H100".into(),
             used: Some(Bytes(40 << 30)),
             total: Bytes(80 << 30),
+            ours: Some(Bytes(38 << 30)),
             promised: Bytes(60 << 30),
             utilisation: Some(87),
+            temperature: Some(61),
+            power: Some(349_500),
+            power_limit: Some(700_000),
         };
         (scene, tally, vec![gauge])
     }
@@ -217,7 +231,7 @@ mod tests {
         insta::assert_snapshot!(drawn(&scene, &tally, &gauges, 24, 140), @"
         ⠋ features                         ───────────────────────       1m20s
         ⠋ train[lr=0.001,batch=64,seed=1]  ━━━━━━━━━╸─────────────  42%  1m20s  1m50s left   gpu0, epoch 4/10, loss 0.1235, acc 91.2%
-          gpu0 H100                        ━━━━━━━━━━━╸╌╌╌╌╌──────  50%  87% busy, 40.0 GiB of 80.0 GiB, 60.0 GiB promised
+          gpu0 H100                        ━━━━━━━━━━━╸╌╌╌╌╌──────  50%  87% busy, 40.0 GiB of 80.0 GiB, 60.0 GiB promised, 2.0 GiB others', 61 °C,…
           0/4 done                         ━━━━━━━━━━╸────────────  45%  1m20s  ~1m35s left  2 running, 2 waiting
         ");
     }

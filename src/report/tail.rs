@@ -15,12 +15,20 @@ const READ: u64 = 8 << 10;
 /// # Errors
 /// Where the file cannot be read.
 pub fn last_lines(log: &Path, most: usize) -> io::Result<Vec<String>> {
+    lines_within(log, most, READ)
+}
+
+/// Returns as [`last_lines`] does what is in the last `read` bytes of a file.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn lines_within(log: &Path, most: usize, read: u64) -> io::Result<Vec<String>> {
     let mut file = File::open(log)?;
-    let begin = file.metadata()?.len().saturating_sub(READ);
+    let begin = file.metadata()?.len().saturating_sub(read);
     file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();
     // The limit holds even if somebody appends meanwhile.
-    file.take(READ).read_to_end(&mut bytes)?;
+    file.take(read).read_to_end(&mut bytes)?;
     let all: Vec<String> = bytes.split(|byte| *byte == b'\n').map(text::log_line).collect();
     let end = all.iter().rposition(|line| !line.trim().is_empty()).map_or(0, |last| last + 1);
     let whole = usize::from(begin > 0 && end > 1);

@@ -83,11 +83,15 @@ impl Tally {
                 *count = count.saturating_sub(1);
                 None
             }
+            // What failed or was skipped is open again.
+            Event::RunResumed { .. } => {
+                *self = Self { now: self.now, ..Self::of(view.graph, view.state) };
+                None
+            }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. }
-            | Event::RunResumed { .. } => None,
+            | Event::RunFinished { .. } => None,
         }
     }
 
@@ -96,23 +100,19 @@ impl Tally {
         self.now = self.now.max(now);
     }
 
-    /// Takes in what a task says of itself; what it leaves out stays as it was.
-    pub fn progressed(&mut self, task: TaskId, said: &Progress) {
+    /// Takes in what a task says of itself; what it leaves out stays as it was. Returns whether anything is new.
+    pub fn progressed(&mut self, task: TaskId, said: &Progress) -> bool {
         let now = self.now;
-        if let Some(running) = self.running_mut(task) {
-            if let (Some(before), Some(after)) = (running.progress.progress, said.progress)
-                && after < before
-            {
-                running.anew = Some((now, after));
-            }
-            let known = &mut running.progress;
-            known.progress = said.progress.or(known.progress);
-            known.loss = said.loss.or(known.loss);
-            known.accuracy = said.accuracy.or(known.accuracy);
-            if said.phase.is_some() {
-                known.phase.clone_from(&said.phase);
-            }
+        let Some(running) = self.running_mut(task) else { return false };
+        if let (Some(before), Some(after)) = (running.progress.progress, said.progress)
+            && after < before
+        {
+            running.anew = Some((now, after));
         }
+        let known = said.clone().or(&running.progress);
+        let is_new = known != running.progress;
+        running.progress = known;
+        is_new
     }
 
     fn running_mut(&mut self, task: TaskId) -> Option<&mut Running> {
@@ -146,7 +146,8 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture::{Scene, failed, finished, skipped, started};
+    use crate::report::fixture::{Scene, failed, finished, over, skipped, started};
+    use crate::run::event::RunEnd;
 
     #[test]
     fn counts_follow_the_events() {
@@ -179,6 +180,26 @@ mod tests {
         let mut tally = Tally::default();
         tally.recorded(scene.view(), &recorded);
         assert_eq!((tally.succeeded, tally.running.len(), tally.started), (1, 1, Some(scene.time(7))));
+    }
+
+    #[test]
+    fn what_failed_counts_no_more_once_the_run_goes_on() {
+        let mut scene = Scene::chain(&["clean", "train"]);
+        let mut tally = Tally::default();
+        for event in [
+            started(0, 1),
+            finished(0, 3),
+            failed(0),
+            skipped(1, 0),
+            over(RunEnd::Failed),
+            Event::RunResumed { adopted: Vec::new() },
+            started(0, 2),
+            finished(0, 0),
+        ] {
+            let recorded = scene.apply(1, event);
+            tally.recorded(scene.view(), &recorded);
+        }
+        assert_eq!((tally.succeeded, tally.failed, tally.skipped, tally.running.len()), (1, 0, 0, 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::state::RunState;
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
+use crate::probe::Reading;
 pub use crate::progress::Progress;
 use crate::units::{Bytes, Millis};
 
@@ -34,12 +35,35 @@ pub struct DeviceGauge {
     pub model: String,
     /// Memory that anybody holds.
     pub used: Option<Bytes>,
+    /// What of it running tasks of ours hold; `None` where the driver does not say whose it is.
+    pub ours: Option<Bytes>,
     /// All of its memory.
     pub total: Bytes,
     /// Memory that running tasks of ours reserved, whether they hold it already or not.
     pub promised: Bytes,
     /// Part of the time in which it computed, in percent.
     pub utilisation: Option<u32>,
+    /// °C.
+    pub temperature: Option<u32>,
+    /// What it draws, in mW.
+    pub power: Option<u32>,
+    /// The most that it may draw, in mW.
+    pub power_limit: Option<u32>,
+}
+
+impl DeviceGauge {
+    /// Returns the memory that is held by others.
+    #[must_use]
+    pub fn others(&self) -> Option<Bytes> {
+        Some(self.used? - self.ours?)
+    }
+
+    /// Takes in what a reading says besides memory.
+    #[must_use]
+    pub fn with(self, reading: &Reading) -> Self {
+        let Reading { utilisation, temperature, power, power_limit, .. } = *reading;
+        Self { utilisation, temperature, power, power_limit, ..self }
+    }
 }
 
 /// Someone who watches a run. `now` is in milliseconds since the Unix epoch.

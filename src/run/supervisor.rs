@@ -113,8 +113,8 @@ pub struct FullDisk {
 pub struct Look {
     /// Memory, for the ledger.
     pub readings: Readings,
-    /// `[n_devices]`, by DeviceId: part of the time in which it computed, in percent.
-    pub utilisation: Vec<Option<u32>>,
+    /// `[n_devices]`, by DeviceId: what was read, for views.
+    pub raw: Vec<crate::probe::Reading>,
 }
 
 /// A run under way.

@@ -4,10 +4,11 @@ use tracing::warn;
 
 use super::{FullDisk, LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
 use crate::fleet::{Device, DeviceId};
+use crate::graph::TaskId;
 use crate::run::admission::Live;
 use crate::run::engine::Engine;
 use crate::run::observer::DeviceGauge;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     /// Has nothing new started while a disk is nearly full: what runs may still need the room that is left.
@@ -49,16 +50,25 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
 
     fn gauges(&self) -> Vec<DeviceGauge> {
         let ledger = self.parts.dispatcher.ledger();
-        let gauge = |(id, device): (DeviceId, &Device)| DeviceGauge {
-            id: device.id.clone(),
-            model: device.model.clone(),
-            used: match self.look.readings.devices.get(id.index()) {
-                Some(Live::Seen(seen)) => Some(seen.used),
+        let gauge = |(id, device): (DeviceId, &Device)| {
+            let seen = match self.look.readings.devices.get(id.index()) {
+                Some(Live::Seen(seen)) => Some(seen),
                 Some(Live::Unwatched | Live::Fault { .. }) | None => None,
-            },
-            total: device.memory,
-            promised: ledger.reserved(id),
-            utilisation: self.look.utilisation.get(id.index()).copied().flatten(),
+            };
+            let ours = |held: &Vec<(TaskId, Bytes)>| held.iter().map(|(_, bytes)| *bytes).sum();
+            let gauge = DeviceGauge {
+                id: device.id.clone(),
+                model: device.model.clone(),
+                used: seen.map(|seen| seen.used),
+                ours: seen.and_then(|seen| seen.held.as_ref()).map(ours),
+                total: device.memory,
+                promised: ledger.reserved(id),
+                ..DeviceGauge::default()
+            };
+            match self.look.raw.get(id.index()) {
+                Some(reading) => gauge.with(reading),
+                None => gauge,
+            }
         };
         (0..).map(DeviceId).zip(&self.parts.fleet.devices).map(gauge).collect()
     }
