@@ -164,7 +164,10 @@ impl Reason {
             Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
             Self::NoDevice => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
             Self::DeviceMemory { most, .. } => format!("ask for at most {most}, or use a larger device"),
-            Self::Gang { most, .. } => format!("ask for at most {most} GPUs, or use a node that has more"),
+            Self::Gang { most, .. } => {
+                let plural = if *most == 1 { "" } else { "s" };
+                format!("ask for at most {most} GPU{plural}, or use a node that has more")
+            }
             Self::Together => "split the stage, or use a node that has all of it".to_owned(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::decode::Decoder;
-use super::keys::{CommonKey, PRIORITY, RETRIES, RetryKey};
+use super::keys::{CommonKey, PRIORITY, RETRIES, RetryKey, SET_FOR_TASKS};
 use super::problem::did_you_mean;
 use super::resources::{self, Wanted};
 use super::retry::{self, WrittenRetry};
@@ -213,6 +213,14 @@ pub(super) fn env(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>)
             decoder.report(problem.help("it must not be empty nor contain `=`"));
             continue;
         }
+        if SET_FOR_TASKS.contains(&name.as_str()) {
+            let problem = Problem::new(entry.key.span.clone(), format!("`{name}` is set for every task"));
+            decoder.report(problem.help(match name.starts_with("CUDA_") {
+                true => "leave it out: a task sees the devices that its `resources` ask for, in PCI order",
+                false => "choose another name",
+            }));
+            continue;
+        }
         let value = match &entry.node.content {
             Content::Int(value) => Some(value.to_string()),
             Content::Float(value) => Some(super::Value::Float(*value).to_string()),
@@ -253,7 +261,7 @@ pub(super) fn check_templates(decoder: &mut Decoder<'_>, text: &Located, axes: O
             template::Piece::Text(_) => true,
             template::Piece::Inputs | template::Piece::Outputs => files,
             template::Piece::Axis(axis) => axes.iter().any(|known| known.name.text == axis),
-            template::Piece::Open => false,
+            template::Piece::Open | template::Piece::Slip(_) => false,
         };
         if known {
             continue;
@@ -270,6 +278,21 @@ pub(super) fn check_templates(decoder: &mut Decoder<'_>, text: &Located, axes: O
             template::Piece::Open => {
                 let span = decoder.inside(&text.span, range);
                 decoder.report(Problem::new(span, "this template has no end").help("write it like `{matrix.lr}`"));
+            }
+            template::Piece::Slip(meant) => {
+                let written = &text.text[range.clone()];
+                let meant = match written.split_once('.') {
+                    Some((_, axis)) => format!("{{{meant}.{axis}"),
+                    None => format!("{{{meant}}}"),
+                };
+                let problem = Problem::new(decoder.inside(&text.span, range), format!("unknown template `{written}`"));
+                let literally = format!("write `{{{written}}}` for the text itself");
+                decoder.report(problem.help(format!("did you mean `{meant}`? {literally}")));
+            }
+            template::Piece::Axis("") if !axes.is_empty() => {
+                let problem = Problem::new(decoder.inside(&text.span, range), "this template names no axis");
+                let known: Vec<_> = axes.iter().map(|axis| format!("`{{matrix.{}}}`", axis.name.text)).collect();
+                decoder.report(problem.help(format!("known: {}", known.join(", "))));
             }
             template::Piece::Axis(axis) => {
                 let start = range.start + "{matrix.".len();

@@ -162,6 +162,9 @@ impl<'s> Decoder<'s> {
 
     /// Reads a text.
     pub fn text(&mut self, node: &Node, expected: &str) -> Option<Located> {
+        if let Some(word) = self.bare_word(node) {
+            return Some(Located { text: word.to_owned(), span: node.span.clone() });
+        }
         if let Content::Text(text) = &node.content {
             // Neither a file name nor an argument nor a variable can hold it.
             if let Some(at) = text.find('\0') {
@@ -173,6 +176,15 @@ impl<'s> Decoder<'s> {
         }
         self.mismatch(node, expected);
         None
+    }
+
+    /// Returns the value of a `--set` that is a number or truth value and nothing else: written without quotes, it is as
+    /// good a text.
+    fn bare_word(&self, node: &Node) -> Option<&'s str> {
+        let Span::Set(n, range) = &node.span else { return None };
+        let is_word = matches!(node.content, Content::Bool(_) | Content::Int(_) | Content::Float(_));
+        let (path, value) = self.sets.get(*n)?.split_once('=')?;
+        (is_word && *range == (path.len() + 1..path.len() + 1 + value.len())).then_some(value)
     }
 
     /// Reads a text that is not empty and has only the characters of names.
@@ -296,10 +308,20 @@ impl<'s> Decoder<'s> {
 /// Makes the problem of a name that is not known, with the one that was probably meant or all that are known.
 #[must_use]
 pub fn unknown<'k>(what: &str, name: &Located, known: impl Iterator<Item = &'k str> + Clone) -> Problem {
+    let problem = Problem::new(name.span.clone(), format!("unknown {what} `{}`", name.text.escape_debug()));
+    help_with_name(problem, &name.text, known)
+}
+
+/// Adds to a problem which name was probably meant, or all that are known.
+#[must_use]
+pub(super) fn help_with_name<'k>(
+    problem: Problem,
+    written: &str,
+    known: impl Iterator<Item = &'k str> + Clone,
+) -> Problem {
     // More names than this help nobody; the documentation lists them.
     const MOST_SHOWN: usize = 24;
-    let problem = Problem::new(name.span.clone(), format!("unknown {what} `{}`", name.text.escape_debug()));
-    if let Some(near) = did_you_mean(&name.text, known.clone()) {
+    if let Some(near) = did_you_mean(written, known.clone()) {
         return problem.help(format!("did you mean `{near}`?"));
     }
     let names: Vec<_> = known.clone().take(MOST_SHOWN).map(|name| format!("`{name}`")).collect();

@@ -22,6 +22,18 @@ pub const PREFER: &str = "prefer";
 /// What `gpu_memory` may say besides a size.
 pub const AUTO: &str = "auto";
 
+/// Variables that every task is started with, whatever `env` would say.
+pub const SET_FOR_TASKS: [&str; 8] = [
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "TRAINYARD_RUN",
+    "TRAINYARD_TASK",
+    "TRAINYARD_ATTEMPT",
+    "TRAINYARD_GPU_MEMORY",
+    "TRAINYARD_CHECKPOINT_DIR",
+    "TRAINYARD_EVENTS",
+];
+
 /// How a failure is written in `retry`.
 const FAILURE: &str = "^((exit|signal)(:[0-9]{1,3}(-[0-9]{1,3})?)?|timeout|oom|output-missing|any)$";
 const ENV: Form = Form::Map(&Form::Scalar);

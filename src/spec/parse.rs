@@ -72,8 +72,33 @@ fn top(decoder: &mut Decoder<'_>, mut root: Table, catalogue: &[Op]) -> Pipeline
     pipeline
 }
 
-/// Returns a file's name without folder and ending.
+/// Returns a file's name without folder and ending, as a name may be written: `p ü.toml` is `p`.
 fn stem(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
-    name.strip_suffix(".toml").unwrap_or(name).to_owned()
+    let name = name.strip_suffix(".toml").unwrap_or(name);
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let parts: Vec<&str> = name.split(|c| !good(c)).filter(|part| !part.is_empty()).collect();
+    match parts.join("-") {
+        name if name.chars().all(|c| c == '.') => "pipeline".to_owned(),
+        name => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stem;
+
+    #[test]
+    fn the_name_of_a_file_becomes_a_name() {
+        for (path, name) in [
+            ("a/digits.toml", "digits"),
+            ("digits.v2", "digits.v2"),
+            ("p ü.toml", "p"),
+            ("a b--c.toml", "a-b--c"),
+            ("ü.toml", "pipeline"),
+            ("...toml", "pipeline"),
+        ] {
+            assert_eq!(stem(path), name, "{path}");
+        }
+    }
 }

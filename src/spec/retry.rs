@@ -34,7 +34,7 @@ pub(super) fn retry(decoder: &mut Decoder<'_>, node: &Node) -> Option<WrittenRet
     for (key, Entry { key: place, node, .. }) in decoder.fields::<RetryKey>(table) {
         retry.places.push((key, place.span.clone()));
         match key {
-            RetryKey::On => retry.on = Some(failures(decoder, node)?),
+            RetryKey::On => retry.on = failures(decoder, node),
             RetryKey::Max => retry.max = decoder.whole(node, RETRIES).and_then(|max| u32::try_from(max).ok()),
             RetryKey::Backoff => retry.backoff = backoff(decoder, node),
         }

@@ -219,10 +219,10 @@ fn run(decoder: &mut Decoder<'_>, node: &Node, axes: Option<&[Axis]>) -> Option<
         return Some(Action::Shell(line));
     };
     let words: Vec<_> = nodes.iter().map(|node| decoder.text(node, "a text: one argument")).collect();
-    let words = words.into_iter().collect::<Option<Vec<_>>>()?;
-    for word in &words {
+    for word in words.iter().flatten() {
         check_templates(decoder, word, axes, true);
     }
+    let words = words.into_iter().collect::<Option<Vec<_>>>()?;
     if words.first().is_none_or(|program| program.text.is_empty()) {
         let problem = Problem::new(node.span.clone(), "this command has no program");
         decoder.report(problem.help("write the program first, then its arguments"));

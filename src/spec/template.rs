@@ -1,7 +1,8 @@
 //! Templates in a text: `{matrix.lr}`, `{inputs}`, `{outputs}`, and nothing else.
 //!
-//! Any other brace is text, so that `${HOME}` and `awk '{print $1}'` pass as they are. A template written with doubled
-//! braces, `{{inputs}}`, is the text `{inputs}`. Knows no stage: what a name stands for is an argument.
+//! Any other brace is text, so that `${HOME}` and `awk '{print $1}'` pass as they are; only a word that is one slip of the
+//! pen away from a template, `{inptus}`, is seen as one. A template written with doubled braces, `{{inputs}}`, is the text
+//! `{inputs}`. Knows no stage: what a name stands for is an argument.
 
 use std::ops::Range;
 
@@ -20,6 +21,8 @@ pub enum Piece<'t> {
     Outputs,
     /// `{matrix.` that never ends.
     Open,
+    /// A template that is misspelt, and the word that was probably meant: `inputs`, `outputs` or `matrix`.
+    Slip(&'static str),
 }
 
 const MATRIX: &str = "{matrix.";
@@ -62,17 +65,40 @@ fn piece_at(text: &str, at: usize) -> Option<(Piece<'_>, usize)> {
 /// Returns the template at the start of `rest` and its length. `${inputs}` is a variable of the shell.
 fn template(rest: &str, behind_dollar: bool) -> Option<(Piece<'_>, usize)> {
     if let Some(name) = rest.strip_prefix(MATRIX) {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         let length = name.find(|c| !is_name(c)).unwrap_or(name.len());
         return match name[length..].starts_with('}') {
             true => Some((Piece::Axis(&name[..length]), MATRIX.len() + length + 1)),
             false => Some((Piece::Open, MATRIX.len())),
         };
     }
+    if behind_dollar {
+        return None;
+    }
     [("{inputs}", Piece::Inputs), ("{outputs}", Piece::Outputs)]
         .into_iter()
-        .find(|(word, _)| rest.starts_with(word) && !behind_dollar)
+        .find(|(word, _)| rest.starts_with(word))
         .map(|(word, piece)| (piece, word.len()))
+        .or_else(|| slip(rest))
+}
+
+/// Returns the misspelt template at the start of `rest` and its length.
+fn slip(rest: &str) -> Option<(Piece<'_>, usize)> {
+    let inner = &rest[1..];
+    let word = &inner[..inner.find(|c: char| !c.is_ascii_alphabetic())?];
+    let behind = &inner[word.len()..];
+    let near = |known: &&str| strsim::damerau_levenshtein(&word.to_ascii_lowercase(), known) <= 1;
+    if behind.starts_with('}') {
+        let meant = ["inputs", "outputs"].into_iter().find(near)?;
+        return Some((Piece::Slip(meant), word.len() + 2));
+    }
+    let axis = behind.strip_prefix('.')?;
+    let length = axis.find(|c| !is_name(c))?;
+    let is_whole = length > 0 && axis[length..].starts_with('}') && near(&"matrix");
+    is_whole.then_some((Piece::Slip("matrix"), word.len() + length + 3))
+}
+
+const fn is_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
 }
 
 /// What the names in templates stand for.
@@ -105,7 +131,7 @@ impl Names<'_> {
                     Some(value) => filled.push_str(&value.to_string()),
                     None => filled.push_str(&text[range]),
                 },
-                Piece::Open => filled.push_str(&text[range]),
+                Piece::Open | Piece::Slip(_) => filled.push_str(&text[range]),
             }
         }
         filled
@@ -173,8 +199,39 @@ mod tests {
 
     #[test]
     fn shell_text_passes_untouched() {
-        for text in ["echo ${HOME} ${inputs}", "awk '{print $1}'", "{{ jinja }}", "{input}", "{}", "{a,b}", "{", "}}"] {
+        let texts = [
+            "echo ${HOME} ${inputs} ${input} ${matrx.x}",
+            "awk '{print $1}'",
+            "awk '{print}' {a,b} {out} {metric.x} {input_dir} {input1} {i.x} {input",
+            "{{ jinja }}",
+            "{}",
+            "{a,b}",
+            "{",
+            "}}",
+            "{é}",
+        ];
+        for text in texts {
             assert_eq!(fill(text), text);
+            let is_text = |piece: &Piece<'_>| matches!(piece, Piece::Text(_));
+            assert!(pieces(text).all(|(piece, _)| is_text(&piece)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_is_one_slip_away_is_seen() {
+        let cases = [
+            ("{inptus}", "inputs"),
+            ("{input}", "inputs"),
+            ("{INPUTS}", "inputs"),
+            ("{ouputs}", "outputs"),
+            ("{matix.x}", "matrix"),
+            ("{Matrix.a.b-c_1}", "matrix"),
+        ];
+        for (text, meant) in cases {
+            let found: Vec<_> = pieces(text).collect();
+            assert_eq!(found, [(Piece::Slip(meant), 0..text.len())]);
+            assert_eq!(fill(text), text);
+            assert_eq!(fill(&format!("{{{text}}}")), text, "doubled braces");
         }
     }
 
@@ -207,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_cover_the_text_without_gap(text in r"([{}$a]|\{matrix\.|\{inputs\}|é){0,12}") {
+        fn pieces_cover_the_text_without_gap(text in r"([{}$a]|\{matrix\.|\{inputs?\}|\{matix\.|é){0,12}") {
             let mut end = 0;
             for (_, range) in pieces(&text) {
                 prop_assert_eq!(range.start, end);

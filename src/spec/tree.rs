@@ -158,11 +158,18 @@ fn read(text: &str, table: DeTable<'_>, errors: &[toml::de::Error], mended: mend
 }
 
 /// Reads one value, the argument number `set` of `--set` from byte `start` on. A text that is not TOML stands for
-/// itself, so that `--set train.resources.memory=8GiB` needs no quotes.
+/// itself, so that `--set train.resources.memory=8GiB` needs no quotes, unless it begins with a bracket or quotes.
 #[must_use]
 pub fn parse_set_value(set: usize, start: usize, text: &str) -> (Node, Vec<Problem>) {
     let whole = Span::Set(set, start..start + text.len());
     match DeValue::parse(text).map(|value| (value.span(), value.into_inner())) {
+        Err(error) if text.trim_start().starts_with(['[', '"', '\'']) => {
+            let what = if text.trim_start().starts_with('[') { "an array" } else { "a text in quotes" };
+            let message = format!("this begins like {what} and is none: {}", error.message());
+            let problem = Problem::new(whole.clone(), message);
+            let help = "close it, or put quotes around the whole value: --set 'train.run=\"…\"'";
+            (Node { content: Content::Broken, span: whole }, vec![problem.help(help)])
+        }
         Ok((_, DeValue::Datetime(_))) | Err(_) => {
             (Node { content: Content::Text(text.to_owned()), span: whole }, Vec::new())
         }

@@ -28,8 +28,10 @@ pub(super) fn check(stage: &Stage, catalogue: &[Op], all_read: bool, all_files: 
         match op.params.iter().find(|param| param.name == key.text) {
             Some(param) => problems.extend(first_misfit(value, param.kind, span, &stage.matrix)),
             None => {
-                let what = format!("parameter of `{}`", op.name);
-                problems.push(super::decode::unknown(&what, key, op.params.iter().map(|param| param.name)));
+                let message = format!("`{}` has no parameter `{}`", op.name, key.text.escape_debug());
+                let problem = Problem::new(key.span.clone(), message);
+                let known = op.params.iter().map(|param| param.name);
+                problems.push(super::decode::help_with_name(problem, &key.text, known));
             }
         }
     }
@@ -97,7 +99,7 @@ fn axes_of<'v>(value: &'v Value, axes: &mut Vec<&'v str>) {
     match value {
         Value::Text(text) => axes.extend(pieces(text).filter_map(|(piece, _)| match piece {
             Piece::Axis(axis) => Some(axis),
-            Piece::Text(_) | Piece::Inputs | Piece::Outputs | Piece::Open => None,
+            Piece::Text(_) | Piece::Inputs | Piece::Outputs | Piece::Open | Piece::Slip(_) => None,
         })),
         Value::List(values) => values.iter().for_each(|value| axes_of(value, axes)),
         Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
@@ -158,7 +160,7 @@ fn int_fits(value: &Value, least: i64, most: i64) -> bool {
 }
 
 fn choice_misfit(value: &Value, words: &[&str]) -> Option<String> {
-    let list = || words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let list = || words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
     match value {
         Value::Text(text) if words.contains(&text.as_str()) => None,
         Value::Text(text) => Some(match did_you_mean(text, words.iter().copied()) {

@@ -269,6 +269,8 @@ fn overrides_are_written_over_the_file() {
     assert_eq!(command(&graph, 2), "echo a = b");
     assert_eq!((pipeline.name.as_str(), pipeline.env["X"].as_str()), ("other", "1"));
     assert_eq!(pipeline.stages[1].retry.retries, 2);
+    let (_, graph) = load_with(text, &["x.y.run=false"]).expect("a bare word");
+    assert_eq!(command(&graph, 1), "false");
 }
 
 #[test]

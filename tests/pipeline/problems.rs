@@ -65,6 +65,13 @@ fn failures_that_do_not_exist_are_rejected_with_what_was_meant() {
 }
 
 #[test]
+fn a_retry_that_is_wrong_throughout_is_told_throughout() {
+    let said = said_of("retry = { on = ['sigal:9', 'exit:0'], max = -1, backoff = '5m..5s' }");
+    let places: Vec<_> = said.iter().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    assert_eq!(places, ["3:18 sigal", "3:34 0", "3:45 -1", "3:59 '5m..5s'"], "{said:?}");
+}
+
+#[test]
 fn a_resource_in_the_wrong_place_or_misspelt_is_rejected() {
     assert_eq!(
         said_of("memory = '1GiB'"),
@@ -81,9 +88,9 @@ fn an_unknown_op_is_rejected_with_the_one_that_was_meant() {
 #[test]
 fn parameters_are_checked_against_the_catalogue() {
     let with = |with: &str| said(&format!("[stage.a]\nuse = 'test.op'\nwith = {{ {with} }}\n")).join("; ");
-    let unknown = "unknown parameter of `test.op`";
-    assert_eq!(with("epochs = 1, modle = 'mlp'"), format!("3:22 modle: {unknown} `modle` (did you mean `model`?)"));
-    assert_eq!(with("epoch = 1"), format!("3:10 epoch: {unknown} `epoch` (did you mean `epochs`?)"));
+    let no = "`test.op` has no parameter";
+    assert_eq!(with("epochs = 1, modle = 'mlp'"), format!("3:22 modle: {no} `modle` (did you mean `model`?)"));
+    assert_eq!(with("epoch = 1"), format!("3:10 epoch: {no} `epoch` (did you mean `epochs`?)"));
     assert_eq!(with(""), "2:7 'test.op': `test.op` needs the parameter `epochs` (epochs: what it is)");
     assert_eq!(
         with("epochs = 1979-05-27"),
@@ -298,6 +305,49 @@ fn an_unknown_template_is_rejected_at_its_place_in_the_text() {
 }
 
 #[test]
+fn a_misspelt_template_is_rejected_wherever_it_stands() {
+    let slip = |place: &str, written: &str, meant: &str| {
+        format!(
+            "{place} {written}: unknown template `{written}` \
+             (did you mean `{meant}`? write `{{{written}}}` for the text itself)"
+        )
+    };
+    assert_eq!(
+        said("[stage.a]\nrun = 'echo {inptus} {matix.x} ${input} {a,b}'\n"),
+        [slip("2:13", "{inptus}", "{inputs}"), slip("2:22", "{matix.x}", "{matrix.x}")]
+    );
+    assert_eq!(
+        said("[stage.a]\nrun = ['x', 1, '{ouputs}']\n"),
+        [
+            "2:13 1: expected a text: one argument, found a whole number".to_owned(),
+            slip("2:17", "{ouputs}", "{outputs}")
+        ]
+    );
+    let x = "[stage.a]\nrun = 'x'\nmatrix.x = [1]\n";
+    let lines = ["outputs = ['{mtrix.x}']", "inputs = ['{mtrix.x}']", "cwd = '{mtrix.x}'", "env = { A = '{mtrix.x}' }"];
+    for line in lines {
+        let place = format!("4:{}", line.find("{m").unwrap_or_default() + 1);
+        assert_eq!(said(&format!("{x}{line}\n")), [slip(&place, "{mtrix.x}", "{matrix.x}")]);
+    }
+    let with = "[stage.a]\nuse = 'test.op'\nwith = { epochs = 1, note = '{matrx.x}' }\nmatrix.x = [1]\n";
+    assert_eq!(said(with), [slip("3:30", "{matrx.x}", "{matrix.x}")]);
+    assert_eq!(
+        said_of("matrix.lr = [1]\ncwd = '{matrix.}'"),
+        ["4:8 {matrix.}: this template names no axis (known: `{matrix.lr}`)"]
+    );
+}
+
+#[test]
+fn variables_that_every_task_gets_cannot_be_set() {
+    assert_eq!(
+        said_of("env = { TRAINYARD_TASK = 'x', TRAINYARD_NVML = 'y' }"),
+        ["3:9 TRAINYARD_TASK: `TRAINYARD_TASK` is set for every task (choose another name)"]
+    );
+    let said = said("env.CUDA_VISIBLE_DEVICES = 0\n[stage.a]\nrun = 'x'\n");
+    assert!(said[0].starts_with("1:5 CUDA_VISIBLE_DEVICES: `CUDA_VISIBLE_DEVICES` is set for every task"), "{said:?}");
+}
+
+#[test]
 fn an_unknown_template_in_a_path_is_said_once() {
     let unknown = |place: &str| format!("{place} y: unknown matrix axis `y` (known: `x`)");
     let text = "[stage.a]\nrun = 'a'\nmatrix.x = [1, 2]\noutputs = ['q-{matrix.y}']\n\
@@ -320,4 +370,7 @@ fn bad_overrides_are_rejected_where_they_are_written() {
     assert!(said("train=1").starts_with("--set train: which key of stage `train` is meant?"));
     assert!(said("train..x=1").contains("a key is missing here"));
     assert!(said("train.run.x=1").contains("`run` is a text and has no keys"));
+    assert!(said("train.run=[\"a\"").starts_with("--set [\"a\": this begins like an array and is none: "));
+    assert!(said("train.run='a").starts_with("--set 'a: this begins like a text in quotes and is none: "));
+    assert!(said("train.run=[false]").starts_with("--set false: expected a text"));
 }
