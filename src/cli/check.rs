@@ -25,16 +25,19 @@ struct Report {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let loaded = self.pipeline.read(true)?;
+        let read = self.pipeline.read(true);
         if self.json {
-            let problems = loaded.result.as_ref().err().map(Vec::as_slice).unwrap_or_default();
-            let report = Report {
-                file: self.pipeline.file.display().to_string(),
-                problems: problems.iter().map(|problem| loaded.texts.line(problem)).collect(),
+            let problems = match &read {
+                Ok(loaded) => {
+                    loaded.result.as_ref().err().into_iter().flatten().map(|p| loaded.texts.line(p)).collect()
+                }
+                Err(unread) => vec![Line::of_no_place(unread.report.to_string())],
             };
+            let report = Report { file: self.pipeline.file.display().to_string(), problems };
             output::print(&format!("{}\n", serde_json::json!(report)))?;
-            return Ok(if problems.is_empty() { Exit::Done } else { Exit::Rejected });
+            return Ok(if report.problems.is_empty() { Exit::Done } else { Exit::Rejected });
         }
+        let loaded = read?;
         match loaded.result {
             Ok((pipeline, graph)) => {
                 let (stages, tasks) = (pipeline.stages.len(), graph.len());

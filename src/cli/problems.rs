@@ -23,9 +23,9 @@ pub(super) struct Texts {
 /// A problem as `check --json` writes it.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
-    /// Counted from 1; `None` for a problem of an argument.
+    /// Counted from 1; `None` for a problem of an argument, and of a file that cannot be read.
     line: Option<usize>,
-    /// In characters, counted from 1; `None` for a problem of an argument.
+    /// In characters, counted from 1; `None` where there is no line.
     column: Option<usize>,
     message: String,
     help: Option<String>,
@@ -33,6 +33,16 @@ pub(super) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     argument: Option<String>,
 }
+
+impl Line {
+    /// Makes the problem of a file that cannot be read.
+    pub(super) const fn of_no_place(message: String) -> Self {
+        Self { line: None, column: None, message, help: None, argument: None }
+    }
+}
+
+/// Problems that are shown to a person; of more, only how many there are.
+const MOST_SHOWN: usize = 50;
 
 impl Texts {
     /// Takes a file and the `--set` arguments.
@@ -78,11 +88,15 @@ impl Texts {
     /// Writes problems one below the other, and how many there are.
     pub(super) fn render(&self, problems: &[Problem], handler: &dyn ReportHandler) -> String {
         let mut all = String::new();
-        for problem in problems {
+        for problem in problems.iter().take(MOST_SHOWN) {
             all += &Rendered { diagnostic: &self.shown(problem), handler }.to_string();
         }
         let plural = if problems.len() == 1 { "" } else { "s" };
-        all + &format!("{} problem{plural} in {}\n", problems.len(), self.file.name)
+        let more = match problems.len().saturating_sub(MOST_SHOWN) {
+            0 => String::new(),
+            more => format!("; {more} more are not shown: `trainyard check --json` lists all"),
+        };
+        all + &format!("{} problem{plural} in {}{more}\n", problems.len(), self.file.name)
     }
 
     /// Returns a problem with what is shown around it.

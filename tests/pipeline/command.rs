@@ -56,6 +56,34 @@ fn problems_as_json_have_line_and_column() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_a_problem_as_json_too() {
+    let folder = folder_with(b"");
+    let output = trainyard(folder.path(), &["check", "none.toml", "--json"]);
+    assert_eq!((output.status.code(), &*output.stderr), (Some(3), &b""[..]));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        r#"{"file":"none.toml","problems":[{"line":null,"column":null,"message":"cannot read none.toml: No such file or directory (os error 2)","help":null}]}"#
+    );
+    let output = trainyard(folder.path(), &["check", ".", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["problems"][0]["message"], "cannot read .: Is a directory (os error 21)");
+}
+
+#[test]
+fn of_many_problems_the_first_are_shown_and_the_rest_is_counted() {
+    let text = format!("[stage.a]\nrun = 'x'\n{}", "retries = 1\n".repeat(500));
+    let folder = folder_with(text.as_bytes());
+    let output = trainyard(folder.path(), &["check", "p.toml"]);
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(shown.matches("is written twice").count(), 50);
+    let last = "499 problems in p.toml; 449 more are not shown: `trainyard check --json` lists all\n";
+    assert!(shown.ends_with(last), "{}", &shown[shown.len() - 200..]);
+    let output = trainyard(folder.path(), &["check", "p.toml", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["problems"].as_array().map(Vec::len), Some(499));
+}
+
+#[test]
 fn problems_of_an_argument_as_json_name_the_argument() {
     let folder = folder_with(b"[stage.a]\nrun = 'x'\n");
     let output =
