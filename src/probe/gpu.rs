@@ -48,6 +48,14 @@ pub enum NoGpus {
         /// What was looked for.
         library: String,
     },
+    /// A file of that name is there, and it is no library that could be loaded.
+    #[error("no NVIDIA driver: {library} cannot be loaded: {why}")]
+    NoLibrary {
+        /// The file.
+        library: String,
+        /// What the loader said.
+        why: String,
+    },
     /// The library is there and refuses to work.
     #[error("the NVIDIA driver does not answer: {answer}")]
     NotWorking {

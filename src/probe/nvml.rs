@@ -4,6 +4,7 @@
 //! with an error leaves `None`; only what makes a device unusable becomes a [`Fault`].
 
 use std::mem::MaybeUninit;
+use std::path::Path;
 
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TemperatureSensor};
@@ -27,10 +28,14 @@ const MOST_LINKS: u32 = 18;
 /// Loads the library and starts it.
 pub(super) fn open(options: &Options) -> Result<Nvml, NoGpus> {
     Nvml::builder().lib_path(&options.nvml).init().map_err(|error| {
-        if matches!(error, NvmlError::LibloadingError(_)) {
-            NoGpus::NoDriver { library: options.nvml.to_string_lossy().into_owned() }
-        } else {
-            NoGpus::NotWorking { answer: error.to_string() }
+        let library = || options.nvml.to_string_lossy().into_owned();
+        match error {
+            // A name without a folder is looked for by the loader, in places of its own.
+            NvmlError::LibloadingError(why) if Path::new(&options.nvml).is_file() => {
+                NoGpus::NoLibrary { library: library(), why: why.to_string() }
+            }
+            NvmlError::LibloadingError(_) => NoGpus::NoDriver { library: library() },
+            error => NoGpus::NotWorking { answer: error.to_string() },
         }
     })
 }
@@ -337,6 +342,14 @@ mod tests {
         let (gpus, warnings) = inventory(&options);
         assert!(matches!(gpus, Gpus::None { reason: NoGpus::NoDriver { .. } }));
         assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_no_library_is_not_said_to_be_missing() {
+        let options = Options { nvml: "/etc/passwd".into(), ..Options::default() };
+        let Gpus::None { reason } = inventory(&options).0 else { panic!("no GPU in there") };
+        let said = reason.to_string();
+        assert!(said.starts_with("no NVIDIA driver: /etc/passwd cannot be loaded: "), "{said}");
     }
 
     #[test]
