@@ -12,7 +12,7 @@ use super::event::Place;
 use super::limit;
 use crate::fleet::{Device, Fleet};
 use crate::graph::{Task, TaskId};
-use crate::spec::{self, Action, Pipeline, op};
+use crate::spec::{self, Action, Gpus, Pipeline, op};
 use crate::units::Bytes;
 
 /// What all attempts of a run have in common.
@@ -83,7 +83,7 @@ pub fn describe(
     env.extend(marks.iter().filter_map(|mark| mark.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
     env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.display().to_string()));
     env.push(("TRAINYARD_EVENTS".to_owned(), events.display().to_string()));
-    env.extend(device_env(&devices, place.gpu_memory, port));
+    env.extend(device_env(&devices, held(place, &devices, stage.modes[place.mode].resources.gpus), port));
     let of_stage = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     let has = |name: &str| of_stage(name).or_else(|| ground.inherited.get(name).cloned());
     let limits = limit::env(place, &devices, stage.modes[place.mode].resources.gpus, has);
@@ -158,17 +158,25 @@ fn command(ground: &Ground, task: &Task, name: &str) -> Command {
     }
 }
 
+/// Returns what is reserved on each device. Who has whole devices and says nothing of memory has all of it: as much as the
+/// smallest has, or `None` where nobody knows how much that is.
+fn held(place: &Place, devices: &[&Device], gpus: Gpus) -> Option<Bytes> {
+    match gpus {
+        Gpus::Whole(_) if place.gpu_memory == Bytes::ZERO => {
+            devices.iter().map(|device| device.memory).min().filter(|memory| *memory > Bytes::ZERO)
+        }
+        Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared => Some(place.gpu_memory),
+    }
+}
+
 /// Returns what tells CUDA and the frameworks which devices there are.
 ///
 /// A task without a device sees none. For several devices the rendezvous of `torch.distributed` is set, both as
 /// scripts read it and as `torchrun` does (its options as `PET_*`), on a port of its own.
-fn device_env(devices: &[&Device], gpu_memory: Bytes, port: Option<u16>) -> Vec<(String, String)> {
+fn device_env(devices: &[&Device], gpu_memory: Option<Bytes>, port: Option<u16>) -> Vec<(String, String)> {
     let visible: Vec<String> = devices.iter().filter_map(|device| device.cuda_name()).collect();
-    let mut env = vec![
-        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()),
-        ("CUDA_VISIBLE_DEVICES", visible.join(",")),
-        ("TRAINYARD_GPU_MEMORY", gpu_memory.0.to_string()),
-    ];
+    let mut env = vec![("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()), ("CUDA_VISIBLE_DEVICES", visible.join(","))];
+    env.extend(gpu_memory.map(|memory| ("TRAINYARD_GPU_MEMORY", memory.0.to_string())));
     if let (Some(port), [_, _, ..]) = (port, devices) {
         for (address, at) in [("MASTER_ADDR", "MASTER_PORT"), ("PET_MASTER_ADDR", "PET_MASTER_PORT")] {
             env.push((address, "127.0.0.1".to_owned()));
@@ -216,16 +224,38 @@ mod tests {
 
     #[test]
     fn a_task_without_a_device_sees_none() {
-        let env = device_env(&[], Bytes::ZERO, Some(1));
+        let env = device_env(&[], Some(Bytes::ZERO), Some(1));
         assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), String::new())));
         assert!(!env.iter().any(|(name, _)| name.contains("MASTER")));
+    }
+
+    #[test]
+    fn whole_devices_are_reserved_with_all_of_their_memory() {
+        let device = |memory| Device { memory: Bytes(memory), ..Device::default() };
+        let (large, small, unknown) = (device(80), device(40), device(0));
+        let place = |gpu_memory| Place { gpu_memory: Bytes(gpu_memory), ..Place::default() };
+        let two = Gpus::Whole(2);
+        assert_eq!(held(&place(0), &[&large, &small], two), Some(Bytes(40)));
+        assert_eq!(held(&place(20), &[&large, &small], two), Some(Bytes(20)));
+        assert_eq!(held(&place(0), &[&large, &unknown], two), None);
+        assert_eq!(held(&place(6), &[&large], Gpus::Shared), Some(Bytes(6)));
+    }
+
+    #[test]
+    fn what_every_task_is_told_cannot_be_set_by_a_stage() {
+        let told = device_env(&[], Some(Bytes::ZERO), None).into_iter().map(|(name, _)| name);
+        let marks = marks("r", "t", 1);
+        let marked = marks.iter().filter_map(|mark| mark.split_once('=')).map(|(name, _)| name.to_owned());
+        for name in told.chain(marked) {
+            assert!(spec::keys::SET_FOR_TASKS.contains(&name.as_str()), "{name}");
+        }
     }
 
     #[test]
     fn several_devices_are_named_in_pci_order_with_a_rendezvous() {
         let device = |index| Device { pci_index: Some(index), ..Device::default() };
         let (a, b) = (device(2), device(5));
-        let env = device_env(&[&a, &b], Bytes::GIB, Some(4711));
+        let env = device_env(&[&a, &b], Some(Bytes::GIB), Some(4711));
         assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), "2,5".to_owned())));
         assert!(env.contains(&("MASTER_PORT".to_owned(), "4711".to_owned())));
         assert!(env.contains(&("PET_NPROC_PER_NODE".to_owned(), "2".to_owned())));
