@@ -173,7 +173,7 @@ fn unplanned(read: &Read) -> Vec<TaskHeader> {
 
 /// Opens the record for a new run. A damaged one is moved aside.
 fn open_store(dir: &Path) -> Result<Store, Failure> {
-    let (store, aside) = Store::open_or_replace(dir).map_err(broken)?;
+    let (store, aside) = Store::open_or_replace(dir).map_err(state::unopened)?;
     if let Some(aside) = aside {
         output::warn(&format!("the record of earlier runs was damaged; it is kept as {}", aside.display()));
     }

@@ -68,10 +68,7 @@ impl StateArgs {
     pub(super) fn open(&self) -> Result<Option<Store>, Failure> {
         let here = || std::env::current_dir().ok().as_deref().and_then(nearest_folder);
         let Some(dir) = self.state.clone().or_else(here) else { return Ok(None) };
-        Store::open_existing(&dir).map(Some).map_err(|error| {
-            let exit = if matches!(error, StoreError::NoState(_)) { Exit::Usage } else { Exit::Bug };
-            Failure { exit, report: miette::Report::from_err(error) }
-        })
+        Store::open_existing(&dir).map(Some).map_err(unopened)
     }
 
     /// Opens the record and picks a run: the newest where `wanted` is absent or `latest`, otherwise by its id or the
@@ -195,6 +192,19 @@ pub(super) fn is_here(orchestrator: &Orchestrator) -> bool {
 /// Returns this host's name.
 pub(super) fn this_host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A record that cannot be opened: one that is not there or of another version is a matter of usage, the rest as in
+/// [`broken`].
+pub(super) fn unopened(error: StoreError) -> Failure {
+    match error {
+        StoreError::NoState(_) => Failure { exit: Exit::Usage, report: miette::Report::from_err(error) },
+        StoreError::Format { .. } => {
+            let help = "use that version, or another state folder: --state DIR";
+            Failure { exit: Exit::Usage, report: miette::miette!(help = help, "{error}") }
+        }
+        _ => broken(error),
+    }
 }
 
 /// A record that cannot be read: the disk, or a bug of ours.

@@ -241,12 +241,31 @@ fn a_damaged_database_is_reported_and_moved_aside_by_a_new_run_only() {
         assert!(said(&output).contains("it is kept as"), "{what}: {}", said(&output));
         let kept = aside(&state);
         assert_eq!(kept.len(), 1, "{what}: {kept:?}");
+        assert!(!state.join("state.db.moving").exists(), "{what}: the lock goes with the move");
         assert_eq!(fs::read(state.join(&kept[0])).unwrap(), bytes, "{what}: what is kept is what was there");
         let runs = trainyard(folder.path(), &["runs", "--json"]);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&runs.stdout).unwrap().as_array().unwrap().len(), 1);
         assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
         assert_eq!(aside(&state).len(), 1, "{what}: once is enough");
     }
+}
+
+#[test]
+fn a_database_of_another_version_is_a_matter_of_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"true\"\n").unwrap();
+    let state = folder.path().join(".trainyard");
+    drop(Store::open(&state).unwrap());
+    let db = rusqlite::Connection::open(state.join("state.db")).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    for args in [&["run", "p.toml"][..], &["runs"], &["show"], &["resume"]] {
+        let output = trainyard(folder.path(), args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));
+        assert!(said(&output).contains("was written by another version"), "{args:?}: {}", said(&output));
+    }
+    let output = trainyard(folder.path(), &["run", "p.toml", "--state", "other"]);
+    assert!(output.status.success(), "{}", said(&output));
 }
 
 #[test]

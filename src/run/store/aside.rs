@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode};
@@ -23,18 +24,35 @@ impl Store {
         match Self::open(dir) {
             Err(StoreError::Corrupt { path, .. }) => {
                 let cannot = |source| StoreError::Folder { path: path.clone(), source };
-                let lock = File::create(dir.join("state.db.moving")).map_err(cannot)?;
-                flock(&lock, FlockOperation::LockExclusive).map_err(|error| cannot(error.into()))?;
+                let lock = dir.join("state.db.moving");
+                let held = hold(&lock).map_err(cannot)?;
                 // Another run may have done it meanwhile, and what is there now is sound.
-                match Self::open(dir) {
+                let opened = match Self::open(dir) {
                     Err(StoreError::Corrupt { .. }) => {
-                        let aside = move_aside(&path).map_err(cannot)?;
-                        Ok((Self::open(dir)?, Some(aside)))
+                        move_aside(&path).map_err(cannot).and_then(|aside| Ok((Self::open(dir)?, Some(aside))))
                     }
-                    opened => Ok((opened?, None)),
-                }
+                    opened => opened.map(|store| (store, None)),
+                };
+                // Removed while it is held: who waits for it sees that it is gone and takes a new one.
+                let removed = fs::remove_file(&lock);
+                drop(held);
+                let opened = opened?;
+                removed.map_err(cannot)?;
+                Ok(opened)
             }
             opened => Ok((opened?, None)),
+        }
+    }
+}
+
+/// Takes the lock of this name, which whoever holds it removes.
+fn hold(path: &Path) -> io::Result<File> {
+    loop {
+        let file = File::options().create(true).append(true).open(path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        let is_held = fs::metadata(path).ok().zip(file.metadata().ok());
+        if is_held.is_some_and(|(there, own)| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+            return Ok(file);
         }
     }
 }
