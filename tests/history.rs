@@ -125,7 +125,7 @@ fn runs_are_listed_from_any_folder_below() {
 #[test]
 fn runs_as_json_have_no_tasks() {
     let world = World::that_failed();
-    insta::assert_snapshot!(world.stdout(&["runs", "--json"]), @r#"[{"run":"20261120-210000-digits-4f2a","pipeline":"digits","state":"failed","started":"2026-11-20T21:00:00Z","finished":"2026-11-20T21:00:05Z"}]"#);
+    insta::assert_snapshot!(world.stdout(&["runs", "--json"]), @r#"[{"run":"20261120-210000-digits-4f2a","pipeline":"digits","state":"failed","started":"2026-11-20T21:00:00.000Z","finished":"2026-11-20T21:00:05.000Z"}]"#);
 }
 
 #[test]

@@ -312,7 +312,7 @@ mod tests {
         b of run r1: waiting
         needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now
         ");
-        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"not_before":null,"attempts":[]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02.000Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"not_before":null,"attempts":[]}"#);
     }
 
     #[test]

@@ -179,11 +179,21 @@ pub fn outcome_code(attempt: &Attempt, alive: bool) -> Option<String> {
     }
 }
 
-/// Returns a time in UTC: `2026-11-20T21:00:00Z`, with milliseconds where there are any.
+/// Returns a time in UTC, always with milliseconds: `2026-11-20T21:00:00.000Z`.
 #[must_use]
 pub fn rfc3339(time: Millis) -> String {
+    format!("{:.3}", timestamp(time))
+}
+
+/// Returns a time in UTC, in whole seconds: `2026-11-20T21:00:00Z`.
+#[must_use]
+pub fn rfc3339_seconds(time: Millis) -> String {
+    timestamp(Millis(time.0 / 1_000 * 1_000)).to_string()
+}
+
+fn timestamp(time: Millis) -> jiff::Timestamp {
     let ms = i64::try_from(time.0).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -212,8 +222,8 @@ mod tests {
           "run": "r1",
           "pipeline": "digits",
           "state": "succeeded",
-          "started": "2026-11-20T21:00:00Z",
-          "finished": "2026-11-20T21:00:06Z",
+          "started": "2026-11-20T21:00:00.000Z",
+          "finished": "2026-11-20T21:00:06.000Z",
           "tasks": [
             {
               "name": "train",
@@ -221,8 +231,8 @@ mod tests {
               "attempts": [
                 {
                   "number": 1,
-                  "started": "2026-11-20T21:00:00Z",
-                  "finished": "2026-11-20T21:00:03Z",
+                  "started": "2026-11-20T21:00:00.000Z",
+                  "finished": "2026-11-20T21:00:03.000Z",
                   "outcome": "exited:1",
                   "node": "box",
                   "devices": [
@@ -237,8 +247,8 @@ mod tests {
                 },
                 {
                   "number": 2,
-                  "started": "2026-11-20T21:00:04Z",
-                  "finished": "2026-11-20T21:00:06Z",
+                  "started": "2026-11-20T21:00:04.000Z",
+                  "finished": "2026-11-20T21:00:06.000Z",
                   "outcome": "succeeded",
                   "node": "box",
                   "devices": [],
@@ -268,7 +278,7 @@ mod tests {
           "run": "r1",
           "pipeline": "digits",
           "state": "interrupted",
-          "started": "2026-11-20T21:00:00Z",
+          "started": "2026-11-20T21:00:00.000Z",
           "finished": null,
           "tasks": [
             {
@@ -277,7 +287,7 @@ mod tests {
               "attempts": [
                 {
                   "number": 1,
-                  "started": "2026-11-20T21:00:00Z",
+                  "started": "2026-11-20T21:00:00.000Z",
                   "finished": null,
                   "outcome": "interrupted",
                   "node": "box",
@@ -301,13 +311,14 @@ mod tests {
         let header_only = header(&Header { run: "r1", pipeline: "digits", started: Millis(0), alive: true }, None);
         insta::assert_snapshot!(
             serde_json::to_string(&header_only).expect("text and numbers only"),
-            @r#"{"run":"r1","pipeline":"digits","state":"running","started":"1970-01-01T00:00:00Z","finished":null}"#
+            @r#"{"run":"r1","pipeline":"digits","state":"running","started":"1970-01-01T00:00:00.000Z","finished":null}"#
         );
     }
 
     #[test]
     fn times_are_utc() {
-        assert_eq!(rfc3339(Millis(1_795_208_400_000)), "2026-11-20T21:00:00Z");
-        assert_eq!(rfc3339(Millis(1_795_208_400_120)), "2026-11-20T21:00:00.12Z");
+        assert_eq!(rfc3339(Millis(1_795_208_400_000)), "2026-11-20T21:00:00.000Z");
+        assert_eq!(rfc3339(Millis(1_795_208_400_120)), "2026-11-20T21:00:00.120Z");
+        assert_eq!(rfc3339_seconds(Millis(1_795_208_400_620)), "2026-11-20T21:00:00Z");
     }
 }

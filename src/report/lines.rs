@@ -101,7 +101,7 @@ impl Observer for Lines {
 
 /// Returns a time in whole seconds: lines stay aligned.
 fn clock(at: Millis) -> String {
-    json::rfc3339(Millis(at.0 / 1_000 * 1_000))
+    json::rfc3339_seconds(at)
 }
 
 /// Writes failures and the last line only.

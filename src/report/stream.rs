@@ -188,18 +188,18 @@ mod tests {
     #[test]
     fn keys_and_words_are_stable() {
         insta::assert_snapshot!(streamed(), @r#"
-        {"time":"2026-11-20T21:00:00Z","event":"run-started","run":"r1","tasks":2,"planned_ms":20000}
-        {"time":"2026-11-20T21:00:00Z","event":"attempt-started","run":"r1","task":"train","attempt":1,"node":"box","devices":["box/gpu0"],"gpu_memory_bytes":6291456}
-        {"time":"2026-11-20T21:00:00Z","event":"attempt-spawned","run":"r1","task":"train","attempt":1,"pid":4711}
-        {"time":"2026-11-20T21:00:01Z","event":"progress","run":"r1","task":"train","progress":0.5,"phase":null,"loss":null,"accuracy":null}
-        {"time":"2026-11-20T21:00:02Z","event":"attempt-finished","run":"r1","task":"train","attempt":1,"outcome":"out-of-memory","peak_memory_bytes":67108864,"peak_gpu_memory_bytes":null,"log":"/state/runs/r1/logs/train.1.log"}
-        {"time":"2026-11-20T21:00:02Z","event":"retry-planned","run":"r1","task":"train","not_before":"2026-11-20T21:00:03Z"}
-        {"time":"2026-11-20T21:00:03Z","event":"attempt-started","run":"r1","task":"train","attempt":2,"node":"box","devices":[],"gpu_memory_bytes":0}
-        {"time":"2026-11-20T21:00:04Z","event":"attempt-finished","run":"r1","task":"train","attempt":2,"outcome":"exited:1","peak_memory_bytes":67108864,"peak_gpu_memory_bytes":null,"log":"/state/runs/r1/logs/train.2.log"}
-        {"time":"2026-11-20T21:00:04Z","event":"task-failed","run":"r1","task":"train"}
-        {"time":"2026-11-20T21:00:04Z","event":"stop-requested","run":"r1","reason":"task-failed"}
-        {"time":"2026-11-20T21:00:04Z","event":"task-skipped","run":"r1","task":"best","because":"train"}
-        {"time":"2026-11-20T21:00:04Z","event":"run-finished","run":"r1","state":"failed"}
+        {"time":"2026-11-20T21:00:00.000Z","event":"run-started","run":"r1","tasks":2,"planned_ms":20000}
+        {"time":"2026-11-20T21:00:00.000Z","event":"attempt-started","run":"r1","task":"train","attempt":1,"node":"box","devices":["box/gpu0"],"gpu_memory_bytes":6291456}
+        {"time":"2026-11-20T21:00:00.000Z","event":"attempt-spawned","run":"r1","task":"train","attempt":1,"pid":4711}
+        {"time":"2026-11-20T21:00:01.000Z","event":"progress","run":"r1","task":"train","progress":0.5,"phase":null,"loss":null,"accuracy":null}
+        {"time":"2026-11-20T21:00:02.000Z","event":"attempt-finished","run":"r1","task":"train","attempt":1,"outcome":"out-of-memory","peak_memory_bytes":67108864,"peak_gpu_memory_bytes":null,"log":"/state/runs/r1/logs/train.1.log"}
+        {"time":"2026-11-20T21:00:02.000Z","event":"retry-planned","run":"r1","task":"train","not_before":"2026-11-20T21:00:03.000Z"}
+        {"time":"2026-11-20T21:00:03.000Z","event":"attempt-started","run":"r1","task":"train","attempt":2,"node":"box","devices":[],"gpu_memory_bytes":0}
+        {"time":"2026-11-20T21:00:04.000Z","event":"attempt-finished","run":"r1","task":"train","attempt":2,"outcome":"exited:1","peak_memory_bytes":67108864,"peak_gpu_memory_bytes":null,"log":"/state/runs/r1/logs/train.2.log"}
+        {"time":"2026-11-20T21:00:04.000Z","event":"task-failed","run":"r1","task":"train"}
+        {"time":"2026-11-20T21:00:04.000Z","event":"stop-requested","run":"r1","reason":"task-failed"}
+        {"time":"2026-11-20T21:00:04.000Z","event":"task-skipped","run":"r1","task":"best","because":"train"}
+        {"time":"2026-11-20T21:00:04.000Z","event":"run-finished","run":"r1","state":"failed"}
         "#);
     }
 
