@@ -57,14 +57,18 @@ impl LogOut {
         writeln!(self.out, "{gap}==> {} <==", text::visible(text))
     }
 
-    /// Writes a whole log. One that is not there is that of a task that printed nothing.
-    pub(super) fn file(&mut self, path: &Path) -> io::Result<()> {
-        match Holes::open(path) {
-            Ok(file) => self.rest(&mut BufReader::with_capacity(PIECE, file))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    /// Writes a whole log; returns whether it holds anything. One that is not there is that of a task that printed
+    /// nothing.
+    pub(super) fn file(&mut self, path: &Path) -> io::Result<bool> {
+        let mut log = match Holes::open(path) {
+            Ok(file) => BufReader::with_capacity(PIECE, file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
-        }
-        self.end_line()
+        };
+        let holds_any = !log.fill_buf()?.is_empty();
+        self.rest(&mut log)?;
+        self.end_line()?;
+        Ok(holds_any)
     }
 
     /// Writes what can be read up to the end.

@@ -16,6 +16,9 @@ use crate::run::launch;
 use crate::run::state::{Phase, RunState};
 use crate::run::store::{RunRow, Store};
 
+/// Tasks that are named where there are many.
+const MOST_NAMED: usize = 3;
+
 /// Print what tasks printed
 ///
 /// Without TASK: the failed ones, or all where none failed. A stage's name means all of its tasks.
@@ -87,7 +90,7 @@ impl Opened {
     }
 
     /// Prints what a task that is up to date had printed when it ran.
-    fn print_earlier(&self, out: &mut LogOut, task: usize, log: &str, heading: bool) -> io::Result<()> {
+    fn print_earlier(&self, out: &mut LogOut, task: usize, log: &str, heading: bool) -> io::Result<bool> {
         out.of(self.name(task), None);
         if heading {
             out.heading(&format!("{}: up to date; from an earlier run", self.name(task)))?;
@@ -158,8 +161,9 @@ impl Command {
             [] => Err(NoLog::NothingRuns { run }),
             [task] => Ok(*task),
             several => {
-                let named: Vec<_> = several.iter().take(3).map(|task| text::visible(opened.name(*task))).collect();
-                let more = if several.len() > 3 { ", …" } else { "" };
+                let named = several.iter().take(MOST_NAMED).map(|task| text::visible(opened.name(*task)));
+                let named: Vec<_> = named.collect();
+                let more = if several.len() > MOST_NAMED { ", …" } else { "" };
                 Err(NoLog::FollowOne { run, count: several.len(), named: named.join(", ") + more })
             }
         }
@@ -167,37 +171,54 @@ impl Command {
 
     fn print(&self, opened: &Opened, tasks: &[usize]) -> Result<io::Result<()>, Failure> {
         let mut out = LogOut::new(self.json);
+        let mut silent = Vec::new();
         for &task in tasks {
-            let attempts = &opened.state.tasks[task].attempts;
-            let number = self.attempt.unwrap_or(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
-            let attempt = number.checked_sub(1).and_then(|i| attempts.get(i as usize));
-            let Some(attempt) = attempt else {
-                if let (None, Some(earlier)) = (self.attempt, &opened.state.tasks[task].cached_log) {
-                    if let Err(error) = opened.print_earlier(&mut out, task, earlier, tasks.len() > 1) {
-                        return Ok(Err(error));
-                    }
-                    continue;
-                }
-                if tasks.len() > 1 {
-                    continue;
-                }
-                let task = text::visible(opened.name(task)).into_owned();
-                return Err(NoLog::NoAttempt { task, number: number.max(1), count: attempts.len() }.into());
-            };
-            out.of(opened.name(task), Some(number));
-            if tasks.len() > 1 {
-                let how = match &attempt.ended {
-                    Some(ended) => wording::ending(&ended.outcome),
-                    None => "not ended".into(),
-                };
-                if let Err(error) = out.heading(&format!("{}, attempt {number}: {how}", opened.name(task))) {
-                    return Ok(Err(error));
-                }
+            match self.print_one(opened, &mut out, task, tasks.len() > 1)? {
+                Ok(true) => {}
+                Ok(false) => silent.push(text::visible(opened.name(task))),
+                Err(error) => return Ok(Err(error)),
             }
-            if let Err(error) = out.file(&opened.log(task, number)) {
+        }
+        let written = out.flush();
+        if silent.len() == tasks.len() {
+            silent.truncate(MOST_NAMED);
+            let more = if tasks.len() > MOST_NAMED { ", …" } else { "" };
+            output::say(&format!("{}{more} printed nothing", silent.join(", ")));
+        }
+        Ok(written)
+    }
+
+    /// Prints the log of one task, below a heading if it is one of several; returns whether it holds anything.
+    fn print_one(
+        &self,
+        opened: &Opened,
+        out: &mut LogOut,
+        task: usize,
+        heading: bool,
+    ) -> Result<io::Result<bool>, Failure> {
+        let attempts = &opened.state.tasks[task].attempts;
+        let number = self.attempt.unwrap_or(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
+        let attempt = number.checked_sub(1).and_then(|i| attempts.get(i as usize));
+        let Some(attempt) = attempt else {
+            if let (None, Some(earlier)) = (self.attempt, &opened.state.tasks[task].cached_log) {
+                return Ok(opened.print_earlier(out, task, earlier, heading));
+            }
+            if heading {
+                return Ok(Ok(false));
+            }
+            let task = text::visible(opened.name(task)).into_owned();
+            return Err(NoLog::NoAttempt { task, number: number.max(1), count: attempts.len() }.into());
+        };
+        out.of(opened.name(task), Some(number));
+        if heading {
+            let how = match &attempt.ended {
+                Some(ended) => wording::ending(&ended.outcome),
+                None => "not ended".into(),
+            };
+            if let Err(error) = out.heading(&format!("{}, attempt {number}: {how}", opened.name(task))) {
                 return Ok(Err(error));
             }
         }
-        Ok(out.flush())
+        Ok(out.file(&opened.log(task, number)))
     }
 }

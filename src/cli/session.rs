@@ -38,7 +38,7 @@ use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store};
 use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Supervisor};
 use crate::spec::{Action, MemoryLimit, Pipeline};
-use crate::units::{Bytes, Millis};
+use crate::units::{Bytes, Millis, ParseUnitError};
 
 /// Threads that read and copy results: as many as keep a disk busy.
 const CACHE_THREADS: usize = 4;
@@ -62,7 +62,7 @@ pub(super) struct Manner {
     #[arg(long)]
     json: bool,
     /// Start nothing new while less than SIZE is left on the disk [default: 1GiB, or a twentieth of a small disk]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size_or_zero)]
     keep_free: Option<Bytes>,
     /// Let running tasks go on should the orchestrator die: `resume` learns how they ended [always with --detach]
     #[arg(long)]
@@ -73,6 +73,11 @@ pub(super) struct Manner {
     /// Be the process that `--detach` leaves behind
     #[arg(long, hide = true, conflicts_with = "detach")]
     detached: bool,
+}
+
+/// Reads a memory size; nothing at all needs no unit.
+fn size_or_zero(text: &str) -> Result<Bytes, ParseUnitError> {
+    if text.trim() == "0" { Ok(Bytes::ZERO) } else { text.parse() }
 }
 
 impl Manner {
@@ -108,9 +113,11 @@ impl Manner {
         }
     }
 
-    pub(super) fn observers(&self, dir: &Path) -> Vec<Box<dyn Observer>> {
+    /// Makes what shows the run. What could not be written is noted in `lost`.
+    pub(super) fn observers(&self, dir: &Path, lost: &report::Lost) -> Vec<Box<dyn Observer>> {
         let style = report::Style::choose(self.quiet, self.json);
         report::observers(report::Options {
+            lost: std::rc::Rc::clone(lost),
             style,
             mirror: self.mirror,
             dir: dir.to_owned(),
@@ -250,6 +257,7 @@ impl Session<'_> {
         let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
         let unseen = self.up_to_date.as_ref().map(UpToDate::unseen).unwrap_or_default();
         let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);
+        let lost = report::Lost::default();
         let parts = Parts {
             pipeline,
             graph,
@@ -257,7 +265,7 @@ impl Session<'_> {
             plan,
             ground: self.ground,
             dispatcher,
-            observers: manner.observers(&self.ground.dir),
+            observers: manner.observers(&self.ground.dir, &lost),
             known: self.up_to_date.as_ref().map(|known| known.events(graph)).unwrap_or_default(),
             look: self.look()?,
             full_disk: self.full_disk(manner.keep_free),
@@ -286,11 +294,12 @@ impl Session<'_> {
             warden.dismiss();
         }
         crash::point("dismissed");
-        Ok(match ended? {
+        let exit = match ended? {
             RunEnd::Succeeded => Exit::Done,
             RunEnd::Failed => Exit::StageFailed,
             RunEnd::Interrupted => Exit::Interrupted,
-        })
+        };
+        output::finish(lost.take().map_or(Ok(()), Err)).map(|_| exit)
     }
 
     /// Returns how many tasks may run at once: as many as was said, or fewer where the system has no room for them.

@@ -10,11 +10,11 @@ use clap::Args;
 
 use super::session::{self, Manner};
 use super::state::broken;
-use super::{Exit, Failure};
+use super::{Exit, Failure, output};
 use crate::fleet::{Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::{Placed, Plan};
-use crate::report::text;
+use crate::report::{self, text};
 use crate::run::cache::engine::Cache;
 use crate::run::cache::keeper::{Keeper, Places};
 use crate::run::cache::survey::Wish;
@@ -154,11 +154,12 @@ impl UpToDate {
         store.append(key, &recorded).map_err(broken)?;
         let fleet = Fleet::default();
         let view = View { run: &ground.run, graph, fleet: &fleet, plan, state: &state };
-        for observer in &mut manner.observers(&ground.dir) {
+        let lost = report::Lost::default();
+        for observer in &mut manner.observers(&ground.dir, &lost) {
             recorded.iter().for_each(|recorded| observer.recorded(view, recorded));
         }
         self.keeper.finish();
-        Ok(Exit::Done)
+        output::finish(lost.take().map_or(Ok(()), Err))
     }
 }
 

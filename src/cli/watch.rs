@@ -7,6 +7,7 @@
 
 use std::io::IsTerminal;
 use std::process::{Output, Stdio};
+use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use clap::Args;
 use super::attach::{Attached, Gauges};
 use super::fullscreen::{FullScreen, Key};
 use super::state::{StateArgs, broken, elsewhere};
-use super::{Exit, Failure, session, trace};
+use super::{Exit, Failure, output, session, trace};
 use crate::graph::TaskId;
 use crate::report::paint::Colour;
 use crate::report::timeline::{self, Timeline};
@@ -67,7 +68,9 @@ impl Command {
 /// Prints a line per fact until the run has ended or nobody carries it out.
 fn lines(mut attached: Attached, style: Style) -> Result<Exit, Failure> {
     let dir = attached.store.run_dir(&attached.row.header.id);
+    let lost = report::Lost::default();
     let mut observers = report::observers(report::Options {
+        lost: Rc::clone(&lost),
         style,
         mirror: false,
         elsewhere: elsewhere(attached.store.dir()),
@@ -82,7 +85,7 @@ fn lines(mut attached: Attached, style: Style) -> Result<Exit, Failure> {
             observers.iter_mut().for_each(|observer| observer.recorded(view, recorded));
         })?;
         if !attached.is_alive() {
-            return Ok(Exit::Done);
+            return output::finish(lost.take().map_or(Ok(()), Err));
         }
         if listened.is_none_or(|last| last.elapsed() >= LISTEN) {
             let said = attached.listen();

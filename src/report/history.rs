@@ -12,7 +12,7 @@ use super::table::{Cell, Column, Table};
 use super::{summary, text, wording};
 use crate::run::event::{Place, RunEnd};
 use crate::run::outcome::Outcome;
-use crate::run::state::{Attempt, Phase, RunState, TaskState};
+use crate::run::state::{Attempt, RunState, TaskState};
 use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
@@ -81,7 +81,7 @@ pub fn run(
     if !told.is_empty() {
         shown.push_str(&format!("\nout of memory\n{}", told.concat()));
     }
-    if let Some(failed) = state.tasks.iter().position(|task| task.phase == Phase::Failed) {
+    if let Some(failed) = state.tasks.iter().position(summary::failed_with_output) {
         shown.push('\n');
         shown.push_str(&summary::logs_hint(header.run, &names[failed], elsewhere));
     }

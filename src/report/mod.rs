@@ -47,4 +47,4 @@ pub mod timeline;
 pub mod watch;
 pub mod wording;
 
-pub use observers::{Options, Style, observers};
+pub use observers::{Lost, Options, Style, observers};

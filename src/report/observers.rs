@@ -1,7 +1,9 @@
 //! Which observers watch a run, by what the user asked for and where the output goes.
 
-use std::io::{self, IsTerminal, Write};
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::bars::Bars;
 use super::journal::Journal;
@@ -42,6 +44,38 @@ impl Style {
     }
 }
 
+/// The first write to standard output that failed; a reader that has gone away is no failure.
+pub type Lost = Rc<RefCell<Option<io::Error>>>;
+
+/// Standard output that remembers what could not be written: an observer cannot stop a run.
+struct Watched {
+    out: io::Stdout,
+    lost: Lost,
+}
+
+impl Watched {
+    fn note<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|error| {
+            if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::Interrupted) {
+                let same = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+                self.lost.borrow_mut().get_or_insert(same);
+            }
+        })
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.out.write(bytes);
+        self.note(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.out.flush();
+        self.note(done)
+    }
+}
+
 /// What observers are made from.
 #[derive(Clone)]
 pub struct Options {
@@ -57,14 +91,16 @@ pub struct Options {
     pub screen: Screen,
     /// Whether standard error is for log lines only.
     pub logs_only: bool,
+    /// Where it is noted that standard output could not be written.
+    pub lost: Lost,
 }
 
 /// Makes the observers of a run, to be told in this order.
 #[must_use]
 pub fn observers(options: Options) -> Vec<Box<dyn Observer>> {
-    let Options { style, mirror, dir, elsewhere, screen, logs_only } = options;
+    let Options { style, mirror, dir, elsewhere, screen, logs_only, lost } = options;
     let err = || if logs_only { Box::new(io::sink()) as Box<dyn Write> } else { Box::new(screen.clone()) };
-    let out = || Box::new(io::stdout()) as Box<dyn Write>;
+    let out = || Box::new(Watched { out: io::stdout(), lost: Rc::clone(&lost) }) as Box<dyn Write>;
     let mut all: Vec<Box<dyn Observer>> = vec![Box::<Journal>::default(), Box::new(Reasons::new(dir.clone()))];
     if mirror {
         all.push(Box::new(Mirror::new(Box::new(screen.clone()), Colour::for_stderr())));

@@ -191,8 +191,15 @@ fn slowest(finished: &Finished<'_>) -> Option<String> {
 }
 
 fn first_failed<'a>(finished: &Finished<'a>) -> Option<&'a str> {
-    let failed = finished.state.tasks.iter().position(|task| task.phase == Phase::Failed)?;
+    let failed = finished.state.tasks.iter().position(failed_with_output)?;
     finished.names.get(failed).copied()
+}
+
+/// Whether a task failed and its last attempt printed something.
+#[must_use]
+pub fn failed_with_output(task: &TaskState) -> bool {
+    let last = task.attempts.last().and_then(|attempt| attempt.ended.as_ref());
+    task.phase == Phase::Failed && last.is_some_and(|ended| ended.logged)
 }
 
 /// Returns the line that says how to read a task's output.
@@ -217,6 +224,7 @@ pub fn shell_word(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::report::fixture::{Scene, failed, finished, over, retry, skipped, started};
+    use crate::run::event::Event;
 
     fn shown(scene: &Scene) -> String {
         let names: Vec<&str> = scene.graph.tasks.iter().map(|task| task.name.as_str()).collect();
@@ -259,6 +267,24 @@ mod tests {
         logs: /w/.trainyard/r1
         its output: trainyard logs r1 'train[lr=1]'
         ");
+    }
+
+    #[test]
+    fn only_a_task_that_printed_something_is_pointed_to() {
+        let silent = |task| match finished(task, 1) {
+            Event::AttemptFinished { task, outcome, usage, .. } => {
+                Event::AttemptFinished { task, outcome, usage, logged: false }
+            }
+            other => other,
+        };
+        let mut scene = Scene::chain(&["a", "b"]);
+        for (at, event) in [(0, started(0, 1)), (0, started(1, 1)), (1, silent(0)), (1, failed(0))] {
+            scene.apply(at, event);
+        }
+        assert!(!shown(&scene).contains("its output"), "{}", shown(&scene));
+        scene.apply(1, finished(1, 1));
+        scene.apply(1, failed(1));
+        assert!(shown(&scene).ends_with("its output: trainyard logs r1 b\n"), "{}", shown(&scene));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What only the file system can tell before a run: inputs that nobody makes and that are not there, and outputs that
-//! leave the project through links.
+//! What only the file system can tell before a run: inputs and folders that nobody makes and that are not there, and
+//! outputs that leave the project through links.
 //!
 //! Looks, and changes nothing. Whether a command exists is found out when it is started.
 
@@ -18,6 +18,7 @@ const MOST_SUGGESTIONS: usize = 100;
 #[must_use]
 pub fn check(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<Problem> {
     let mut problems = missing_inputs(pipeline, graph, folder);
+    problems.extend(missing_folders(pipeline, graph, folder));
     problems.extend(linked_outputs(pipeline, graph, folder));
     crate::spec::problem::sort(&mut problems);
     problems
@@ -47,6 +48,38 @@ fn missing_inputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
                 None => problem.help("paths are relative to the pipeline file"),
             });
         }
+    }
+    problems
+}
+
+/// Reports folders of commands that are not there and that no output makes, one problem for each place in the file.
+fn missing_folders(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<Problem> {
+    // What a task writes is made together with the folders around it.
+    fn around(path: &str) -> impl Iterator<Item = &str> {
+        path.match_indices('/').map(|(end, _)| &path[..end])
+    }
+    let asked = pipeline.stages.iter().any(|stage| stage.cwd.is_some());
+    let outputs = || graph.tasks.iter().filter(|_| asked).flat_map(|task| &task.outputs).map(String::as_str);
+    let made: HashSet<&str> = outputs().collect();
+    let around_made: HashSet<&str> = outputs().flat_map(around).collect();
+    // What lies within an output, nobody can say.
+    let is_made =
+        |cwd: &str| made.contains(cwd) || around_made.contains(cwd) || around(cwd).any(|path| made.contains(path));
+    let mut said = HashSet::new();
+    let mut problems = Vec::new();
+    for task in &graph.tasks {
+        let Some(written) = &pipeline.stages[task.stage].cwd else { continue };
+        let cwd = task.cwd(pipeline);
+        let there = folder.join(&cwd);
+        if there.is_dir() || is_made(&cwd) || !said.insert(task.stage) {
+            continue;
+        }
+        let problem = match there.exists() {
+            true => Problem::new(written.span.clone(), format!("`{cwd}` is not a folder")),
+            false => Problem::new(written.span.clone(), format!("there is no folder `{cwd}`, and no stage writes it"))
+                .help("paths are relative to the pipeline file; a stage that makes it names it in its `outputs`"),
+        };
+        problems.push(problem);
     }
     problems
 }
@@ -220,6 +253,21 @@ mod tests {
             messages(folder.path(), text),
             ["there is no file `rwa.csv`, and no stage writes it", "no file matches `x/*.csv`, and no stage writes it"]
         );
+    }
+
+    #[test]
+    fn a_folder_that_nobody_makes_and_that_is_not_there_is_reported() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("there")).expect("a folder");
+        std::fs::write(folder.path().join("file"), "1").expect("a file");
+        let stages: String = ["there", "file", "nosuch", "work", "work/deep", "model/part", "/", "there/../nosuch"]
+            .iter()
+            .enumerate()
+            .map(|(n, cwd)| format!("[stage.s{n}]\nrun = 's'\ncwd = '{cwd}'\n"))
+            .collect();
+        let text = format!("[stage.a]\nrun = 'a'\noutputs = ['work/deep/x', 'model']\n{stages}");
+        let missing = "there is no folder `nosuch`, and no stage writes it";
+        assert_eq!(messages(folder.path(), &text), ["`file` is not a folder", missing, missing]);
     }
 
     #[test]

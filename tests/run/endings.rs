@@ -33,10 +33,47 @@ fn a_program_that_does_not_exist_is_named_and_not_tried_again() {
 
 #[test]
 fn a_folder_that_does_not_exist_is_named() {
-    let world = World::new("[stage.a]\nrun = \"true\"\ncwd = \"nowhere\"\n");
+    let world = World::new(
+        "[stage.a]\nrun = \"rmdir nowhere\"\n[stage.b]\nrun = \"true\"\ncwd = \"nowhere\"\nafter = [\"a\"]\n",
+    );
+    let output = world.run(&[]);
+    assert_eq!(output.status.code(), Some(3), "before anything starts");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no folder `nowhere`, and no stage writes it"));
+    std::fs::create_dir(world.path("nowhere")).unwrap();
+    let output = world.run(&[]);
+    assert_eq!(output.status.code(), Some(1), "gone when it starts");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere"));
+}
+
+#[test]
+fn events_that_cannot_be_written_are_a_failure_of_the_command_but_not_of_the_run() {
+    let world = World::new("[stage.a]\nrun = \"echo made > a\"\noutputs = [\"a\"]\n");
+    // The second run has nothing to do, which is told in another way.
+    for _ in 0..2 {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = world.command(&["run", "p.toml", "--json"]).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(70), "{said}");
+        assert!(said.contains("cannot write the output: No space left on device"), "{said}");
+        assert_eq!(world.show()["state"], "succeeded");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = world.command(&["run", "p.toml", "--json", "--force", "--keep-free", "0"]).stdout(writer).output();
+    assert_eq!(output.unwrap().status.code(), Some(0), "who has seen enough lost nothing");
+}
+
+#[test]
+fn of_a_failed_task_that_printed_nothing_this_is_said() {
+    let world = World::new("[stage.a]\nrun = \"echo heard\"\n[stage.b]\nrun = \"exit 3\"\nafter = [\"a\"]\n");
     let output = world.run(&[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere"));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("its output:"), "there is none");
+    let logs = world.command(&["logs"]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&logs.stdout), String::from_utf8_lossy(&logs.stderr));
+    assert_eq!((logs.status.code(), &*out, &*err), (Some(0), "", "b printed nothing\n"));
+    let logs = world.command(&["logs", "latest", "a"]).output().unwrap();
+    assert_eq!((&*logs.stdout, &*logs.stderr), (&b"heard\n"[..], &b""[..]));
 }
 
 #[test]
