@@ -7,6 +7,7 @@ SHELL := /bin/sh
 
 PIPELINE ?= pipelines/digits.toml
 CARGO ?= cargo
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 # The folder of libtorch; the script prints it and, the first time, fetches it into ~/.cache/trainyard.
 FIND_LIBTORCH = python3 scripts/libtorch.py
 WITH_LIBTORCH = libtorch="$$($(FIND_LIBTORCH))" && LIBTORCH="$$libtorch"
@@ -22,17 +23,17 @@ libtorch: ## Fetch libtorch, if it is not there, and print its folder
 kernels: ## Build the PTX of the CUDA kernels (NVRTC is fetched once) and show registers and spills
 	python3 scripts/kernels.py
 
-TRAINYARD ?= target/release/trainyard
+TRAINYARD ?= $(TARGET)/release/trainyard
 gpu-check: ## Check the kernels, their speed and packing on this machine's GPU (builds only what is missing)
 	@test -x $(TRAINYARD) || $(CARGO) build --release
 	$(TRAINYARD) gpu-check --json gpu-check.json
 
 build: ## Build the release binaries, built-in stages included
 	@$(WITH_LIBTORCH) $(CARGO) build --release --features torch
-	@echo "built target/release/trainyard and target/release/trainyard-ops"
+	@echo "built $(TARGET)/release/trainyard and $(TARGET)/release/trainyard-ops"
 
 run: build ## Build, then run a pipeline (PIPELINE=pipelines/digits.toml)
-	./target/release/trainyard run $(PIPELINE)
+	$(TARGET)/release/trainyard run $(PIPELINE)
 
 check: ## Check formatting and lints, without and with the built-in stages
 	@echo "== format"
