@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use super::heard::Heard;
 use super::log::Log;
 use super::oom::Kills;
-use super::process;
+use super::process::{self, Starts};
 use super::sentinel::Watch;
 use super::spawn::{Group, Inherited};
 use super::supervise::{Attempt, Clock, Exit};
@@ -39,6 +40,7 @@ pub struct Local {
     stops: HashMap<TaskId, watch::Sender<Stop>>,
     mirror: bool,
     inherited: Inherited,
+    starts: Starts,
     kills: Arc<Kills>,
 }
 
@@ -52,6 +54,7 @@ impl Local {
             stops: HashMap::new(),
             mirror,
             inherited: Inherited::new(),
+            starts: Starts::default(),
             kills: Arc::new(Kills::new(Path::new("/"))),
         }
     }
@@ -61,7 +64,7 @@ impl Local {
         prepare(&launch)?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let killed_before = self.kills.count();
-        let (pid, identity) = spawn(&self.inherited, &launch, writer)?;
+        let (pid, identity) = spawn((&self.inherited, &self.starts), &launch, writer)?;
         let (exit, output) = watch_child(pid, reader).inspect_err(|_| {
             process::signal_group(pid, rustix::process::Signal::KILL);
         })?;
@@ -198,8 +201,12 @@ fn prepare(launch: &Launch) -> Result<(), String> {
 }
 
 /// Starts the process; the child has the only other end of the output then.
-fn spawn(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> Result<(u32, Process), String> {
-    let pid = begin(inherited, launch, output).map_err(|error| {
+fn spawn(
+    (inherited, starts): (&Inherited, &Starts),
+    launch: &Launch,
+    output: OwnedFd,
+) -> Result<(u32, Process), String> {
+    let (pid, identity) = starts.of(|| begin(inherited, launch, output)).map_err(|error| {
         if launch.cwd.is_dir() {
             format!("cannot start `{}`: {error}", launch.program)
         } else {
@@ -207,8 +214,7 @@ fn spawn(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> Result<(u32
         }
     })?;
     // Unreaped, it is there to be looked at even if it has ended already.
-    let identity = process::identify(pid).ok_or("/proc cannot be read")?;
-    Ok((pid, identity))
+    Ok((pid, identity.ok_or("/proc cannot be read")?))
 }
 
 /// Starts the program of an attempt, or its sentinel, which starts it then.
@@ -229,6 +235,8 @@ fn bare(launch: &Launch) -> Launch {
 /// Opens what tells of the child's end and output.
 fn watch_child(pid: u32, output: OwnedFd) -> Result<(AsyncFd<OwnedFd>, pipe::Receiver), String> {
     let exit = process::watch_async(pid).map_err(|error| format!("cannot watch process {pid}: {error}"))?;
-    let output = pipe::Receiver::from_owned_fd(output).map_err(|error| error.to_string())?;
+    // It is the end of a new pipe to read from: no need to ask what it is.
+    rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(|error| error.to_string())?;
+    let output = pipe::Receiver::from_owned_fd_unchecked(output).map_err(|error| error.to_string())?;
     Ok((exit, output))
 }

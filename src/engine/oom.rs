@@ -3,7 +3,9 @@
 //! Frameworks say it in many words and exit with 1, 101 or 134; the kernel kills with signal 9 and says nothing to the
 //! process, but counts. What was measured on the devices is not known here.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::probe::cgroup::{self, Controller, Version};
 
@@ -66,9 +68,10 @@ fn device_named(message: &str) -> Option<usize> {
 
 /// The kernel's count of processes that it killed for want of memory: in our control group if it counts, else on the
 /// whole machine.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Kills {
-    file: Option<PathBuf>,
+    /// Kept open: the count is read before every attempt.
+    file: Option<File>,
 }
 
 impl Kills {
@@ -84,18 +87,27 @@ impl Kills {
             })
         });
         let candidates = counter.into_iter().chain([root.join("proc/vmstat")]);
-        Self { file: candidates.into_iter().find(|file| count(file).is_some()) }
+        let mut open = candidates.filter_map(|file| File::open(file).ok());
+        Self { file: open.find(|file| count(file).is_some()) }
     }
 
     /// Returns the count now; `None` where the kernel does not tell.
     pub(super) fn count(&self) -> Option<u64> {
-        count(self.file.as_deref()?)
+        count(self.file.as_ref()?)
     }
 }
 
 /// Reads the line `oom_kill N`, which all three files have.
-fn count(file: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
+fn count(file: &File) -> Option<u64> {
+    let (mut text, mut length) = ([0; 16 << 10], 0);
+    // The kernel writes it anew for whoever reads from its beginning.
+    loop {
+        match file.read_at(&mut text[length..], u64::try_from(length).ok()?).ok()? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    let text = std::str::from_utf8(&text[..length]).ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 

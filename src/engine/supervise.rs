@@ -2,6 +2,7 @@
 //!
 //! Knows one process group and nothing of other attempts.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -168,22 +169,33 @@ impl Attempt {
 
     /// Takes in one piece of output.
     async fn copy_output(&mut self) {
-        let Some(output) = &self.output else { return };
+        if let Some(piece) = self.take_in(|output, buffer| output.try_read(buffer)) {
+            self.mirror(piece).await;
+        }
+    }
+
+    /// Takes in one piece of output, if there is any, and returns what is to be reported of it. Its buffer is not kept
+    /// while others have their turn.
+    fn take_in(&mut self, read: impl FnOnce(&pipe::Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Vec<u8>> {
         let mut buffer = [0; 16 << 10];
-        match output.try_read(&mut buffer) {
+        match read(self.output.as_ref()?, &mut buffer) {
             Ok(0) => self.output = None,
             Ok(n) => {
                 let now = Instant::now();
                 self.clock.printed = Some(now);
                 self.log.write(&buffer[..n]);
                 self.heard.output(&buffer[..n], now);
-                if self.mirror {
-                    let output = buffer[..n].to_vec();
-                    let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
-                }
+                return Some(if self.mirror { buffer[..n].to_vec() } else { Vec::new() });
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.output = None,
+        }
+        None
+    }
+
+    async fn mirror(&self, output: Vec<u8>) {
+        if self.mirror {
+            let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
         }
     }
 
@@ -191,15 +203,11 @@ impl Attempt {
     async fn drain(&mut self) {
         // A pipe holds at most 1 MiB for an ordinary user; a survivor that goes on printing must not keep us.
         for _ in 0..64 {
-            let Some(output) = &self.output else { return };
-            let mut probe = [rustix::event::PollFd::new(output, rustix::event::PollFlags::IN)];
-            let there = rustix::event::poll(&mut probe, Some(&rustix::event::Timespec::default()));
-            if !there.is_ok_and(|n| n > 0) {
-                return;
+            // The reactor may not have seen yet what is there.
+            match self.take_in(|output, buffer| Ok(rustix::io::read(output, buffer)?)) {
+                Some(piece) => self.mirror(piece).await,
+                None => return,
             }
-            // The reactor may not have seen yet what `poll` sees.
-            let _ = output.readable().await;
-            self.copy_output().await;
         }
     }
 
