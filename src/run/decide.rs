@@ -20,7 +20,7 @@ use super::state::{Phase, RunState, TaskState};
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
-use crate::spec::{MemoryLimit, Mode, Pipeline, Resources, Stage};
+use crate::spec::{MemoryLimit, Mode, Pipeline, Resources};
 use crate::units::{Bytes, Millis};
 use waiting::Refused;
 
@@ -52,8 +52,6 @@ pub struct Dispatcher<'a> {
     plan: &'a Plan,
     options: Options,
     ledger: Ledger,
-    /// `[n_stages][n_modes]`: what is carried out, for those who compare attempts later.
-    definitions: Vec<Vec<String>>,
     /// `[n_tasks]`, by TaskId: predecessors that have not succeeded.
     blockers: Vec<u32>,
     /// `[n_tasks]`, by TaskId: which of `ready` the task queues in.
@@ -112,7 +110,6 @@ impl<'a> Dispatcher<'a> {
             plan,
             options,
             ledger,
-            definitions: definitions(pipeline),
             blockers: vec![0; graph.len()],
             queue_of: vec![0; graph.len()],
             ready: Vec::new(),
@@ -449,7 +446,7 @@ impl<'a> Dispatcher<'a> {
         let request = &self.ready[queue].request;
         let grant = self.ledger.try_admit(task, request, Some((placed.node, &placed.devices)), readings, now)?;
         let devices = || grant.devices.iter().map(|device| &self.fleet.devices[device.index()]);
-        let stage = self.graph.tasks[task.index()].stage;
+        let stage = &self.pipeline.stages[self.graph.tasks[task.index()].stage];
         Ok(Place {
             mode: placed.mode,
             node: self.fleet.nodes[grant.node.index()].name.clone(),
@@ -458,7 +455,7 @@ impl<'a> Dispatcher<'a> {
             memory: self.ready[queue].request.memory,
             limit: self.limit(task, &grant),
             model: devices().next().map(|device| device.model.clone()),
-            definition: self.definitions[stage][placed.mode].clone(),
+            definition: learn::definition(self.pipeline, stage, self.mode(task)),
         })
     }
 
@@ -482,9 +479,4 @@ impl<'a> Dispatcher<'a> {
         let stage = &self.pipeline.stages[self.graph.tasks[task.index()].stage];
         &stage.modes[self.plan.placed[task.index()].mode]
     }
-}
-
-fn definitions(pipeline: &Pipeline) -> Vec<Vec<String>> {
-    let of = |stage: &Stage| stage.modes.iter().map(|mode| learn::definition(pipeline, stage, mode)).collect();
-    pipeline.stages.iter().map(of).collect()
 }

@@ -190,7 +190,7 @@ mod tests {
         let usage = Usage { peak_gpu_memory: peak.map(Bytes), peak_memory: peak.map(Bytes), ..Usage::default() };
         let outcome = Outcome::OutOfMemory { device: device.map(str::to_owned) };
         Attempt {
-            place: Place { devices: device.map(str::to_owned).into_iter().collect(), ..Place::default() },
+            place: Place { devices: device.map(str::to_owned).into_iter().collect(), ..Place::default() }.into(),
             raise,
             started: Millis::ZERO,
             process: None,

@@ -2,6 +2,8 @@
 //!
 //! Does not decide anything and does not know precedence, resources or processes.
 
+use std::sync::Arc;
+
 use super::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
 use super::outcome::{Outcome, Usage};
 use super::raise::Raise;
@@ -58,8 +60,8 @@ impl Phase {
 /// One try of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Where it runs or ran.
-    pub place: Place,
+    /// Where it runs or ran; attempts that are alike share it.
+    pub place: Arc<Place>,
     /// What it asked for instead of what its stage says.
     pub raise: Option<Raise>,
     /// When it was decided on, ms since the Unix epoch.
@@ -145,6 +147,8 @@ pub struct RunState {
     pub stopping: Option<StopReason>,
     /// How and when it ended (ms since the Unix epoch).
     pub end: Option<(Millis, RunEnd)>,
+    /// The place of the attempt that started last: the next one is mostly alike.
+    newest: Arc<Place>,
 }
 
 /// An event that cannot follow on the state: the record is damaged, or there is a bug.
@@ -201,7 +205,10 @@ impl RunState {
                     return illegal("attempts are counted without a gap");
                 }
                 state.phase = Phase::Running;
-                let (place, raise) = (place.clone(), state.raise);
+                if *self.newest != *place {
+                    self.newest = Arc::new(place.clone());
+                }
+                let (place, raise) = (Arc::clone(&self.newest), state.raise);
                 // Most tasks have one attempt; a vector would begin with room for four.
                 state.attempts.reserve_exact(1);
                 state.attempts.push(Attempt { place, raise, started: *at, process: None, ended: None });
