@@ -3,30 +3,36 @@
 //! The floor starts the same number of `/bin/true` by `posix_spawn`, two in flight, and does nothing else. Then
 //! `trainyard run --jobs 2` does it with a log where a task prints and a durable record of each attempt. Floor and run
 //! alternate; the ratio is taken pair by pair, and its median is printed. Peak memory is the kernel's figure for
-//! the orchestrator.
+//! the orchestrator. The last line is an orchestrator that holds 1 GiB besides: a fork would copy its page tables.
 
 #![expect(clippy::disallowed_methods, clippy::zombie_processes, reason = "it measures processes from outside")]
 
 use std::fmt::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// Set where this program is the orchestrator.
+const BALLAST: &str = "TRAINYARD_BENCH_BALLAST";
 
 /// A workload: its name and for each task those it comes after.
 struct Workload {
     name: &'static str,
     after: Vec<Vec<usize>>,
+    /// What the orchestrator holds besides, bytes.
+    ballast: usize,
 }
 
 fn workloads(most: usize) -> Vec<Workload> {
     let independent = |n| vec![Vec::new(); n];
     let chain = |n: usize| (0..n).map(|i| i.checked_sub(1).into_iter().collect()).collect();
     let mut all = vec![
-        Workload { name: "1,000 independent", after: independent(1_000) },
-        Workload { name: "chain of 1,000", after: chain(1_000) },
-        Workload { name: "100 layers x 20", after: layers(100, 20) },
-        Workload { name: "10,000 independent", after: independent(10_000) },
+        Workload { name: "1,000 independent", after: independent(1_000), ballast: 0 },
+        Workload { name: "chain of 1,000", after: chain(1_000), ballast: 0 },
+        Workload { name: "100 layers x 20", after: layers(100, 20), ballast: 0 },
+        Workload { name: "10,000 independent", after: independent(10_000), ballast: 0 },
+        Workload { name: "1,000 with 1 GiB", after: independent(1_000), ballast: 1 << 30 },
     ];
     all.retain(|workload| workload.after.len() <= most);
     all
@@ -74,10 +80,16 @@ fn floor(workload: &Workload) -> Duration {
     started.elapsed()
 }
 
-/// Returns wall time and peak memory (bytes) of one run.
-fn run(file: &Path, state: &Path) -> (Duration, u64) {
+/// Returns wall time and peak memory (bytes) of one run, by this program where it is to hold something besides.
+fn run(file: &Path, state: &Path, ballast: usize) -> (Duration, u64) {
+    let mut command = match ballast {
+        0 => Command::new(env!("CARGO_BIN_EXE_trainyard")),
+        _ => Command::new(std::env::current_exe().expect("this program")),
+    };
+    if ballast > 0 {
+        command.env(BALLAST, ballast.to_string());
+    }
     let started = Instant::now();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
     command.arg("run").arg(file).args(["--jobs", "2", "--quiet", "--state"]).arg(state);
     let child = command.stdout(Stdio::null()).spawn().expect("the benchmark's own binary starts");
     let pid = libc::pid_t::try_from(child.id()).expect("a process number");
@@ -98,7 +110,19 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn main() {
+/// Takes the place of `trainyard`, holding so many bytes.
+fn orchestrate(ballast: usize) -> ExitCode {
+    // Written to, byte by byte: only what is in memory counts. Not the helpers that it starts as itself.
+    let held = vec![1_u8; if std::env::args().nth(1).as_deref() == Some("run") { ballast } else { 0 }];
+    let exit = trainyard::cli::main();
+    drop(std::hint::black_box(held));
+    exit
+}
+
+fn main() -> ExitCode {
+    if let Some(ballast) = std::env::var(BALLAST).ok().and_then(|bytes| bytes.parse().ok()) {
+        return orchestrate(ballast);
+    }
     let most = std::env::args().find_map(|arg| arg.strip_prefix("--most=")?.parse().ok()).unwrap_or(10_000);
     println!("{:<20} {:>10} {:>10} {:>8} {:>12}", "workload", "floor", "run", "ratio", "peak memory");
     for workload in workloads(most) {
@@ -109,7 +133,7 @@ fn main() {
         let (mut ratios, mut floors, mut runs, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for pair in 0..pairs {
             let before = floor(&workload).as_secs_f64();
-            let (took, memory) = run(&file, &folder.path().join(format!("state{pair}")));
+            let (took, memory) = run(&file, &folder.path().join(format!("state{pair}")), workload.ballast);
             let after = floor(&workload).as_secs_f64();
             ratios.push(took.as_secs_f64() / f64::midpoint(before, after));
             floors.push(f64::midpoint(before, after));
@@ -120,4 +144,5 @@ fn main() {
         let peak = trainyard::units::Bytes(peak);
         println!("{:<20} {floor:>8.2} s {run:>8.2} s {ratio:>8.2} {peak:>12}", workload.name);
     }
+    ExitCode::SUCCESS
 }
