@@ -96,10 +96,10 @@ impl Attached {
         for task in running {
             let number = u32::try_from(self.state.task(task).attempts.len()).unwrap_or(u32::MAX);
             let path = launch::progress(&dir, &self.row.header.tasks[task.index()].name, number);
-            if let Some(record) = heard(&path) {
-                if self.tally.progressed(task, &record.progress) {
-                    new.push((task, record.progress));
-                }
+            if let Some(record) = heard(&path)
+                && self.tally.progressed(task, &record.progress)
+            {
+                new.push((task, record.progress));
             }
         }
         new

@@ -144,6 +144,9 @@ impl Errand {
     }
 }
 
+/// How the command of an errand ended.
+type Ended = (Errand, std::io::Result<Output>);
+
 /// A run on the whole screen.
 struct Watching {
     attached: Attached,
@@ -159,7 +162,7 @@ struct Watching {
     /// What is to be said until the next key.
     said: String,
     /// How errands ended.
-    ended: (Sender<(Errand, std::io::Result<Output>)>, Receiver<(Errand, std::io::Result<Output>)>),
+    ended: (Sender<Ended>, Receiver<Ended>),
 }
 
 impl Watching {
