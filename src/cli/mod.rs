@@ -24,6 +24,7 @@ mod holes;
 mod log_out;
 mod logs;
 mod metrics;
+mod on_finish;
 mod orphans;
 mod output;
 mod pipeline_file;

@@ -7,6 +7,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use super::detach;
+use super::on_finish::Finish;
 use super::pipeline_file::PipelineFile;
 use super::planning::Planning;
 use super::run::file_digest;
@@ -90,6 +91,7 @@ impl Command {
             // The orchestrator may have been killed before it ended what had hidden from its tasks.
             if !state::is_alive(&row.header.orchestrator) {
                 warden::end_marked(&run_mark(&run), Duration::ZERO);
+                self.tell_of_the_end(&store, &row)?;
             }
             return output::print(&format!("run {run} has succeeded: there is nothing left to do\n"));
         }
@@ -105,6 +107,26 @@ impl Command {
             Ok((prepared, past)) => self.go_on(&prepared, past, store, &row),
             Err(exit) => Ok(exit),
         }
+    }
+
+    /// Tells that the run is over, should its orchestrator have died before it had.
+    fn tell_of_the_end(&self, store: &Store, row: &RunRow) -> Result<(), Failure> {
+        let (Header { id, file, invocation, .. }, Some(end)) = (&row.header, row.end) else { return Ok(()) };
+        let is_as_it_was = file_digest(Path::new(file)).is_ok_and(|digest| digest == invocation.file_digest);
+        if !is_as_it_was || state::replay(store, row)?.finish_told {
+            return Ok(());
+        }
+        let max_tasks =
+            if invocation.max_tasks == 0 { graph::Limits::default().max_tasks } else { invocation.max_tasks };
+        let pipeline = PipelineFile { file: file.into(), sets: invocation.sets.clone(), max_tasks };
+        let Ok((pipeline, _)) = pipeline.load(false)? else { return Ok(()) };
+        let Some(on_finish) = &pipeline.on_finish else { return Ok(()) };
+        let mut store = Store::open(store.dir()).map_err(broken)?;
+        let mut key =
+            store.take_over(&row.header, &this_process()?).map_err(broken)?.ok_or(Refusal::Outrun(id.clone()))?;
+        let root = session::absolute(Path::new(file).parent().unwrap_or(Path::new("/")));
+        let dir = session::absolute(&store.run_dir(id));
+        Finish { run: id, pipeline: &pipeline.name, end, root: &root, dir: &dir }.tell(on_finish, &mut store, &mut key)
     }
 
     /// Reads the run's pipeline again, and plans anew what is left of it.
@@ -136,10 +158,7 @@ impl Command {
     fn go_on(&self, prepared: &Prepared, past: Past, store: Store, row: &RunRow) -> Result<Exit, Failure> {
         let run = row.header.id.clone();
         let mut store = Store::open(store.dir()).map_err(broken)?;
-        let process = process::identify(std::process::id());
-        let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
-        let own = Orchestrator { host: state::this_host(), boot: process::boot_id(), process };
-        let key = store.take_over(&row.header, &own).map_err(broken)?;
+        let key = store.take_over(&row.header, &this_process()?).map_err(broken)?;
         let mut key = key.ok_or_else(|| Refusal::Outrun(run.clone()))?;
         crash::point("taken-over");
         let mut manner = self.manner.clone();
@@ -220,6 +239,13 @@ impl Past {
             plan.placed[id.index()].mode = mode.filter(|mode| *mode < modes.len()).unwrap_or(0);
         }
     }
+}
+
+/// Returns this process as the one that carries a run out.
+fn this_process() -> Result<Orchestrator, Failure> {
+    let process = process::identify(std::process::id());
+    let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
+    Ok(Orchestrator { host: state::this_host(), boot: process::boot_id(), process })
 }
 
 /// What an orchestrator left that is gone.

@@ -10,6 +10,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::on_finish::Finish;
 use super::pipeline_file::PipelineFile;
 use super::planning::{self, Planning};
 use super::state::broken;
@@ -284,12 +285,15 @@ impl Session<'_> {
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
             let engine = Caching::new(Local::new(manner.mirror), cache);
             let clock = Clock::starting_at(self.now);
-            let mut supervisor = Supervisor::new(parts, engine, (store, &mut key), state, clock, (told, untold));
+            let mut supervisor = Supervisor::new(parts, engine, (&mut *store, &mut key), state, clock, (told, untold));
             supervisor.carry_out(&mut stops).await.map_err(broken)
         });
         // What left its group and closed its output was not seen when its task ended.
         crash::point("closing");
         warden::end_marked(&mark, Duration::ZERO);
+        if let (Ok(_), Some(on_finish)) = (&ended, &pipeline.on_finish) {
+            Finish::of(self.ground, pipeline, store)?.tell(on_finish, store, &mut key)?;
+        }
         if let Some(warden) = warden {
             warden.dismiss();
         }
@@ -387,7 +391,7 @@ pub(super) fn subsecond() -> u32 {
 }
 
 /// Returns what the user asks for by signals: the first one ends the run gracefully, the next one at once.
-fn signals() -> std::io::Result<mpsc::UnboundedReceiver<Stop>> {
+pub(super) fn signals() -> std::io::Result<mpsc::UnboundedReceiver<Stop>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -6,6 +6,7 @@
 mod heard;
 pub mod local;
 mod log;
+pub mod notify;
 mod oom;
 pub mod orphans;
 pub mod process;

@@ -74,6 +74,7 @@ impl Observer for Bars {
             }
             Event::TaskReopened { .. } => self.screen.print(&line()),
             Event::RunResumed { .. }
+            | Event::FinishTold { .. }
             | Event::TaskCached { .. }
             | Event::AttemptStarted { .. }
             | Event::AttemptSpawned { .. }

@@ -79,6 +79,7 @@ impl Estimate {
             | Event::RetryPlanned { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
+            | Event::FinishTold { .. }
             | Event::RunResumed { .. } => {}
         }
     }

@@ -71,6 +71,7 @@ impl Observer for Journal {
             Event::TaskReopened { task } => run.in_scope(|| info!(task = name(task), "task reopened")),
             Event::StopRequested { reason } => run.in_scope(|| info!(?reason, "stop requested")),
             Event::RunFinished { end } => run.in_scope(|| info!(?end, "run finished")),
+            Event::FinishTold { failed } => run.in_scope(|| info!(failed, "end of the run told")),
             Event::RunResumed { adopted } => run.in_scope(|| info!(adopted = adopted.len(), "run resumed")),
         }
     }

@@ -89,12 +89,16 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             let tone = if *reason == StopReason::Signal { Tone::Uneasy } else { Tone::Bad };
             (tone, "stopping", wording::stopping(*reason).to_owned())
         }
+        Event::FinishTold { failed: Some(why) } => {
+            (Tone::Uneasy, "untold", format!("that the run is over: {}", text::visible(why)))
+        }
         // The run's summary counts those; its end is the summary.
         Event::AttemptFinished { .. }
         | Event::AttemptSpawned { .. }
         | Event::TaskSkipped { because: None, .. }
         | Event::TaskCached { .. }
-        | Event::RunFinished { .. } => return None,
+        | Event::RunFinished { .. }
+        | Event::FinishTold { failed: None } => return None,
     };
     Some(Line { tone, verb, text })
 }

@@ -104,6 +104,7 @@ impl Stream {
             Event::TaskReopened { task } => ("task-reopened", json!({"task": name(*task)})),
             Event::StopRequested { reason } => ("stop-requested", json!({"reason": reason})),
             Event::RunFinished { end } => ("run-finished", json!({"state": wording::end(*end)})),
+            Event::FinishTold { failed } => ("finish-told", json!({"failed": failed})),
             Event::RunResumed { adopted } => {
                 let adopted: Vec<&str> = adopted.iter().copied().map(name).collect();
                 ("run-resumed", json!({"adopted": adopted}))

@@ -91,7 +91,8 @@ impl Tally {
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. } => None,
+            | Event::RunFinished { .. }
+            | Event::FinishTold { .. } => None,
         }
     }
 

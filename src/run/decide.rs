@@ -191,6 +191,7 @@ impl<'a> Dispatcher<'a> {
             | Event::TaskReopened { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
+            | Event::FinishTold { .. }
             | Event::RunResumed { .. } => {}
         }
     }

@@ -97,6 +97,12 @@ pub enum Event {
         /// How.
         end: RunEnd,
     },
+    /// Who was to be told that the run is over was told, or could not be.
+    FinishTold {
+        /// Why not, after all tries; `None` where everybody was told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
+    },
     /// The run goes on, carried out by another process: its stop or end is taken back, and what failed or was skipped is
     /// tried again.
     RunResumed {

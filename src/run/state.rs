@@ -149,6 +149,8 @@ pub struct RunState {
     pub end: Option<(Millis, RunEnd)>,
     /// The place of the attempt that started last: the next one is mostly alike.
     newest: Arc<Place>,
+    /// Whether those who are to be told of that end were, or could not be.
+    pub finish_told: bool,
 }
 
 /// An event that cannot follow on the state: the record is damaged, or there is a bug.
@@ -187,7 +189,7 @@ impl RunState {
     pub fn apply(&mut self, recorded: &Recorded) -> Result<(), Illegal> {
         let Recorded { at, event } = recorded;
         let illegal = |why| Err(Illegal { event: Box::new(event.clone()), why });
-        if self.end.is_some() && !matches!(event, Event::RunResumed { .. }) {
+        if self.end.is_some() && !matches!(event, Event::RunResumed { .. } | Event::FinishTold { .. }) {
             return illegal("the run is over");
         }
         if let Some(task) = event.task()
@@ -280,6 +282,12 @@ impl RunState {
                 }
                 self.end = Some((*at, *end));
             }
+            Event::FinishTold { .. } => {
+                if self.end.is_none() || self.finish_told {
+                    return illegal("there is no end to tell of");
+                }
+                self.finish_told = true;
+            }
             Event::RunResumed { adopted } => {
                 let runs =
                     |task: &TaskId| self.tasks.get(task.index()).is_some_and(|task| task.phase == Phase::Running);
@@ -298,7 +306,7 @@ impl RunState {
 
     /// Takes back the end, and what failed or was skipped.
     fn reopen(&mut self) {
-        (self.end, self.stopping, self.failed) = (None, None, 0);
+        (self.end, self.finish_told, self.stopping, self.failed) = (None, false, None, 0);
         for task in &mut self.tasks {
             if task.phase == Phase::Failed {
                 task.forgiven = task.attempts.len();
@@ -334,7 +342,10 @@ impl Event {
             | Self::TaskSkipped { task, .. }
             | Self::TaskCached { task, .. }
             | Self::TaskReopened { task } => Some(*task),
-            Self::StopRequested { .. } | Self::RunFinished { .. } | Self::RunResumed { .. } => None,
+            Self::StopRequested { .. }
+            | Self::RunFinished { .. }
+            | Self::FinishTold { .. }
+            | Self::RunResumed { .. } => None,
         }
     }
 }

@@ -50,8 +50,26 @@ crate::keys! {
         Defaults = "defaults": Form::Table(CommonKey::FIELDS, None),
         /// Environment variables of every stage.
         Env = "env": ENV,
+        /// Who is told that a run is over, however it ended.
+        OnFinish = "on_finish": Form::Table(OnFinishKey::FIELDS, None),
         /// The stages, by name.
         Stage = "stage": Form::Map(&Form::Joined(&[StageKey::FIELDS, CommonKey::FIELDS])),
+    }
+}
+
+crate::keys! {
+    /// Keys of `on_finish`.
+    pub enum OnFinishKey {
+        /// A shell line, run in the pipeline file's folder with TRAINYARD_RUN, TRAINYARD_PIPELINE and TRAINYARD_OUTCOME.
+        Run = "run": Form::Text,
+        /// An address that is sent a POST with a JSON object.
+        Webhook = "webhook": Form::Like("^https?://[^/?#\\s]"),
+        /// How long one try may take; 30 s when absent.
+        Timeout = "timeout": Form::Time,
+        /// Tries after the first one has failed; 3 when absent.
+        Retries = "retries": Form::Whole(RETRIES),
+        /// Wait before the second try, doubled for each further one: "5s", or "5s..5m" with the longest wait; "1s..1m" when absent.
+        Backoff = "backoff": Form::Text,
     }
 }
 

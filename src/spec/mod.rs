@@ -13,6 +13,7 @@ mod common;
 pub mod decode;
 mod form;
 pub mod keys;
+mod on_finish;
 pub mod op;
 mod parse;
 pub mod problem;
@@ -37,8 +38,34 @@ pub struct Pipeline {
     pub name: String,
     /// `[env]`: given to every stage.
     pub env: BTreeMap<String, String>,
+    /// Who is told that a run is over.
+    pub on_finish: Option<OnFinish>,
     /// The stages in the order of the file.
     pub stages: Vec<Stage>,
+}
+
+/// Who is told that a run is over, and how often that is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnFinish {
+    /// A shell line.
+    pub run: Option<String>,
+    /// An address that is sent a POST: `http://…` or `https://…`.
+    pub webhook: Option<String>,
+    /// How long one try may take.
+    pub timeout: Millis,
+    /// Tries after the first.
+    pub retries: u32,
+    /// Wait before the second try; doubled for each further one.
+    pub backoff: Millis,
+    /// The longest wait.
+    pub backoff_most: Millis,
+}
+
+impl Default for OnFinish {
+    fn default() -> Self {
+        let (timeout, backoff, backoff_most) = (Millis(30_000), Millis(1_000), Millis(60_000));
+        Self { run: None, webhook: None, timeout, retries: 3, backoff, backoff_most }
+    }
 }
 
 /// One step that the user wrote.

@@ -5,7 +5,7 @@ use super::decode::{Decoder, Key};
 use super::keys::{CommonKey, TopKey};
 use super::op::Op;
 use super::tree::{Content, Table};
-use super::{Pipeline, Problem, Source, Span, sets, stage};
+use super::{Pipeline, Problem, Source, Span, on_finish, sets, stage};
 
 /// A pipeline file as far as it could be read.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ fn top(decoder: &mut Decoder<'_>, mut root: Table, catalogue: &[Op]) -> Pipeline
                 }
                 defaults.settle(decoder);
             }
+            TopKey::OnFinish => pipeline.on_finish = on_finish::on_finish(decoder, &entry.node),
             TopKey::Stage => {}
         }
     }

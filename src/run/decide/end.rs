@@ -26,6 +26,7 @@ impl Dispatcher<'_> {
                 | Event::TaskCached { .. }
                 | Event::TaskReopened { .. }
                 | Event::RunFinished { .. }
+                | Event::FinishTold { .. }
                 | Event::RunResumed { .. } => {}
             }
         }

@@ -113,7 +113,8 @@ impl Samples {
             | Event::TaskCached { .. }
             | Event::TaskReopened { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. } => {}
+            | Event::RunFinished { .. }
+            | Event::FinishTold { .. } => {}
         }
     }
 
