@@ -427,6 +427,7 @@ impl<'c> Played<'c> {
                 assert_eq!(*end, wanted);
             }
             Event::AttemptSpawned { .. }
+            | Event::FinishTold { .. }
             | Event::AttemptFinished { .. }
             | Event::TaskCached { .. }
             | Event::TaskReopened { .. }

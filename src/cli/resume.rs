@@ -1,5 +1,6 @@
 //! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;

@@ -103,7 +103,7 @@ mod tests {
         let told = |problem: &Problem| {
             let place = match &problem.span {
                 super::super::Span::File(place) => source.text[place.clone()].to_owned(),
-                _ => String::new(),
+                super::super::Span::Set(..) | super::super::Span::Whole => String::new(),
             };
             (place, problem.message.clone())
         };
