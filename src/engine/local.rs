@@ -137,7 +137,7 @@ impl Engine for Local {
                 tokio::spawn(attempt.attend());
             }
             Err(reason) => {
-                let note = Some(reason.clone());
+                let note = Some(format!("it could not be started: {reason}"));
                 let outcome = Outcome::SpawnFailed { reason };
                 let ended = Ended { task, outcome, usage: Usage::default(), logged: false, note };
                 self.begun.push_back(Report::Ended(ended));
@@ -208,7 +208,7 @@ fn spawn(
 ) -> Result<(u32, Process), String> {
     let (pid, identity) = starts.of(|| begin(inherited, launch, output)).map_err(|error| {
         if launch.cwd.is_dir() {
-            format!("cannot start `{}`: {error}", launch.program)
+            format!("`{}`: {error}", launch.program)
         } else {
             format!("its folder {} does not exist", launch.cwd.display())
         }
