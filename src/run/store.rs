@@ -80,7 +80,7 @@ pub enum StoreError {
 const FORMAT: i64 = STEPS.len() as i64;
 
 /// What leads from each format to the next, from an empty database on.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
@@ -107,6 +107,7 @@ CREATE TABLE event (
     // How the run was called: empty for runs of earlier versions, which cannot be resumed.
     "ALTER TABLE run ADD COLUMN invocation TEXT NOT NULL DEFAULT '{}';",
     samples::STEP,
+    header::STEP,
 ];
 
 /// A state folder's database.
@@ -218,11 +219,12 @@ impl Store {
     pub fn begin(&mut self, header: &Header) -> Result<RunKey, StoreError> {
         let tasks = serde_json::to_string(&header.tasks).expect("headers are plain data");
         let invocation = serde_json::to_string(&header.invocation).expect("an invocation is plain data");
-        self.on(|db| {
+        let mut key = 0;
+        let written = in_transaction(&self.db, |db| {
             db.execute(
                 "INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks,
                                   invocation)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', ?9)",
                 params![
                     header.id,
                     header.pipeline,
@@ -232,12 +234,14 @@ impl Store {
                     header.orchestrator.process.pid,
                     signed(header.orchestrator.process.started),
                     signed(header.started.0),
-                    tasks,
                     invocation,
                 ],
             )?;
-            Ok(RunKey { key: db.last_insert_rowid(), next_seq: 0 })
-        })
+            key = db.last_insert_rowid();
+            db.execute("INSERT INTO task_list (run, tasks) VALUES (?1, ?2)", params![key, tasks]).map(drop)
+        });
+        written.map_err(|source| failed(&self.path(), source))?;
+        Ok(RunKey { key, next_seq: 0 })
     }
 
     /// Takes a run over from the process that carried it out; `None` where another process was faster.
@@ -306,9 +310,9 @@ impl Store {
     pub fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
         let columns = self.on(|db| {
             let mut query = db.prepare(
-                "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, tasks,
+                "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, task_list.tasks,
                         invocation
-                 FROM run ORDER BY started DESC, key DESC",
+                 FROM run JOIN task_list ON task_list.run = key ORDER BY started DESC, key DESC",
             )?;
             let rows = query.query_map([], |row| {
                 let header = Header {

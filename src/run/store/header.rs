@@ -6,6 +6,17 @@ use crate::graph::TaskId;
 use crate::run::event::{Process, RunEnd};
 use crate::units::Millis;
 
+/// The step of the format that keeps the tasks of a run apart: its row changes with its state, and a row is written as a
+/// whole.
+pub(super) const STEP: &str = "
+CREATE TABLE task_list (
+    run INTEGER PRIMARY KEY REFERENCES run(key),
+    tasks TEXT NOT NULL
+) STRICT;
+INSERT INTO task_list SELECT key, tasks FROM run;
+UPDATE run SET tasks = '';
+";
+
 /// What is known of a run before its first event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
