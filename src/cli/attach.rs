@@ -36,9 +36,14 @@ impl Attached {
     /// Attaches to the run that is meant: without a name the newest.
     pub(super) fn to(args: &StateArgs, wanted: Option<&str>) -> Result<Self, Failure> {
         let (store, row) = args.pick(wanted)?;
+        Ok(Self::of(store, row))
+    }
+
+    /// Attaches to a run of a record.
+    pub(super) fn of(store: Store, row: RunRow) -> Self {
         let known = Known::of(&row.header);
         let state = RunState::new(row.header.tasks.len());
-        Ok(Self { store, row, known, state, tally: Tally::default(), estimate: None, taken: 0, alive: true })
+        Self { store, row, known, state, tally: Tally::default(), estimate: None, taken: 0, alive: true }
     }
 
     /// Takes in what was recorded since the last call, and gives every fact to `each` once the state includes it.
@@ -61,14 +66,18 @@ impl Attached {
         }
         if resumed || (!self.alive && self.state.end.is_none()) {
             // Another process may have taken the run over.
-            let rows = self.store.runs().map_err(broken)?;
-            if let Some(row) = rows.into_iter().find(|row| row.header.id == self.row.header.id) {
+            if let Some(row) = self.store.run(&self.row.header.id).map_err(broken)? {
                 self.row = row;
             }
             self.alive = self.state.end.is_none() && state::is_alive(&self.row.header.orchestrator);
         }
         self.alive &= self.state.end.is_none();
         Ok(())
+    }
+
+    /// Returns how many of its events were taken in.
+    pub(super) const fn taken(&self) -> usize {
+        self.taken
     }
 
     /// Whether somebody carries the run out.

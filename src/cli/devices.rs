@@ -101,15 +101,23 @@ impl Command {
     }
 
     fn show(&self, machine: &Machine) -> Result<Exit, Failure> {
-        let listed = machine.gpus.devices().iter().flat_map(|gpu| gpu.reading.processes.iter().flatten());
-        let who = |pid| process::identify(Path::new("/"), pid).map(|identity| (pid, identity));
-        let who: Identities = listed.filter_map(|process| who(process.pid)).collect();
         if self.json {
-            let text = serde_json::to_string(&devices::json(machine, &who)).expect("a view of plain values");
-            return output::print(&(text + "\n"));
+            return output::print(&(json(machine) + "\n"));
         }
-        output::print(&devices::table(machine, &who, Colour::for_stdout(), None))
+        output::print(&devices::table(machine, &identities(machine), Colour::for_stdout(), None))
     }
+}
+
+/// Returns the machine as `--json` has it.
+pub(super) fn json(machine: &Machine) -> String {
+    serde_json::to_string(&devices::json(machine, &identities(machine))).expect("a view of plain values")
+}
+
+/// Says who is on the devices.
+fn identities(machine: &Machine) -> Identities {
+    let listed = machine.gpus.devices().iter().flat_map(|gpu| gpu.reading.processes.iter().flatten());
+    let who = |pid| process::identify(Path::new("/"), pid).map(|identity| (pid, identity));
+    listed.filter_map(|process| who(process.pid)).collect()
 }
 
 fn list(options: &probe::Options) -> Result<List, Refusal> {

@@ -8,6 +8,7 @@ use crate::progress::record::Record;
 use crate::report::diff::{self, Side};
 use crate::report::paint::Colour;
 use crate::run::launch;
+use crate::run::store::{RunRow, Store};
 
 /// Compare two runs: how their tasks ended, how long they took, their last figures
 #[derive(Args)]
@@ -34,11 +35,16 @@ impl Command {
 
     fn side(&self, wanted: Option<&str>) -> Result<Side, Failure> {
         let (store, row) = self.state.pick(wanted)?;
-        let run = state::replay(&store, &row)?;
-        let dir = store.run_dir(&row.header.id);
-        let heard = |task: &str, number| heard(&launch::progress(&dir, task, number));
-        Ok(Side::new(&state::header(&row), &row.header.tasks, &run, heard))
+        side(&store, &row)
     }
+}
+
+/// Reads one of the two runs.
+pub(super) fn side(store: &Store, row: &RunRow) -> Result<Side, Failure> {
+    let run = state::replay(store, row)?;
+    let dir = store.run_dir(&row.header.id);
+    let heard = |task: &str, number| heard(&launch::progress(&dir, task, number));
+    Ok(Side::new(&state::header(row), &row.header.tasks, &run, heard))
 }
 
 /// Returns what was heard of an attempt; `None` where it said nothing.

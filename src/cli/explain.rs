@@ -35,27 +35,32 @@ impl Command {
         };
         let opened = Opened::new(self.state.pick(run)?)?;
         let Some(&task) = opened.named(wanted).first() else { return Err(opened.unknown(wanted).into()) };
-        let header = state::header(&opened.row);
-        let names: Vec<String> = opened.row.header.tasks.iter().map(|task| task.name.clone()).collect();
-        let dir = session::absolute(&opened.store.run_dir(header.run));
-        // What a dead process noted no longer holds.
-        let noted = header.alive.then(|| reasons::read(&dir)).flatten();
-        let graph = graph_of(&opened);
-        let id = TaskId(u32::try_from(task).unwrap_or(u32::MAX));
-        let explanation = Explanation::of(&Facts {
-            header,
-            names: &names,
-            state: &opened.state,
-            task: id,
-            graph: graph.as_ref(),
-            noted: noted.as_ref(),
-            because: why_skipped(&opened, id)?,
-            dir: &dir,
-            exists: std::path::Path::is_file,
-            now: session::now(),
-        });
+        let explanation = explanation(&opened, task)?;
         if self.json { output::print_json(&explanation) } else { output::print(&explanation.text()) }
     }
+}
+
+/// Explains a task of a run.
+pub(super) fn explanation(opened: &Opened, task: usize) -> Result<Explanation, Failure> {
+    let header = state::header(&opened.row);
+    let names: Vec<String> = opened.row.header.tasks.iter().map(|task| task.name.clone()).collect();
+    let dir = session::absolute(&opened.store.run_dir(header.run));
+    // What a dead process noted no longer holds.
+    let noted = header.alive.then(|| reasons::read(&dir)).flatten();
+    let graph = graph_of(opened);
+    let id = TaskId(u32::try_from(task).unwrap_or(u32::MAX));
+    Ok(Explanation::of(&Facts {
+        header,
+        names: &names,
+        state: &opened.state,
+        task: id,
+        graph: graph.as_ref(),
+        noted: noted.as_ref(),
+        because: why_skipped(opened, id)?,
+        dir: &dir,
+        exists: std::path::Path::is_file,
+        now: session::now(),
+    }))
 }
 
 /// Returns what needs what, if the run's pipeline file still says what it said when the run was started.

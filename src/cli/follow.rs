@@ -5,21 +5,18 @@
 //! next to nothing.
 
 use std::io::{self, BufReader};
-use std::os::fd::OwnedFd;
-use std::path::Path;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify;
+use std::time::Duration;
 
 use super::holes::Holes;
 use super::log_out::LogOut;
 use super::logs::Opened;
 use super::state::{self, is_alive};
+use super::wake::Wake;
 use super::{Exit, Failure, output};
 use crate::run::state::RunState;
 
 /// How long at most nothing is looked at.
-const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Follows one task.
 pub(super) struct Follow {
@@ -74,7 +71,7 @@ impl Follow {
                 if over {
                     return Ok(out.end_line().map(|()| last));
                 }
-                if !wake.wait() {
+                if !wake.wait(LOOK) {
                     break;
                 }
             }
@@ -88,34 +85,5 @@ impl Follow {
         let ended = task.attempts.get(number as usize - 1).is_some_and(|attempt| attempt.ended.is_some());
         let later = task.attempts.len() > number as usize;
         (ended || gone || task.phase.is_final(), (task.phase.is_final() || gone) && !later)
-    }
-}
-
-/// Notices changes in a folder.
-struct Wake(Option<OwnedFd>);
-
-impl Wake {
-    fn on(folder: Option<&Path>) -> Self {
-        let watch = || {
-            let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
-            let changes = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
-            inotify::add_watch(&fd, folder?, changes).ok()?;
-            Some(fd)
-        };
-        Self(watch())
-    }
-
-    /// Waits for a change, but not longer than the time between two looks; returns whether there was one.
-    fn wait(&self) -> bool {
-        let Some(fd) = &self.0 else {
-            // Nothing to wait on but time.
-            let _ = poll(&mut [], Some(&LOOK));
-            return false;
-        };
-        let changed = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&LOOK)).is_ok_and(|ready| ready > 0);
-        // What changed does not matter; the events are only taken off the queue.
-        let mut taken = [0; 4096];
-        while changed && rustix::io::read(fd, &mut taken).is_ok_and(|bytes| bytes > 0) {}
-        changed
     }
 }

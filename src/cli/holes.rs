@@ -23,6 +23,19 @@ impl Holes {
         Ok(Self { file: File::open(path)?, at: 0, said: Vec::new() })
     }
 
+    /// Opens a log to be read from a place on.
+    ///
+    /// # Errors
+    /// As for any file.
+    pub(super) fn open_at(path: &Path, at: u64) -> io::Result<Self> {
+        Ok(Self { at, ..Self::open(path)? })
+    }
+
+    /// Returns up to which byte of the file it was read.
+    pub(super) const fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Goes past a hole that begins here.
     fn pass_hole(&mut self) -> io::Result<()> {
         // An error says that there is no more data, or that the file system does not tell.

@@ -37,6 +37,7 @@ mod run;
 mod runs;
 mod schema;
 mod sentinel;
+mod serve;
 mod session;
 mod shapes;
 mod show;
@@ -44,6 +45,7 @@ mod state;
 mod timing;
 mod trace;
 mod up_to_date;
+mod wake;
 mod warden;
 mod watch;
 
@@ -119,6 +121,7 @@ enum Command {
     Diff(diff::Command),
     Watch(watch::Command),
     Metrics(metrics::Command),
+    Serve(serve::Command),
     Completions(completions::Command),
     Schema(schema::Command),
     Devices(devices::Command),
@@ -170,6 +173,7 @@ pub fn main() -> ExitCode {
         Command::Diff(command) => command.run(),
         Command::Watch(command) => command.run(),
         Command::Metrics(command) => command.run(),
+        Command::Serve(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Devices(command) => command.run(),

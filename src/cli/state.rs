@@ -53,6 +53,11 @@ impl From<NoRun> for Failure {
 }
 
 impl StateArgs {
+    /// Asks for this folder.
+    pub(super) const fn of(folder: PathBuf) -> Self {
+        Self { state: Some(folder) }
+    }
+
     /// Returns the folder that was asked for.
     pub(super) fn named(&self) -> Option<&Path> {
         self.state.as_deref()

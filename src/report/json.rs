@@ -106,7 +106,9 @@ pub fn run(head: &Header<'_>, names: &[String], state: &RunState, dir: &Path, fi
     Run { tasks: Some(tasks), ..header(head, state.end) }
 }
 
-fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path, files: Files<'_>) -> Task {
+/// Returns one task of a run, as [`run`] has it.
+#[must_use]
+pub fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path, files: Files<'_>) -> Task {
     let attempts = attempts(head, name, task, dir, files);
     Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts }
 }

@@ -15,9 +15,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 
 mod aside;
 mod header;
+mod marks;
 mod samples;
 
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
+pub use marks::Mark;
 
 /// Why the record cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -308,13 +310,17 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
+        self.rows("", [])
+    }
+
+    fn rows(&self, such: &str, values: impl rusqlite::Params) -> Result<Vec<RunRow>, StoreError> {
         let columns = self.on(|db| {
-            let mut query = db.prepare(
+            let mut query = db.prepare(&format!(
                 "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, task_list.tasks,
                         invocation
-                 FROM run JOIN task_list ON task_list.run = key ORDER BY started DESC, key DESC",
-            )?;
-            let rows = query.query_map([], |row| {
+                 FROM run JOIN task_list ON task_list.run = key {such} ORDER BY started DESC, key DESC",
+            ))?;
+            let rows = query.query_map(values, |row| {
                 let header = Header {
                     id: row.get(0)?,
                     pipeline: row.get(1)?,

@@ -1,0 +1,90 @@
+//! The list of runs with their counts. What has ended is read once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::cli::Failure;
+use crate::cli::state::{self, broken};
+use crate::report::dashboard::{Counts, Listed};
+use crate::run::state::RunState;
+use crate::run::store::{Mark, RunRow, Store, StoreError};
+
+/// The recorded runs of a state folder.
+pub(super) struct List {
+    dir: PathBuf,
+    /// `None` until something is recorded.
+    store: Option<Store>,
+    known: HashMap<String, Known>,
+}
+
+/// What is known of a run.
+struct Known {
+    /// Without its tasks.
+    row: RunRow,
+    /// As far as it was read; `None` once it has ended.
+    state: Option<RunState>,
+    counts: (Counts, Counts),
+    events: usize,
+}
+
+impl List {
+    /// Makes the list of a folder in which nothing may be recorded yet.
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), store: None, known: HashMap::new() }
+    }
+
+    /// Returns all runs, the newest first.
+    pub(super) fn look(&mut self) -> Result<Vec<Listed>, Failure> {
+        if self.store.is_none() {
+            self.store = match Store::open_existing(&self.dir) {
+                Err(StoreError::NoState(_)) => return Ok(Vec::new()),
+                opened => Some(opened.map_err(broken)?),
+            };
+        }
+        let Some(store) = &self.store else { return Ok(Vec::new()) };
+        let marks = store.marks().map_err(broken)?;
+        for mark in &marks {
+            let before = self.known.remove(&mark.run);
+            if let Some(known) = Known::of(store, mark, before)? {
+                self.known.insert(mark.run.clone(), known);
+            }
+        }
+        Ok(marks.iter().filter_map(|mark| Some(self.known.get(&mark.run)?.listed())).collect())
+    }
+}
+
+impl Known {
+    fn of(store: &Store, mark: &Mark, before: Option<Self>) -> Result<Option<Self>, Failure> {
+        if let Some(before) = before {
+            if before.events == mark.events {
+                return Ok(Some(before));
+            }
+            if let Self { state: Some(state), events, .. } = before {
+                return Self::read(store, mark, Some((state, events)));
+            }
+        }
+        Self::read(store, mark, None)
+    }
+
+    /// Reads a run on from where it was left.
+    fn read(store: &Store, mark: &Mark, left: Option<(RunState, usize)>) -> Result<Option<Self>, Failure> {
+        let Some(mut row) = store.run(&mark.run).map_err(broken)? else { return Ok(None) };
+        let (mut state, first) = left.unwrap_or_else(|| (RunState::new(row.header.tasks.len()), 0));
+        let mut events = first;
+        for recorded in store.events_from(&mark.run, first).map_err(broken)? {
+            state.apply(&recorded).map_err(broken)?;
+            events += 1;
+        }
+        row.header.tasks = Vec::new();
+        row.end = state.end;
+        let counts = (Counts::of(&state, true), Counts::of(&state, false));
+        let state = row.end.is_none().then_some(state);
+        Ok(Some(Self { row, state, counts, events }))
+    }
+
+    fn listed(&self) -> Listed {
+        let header = state::header(&self.row);
+        let counts = if header.alive { self.counts.0 } else { self.counts.1 };
+        Listed::new(&header, self.row.end, counts)
+    }
+}

@@ -1,0 +1,76 @@
+// Two runs beside each other: how their tasks ended, how long they took, their last figures.
+
+import { ask, h, put, say } from './dom.js';
+import { badge, count, figure, outcome, time, when } from './words.js';
+
+/** From here on a difference in time is worth a word: less is noise. */
+const [PART, LEAST] = [0.1, 100];
+
+const telling = (a, b) => Math.abs(a - b) >= LEAST && Math.abs(a - b) >= PART * Math.max(a, b);
+const ended = (of) => (of ? of.outcome || of.state : '');
+const isSpeed = (name) => name.includes('/s') || name.includes('second') || name.includes('runtime');
+
+function changed({ a, b }) {
+  if (!a || !b) return true;
+  if (ended(a) !== ended(b) || a.attempts !== b.attempts) return true;
+  if (a.time_ms !== null && b.time_ms !== null && telling(a.time_ms, b.time_ms)) return true;
+  return Object.keys({ ...a.figures, ...b.figures }).some((name) => !isSpeed(name) && a.figures[name] !== b.figures[name]);
+}
+
+function change(a, b) {
+  if (a === null || b === null || a === undefined || b === undefined) return '';
+  if (!telling(a, b)) return h('span', { class: 'soft' }, '±');
+  const percent = a ? Math.round((100 * (b - a)) / a) : 0;
+  return h('span', { class: b < a ? 'better' : 'worse' }, `${b < a ? '▼' : '▲'} ${time(Math.abs(b - a))}${a ? ` (${percent > 0 ? '+' : ''}${percent} %)` : ''}`);
+}
+
+function figures(a, b) {
+  const names = Object.keys({ ...(a?.figures || {}), ...(b?.figures || {}) });
+  return names.slice(0, 6).map((name) => {
+    const [one, other] = [a?.figures[name], b?.figures[name]];
+    return h('div', {}, h('span', { class: 'soft' }, `${name} `), one === other ? figure(one) : `${figure(one) || '–'} → ${figure(other) || '–'}`);
+  });
+}
+
+function row(pair) {
+  const { a, b } = pair;
+  const words = a && b ? (ended(a) === ended(b) ? badge(b.state, outcome(ended(b))) : [badge(a.state, outcome(ended(a))), ' → ', badge(b.state, outcome(ended(b)))])
+    : h('span', {}, a ? 'only in the first' : 'only in the second');
+  return h('tr', {}, h('th', { scope: 'row', class: 'name' }, pair.name), h('td', {}, words), h('td', { class: 'num' }, time(a?.time_ms)),
+    h('td', { class: 'num' }, time(b?.time_ms)), h('td', { class: 'num' }, change(a?.time_ms, b?.time_ms)), h('td', {}, figures(a, b)));
+}
+
+export async function compare(place, { query, go }) {
+  const { said: all } = await ask('/api/runs');
+  const wanted = [query.get('a') || all[1]?.run, query.get('b') || all[0]?.run];
+  const pick = (label, at) => h('label', {}, label, ' ', h('select', { on: { change: (event) => {
+    wanted[at] = event.target.value;
+    go(`/compare?a=${encodeURIComponent(wanted[0])}&b=${encodeURIComponent(wanted[1])}`);
+  } } }, all.map((run) => h('option', { value: run.run, selected: run.run === wanted[at] }, `${run.pipeline}, ${when(run.started)} (${run.state})`))));
+  put(place, h('div', { class: 'head' }, h('div', {}, h('h1', {}, 'Compare'), h('p', { class: 'lead' }, 'What changed from one run to another'))));
+  if (all.length < 2) {
+    place.append(h('p', { class: 'note' }, 'There have to be two runs to compare.'));
+    return null;
+  }
+  const { said } = await ask(`/api/diff/${encodeURIComponent(wanted[0])}/${encodeURIComponent(wanted[1])}`);
+  const side = (of, word) => h('div', { class: 'side' }, h('p', { class: 'soft' }, word), h('p', {}, h('a', { href: `/runs/${encodeURIComponent(of.run)}` }, of.run)),
+    h('p', {}, badge(of.state), of.took_ms === null ? '' : ` took ${time(of.took_ms)}`));
+  const different = said.tasks.filter(changed);
+  const body = h('tbody');
+  const words = h('p', { class: 'soft', role: 'status' });
+  const every = h('input', { type: 'checkbox', on: { change: draw } });
+  function draw() {
+    const shown = every.checked ? said.tasks : different;
+    put(body, shown.map(row));
+    say(words, `${count(said.tasks.length, 'task')}: ${different.length} changed, ${said.tasks.length - different.length} alike`);
+  }
+  draw();
+  const head = [['Task'], ['Ended'], ['First', 'num'], ['Second', 'num'], ['Change', 'num'], ['Figures']];
+  place.append(h('div', { class: 'tools picks' }, pick('First', 0), pick('Second', 1)),
+    h('div', { class: 'sides' }, side(said.a, 'first'), side(said.b, 'second'),
+      h('div', { class: 'side' }, h('p', { class: 'soft' }, 'the whole'), h('p', { class: 'big' }, change(said.a.took_ms, said.b.took_ms) || '–'))),
+    h('div', { class: 'sheet' }, h('div', { class: 'title' }, h('h2', {}, 'Tasks'), words, h('div', { class: 'tools' }, h('label', {}, every, 'also those alike'))),
+      h('div', { class: 'scroll tall', tabindex: '0', role: 'region', 'aria-label': 'Tasks, scrollable' }, h('table', { class: 'list' }, h('caption', { class: 'hidden' }, 'Tasks of both runs'),
+        h('thead', {}, h('tr', {}, head.map(([word, kind]) => h('th', { scope: 'col', class: kind }, word)))), body))));
+  return null;
+}
