@@ -7,7 +7,7 @@
 
 use trainyard::fleet;
 use trainyard::graph::{self, Limits, TaskId};
-use trainyard::run::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
+use trainyard::run::event::{Because, Event, Intent, Place, Process, Recorded, RunEnd, StopReason};
 use trainyard::run::observer::Progress;
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::state::RunState;
@@ -152,6 +152,13 @@ fn events() -> Vec<String> {
         Event::RetryPlanned { task, not_before: Millis(1), raise: None },
         Event::TaskFailed { task },
         Event::TaskSkipped { task, because: Some(task) },
+        Event::Replanned {
+            because: Because::Drift { expected: Millis(3), planned: Millis(2), task: Some(task) },
+            before: Millis(3),
+            after: Millis(2),
+            order: vec![task],
+            moved: vec![Intent { task, mode: 0, node: "box".to_owned(), devices: vec!["box/gpu0".to_owned()] }],
+        },
         Event::StopRequested { reason: StopReason::Signal },
         Event::RunFinished { end: RunEnd::Failed },
         Event::RunResumed { adopted: vec![task] },

@@ -8,7 +8,7 @@ use trainyard::graph::{self, TaskGraph, TaskId};
 use trainyard::plan::{self, Plan};
 use trainyard::run::admission::{Ledger, Readings};
 use trainyard::run::decide::{Dispatcher, Options};
-use trainyard::run::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
+use trainyard::run::event::{Because, Event, Place, Process, Recorded, RunEnd, StopReason};
 use trainyard::run::outcome::{Limit, Outcome, Usage};
 use trainyard::run::resume::{self, Fate};
 use trainyard::run::state::{Phase, RunState};
@@ -195,6 +195,8 @@ impl Told {
                 }
                 may
             }
+            // What order waiting tasks have is nothing that this telling knows of.
+            (Event::Replanned { order, .. }, None) => order.iter().all(|task| task.index() < self.tasks.len()),
             (event, its) => unreachable!("{event:?} {its:?}"),
         }
     }
@@ -237,7 +239,7 @@ fn outcome(random: &mut Random) -> Outcome {
 fn any_event(random: &mut Random, told: &Told) -> Event {
     let task = random.task(told.tasks.len() + 1);
     let tries = told.tasks.get(task.index()).map_or(0, |its| its.tries);
-    match random.below(32) {
+    match random.below(33) {
         0..7 => {
             let number = if random.one_in(10) { u32::try_from(random.below(4)).unwrap() } else { tries + 1 };
             Event::AttemptStarted { task, number, place: Place::default() }
@@ -256,6 +258,11 @@ fn any_event(random: &mut Random, told: &Told) -> Event {
         25 => Event::StopRequested { reason: [StopReason::Signal, StopReason::TaskFailed][random.below(2)] },
         27 => Event::TaskCached { task, log: random.one_in(2).then(|| "runs/r/logs/x.1.log".to_owned()) },
         28 => Event::TaskReopened { task },
+        29 => {
+            let order = (0..random.below(4)).map(|_| random.task(told.tasks.len() + 1)).collect();
+            let because = Because::Lost { device: "box/gpu0".to_owned() };
+            Event::Replanned { because, before: Millis(2), after: Millis(1), order, moved: Vec::new() }
+        }
         26 => Event::RunFinished { end: [RunEnd::Succeeded, RunEnd::Failed, RunEnd::Interrupted][random.below(3)] },
         _ => {
             let runs = (0..).map(TaskId).zip(&told.tasks).filter(|(_, its)| matches!(its.doing, Doing::Runs { .. }));
@@ -431,6 +438,7 @@ impl<'c> Played<'c> {
             | Event::AttemptFinished { .. }
             | Event::TaskCached { .. }
             | Event::TaskReopened { .. }
+            | Event::Replanned { .. }
             | Event::RunResumed { .. } => {
                 panic!("{event:?} is nothing to decide")
             }

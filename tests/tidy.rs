@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "run/outcome.rs",
     "run/state.rs",
     "run/decide",
+    "run/expect.rs",
     "run/retry.rs",
     "run/raise.rs",
     "run/peak.rs",

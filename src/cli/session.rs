@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::on_finish::Finish;
 use super::pipeline_file::PipelineFile;
-use super::planning::{self, Planning};
+use super::planning::{self, Planning, Stopwatch};
 use super::state::broken;
 use super::up_to_date::UpToDate;
 use super::{Exit, Failure, detach, output, state, trace};
@@ -21,7 +21,8 @@ use crate::engine::warden::{self, Warden};
 use crate::engine::{process, room};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
-use crate::plan::Plan;
+use crate::plan::rest::{self, Left, Rest, Revision};
+use crate::plan::{self, Limits, Plan};
 use crate::probe::disk::Disk;
 use crate::probe::{self, Machine, Monitor, mps};
 use crate::report::{self, text};
@@ -37,7 +38,7 @@ use crate::run::limit;
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store};
-use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Supervisor};
+use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Replanner, Supervisor};
 use crate::spec::{Action, MemoryLimit, Pipeline};
 use crate::units::{Bytes, Millis, ParseUnitError};
 
@@ -227,6 +228,29 @@ impl Prepared {
     }
 }
 
+/// Plans the rest of a run.
+#[derive(Clone, Copy)]
+struct Again<'a> {
+    of: &'a Prepared,
+    seed: u64,
+}
+
+impl Again<'_> {
+    /// Looks for a better order, for a hundredth of the time that is left and between 5 ms and a second.
+    fn plan(self, rest: &Rest) -> Option<Revision> {
+        let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
+        let watch = Stopwatch::start();
+        let clock = || watch.elapsed();
+        let left = |left: &Left| if let Left::Running { left, .. } = left { *left } else { Millis::ZERO };
+        let longest = rest.tasks.iter().map(left).max().unwrap_or_default().max(plan.makespan);
+        let budget = Some(Millis((longest.0 / 100).clamp(5, 1_000)));
+        let limits = Limits { evaluations: None, budget, clock: Some(&clock) };
+        let policy = plan.policy.parse().unwrap_or_default();
+        let revision = rest::rest(pipeline, graph, fleet, rest, &plan::Options { policy, seed: self.seed, limits });
+        revision.inspect_err(|error| tracing::debug!(%error, "the rest of the run cannot be planned")).ok()
+    }
+}
+
 /// A run about to be carried out.
 pub(super) struct Session<'a> {
     of: &'a Prepared,
@@ -248,6 +272,18 @@ impl Session<'_> {
     pub(super) fn carry_out(
         &self,
         manner: &Manner,
+        recorded: (&mut Store, RunKey),
+        state: RunState,
+        untold: (RunState, Vec<Recorded>),
+    ) -> Result<Exit, Failure> {
+        std::thread::scope(|scope| self.carry_out_beside(scope, manner, recorded, state, untold))
+    }
+
+    /// The same; what is planned while the run goes on has threads in `scope`.
+    fn carry_out_beside<'s, 'e>(
+        &'e self,
+        scope: &'s std::thread::Scope<'s, 'e>,
+        manner: &Manner,
         (store, mut key): (&mut Store, RunKey),
         state: RunState,
         (told, untold): (RunState, Vec<Recorded>),
@@ -258,6 +294,12 @@ impl Session<'_> {
         let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
         let unseen = self.up_to_date.as_ref().map(UpToDate::unseen).unwrap_or_default();
         let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);
+        let (answer, answers) = mpsc::unbounded_channel();
+        let again = Again { of: self.of, seed };
+        let ask = move |rest| {
+            let answer = answer.clone();
+            scope.spawn(move || drop(answer.send(again.plan(&rest))));
+        };
         let lost = report::Lost::default();
         let parts = Parts {
             pipeline,
@@ -268,6 +310,7 @@ impl Session<'_> {
             dispatcher,
             observers: manner.observers(&self.ground.dir, &lost),
             known: self.up_to_date.as_ref().map(|known| known.events(graph)).unwrap_or_default(),
+            replanner: Replanner::new(ask, answers),
             look: self.look()?,
             full_disk: self.full_disk(manner.keep_free),
         };

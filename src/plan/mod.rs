@@ -31,6 +31,7 @@ mod pieces;
 pub mod policy;
 mod profile;
 mod random;
+pub mod rest;
 mod search;
 #[cfg(test)]
 mod tests;

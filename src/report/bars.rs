@@ -72,7 +72,7 @@ impl Observer for Bars {
                 // A closed standard output is the reader's choice; the run's end does not change.
                 drop(self.out.write_all(closing.as_bytes()).and_then(|()| self.out.flush()));
             }
-            Event::TaskReopened { .. } => self.screen.print(&line()),
+            Event::TaskReopened { .. } | Event::Replanned { .. } => self.screen.print(&line()),
             Event::RunResumed { .. }
             | Event::FinishTold { .. }
             | Event::TaskCached { .. }

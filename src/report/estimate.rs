@@ -77,6 +77,7 @@ impl Estimate {
             }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
+            | Event::Replanned { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
             | Event::FinishTold { .. }

@@ -47,14 +47,14 @@ pub struct Explanation {
     run: String,
     task: String,
     state: &'static str,
-    /// `needs`, `room`, `jobs`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
+    /// `needs`, `room`, `jobs`, `held`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
     /// `skipped`.
     why: &'static str,
     /// The same for people.
     words: String,
     /// Tasks that have to succeed first, and their states.
     needs: Vec<Need>,
-    /// Since when it is refused, for `room` and `jobs`.
+    /// Since when it is refused, for `room`, `jobs` and `held`.
     since: Option<String>,
     /// Tasks with the same request that go first.
     ahead: Option<usize>,
@@ -151,6 +151,7 @@ impl Explanation {
     fn say_reason(&mut self, why: &Reason, waited: Millis, ahead: usize) -> (&'static str, String) {
         let word = match why {
             Reason::Jobs { .. } => "jobs",
+            Reason::Held { .. } => "held",
             Reason::Room { nodes, devices, .. } => {
                 (self.nodes, self.devices) = (nodes.clone(), devices.clone());
                 "room"
@@ -254,7 +255,19 @@ fn history(facts: &Facts<'_>, task: &TaskState) -> Vec<String> {
         let raised = attempt.raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
         Some(format!("attempt {number}{}{raised}: {words}", held(attempt)))
     };
-    (1..).zip(&task.attempts).filter_map(line).collect()
+    (1..).zip(&task.attempts).filter_map(line).chain(replanned(facts, task)).collect()
+}
+
+/// Says where a waiting task stands in an order that is not the planned one.
+fn replanned(facts: &Facts<'_>, task: &TaskState) -> Option<String> {
+    let revised = facts.state.revised.as_ref().filter(|_| !task.phase.is_final() && task.phase != Phase::Running)?;
+    let at = revised.order.iter().position(|other| *other == facts.task)?;
+    let waits = |task: &&TaskId| matches!(facts.state.task(**task).phase, Phase::Waiting | Phase::Delayed(_));
+    let ahead = revised.order[..at].iter().filter(waits).count();
+    let devices = revised.moved.get(&facts.task).map(|intent| intent.devices.join(", "));
+    let on = devices.filter(|devices| !devices.is_empty());
+    let on = on.map_or_else(String::new, |devices| format!(", on {}", text::visible(&devices)));
+    Some(format!("replanned: {} that wait go first{on}", wording::plural(ahead, "task")))
 }
 
 #[cfg(test)]

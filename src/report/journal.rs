@@ -68,6 +68,10 @@ impl Observer for Journal {
                 run.in_scope(|| debug!(task = name(task), "task is up to date"));
             }
             Event::TaskCached { .. } => {}
+            Event::Replanned { because, before, after, order, moved } => {
+                let why = super::wording::because(because, name);
+                run.in_scope(|| info!(why, %before, %after, tasks = order.len(), moved = moved.len(), "replanned"));
+            }
             Event::TaskReopened { task } => run.in_scope(|| info!(task = name(task), "task reopened")),
             Event::StopRequested { reason } => run.in_scope(|| info!(?reason, "stop requested")),
             Event::RunFinished { end } => run.in_scope(|| info!(?end, "run finished")),

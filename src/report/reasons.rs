@@ -128,6 +128,10 @@ pub fn reason(reason: &Reason) -> String {
         Reason::Jobs { most } => {
             format!("{} run, which is as many as --jobs allows", wording::plural(*most, "task"))
         }
+        Reason::Held { by, at } => {
+            let at = super::json::rfc3339(*at);
+            format!("{} comes first and has this room from {at} on", text::visible(by))
+        }
         Reason::Room { words, .. } => text::visible(words).into_owned(),
     }
 }

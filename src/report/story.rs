@@ -82,6 +82,13 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
                 if adopted.is_empty() { String::new() } else { format!(", {} went on by themselves", adopted.len()) };
             (Tone::Active, "resumed", format!("{done}{on}"))
         }
+        Event::Replanned { because, before, after, order, .. } => {
+            let why = wording::because(because, |task| view.graph.tasks[task.index()].name.as_str());
+            let next: Vec<String> = order.iter().take(MOST_NAMED).map(|task| name(view, *task)).collect();
+            let gain = if after < before { format!("; {after} left instead of {before}") } else { String::new() };
+            let next = next.join(", ");
+            (Tone::Uneasy, "replanned", format!("{}{gain}; next: {next}", text::visible(&why)))
+        }
         Event::TaskReopened { task } => {
             (Tone::Uneasy, "again", format!("{}: what it made is gone, and others need it", name(view, *task)))
         }

@@ -14,6 +14,7 @@
 //! | `task-skipped` | `because`: the failed task that it needs, or `null` |
 //! | `task-cached` | |
 //! | `task-reopened` | |
+//! | `replanned` | `because` in words, `before_ms` and `after_ms` left, `next` (the first ten), `moved` |
 //! | `stop-requested` | `reason`: `task-failed` or `signal` |
 //! | `run-finished` | `state`: `succeeded`, `failed` or `interrupted` |
 //! | `run-resumed` | `adopted`: the tasks whose processes have gone on all the while |
@@ -36,6 +37,9 @@ use crate::run::event::{Event, Recorded};
 use crate::run::launch;
 use crate::run::observer::{Observer, Progress, View};
 use crate::units::Millis;
+
+/// How many tasks are named that come next in a new order.
+const NEXT: usize = 10;
 
 /// Writes an object per line. After a failed write it is silent: nobody reads any more.
 pub struct Stream {
@@ -101,6 +105,14 @@ impl Stream {
                 ("task-skipped", json!({"task": name(*task), "because": because.map(name)}))
             }
             Event::TaskCached { task, .. } => ("task-cached", json!({"task": name(*task)})),
+            Event::Replanned { because, before, after, order, moved } => {
+                let next: Vec<&str> = order.iter().take(NEXT).copied().map(name).collect();
+                let moved: Vec<&str> = moved.iter().map(|intent| name(intent.task)).collect();
+                let why = wording::because(because, |task| name(*task));
+                let keys = json!({"because": why, "before_ms": before.0, "after_ms": after.0, "next": next,
+                    "moved": moved});
+                ("replanned", keys)
+            }
             Event::TaskReopened { task } => ("task-reopened", json!({"task": name(*task)})),
             Event::StopRequested { reason } => ("stop-requested", json!({"reason": reason})),
             Event::RunFinished { end } => ("run-finished", json!({"state": wording::end(*end)})),

@@ -90,6 +90,7 @@ impl Tally {
             }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
+            | Event::Replanned { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
             | Event::FinishTold { .. } => None,

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::text;
-use crate::run::event::{RunEnd, StopReason};
+use crate::graph::TaskId;
+use crate::run::event::{Because, RunEnd, StopReason};
 use crate::run::outcome::{Cause, Limit, Outcome};
 use crate::run::raise::{NoMore, Raise, Step};
 use crate::run::state::{Attempt, Ended};
@@ -72,6 +73,21 @@ pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
     match peak {
         Some(peak) => format!("{words} ({reserved} reserved, {peak} seen)"),
         None => format!("{words} ({reserved} reserved)"),
+    }
+}
+
+/// Returns why the order of what waits was thought over; `name` names a task.
+#[must_use]
+pub fn because<'n>(because: &Because, name: impl Fn(&TaskId) -> &'n str) -> String {
+    match because {
+        Because::Drift { expected, planned, task } => {
+            let (more, less) = if expected > planned { ("longer", "more") } else { ("shorter", "less") };
+            let who = task.as_ref().map_or_else(|| "what ran took".to_owned(), |task| format!("{} takes", name(task)));
+            let differs = seconds(Millis(expected.0.abs_diff(planned.0)));
+            format!("{who} {more} than planned, the run {differs} {less}")
+        }
+        Because::Lost { device } => format!("{device} has fallen out"),
+        Because::Back { device } => format!("{device} is back"),
     }
 }
 

@@ -4,28 +4,37 @@
 //! exactly where the one that wrote the record stopped.
 //!
 //! The plan gives an order and intended devices. A ready task is started as soon as the ledger grants what it needs, a
-//! task of higher rank first; what does not fit now does not hold up what does.
+//! task of higher rank first. What does not fit now holds up what does only where that would make it later.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::admission::{Grant, Ledger, Live, Readings, Refusal, Seen};
+use super::admission::{Denied, Grant, Ledger, Readings};
 use super::event::{Event, Place, Recorded, StopReason};
+use super::expect::{self, Expect};
 use super::found::Found;
 use super::learn;
 use super::limit;
-use super::outcome::{Cause, Outcome};
+use super::outcome::Outcome;
 use super::raise::{self, Raise};
 use super::retry;
-use super::state::{Phase, RunState, TaskState};
-use crate::fleet::{DeviceId, Fleet, NodeId};
+use super::state::{Phase, Revised, RunState, TaskState};
+use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::{MemoryLimit, Mode, Pipeline, Resources};
 use crate::units::{Bytes, Millis};
-use waiting::Refused;
+use backfill::Line;
+use replan::Watch;
+use waiting::{Refused, Why};
 
+mod backfill;
+mod devices;
 mod end;
 mod lookups;
+mod replan;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 pub use waiting::{At, Reason, Waiting};
@@ -49,7 +58,7 @@ pub struct Dispatcher<'a> {
     pipeline: &'a Pipeline,
     graph: &'a TaskGraph,
     fleet: &'a Fleet,
-    plan: &'a Plan,
+    plan: Cow<'a, Plan>,
     options: Options,
     ledger: Ledger,
     /// `[n_tasks]`, by TaskId: predecessors that have not succeeded.
@@ -66,6 +75,12 @@ pub struct Dispatcher<'a> {
     jobs_taken: Option<Millis>,
     /// What stages were measured to need in this run.
     found: Found,
+    /// How long tasks take.
+    expect: Expect,
+    /// When tasks that were first in line were promised to start.
+    promised: HashMap<TaskId, Millis>,
+    /// Whether the plan still holds.
+    watch: Watch,
     /// Tasks that ran out of memory and ask for what that taught.
     helped: HashSet<TaskId>,
     /// Tasks that wait for their next attempt.
@@ -107,7 +122,7 @@ impl<'a> Dispatcher<'a> {
             pipeline,
             graph,
             fleet,
-            plan,
+            plan: Cow::Borrowed(plan),
             options,
             ledger,
             blockers: vec![0; graph.len()],
@@ -117,6 +132,9 @@ impl<'a> Dispatcher<'a> {
             refused: Vec::new(),
             jobs_taken: None,
             found: Found::default(),
+            expect: Expect::default(),
+            promised: HashMap::new(),
+            watch: Watch::new(plan),
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
             failed: Vec::new(),
@@ -127,6 +145,10 @@ impl<'a> Dispatcher<'a> {
         for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
             let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
             dispatcher.find(task, ended.and_then(|ended| ended.usage.peak_gpu_memory));
+            dispatcher.learn_from_record(task, state.task(task));
+        }
+        if let Some(revised) = &state.revised {
+            dispatcher.revise(revised);
         }
         for task in graph.ids() {
             dispatcher.choose_queue(task, state.task(task).raise);
@@ -151,19 +173,18 @@ impl<'a> Dispatcher<'a> {
         let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
         let mode = modes.get(place.mode).unwrap_or_else(|| self.mode(task));
         let request = attempt.raise.map_or_else(|| mode.resources.clone(), |raise| raise.request(&mode.resources));
-        let node = (0..).map(NodeId).zip(&self.fleet.nodes).find(|(_, node)| node.name == place.node);
-        let devices = (0..).map(DeviceId).zip(&self.fleet.devices);
-        let devices = devices.filter(|(_, device)| place.devices.contains(&device.id)).map(|(id, _)| id).collect();
         // Of a node that is gone there is nothing to hold.
-        if let Some((node, _)) = node {
+        if let Some((node, devices)) = self.found_again(place) {
             self.ledger.enter(task, &request, node, devices);
         }
+        self.expect.started(task, attempt.started);
     }
 
     /// Takes in an event that has been applied to the state.
     pub fn take_in(&mut self, recorded: &Recorded) {
         match &recorded.event {
             Event::AttemptFinished { task, outcome, usage, .. } => {
+                self.learn_duration(*task, outcome.is_success(), recorded.at);
                 self.ledger.release(*task, recorded.at);
                 if outcome.is_success() {
                     if self.find(*task, usage.peak_gpu_memory) {
@@ -184,8 +205,12 @@ impl<'a> Dispatcher<'a> {
                 self.forget(*task);
                 self.unblock_what_needs(*task);
             }
-            Event::AttemptStarted { .. }
-            | Event::AttemptSpawned { .. }
+            Event::Replanned { order, moved, .. } => {
+                let moved = moved.iter().map(|intent| (intent.task, intent.clone())).collect();
+                self.revise(&Revised { order: order.clone(), moved });
+            }
+            Event::AttemptStarted { task, .. } => self.expect.started(*task, recorded.at),
+            Event::AttemptSpawned { .. }
             | Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }
             | Event::TaskReopened { .. }
@@ -282,50 +307,6 @@ impl<'a> Dispatcher<'a> {
         &self.ledger
     }
 
-    /// Returns the running tasks that have to leave their devices by these readings, and how their attempts end by it.
-    pub fn displaced(&mut self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
-        let started = |task: TaskId| state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
-        let leaving = self.ledger.displaced(readings, started);
-        let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
-        leaving
-            .into_iter()
-            .map(|(task, device, cause)| (task, Outcome::Displaced { device: id(device), cause }))
-            .collect()
-    }
-
-    /// Returns the running tasks that are watched and were seen to hold more of a device than is reserved for them, and
-    /// how their attempts end by it.
-    #[must_use]
-    pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
-        let mut over = Vec::new();
-        for (device, live) in self.fleet.devices.iter().zip(&readings.devices) {
-            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
-            for (task, bytes) in held {
-                let attempt = state.task(*task).attempts.last().filter(|attempt| attempt.ended.is_none());
-                let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
-                if watched.is_some_and(|attempt| *bytes > attempt.place.gpu_memory) {
-                    over.push((*task, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
-                }
-            }
-        }
-        over
-    }
-
-    /// Returns the outcome as it is with the devices in mind: one that kept to what was promised to it, and ran out of
-    /// memory on a device that could not keep that, is not to blame.
-    #[must_use]
-    pub fn explain(&self, outcome: Outcome, place: &Place, peak: Option<Bytes>) -> Outcome {
-        let Outcome::OutOfMemory { device: Some(id) } = &outcome else { return outcome };
-        let device = self.fleet.devices.iter().position(|device| device.id == *id);
-        let short = device.and_then(|index| self.ledger.shortage(DeviceId(u32::try_from(index).ok()?)));
-        match short {
-            Some((promised, free)) if peak.unwrap_or(Bytes::ZERO) <= place.gpu_memory => {
-                Outcome::Displaced { device: id.clone(), cause: Cause::Taken { promised, free } }
-            }
-            _ => outcome,
-        }
-    }
-
     /// Decides everything that can be decided now. What is decided counts as done: the ledger holds what the started
     /// tasks need until [`Dispatcher::take_in`] hears of their end.
     pub fn decide(&mut self, state: &RunState, now: Millis, readings: &Readings) -> Vec<Event> {
@@ -419,33 +400,58 @@ impl<'a> Dispatcher<'a> {
     /// Starts ready tasks, best first, until nothing more fits.
     fn start_ready(&mut self, state: &RunState, now: Millis, readings: &Readings, events: &mut Vec<Event>) {
         let mut free_jobs = self.options.jobs.unwrap_or(usize::MAX).saturating_sub(state.running);
-        let mut refused = vec![false; self.ready.len()];
+        let mut line = Line::new(self.ready.len());
         while free_jobs > 0 {
-            let heads = (0..self.ready.len()).filter(|queue| !refused[*queue]);
-            let best = heads.filter_map(|queue| Some((*self.ready[queue].turns.first()?, queue))).min();
-            let Some((turn @ (_, _, task), queue)) = best else { break };
-            let place = match self.admit(task, queue, now, readings) {
-                Ok(place) => place,
-                Err(refusal) => {
-                    refused[queue] = true;
-                    self.note_refusal(queue, refusal, now);
-                    continue;
+            let heads = self.ready.iter().enumerate().filter_map(|(queue, of)| Some((line.head(queue, of)?, queue)));
+            let Some((turn @ (_, _, task), queue)) = heads.min() else { break };
+            if line.is_to_reserve() {
+                self.reserve(&mut line, readings, now);
+            }
+            match self.admit(task, queue, &mut line, (now, readings)) {
+                Ok(place) => {
+                    self.note_admission(queue);
+                    self.promised.remove(&task);
+                    self.ready[queue].turns.remove(&turn);
+                    let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX - 1) + 1;
+                    events.push(Event::AttemptStarted { task, number, place });
+                    free_jobs -= 1;
                 }
-            };
-            self.note_admission(queue);
-            self.ready[queue].turns.remove(&turn);
-            let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX - 1) + 1;
-            events.push(Event::AttemptStarted { task, number, place });
-            free_jobs -= 1;
+                Err(Denied::Room(refusal)) => {
+                    line.refuse(queue, task);
+                    self.note_refusal(queue, Why::Room(refusal), now);
+                }
+                Err(Denied::Held) => {
+                    line.pass_over(queue, turn);
+                    if let Some(first) = line.reservation() {
+                        let why = Why::Held { by: first.task, at: first.at };
+                        self.note_refusal(queue, why, now);
+                    }
+                }
+            }
         }
         self.jobs_taken = (free_jobs == 0).then(|| self.jobs_taken.unwrap_or(now));
     }
 
-    /// Reserves what a task of a queue asks for, on its intended devices if they have room.
-    fn admit(&mut self, task: TaskId, queue: usize, now: Millis, readings: &Readings) -> Result<Place, Refusal> {
+    /// Reserves what a task of a queue asks for, on its intended devices if they have room, but not in the way of what
+    /// comes first.
+    fn admit(
+        &mut self,
+        task: TaskId,
+        queue: usize,
+        line: &mut Line,
+        (now, readings): (Millis, &Readings),
+    ) -> Result<Place, Denied> {
         let placed = &self.plan.placed[task.index()];
         let request = &self.ready[queue].request;
-        let grant = self.ledger.try_admit(task, request, Some((placed.node, &placed.devices)), readings, now)?;
+        let (mode, of) = (self.mode(task), self.stage_and_mode(task));
+        let takes = |grant: &Grant| {
+            let planned = expect::planned(mode, self.fleet, grant.node, &grant.devices);
+            self.expect.duration(of, planned)
+        };
+        let intended = Some((placed.node, placed.devices.as_slice()));
+        let grant = self.ledger.try_admit_where((task, request), intended, readings, now, &mut |grant| {
+            line.lets_pass((task, request), grant, now + takes(grant))
+        })?;
         let devices = || grant.devices.iter().map(|device| &self.fleet.devices[device.index()]);
         let stage = &self.pipeline.stages[self.graph.tasks[task.index()].stage];
         Ok(Place {

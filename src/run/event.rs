@@ -82,6 +82,21 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         log: Option<String>,
     },
+    /// What waits is started in another order from here on.
+    Replanned {
+        /// Why.
+        #[serde(rename = "why")]
+        because: Because,
+        /// How much longer the run would have taken in the order so far.
+        before: Millis,
+        /// How much longer it takes now.
+        after: Millis,
+        /// Tasks that wait, the first one first.
+        order: Vec<TaskId>,
+        /// Those of them that go elsewhere.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        moved: Vec<Intent>,
+    },
     /// What the task made is gone, and others still need it: it runs again.
     TaskReopened {
         /// The task.
@@ -110,6 +125,47 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         adopted: Vec<TaskId>,
     },
+}
+
+/// Why the order of what waits was thought over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Because {
+    /// What is left takes more or less time than planned.
+    Drift {
+        /// How much longer the run takes.
+        expected: Millis,
+        /// How much longer it should take.
+        planned: Millis,
+        /// The running task that differs most from its plan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<TaskId>,
+    },
+    /// A device has fallen out.
+    Lost {
+        /// Its id.
+        device: String,
+    },
+    /// A device that had fallen out is back.
+    Back {
+        /// Its id.
+        device: String,
+    },
+}
+
+/// Where a task that waits should go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The task.
+    pub task: TaskId,
+    /// Index into the stage's modes.
+    #[serde(default)]
+    pub mode: usize,
+    /// The node's name.
+    pub node: String,
+    /// Ids of the devices; empty on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
 }
 
 /// Where an attempt runs and what it holds there.

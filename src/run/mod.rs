@@ -11,6 +11,7 @@ pub mod crash;
 pub mod decide;
 pub mod engine;
 pub mod event;
+pub mod expect;
 mod found;
 pub mod launch;
 pub mod learn;

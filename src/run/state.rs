@@ -2,9 +2,10 @@
 //!
 //! Does not decide anything and does not know precedence, resources or processes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::event::{Event, Place, Process, Recorded, RunEnd, StopReason};
+use super::event::{Event, Intent, Place, Process, Recorded, RunEnd, StopReason};
 use super::outcome::{Outcome, Usage};
 use super::raise::Raise;
 use crate::graph::TaskId;
@@ -143,6 +144,8 @@ pub struct RunState {
     pub failed: usize,
     /// How many tasks run.
     pub running: usize,
+    /// In which order what waits is started, if not as planned.
+    pub revised: Option<Box<Revised>>,
     /// Set once nothing new is started.
     pub stopping: Option<StopReason>,
     /// How and when it ended (ms since the Unix epoch).
@@ -151,6 +154,15 @@ pub struct RunState {
     newest: Arc<Place>,
     /// Whether those who are to be told of that end were, or could not be.
     pub finish_told: bool,
+}
+
+/// A new order of what waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revised {
+    /// These go first, the first one first.
+    pub order: Vec<TaskId>,
+    /// Where tasks should go that were intended for elsewhere.
+    pub moved: BTreeMap<TaskId, Intent>,
 }
 
 /// An event that cannot follow on the state: the record is damaged, or there is a bug.
@@ -260,6 +272,15 @@ impl RunState {
                 self.tasks[task.index()].cached_log.clone_from(log);
                 self.settle(*task, Phase::Cached);
             }
+            Event::Replanned { order, moved, .. } => {
+                let all = order.iter().chain(moved.iter().map(|intent| &intent.task));
+                if all.into_iter().any(|task| task.index() >= self.tasks.len()) {
+                    return illegal("there is no such task");
+                }
+                let revised = self.revised.get_or_insert_default();
+                revised.order.clone_from(order);
+                revised.moved.extend(moved.iter().map(|intent| (intent.task, intent.clone())));
+            }
             Event::TaskReopened { task } => {
                 if !self.task(*task).phase.is_done() {
                     return illegal("the task is not done");
@@ -342,7 +363,8 @@ impl Event {
             | Self::TaskSkipped { task, .. }
             | Self::TaskCached { task, .. }
             | Self::TaskReopened { task } => Some(*task),
-            Self::StopRequested { .. }
+            Self::Replanned { .. }
+            | Self::StopRequested { .. }
             | Self::RunFinished { .. }
             | Self::FinishTold { .. }
             | Self::RunResumed { .. } => None,

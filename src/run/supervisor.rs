@@ -32,6 +32,9 @@ use crate::spec::Pipeline;
 use crate::units::{Bytes, Millis};
 
 mod look;
+mod replan;
+
+pub use replan::Replanner;
 
 /// How often observers redraw.
 const TICK: Duration = Duration::from_millis(100);
@@ -93,6 +96,8 @@ pub struct Parts<'a> {
     pub observers: Vec<Box<dyn Observer + 'a>>,
     /// What is known before anything is decided: tasks that are up to date.
     pub known: Vec<Event>,
+    /// Plans the rest anew where the plan no longer holds.
+    pub replanner: Replanner<'a>,
     /// Looks at the devices at a time (ms since the Unix epoch); called only where the fleet has any.
     pub look: Box<dyn FnMut(Millis) -> Look + 'a>,
     /// Looks for a disk that has less room than is to be kept free: nothing new is started while there is one.
@@ -256,6 +261,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 biased;
                 report = self.engine.next_report() => self.on_report(report)?,
                 Some(stop) = stops.recv() => self.on_stop(stop)?,
+                revision = self.parts.replanner.answer() => self.on_revision(revision)?,
                 () = sleep_until(due.unwrap_or(Instant::now() + TICK)), if due.is_some() => {}
                 _ = tick.tick() => self.on_tick()?,
             }
@@ -371,6 +377,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 self.tell(|observer, view| observer.printed(view, task, &output));
             }
             Report::Progressed { task, progress } => {
+                if let Some(part) = progress.progress {
+                    self.parts.dispatcher.progressed(task, part, self.clock.now());
+                }
                 self.tell_facts();
                 self.tell(|observer, view| observer.progressed(view, task, &progress));
             }
@@ -414,6 +423,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         self.tell_facts();
         let now = self.clock.now();
         self.tell_why_tasks_wait(now);
+        self.replan_if_due();
         self.tell(|observer, view| observer.ticked(view, now));
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::outcome::{Outcome, Usage};
 use super::resume::Fate;
 use super::state::{Phase, RunState};
 use super::store::StoreError;
-use super::supervisor::{Clock, FullDisk, Look, Parts, Record, RunError, Supervisor};
+use super::supervisor::{Clock, FullDisk, Look, Parts, Record, Replanner, RunError, Supervisor};
 use crate::fleet::{Fleet, Node};
 use crate::graph::{self, TaskGraph, TaskId};
 use crate::plan::{self, Plan};
@@ -166,6 +166,18 @@ impl Case {
         Self { pipeline: parsed.pipeline, graph, fleet, plan }
     }
 
+    /// Plans the rest at once, for a clock that jumps.
+    fn replanner(&self) -> Replanner<'_> {
+        let (answer, answers) = mpsc::unbounded_channel();
+        let limits = plan::Limits { evaluations: Some(200), ..plan::Limits::default() };
+        let options = plan::Options { limits, ..plan::Options::default() };
+        let ask = move |rest| {
+            let revision = plan::rest::rest(&self.pipeline, &self.graph, &self.fleet, &rest, &options);
+            answer.send(Some(revision.expect("what could be planned once can be again"))).unwrap();
+        };
+        Replanner::new(ask, answers)
+    }
+
     /// Runs the case from a state to its end; `stop_after` is when the user presses Ctrl-C.
     fn run(
         &self,
@@ -203,6 +215,7 @@ impl Case {
                 dispatcher,
                 observers: vec![Box::new(Follower(state.clone()))],
                 known: Vec::new(),
+                replanner: self.replanner(),
                 look: Box::new(|_| Look::default()),
                 full_disk: Box::new(move || {
                     full_looks = full_looks.checked_sub(1)?;

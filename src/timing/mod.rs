@@ -16,4 +16,4 @@ pub mod sample;
 pub mod ticks;
 
 pub use cpm::{Backend, Cpu, Timing};
-pub use load::{Load, LoadMatrix, Origin};
+pub use load::{DEFAULT_DURATION, Load, LoadMatrix, Origin};

@@ -86,6 +86,17 @@ impl Book {
         self.usable = self.whole;
     }
 
+    /// Counts on all of the device's memory but what others hold.
+    pub(super) fn count_on_all_but(&mut self, strangers: Bytes) {
+        self.usable = self.whole - strangers;
+    }
+
+    /// Takes it that all who have gone have given back what they held.
+    pub(super) fn forget_gone(&mut self) {
+        self.gone.clear();
+        self.leaving = Bytes::ZERO;
+    }
+
     /// Learns from a reading how much memory is in use that no process answers for.
     pub(super) fn observe(&mut self, live: &Live, at: Millis) {
         let seen = match live {

@@ -20,6 +20,7 @@ use crate::units::{Bytes, Cpus, Millis, Share};
 mod book;
 mod choose;
 mod keep;
+mod outlook;
 mod reading;
 mod refusal;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod tests;
 use book::Book;
 use choose::Candidate;
 
+pub use outlook::{Denied, Outlook};
 pub use reading::{Live, Readings, Seen};
 pub use refusal::{Refusal, Short, Why};
 
@@ -118,7 +120,7 @@ impl Ledger {
         }
         let readings = Readings::unwatched(empty.books.len());
         empty
-            .choose(request, None, &readings, Millis::ZERO)
+            .choose(request, None, &[], &readings, Millis::ZERO)
             .map(|_| ())
             .map_err(|refusal| Refusal { never: true, ..refusal })
     }
@@ -137,28 +139,16 @@ impl Ledger {
         readings: &Readings,
         now: Millis,
     ) -> Result<Grant, Refusal> {
-        debug_assert!(!self.held.contains_key(&task), "a task is admitted once until it is released");
-        for (device, book) in self.books.iter_mut().enumerate() {
-            book.observe(readings.of(device), readings.at);
-        }
-        let chosen = self.choose(request, intended, readings, now)?;
-        let grant = Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory };
-        self.hosts[grant.node.index()].hold(request);
-        for device in &grant.devices {
-            self.books[device.index()].hold(task, request);
-        }
-        self.held.insert(task, (grant.clone(), request.clone()));
-        Ok(grant)
+        let admitted = self.try_admit_where((task, request), intended, readings, now, &mut |_| true);
+        admitted.map_err(|denied| match denied {
+            Denied::Room(refusal) => refusal,
+            Denied::Held => Refusal::new(request),
+        })
     }
 
     /// Enters a task that runs already, on these devices of a node, whether or not there is room for it.
     pub fn enter(&mut self, task: TaskId, request: &Resources, node: NodeId, devices: Vec<DeviceId>) {
-        self.hosts[node.index()].hold(request);
-        for device in &devices {
-            self.books[device.index()].hold(task, request);
-        }
-        let grant = Grant { node, devices, gpu_memory: request.gpu_memory };
-        self.held.insert(task, (grant, request.clone()));
+        self.hold(task, request, &Grant { node, devices, gpu_memory: request.gpu_memory });
     }
 
     /// Takes back what a task held, all its processes having ended. A task that holds nothing is ignored.
@@ -174,6 +164,7 @@ impl Ledger {
         &self,
         request: &Resources,
         intended: Option<(NodeId, &[DeviceId])>,
+        avoided: &[DeviceId],
         readings: &Readings,
         now: Millis,
     ) -> Result<Candidate, Refusal> {
@@ -183,7 +174,8 @@ impl Ledger {
             let shorts = host.shorts(request);
             let fits_host = shorts.is_empty();
             refusal.hosts.extend(shorts.into_iter().map(|short| (node, short)));
-            let rooms = self.rooms(host, request, readings, now, &mut refusal);
+            let mut rooms = self.rooms(host, request, readings, now, &mut refusal);
+            rooms.retain(|room| !avoided.contains(&room.device));
             if !fits_host {
                 continue;
             }

@@ -25,6 +25,7 @@ impl Dispatcher<'_> {
                 | Event::AttemptFinished { .. }
                 | Event::TaskCached { .. }
                 | Event::TaskReopened { .. }
+                | Event::Replanned { .. }
                 | Event::RunFinished { .. }
                 | Event::FinishTold { .. }
                 | Event::RunResumed { .. } => {}

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Dispatcher;
 use crate::graph::TaskId;
-use crate::run::admission::{Refusal, Short, Why};
+use crate::run::admission::{self, Refusal, Short};
 use crate::units::Millis;
 
 /// Tasks of one reason that are listed; there may be more.
@@ -32,6 +32,13 @@ pub enum Reason {
         /// How many.
         most: usize,
     },
+    /// There is room, but what comes first would have to wait longer for it.
+    Held {
+        /// The task that comes first.
+        by: String,
+        /// When that is expected to start, ms since the Unix epoch.
+        at: Millis,
+    },
     /// No place has room.
     Room {
         /// It in a line.
@@ -39,7 +46,7 @@ pub enum Reason {
         /// What nodes have too little of.
         nodes: Vec<At<Short>>,
         /// Why devices have no room.
-        devices: Vec<At<Why>>,
+        devices: Vec<At<admission::Why>>,
     },
 }
 
@@ -55,16 +62,25 @@ pub struct At<T> {
 /// The last answer that a queue got.
 #[derive(Clone, Debug)]
 pub(super) struct Refused {
-    pub(super) refusal: Refusal,
+    pub(super) why: Why,
     pub(super) since: Millis,
+}
+
+/// Why a queue's task was not started.
+#[derive(Clone, Debug)]
+pub(super) enum Why {
+    /// No place has room.
+    Room(Refusal),
+    /// It would be in the way of a task that is promised a time.
+    Held { by: TaskId, at: Millis },
 }
 
 impl Dispatcher<'_> {
     /// Notes that a queue's first task was refused, again or for the first time.
-    pub(super) fn note_refusal(&mut self, queue: usize, refusal: Refusal, now: Millis) {
+    pub(super) fn note_refusal(&mut self, queue: usize, why: Why, now: Millis) {
         self.refused.resize_with(self.ready.len(), || None);
         let since = self.refused[queue].as_ref().map_or(now, |before| before.since);
-        self.refused[queue] = Some(Refused { refusal, since });
+        self.refused[queue] = Some(Refused { why, since });
     }
 
     /// Notes that a queue's first task was admitted.
@@ -81,7 +97,10 @@ impl Dispatcher<'_> {
         let waiting = queues.filter_map(|(index, queue)| {
             let (since, reason) = match (self.jobs_taken, self.refused.get(index)) {
                 (Some(since), _) => (since, Reason::Jobs { most: self.options.jobs.unwrap_or(usize::MAX) }),
-                (None, Some(Some(Refused { refusal, since }))) => (*since, self.room(refusal)),
+                (None, Some(Some(Refused { why: Why::Room(refusal), since }))) => (*since, self.room(refusal)),
+                (None, Some(Some(Refused { why: Why::Held { by, at }, since }))) => {
+                    (*since, Reason::Held { by: self.graph.tasks[by.index()].name.clone(), at: *at })
+                }
                 (None, _) => return None,
             };
             let tasks = queue.turns.iter().take(LISTED).map(|(_, _, task)| *task).collect();

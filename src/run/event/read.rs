@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{Event, Place, Process, RunEnd, StopReason};
+use super::{Because, Event, Intent, Place, Process, RunEnd, StopReason};
 use crate::graph::TaskId;
 use crate::run::outcome::{Outcome, Usage};
 use crate::run::raise::Raise;
@@ -23,6 +23,7 @@ enum Kind {
     TaskSkipped,
     TaskCached,
     TaskReopened,
+    Replanned,
     StopRequested,
     RunFinished,
     RunResumed,
@@ -47,6 +48,12 @@ pub(super) struct Keys {
     end: Option<RunEnd>,
     #[serde(default)]
     adopted: Vec<TaskId>,
+    why: Option<Because>,
+    before: Option<Millis>,
+    after: Option<Millis>,
+    order: Option<Vec<TaskId>>,
+    #[serde(default)]
+    moved: Vec<Intent>,
 }
 
 /// A key that the event cannot be without.
@@ -83,6 +90,13 @@ impl TryFrom<Keys> for Event {
             Kind::TaskSkipped => Self::TaskSkipped { task: task?, because: keys.because },
             Kind::TaskCached => Self::TaskCached { task: task?, log: keys.log },
             Kind::TaskReopened => Self::TaskReopened { task: task? },
+            Kind::Replanned => Self::Replanned {
+                because: keys.why.ok_or(Missing("why"))?,
+                before: keys.before.ok_or(Missing("before"))?,
+                after: keys.after.ok_or(Missing("after"))?,
+                order: keys.order.ok_or(Missing("order"))?,
+                moved: keys.moved,
+            },
             Kind::StopRequested => Self::StopRequested { reason: keys.reason.ok_or(Missing("reason"))? },
             Kind::RunFinished => Self::RunFinished { end: keys.end.ok_or(Missing("end"))? },
             Kind::RunResumed => Self::RunResumed { adopted: keys.adopted },
@@ -112,6 +126,13 @@ mod tests {
             Event::TaskSkipped { task, because: None },
             Event::TaskCached { task, log: Some("a.log".into()) },
             Event::TaskReopened { task },
+            Event::Replanned {
+                because: Because::Drift { expected: Millis(3), planned: Millis(2), task: Some(task) },
+                before: Millis(3),
+                after: Millis(2),
+                order: vec![task],
+                moved: vec![Intent { task, mode: 0, node: "box".into(), devices: vec!["box/gpu0".into()] }],
+            },
             Event::StopRequested { reason: StopReason::Signal },
             Event::RunFinished { end: RunEnd::Failed },
             Event::RunResumed { adopted: vec![task] },

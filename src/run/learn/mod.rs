@@ -112,6 +112,7 @@ impl Samples {
             | Event::TaskSkipped { .. }
             | Event::TaskCached { .. }
             | Event::TaskReopened { .. }
+            | Event::Replanned { .. }
             | Event::StopRequested { .. }
             | Event::RunFinished { .. }
             | Event::FinishTold { .. } => {}

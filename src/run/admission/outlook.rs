@@ -1,0 +1,134 @@
+//! What there will be room for once running tasks have ended: a copy of the ledger in which they can be let go.
+//!
+//! What others hold on a device now counts as held for good, and what our own tasks have not given back yet as free: it
+//! tells what keeps a request waiting of which we know an end. Does not know when anything ends.
+
+use super::reading::{Live, Readings, Seen};
+use super::{Book, Grant, Ledger, Refusal};
+use crate::fleet::DeviceId;
+use crate::graph::TaskId;
+use crate::spec::Resources;
+use crate::units::{Bytes, Millis};
+
+/// Why a task was not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// There is no room.
+    Room(Refusal),
+    /// There is room only where it may not be.
+    Held,
+}
+
+/// A ledger of what will be.
+#[derive(Clone, Debug)]
+pub struct Outlook {
+    ledger: Ledger,
+    readings: Readings,
+}
+
+impl Ledger {
+    /// Returns what would be free by these readings if running tasks ended.
+    #[must_use]
+    pub fn outlook(&self, readings: &Readings) -> Outlook {
+        let mut ledger = self.clone();
+        let mut seen = Readings::unwatched(ledger.books.len());
+        for (device, book) in ledger.books.iter_mut().enumerate() {
+            let live = readings.of(device);
+            book.look_ahead(live);
+            if let Live::Fault { .. } = live {
+                seen.devices[device] = live.clone();
+            }
+        }
+        Outlook { ledger, readings: seen }
+    }
+
+    /// Admits a task as [`Ledger::try_admit`] does, but only where `may` lets it.
+    ///
+    /// # Errors
+    /// If it has to wait. Nothing is promised then.
+    pub fn try_admit_where(
+        &mut self,
+        (task, request): (TaskId, &Resources),
+        intended: Option<(crate::fleet::NodeId, &[DeviceId])>,
+        readings: &Readings,
+        now: Millis,
+        may: &mut dyn FnMut(&Grant) -> bool,
+    ) -> Result<Grant, Denied> {
+        debug_assert!(!self.held.contains_key(&task), "a task is admitted once until it is released");
+        for (device, book) in self.books.iter_mut().enumerate() {
+            book.observe(readings.of(device), readings.at);
+        }
+        let mut avoided = Vec::new();
+        loop {
+            let chosen = self.choose(request, intended, &avoided, readings, now);
+            let chosen =
+                chosen.map_err(|refusal| if avoided.is_empty() { Denied::Room(refusal) } else { Denied::Held })?;
+            let grant = Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory };
+            if may(&grant) {
+                self.hold(task, request, &grant);
+                return Ok(grant);
+            }
+            if grant.devices.is_empty() {
+                return Err(Denied::Held);
+            }
+            avoided.extend(grant.devices);
+        }
+    }
+
+    /// Writes down what a task was granted.
+    pub(super) fn hold(&mut self, task: TaskId, request: &Resources, grant: &Grant) {
+        self.hosts[grant.node.index()].hold(request);
+        for device in &grant.devices {
+            self.books[device.index()].hold(task, request);
+        }
+        self.held.insert(task, (grant.clone(), request.clone()));
+    }
+
+    /// Yields the running tasks and what each holds.
+    pub fn grants(&self) -> impl Iterator<Item = (TaskId, &Grant)> {
+        self.held.iter().map(|(task, (grant, _))| (*task, grant))
+    }
+}
+
+impl Outlook {
+    /// Lets a running task end.
+    pub fn release(&mut self, task: TaskId) {
+        self.ledger.release(task, Millis::ZERO);
+    }
+
+    /// Returns where a request would go; `None` where there is no room for it.
+    #[must_use]
+    pub fn place(&self, request: &Resources) -> Option<Grant> {
+        let chosen = self.ledger.choose(request, None, &[], &self.readings, Millis::ZERO).ok()?;
+        Some(Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory })
+    }
+
+    /// Whether a request has room in a place.
+    #[must_use]
+    pub fn has_room(&self, request: &Resources, grant: &Grant) -> bool {
+        let room = |device: &DeviceId| {
+            let live = self.readings.of(device.index());
+            self.ledger.books[device.index()].room(request, live, Millis::ZERO, Millis::ZERO).is_ok()
+        };
+        self.ledger.hosts[grant.node.index()].shorts(request).is_empty() && grant.devices.iter().all(room)
+    }
+
+    /// Holds what a task will have.
+    pub fn hold(&mut self, task: TaskId, request: &Resources, grant: &Grant) {
+        self.ledger.hold(task, request, grant);
+    }
+}
+
+impl Book {
+    /// Counts on the memory that others do not hold by a reading, and on what our tasks are about to give back.
+    fn look_ahead(&mut self, live: &Live) {
+        self.forget_gone();
+        if let Live::Seen(Seen { used, held, .. }) = live {
+            let ours: Bytes = match held {
+                Some(held) => held.iter().map(|(_, bytes)| *bytes).sum(),
+                None => self.reserved(),
+            };
+            self.count_on_all_but(*used - ours.min(*used));
+        }
+    }
+}

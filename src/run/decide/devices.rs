@@ -1,0 +1,57 @@
+//! What the devices do to running tasks: which have to leave, which take too much, and who is to blame.
+
+use super::Dispatcher;
+use crate::fleet::DeviceId;
+use crate::graph::TaskId;
+use crate::run::admission::{Live, Readings, Seen};
+use crate::run::event::Place;
+use crate::run::outcome::{Cause, Outcome};
+use crate::run::state::RunState;
+use crate::spec::MemoryLimit;
+use crate::units::{Bytes, Millis};
+
+impl Dispatcher<'_> {
+    /// Returns the running tasks that have to leave their devices by these readings, and how their attempts end by it.
+    pub fn displaced(&mut self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
+        let started = |task: TaskId| state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
+        let leaving = self.ledger.displaced(readings, started);
+        let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
+        leaving
+            .into_iter()
+            .map(|(task, device, cause)| (task, Outcome::Displaced { device: id(device), cause }))
+            .collect()
+    }
+
+    /// Returns the running tasks that are watched and were seen to hold more of a device than is reserved for them, and
+    /// how their attempts end by it.
+    #[must_use]
+    pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
+        let mut over = Vec::new();
+        for (device, live) in self.fleet.devices.iter().zip(&readings.devices) {
+            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
+            for (task, bytes) in held {
+                let attempt = state.task(*task).attempts.last().filter(|attempt| attempt.ended.is_none());
+                let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
+                if watched.is_some_and(|attempt| *bytes > attempt.place.gpu_memory) {
+                    over.push((*task, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
+                }
+            }
+        }
+        over
+    }
+
+    /// Returns the outcome as it is with the devices in mind: one that kept to what was promised to it, and ran out of
+    /// memory on a device that could not keep that, is not to blame.
+    #[must_use]
+    pub fn explain(&self, outcome: Outcome, place: &Place, peak: Option<Bytes>) -> Outcome {
+        let Outcome::OutOfMemory { device: Some(id) } = &outcome else { return outcome };
+        let device = self.fleet.devices.iter().position(|device| device.id == *id);
+        let short = device.and_then(|index| self.ledger.shortage(DeviceId(u32::try_from(index).ok()?)));
+        match short {
+            Some((promised, free)) if peak.unwrap_or(Bytes::ZERO) <= place.gpu_memory => {
+                Outcome::Displaced { device: id.clone(), cause: Cause::Taken { promised, free } }
+            }
+            _ => outcome,
+        }
+    }
+}
