@@ -158,7 +158,7 @@ fn a_bad_fleet_file_ends_with_3_at_its_place() {
 
 #[test]
 fn every_policy_plans_the_chain_in_7_seconds() {
-    let orders = ["fifo", "sjf", "ljf", "priority", "critical-path", "least-slack", "most-successors"];
+    let orders = ["fifo", "sjf", "ljf", "priority", "critical-path", "least-slack", "most-successors", "efficiency"];
     let fits = [
         "earliest-finish",
         "first-fit",

@@ -7,9 +7,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::instance::{Instance, Kind};
+use super::instance::{Choice, DeviceNeed, Instance, Kind};
+use crate::fleet::{DeviceId, NodeId};
 use crate::graph::TaskId;
 use crate::timing::Timing;
+use crate::units::Share;
 
 /// An order rule by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +30,9 @@ pub enum OrderRule {
     LeastSlack,
     /// The most direct successors first, then the longest way to the end.
     MostSuccessors,
+    /// The most work for what it holds first: how fast a task is done in each place where it may run, summed up, over
+    /// the part of that place that it holds while it runs.
+    Efficiency,
 }
 
 /// So many tasks taken before it raise a waiting task's priority by one, so that a low priority only waits, never
@@ -36,7 +41,7 @@ const AGEING: i128 = 10;
 
 impl OrderRule {
     /// Every rule with its name on the command line.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("fifo", Self::Fifo),
         ("sjf", Self::ShortestFirst),
         ("ljf", Self::LongestFirst),
@@ -44,14 +49,16 @@ impl OrderRule {
         ("critical-path", Self::CriticalPath),
         ("least-slack", Self::LeastSlack),
         ("most-successors", Self::MostSuccessors),
+        ("efficiency", Self::Efficiency),
     ];
 
     /// Returns all tasks, each after those it waits for.
     pub(super) fn order(self, instance: &Instance<'_>, timing: &Timing) -> Vec<TaskId> {
         let rank = match self {
             Self::CriticalPath | Self::LeastSlack | Self::MostSuccessors => upward_rank(instance),
-            Self::Fifo | Self::ShortestFirst | Self::LongestFirst | Self::Priority => Vec::new(),
+            Self::Fifo | Self::ShortestFirst | Self::LongestFirst | Self::Priority | Self::Efficiency => Vec::new(),
         };
+        let efficiency = if self == Self::Efficiency { efficiencies(instance) } else { Vec::new() };
         let key = |task: TaskId, taken: usize| -> (i128, i128) {
             let i = task.index();
             match self {
@@ -61,6 +68,7 @@ impl OrderRule {
                 Self::Priority => (i128::from(instance.priority[i]) * AGEING - taken as i128, 0),
                 Self::CriticalPath => (i128::from(rank[i]), 0),
                 Self::LeastSlack => (-i128::from(timing.slack(task).0), i128::from(rank[i])),
+                Self::Efficiency => (efficiency[instance.kind[i] as usize], 0),
                 Self::MostSuccessors => (instance.graph.after.of(task).len() as i128, i128::from(rank[i])),
             }
         };
@@ -88,6 +96,36 @@ pub(super) fn by_key<K: Ord>(instance: &Instance<'_>, key: impl Fn(TaskId, usize
         }
     }
     order
+}
+
+/// Returns how much work each kind does for what it holds, `[n_kinds]`: Σ f(t,c) / e over all places c where it may run,
+/// f one over the milliseconds that it takes there, e the largest part that it holds of anything the place has; in parts
+/// of 2^60. What takes no time or holds nothing comes first.
+fn efficiencies(instance: &Instance<'_>) -> Vec<i128> {
+    /// Parts are counted in thousandths, and nothing holds less than one.
+    const WHOLE: u128 = 1_000;
+    let part = |need: u64, of: u64| (u128::from(need) * WHOLE).checked_div(of.into()).unwrap_or(0);
+    let held = |choice: &Choice, node: NodeId, devices: &[DeviceId]| {
+        let offers = &instance.nodes[node.index()].capacity;
+        let of_node = choice.need.iter().zip(offers).map(|(need, offer)| part(*need, *offer)).max().unwrap_or(0);
+        let memory = devices.first().map_or(0, |device| instance.devices[device.index()].memory.0);
+        let of_devices = match choice.per_device {
+            _ if choice.gang == 0 => 0,
+            DeviceNeed::Exclusive => WHOLE * u128::from(choice.gang),
+            DeviceNeed::Part { memory: need, share } => part(need, memory).max(part(share, Share::WHOLE.0.into())),
+        };
+        of_node.max(of_devices).max(1)
+    };
+    let of_choice = |choice: &Choice| {
+        let places = instance.groups[choice.group as usize].members.iter();
+        let each = places.map(|(node, devices)| {
+            let effort = held(choice, *node, devices) * u128::from(choice.duration().max(1));
+            (devices.len().max(1) as u128) * ((1 << 60) * WHOLE / effort)
+        });
+        each.fold(0, u128::saturating_add)
+    };
+    let of_kind = |kind: &Kind| kind.choices.iter().map(of_choice).fold(0, u128::saturating_add);
+    instance.kinds.iter().map(|kind| i128::try_from(of_kind(kind)).unwrap_or(i128::MAX)).collect()
 }
 
 /// Returns the longest way from the start of each task to the end, `[n_tasks]` by TaskId in milliseconds, each task at
