@@ -180,7 +180,7 @@ impl Command {
         let clock = || watch.elapsed();
         let evaluations = self.budget.is_none().then_some(self.evaluations);
         let limits = plan::Limits { evaluations, budget: self.budget, clock: Some(&clock) };
-        let options = Options { policy, seed, limits };
+        let options = Options { policy, seed, limits, ..Options::default() };
         let plan = plan::make(&case.pipeline, &case.graph, &case.fleet, &options)?;
         Ok((plan, watch.micros()))
     }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::problems::Texts;
 use super::timing::{Timer, Where};
 use super::{Exit, Failure, output};
 use crate::fleet::{Fleet, file};
 use crate::graph::TaskGraph;
-use crate::plan::{self, Impossible, Plan, PlanError, Policy};
+use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
 use crate::probe::{self, Machine};
 use crate::report::text;
 use crate::run::learn::{self, Origins, Sample};
@@ -39,19 +39,12 @@ pub(super) struct Planning {
     /// Schedules that may be tried: a limit that does not depend on the machine
     #[arg(long, value_name = "N")]
     evaluations: Option<u64>,
-    /// What a good plan is
-    #[arg(long, value_name = "NAME", default_value = "makespan")]
+    /// What a good plan is: `makespan`, `weighted-completion` or `energy`
+    #[arg(long, value_name = "NAME", default_value_t)]
     objective: Objective,
     /// Who computes the earliest and latest times: the CPU, a CUDA device, or whoever is faster
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     timing: Where,
-}
-
-/// What a good plan is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Objective {
-    /// The last task ends early
-    Makespan,
 }
 
 impl Planning {
@@ -104,11 +97,10 @@ impl Planning {
         graph: &TaskGraph,
         fleet: &Fleet,
     ) -> Result<(Plan, Timing), Failure> {
-        let Objective::Makespan = self.objective;
         let watch = Stopwatch::start();
         let clock = || watch.elapsed();
         let limits = plan::Limits { evaluations: self.evaluations, budget: self.budget, clock: Some(&clock) };
-        let options = plan::Options { policy: self.policy, seed: self.seed, limits };
+        let options = plan::Options { policy: self.policy, seed: self.seed, limits, objective: self.objective };
         let timer = Timer::new(self.timing);
         let plan = plan::make_timed(pipeline, graph, fleet, &options, &timer);
         let plan = plan.map_err(|error| failure(pipeline, &error))?;
@@ -189,6 +181,7 @@ pub(super) fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
     let exit = match error {
         PlanError::Impossible(_) | PlanError::Budget { .. } | PlanError::Budgets => Exit::Impossible,
         PlanError::TooLong | PlanError::TooManyResources => Exit::Rejected,
+        PlanError::NoWatts { .. } | PlanError::OnlyMakespan { .. } => Exit::Usage,
         PlanError::Illegal(_) => Exit::Bug,
     };
     let mut words = error.to_string();

@@ -21,8 +21,8 @@ use crate::engine::warden::{self, Warden};
 use crate::engine::{process, room};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
-use crate::plan::rest::{self, Left, Rest, Revision};
-use crate::plan::{self, Limits, Plan};
+use crate::plan::rest::{self, Rest, Revision};
+use crate::plan::{self, Limits, Objective, Plan};
 use crate::probe::disk::Disk;
 use crate::probe::{self, Machine, Monitor, mps};
 use crate::report::{self, text};
@@ -241,12 +241,14 @@ impl Again<'_> {
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
         let watch = Stopwatch::start();
         let clock = || watch.elapsed();
-        let left = |left: &Left| if let Left::Running { left, .. } = left { *left } else { Millis::ZERO };
-        let longest = rest.tasks.iter().map(left).max().unwrap_or_default().max(plan.makespan);
-        let budget = Some(Millis((longest.0 / 100).clamp(5, 1_000)));
+        let budget = Some(Millis((rest.expected.0 / 100).clamp(5, 1_000)));
         let limits = Limits { evaluations: None, budget, clock: Some(&clock) };
+        if plan.objective != Objective::Makespan {
+            return None;
+        }
         let policy = plan.policy.parse().unwrap_or_default();
-        let revision = rest::rest(pipeline, graph, fleet, rest, &plan::Options { policy, seed: self.seed, limits });
+        let options = plan::Options { policy, seed: self.seed, limits, ..plan::Options::default() };
+        let revision = rest::rest(pipeline, graph, fleet, rest, &options);
         revision.inspect_err(|error| tracing::debug!(%error, "the rest of the run cannot be planned")).ok()
     }
 }

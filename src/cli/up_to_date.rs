@@ -187,6 +187,6 @@ pub(super) fn idle_plan(tasks: usize) -> Plan {
         lower_bound: now,
         bound_by: "nothing to do",
         evaluations: 0,
-        given_up: None,
+        ..Plan::default()
     }
 }

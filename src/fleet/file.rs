@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{AMOUNT, COUNT, CPUS, GpuKey, LINKS, LinkKey, NodeKey, SPEED, TopKey};
+use super::keys::{AMOUNT, COUNT, CPUS, GpuKey, LINKS, LinkKey, NodeKey, SPEED, TopKey, WATTS};
 use super::{Device, Fleet, Link, Node, NodeId};
 use crate::spec::decode::Decoder;
 use crate::spec::tree::{self, Table};
@@ -116,6 +116,7 @@ fn node(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), fleet: &mut F
 fn gpu_entry(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), group: u32) -> Vec<Device> {
     let mut device = Device { model: "GPU".to_owned(), ..Device::default() };
     let (mut count, mut memory) = (1, None);
+    let (mut idle, mut active) = (None, None);
     for (key, entry) in decoder.fields::<GpuKey>(table) {
         let value = &entry.node;
         match key {
@@ -128,6 +129,8 @@ fn gpu_entry(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), group: u
             GpuKey::Memory => memory = Some(decoder.quantity::<Bytes>(value)),
             GpuKey::Speed => device.speed = speed(decoder, value),
             GpuKey::Link => device.nvlink_group = is_nvlink(decoder, value).then_some(group),
+            GpuKey::IdleWatts => idle = watts(decoder, value),
+            GpuKey::ActiveWatts => active = watts(decoder, value),
         }
     }
     match memory {
@@ -142,7 +145,16 @@ fn gpu_entry(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), group: u
             decoder.report_absent(problem.help("write what each has, like memory = \"80GiB\""));
         }
     }
+    device.watts = idle.zip(active);
+    if idle.is_some() != active.is_some() || device.watts.is_some_and(|(idle, active)| idle > active) {
+        let problem = Problem::new(span.clone(), "idle_watts and active_watts belong together, the smaller one first");
+        decoder.report(problem.help("write both, like idle_watts = 70 and active_watts = 700"));
+    }
     vec![device; usize::try_from(count).unwrap_or(1)]
+}
+
+fn watts(decoder: &mut Decoder<'_>, node: &tree::Node) -> Option<u64> {
+    decoder.whole(node, WATTS).and_then(|watts| u64::try_from(watts).ok())
 }
 
 fn is_nvlink(decoder: &mut Decoder<'_>, node: &tree::Node) -> bool {

@@ -12,6 +12,8 @@ pub(super) const COUNT: RangeInclusive<i64> = 1..=1_024;
 pub(super) const SPEED: RangeInclusive<f64> = 0.001..=1_000_000.0;
 /// Countable resources and budgets: sums over a million nodes still fit into 64 bits.
 pub(super) const AMOUNT: RangeInclusive<i64> = 0..=1_000_000_000_000;
+/// Watts of one device.
+pub(super) const WATTS: RangeInclusive<i64> = 0..=100_000;
 /// What may join the devices of one entry.
 pub(super) const LINKS: [&str; 2] = ["nvlink", "pcie"];
 
@@ -63,6 +65,10 @@ crate::keys! {
         Speed = "speed": Form::Number(SPEED),
         /// What joins these GPUs; "pcie" when absent.
         Link = "link": Form::Words(&LINKS),
+        /// Watts that each takes while it idles; with `active_watts`, for plans that take little energy.
+        IdleWatts = "idle_watts": Form::Whole(WATTS),
+        /// Watts that each takes while all of it is in use.
+        ActiveWatts = "active_watts": Form::Whole(WATTS),
     }
 }
 

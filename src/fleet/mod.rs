@@ -71,6 +71,8 @@ pub struct Device {
     pub speed: Speed,
     /// Devices of one node with the same number are joined by NVLink; `None`: PCIe only.
     pub nvlink_group: Option<u32>,
+    /// What it takes while it idles and while all of it is in use, in watts; `None` where nobody says.
+    pub watts: Option<(u64, u64)>,
     /// Compute capability, major and minor.
     pub compute_capability: Option<(u32, u32)>,
     /// PCI bus id, `00000000:17:00.0`.

@@ -253,7 +253,13 @@ fn device_rooms(fleet: &Fleet) -> Vec<DeviceRoom> {
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let memory = device.usable_memory();
         let class = *numbers.entry((device.model.clone(), memory, device.whole_memory(), device.speed)).or_insert(next);
-        DeviceRoom { node: device.node, memory, class, nvlink_group: device.nvlink_group }
+        DeviceRoom {
+            node: device.node,
+            memory,
+            class,
+            nvlink_group: device.nvlink_group,
+            watts: device.watts.unwrap_or_default(),
+        }
     };
     fleet.devices.iter().map(&mut room).collect()
 }

@@ -56,6 +56,8 @@ pub struct DeviceRoom {
     pub class: u32,
     /// Devices of one node with the same number are joined by NVLink.
     pub nvlink_group: Option<u32>,
+    /// What it takes while it idles and while all of it is in use, in watts; zero where that is not known.
+    pub watts: (u64, u64),
 }
 
 /// Places that are alike for a choice: nodes of one class, each with the devices that come into question.

@@ -23,9 +23,11 @@ mod exact;
 pub mod fit;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod goal;
 pub mod impossible;
 pub mod instance;
 mod machine;
+pub mod objective;
 pub mod order;
 mod pieces;
 pub mod policy;
@@ -40,6 +42,7 @@ pub mod usage;
 pub use check::{Violation, check};
 pub use impossible::Impossible;
 pub use instance::Instance;
+pub use objective::Objective;
 pub use policy::Policy;
 
 /// Where and when one task is to run.
@@ -76,13 +79,23 @@ pub struct Plan {
     pub evaluations: u64,
     /// Why the exact search was given up, where it broke down; plan and bound are what was found without it.
     pub given_up: Option<String>,
+    /// What it was to be good for.
+    pub objective: Objective,
+    /// How good it is for that, in the objective's unit, and what no plan can be under; both zero for the makespan, which
+    /// is counted above.
+    pub value: u128,
+    /// See `value`.
+    pub value_bound: u128,
 }
 
 impl Plan {
-    /// Whether no plan can end earlier.
+    /// Returns what the plan's objective makes of it, and what no plan can be under.
     #[must_use]
-    pub fn is_optimal(&self) -> bool {
-        self.makespan == self.lower_bound
+    pub fn measured(&self) -> (u128, u128) {
+        match self.objective {
+            Objective::Makespan => (self.makespan.0.into(), self.lower_bound.0.into()),
+            Objective::WeightedCompletion | Objective::Energy => (self.value, self.value_bound),
+        }
     }
 
     /// Returns the plan as one for more tasks: `left` (`[n_tasks]`) says which of `all` tasks those of the plan are. The
@@ -102,12 +115,19 @@ impl Plan {
         Self { placed, rank, ..self }
     }
 
-    /// Returns by how much the plan may be longer than the best one, as a part of the lower bound.
+    /// Whether no plan can be better.
+    #[must_use]
+    pub fn is_optimal(&self) -> bool {
+        let (value, bound) = self.measured();
+        value == bound
+    }
+
+    /// Returns by how much the plan may be worse than the best one, as a part of the lower bound of its objective.
     #[must_use]
     pub fn gap(&self) -> f64 {
-        let excess = self.makespan - self.lower_bound;
+        let (value, bound) = self.measured();
         #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-        let part = excess.0 as f64 / self.lower_bound.0.max(1) as f64;
+        let part = value.saturating_sub(bound) as f64 / bound.max(1) as f64;
         part
     }
 }
@@ -121,6 +141,8 @@ pub struct Options<'a> {
     pub seed: u64,
     /// How long a better plan may be looked for.
     pub limits: Limits<'a>,
+    /// What makes a plan better.
+    pub objective: Objective,
 }
 
 /// How long a better plan may be looked for. The first plan is always finished.
@@ -160,6 +182,22 @@ pub enum PlanError {
     /// No choice of modes was found that stays in all budgets, though each budget by itself would suffice.
     #[error("no choice of modes was found that stays in all budgets at once")]
     Budgets,
+    /// The energy of a device is not known.
+    #[error(
+        "nothing says how much power {device} takes: give its entry in the fleet file `idle_watts` and `active_watts`"
+    )]
+    NoWatts {
+        /// Its id.
+        device: String,
+    },
+    /// A search that knows the makespan only.
+    #[error("`{policy}` makes plans short: for `--objective {objective}` take `auto`, or an order and a fit")]
+    OnlyMakespan {
+        /// The policy.
+        policy: Policy,
+        /// What it was to be good for.
+        objective: Objective,
+    },
     /// The durations add up to more than can be counted.
     #[error("the durations add up to more than can be planned: 146 million years")]
     TooLong,
@@ -190,6 +228,7 @@ pub fn make_timed(
     options: &Options<'_>,
     timed_by: &dyn Backend,
 ) -> Result<Plan, PlanError> {
+    possible(fleet, options)?;
     let instance = Instance::new(pipeline, graph, fleet).map_err(PlanError::Impossible)?;
     if let Some((index, least)) = budget::exceeded(&instance) {
         let (budget, limit) = instance.budgets[index].clone();
@@ -200,9 +239,22 @@ pub fn make_timed(
     }
     let timing = timed_by.timing(graph, instance.shortest());
     let bound = bound::lower_bound(&instance, &timing);
-    let plan = policy::plan(&instance, &timing, bound, options)?;
+    let plan = match options.objective {
+        Objective::Makespan => policy::plan(&instance, &timing, bound, options)?,
+        Objective::WeightedCompletion | Objective::Energy => goal::plan(&instance, &timing, bound, options)?,
+    };
     check(pipeline, graph, fleet, &plan).map_err(PlanError::Illegal)?;
     Ok(plan)
+}
+
+/// Refuses an objective that the policy or the fleet is not made for.
+fn possible(fleet: &Fleet, options: &Options<'_>) -> Result<(), PlanError> {
+    let Options { policy, objective, .. } = *options;
+    if matches!(policy, Policy::Search(_)) && objective != Objective::Makespan {
+        return Err(PlanError::OnlyMakespan { policy, objective });
+    }
+    let unknown = fleet.devices.iter().find(|device| objective == Objective::Energy && device.watts.is_none());
+    unknown.map_or(Ok(()), |device| Err(PlanError::NoWatts { device: device.id.clone() }))
 }
 
 /// The longest plan, in milliseconds: twice it still fits the type, so that sums of two instants never overflow.

@@ -40,6 +40,8 @@ pub struct Rest {
     pub factors: HashMap<(usize, usize), u64>,
     /// Devices that nothing new may be started on.
     pub unfit: Vec<DeviceId>,
+    /// How much longer the run is expected to take.
+    pub expected: Millis,
 }
 
 /// What is left of a task.

@@ -16,7 +16,7 @@ fn planned(problem: &Problem, policy: Policy) -> Result<Plan, PlanError> {
 
 fn planned_within(problem: &Problem, policy: Policy, evaluations: u64) -> Result<Plan, PlanError> {
     let limits = Limits { evaluations: Some(evaluations), ..Limits::default() };
-    let options = Options { policy, seed: 7, limits };
+    let options = Options { policy, seed: 7, limits, ..Options::default() };
     make(&problem.pipeline, &problem.graph, &problem.fleet, &options)
 }
 
@@ -166,7 +166,7 @@ fn a_time_limit_ends_a_search_by_the_clock_that_it_is_given() {
         Millis(asked.get())
     };
     let limits = Limits { evaluations: None, budget: Some(Millis(20)), clock: Some(&clock) };
-    let options = Options { policy: Policy::Auto, seed: 1, limits };
+    let options = Options { policy: Policy::Auto, seed: 1, limits, ..Options::default() };
     let plan = make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap();
     // Loops within loops each ask once more before they end.
     assert!(plan.is_optimal() || (20..25).contains(&asked.get()), "asked {} times", asked.get());

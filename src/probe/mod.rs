@@ -132,6 +132,7 @@ fn device(node: &str, gpu: &Gpu) -> Device {
     let memory = gpu.reading.memory.as_ref();
     let total = memory.map_or(Bytes::ZERO, |memory| memory.total);
     Device {
+        watts: None,
         id: format!("{node}/{}", gpu.name()),
         node: NodeId(0),
         uuid: Some(gpu.uuid.clone()),

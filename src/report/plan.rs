@@ -12,7 +12,7 @@ use super::table::{Cell, Column, Table};
 use super::{gantt, text, wording};
 use crate::fleet::{Device, Fleet};
 use crate::graph::{TaskGraph, TaskId};
-use crate::plan::{Placed, Plan};
+use crate::plan::{Objective, Placed, Plan};
 use crate::run::learn::{Basis, Numbers, Origins};
 use crate::run::limit;
 use crate::spec::{MemoryLimit, Mode, Pipeline};
@@ -51,6 +51,10 @@ struct Whole<'a> {
     bound_by: &'a str,
     optimal: bool,
     gap: f64,
+    objective: &'static str,
+    /// In milliseconds, for energy in thousandths of a joule.
+    objective_value: u128,
+    objective_bound: u128,
     /// Why the exact search was given up, where it broke down.
     #[serde(skip_serializing_if = "Option::is_none")]
     exact_given_up: Option<&'a str>,
@@ -59,6 +63,16 @@ struct Whole<'a> {
     tasks: Vec<TaskView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     load_matrix: Option<LoadView<'a>>,
+}
+
+/// Writes what an objective counts: a time, or energy in joules.
+fn amount(objective: Objective, value: u128) -> String {
+    match objective {
+        Objective::Energy => format!("{} J", value.div_ceil(1_000)),
+        Objective::Makespan | Objective::WeightedCompletion => {
+            Millis(u64::try_from(value).unwrap_or(u64::MAX)).to_string()
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -117,6 +131,9 @@ impl<'a> Sheet<'a> {
             bound_by: plan.bound_by,
             optimal: plan.is_optimal(),
             gap: plan.gap(),
+            objective: plan.objective.name(),
+            objective_value: plan.measured().0,
+            objective_bound: plan.measured().1,
             exact_given_up: plan.given_up.as_deref(),
             critical_path: self.timing.critical_path(self.graph).into_iter().map(|task| self.name(task)).collect(),
             devices: self.fleet.devices.iter().map(device_view).collect(),
@@ -230,9 +247,18 @@ impl<'a> Sheet<'a> {
         line(format!("makespan       {} by {}", plan.makespan, plan.policy));
         let distance = match (plan.is_optimal(), plan.gap()) {
             (true, _) => "proven optimal".to_owned(),
-            (false, gap) => format!("the plan is at most {:.1} % longer than the best one", gap * 100.0),
+            (false, gap) => {
+                let worse = if plan.objective == Objective::Makespan { "longer" } else { "worse" };
+                format!("the plan is at most {:.1} % {worse} than the best one", gap * 100.0)
+            }
         };
-        line(format!("lower bound    {} by {}: {distance}", plan.lower_bound, plan.bound_by));
+        if plan.objective == Objective::Makespan {
+            line(format!("lower bound    {} by {}: {distance}", plan.lower_bound, plan.bound_by));
+        } else {
+            let (value, bound) = (amount(plan.objective, plan.value), amount(plan.objective, plan.value_bound));
+            line(format!("{:<14} {value}", plan.objective.name().split('-').next().unwrap_or_default()));
+            line(format!("lower bound    {bound}: {distance}"));
+        }
         if let Some(reason) = &plan.given_up {
             line(format!("exact search   given up, the plan is that of the other searches: {}", text::visible(reason)));
         }

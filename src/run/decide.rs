@@ -134,7 +134,7 @@ impl<'a> Dispatcher<'a> {
             found: Found::default(),
             expect: Expect::default(),
             promised: HashMap::new(),
-            watch: Watch::new(plan),
+            watch: Watch::new(pipeline, plan),
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
             failed: Vec::new(),

@@ -10,11 +10,13 @@ use std::collections::BTreeSet;
 use super::Dispatcher;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
+use crate::plan::Plan;
 use crate::plan::rest::{Left, Rest, Revision};
 use crate::run::admission::{Live, Readings};
 use crate::run::event::{Because, Event, Intent};
 use crate::run::expect;
 use crate::run::state::{Phase, Revised, RunState};
+use crate::spec::{Mode, Pipeline};
 use crate::units::Millis;
 
 /// How often it is looked whether the plan still holds, and what is no difference.
@@ -38,14 +40,18 @@ pub(super) struct Watch {
     unfit: BTreeSet<DeviceId>,
     /// Why a new order was asked for that has not come yet.
     asked: Option<Because>,
+    /// Whether anything says how long some stage takes: otherwise there is nothing to differ from.
+    knows: bool,
 }
 
 impl Watch {
-    pub(super) fn new(plan: &crate::plan::Plan) -> Self {
+    pub(super) fn new(pipeline: &Pipeline, plan: &Plan) -> Self {
         let work: u128 = plan.placed.iter().map(|placed| u128::from((placed.finish - placed.start).0)).sum();
         let parallel = work * 1_000 / u128::from(plan.makespan.0.max(1));
         let parallel = u64::try_from(parallel).unwrap_or(u64::MAX).max(1_000);
-        Self { ends: None, scale: 1_000, parallel, due: Millis::ZERO, unfit: BTreeSet::new(), asked: None }
+        let says = |mode: &Mode| mode.duration.base.is_some() || !mode.duration.by_model.is_empty();
+        let knows = pipeline.stages.iter().any(|stage| stage.modes.iter().any(says));
+        Self { ends: None, scale: 1_000, parallel, due: Millis::ZERO, unfit: BTreeSet::new(), asked: None, knows }
     }
 }
 
@@ -67,6 +73,9 @@ impl Dispatcher<'_> {
         }
         self.watch.due = now + EVERY;
         let changed = self.changed_device(state, readings);
+        if changed.is_none() && !self.watch.knows {
+            return None;
+        }
         let forecast = self.forecast(state, now);
         if forecast.waiting == 0 {
             return None;
@@ -78,7 +87,7 @@ impl Dispatcher<'_> {
             forecast.waiting > 1 && differs > EVERY.0 && differs.saturating_mul(DRIFT) > planned.max(expected).0;
         let drift = drifts.then_some(Because::Drift { expected, planned, task: forecast.task });
         self.watch.asked = changed.or(drift);
-        self.watch.asked.is_some().then(|| self.rest(state, now))
+        self.watch.asked.is_some().then(|| Rest { expected, ..self.rest(state, now) })
     }
 
     /// Takes in what came of it, or that nothing did; returns the event that takes a new order up.
@@ -230,6 +239,7 @@ impl Dispatcher<'_> {
             }
         };
         let tasks = self.graph.ids().map(left).collect();
-        Rest { tasks, factors: self.expect.factors(), unfit: self.watch.unfit.iter().copied().collect() }
+        let unfit = self.watch.unfit.iter().copied().collect();
+        Rest { tasks, factors: self.expect.factors(), unfit, expected: Millis::ZERO }
     }
 }

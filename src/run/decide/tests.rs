@@ -14,7 +14,7 @@ use crate::run::admission::{Ledger, Live, Readings};
 use crate::run::event::{Because, Event, Recorded};
 use crate::run::outcome::{Outcome, Usage};
 use crate::run::state::{Phase, RunState};
-use crate::spec::{Gpus, Mode};
+use crate::spec::{Duration, Gpus, Mode};
 use crate::units::Millis;
 
 /// Plans tasks in the order in which they are written.
@@ -312,6 +312,18 @@ fn what_starts_within_a_second_is_not_moved() {
     sim.dispatcher.progressed(TaskId(1), 19.5 / 140.0, sim.now);
     let rest = sim.dispatcher.wants_replan(&sim.state, &sim.readings, sim.now).expect("the second is late");
     assert_eq!(revised(&problem, &rest).order[0], TaskId(2));
+}
+
+#[test]
+fn where_nothing_says_how_long_anything_takes_there_is_nothing_to_differ_from() {
+    let mode = Mode { duration: Duration::default(), ..on_host(1, 0) };
+    let problem = one_each(&vec![mode; 4], host(1));
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, vec![600_000; 4]);
+    for _ in 0..3 {
+        assert_eq!(sim.dispatcher.wants_replan(&sim.state, &sim.readings, sim.now), None);
+        sim.step();
+    }
 }
 
 #[test]

@@ -1,0 +1,292 @@
+//! Search for a plan by another measure than its end: every order rule, then small changes of the best order and of where
+//! single tasks go.
+//!
+//! Deterministic for a seed and a number of schedules. A plan made by an order and a fit is only measured.
+
+use super::bound::Bound;
+use super::decode::{Decoder, Direction, FREE, Wanted};
+use super::draft::Draft;
+use super::fit::{Fit, FitRule};
+use super::instance::Instance;
+use super::machine::demands;
+use super::objective::Goal;
+use super::order::{OrderRule, by_key};
+use super::policy::Policy;
+use super::random::Random;
+use super::{Limits, Options, Plan, PlanError, amounts};
+use crate::graph::TaskId;
+use crate::timing::Timing;
+use crate::units::Millis;
+
+/// Schedules without a better one after which no more are tried, where nobody says how many: some, and more for each task.
+const PATIENCE: (u64, u64) = (300, 3);
+
+/// Time that a search may take where nobody says: a hundredth of the makespan, at most a second.
+const LONGEST: Millis = Millis(1_000);
+
+/// Makes a plan for the objective of the options.
+pub(super) fn plan(
+    instance: &Instance<'_>,
+    timing: &Timing,
+    bound: Bound,
+    options: &Options<'_>,
+) -> Result<Plan, PlanError> {
+    let goal = Goal::new(options.objective, instance);
+    let (node, device) = demands(instance);
+    let found = match amounts::words(&node).max(amounts::words(&device)) {
+        1 => Planner::<1>::new(instance, timing, &goal, options).best(),
+        2..=4 => Planner::<4>::new(instance, timing, &goal, options).best(),
+        5..=32 => Planner::<32>::new(instance, timing, &goal, options).best(),
+        _ => return Err(PlanError::TooManyResources),
+    };
+    let (draft, evaluations) = found.ok_or(PlanError::Budgets)?;
+    let plan = draft.into_plan(instance, options.policy.to_string());
+    let value = goal.value(&plan.placed, plan.makespan);
+    let value_bound = goal.bound(timing, bound.time);
+    let (lower_bound, bound_by) = (bound.time, bound.by);
+    Ok(Plan { evaluations, lower_bound, bound_by, objective: options.objective, value, value_bound, ..plan })
+}
+
+struct Planner<'a, const W: usize> {
+    instance: &'a Instance<'a>,
+    timing: &'a Timing,
+    goal: &'a Goal<'a>,
+    policy: Policy,
+    limits: Limits<'a>,
+    seed: u64,
+    decoder: Decoder<'a, W>,
+    fit: Fit,
+    evaluations: u64,
+    improved: u64,
+    best: Option<Best>,
+}
+
+/// A schedule with what led to it; of equal values the one that ends first is the better one.
+struct Best {
+    measure: (u128, u64),
+    draft: Draft,
+    choice: Vec<u32>,
+}
+
+impl<'a, const W: usize> Planner<'a, W> {
+    fn new(instance: &'a Instance<'a>, timing: &'a Timing, goal: &'a Goal<'a>, options: &Options<'a>) -> Self {
+        Self {
+            instance,
+            timing,
+            goal,
+            policy: options.policy,
+            limits: options.limits,
+            seed: options.seed,
+            decoder: Decoder::new(instance),
+            fit: Fit::new(FitRule::EarliestFinish, options.seed, instance),
+            evaluations: 0,
+            improved: 0,
+            best: None,
+        }
+    }
+
+    fn best(mut self) -> Option<(Draft, u64)> {
+        let free = vec![FREE; self.instance.len()];
+        if let Policy::List(order, fit) = self.policy {
+            self.rule(order, fit, &free);
+        } else {
+            for (_, order) in OrderRule::ALL {
+                for fit in [FitRule::EarliestFinish, FitRule::BestFit] {
+                    if self.best.is_none() || !self.is_over() {
+                        self.rule(order, fit, &free);
+                    }
+                }
+            }
+            self.search();
+        }
+        self.best.map(|best| (best.draft, self.evaluations))
+    }
+
+    fn rule(&mut self, order: OrderRule, fit: FitRule, choice: &[u32]) {
+        self.fit.change(fit, self.instance);
+        let order = order.order(self.instance, self.timing);
+        self.try_order(&order, choice);
+    }
+
+    /// Keeps the schedule of an order if it is better than all before; whether it is.
+    fn try_order(&mut self, order: &[TaskId], choice: &[u32]) -> bool {
+        self.evaluations += 1;
+        let direction = Direction::Forward;
+        let wanted = Wanted { order, choice, paid: false, direction, kept: None, by: None };
+        let mut draft = Draft::default();
+        if self.decoder.decode(&wanted, &mut self.fit, &mut draft).is_err() {
+            return false;
+        }
+        let of = |task: TaskId| {
+            let choice = &self.instance.choices(task)[draft.choice[task.index()] as usize];
+            self.goal.task(task, choice, draft.devices(task), draft.finish[task.index()])
+        };
+        let value = self.instance.graph.ids().map(of).sum::<u128>() + self.goal.end(draft.makespan);
+        let measure = (value, draft.makespan);
+        let better = self.best.as_ref().is_none_or(|best| measure < best.measure);
+        if better {
+            self.improved = self.evaluations;
+            self.best = Some(Best { measure, draft, choice: choice.to_vec() });
+        }
+        better
+    }
+
+    /// Moves a few tasks to other places in the best order, or ties one to another way to run.
+    fn search(&mut self) {
+        let mut random = Random::new(self.seed);
+        let n = self.instance.len();
+        let mut place = vec![0_u64; n];
+        let mut known = 0;
+        while n > 0 && !self.is_over() {
+            let Some(best) = &self.best else { return };
+            if known != self.improved {
+                known = self.improved;
+                (0..).zip(&best.draft.order).for_each(|(at, task)| place[task.index()] = 2 * at);
+            }
+            let (mut changed, mut choice) = (place.clone(), best.choice.clone());
+            for _ in 0..=random.index(3) {
+                let task = random.index(n);
+                let ways = self.instance.kinds[self.instance.kind[task] as usize].choices.len();
+                if ways > 1 && random.below(2) == 0 {
+                    choice[task] = u32::try_from(random.index(ways)).unwrap_or(FREE);
+                } else {
+                    changed[task] = 2 * random.below(n as u64) + 1;
+                }
+            }
+            let order = by_key(self.instance, |task, _| std::cmp::Reverse(changed[task.index()]));
+            self.try_order(&order, &choice);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Limits { evaluations, budget, clock } = self.limits;
+        let makespan = self.best.as_ref().map_or(0, |best| best.measure.1);
+        let budget = budget.unwrap_or_else(|| Millis(makespan / 100).min(LONGEST));
+        let out_of_time = match clock {
+            Some(clock) if evaluations.is_none() || self.limits.budget.is_some() => clock() >= budget,
+            Some(_) | None => evaluations.is_none() && self.limits.budget.is_some(),
+        };
+        let limited = evaluations.is_some() || self.limits.budget.is_some();
+        let patience = PATIENCE.0 + PATIENCE.1 * self.instance.len() as u64;
+        let tired = !limited && self.evaluations - self.improved > patience;
+        out_of_time || tired || evaluations.is_some_and(|most| self.evaluations >= most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fleet::Fleet;
+    use crate::plan::fixture::{Problem, add_node, any_problem, on_gpus, on_host, problem};
+    use crate::plan::{self, Objective};
+    use crate::spec::{Gpus, Mode};
+
+    fn made(problem: &Problem, objective: Objective) -> Plan {
+        let limits = Limits { evaluations: Some(400), ..Limits::default() };
+        let options = Options { limits, objective, ..Options::default() };
+        plan::make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap()
+    }
+
+    #[test]
+    fn what_weighs_much_and_takes_little_goes_first() {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 1, 64, &[]);
+        let modes = [(10_000, 1), (1_000, 1), (4_000, 20)];
+        let mut problem = problem(modes.iter().map(|(ms, _)| vec![on_host(1, *ms)]).collect(), &[], fleet);
+        for (stage, (_, priority)) in problem.pipeline.stages.iter_mut().zip(modes) {
+            stage.priority = priority;
+        }
+        let plan = made(&problem, Objective::WeightedCompletion);
+        // Smith's rule: by weight over duration.
+        assert_eq!(plan.placed.iter().map(|placed| placed.start.0).collect::<Vec<_>>(), [5_000, 4_000, 0]);
+        assert_eq!(plan.value, 15_000 + 5_000 + 20 * 4_000);
+        assert_eq!(plan.value_bound, 10_000 + 1_000 + 20 * 4_000);
+    }
+
+    fn two_cards(idle: u64) -> Problem {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 4, 64, &[("fast", 16, 2_000), ("thrifty", 16, 1_000)]);
+        (fleet.devices[0].watts, fleet.devices[1].watts) = (Some((idle, idle + 400)), Some((idle, idle + 100)));
+        problem(vec![vec![on_gpus(Gpus::Whole(1), 0, 10_000)]], &[], fleet)
+    }
+
+    #[test]
+    fn little_energy_may_take_long_and_idle_power_makes_that_dear() {
+        let plan = made(&two_cards(0), Objective::Energy);
+        assert_eq!((plan.makespan, plan.value, plan.is_optimal()), (Millis(10_000), 1_000_000, true));
+        let plan = made(&two_cards(200), Objective::Energy);
+        assert_eq!((plan.makespan, plan.value), (Millis(5_000), 2 * 200 * 5_000 + 400 * 5_000));
+    }
+
+    #[test]
+    fn a_search_that_knows_the_makespan_only_and_devices_of_unknown_power_are_refused() {
+        let mut problem = two_cards(0);
+        let Problem { pipeline, graph, .. } = problem.clone();
+        let policy = "ga".parse().unwrap();
+        let options = Options { policy, objective: Objective::Energy, ..Options::default() };
+        let refused = plan::make(&pipeline, &graph, &problem.fleet, &options).unwrap_err();
+        assert!(matches!(refused, PlanError::OnlyMakespan { .. }), "{refused}");
+        problem.fleet.devices[1].watts = None;
+        let options = Options { objective: Objective::Energy, ..Options::default() };
+        let refused = plan::make(&pipeline, &graph, &problem.fleet, &options).unwrap_err();
+        assert!(matches!(&refused, PlanError::NoWatts { device } if device == "n0/gpu1"), "{refused}");
+    }
+
+    /// The value, told a second time from the plan and the pipeline alone.
+    fn recount(problem: &Problem, plan: &Plan) -> u128 {
+        let Problem { pipeline, graph, fleet } = problem;
+        let stage = |task: TaskId| &pipeline.stages[graph.tasks[task.index()].stage];
+        let placed = || graph.ids().zip(&plan.placed);
+        if plan.objective == Objective::WeightedCompletion {
+            let each = placed().map(|(task, at)| u128::from(at.finish.0) * stage(task).priority.max(1) as u128);
+            return each.sum();
+        }
+        let idle: u64 = fleet.devices.iter().map(|device| device.watts.unwrap().0).sum();
+        let share = |mode: &Mode, memory: u64| match mode.resources.gpus {
+            Gpus::None | Gpus::Whole(_) => 1_000_000,
+            Gpus::Share(share) => u128::from(share.0),
+            Gpus::Shared => (u128::from(mode.resources.gpu_memory.0.max(1)) * 1_000_000).div_ceil(memory.into()),
+        };
+        let of = |(task, at): (TaskId, &plan::Placed)| {
+            let each = at.devices.iter().map(|device| {
+                let device = &fleet.devices[device.index()];
+                let (idle, active) = device.watts.unwrap();
+                let share = share(&stage(task).modes[at.mode], device.usable_memory().0);
+                (u128::from((at.finish - at.start).0) * u128::from(active - idle) * share).div_ceil(1_000_000)
+            });
+            each.sum::<u128>()
+        };
+        u128::from(idle) * u128::from(plan.makespan.0) + placed().map(of).sum::<u128>()
+    }
+
+    proptest! {
+        #[test]
+        fn no_plan_is_under_its_bound_and_its_value_is_what_it_says(
+            mut problem in any_problem(8, 4_000),
+            watts in prop::collection::vec((0_u64..100, 0_u64..400), 8),
+            priorities in prop::collection::vec(-3_i64..9, 8),
+        ) {
+            for (device, (idle, more)) in problem.fleet.devices.iter_mut().zip(&watts) {
+                device.watts = Some((*idle, idle + more));
+            }
+            for (stage, priority) in problem.pipeline.stages.iter_mut().zip(&priorities) {
+                stage.priority = *priority;
+            }
+            let Problem { pipeline, graph, fleet } = &problem;
+            for objective in [Objective::WeightedCompletion, Objective::Energy] {
+                for policy in ["auto", "efficiency+best-fit", "fifo+random"] {
+                    let limits = Limits { evaluations: Some(60), ..Limits::default() };
+                    let policy = policy.parse().unwrap();
+                    let options = Options { policy, limits, objective, ..Options::default() };
+                    let Ok(plan) = plan::make(pipeline, graph, fleet, &options) else { return Ok(()) };
+                    prop_assert!(plan.value >= plan.value_bound);
+                    prop_assert_eq!(plan.value, recount(&problem, &plan));
+                    let again = plan::make(pipeline, graph, fleet, &options).unwrap();
+                    prop_assert_eq!((plan.placed, plan.value), (again.placed, again.value));
+                }
+            }
+        }
+    }
+}

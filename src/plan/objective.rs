@@ -1,0 +1,168 @@
+//! What a good plan is: one that ends early, whose tasks end early by their weight, or that takes little energy.
+//!
+//! Each is a whole number, the less the better, with a lower bound that no plan can be under. Does not know how a plan
+//! is found.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Placed;
+use super::instance::{Choice, DeviceNeed, Instance};
+use crate::fleet::DeviceId;
+use crate::graph::TaskId;
+use crate::spec::problem::did_you_mean;
+use crate::timing::Timing;
+use crate::units::{Millis, Share};
+
+/// What a good plan is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Objective {
+    /// The last task ends early; in milliseconds.
+    #[default]
+    Makespan,
+    /// Tasks end early, those of higher priority before others: the sum over all tasks of when they end, times the
+    /// stage's `priority`, which counts as 1 where it is less; in milliseconds.
+    WeightedCompletion,
+    /// Little energy: every device takes its idle power until the last task ends, and for every task more, up to its
+    /// active power, by the share of the device that the task holds; in thousandths of a joule.
+    Energy,
+}
+
+impl Objective {
+    /// Every objective with its name on the command line.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("makespan", Self::Makespan), ("weighted-completion", Self::WeightedCompletion), ("energy", Self::Energy)];
+
+    /// Returns the name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, objective)| *objective == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// An objective that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown objective `{written}`: {}", match .near {
+    Some(near) => format!("did you mean `{near}`?"),
+    None => "write `makespan`, `weighted-completion` or `energy`".to_owned(),
+})]
+pub struct UnknownObjective {
+    /// What was written.
+    pub written: String,
+    /// What was probably meant.
+    pub near: Option<String>,
+}
+
+impl FromStr for Objective {
+    type Err = UnknownObjective;
+
+    fn from_str(text: &str) -> Result<Self, UnknownObjective> {
+        let found = Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, objective)| *objective);
+        found.ok_or_else(|| {
+            let near = did_you_mean(text, Self::ALL.iter().map(|(name, _)| *name)).map(str::to_owned);
+            UnknownObjective { written: text.to_owned(), near }
+        })
+    }
+}
+
+/// An objective on an instance.
+pub(super) struct Goal<'a> {
+    objective: Objective,
+    instance: &'a Instance<'a>,
+    /// What all devices take together while they idle, in watts.
+    idle: u128,
+}
+
+/// Shares are counted in millionths.
+const WHOLE: u128 = Share::WHOLE.0 as u128;
+
+impl<'a> Goal<'a> {
+    /// Makes it.
+    pub(super) fn new(objective: Objective, instance: &'a Instance<'a>) -> Self {
+        let idle = instance.devices.iter().map(|device| u128::from(device.watts.0)).sum();
+        Self { objective, instance, idle }
+    }
+
+    /// Returns what the end of one task, and what it holds until then, add to the value.
+    pub(super) fn task(&self, task: TaskId, choice: &Choice, devices: &[DeviceId], finish: u64) -> u128 {
+        match self.objective {
+            Objective::Makespan => 0,
+            Objective::WeightedCompletion => weight(self.instance.priority[task.index()]) * u128::from(finish),
+            Objective::Energy => devices.iter().map(|device| self.active(choice, *device)).sum(),
+        }
+    }
+
+    /// Returns what the end of all adds to the value.
+    pub(super) fn end(&self, makespan: u64) -> u128 {
+        match self.objective {
+            Objective::Makespan => makespan.into(),
+            Objective::WeightedCompletion => 0,
+            Objective::Energy => self.idle * u128::from(makespan),
+        }
+    }
+
+    /// Returns what a task takes of one device beyond what that takes idle, rounded up.
+    fn active(&self, choice: &Choice, device: DeviceId) -> u128 {
+        let (idle, active) = self.instance.devices[device.index()].watts;
+        let part = match choice.per_device {
+            DeviceNeed::Exclusive => WHOLE,
+            DeviceNeed::Part { share, .. } if share > 0 => share.into(),
+            DeviceNeed::Part { memory, .. } => {
+                let of = self.instance.devices[device.index()].memory.0.max(1);
+                (u128::from(memory) * WHOLE).div_ceil(of.into()).min(WHOLE)
+            }
+        };
+        (u128::from(active.saturating_sub(idle)) * u128::from(choice.duration()) * part).div_ceil(WHOLE)
+    }
+
+    /// Returns what no plan can be under that cannot end before `makespan`: every task at its earliest end, or in the
+    /// place where it takes the least.
+    pub(super) fn bound(&self, timing: &Timing, makespan: Millis) -> u128 {
+        let least = |task: TaskId| -> u128 {
+            match self.objective {
+                Objective::Makespan => 0,
+                Objective::WeightedCompletion => {
+                    let earliest = timing.earliest_start[task.index()] + timing.duration[task.index()];
+                    weight(self.instance.priority[task.index()]) * u128::from(earliest.0)
+                }
+                Objective::Energy => {
+                    self.instance.choices(task).iter().map(|choice| self.cheapest(choice)).min().unwrap_or(0)
+                }
+            }
+        };
+        self.instance.graph.ids().map(least).sum::<u128>() + self.end(makespan.0)
+    }
+
+    /// Returns the least that a choice takes of devices, wherever it goes.
+    fn cheapest(&self, choice: &Choice) -> u128 {
+        let members = &self.instance.groups[choice.group as usize].members;
+        let of_node = |devices: &Vec<DeviceId>| {
+            let mut each: Vec<_> = devices.iter().map(|device| self.active(choice, *device)).collect();
+            each.sort_unstable();
+            each.iter().take(choice.gang as usize).sum::<u128>()
+        };
+        members.iter().map(|(_, devices)| of_node(devices)).min().unwrap_or(0)
+    }
+
+    /// Returns the value of placed tasks.
+    pub(super) fn value(&self, placed: &[Placed], makespan: Millis) -> u128 {
+        let of = |(task, placed): (TaskId, &Placed)| {
+            let took = placed.finish - placed.start;
+            let is_it = |choice: &&Choice| choice.mode as usize == placed.mode && choice.load.time == took;
+            let choice = self.instance.choices(task).iter().find(is_it);
+            choice.map_or(0, |choice| self.task(task, choice, &placed.devices, placed.finish.0))
+        };
+        self.instance.graph.ids().zip(placed).map(of).sum::<u128>() + self.end(makespan.0)
+    }
+}
+
+/// Returns how much a priority weighs.
+fn weight(priority: i64) -> u128 {
+    u128::try_from(priority).unwrap_or(0).max(1)
+}
