@@ -9,10 +9,12 @@ pub mod cpm;
 pub mod device;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod kept;
 pub mod layout;
 pub mod load;
 pub mod loads;
 pub mod sample;
+pub mod sweep;
 pub mod ticks;
 
 pub use cpm::{Backend, Cpu, Timing};
