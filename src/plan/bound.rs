@@ -9,7 +9,7 @@
 //! Sums are exact in fixed point and rounded so that a bound is never too high; floating point only chooses which of
 //! them to compute. Does not know plans.
 
-use super::instance::{Choice, DeviceNeed, Instance};
+use super::instance::{Choice, DeviceNeed, Instance, Kind};
 use crate::fleet::DeviceId;
 use crate::timing::Timing;
 use crate::units::{Millis, Share};
@@ -48,6 +48,8 @@ pub fn lower_bound(instance: &Instance<'_>, timing: &Timing) -> Bound {
 /// One resource over the classes of places that offer it.
 struct Axis {
     name: &'static str,
+    /// Whether devices offer it, not nodes.
+    of_devices: bool,
     /// `[n_classes]`: what all places of the class offer together.
     capacity: Vec<u128>,
     /// `[n_kinds][n_options]`: ways to run a task.
@@ -57,6 +59,8 @@ struct Axis {
 /// One way to run a task: how much it holds for how long in which class.
 #[derive(Clone, Copy)]
 struct Way {
+    /// Index of the choice that it belongs to.
+    choice: u32,
     /// Index of the class; `None` for a way that asks nothing of this resource.
     class: Option<usize>,
     /// What it holds, times how long.
@@ -66,10 +70,10 @@ struct Way {
 }
 
 impl Way {
-    fn new(class: Option<usize>, area: u128, capacity: &[u128]) -> Self {
+    fn new(choice: u32, class: Option<usize>, area: u128, capacity: &[u128]) -> Self {
         let class = class.filter(|_| area > 0);
         let part = class.map_or(0.0, |class| to_f64(area) / to_f64(capacity[class].max(1)));
-        Self { class, area, part }
+        Self { choice, class, area, part }
     }
 }
 
@@ -81,7 +85,9 @@ struct Ends {
     tail: Vec<u64>,
     /// All tasks with head and tail in floating point, those with the longest tail first.
     by_tail: Vec<(u32, f64, f64)>,
-    /// Heads that are tried.
+    /// All tasks, those with the latest head first.
+    by_head: Vec<u32>,
+    /// Heads that are tried, the latest first.
     heads: Vec<u64>,
 }
 
@@ -98,8 +104,11 @@ impl Ends {
         heads.dedup();
         let most = HEADS.min(STEPS / head.len().max(1)).max(1);
         let step = heads.len().div_ceil(most).max(1);
-        let heads = heads.into_iter().step_by(step).collect();
-        Self { head, tail, by_tail, heads }
+        let mut heads: Vec<_> = heads.into_iter().step_by(step).collect();
+        heads.reverse();
+        let mut by_head: Vec<_> = (0..).take(head.len()).collect();
+        by_head.sort_unstable_by_key(|task: &u32| std::cmp::Reverse(head[*task as usize]));
+        Self { head, tail, by_tail, by_head, heads }
     }
 }
 
@@ -171,7 +180,10 @@ fn best_window(instance: &Instance<'_>, ends: &Ends, area: &[u128], scale: u128)
     let part = |task: u32| part[instance.kind[task as usize] as usize];
     let tasks: Vec<_> = ends.by_tail.iter().map(|(task, head, tail)| (*head, *tail, part(*task))).collect();
     let mut best: Option<(f64, u64, usize)> = None;
-    for &head in &ends.heads {
+    for (most, head) in promises(ends, part) {
+        if best.is_some_and(|(bound, ..)| most < bound) {
+            break;
+        }
         let (from, mut sum) = (to_f64(head.into()), 0.0);
         for (index, (_, tail, part)) in tasks.iter().enumerate().filter(|(_, (head, ..))| *head >= from) {
             sum += part;
@@ -182,6 +194,59 @@ fn best_window(instance: &Instance<'_>, ends: &Ends, area: &[u128], scale: u128)
         }
     }
     best.map(|(_, head, index)| (head, ends.tail[ends.by_tail[index].0 as usize]))
+}
+
+/// Returns the heads, each behind what no area from it on can exceed, the most promising first: hardly any others need to
+/// be looked at.
+fn promises(ends: &Ends, part: impl Fn(u32) -> f64) -> Vec<(f64, u64)> {
+    let (mut sum, mut tail) = (0.0, 0);
+    let mut tasks = ends.by_head.iter().peekable();
+    let promise = |head: &u64| {
+        while let Some(task) = tasks.next_if(|task| ends.head[**task as usize] >= *head) {
+            sum += part(*task);
+            tail = tail.max(ends.tail[*task as usize]);
+        }
+        // A little more, for sums in another order are rounded otherwise.
+        ((to_f64((*head).into()) + sum + to_f64(tail.into())) * (1.0 + 1e-9), *head)
+    };
+    let mut promises: Vec<_> = ends.heads.iter().map(promise).collect();
+    promises.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    promises
+}
+
+/// Returns what each choice wastes, `[n_kinds][n_choices]`: by how many milliseconds of all devices together the bound rises
+/// where a task takes it instead of its cheapest choice. Empty where tasks have no choice, or where something else than
+/// devices is scarce: for modes that spend budgets it did not pay.
+#[must_use]
+pub(super) fn waste(instance: &Instance<'_>) -> Vec<Vec<u64>> {
+    if instance.kinds.iter().all(|kind| kind.choices.len() == 1) {
+        return Vec::new();
+    }
+    let of_axis = |axis: Axis| {
+        let weights = axis.weights(instance);
+        let scale: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() * ONE;
+        let least: Vec<_> = axis.options.iter().map(|ways| axis.least(ways, &weights)).collect();
+        let total = instance.kind.iter().map(|kind| least[*kind as usize]).fold(0, u128::saturating_add) / scale;
+        (total, axis, weights, scale, least)
+    };
+    let Some((_, axis, weights, scale, least)) = axes(instance).into_iter().map(of_axis).max_by_key(|axis| axis.0)
+    else {
+        return Vec::new();
+    };
+    if !axis.of_devices {
+        return Vec::new();
+    }
+    let places = instance.devices.len() as u128;
+    let of_kind = |(kind, (ways, least)): (&Kind, (&Vec<Way>, &u128))| {
+        let mut waste = vec![u64::MAX; kind.choices.len()];
+        for way in ways {
+            let dearer = (axis.weighed(*way, &weights) - least).saturating_mul(places) / scale;
+            let choice = &mut waste[way.choice as usize];
+            *choice = (*choice).min(u64::try_from(dearer).unwrap_or(u64::MAX));
+        }
+        waste
+    };
+    instance.kinds.iter().zip(axis.options.iter().zip(&least)).map(of_kind).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "floating point only chooses; the bound itself is exact")]
@@ -217,14 +282,14 @@ fn node_axis(instance: &Instance<'_>, resource: usize, name: &'static str) -> Ax
     for node in &instance.nodes {
         capacity[node.class as usize] += u128::from(node.capacity[resource]);
     }
-    let way = |choice: &Choice| {
+    let way = |(index, choice): (u32, &Choice)| {
         let area = u128::from(choice.need[resource]) * u128::from(choice.duration());
         let first = instance.groups[choice.group as usize].members.first();
         let class = first.map(|(node, _)| instance.nodes[node.index()].class as usize);
-        Way::new(class, area, &capacity)
+        Way::new(index, class, area, &capacity)
     };
-    let options = instance.kinds.iter().map(|kind| kind.choices.iter().map(way).collect()).collect();
-    Axis { name, capacity, options }
+    let options = instance.kinds.iter().map(|kind| (0..).zip(&kind.choices).map(way).collect()).collect();
+    Axis { name, of_devices: false, capacity, options }
 }
 
 /// A resource of devices, by class of devices; `amount` is given the class's memory and the request.
@@ -236,7 +301,7 @@ fn device_axis(instance: &Instance<'_>, name: &'static str, amount: impl Fn(u64,
         capacity[device.class as usize] += u128::from(amount(device.memory.0, DeviceNeed::Exclusive));
     }
     let class_of = |device: &DeviceId| instance.devices[device.index()].class;
-    let ways = |choice: &Choice| {
+    let ways = |(index, choice): (u32, &Choice)| {
         let first = instance.groups[choice.group as usize].members.first();
         let devices = first.map_or(&[][..], |(_, devices)| devices);
         let held = u128::from(choice.gang) * u128::from(choice.duration());
@@ -244,12 +309,56 @@ fn device_axis(instance: &Instance<'_>, name: &'static str, amount: impl Fn(u64,
         let area = |class: usize| held * u128::from(amount(memory[class], need));
         // Devices of one class lie together; where they do not, a class merely comes twice.
         let classes = devices.chunk_by(|a, b| class_of(a) == class_of(b)).map(|same| class_of(&same[0]) as usize);
-        let mut ways: Vec<_> = classes.map(|class| Way::new(Some(class), area(class), &capacity)).collect();
+        let mut ways: Vec<_> = classes.map(|class| Way::new(index, Some(class), area(class), &capacity)).collect();
         if devices.is_empty() {
-            ways.push(Way { class: None, area: 0, part: 0.0 });
+            ways.push(Way { choice: index, class: None, area: 0, part: 0.0 });
         }
         ways
     };
-    let options = instance.kinds.iter().map(|kind| kind.choices.iter().flat_map(ways).collect()).collect();
-    Axis { name, capacity, options }
+    let options = instance.kinds.iter().map(|kind| (0..).zip(&kind.choices).flat_map(ways).collect()).collect();
+    Axis { name, of_devices: true, capacity, options }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{add_node, on_gpus, problem};
+    use super::*;
+    use crate::fleet::Fleet;
+    use crate::spec::Gpus;
+
+    #[test]
+    fn a_choice_wastes_what_another_class_of_devices_would_not_need() {
+        // Eight tasks that are four times slower on B, and eight that do not care.
+        let times = |b: u64| {
+            let mut mode = on_gpus(Gpus::Whole(1), 0, 10);
+            mode.duration.by_model = [("A".into(), Millis(10)), ("B".into(), Millis(b))].into();
+            vec![mode]
+        };
+        let modes = (0..16).map(|task| times(if task < 8 { 40 } else { 10 })).collect();
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 64, 64, &[("A", 8, 1_000), ("B", 8, 1_000)]);
+        let problem = problem(modes, &[], fleet);
+        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+        let waste = waste(&instance);
+        let on = |task: usize, model: &str| {
+            let kind = instance.kind[task] as usize;
+            let of_model = |choice: &Choice| {
+                let device = instance.groups[choice.group as usize].members[0].1[0];
+                problem.fleet.devices[device.index()].model == model
+            };
+            let devices = instance.kinds[kind].choices.iter().zip(&waste[kind]);
+            devices.filter(|(choice, _)| of_model(choice)).map(|(_, waste)| *waste).min()
+        };
+        assert_eq!(on(0, "A"), Some(0));
+        assert!(on(0, "B") > Some(0), "{waste:?}");
+    }
+
+    #[test]
+    fn without_a_choice_nothing_is_wasted() {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 64, 64, &[("A", 8, 1_000)]);
+        let problem = problem(vec![vec![on_gpus(Gpus::Whole(1), 0, 10)]], &[], fleet);
+        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+        assert!(waste(&instance).is_empty());
+    }
 }

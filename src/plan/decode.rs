@@ -70,6 +70,10 @@ pub(super) struct Decoder<'i, const W: usize> {
     /// `[n_kinds][n_choices]`: requests, packed.
     packed: Vec<Vec<Packed<W>>>,
     has_lags: bool,
+    /// `[n_kinds][n_choices]`: milliseconds that each choice wastes of the scarcest resource; empty where none does.
+    waste: Vec<Vec<u64>>,
+    /// How much a free choice minds waste, in eighths: it takes what ends first where waste, times this, is time as well.
+    pub(super) thrift: u64,
     /// Devices that are free at the instant found, with their scores.
     feasible: Vec<(Score, DeviceId)>,
     /// Devices of the best place so far.
@@ -82,7 +86,16 @@ impl<'i, const W: usize> Decoder<'i, W> {
         let machine = Machine::new(instance);
         let packed = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
         let has_lags = instance.has_lags();
-        Self { instance, machine, packed, has_lags, feasible: Vec::new(), chosen: Vec::new() }
+        let (waste, feasible, chosen) = (Vec::new(), Vec::new(), Vec::new());
+        Self { instance, machine, packed, has_lags, waste, thrift: 0, feasible, chosen }
+    }
+
+    /// Lets free choices mind waste from now on; `thrift` as in the field.
+    pub(super) fn mind_waste(&mut self, thrift: u64) {
+        if thrift > 0 && self.waste.is_empty() {
+            self.waste = super::bound::waste(self.instance);
+        }
+        self.thrift = if self.waste.is_empty() { 0 } else { thrift };
     }
 
     /// Places all tasks.
@@ -147,9 +160,11 @@ impl<'i, const W: usize> Decoder<'i, W> {
                 continue;
             }
             let duration = choice.duration();
+            let waste = self.minded(kind, index, wish);
             for (member, (node, devices)) in (0..).zip(&instance.groups[choice.group as usize].members) {
                 let from = common.unwrap_or_else(|| self.ready(task, *node, direction, draft));
-                let latest = best.map_or(Some(u64::MAX - duration), |(finish, ..)| finish.checked_sub(duration));
+                let latest =
+                    best.map_or(Some(u64::MAX - duration), |(by, ..)| by.checked_sub(waste)?.checked_sub(duration));
                 let packed = self.packed[kind][index as usize];
                 let found = latest.and_then(|latest| {
                     self.machine.earliest(packed, choice, (*node, devices), from, latest, &mut self.feasible)
@@ -157,8 +172,9 @@ impl<'i, const W: usize> Decoder<'i, W> {
                 let Some(start) = found else { continue };
                 let finish = start + duration;
                 let score = self.select(fit, packed, choice, *node, start);
-                if best.is_none_or(|(least, other, _)| (finish, score) < (least, other)) {
-                    best = Some((finish, score, Site { choice: index, member, start, finish }));
+                let by = finish.saturating_add(waste);
+                if best.is_none_or(|(least, other, _)| (by, score) < (least, other)) {
+                    best = Some((by, score, Site { choice: index, member, start, finish }));
                     self.chosen.clear();
                     let gang = choice.gang as usize;
                     self.chosen.extend(self.feasible[..gang].iter().map(|(_, device)| *device));
@@ -166,6 +182,14 @@ impl<'i, const W: usize> Decoder<'i, W> {
             }
         }
         best.map(|(.., site)| self.tightened(task, site))
+    }
+
+    /// Returns by how many milliseconds a choice may end later than another that wastes nothing.
+    fn minded(&self, kind: usize, choice: u32, wish: Option<u32>) -> u64 {
+        if self.thrift == 0 || wish.is_some() || self.waste.is_empty() {
+            return 0;
+        }
+        self.waste[kind][choice as usize].saturating_mul(self.thrift) / 8
     }
 
     /// Returns the site with the shortest duration that its devices allow: a gang that was looked for among slow and

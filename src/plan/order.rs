@@ -131,11 +131,21 @@ fn efficiencies(instance: &Instance<'_>) -> Vec<i128> {
 /// Returns the longest way from the start of each task to the end, `[n_tasks]` by TaskId in milliseconds, each task at
 /// its mean duration over all places and each edge at its mean time over all pairs of nodes.
 pub(super) fn upward_rank(instance: &Instance<'_>) -> Vec<u64> {
+    rank_with(instance, 1.0)
+}
+
+/// Returns the order of the longest way to the end with each edge at so many times its mean time.
+pub(super) fn by_rank_with(instance: &Instance<'_>, edges: f64) -> Vec<TaskId> {
+    let rank = rank_with(instance, edges);
+    by_key(instance, |task, _| rank[task.index()])
+}
+
+fn rank_with(instance: &Instance<'_>, edges: f64) -> Vec<u64> {
     let graph = instance.graph;
     let mean: Vec<_> = instance.kinds.iter().map(|kind| mean_duration(instance, kind)).collect();
     // Mean of seconds per byte; 0 where no data costs time.
     let slowness = instance.bandwidth.iter().map(|link| link.map_or(0.0, |link| 1e3 / to_f64(link.0.max(1))));
-    let slowness = slowness.sum::<f64>() / to_f64(instance.bandwidth.len().max(1) as u64);
+    let slowness = edges * slowness.sum::<f64>() / to_f64(instance.bandwidth.len().max(1) as u64);
     let mut rank = vec![0_u64; graph.len()];
     for &task in graph.order.iter().rev() {
         let way = |edge: &crate::graph::Edge| rank[edge.task.index()] + (to_f64(edge.data.0) * slowness) as u64;

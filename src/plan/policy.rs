@@ -10,9 +10,10 @@ use super::exact;
 use super::fit::FitRule;
 use super::instance::Instance;
 use super::machine::demands;
-use super::order::OrderRule;
+use super::order::{OrderRule, by_rank_with};
 use super::search::{Search, ants, genetic, local, swarm};
 use super::{Options, Plan, PlanError, amounts};
+use crate::graph::TaskId;
 use crate::spec::problem::did_you_mean;
 use crate::timing::Timing;
 
@@ -167,6 +168,13 @@ const PORTFOLIO: [(OrderRule, FitRule); 4] = [
     (OrderRule::LongestFirst, FitRule::BestFit),
 ];
 
+/// How much `auto` minds waste, in eighths: on pipelines of 1,000 stages for four fast and four slow devices a first plan
+/// without it is longer by 1.2 %, one that minds it fully by 0.4 %.
+const THRIFT: u64 = 4;
+
+/// How many times their mean time edges count in further orders where data takes time.
+const EDGES: [f64; 4] = [0.0, 0.5, 2.0, 4.0];
+
 /// Tasks up to which `auto` tries its whole portfolio and searches unasked: beyond, one pass takes a tenth of a second
 /// and hardly leaves anything to gain.
 const PORTFOLIO_TASKS: usize = 20_000;
@@ -239,7 +247,10 @@ impl<'a, const W: usize> Planner<'a, W> {
 
     /// Several passes, then searches: an exact one where the pipeline is small enough.
     fn auto(&mut self) {
-        self.portfolio();
+        // Where data takes time, so does leaving the node that has it: what is dear elsewhere may be cheap.
+        let has_lags = self.search.instance.has_lags();
+        self.search.decoder.mind_waste(if has_lags { 0 } else { THRIFT });
+        self.portfolio(has_lags);
         let limits = self.search.limits;
         let asked = limits.evaluations.is_some() || limits.budget.is_some();
         let most = if asked { EXACT_TASKS_ASKED } else { EXACT_TASKS };
@@ -256,21 +267,38 @@ impl<'a, const W: usize> Planner<'a, W> {
 
     /// One pass of an order and a fit rule, without effect where it runs out of a budget.
     fn list(&mut self, order: OrderRule, fit: FitRule) {
+        self.pass(&order.order(self.search.instance, self.search.timing), fit);
+    }
+
+    fn pass(&mut self, order: &[TaskId], fit: FitRule) {
         let search = &mut self.search;
-        let order = order.order(search.instance, search.timing);
         let free = vec![FREE; order.len()];
         search.fit.change(fit, search.instance);
-        search.evaluate(&order, &free, Direction::Forward, &mut Draft::default());
+        search.evaluate(order, &free, Direction::Forward, &mut Draft::default());
     }
 
     /// Several passes.
-    fn portfolio(&mut self) {
+    fn portfolio(&mut self, has_lags: bool) {
         let tries = if self.search.instance.len() > PORTFOLIO_TASKS { 1 } else { PORTFOLIO.len() };
         for (order, fit) in PORTFOLIO.into_iter().take(tries) {
             if self.search.is_over() {
                 return;
             }
             self.list(order, fit);
+        }
+        if has_lags && tries > 1 {
+            for edges in EDGES {
+                if self.search.is_over() {
+                    return;
+                }
+                self.pass(&by_rank_with(self.search.instance, edges), FitRule::EarliestFinish);
+            }
+        }
+        let thrift = self.search.decoder.thrift;
+        if thrift > 0 && tries > 1 && !self.search.is_over() {
+            self.search.decoder.thrift = 0;
+            self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+            self.search.decoder.thrift = thrift;
         }
     }
 }

@@ -100,9 +100,13 @@ fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize) -> Vec<Individ
     let mut parents = Vec::with_capacity(size);
     let mut draft = Draft::default();
     let free = vec![FREE; search.instance.len()];
+    let thrift = search.decoder.thrift;
     for _ in 0..size {
         if search.is_over() {
             break;
+        }
+        if thrift > 0 {
+            search.decoder.thrift = search.random.below(2 * thrift + 1);
         }
         let order = sample::order(&mut search.random, search.instance.graph, search.timing);
         let choice = search.modes().unwrap_or_else(|| free.clone());
@@ -110,6 +114,7 @@ fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize) -> Vec<Individ
             parents.push(Individual::of(&draft));
         }
     }
+    search.decoder.thrift = thrift;
     parents
 }
 
