@@ -26,6 +26,7 @@ enum Kind {
     Replanned,
     StopRequested,
     RunFinished,
+    FinishTold,
     RunResumed,
 }
 
@@ -46,6 +47,7 @@ pub(super) struct Keys {
     log: Option<String>,
     reason: Option<StopReason>,
     end: Option<RunEnd>,
+    failed: Option<String>,
     #[serde(default)]
     adopted: Vec<TaskId>,
     why: Option<Because>,
@@ -99,6 +101,7 @@ impl TryFrom<Keys> for Event {
             },
             Kind::StopRequested => Self::StopRequested { reason: keys.reason.ok_or(Missing("reason"))? },
             Kind::RunFinished => Self::RunFinished { end: keys.end.ok_or(Missing("end"))? },
+            Kind::FinishTold => Self::FinishTold { failed: keys.failed },
             Kind::RunResumed => Self::RunResumed { adopted: keys.adopted },
         })
     }
@@ -135,6 +138,8 @@ mod tests {
             },
             Event::StopRequested { reason: StopReason::Signal },
             Event::RunFinished { end: RunEnd::Failed },
+            Event::FinishTold { failed: Some("why".into()) },
+            Event::FinishTold { failed: None },
             Event::RunResumed { adopted: vec![task] },
             Event::RunResumed { adopted: Vec::new() },
         ];
@@ -143,7 +148,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
             let (tag, _) = text.split_once(',').unwrap_or((text.trim_end_matches('}'), ""));
             let bare = serde_json::from_str::<Event>(&format!("{tag}}}"));
-            let needs_nothing = matches!(&event, Event::RunResumed { .. });
+            let needs_nothing = matches!(&event, Event::FinishTold { .. } | Event::RunResumed { .. });
             assert_eq!(bare.is_ok(), needs_nothing, "{text}");
         }
         assert!(serde_json::from_str::<Event>(r#"{"event":"new","task":1}"#).is_err());
