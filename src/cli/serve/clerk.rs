@@ -132,6 +132,8 @@ impl Desk {
         let mut wake = Wake::on(None);
         let [mut listened, mut gauged] = [Instant::now(); 2];
         let mut watched = false;
+        // Read before anybody asks; what is wrong with the record is told to whoever does.
+        let _ = lock(&self.list).list.look();
         loop {
             if !watched {
                 self.sleep_until_called();
