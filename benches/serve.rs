@@ -49,7 +49,7 @@ fn record(store: &mut Store, n: usize, whole: bool) -> (String, RunKey) {
         planned: (Millis(u64::from(i) * 100), Millis(u64::from(i) * 100 + 400)),
         places: vec!["box/cpu".into()],
         after: if i == 0 { Vec::new() } else { vec![TaskId(0)] },
-        critical: i % 100 == 0,
+        critical: i.is_multiple_of(100),
     };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let process = process::identify(std::process::id()).expect("this process is there");

@@ -202,14 +202,14 @@ pub(super) fn this_host() -> String {
 /// A record that cannot be opened: one that is not there or of another version is a matter of usage, the rest as in
 /// [`broken`].
 pub(super) fn unopened(error: StoreError) -> Failure {
-    match error {
-        StoreError::NoState(_) => Failure { exit: Exit::Usage, report: miette::Report::from_err(error) },
-        StoreError::Format { .. } => {
-            let help = "use that version, or another state folder: --state DIR";
-            Failure { exit: Exit::Usage, report: miette::miette!(help = help, "{error}") }
-        }
-        _ => broken(error),
+    if matches!(error, StoreError::Format { .. }) {
+        let help = "use that version, or another state folder: --state DIR";
+        return Failure { exit: Exit::Usage, report: miette::miette!(help = help, "{error}") };
     }
+    if matches!(error, StoreError::NoState(_)) {
+        return Failure { exit: Exit::Usage, report: miette::Report::from_err(error) };
+    }
+    broken(error)
 }
 
 /// A record that cannot be read: the disk, or a bug of ours.

@@ -28,14 +28,15 @@ const MOST_LINKS: u32 = 18;
 /// Loads the library and starts it.
 pub(super) fn open(options: &Options) -> Result<Nvml, NoGpus> {
     Nvml::builder().lib_path(&options.nvml).init().map_err(|error| {
-        let library = || options.nvml.to_string_lossy().into_owned();
-        match error {
-            // A name without a folder is looked for by the loader, in places of its own.
-            NvmlError::LibloadingError(why) if Path::new(&options.nvml).is_file() => {
-                NoGpus::NoLibrary { library: library(), why: why.to_string() }
-            }
-            NvmlError::LibloadingError(_) => NoGpus::NoDriver { library: library() },
-            error => NoGpus::NotWorking { answer: error.to_string() },
+        let NvmlError::LibloadingError(why) = error else {
+            return NoGpus::NotWorking { answer: error.to_string() };
+        };
+        let library = options.nvml.to_string_lossy().into_owned();
+        // A name without a folder is looked for by the loader, in places of its own.
+        if Path::new(&options.nvml).is_file() {
+            NoGpus::NoLibrary { library, why: why.to_string() }
+        } else {
+            NoGpus::NoDriver { library }
         }
     })
 }
