@@ -88,7 +88,8 @@ impl Attached {
     /// Returns what views need of the header.
     pub(super) fn header(&self) -> Header<'_> {
         let header = &self.row.header;
-        Header { run: &header.id, pipeline: &header.pipeline, started: header.started, alive: self.alive }
+        let name = header.invocation.name.as_deref();
+        Header { run: &header.id, name, pipeline: &header.pipeline, started: header.started, alive: self.alive }
     }
 
     /// Returns the run's state as `show --json` spells it.

@@ -1,14 +1,20 @@
 //! `trainyard cache`: how large the cache is, keeping it within a limit, and whether it holds what it says.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::state::{StateArgs, broken};
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, output, session};
 use crate::report::{text, wording};
+use crate::run::cache::aside;
 use crate::run::cache::keeper::folder;
 use crate::run::cache::sweep::{Damaged, Size, Sweep, Swept};
 use crate::units::Bytes;
+
+/// After this time nobody looks for what was set aside: a week.
+const OLD: Duration = Duration::from_hours(24 * 7);
 
 /// Show how large the cache is, make it smaller, or check it
 #[derive(Args)]
@@ -31,7 +37,8 @@ struct Common {
 
 #[derive(Subcommand)]
 enum What {
-    /// Remove what no result needs, and the results that were used longest ago until the rest fits
+    /// Remove what no result needs, and the results that were used longest ago until the rest fits; and what runs have set
+    /// aside more than a week ago
     Gc {
         /// How much may stay, like 10GiB [default: all results that are known]
         #[arg(long, value_name = "SIZE")]
@@ -51,7 +58,8 @@ impl Command {
         match self.what {
             None => self.common.tell(|sweep| Ok((Exit::Done, Told::Size(sweep.size().map_err(broken)?)))),
             Some(What::Gc { max_size, common }) => {
-                common.tell(|sweep| Ok((Exit::Done, Told::Swept(sweep.collect(max_size).map_err(broken)?))))
+                let aside = aside::forget_old(&common.state.folder()?, session::ago(OLD)).map_err(broken)?;
+                common.tell(|sweep| Ok((Exit::Done, Told::Swept(sweep.collect(max_size).map_err(broken)?, aside))))
             }
             Some(What::Verify { common }) => common.tell(|sweep| {
                 let verified = sweep.verify().map_err(broken)?;
@@ -65,7 +73,8 @@ impl Command {
 /// What is printed.
 enum Told {
     Size(Size),
-    Swept(Swept),
+    /// And how many files and folders that had been set aside were removed, and their bytes.
+    Swept(Swept, (usize, u64)),
     Verified(Size, Vec<Damaged>),
 }
 
@@ -88,7 +97,17 @@ impl Told {
         };
         match self {
             Self::Size(now) => format!("{}\n", size(now)),
-            Self::Swept(Swept { removed, left }) => format!("removed: {}\nleft: {}\n", size(removed), size(left)),
+            Self::Swept(Swept { removed, left }, (count, bytes)) => {
+                let aside = match count {
+                    0 => String::new(),
+                    _ => format!(
+                        "removed, set aside by runs: {} in {}\n",
+                        Bytes(*bytes),
+                        wording::plural(*count, "place")
+                    ),
+                };
+                format!("removed: {}\n{aside}left: {}\n", size(removed), size(left))
+            }
             Self::Verified(seen, damaged) => {
                 let mut said: String = damaged.iter().map(damaged_line).collect();
                 said.push_str(&format!("{}: ", size(seen)));
@@ -105,7 +124,9 @@ impl Told {
         let size = |size: &Size| json!({"results": size.results, "files": size.objects, "bytes": size.bytes.0});
         match self {
             Self::Size(now) => size(now),
-            Self::Swept(Swept { removed, left }) => json!({"removed": size(removed), "left": size(left)}),
+            Self::Swept(Swept { removed, left }, (_, aside)) => {
+                json!({"removed": size(removed), "left": size(left), "aside_removed_bytes": aside})
+            }
             Self::Verified(seen, damaged) => {
                 let one = |damaged: &Damaged| json!({"object": damaged.digest.to_string(), "outputs": damaged.outputs});
                 json!({"verified": size(seen), "damaged": damaged.iter().map(one).collect::<Vec<_>>()})

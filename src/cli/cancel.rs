@@ -19,7 +19,7 @@ use crate::spec::Limits;
 /// End a run that is under way: its tasks are asked to end, and killed after their grace
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id or the beginning of it [default: the newest under way]
+    /// A run's id, the beginning of it, or its name [default: the newest under way]
     run: Option<String>,
     #[command(flatten)]
     state: StateArgs,

@@ -13,7 +13,7 @@ use crate::run::store::{RunRow, Store};
 /// Compare two runs: how their tasks ended, how long they took, their last figures
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id or the beginning of it
+    /// A run's id, the beginning of it, or its name
     a: String,
     /// Another one [default: the newest]
     b: Option<String>,

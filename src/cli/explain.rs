@@ -16,7 +16,7 @@ use crate::run::event::Event;
 /// Say why a task waits, in numbers, or what became of it
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id or the beginning of it, and a task of it; the task alone means the newest run
+    /// A run's id, the beginning of it, or its name, and a task of it; the task alone means the newest run
     #[arg(value_names = ["RUN", "TASK"], num_args = 1..=2, required = true)]
     names: Vec<String>,
     #[command(flatten)]

@@ -24,7 +24,7 @@ const MOST_NAMED: usize = 3;
 /// Without TASK: the failed ones, or all where none failed. A stage's name means all of its tasks.
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id or the beginning of it [default: the newest]
+    /// A run's id, the beginning of it, or its name [default: the newest]
     run: Option<String>,
     /// A task or a stage
     task: Option<String>,

@@ -30,6 +30,7 @@ mod output;
 mod pipeline_file;
 mod plan;
 mod planning;
+mod presence;
 mod problems;
 mod replay;
 mod resume;

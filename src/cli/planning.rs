@@ -13,11 +13,11 @@ use super::{Exit, Failure, output};
 use crate::fleet::{Fleet, file};
 use crate::graph::TaskGraph;
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
-use crate::probe::{self, Machine};
+use crate::probe::{self, Machine, mps};
 use crate::report::text;
-use crate::run::learn::{self, Origins, Sample};
+use crate::run::learn::{self, Basis, Origins, Sample};
 use crate::run::store::{Store, StoreError};
-use crate::spec::{Gpus, Pipeline, Source};
+use crate::spec::{Gpus, MemoryLimit, Pipeline, Source};
 use crate::timing::Timing;
 use crate::units::Millis;
 
@@ -173,6 +173,33 @@ fn say_what_falls_back(pipeline: &Pipeline, graph: &TaskGraph, plan: &Plan) {
     let names: Vec<String> = names.collect();
     if !names.is_empty() {
         output::note(&format!("on the CPU, since no GPU could hold it: {}", names.join(", ")));
+    }
+}
+
+/// Says which stages get a GPU to themselves because nobody knows how much of one they need.
+pub(super) fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
+    let unknown = |stage: usize, modes: usize| {
+        (0..modes).any(|mode| origins.mode(stage, mode).gpu_memory == Some(Basis::Default))
+    };
+    let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| unknown(*index, stage.modes.len()));
+    let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
+    if !names.is_empty() {
+        output::note(&format!(
+            "alone on a GPU until it is known how much of its memory they need: {}",
+            names.join(", ")
+        ));
+    }
+}
+
+/// Says which stages want a limit that nobody here keeps.
+pub(super) fn say_that_mps_is_missing(pipeline: &Pipeline) {
+    let wants = pipeline.stages.iter().filter(|stage| stage.memory_limit == MemoryLimit::Mps);
+    let names: Vec<_> = wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect();
+    if !names.is_empty() && !mps::runs() {
+        let names = names.join(", ");
+        output::note(&format!(
+            "no MPS server runs here (nvidia-cuda-mps-control -d starts one); watched instead: {names}"
+        ));
     }
 }
 

@@ -32,7 +32,7 @@ use crate::run::store::{Header, Invocation, Orchestrator, RunRow, Store};
 #[derive(Args)]
 #[command(mut_arg("fleet", |arg| arg.hide(true)))]
 pub(super) struct Command {
-    /// A run's id or the beginning of it [default: the newest that has not succeeded]
+    /// A run's id, the beginning of it, or its name [default: the newest that has not succeeded]
     run: Option<String>,
     #[command(flatten)]
     state: StateArgs,

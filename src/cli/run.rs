@@ -17,7 +17,7 @@ use crate::run::cache::keeper::Places;
 use crate::run::crash;
 use crate::run::launch::Ground;
 use crate::run::state::RunState;
-use crate::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
+use crate::run::store::{Header, Invocation, Orchestrator, RunKey, Store, StoreError, TaskHeader};
 use crate::spec::Pipeline;
 use crate::timing::Timing;
 use crate::units::Millis;
@@ -38,6 +38,9 @@ pub(super) struct Command {
     /// Say of every task whether it is up to date or would run, and why; change nothing
     #[arg(long, conflicts_with = "detach")]
     dry_run: bool,
+    /// Call the run NAME, which then means it wherever a run is asked for; no other run may have it
+    #[arg(long, value_name = "NAME", value_parser = run_name)]
+    name: Option<String>,
     /// Folder of the record, the logs, the checkpoints and the cache [default: .trainyard beside FILE]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -76,7 +79,7 @@ impl Command {
         let mut store = open_store(&dir)?;
         let header = self.header(&prepared.pipeline, &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
-        let key = store.begin(&header).map_err(broken)?;
+        let key = begin(&mut store, &header)?;
         // It is as large as the pipeline, and the record has it now.
         drop(header);
         crash::point("begun");
@@ -98,7 +101,7 @@ impl Command {
         let plan = up_to_date::idle_plan(read.graph.len());
         let mut store = open_store(dir)?;
         let header = self.header(&read.pipeline, &ground.run, started, unplanned(read))?;
-        let mut key = store.begin(&header).map_err(broken)?;
+        let mut key = begin(&mut store, &header)?;
         if self.manner.is_detached() {
             session::make_folders(ground)?;
             self.manner.leave_if_detached(ground)?;
@@ -128,6 +131,7 @@ impl Command {
                 jobs: self.manner.jobs(),
                 keep_going: self.manner.keep_going,
                 survive: self.manner.survives(),
+                name: self.name.clone(),
             },
             tasks,
         })
@@ -148,6 +152,7 @@ fn planned(prepared: &Prepared) -> Vec<TaskHeader> {
             planned: (placed.start, placed.finish),
             places: if placed.devices.is_empty() { vec![host()] } else { devices.collect() },
             after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
+            outputs: task.outputs.clone(),
             critical: timing.is_critical(id),
         }
     };
@@ -165,6 +170,7 @@ fn unplanned(read: &Read) -> Vec<TaskHeader> {
             planned: (Millis::ZERO, Millis::ZERO),
             places: Vec::new(),
             after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
+            outputs: task.outputs.clone(),
             critical: false,
         }
     };
@@ -178,6 +184,30 @@ fn open_store(dir: &Path) -> Result<Store, Failure> {
         output::warn(&format!("the record of earlier runs was damaged; it is kept as {}", aside.display()));
     }
     Ok(store)
+}
+
+/// Records a new run, whose name must be its own.
+fn begin(store: &mut Store, header: &Header) -> Result<RunKey, Failure> {
+    store.begin(header).map_err(|error| {
+        let StoreError::NameTaken { name, run } = &error else { return broken(error) };
+        let report = miette::miette!(
+            help = "choose another name; `trainyard runs` lists all",
+            "there is already a run called `{name}`: {run}"
+        );
+        Failure { exit: Exit::Usage, report }
+    })
+}
+
+/// Reads a run's name: a word that can be told from `latest` and typed without quotes.
+fn run_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    match text {
+        "latest" => Err("`latest` means the newest run".to_owned()),
+        _ if text.is_empty() || text.len() > 64 || text.starts_with('-') || !text.chars().all(plain) => {
+            Err("a name has 1 to 64 of A-Z, a-z, 0-9, `_`, `.`, `-`, and does not begin with `-`".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// Returns the id of a run that starts now, and the time.

@@ -8,7 +8,8 @@ use clap::Args;
 use super::Failure;
 use super::state::broken;
 use crate::engine::sentinel::{self, Watch};
-use crate::units::Bytes;
+use crate::spec::Limits;
+use crate::units::{Bytes, Millis};
 
 /// Start a stage, keep its log and record its end
 #[derive(Args)]
@@ -21,6 +22,18 @@ pub(super) struct Command {
     file: PathBuf,
     /// Most that is kept of its output, bytes
     log_limit: u64,
+    /// Wall time that it has, ms
+    #[arg(long)]
+    timeout: Option<u64>,
+    /// Time without output, ms
+    #[arg(long)]
+    idle_timeout: Option<u64>,
+    /// Time until its first output, ms
+    #[arg(long)]
+    first_output_timeout: Option<u64>,
+    /// Time between SIGTERM and SIGKILL, ms
+    #[arg(long)]
+    grace: u64,
     /// What the program is called, and its arguments
     #[arg(last = true)]
     words: Vec<String>,
@@ -29,9 +42,15 @@ pub(super) struct Command {
 impl Command {
     /// Ends as the stage did, whatever its code means to us.
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let Self { record, log, file, log_limit, words } = self;
-        let status =
-            sentinel::watch(Watch { record, log, log_limit: Bytes(log_limit), file, words }).map_err(broken)?;
+        let Self { record, log, file, log_limit, timeout, idle_timeout, first_output_timeout, grace, words } = self;
+        let limits = Limits {
+            timeout: timeout.map(Millis),
+            idle_timeout: idle_timeout.map(Millis),
+            first_output_timeout: first_output_timeout.map(Millis),
+            grace: Millis(grace),
+            log: Bytes(log_limit),
+        };
+        let status = sentinel::watch(Watch { record, log, limits, file, words }).map_err(broken)?;
         Ok(u8::try_from(sentinel::end_as(status)).unwrap_or(u8::MAX))
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::on_finish::Finish;
 use super::pipeline_file::PipelineFile;
 use super::planning::{self, Planning, Stopwatch};
+use super::presence::Processes;
 use super::state::broken;
 use super::up_to_date::UpToDate;
 use super::{Exit, Failure, detach, output, state, trace};
@@ -25,21 +26,22 @@ use crate::plan::rest::{self, Rest, Revision};
 use crate::plan::{self, Limits, Objective, Plan};
 use crate::probe::disk::Disk;
 use crate::probe::{self, Machine, Monitor, mps};
-use crate::report::{self, text};
-use crate::run::admission::{Ledger, Readings};
+use crate::report;
+use crate::run::admission::{Ledger, Readings, other_task};
+use crate::run::cache::aside::forget_leftovers;
 use crate::run::cache::engine::Caching;
 use crate::run::crash;
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::engine::Stop;
 use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{Ground, run_mark};
-use crate::run::learn::{Basis, Origins};
 use crate::run::limit;
+use crate::run::neighbours::{self, Shared};
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store};
 use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Replanner, Supervisor};
-use crate::spec::{Action, MemoryLimit, Pipeline};
+use crate::spec::{Action, Pipeline};
 use crate::units::{Bytes, Millis, ParseUnitError};
 
 /// Threads that read and copy results: as many as keep a disk busy.
@@ -178,8 +180,8 @@ impl Read {
         let machine = planning::this_machine(&pipeline, &options);
         let fleet = machine.fleet();
         let origins = Planning::learn(&mut pipeline, &fleet, dir);
-        say_what_is_unknown(&pipeline, &origins);
-        say_that_mps_is_missing(&pipeline);
+        planning::say_what_is_unknown(&pipeline, &origins);
+        planning::say_that_mps_is_missing(&pipeline);
         let plan = planning.make_rest(&pipeline, &graph, &fleet, done)?;
         Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet })
     }
@@ -191,33 +193,6 @@ fn give_memory_back() {
     // SAFETY: no preconditions.
     unsafe {
         libc::malloc_trim(0);
-    }
-}
-
-/// Says which stages get a GPU to themselves because nobody knows how much of one they need.
-fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
-    let unknown = |stage: usize, modes: usize| {
-        (0..modes).any(|mode| origins.mode(stage, mode).gpu_memory == Some(Basis::Default))
-    };
-    let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| unknown(*index, stage.modes.len()));
-    let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
-    if !names.is_empty() {
-        output::note(&format!(
-            "alone on a GPU until it is known how much of its memory they need: {}",
-            names.join(", ")
-        ));
-    }
-}
-
-/// Says which stages want a limit that nobody here keeps.
-fn say_that_mps_is_missing(pipeline: &Pipeline) {
-    let wants = pipeline.stages.iter().filter(|stage| stage.memory_limit == MemoryLimit::Mps);
-    let names: Vec<_> = wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect();
-    if !names.is_empty() && !mps::runs() {
-        let names = names.join(", ");
-        output::note(&format!(
-            "no MPS server runs here (nvidia-cuda-mps-control -d starts one); watched instead: {names}"
-        ));
     }
 }
 
@@ -295,7 +270,10 @@ impl Session<'_> {
         let (jobs, seed) = (self.jobs(manner)?, self.seed.0);
         let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
         let unseen = self.up_to_date.as_ref().map(UpToDate::unseen).unwrap_or_default();
-        let dispatcher = Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);
+        let mut dispatcher =
+            Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);
+        let look_up_again = self.up_to_date.as_ref().map(UpToDate::may_be_looked_up_again).unwrap_or_default();
+        dispatcher.share(neighbours::real(&self.of.root), look_up_again);
         let (answer, answers) = mpsc::unbounded_channel();
         let again = Again { of: self.of, seed };
         let ask = move |rest| {
@@ -330,7 +308,8 @@ impl Session<'_> {
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
             let engine = Caching::new(Local::new(manner.mirror), cache);
             let clock = Clock::starting_at(self.now);
-            let mut supervisor = Supervisor::new(parts, engine, (&mut *store, &mut key), state, clock, (told, untold));
+            let record = Shared::new((&mut *store, &mut key), &Processes, state::this_host());
+            let mut supervisor = Supervisor::new(parts, engine, record, state, clock, (told, untold));
             supervisor.carry_out(&mut stops).await.map_err(broken)
         });
         // What left its group and closed its output was not seen when its task ended.
@@ -344,7 +323,12 @@ impl Session<'_> {
         }
         crash::point("dismissed");
         let exit = match ended? {
-            RunEnd::Succeeded => Exit::Done,
+            RunEnd::Succeeded => {
+                if let Err(error) = forget_leftovers(&self.ground.dir.join("aside")) {
+                    tracing::debug!(%error, "what failed attempts left stays aside");
+                }
+                Exit::Done
+            }
             RunEnd::Failed => Exit::StageFailed,
             RunEnd::Interrupted => Exit::Interrupted,
         };
@@ -390,8 +374,13 @@ impl Session<'_> {
             graph.ids().map(|id| (graph.tasks[id.index()].name.clone(), id)).collect();
         Ok(Box::new(move |now| {
             let read = monitor.read();
-            let task =
-                |pid| process::marked_as(pid, &mark, "TRAINYARD_TASK").and_then(|name| tasks.get(&name).copied());
+            let task = |pid| match process::marked_as(pid, &mark, "TRAINYARD_TASK") {
+                Some(name) => tasks.get(&name).copied(),
+                // A task of another run, for whoever knows what that was promised.
+                None => {
+                    process::marked(pid, ["TRAINYARD_RUN", "TRAINYARD_TASK"]).map(|[run, of]| other_task(&run, &of))
+                }
+            };
             let readings = Readings::new(now, fleet, &read, task);
             let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
             let raw = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default());
@@ -428,6 +417,11 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
 pub(super) fn now() -> Millis {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Returns the time that was so long ago.
+pub(super) fn ago(time: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(time).unwrap_or(UNIX_EPOCH)
 }
 
 /// Returns the nanoseconds of the running second.

@@ -16,7 +16,7 @@ use crate::run::store::RunRow;
 /// Show a run: its tasks, how they ended, what they used
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id or the beginning of it [default: the newest]
+    /// A run's id, the beginning of it, or its name [default: the newest]
     run: Option<String>,
     #[command(flatten)]
     state: StateArgs,

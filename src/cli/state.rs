@@ -77,7 +77,7 @@ impl StateArgs {
     }
 
     /// Opens the record and picks a run: the newest where `wanted` is absent or `latest`, otherwise by its id or the
-    /// beginning of it.
+    /// beginning of it, or by its name.
     pub(super) fn pick(&self, wanted: Option<&str>) -> Result<(Store, RunRow), Failure> {
         let store = self.open()?.ok_or(NoRun::NoFolder)?;
         let row = pick(store.runs().map_err(broken)?, wanted, store.dir())?;
@@ -117,8 +117,10 @@ fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, N
         return rows.into_iter().next().ok_or_else(nothing);
     };
     let newest = rows.first().map(|row| row.header.id.clone());
-    let mut named: Vec<RunRow> = rows.into_iter().filter(|row| row.header.id.starts_with(wanted)).collect();
-    let exact = named.iter().position(|row| row.header.id == wanted);
+    let is_called = |row: &RunRow| row.header.invocation.name.as_deref() == Some(wanted);
+    let mut named: Vec<RunRow> =
+        rows.into_iter().filter(|row| is_called(row) || row.header.id.starts_with(wanted)).collect();
+    let exact = named.iter().position(|row| row.header.id == wanted).or(named.iter().position(is_called));
     match (exact, named.len()) {
         (Some(exact), _) => Ok(named.swap_remove(exact)),
         (None, 1) => Ok(named.swap_remove(0)),
@@ -166,6 +168,7 @@ pub(super) fn header(row: &RunRow) -> Header<'_> {
     let header = &row.header;
     Header {
         run: &header.id,
+        name: header.invocation.name.as_deref(),
         pipeline: &header.pipeline,
         started: header.started,
         alive: row.end.is_none() && is_alive(&header.orchestrator),
@@ -257,6 +260,14 @@ mod tests {
         assert_eq!(picked(Some("20261120")), Err("`20261120` could be 20261120-b or 20261120-bc".into()));
         assert_eq!(picked(Some("20261120-b")).as_deref(), Ok("20261120-b"), "a whole id is never ambiguous");
         assert_eq!(picked(Some("x")), Err("there is no run `x`".into()));
+    }
+
+    #[test]
+    fn a_name_means_its_run_also_where_ids_begin_like_it() {
+        let mut named = row("20261119-d");
+        named.header.invocation.name = Some("20261120".to_owned());
+        let rows = vec![row("20261120-b"), named];
+        assert_eq!(pick(rows, Some("20261120"), Path::new("/w")).unwrap().header.id, "20261119-d");
     }
 
     #[test]

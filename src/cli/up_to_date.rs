@@ -18,7 +18,7 @@ use crate::report::{self, text};
 use crate::run::cache::engine::Cache;
 use crate::run::cache::keeper::{Keeper, Places};
 use crate::run::cache::survey::Wish;
-use crate::run::cache::verdict::Verdict;
+use crate::run::cache::verdict::{Verdict, Why};
 use crate::run::event::{Event, Recorded, RunEnd};
 use crate::run::launch::Ground;
 use crate::run::observer::View;
@@ -119,6 +119,11 @@ impl UpToDate {
     /// Returns `[n_tasks]`: whether it is still to be looked whether a task is up to date.
     pub(super) fn unseen(&self) -> Vec<bool> {
         self.verdicts.iter().map(|verdict| matches!(verdict, Verdict::MayRun { .. })).collect()
+    }
+
+    /// Returns `[n_tasks]`: whether a task may be looked up once more after another run has written its outputs.
+    pub(super) fn may_be_looked_up_again(&self) -> Vec<bool> {
+        self.verdicts.iter().map(|verdict| !matches!(verdict, Verdict::Runs(Why::Forced))).collect()
     }
 
     /// Returns the facts that follow, those of a task behind those of all before it.

@@ -40,7 +40,7 @@ const KEYS: &str = "↑↓ task   Tab log   / filter   f failed   c cancel   r r
 /// Watch a run: its tasks, their logs, a chart that grows, the GPUs
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id or the beginning of it [default: the newest]
+    /// A run's id, the beginning of it, or its name [default: the newest]
     run: Option<String>,
     #[command(flatten)]
     state: StateArgs,

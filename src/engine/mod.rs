@@ -9,6 +9,7 @@ mod log;
 pub mod notify;
 mod oom;
 pub mod orphans;
+mod overtime;
 pub mod process;
 pub mod room;
 pub mod sentinel;

@@ -142,6 +142,19 @@ pub fn marked_as(pid: u32, mark: &str, variable: &str) -> Option<String> {
     String::from_utf8(value.to_vec()).ok()
 }
 
+/// Returns the values of these variables in the environment of a process that has all of them.
+#[must_use]
+pub fn marked<const N: usize>(pid: u32, variables: [&str; N]) -> Option<[String; N]> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = |variable: &str| {
+        let mut entries = environ.split(|byte| *byte == 0);
+        let value = entries.find_map(|entry| entry.strip_prefix(variable.as_bytes())?.strip_prefix(b"="))?;
+        String::from_utf8(value.to_vec()).ok()
+    };
+    let mut values = variables.map(value);
+    values.iter().all(Option::is_some).then(|| values.each_mut().map(|value| value.take().unwrap_or_default()))
+}
+
 /// Opens a descriptor that becomes readable when the process has ended.
 ///
 /// # Errors

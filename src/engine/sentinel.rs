@@ -1,6 +1,8 @@
 //! A small process around one attempt that outlives the orchestrator: it keeps the log, waits for the end of the stage,
 //! and records that end, so that a run which is resumed learns how an attempt ended that nobody was there to see.
 //!
+//! Once the orchestrator is gone it keeps the stage's time limits as well.
+//!
 //! It leads the attempt's process group, so that what is sent to the group reaches the stage; it blocks all signals
 //! itself. Started only for runs that are to survive their orchestrator: it costs a process more for each attempt.
 
@@ -14,11 +16,14 @@ use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
+use super::overtime::Overtime;
 use super::process::{self, Reaped, Status};
 use super::spawn::{Group, Inherited};
 use crate::run::crash;
 use crate::run::engine::Launch;
 use crate::run::event::Process;
+use crate::run::outcome::Limit;
+use crate::spec::Limits;
 use crate::units::Bytes;
 
 /// What a sentinel has written down of its attempt.
@@ -53,6 +58,8 @@ pub enum How {
     Signalled(i32),
     /// It never was: the system's reason.
     NotStarted(String),
+    /// The sentinel ended it, nobody else being there to keep its time limit.
+    TimedOut(Limit),
 }
 
 /// What became of an attempt whose orchestrator is gone.
@@ -102,8 +109,8 @@ pub struct Watch {
     pub record: PathBuf,
     /// Where the output goes.
     pub log: PathBuf,
-    /// Most that is kept of it.
-    pub log_limit: Bytes,
+    /// Most that is kept of it, and the time that the stage has.
+    pub limits: Limits,
     /// The file of the program.
     pub file: PathBuf,
     /// What the program is called, and its arguments.
@@ -116,8 +123,17 @@ impl Watch {
     pub(super) fn args(record: &Path, launch: &Launch, file: &Path) -> Vec<String> {
         let paths = [record, &launch.log, file].map(|path| path.to_string_lossy().into_owned());
         let words = std::iter::once(&launch.program).chain(&launch.args).cloned();
-        let limit = launch.limits.log.0.to_string();
-        std::iter::once("sentinel".to_owned()).chain(paths).chain([limit, "--".to_owned()]).chain(words).collect()
+        let Limits { timeout, idle_timeout, first_output_timeout, grace, log } = launch.limits;
+        let times = [
+            ("--timeout", timeout),
+            ("--idle-timeout", idle_timeout),
+            ("--first-output-timeout", first_output_timeout),
+            ("--grace", Some(grace)),
+        ];
+        let times = times.into_iter().filter_map(|(name, time)| Some([name.to_owned(), time?.0.to_string()])).flatten();
+        let log = std::iter::once(log.0.to_string());
+        let args = std::iter::once("sentinel".to_owned()).chain(paths).chain(log).chain(times);
+        args.chain(["--".to_owned()]).chain(words).collect()
     }
 }
 
@@ -131,19 +147,21 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     // Before the stage exists: who finds no record knows that there is no stage either.
     write(&watch.record, &Record { sentinel: own, ended: None }, false)?;
     crash::point("sentinel-begun");
-    let mut log = Log::new(watch.log.clone(), watch.log_limit);
+    let mut log = Log::new(watch.log.clone(), watch.limits.log);
     let (ended, heard) = match start(&watch) {
         Ok((pid, exit, output)) => {
             crash::point("sentinel-spawned");
             let own_peak = process::own_peak_memory();
-            let mut attended = Attended { log: &mut log, output: Some(output), heard: true };
+            let overtime = Overtime::start(watch.limits);
+            let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime };
             let Reaped { status, peak_memory } = attended.until_exit(pid, &exit)?;
             attended.drain();
             attended.log.finish();
             let (output_open, heard) = (attended.output.is_some(), attended.heard);
-            let how = match status {
-                Status::Exited(code) => How::Exited(code),
-                Status::Signalled(signal) => How::Signalled(signal),
+            let how = match (attended.overtime.ended_for(), status) {
+                (Some(limit), _) => How::TimedOut(limit),
+                (None, Status::Exited(code)) => How::Exited(code),
+                (None, Status::Signalled(signal)) => How::Signalled(signal),
             };
             let peak_memory = Some(peak_memory).filter(|peak| *peak > own_peak);
             let log_error = log.error().map(ToString::to_string);
@@ -159,6 +177,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
         How::Exited(code) => Status::Exited(*code),
         How::Signalled(signal) => Status::Signalled(*signal),
         How::NotStarted(_) => Status::Exited(127),
+        How::TimedOut(_) => Status::Signalled(libc::SIGTERM),
     };
     // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
     let orphaned = !heard || nobody_listens();
@@ -213,6 +232,7 @@ struct Attended<'a> {
     log: &'a mut Log,
     output: Option<OwnedFd>,
     heard: bool,
+    overtime: Overtime,
 }
 
 impl Attended<'_> {
@@ -221,14 +241,15 @@ impl Attended<'_> {
             if let Some(reaped) = process::reap(pid) {
                 return Ok(reaped);
             }
+            let wait = self.overtime.wait(nobody_listens);
             let there = match &self.output {
                 None => {
-                    poll(&mut [PollFd::new(exit, PollFlags::IN)], None)?;
+                    poll(&mut [PollFd::new(exit, PollFlags::IN)], wait.as_ref())?;
                     false
                 }
                 Some(output) => {
                     let mut both = [PollFd::new(exit, PollFlags::IN), PollFd::new(output, PollFlags::IN)];
-                    poll(&mut both, None)?;
+                    poll(&mut both, wait.as_ref())?;
                     !both[1].revents().is_empty()
                 }
             };
@@ -256,6 +277,7 @@ impl Attended<'_> {
         match rustix::io::read(output, &mut buffer) {
             Ok(0) => self.output = None,
             Ok(n) => {
+                self.overtime.has_printed();
                 self.log.write(&buffer[..n]);
                 self.heard = self.heard && io::stdout().lock().write_all(&buffer[..n]).is_ok();
                 self.heard = self.heard && io::stdout().lock().flush().is_ok();

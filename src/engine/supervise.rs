@@ -100,7 +100,11 @@ impl Attempt {
         self.report_progress(last).await;
         let outcome = match sentinel.as_ref().map(|ended| &ended.how) {
             Some(How::NotStarted(reason)) => Outcome::SpawnFailed { reason: reason.clone() },
-            Some(How::Exited(_) | How::Signalled(_)) | None => self.outcome(reaped.status),
+            Some(How::TimedOut(limit)) => Outcome::TimedOut { limit: *limit },
+            // The sentinel itself may have been killed after that.
+            Some(How::Exited(code)) => self.outcome(Status::Exited(*code)),
+            Some(How::Signalled(signal)) => self.outcome(Status::Signalled(*signal)),
+            None => self.outcome(reaped.status),
         };
         let log_error = sentinel.as_ref().and_then(|ended| ended.log_error.clone());
         let note = match (survivors, self.log.error().map(ToString::to_string).or(log_error)) {
@@ -146,6 +150,7 @@ impl Attempt {
             Some(How::Exited(code)) => Status::Exited(code),
             Some(How::NotStarted(_)) => Status::Exited(127),
             Some(How::Signalled(signal)) => Status::Signalled(signal),
+            Some(How::TimedOut(_)) => Status::Signalled(libc::SIGTERM),
             None => Status::Signalled(libc::SIGKILL),
         };
         Some(Reaped { status, peak_memory: Bytes::ZERO })

@@ -228,7 +228,7 @@ mod tests {
         scene.apply(0, started(0, 1));
         scene.apply(3, finished(0, 0));
         scene.apply(3, over(RunEnd::Succeeded));
-        let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive: false };
+        let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: false };
         let listed = Listed::new(&header, scene.state.end, Counts::of(&scene.state, false));
         let listed = serde_json::to_value(listed).unwrap();
         let run = serde_json::to_value(json::header(&header, scene.state.end)).unwrap();

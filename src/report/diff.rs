@@ -228,7 +228,7 @@ mod tests {
             scene.apply(at + seconds, finished(task, code));
         }
         scene.apply(seconds * names.len() as u64, over(RunEnd::Succeeded));
-        let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive: false };
+        let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: false };
         let tasks: Vec<TaskHeader> =
             names.iter().map(|name| TaskHeader { name: (*name).into(), ..TaskHeader::default() }).collect();
         Side::new(&header, &tasks, &scene.state, |name, _| {

@@ -10,7 +10,7 @@ use super::json::{self, Header, rfc3339};
 use super::reasons::{self, Noted};
 use super::{text, wording};
 use crate::graph::{TaskGraph, TaskId};
-use crate::run::admission::{Short, Why};
+use crate::run::admission::{HeldBy, Short, Why};
 use crate::run::decide::{At, Reason, Waiting};
 use crate::run::outcome::Outcome;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
@@ -47,7 +47,7 @@ pub struct Explanation {
     run: String,
     task: String,
     state: &'static str,
-    /// `needs`, `room`, `jobs`, `held`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
+    /// `needs`, `room`, `output`, `jobs`, `held`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
     /// `skipped`.
     why: &'static str,
     /// The same for people.
@@ -60,6 +60,8 @@ pub struct Explanation {
     ahead: Option<usize>,
     nodes: Vec<At<Short>>,
     devices: Vec<At<Why>>,
+    /// What other runs hold of what it waits for.
+    runs: Vec<HeldBy>,
     /// When it is tried again, for `back-off`.
     not_before: Option<String>,
     attempts: Vec<json::Try>,
@@ -90,6 +92,7 @@ impl Explanation {
             ahead: None,
             nodes: Vec::new(),
             devices: Vec::new(),
+            runs: Vec::new(),
             not_before: None,
             attempts: json::attempts(
                 &facts.header,
@@ -152,9 +155,13 @@ impl Explanation {
         let word = match why {
             Reason::Jobs { .. } => "jobs",
             Reason::Held { .. } => "held",
-            Reason::Room { nodes, devices, .. } => {
-                (self.nodes, self.devices) = (nodes.clone(), devices.clone());
+            Reason::Room { nodes, devices, runs, .. } => {
+                (self.nodes, self.devices, self.runs) = (nodes.clone(), devices.clone(), runs.clone());
                 "room"
+            }
+            Reason::Output { path, run } => {
+                self.runs = vec![HeldBy { run: run.clone(), holds: path.clone() }];
+                "output"
             }
         };
         let behind = match ahead {
@@ -277,7 +284,7 @@ mod tests {
 
     fn explained(scene: &Scene, task: usize, at: u64, noted: Option<&Noted>, alive: bool) -> Explanation {
         let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
-        let header = Header { run: "r1", pipeline: "p", started: scene.time(0), alive };
+        let header = Header { run: "r1", name: None, pipeline: "p", started: scene.time(0), alive };
         Explanation::of(&Facts {
             header,
             names: &names,
@@ -316,6 +323,7 @@ mod tests {
             words: "needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB".to_owned(),
             nodes: Vec::new(),
             devices: vec![At { place: "box/gpu0".to_owned(), lacks }],
+            runs: vec![HeldBy { run: "nightly".to_owned(), holds: "4.0 GiB of gpu0".to_owned() }],
         };
         let tasks = vec![TaskId(0), TaskId(1)];
         let waiting = vec![Waiting { tasks, count: 2, since: scene.time(2), reason }];
@@ -325,7 +333,7 @@ mod tests {
         b of run r1: waiting
         needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now
         ");
-        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02.000Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"not_before":null,"attempts":[]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02.000Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"runs":[{"run":"nightly","holds":"4.0 GiB of gpu0"}],"not_before":null,"attempts":[]}"#);
     }
 
     #[test]

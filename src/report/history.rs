@@ -33,6 +33,7 @@ pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
     let mut table = Table::new([
         // An id is there to be copied.
         Column::left("run"),
+        Column::left("name"),
         Column::left("pipeline").that_gives_way(),
         Column::left("state"),
         Column::right("tasks"),
@@ -44,6 +45,7 @@ pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
         let until = end.map(|(at, _)| at).or(header.alive.then_some(now));
         table.row([
             header.run.into(),
+            header.name.map_or_else(Cell::default, Cell::from),
             header.pipeline.into(),
             Cell::new(state, tone(state)),
             (*tasks).into(),
@@ -70,8 +72,9 @@ pub fn run(
     let word = state_word(state.end, header.alive);
     let took = state.end.map_or_else(String::new, |(at, _)| format!(", took {}", at - header.started));
     let mut shown = format!(
-        "run {} of {}: {}, started {}{took}\n\n",
+        "run {}{} of {}: {}, started {}{took}\n\n",
         text::visible(header.run),
+        header.name.map_or_else(String::new, |name| format!(", {},", text::visible(name))),
         text::visible(header.pipeline),
         colour.paint(tone(word), word),
         local(header.started, zone, "%Y-%m-%d %H:%M:%S"),
@@ -193,7 +196,7 @@ mod tests {
     use crate::report::fixture::{Scene, failed, finished, over, skipped, started, started_on_gpu};
 
     fn header(started: Millis, alive: bool) -> Header<'static> {
-        Header { run: "20261120-210000-digits-4f2a", pipeline: "digits", started, alive }
+        Header { run: "20261120-210000-digits-4f2a", name: None, pipeline: "digits", started, alive }
     }
 
     fn shown(scene: &Scene, alive: bool) -> String {

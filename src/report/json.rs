@@ -19,6 +19,8 @@ use crate::units::Millis;
 pub struct Header<'a> {
     /// The run's id.
     pub run: &'a str,
+    /// What it was called by whoever started it.
+    pub name: Option<&'a str>,
     /// The pipeline's name.
     pub pipeline: &'a str,
     /// When it started, ms since the Unix epoch.
@@ -31,6 +33,9 @@ pub struct Header<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     run: String,
+    /// Left out where it was given none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     pipeline: String,
     state: &'static str,
     started: String,
@@ -90,6 +95,7 @@ pub struct Files<'a> {
 pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>) -> Run {
     Run {
         run: header.run.to_owned(),
+        name: header.name.map(str::to_owned),
         pipeline: header.pipeline.to_owned(),
         state: state_word(end, header.alive),
         started: rfc3339(header.started),
@@ -205,7 +211,7 @@ mod tests {
 
     fn shown(scene: &Scene, alive: bool) -> String {
         let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
-        let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive };
+        let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive };
         let files = Files { exists: &|_| true, heard: &|_| None };
         let run = run(&header, &names, &scene.state, Path::new("/state/runs/r1"), files);
         serde_json::to_string_pretty(&run).expect("text and numbers only")
@@ -310,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_run_in_a_list_has_no_tasks() {
-        let header_only = header(&Header { run: "r1", pipeline: "digits", started: Millis(0), alive: true }, None);
+        let header_only =
+            header(&Header { run: "r1", name: None, pipeline: "digits", started: Millis(0), alive: true }, None);
         insta::assert_snapshot!(
             serde_json::to_string(&header_only).expect("text and numbers only"),
             @r#"{"run":"r1","pipeline":"digits","state":"running","started":"1970-01-01T00:00:00.000Z","finished":null}"#

@@ -261,7 +261,7 @@ mod tests {
         ] {
             scene.apply(at, event);
         }
-        let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive: false };
+        let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: false };
         let task = |name: &str| TaskHeader { name: name.into(), ..TaskHeader::default() };
         let tasks: Vec<TaskHeader> = scene.graph.tasks.iter().map(|of| task(&of.name)).collect();
         let heard = |task: &str, _| {

@@ -213,7 +213,7 @@ mod tests {
     use crate::report::fixture::{Scene, failed, finished, over, started, started_on_gpu};
 
     fn traced(scene: &Scene, alive: bool) -> Value {
-        let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive };
+        let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive };
         let names = scene.graph.tasks.iter().map(|task| &task.name);
         let task = |(at, name): (u32, &String)| TaskHeader {
             name: name.clone(),

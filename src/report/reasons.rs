@@ -75,7 +75,7 @@ impl Observer for Reasons {
     }
 }
 
-/// Says which waits are worth a word: those for room, once they are long, and not the same again and again.
+/// Says which waits are worth a word: those for room or for another run, once they are long, and not the same again and again.
 #[derive(Clone, Debug, Default)]
 pub struct Patience {
     latest: Vec<Waiting>,
@@ -94,7 +94,7 @@ impl Patience {
     pub fn due(&mut self, now: Millis) -> Vec<Waiting> {
         let Self { latest, said } = self;
         let is_due = |one: &&Waiting| {
-            let long = matches!(one.reason, Reason::Room { .. }) && now - one.since >= LONG;
+            let long = matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= LONG;
             long && said.get(&one.since).is_none_or(|at| now - *at >= AGAIN)
         };
         let due: Vec<_> = latest.iter().filter(is_due).cloned().collect();
@@ -105,7 +105,9 @@ impl Patience {
     /// Returns what tasks wait for longest, if that is long.
     #[must_use]
     pub fn longest(&self, now: Millis) -> Option<&Waiting> {
-        let long = |one: &&Waiting| matches!(one.reason, Reason::Room { .. }) && now - one.since >= LONG;
+        let long = |one: &&Waiting| {
+            matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= LONG
+        };
         self.latest.iter().filter(long).min_by_key(|one| one.since)
     }
 }
@@ -133,6 +135,9 @@ pub fn reason(reason: &Reason) -> String {
             format!("{} comes first and has this room from {at} on", text::visible(by))
         }
         Reason::Room { words, .. } => text::visible(words).into_owned(),
+        Reason::Output { path, run } => {
+            format!("run {} writes {}", text::visible(run), text::visible(path))
+        }
     }
 }
 
@@ -144,7 +149,8 @@ mod tests {
     use crate::run::event::RunEnd;
 
     fn waits(since: u64) -> Waiting {
-        let reason = Reason::Room { words: "needs 2 CPUs".to_owned(), nodes: Vec::new(), devices: Vec::new() };
+        let reason =
+            Reason::Room { words: "needs 2 CPUs".to_owned(), nodes: Vec::new(), devices: Vec::new(), runs: Vec::new() };
         Waiting { tasks: vec![TaskId(0), TaskId(1)], count: 2, since: Millis(since), reason }
     }
 

@@ -180,13 +180,14 @@ mod tests {
             planned: (scene.plan.placed[i].start, scene.plan.placed[i].finish),
             places: vec![if i % 2 == 1 { "box/gpu0".into() } else { "box/cpu".into() }],
             after: scene.graph.before.of(super::super::fixture::id(i)).iter().map(|edge| edge.task).collect(),
+            outputs: Vec::new(),
             critical: true,
         };
         scene.graph.tasks.iter().enumerate().map(header).collect()
     }
 
     fn laid_out(scene: &Scene, alive: bool, now: u64) -> Timeline {
-        let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive };
+        let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive };
         lay_out(&header, &headers(scene), &scene.state, scene.time(now))
     }
 

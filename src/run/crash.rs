@@ -1,7 +1,8 @@
 //! Named points at which a test can have this program killed, to see what a crash there leaves behind.
 //!
-//! Only in builds with debug assertions: there `TRAINYARD_CRASH_AT=NAME` or `NAME:N` kills it by SIGKILL when it passes
-//! that point for the n-th time. A kill from outside meets such a point by chance, if ever.
+//! Only in builds with debug assertions: there `TRAINYARD_CRASH_AT=NAME` or `NAME:N`, or several of them with commas, kills
+//! it by SIGKILL when it passes that point for the n-th time; with `TRAINYARD_CRASH_ONCE=FOLDER` only the first process
+//! that does, of all that share the folder. A kill from outside meets such a point by chance, if ever.
 
 /// Every point, in the order in which a run passes them.
 pub const POINTS: [&str; 11] = [
@@ -31,22 +32,31 @@ pub fn point(name: &str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
-    static PASSED: AtomicU32 = AtomicU32::new(0);
+    static WANTED: OnceLock<Vec<(String, u32, AtomicU32)>> = OnceLock::new();
 
     let known = POINTS.contains(&name) || POINTS_OF_SENTINELS.contains(&name) || name == POINT_OF_ON_FINISH;
     debug_assert!(known, "{name} is not in the list");
     let wanted = WANTED.get_or_init(|| {
-        let wanted = std::env::var_os("TRAINYARD_CRASH_AT")?.into_string().ok()?;
-        let (name, nth) = wanted.split_once(':').unwrap_or((&wanted, "1"));
-        Some((name.to_owned(), nth.parse().ok()?))
+        let wanted = std::env::var_os("TRAINYARD_CRASH_AT").and_then(|wanted| wanted.into_string().ok());
+        let one = |text: &str| {
+            let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
+            Some((name.to_owned(), nth.parse().ok()?, AtomicU32::new(0)))
+        };
+        wanted.iter().flat_map(|wanted| wanted.split(',')).filter_map(one).collect()
     });
-    if let Some((wanted, nth)) = wanted
-        && wanted == name
-        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth
+    if let Some((_, nth, passed)) = wanted.iter().find(|(wanted, ..)| wanted == name)
+        && passed.fetch_add(1, Ordering::Relaxed) + 1 == *nth
+        && is_first(name)
     {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
+}
+
+/// Whether no other process has been killed at this point, where only one is to be.
+#[cfg(debug_assertions)]
+fn is_first(name: &str) -> bool {
+    std::env::var_os("TRAINYARD_CRASH_ONCE")
+        .is_none_or(|folder| std::fs::File::create_new(std::path::Path::new(&folder).join(name)).is_ok())
 }
 
 /// Passes a point.

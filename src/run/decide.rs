@@ -14,7 +14,6 @@ use super::event::{Event, Place, Recorded, StopReason};
 use super::expect::{self, Expect};
 use super::found::Found;
 use super::learn;
-use super::limit;
 use super::outcome::Outcome;
 use super::raise::{self, Raise};
 use super::retry;
@@ -22,10 +21,11 @@ use super::state::{Phase, Revised, RunState, TaskState};
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
-use crate::spec::{MemoryLimit, Mode, Pipeline, Resources};
+use crate::spec::{Mode, Pipeline, Resources};
 use crate::units::{Bytes, Millis};
 use backfill::Line;
 use replan::Watch;
+use sharing::Sharing;
 use waiting::{Refused, Why};
 
 mod backfill;
@@ -33,10 +33,12 @@ mod devices;
 mod end;
 mod lookups;
 mod replan;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
+pub use sharing::absolute;
 pub use waiting::{At, Reason, Waiting};
 
 /// How a run is to be carried out.
@@ -93,6 +95,8 @@ pub struct Dispatcher<'a> {
     unseen: Vec<bool>,
     /// Tasks that nothing else keeps from being looked up.
     lookups: Vec<TaskId>,
+    /// What other runs write.
+    sharing: Sharing,
 }
 
 /// A ready task's place in its queue: the smallest goes first.
@@ -141,6 +145,7 @@ impl<'a> Dispatcher<'a> {
             paused: false,
             unseen,
             lookups: Vec::new(),
+            sharing: Sharing::default(),
         };
         for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
             let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
@@ -404,6 +409,10 @@ impl<'a> Dispatcher<'a> {
         while free_jobs > 0 {
             let heads = self.ready.iter().enumerate().filter_map(|(queue, of)| Some((line.head(queue, of)?, queue)));
             let Some((turn @ (_, _, task), queue)) = heads.min() else { break };
+            if self.waits_for_other_run(task, now) {
+                self.ready[queue].turns.remove(&turn);
+                continue;
+            }
             if line.is_to_reserve() {
                 self.reserve(&mut line, readings, now);
             }
@@ -459,18 +468,14 @@ impl<'a> Dispatcher<'a> {
             node: self.fleet.nodes[grant.node.index()].name.clone(),
             devices: devices().map(|device| device.id.clone()).collect(),
             gpu_memory: grant.gpu_memory,
-            memory: self.ready[queue].request.memory,
+            memory: request.memory,
+            cpus: request.cpus,
+            share: request.gpus.share(),
+            custom: request.custom.clone(),
             limit: self.limit(task, &grant),
             model: devices().next().map(|device| device.model.clone()),
             definition: learn::definition(self.pipeline, stage, self.mode(task)),
         })
-    }
-
-    /// Returns how a task is kept to the device memory that was granted.
-    fn limit(&self, task: TaskId, grant: &Grant) -> MemoryLimit {
-        let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;
-        let reserved = !grant.devices.is_empty() && grant.gpu_memory > Bytes::ZERO;
-        if reserved { limit::in_force(asked, self.options.mps) } else { MemoryLimit::None }
     }
 
     /// Returns what a task asks for as long as it was not helped: what its stage says, or was measured to need.

@@ -2,13 +2,15 @@
 //!
 //! Does not know how events are stored or acted on.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{Outcome, Usage};
 use super::raise::Raise;
 use crate::graph::TaskId;
 use crate::spec::MemoryLimit;
-use crate::units::{Bytes, Millis};
+use crate::units::{Bytes, Cpus, Millis, Share};
 
 mod read;
 
@@ -185,6 +187,15 @@ pub struct Place {
     /// Host memory reserved.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub memory: Bytes,
+    /// Host CPUs reserved. Not known of attempts that earlier versions recorded, like the next two.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cpus: Cpus,
+    /// The share of each device that is reserved; all of it for whole devices.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub share: Share,
+    /// Other countable resources reserved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub custom: BTreeMap<String, u64>,
     /// The devices' model; `None` on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::admission::{Live, Readings};
+use super::admission::{Live, Readings, is_other};
 use super::outcome::Outcome;
 use crate::fleet::Fleet;
 use crate::graph::TaskId;
@@ -28,7 +28,7 @@ impl Peaks {
     pub fn observe(&mut self, fleet: &Fleet, readings: &Readings) {
         for (device, live) in fleet.devices.iter().zip(&readings.devices) {
             let Live::Seen(seen) = live else { continue };
-            for (task, bytes) in seen.held.iter().flatten() {
+            for (task, bytes) in seen.held.iter().flatten().filter(|(task, _)| !is_other(*task)) {
                 let peak = self.0.entry(*task).or_default();
                 peak.held = peak.held.max(*bytes);
                 peak.full = (seen.free < device.headroom).then(|| device.id.clone());

@@ -17,9 +17,11 @@ mod aside;
 mod header;
 mod marks;
 mod samples;
+mod sharing;
 
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
 pub use marks::Mark;
+pub use sharing::Unfinished;
 
 /// Why the record cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,14 @@ pub enum StoreError {
     /// The database is not where it was.
     #[error("{0} was removed or replaced while the run went on: nothing can be recorded any more")]
     Gone(PathBuf),
+    /// Another run of this folder has the name that a new one is to have.
+    #[error("run {run} is called {name} already")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The run that has it.
+        run: String,
+    },
     /// A record that cannot be read back.
     #[error("the record of run {run} is damaged at event {seq}")]
     Damaged {
@@ -82,7 +92,7 @@ pub enum StoreError {
 const FORMAT: i64 = STEPS.len() as i64;
 
 /// What leads from each format to the next, from an empty database on.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
@@ -110,6 +120,8 @@ CREATE TABLE event (
     "ALTER TABLE run ADD COLUMN invocation TEXT NOT NULL DEFAULT '{}';",
     samples::STEP,
     header::STEP,
+    // A name means one run.
+    "CREATE UNIQUE INDEX run_name ON run (invocation ->> 'name') WHERE invocation ->> 'name' IS NOT NULL;",
 ];
 
 /// A state folder's database.
@@ -217,7 +229,7 @@ impl Store {
     /// Records a new run.
     ///
     /// # Errors
-    /// Where the database cannot be written.
+    /// [`StoreError::NameTaken`]; otherwise where the database cannot be written.
     pub fn begin(&mut self, header: &Header) -> Result<RunKey, StoreError> {
         let tasks = serde_json::to_string(&header.tasks).expect("headers are plain data");
         let invocation = serde_json::to_string(&header.invocation).expect("an invocation is plain data");
@@ -242,8 +254,21 @@ impl Store {
             key = db.last_insert_rowid();
             db.execute("INSERT INTO task_list (run, tasks) VALUES (?1, ?2)", params![key, tasks]).map(drop)
         });
-        written.map_err(|source| failed(&self.path(), source))?;
-        Ok(RunKey { key, next_seq: 0 })
+        match (written, &header.invocation.name) {
+            (Ok(()), _) => Ok(RunKey { key, next_seq: 0 }),
+            (Err(error), Some(name)) => match self.named(name)? {
+                Some(run) => Err(StoreError::NameTaken { name: name.clone(), run }),
+                None => Err(failed(&self.path(), error)),
+            },
+            (Err(error), None) => Err(failed(&self.path(), error)),
+        }
+    }
+
+    /// Returns the id of the run that has a name.
+    fn named(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.on(|db| {
+            db.query_row("SELECT id FROM run WHERE invocation ->> 'name' = ?1", [name], |row| row.get(0)).optional()
+        })
     }
 
     /// Takes a run over from the process that carried it out; `None` where another process was faster.
@@ -277,7 +302,7 @@ impl Store {
         })
     }
 
-    /// Records events, all of them or none.
+    /// Records events, all of them or none, and ends what [`Store::hold`] began.
     ///
     /// # Errors
     /// Where the database cannot be written; nothing is recorded then.
@@ -426,7 +451,9 @@ fn new_end(recorded: &Recorded) -> Option<Option<(i64, String)>> {
 
 /// Does all of `work` or none of it. The statements around it are kept: parsing them costs as much as a small event.
 fn in_transaction(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
-    db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    if db.is_autocommit() {
+        db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    }
     let done = work(db).and_then(|()| db.prepare_cached("COMMIT")?.execute([]).map(drop));
     if done.is_err() && !db.is_autocommit() {
         // The first error is the one to report.

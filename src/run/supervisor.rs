@@ -4,7 +4,6 @@
 //! effect and before anyone is told: an attempt is on record before its process exists. Everything that is decided is decided
 //! by [`super::decide`]; this file moves events and knows no rule of its own.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -23,7 +22,7 @@ use super::observer::{Observer, View};
 use super::outcome::Outcome;
 use super::peak::Peaks;
 use super::state::{Illegal, Phase, RunState};
-use super::store::{RunKey, Store, StoreError};
+use super::store::StoreError;
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
@@ -32,8 +31,10 @@ use crate::spec::Pipeline;
 use crate::units::{Bytes, Millis};
 
 mod look;
+mod record;
 mod replan;
 
+pub use record::Record;
 pub use replan::Replanner;
 
 /// How often observers redraw.
@@ -61,21 +62,6 @@ pub enum RunError {
     /// A bug of ours.
     #[error("the run was stopped because it lost track of itself")]
     Illegal(#[from] Illegal),
-}
-
-/// Where a run's events are kept.
-pub trait Record {
-    /// Keeps events, all of them or none; when it returns they survive our death.
-    ///
-    /// # Errors
-    /// Where they cannot be kept.
-    fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError>;
-}
-
-impl Record for (&mut Store, &mut RunKey) {
-    fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError> {
-        self.0.append(self.1, events)
-    }
 }
 
 /// What a run is made of.
@@ -216,6 +202,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     pub async fn carry_out(&mut self, stops: &mut mpsc::UnboundedReceiver<Stop>) -> Result<RunEnd, RunError> {
         let ended = self.until_end(stops).await;
         if ended.is_err() {
+            // The first error is the one to report.
+            let _ = self.record.let_go();
             self.engine.stop(Stop::Gracefully);
             while self.alive > 0 {
                 if let Report::Ended(_) = self.engine.next_report().await {
@@ -235,7 +223,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         loop {
             let now = self.clock.now();
             self.look_at_disks(now);
-            let decided = self.parts.dispatcher.decide(&self.state, now, &self.look.readings);
+            let decided = self.decide(now)?;
             if decided.iter().any(|event| matches!(event, Event::RunFinished { .. })) {
                 self.commit()?;
                 self.settle(stops).await;
@@ -270,6 +258,17 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             }
             self.look_if_due();
         }
+    }
+
+    /// Decides what happens next. From the first task that might start until that is committed, no other run admits any.
+    fn decide(&mut self, now: Millis) -> Result<Vec<Event>, RunError> {
+        let dispatcher = &mut self.parts.dispatcher;
+        if dispatcher.could_start(&self.state, now, &self.look.readings)
+            && let Some(others) = self.record.hold()?
+        {
+            dispatcher.others_hold(&others, now);
+        }
+        Ok(dispatcher.decide(&self.state, now, &self.look.readings))
     }
 
     /// Asks whether tasks are up to date whose turn it is; whether there was any that is not looked up but starts.
@@ -310,12 +309,14 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     /// for the next commit or tick. An attempt whose process is not on record is found by its mark.
     fn commit_before_effects(&mut self) -> Result<(), RunError> {
         let can_wait = |recorded: &Recorded| matches!(recorded.event, Event::AttemptSpawned { .. });
-        if self.uncommitted.iter().all(can_wait) { Ok(()) } else { self.commit() }
+        if self.uncommitted.iter().all(can_wait) { Ok(self.record.let_go()?) } else { self.commit() }
     }
 
     /// Commits everything that was noted.
     fn commit(&mut self) -> Result<(), RunError> {
-        if !self.uncommitted.is_empty() {
+        if self.uncommitted.is_empty() {
+            self.record.let_go()?;
+        } else {
             self.record.append(&self.uncommitted)?;
             for recorded in &self.uncommitted {
                 if let Event::AttemptFinished { task, outcome: Outcome::Succeeded, .. } = &recorded.event {
@@ -422,6 +423,11 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         self.commit()?;
         self.tell_facts();
         let now = self.clock.now();
+        if self.parts.dispatcher.waits_for_others()
+            && let Some(others) = self.record.others()?
+        {
+            self.parts.dispatcher.others_hold(&others, now);
+        }
         self.tell_why_tasks_wait(now);
         self.replan_if_due();
         self.tell(|observer, view| observer.ticked(view, now));
@@ -456,22 +462,6 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             outcome = displaced;
         }
         Event::AttemptFinished { task, outcome, usage, logged }
-    }
-
-    /// Ends attempts on devices that cannot keep what was promised there, and at once those that take more than theirs.
-    fn end_what_cannot_stay(&mut self) {
-        let displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings);
-        let greedy = self.parts.dispatcher.over_limit(&self.state, &self.look.readings);
-        let displaced = displaced.into_iter().map(|(task, outcome)| (task, outcome, Stop::Gracefully));
-        let all = displaced.chain(greedy.into_iter().map(|(task, outcome)| (task, outcome, Stop::Now)));
-        for (task, outcome, how) in all {
-            if let Entry::Vacant(entry) = self.leaving.entry(task) {
-                let name = &self.parts.graph.tasks[task.index()].name;
-                warn!(task = name, ?outcome, "it is ended");
-                entry.insert(outcome);
-                self.engine.stop_task(task, how);
-            }
-        }
     }
 
     /// Returns when there is something to do even if nothing happens.

@@ -245,6 +245,18 @@ pub enum Gpus {
     Shared,
 }
 
+impl Gpus {
+    /// Returns the share that is taken of each device.
+    #[must_use]
+    pub const fn share(self) -> Share {
+        match self {
+            Self::Whole(_) => Share::WHOLE,
+            Self::Share(share) => share,
+            Self::None | Self::Shared => Share::ZERO,
+        }
+    }
+}
+
 /// When an attempt is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -1,4 +1,5 @@
-//! The orchestrator is killed at every named point and at random times in runs of 50 tasks, and resumed: nothing is lost,
+//! The orchestrator, or the sentinel of a task, is killed at every named point and at random times in runs of 50 tasks,
+//! and the run resumed: nothing is lost,
 //! nothing that had succeeded is done again, no process is left, and the outputs are those of a run in peace.
 //!
 //! `TRAINYARD_CRASHES=300` sets how many random times there are (30), `TRAINYARD_CRASH_SEED` repeats those of a failure.
@@ -28,7 +29,8 @@ const WIDTH: usize = 5;
 
 /// Returns the pipeline. Some stages leave processes: in their group, outside of it, and hidden from every descriptor.
 fn pipeline() -> String {
-    let mut text = "name = \"crash\"\n[defaults]\nresources = { cpus = 0 }\ngrace = \"200ms\"\n".to_owned();
+    let mut text =
+        "name = \"crash\"\n[defaults]\nresources = { cpus = 0 }\ngrace = \"200ms\"\nretries = 1\n".to_owned();
     for layer in 0..LAYERS {
         for place in 0..WIDTH {
             let file = |layer: usize, place: usize| format!("out/{layer}-{}.txt", place % WIDTH);
@@ -60,6 +62,8 @@ fn pipeline() -> String {
 struct World {
     dir: tempfile::TempDir,
     mark: String,
+    /// How attempts may end besides well or interrupted.
+    allowed: Option<&'static str>,
 }
 
 impl World {
@@ -68,7 +72,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("p.toml"), pipeline()).unwrap();
         let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { dir, mark }
+        Self { dir, mark, allowed: None }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -144,7 +148,7 @@ impl World {
         for (task, outcomes) in &after {
             let successes = outcomes.iter().filter(|outcome| *outcome == "succeeded").count();
             assert_eq!((successes, outcomes.last().map(String::as_str)), (1, Some("succeeded")), "{what}: {task}");
-            let allowed = ["succeeded", "interrupted"];
+            let allowed = ["succeeded", "interrupted", self.allowed.unwrap_or("succeeded")];
             assert!(outcomes.iter().all(|outcome| allowed.contains(&outcome.as_str())), "{what}: {task}: {outcomes:?}");
         }
         for (task, outcomes) in before.iter().filter(|(_, outcomes)| outcomes.iter().any(|one| one == "succeeded")) {
@@ -250,6 +254,29 @@ fn a_run_killed_at_any_named_point_goes_on() {
             assert!(world.killed_at(survive, "spawned:20"), "{what}");
         }
         assert!(world.killed_at(survive, point), "{what} was not reached");
+        world.goes_on(&what, &peace);
+    });
+}
+
+#[test]
+fn a_run_whose_sentinel_is_killed_at_any_named_point_goes_on() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let (peace, _) = peace();
+    // With the orchestrator alive, and with one that dies a little later.
+    let jobs = crash::POINTS_OF_SENTINELS.iter().flat_map(|point| [(*point, None), (*point, Some("spawned:12"))]);
+    in_pairs(jobs.collect(), |(point, orchestrator)| {
+        let what = format!("{point}, {orchestrator:?}");
+        let world = World { allowed: Some("signalled:9"), ..World::new() };
+        let once = world.dir.path().join("once");
+        std::fs::create_dir(&once).unwrap();
+        let points = [point].into_iter().chain(orchestrator).collect::<Vec<_>>().join(",");
+        let mut command = world.command(&world.args(true));
+        command.env("TRAINYARD_CRASH_AT", points).env("TRAINYARD_CRASH_ONCE", &once);
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(status.success(), orchestrator.is_none(), "{what}: {status}");
+        assert!(once.join(point).exists(), "{what}: the point was not reached");
         world.goes_on(&what, &peace);
     });
 }

@@ -9,4 +9,5 @@ mod learning;
 mod limits;
 mod orphans;
 mod out_of_memory;
+mod sharing;
 mod world;

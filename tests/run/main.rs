@@ -7,6 +7,7 @@ mod cache;
 mod endings;
 mod limits;
 mod resume;
+mod sharing;
 mod signals;
 mod survive;
 mod world;

@@ -44,7 +44,7 @@ fn drawn(rows: u16, columns: u16, filter: &str, selected: usize, sight: Sight) -
     }
     let said = Progress { progress: Some(0.5), phase: Some("epoch 1/2".into()), ..Progress::default() };
     tally.progressed(id(1), &said);
-    let header = Header { run: "r1", pipeline: "digits", started: scene.time(0), alive: true };
+    let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: true };
     let task = |name: &str| TaskHeader { name: name.into(), places: vec!["box/cpu".into()], ..TaskHeader::default() };
     let tasks: Vec<TaskHeader> = scene.graph.tasks.iter().map(|of| task(&of.name)).collect();
     let unknown = DeviceGauge { id: "box/gpu1".into(), model: "H100".into(), ..DeviceGauge::default() };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::keep::Short;
 use super::reading::{Live, Seen};
 use super::refusal::Why;
-use super::{FRESH, LATELY, SETTLED, share};
+use super::{FRESH, LATELY, SETTLED, is_other};
 use crate::fleet::Device;
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
@@ -23,7 +23,8 @@ pub(super) struct Book {
     /// Memory promised to each running task.
     pub(super) promises: BTreeMap<TaskId, Bytes>,
     shares: Share,
-    exclusive: bool,
+    /// How many have it to themselves: one, unless some were entered that ran already.
+    exclusive: u32,
     /// Who gave something back that no reading has shown yet: what they may have taken still counts.
     gone: Vec<Gone>,
     /// When a task last gave something back.
@@ -63,7 +64,7 @@ impl Book {
             group: device.nvlink_group,
             promises: BTreeMap::new(),
             shares: Share::ZERO,
-            exclusive: false,
+            exclusive: 0,
             gone: Vec::new(),
             released: None,
             nobodys: None,
@@ -119,7 +120,9 @@ impl Book {
     /// Remembers for a while what listed processes that are not ours hold.
     fn note_strangers(&mut self, seen: &Seen, at: Millis) {
         let Some(held) = &seen.held else { return };
-        let ours: Bytes = held.iter().map(|(_, bytes)| *bytes).sum();
+        // A task of another run counts as promised to only where we know what it was promised.
+        let is_known = |task: &TaskId| !is_other(*task) || self.promises.contains_key(task);
+        let ours: Bytes = held.iter().filter(|(task, _)| is_known(task)).map(|(_, bytes)| *bytes).sum();
         self.strangers.retain(|(then, _)| *then < at && *then + LATELY >= at);
         self.strangers.push((at, seen.used - ours - seen.nobodys));
     }
@@ -132,16 +135,16 @@ impl Book {
 
     pub(super) fn hold(&mut self, task: TaskId, request: &Resources) {
         self.promises.insert(task, request.gpu_memory);
-        self.shares += share(request.gpus);
-        self.exclusive |= matches!(request.gpus, Gpus::Whole(_));
+        self.shares += request.gpus.share();
+        self.exclusive += u32::from(matches!(request.gpus, Gpus::Whole(_)));
     }
 
     pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
         let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
         self.leaving += promise;
         self.gone.push(Gone { task, promise, at: now });
-        self.shares -= share(request.gpus);
-        self.exclusive &= !matches!(request.gpus, Gpus::Whole(_));
+        self.shares -= request.gpus.share();
+        self.exclusive = self.exclusive.saturating_sub(u32::from(matches!(request.gpus, Gpus::Whole(_))));
         self.released = self.released.max(Some(now));
     }
 
@@ -150,18 +153,18 @@ impl Book {
         if request.gpu_memory > self.whole {
             return Err(Why::TooSmall { whole: self.whole });
         }
-        if self.exclusive {
+        if self.exclusive > 0 {
             return Err(Why::Exclusive);
         }
         if matches!(request.gpus, Gpus::Whole(_)) && !self.promises.is_empty() {
             return Err(Why::Shared { tasks: self.promises.len() });
         }
         let share_left = Share::WHOLE - self.shares;
-        if share(request.gpus) > share_left {
+        if request.gpus.share() > share_left {
             return Err(Why::Share { left: share_left });
         }
         let memory = self.memory_left(request, live, at, now)?;
-        Ok(Left { memory: memory - request.gpu_memory, share: share_left - share(request.gpus) })
+        Ok(Left { memory: memory - request.gpu_memory, share: share_left - request.gpus.share() })
     }
 
     /// Returns the memory that the request can have; an error if that is too little.

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::reading::{Live, Readings, Seen};
-use super::{Book, Ledger};
+use super::{Book, Ledger, is_other};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::run::outcome::Cause;
@@ -31,11 +31,10 @@ impl Ledger {
             let shortage = book.shortage(live, readings.at);
             if let Live::Fault { fault, ends_tasks: true } = live {
                 let cause = Cause::Unfit { fault: fault.clone() };
-                leaving.extend(book.promises.keys().map(|task| (*task, device, cause.clone())));
+                leaving.extend(ours(book).map(|(task, _)| (*task, device, cause.clone())));
             } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {
                 let cause = Cause::Taken { promised, free };
-                let mut may_leave: Vec<_> =
-                    book.promises.iter().filter(|(task, _)| !have_begun.contains(task)).collect();
+                let mut may_leave: Vec<_> = ours(book).filter(|(task, _)| !have_begun.contains(task)).collect();
                 // One that was admitted after the reading is not in it.
                 may_leave.retain(|(task, promise)| started(**task) < readings.at && **promise > Bytes::ZERO);
                 may_leave.sort_by_key(|(task, _)| std::cmp::Reverse((started(**task), **task)));
@@ -96,6 +95,11 @@ impl Book {
         self.short = numbers.map(|numbers| Short { since: self.short.map_or(at, |short| short.since), numbers });
         Shortage { lasting: self.short.filter(|short| short.since < at).map(|short| short.numbers) }
     }
+}
+
+/// Yields what our own tasks were promised on a device: whether those of other runs leave is decided there.
+fn ours(book: &Book) -> impl Iterator<Item = (&TaskId, &Bytes)> {
+    book.promises.iter().filter(|(task, _)| !is_other(**task))
 }
 
 /// Returns the tasks that have taken memory on any device.

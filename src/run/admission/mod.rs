@@ -15,11 +15,12 @@ use std::collections::BTreeMap;
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
-use crate::units::{Bytes, Cpus, Millis, Share};
+use crate::units::{Bytes, Cpus, Millis};
 
 mod book;
 mod choose;
 mod keep;
+mod others;
 mod outlook;
 mod reading;
 mod refusal;
@@ -29,6 +30,7 @@ mod tests;
 use book::Book;
 use choose::Candidate;
 
+pub use others::{Held, HeldBy, Holding, is_other, other_task};
 pub use outlook::{Denied, Outlook};
 pub use reading::{Live, Readings, Seen};
 pub use refusal::{Refusal, Short, Why};
@@ -62,6 +64,8 @@ pub struct Ledger {
     /// `[n_devices]`, by DeviceId.
     books: Vec<Book>,
     held: BTreeMap<TaskId, (Grant, Resources)>,
+    /// Those among them that belong to other runs, and what people call the run.
+    others: BTreeMap<TaskId, String>,
 }
 
 /// What a node has, and how much of it is promised.
@@ -91,7 +95,7 @@ impl Ledger {
             custom_held: BTreeMap::new(),
             devices: ids(id).map(|(device, _)| device).collect(),
         });
-        Self { hosts: hosts.collect(), books, held: BTreeMap::new() }
+        Self { hosts: hosts.collect(), books, held: BTreeMap::new(), others: BTreeMap::new() }
     }
 
     /// Returns what a running task holds.
@@ -123,6 +127,18 @@ impl Ledger {
             .choose(request, None, &[], &readings, Millis::ZERO)
             .map(|_| ())
             .map_err(|refusal| Refusal { never: true, ..refusal })
+    }
+
+    /// Whether the request would be admitted now.
+    pub fn has_room(&mut self, request: &Resources, readings: &Readings, now: Millis) -> bool {
+        self.observe(readings);
+        self.choose(request, None, &[], readings, now).is_ok()
+    }
+
+    fn observe(&mut self, readings: &Readings) {
+        for (device, book) in self.books.iter_mut().enumerate() {
+            book.observe(readings.of(device), readings.at);
+        }
     }
 
     /// Admits a task: on the intended devices if they have room, else where it fits best.
@@ -249,14 +265,5 @@ impl Host {
                 *held = held.saturating_sub(*need);
             }
         }
-    }
-}
-
-/// Returns the share of one device that a request takes.
-const fn share(gpus: Gpus) -> Share {
-    match gpus {
-        Gpus::Whole(_) => Share::WHOLE,
-        Gpus::Share(share) => share,
-        Gpus::None | Gpus::Shared => Share::ZERO,
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fleet::{Device, Node};
+use crate::units::Share;
 
 const GIB: u64 = 1 << 30;
 

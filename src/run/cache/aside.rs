@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::manifest::{Entry, Kind, decode};
 use super::objects::{Lost, Objects};
@@ -48,6 +49,58 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// Removes what failed attempts of a run left, `TASK.NUMBER`, once the run has succeeded: the results are there. What was
+/// in their way, `TASK.NUMBER.before`, stays.
+///
+/// # Errors
+/// Where it cannot be removed.
+pub fn forget_leftovers(aside: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(aside) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension != "before") {
+            remove_all(&path)?;
+        }
+    }
+    // Fails where something stays.
+    let _ = fs::remove_dir(aside);
+    Ok(())
+}
+
+/// Removes what runs of a state folder have set aside before a time, and returns how many files and folders that were and
+/// what they took, in bytes.
+///
+/// # Errors
+/// Where it cannot be read or removed.
+pub fn forget_old(state: &Path, before: SystemTime) -> io::Result<(usize, u64)> {
+    let (mut count, mut bytes) = (0, 0);
+    let Ok(runs) = fs::read_dir(state.join("runs")) else { return Ok((0, 0)) };
+    for run in runs {
+        let aside = run?.path().join("aside");
+        let Ok(entries) = fs::read_dir(&aside) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            // The folder was made when something was first put into it.
+            if entry.metadata()?.modified()? < before {
+                bytes += size(&entry.path())?;
+                remove_all(&entry.path())?;
+                count += 1;
+            }
+        }
+        let _ = fs::remove_dir(aside);
+    }
+    Ok((count, bytes))
+}
+
+/// Returns what a file, or a folder with all that is in it, takes, in bytes; links are not followed.
+fn size(path: &Path) -> io::Result<u64> {
+    let found = path.symlink_metadata()?;
+    if !found.is_dir() {
+        return Ok(found.len());
+    }
+    fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
 }
 
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
@@ -153,6 +206,24 @@ mod tests {
         for folder in [place.join("deep"), old.join("deep")] {
             fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
         }
+    }
+
+    #[test]
+    fn what_is_aside_goes_once_the_run_has_succeeded_or_it_is_old() {
+        let state = tempfile::tempdir().unwrap();
+        let aside = state.path().join("runs/r/aside");
+        for name in ["a.1", "b[x=0.1].2", "a.1.before"] {
+            fs::create_dir_all(aside.join(name)).unwrap();
+            fs::write(aside.join(name).join("out"), "four").unwrap();
+        }
+        forget_leftovers(&aside).unwrap();
+        let left = || fs::read_dir(&aside).map(|entries| entries.count()).unwrap_or(0);
+        assert_eq!(left(), 1, "what was in the way stays");
+        assert_eq!(forget_old(state.path(), SystemTime::UNIX_EPOCH).unwrap(), (0, 0));
+        let later = fs::metadata(&aside).unwrap().modified().unwrap() + std::time::Duration::from_secs(60);
+        assert_eq!(forget_old(state.path(), later).unwrap(), (1, 4));
+        assert_eq!(left(), 0);
+        forget_leftovers(&aside).unwrap();
     }
 
     #[test]

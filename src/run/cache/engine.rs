@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::keeper::Keeper;
+use super::keeping::Keeping;
 use super::verdict::Cached;
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
@@ -39,8 +40,8 @@ pub struct Caching<E> {
     ready: VecDeque<Report>,
     /// Where what an attempt prints goes, of those that were started.
     logs: HashMap<TaskId, PathBuf>,
-    /// Of attempts that succeeded, until that is on record: where what they printed is.
-    succeeded: HashMap<TaskId, Option<PathBuf>>,
+    /// Of attempts that succeeded, until that is on record: where what they printed is, and what others wait for.
+    succeeded: HashMap<TaskId, (Option<PathBuf>, Option<Keeping>)>,
     /// Tasks whose way is being cleared, and those among them that shall not start any more.
     preparing: HashSet<TaskId>,
     cut_short: HashSet<TaskId>,
@@ -131,7 +132,9 @@ impl<E: Engine> Caching<E> {
         let task = ended.task;
         let log = self.logs.remove(&task);
         if ended.outcome.is_success() {
-            self.succeeded.insert(task, log.filter(|_| ended.logged));
+            // Before anyone can hear of it.
+            let keeping = cache.keeper.begin_to_keep(task);
+            self.succeeded.insert(task, (log.filter(|_| ended.logged), keeping));
             return Some(Report::Ended(ended));
         }
         self.apart(&cache, move |keeper, aside| {
@@ -213,9 +216,13 @@ impl<E: Engine> Engine for Caching<E> {
     }
 
     fn keep(&mut self, task: TaskId) {
-        if let (Some(log), Some(cache)) = (self.succeeded.remove(&task), self.cache_of(task)) {
+        if let (Some((log, keeping)), Some(cache)) = (self.succeeded.remove(&task), self.cache_of(task)) {
             self.keeping += 1;
-            self.apart(&cache, move |keeper, _| Done::Kept { task, note: keeper.keep(task, log.as_deref()) });
+            self.apart(&cache, move |keeper, _| {
+                let note = keeper.keep(task, log.as_deref());
+                drop(keeping);
+                Done::Kept { task, note }
+            });
         }
         self.inner.keep(task);
     }

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::aside;
 use super::files::{Files, Seen, coarse_now, in_parallel};
 use super::index::{Action, Done, Index, IndexError};
+use super::keeping::Keeping;
 use super::key::{Content, Digest, How, Ingredients, Part, changes};
 use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
@@ -163,6 +164,7 @@ impl Keeper {
     #[must_use]
     pub fn look_up(&self, task: TaskId, aside: &Path) -> (Option<Cached>, Option<String>) {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (None, None) };
+        Keeping::wait(&self.keeping(), &self.project, name);
         let look = || -> Result<Option<Cached>, Trouble> {
             let last = self.index.task(&self.project, name)?;
             let made = last.as_ref().map(|last| last.made.clone()).unwrap_or_default();
@@ -316,6 +318,15 @@ impl Keeper {
         let aside = aside.join(attempt(log));
         let mut ours = recipe.outputs.iter().filter(|output| self.files.is_ours(output));
         ours.try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(output)))
+    }
+
+    /// Has other runs that look a task up wait until what it made is kept.
+    pub(super) fn begin_to_keep(&self, task: TaskId) -> Option<Keeping> {
+        Keeping::begin(&self.keeping(), &self.project, &self.tasks[task.index()].name)
+    }
+
+    fn keeping(&self) -> PathBuf {
+        folder(&self.state).join("keeping")
     }
 
     /// Keeps what a successful attempt made. Returns why it did not, where a person should hear of it.

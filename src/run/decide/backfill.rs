@@ -11,7 +11,7 @@ use std::ops::Bound;
 use super::{Dispatcher, Queue, Turn};
 use crate::fleet::{DeviceId, NodeId};
 use crate::graph::TaskId;
-use crate::run::admission::{Grant, Outlook, Readings};
+use crate::run::admission::{Grant, Outlook, Readings, is_other};
 use crate::run::event::Place;
 use crate::run::expect;
 use crate::run::state::TaskState;
@@ -155,7 +155,8 @@ impl Dispatcher<'_> {
     }
 
     fn promise(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Option<Reservation> {
-        let grants = self.ledger.grants();
+        // When a task of another run ends is not known: what it holds counts as held for good.
+        let grants = self.ledger.grants().filter(|(running, _)| !is_other(*running));
         let mut ends: Vec<_> =
             grants.map(|(running, grant)| (self.expected_end(running, grant, now), running)).collect();
         ends.sort_unstable();

@@ -3,8 +3,9 @@
 use super::Dispatcher;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
-use crate::run::admission::{Live, Readings, Seen};
+use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
 use crate::run::event::Place;
+use crate::run::limit;
 use crate::run::outcome::{Cause, Outcome};
 use crate::run::state::RunState;
 use crate::spec::MemoryLimit;
@@ -29,7 +30,7 @@ impl Dispatcher<'_> {
         let mut over = Vec::new();
         for (device, live) in self.fleet.devices.iter().zip(&readings.devices) {
             let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
-            for (task, bytes) in held {
+            for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
                 let attempt = state.task(*task).attempts.last().filter(|attempt| attempt.ended.is_none());
                 let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
                 if watched.is_some_and(|attempt| *bytes > attempt.place.gpu_memory) {
@@ -38,6 +39,13 @@ impl Dispatcher<'_> {
             }
         }
         over
+    }
+
+    /// Returns how a task is kept to the device memory that was granted.
+    pub(super) fn limit(&self, task: TaskId, grant: &Grant) -> MemoryLimit {
+        let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;
+        let reserved = !grant.devices.is_empty() && grant.gpu_memory > Bytes::ZERO;
+        if reserved { limit::in_force(asked, self.options.mps) } else { MemoryLimit::None }
     }
 
     /// Returns the outcome as it is with the devices in mind: one that kept to what was promised to it, and ran out of

@@ -9,6 +9,7 @@ impl Dispatcher<'_> {
         let turn = self.turn(task);
         self.failed.retain(|failed| *failed != task);
         self.delayed.retain(|(_, delayed)| *delayed != task);
+        self.forget_wait(task);
         self.ready[self.queue_of[task.index()] as usize].turns.remove(&turn);
     }
 

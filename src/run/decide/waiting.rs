@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Dispatcher;
 use crate::graph::TaskId;
-use crate::run::admission::{self, Refusal, Short};
+use crate::run::admission::{self, Held, HeldBy, Refusal, Short};
 use crate::units::Millis;
 
 /// Tasks of one reason that are listed; there may be more.
@@ -47,6 +47,16 @@ pub enum Reason {
         nodes: Vec<At<Short>>,
         /// Why devices have no room.
         devices: Vec<At<admission::Why>>,
+        /// What other runs hold of it.
+        #[serde(default)]
+        runs: Vec<HeldBy>,
+    },
+    /// Another run writes what it would write.
+    Output {
+        /// The output, as the pipeline names it.
+        path: String,
+        /// What people call the run.
+        run: String,
     },
 }
 
@@ -63,6 +73,8 @@ pub struct At<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Refused {
     pub(super) why: Why,
+    /// What other runs hold of it.
+    pub(super) others: Vec<Held>,
     pub(super) since: Millis,
 }
 
@@ -80,7 +92,11 @@ impl Dispatcher<'_> {
     pub(super) fn note_refusal(&mut self, queue: usize, why: Why, now: Millis) {
         self.refused.resize_with(self.ready.len(), || None);
         let since = self.refused[queue].as_ref().map_or(now, |before| before.since);
-        self.refused[queue] = Some(Refused { why, since });
+        let others = match &why {
+            Why::Room(refusal) => self.ledger.held_by_others(refusal),
+            Why::Held { .. } => Vec::new(),
+        };
+        self.refused[queue] = Some(Refused { why, others, since });
     }
 
     /// Notes that a queue's first task was admitted.
@@ -97,8 +113,10 @@ impl Dispatcher<'_> {
         let waiting = queues.filter_map(|(index, queue)| {
             let (since, reason) = match (self.jobs_taken, self.refused.get(index)) {
                 (Some(since), _) => (since, Reason::Jobs { most: self.options.jobs.unwrap_or(usize::MAX) }),
-                (None, Some(Some(Refused { why: Why::Room(refusal), since }))) => (*since, self.room(refusal)),
-                (None, Some(Some(Refused { why: Why::Held { by, at }, since }))) => {
+                (None, Some(Some(Refused { why: Why::Room(refusal), others, since }))) => {
+                    (*since, self.room(refusal, others))
+                }
+                (None, Some(Some(Refused { why: Why::Held { by, at }, since, .. }))) => {
                     (*since, Reason::Held { by: self.graph.tasks[by.index()].name.clone(), at: *at })
                 }
                 (None, _) => return None,
@@ -106,10 +124,16 @@ impl Dispatcher<'_> {
             let tasks = queue.turns.iter().take(LISTED).map(|(_, _, task)| *task).collect();
             Some(Waiting { tasks, count: queue.turns.len(), since, reason })
         });
-        waiting.collect()
+        let for_outputs = self.for_outputs().map(|(task, waits)| Waiting {
+            tasks: vec![task],
+            count: 1,
+            since: waits.since,
+            reason: Reason::Output { path: waits.path.clone(), run: waits.run.clone() },
+        });
+        waiting.chain(for_outputs).collect()
     }
 
-    fn room(&self, refusal: &Refusal) -> Reason {
+    fn room(&self, refusal: &Refusal, others: &[Held]) -> Reason {
         let nodes = refusal
             .hosts
             .iter()
@@ -118,6 +142,14 @@ impl Dispatcher<'_> {
             .devices
             .iter()
             .map(|(device, why)| At { place: self.fleet.devices[device.index()].id.clone(), lacks: why.clone() });
-        Reason::Room { words: refusal.explain(self.fleet), nodes: nodes.collect(), devices: devices.collect() }
+        let runs: Vec<HeldBy> =
+            others.iter().map(|of| HeldBy { run: of.run.clone(), holds: of.words(self.fleet) }).collect();
+        let held: Vec<String> = runs.iter().map(|by| format!("; run {} holds {}", by.run, by.holds)).collect();
+        Reason::Room {
+            words: refusal.explain(self.fleet) + &held.concat(),
+            nodes: nodes.collect(),
+            devices: devices.collect(),
+            runs,
+        }
     }
 }

@@ -52,6 +52,9 @@ pub struct Invocation {
     pub keep_going: bool,
     /// `--survive`, or `--detach`.
     pub survive: bool,
+    /// `--name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// The process that carries a run out.
@@ -80,6 +83,9 @@ pub struct TaskHeader {
     /// What it comes after.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<TaskId>,
+    /// What it writes, as the pipeline names it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// Whether the plan has no slack for it.
     #[serde(default)]
     pub critical: bool,

@@ -1,12 +1,14 @@
 //! What is looked at once in a while: the devices, and the room on the disks.
 
+use std::collections::hash_map::Entry;
+
 use tracing::warn;
 
 use super::{FullDisk, LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
 use crate::fleet::{Device, DeviceId};
 use crate::graph::TaskId;
 use crate::run::admission::Live;
-use crate::run::engine::Engine;
+use crate::run::engine::{Engine, Stop};
 use crate::run::observer::DeviceGauge;
 use crate::units::{Bytes, Millis};
 
@@ -28,6 +30,22 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
             Some(_) | None => {}
         }
         self.disk_is_full = full.is_some();
+    }
+
+    /// Ends attempts on devices that cannot keep what was promised there, and at once those that take more than theirs.
+    pub(super) fn end_what_cannot_stay(&mut self) {
+        let displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings);
+        let greedy = self.parts.dispatcher.over_limit(&self.state, &self.look.readings);
+        let displaced = displaced.into_iter().map(|(task, outcome)| (task, outcome, Stop::Gracefully));
+        let all = displaced.chain(greedy.into_iter().map(|(task, outcome)| (task, outcome, Stop::Now)));
+        for (task, outcome, how) in all {
+            if let Entry::Vacant(entry) = self.leaving.entry(task) {
+                let name = &self.parts.graph.tasks[task.index()].name;
+                warn!(task = name, ?outcome, "it is ended");
+                entry.insert(outcome);
+                self.engine.stop_task(task, how);
+            }
+        }
     }
 
     /// Looks at the devices if it is time to.

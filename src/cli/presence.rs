@@ -1,0 +1,34 @@
+//! What this machine tells of the processes of other runs.
+
+use super::state;
+use crate::engine::process;
+use crate::run::event::Process;
+use crate::run::launch::run_mark;
+use crate::run::neighbours::Presence;
+use crate::run::store::Orchestrator;
+
+/// Looks into `/proc`.
+pub(super) struct Processes;
+
+impl Presence for Processes {
+    fn carries_out(&self, orchestrator: &Orchestrator) -> bool {
+        state::is_alive(orchestrator)
+    }
+
+    fn lives(&self, process: Process) -> bool {
+        process::is_alive(process)
+    }
+
+    fn of_tasks(&self, run: &str) -> Vec<(String, Process)> {
+        let mark = run_mark(run);
+        let marked = process::find_marked(std::slice::from_ref(&mark)).into_iter();
+        marked
+            .filter_map(|pid| Some((process::marked_as(pid, &mark, "TRAINYARD_TASK")?, process::identify(pid)?)))
+            .collect()
+    }
+
+    fn within(&self) -> Option<(String, String)> {
+        let set = |name| std::env::var_os(name)?.into_string().ok();
+        Some((set("TRAINYARD_RUN")?, set("TRAINYARD_TASK")?))
+    }
+}

@@ -1,0 +1,116 @@
+//! Other runs on the same state folder: what they hold is not given out, and what they write is not written at the same
+//! time.
+//!
+//! A task whose output another run writes waits apart from its queue. Once the other has written it, the task is looked
+//! up again: what it would make may be there then.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Dispatcher;
+use crate::graph::TaskId;
+use crate::run::admission::{Holding, Readings};
+use crate::run::state::RunState;
+use crate::units::Millis;
+
+/// What other runs write, and who waits for that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sharing {
+    /// Whether another run held anything when that was last asked.
+    others: bool,
+    /// Who writes a path.
+    writers: HashMap<String, String>,
+    /// Tasks that wait until somebody else has written their outputs.
+    waiting: BTreeMap<TaskId, ForOutput>,
+    /// What paths of outputs begin with.
+    root: String,
+    /// `[n_tasks]`, or empty: whether a task may be looked up again.
+    look_again: Vec<bool>,
+}
+
+/// An output that another run writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ForOutput {
+    /// It, as the pipeline names it.
+    pub(super) path: String,
+    /// What people call the run.
+    pub(super) run: String,
+    /// Since when it is waited for.
+    pub(super) since: Millis,
+}
+
+impl Dispatcher<'_> {
+    /// Learns where outputs lie (the pipeline's folder, links resolved), and which tasks may be looked up again
+    /// (`[n_tasks]`, or empty for none) after another run has written their outputs.
+    pub fn share(&mut self, root: String, look_again: Vec<bool>) {
+        (self.sharing.root, self.sharing.look_again) = (root, look_again);
+    }
+
+    /// Whether a task might start now: then nobody else may admit any until it is decided.
+    pub fn could_start(&mut self, state: &RunState, now: Millis, readings: &Readings) -> bool {
+        let jobs_left = self.options.jobs.is_none_or(|jobs| state.running < jobs);
+        if state.stopping.is_some() || state.end.is_some() || self.paused || !jobs_left {
+            return false;
+        }
+        let retry_is_due = self.delayed.first().is_some_and(|(due, _)| *due <= now);
+        let (ready, ledger) = (&self.ready, &mut self.ledger);
+        let mut waiting = ready.iter().filter(|queue| !queue.turns.is_empty());
+        retry_is_due || waiting.any(|queue| ledger.has_room(&queue.request, readings, now))
+    }
+
+    /// Whether a task waits for something that another run may give back.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        let refused =
+            || self.ready.iter().zip(&self.refused).any(|(queue, no)| !queue.turns.is_empty() && no.is_some());
+        self.sharing.others && (!self.sharing.waiting.is_empty() || refused())
+    }
+
+    /// Takes in everything that other runs hold and write now.
+    pub fn others_hold(&mut self, holdings: &[Holding], now: Millis) {
+        self.ledger.others_hold(self.fleet, holdings, now);
+        self.sharing.others = !holdings.is_empty();
+        let writes = holdings.iter().flat_map(|of| of.writes.iter().map(|path| (path.clone(), of.called.clone())));
+        self.sharing.writers = writes.collect();
+        let waiting = std::mem::take(&mut self.sharing.waiting);
+        for (task, since) in waiting.into_iter().map(|(task, waits)| (task, waits.since)) {
+            if !self.waits_for_other_run(task, since) {
+                let again = self.sharing.look_again.get(task.index()).copied().unwrap_or(false);
+                if let Some(unseen) = self.unseen.get_mut(task.index()) {
+                    *unseen = again;
+                }
+                self.queue_if_unblocked(task);
+            }
+        }
+    }
+
+    /// Whether another run writes what a task would write. It waits for that, `since` then.
+    pub(super) fn waits_for_other_run(&mut self, task: TaskId, since: Millis) -> bool {
+        let Sharing { writers, waiting, root, .. } = &mut self.sharing;
+        if writers.is_empty() {
+            return false;
+        }
+        let writer = |path: &String| Some((path.clone(), writers.get(&absolute(root, path))?.clone()));
+        let found = self.graph.tasks[task.index()].outputs.iter().find_map(writer);
+        if let Some((path, run)) = found {
+            waiting.insert(task, ForOutput { path, run, since });
+            return true;
+        }
+        false
+    }
+
+    /// Forgets that a task waits for another run.
+    pub(super) fn forget_wait(&mut self, task: TaskId) {
+        self.sharing.waiting.remove(&task);
+    }
+
+    /// Yields the tasks that wait for an output of another run.
+    pub(super) fn for_outputs(&self) -> impl Iterator<Item = (TaskId, &ForOutput)> {
+        self.sharing.waiting.iter().map(|(task, waits)| (*task, waits))
+    }
+}
+
+/// Returns where an output lies.
+#[must_use]
+pub fn absolute(root: &str, output: &str) -> String {
+    if output.starts_with('/') { output.to_owned() } else { format!("{root}/{output}") }
+}

@@ -1,0 +1,204 @@
+//! Other runs on the same state folder and machine: what their tasks hold, told from the record that all share.
+//!
+//! Nothing is recorded for this: an attempt is on record with what it holds before its process exists, and so is its end.
+//! Admitting a task and recording that are one step that no other run comes between ([`Record::hold`]). What a run holds
+//! counts as long as its process lives; of a run whose process is gone, as long as processes of the attempt do.
+//! A run that is alone asks SQLite for one number each time it starts something.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::admission::Holding;
+use super::decide::absolute;
+use super::event::{Event, Place, Process, Recorded};
+use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
+use super::supervisor::Record;
+use crate::graph::TaskId;
+
+/// What can be told of processes.
+pub trait Presence {
+    /// Whether the process that carries a run out is still there.
+    fn carries_out(&self, orchestrator: &Orchestrator) -> bool;
+
+    /// Whether a process is still there.
+    fn lives(&self, process: Process) -> bool;
+
+    /// Returns the processes of a run's tasks, each with the task's name.
+    fn of_tasks(&self, run: &str) -> Vec<(String, Process)>;
+
+    /// Returns the run and the task that this process is itself part of, if it is.
+    fn within(&self) -> Option<(String, String)>;
+}
+
+/// The record of a run that shares state folder and machine with others.
+pub struct Shared<'a> {
+    store: &'a mut Store,
+    key: &'a mut RunKey,
+    presence: &'a dyn Presence,
+    host: String,
+    within: Option<(String, String)>,
+    /// The number of the record when it was last read.
+    version: Option<i64>,
+    others: BTreeMap<i64, Other>,
+    /// What was last said that others hold.
+    told: Vec<Holding>,
+}
+
+/// Another run.
+struct Other {
+    run: Unfinished,
+    /// `[n_tasks]`, by TaskId.
+    tasks: Vec<TaskHeader>,
+    /// The folder of its pipeline file, links resolved.
+    root: String,
+    /// How many of its events were taken in.
+    taken: usize,
+    /// Attempts that have not ended.
+    open: BTreeMap<TaskId, Place>,
+    /// Set once its orchestrator was seen to be gone: what is left of its tasks.
+    left: Option<Vec<(String, Process)>>,
+}
+
+impl<'a> Shared<'a> {
+    /// Makes the record of a run that is carried out on `host`.
+    pub fn new((store, key): (&'a mut Store, &'a mut RunKey), presence: &'a dyn Presence, host: String) -> Self {
+        let (within, others, told) = (presence.within(), BTreeMap::new(), Vec::new());
+        Self { store, key, presence, host, within, version: None, others, told }
+    }
+
+    /// Returns what others hold, if that has changed since it was last asked.
+    fn news(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+        let version = self.store.version()?;
+        if self.version != Some(version) {
+            self.read()?;
+            self.version = Some(version);
+        }
+        for other in self.others.values_mut() {
+            other.look_for(self.presence);
+        }
+        let holdings: Vec<Holding> = self.others.values().flat_map(Other::holdings).collect();
+        // The attempt that we are part of made room for us.
+        let is_around =
+            |of: &Holding| self.within.as_ref().is_some_and(|(run, task)| (&of.run, &of.task) == (run, task));
+        let holdings: Vec<Holding> = holdings.into_iter().filter(|of| !is_around(of)).collect();
+        if holdings == self.told {
+            return Ok(None);
+        }
+        self.told.clone_from(&holdings);
+        Ok(Some(holdings))
+    }
+
+    /// Reads what others have recorded.
+    fn read(&mut self) -> Result<(), StoreError> {
+        let unfinished = self.store.others(self.key, &self.host)?;
+        self.others.retain(|key, _| unfinished.iter().any(|run| run.key == *key));
+        for run in unfinished {
+            let other = match self.others.remove(&run.key) {
+                // Another process may have taken it over.
+                Some(other) if other.run.orchestrator == run.orchestrator => other,
+                Some(other) => Other { run, left: None, ..other },
+                None => Other::new(run, self.store)?,
+            };
+            let key = other.run.key;
+            self.others.insert(key, other);
+        }
+        for other in self.others.values_mut() {
+            for recorded in self.store.events_from(&other.run.id, other.taken)? {
+                other.take_in(recorded);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Record for Shared<'_> {
+    fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError> {
+        self.store.append(self.key, events)
+    }
+
+    fn hold(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+        self.store.hold()?;
+        self.news()
+    }
+
+    fn let_go(&mut self) -> Result<(), StoreError> {
+        self.store.let_go()
+    }
+
+    fn others(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+        self.news()
+    }
+}
+
+impl Other {
+    fn new(run: Unfinished, store: &Store) -> Result<Self, StoreError> {
+        let tasks = store.tasks_of(&run.id)?;
+        let folder = Path::new(&run.file).parent().unwrap_or(Path::new("/"));
+        let root = real(folder);
+        Ok(Self { run, tasks, root, taken: 0, open: BTreeMap::new(), left: None })
+    }
+
+    fn take_in(&mut self, recorded: Recorded) {
+        self.taken += 1;
+        match recorded.event {
+            Event::AttemptStarted { task, place, .. } => {
+                self.open.insert(task, place);
+            }
+            Event::AttemptFinished { task, .. } => {
+                self.open.remove(&task);
+            }
+            Event::AttemptSpawned { .. }
+            | Event::RetryPlanned { .. }
+            | Event::TaskFailed { .. }
+            | Event::TaskSkipped { .. }
+            | Event::TaskCached { .. }
+            | Event::TaskReopened { .. }
+            | Event::StopRequested { .. }
+            | Event::RunFinished { .. }
+            | Event::RunResumed { .. }
+            | Event::Replanned { .. }
+            | Event::FinishTold { .. } => {}
+        }
+    }
+
+    /// Looks whether those live who hold something.
+    fn look_for(&mut self, presence: &dyn Presence) {
+        if self.open.is_empty() {
+            return;
+        }
+        match &mut self.left {
+            None if presence.carries_out(&self.run.orchestrator) => {}
+            // One of them may have started another before it ended.
+            Some(left) if left.is_empty() || left.iter().all(|(_, process)| presence.lives(*process)) => {}
+            None | Some(_) => self.left = Some(presence.of_tasks(&self.run.id)),
+        }
+    }
+
+    fn holdings(&self) -> impl Iterator<Item = Holding> {
+        let name = |task: &TaskId| self.tasks.get(task.index()).map_or("", |task| task.name.as_str());
+        let counts =
+            move |task: &TaskId| self.left.as_ref().is_none_or(|left| left.iter().any(|(of, _)| of == name(task)));
+        let open = self.open.iter().filter(move |(task, _)| counts(task));
+        open.map(move |(task, place)| Holding {
+            run: self.run.id.clone(),
+            called: self.run.name.clone().unwrap_or_else(|| self.run.id.clone()),
+            task: name(task).to_owned(),
+            place: place.clone(),
+            writes: self.writes(*task),
+        })
+    }
+
+    fn writes(&self, task: TaskId) -> Vec<String> {
+        let outputs = self.tasks.get(task.index()).map_or(&[][..], |task| &task.outputs);
+        outputs.iter().map(|output| absolute(&self.root, output)).collect()
+    }
+}
+
+/// Returns a folder with links resolved, as far as it can be looked at.
+#[must_use]
+pub fn real(folder: &Path) -> String {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

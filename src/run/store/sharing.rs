@@ -1,0 +1,85 @@
+//! What runs on one state folder need of each other: a moment in which nobody else records, whether anything was recorded
+//! by others, and who they are.
+
+use rusqlite::OptionalExtension;
+
+use super::{Orchestrator, RunKey, Store, StoreError, TaskHeader, unsigned};
+use crate::run::event::Process;
+
+/// Another run that has not ended, whether it goes on or its process is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its key in the database.
+    pub key: i64,
+    /// Its id.
+    pub id: String,
+    /// What it was called by whoever started it.
+    pub name: Option<String>,
+    /// The pipeline file.
+    pub file: String,
+    /// Who carries it out.
+    pub orchestrator: Orchestrator,
+}
+
+impl Store {
+    /// Keeps all others from recording anything until the next [`Store::append`] or [`Store::let_go`].
+    ///
+    /// # Errors
+    /// Where the database cannot be locked.
+    pub fn hold(&mut self) -> Result<(), StoreError> {
+        self.on(
+            |db| if db.is_autocommit() { db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop) } else { Ok(()) },
+        )
+    }
+
+    /// Lets others record again; nothing was recorded meanwhile.
+    ///
+    /// # Errors
+    /// Where the database cannot be unlocked.
+    pub fn let_go(&mut self) -> Result<(), StoreError> {
+        self.on(|db| if db.is_autocommit() { Ok(()) } else { db.prepare_cached("ROLLBACK")?.execute([]).map(drop) })
+    }
+
+    /// Returns a number that is another one once somebody else has recorded something.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn version(&self) -> Result<i64, StoreError> {
+        self.on(|db| db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0)))
+    }
+
+    /// Returns the other runs on this host that have not ended.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn others(&self, own: &RunKey, host: &str) -> Result<Vec<Unfinished>, StoreError> {
+        self.on(|db| {
+            let mut query = db.prepare_cached(
+                "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started FROM run
+                 WHERE finished IS NULL AND host = ?1 AND key <> ?2",
+            )?;
+            let rows = query.query_map(rusqlite::params![host, own.key], |row| {
+                let process = Process { pid: row.get(5)?, started: unsigned(row.get(6)?) };
+                Ok(Unfinished {
+                    key: row.get(0)?,
+                    id: row.get(1)?,
+                    name: row.get(2)?,
+                    file: row.get(3)?,
+                    orchestrator: Orchestrator { host: host.to_owned(), boot: row.get(4)?, process },
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Returns `[n_tasks]`, by TaskId: what is recorded of a run's tasks.
+    ///
+    /// # Errors
+    /// Where the database cannot be read; an unknown run has no tasks.
+    pub fn tasks_of(&self, run: &str) -> Result<Vec<TaskHeader>, StoreError> {
+        let text: Option<String> =
+            self.on(|db| db.query_row("SELECT tasks FROM run WHERE id = ?1", [run], |row| row.get(0)).optional())?;
+        let damaged = |source| StoreError::Damaged { run: run.to_owned(), seq: -1, source };
+        text.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text).map_err(damaged))
+    }
+}

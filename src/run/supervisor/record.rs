@@ -1,0 +1,39 @@
+//! What a run needs of its record: that it keeps events, and that other runs are kept from admitting tasks meanwhile.
+
+use crate::run::admission::Holding;
+use crate::run::event::Recorded;
+use crate::run::store::StoreError;
+
+/// Where a run's events are kept.
+pub trait Record {
+    /// Keeps events, all of them or none; when it returns they survive our death.
+    ///
+    /// # Errors
+    /// Where they cannot be kept.
+    fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError>;
+
+    /// Keeps other runs from admitting tasks until the next append or [`Record::let_go`], and returns what they hold if
+    /// that has changed since it was last asked.
+    ///
+    /// # Errors
+    /// Where the record cannot be read or held.
+    fn hold(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+        Ok(None)
+    }
+
+    /// Lets other runs admit tasks again.
+    ///
+    /// # Errors
+    /// Where the record cannot be let go.
+    fn let_go(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Returns what other runs hold if that has changed since it was last asked.
+    ///
+    /// # Errors
+    /// Where the record cannot be read.
+    fn others(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,25 @@
+//! Two runs on one state folder and one card: neither starts what the other holds the memory for.
+
+use crate::world::{Tested, World, cards};
+
+#[test]
+fn two_runs_never_take_more_of_a_card_than_there_is() -> Tested {
+    // Two of them do not fit, and one fails if another is at it.
+    let world = World::new(
+        cards(&[16_384]),
+        "[stage.train]\nrun = 'until test -e gate; do sleep 0.05; done; mkdir busy && TRAIN 8000 0.1 && rmdir busy'\n\
+         resources = { gpu_memory = '10000MiB' }\nmatrix = { n = [1, 2, 3] }\n",
+    )?;
+    let one = world.start()?;
+    let first = world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?["run"].clone();
+    let other = world.start()?;
+    let holds = |why: &serde_json::Value| why["runs"][0]["run"] == first;
+    let why = world.until(&["explain", "latest", "train[n=1]", "--json"], holds)?;
+    assert_eq!(why["runs"][0]["holds"], "9.8 GiB of gpu0", "{why:#}");
+    std::fs::write(world.path().join("gate"), "")?;
+    for run in [one, other] {
+        let ended = run.wait_with_output()?;
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    Ok(())
+}

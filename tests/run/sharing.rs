@@ -1,0 +1,193 @@
+//! Several runs at once on one state folder: together they never hold more than there is, one that dies gives back what it
+//! held, no output is written twice at a time, and a run is known by its name.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use trainyard::engine::process;
+
+use crate::world::{World, outcomes, pid_in, state, wait_for_end};
+
+/// Returns a pipeline with a stage that takes all CPUs, says where it is, and goes on when it is let.
+fn gated(outputs: &str) -> String {
+    format!(
+        r#"
+[stage.work]
+run = "echo $$ > pid.new; mv pid.new pid; until test -e gate; do sleep 0.05; done; mkdir -p out; echo done > out/x"
+resources = {{ cpus = {} }}
+grace = "1s"
+{outputs}
+"#,
+        cpus()
+    )
+}
+
+/// Returns how many CPUs a run has here.
+fn cpus() -> u64 {
+    let output = Command::new(env!("CARGO_BIN_EXE_trainyard")).args(["devices", "--json"]).output().unwrap();
+    let devices: Value = serde_json::from_slice(&output.stdout).unwrap();
+    devices["host"]["cpus"].as_f64().unwrap().floor() as u64
+}
+
+fn start(world: &World, args: &[&str]) -> Child {
+    let mut command = world.command(&[&["run"], args].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Asks again and again until it is so; each question is a process of its own and takes its time.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+    }
+}
+
+fn said(world: &World, args: &[&str]) -> String {
+    String::from_utf8(world.command(args).output().unwrap().stdout).unwrap()
+}
+
+fn show(world: &World, run: &str) -> Value {
+    serde_json::from_str(&said(world, &["show", run, "--json"])).unwrap_or(Value::Null)
+}
+
+/// Starts the gated stage under a name, and another run of a stage beside it that waits.
+fn two(world: &World, first: &[&str]) -> (Child, Child, u32) {
+    let one = start(world, &[&["p.toml", "--name", "first"], first].concat());
+    until("the first task runs", || world.path("pid").exists());
+    let pid = pid_in(&world.path("pid"));
+    let other = start(world, &["q.toml", "--name", "second"]);
+    (one, other, pid)
+}
+
+fn explained(world: &World) -> Value {
+    serde_json::from_str(&said(world, &["explain", "second", "next", "--json"])).unwrap_or(Value::Null)
+}
+
+fn waits_for(world: &World, words: &str) {
+    until(words, || explained(world)["words"].as_str().is_some_and(|said| said.contains(words)));
+}
+
+fn next(more: &str) -> String {
+    format!("[stage.next]\nrun = \"echo next >> ran\"\nresources = {{ cpus = {} }}\n{more}", cpus())
+}
+
+#[test]
+fn runs_at_once_never_hold_more_than_there_is() {
+    // Each wants more than half of the CPUs, and fails if another is at it.
+    let world = World::new(&format!(
+        "[stage.s]\nrun = \"mkdir busy && echo {{matrix.n}} >> ran && rmdir busy\"\n\
+         resources = {{ cpus = {} }}\nmatrix = {{ n = [1, 2, 3, 4, 5, 6, 7, 8] }}\n",
+        format_args!("{:.3}", cpus() as f64 * 0.6)
+    ));
+    let mut runs: Vec<Child> = (0..3).map(|_| start(&world, &["p.toml"])).collect();
+    for run in &mut runs {
+        assert_eq!(run.wait().unwrap().code(), Some(0), "two at once: {}", said(&world, &["show"]));
+    }
+    assert_eq!(std::fs::read_to_string(world.path("ran")).unwrap().lines().count(), 24);
+}
+
+#[test]
+fn who_waits_says_for_which_run_and_starts_when_it_gives_back() {
+    let world = World::new(&gated(""));
+    std::fs::write(world.path("q.toml"), next("")).unwrap();
+    let (mut one, mut other, _) = two(&world, &[]);
+    waits_for(&world, &format!("run first holds {} CPUs", cpus()));
+    let runs = explained(&world)["runs"].clone();
+    assert_eq!(runs, serde_json::json!([{"run": "first", "holds": format!("{} CPUs", cpus())}]));
+    assert!(!world.path("ran").exists());
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!((one.wait().unwrap().code(), other.wait().unwrap().code()), (Some(0), Some(0)));
+}
+
+#[test]
+fn what_a_killed_run_held_is_given_back() {
+    let world = World::new(&gated(""));
+    std::fs::write(world.path("q.toml"), next("")).unwrap();
+    let (mut one, mut other, pid) = two(&world, &[]);
+    waits_for(&world, "run first holds");
+    process::signal(one.id(), Signal::KILL);
+    one.wait().unwrap();
+    assert_eq!(other.wait().unwrap().code(), Some(0));
+    wait_for_end(pid);
+    assert_eq!(outcomes(&show(&world, "second"), "next"), ["succeeded"]);
+}
+
+#[test]
+fn a_task_that_goes_on_without_its_run_keeps_what_it_holds() {
+    let world = World::new(&gated(""));
+    std::fs::write(world.path("q.toml"), next("")).unwrap();
+    let (mut one, mut other, pid) = two(&world, &["--survive"]);
+    waits_for(&world, "run first holds");
+    process::signal(one.id(), Signal::KILL);
+    one.wait().unwrap();
+    // A look that was begun after the death, and found the task alive.
+    let noted = || explained(&world)["since"].clone();
+    let since = noted();
+    for _ in 0..5 {
+        waits_for(&world, "run first holds");
+    }
+    assert_eq!(noted(), since, "it has waited all the time");
+    assert!(!world.path("ran").exists());
+    std::fs::write(world.path("gate"), "").unwrap();
+    wait_for_end(pid);
+    assert_eq!(other.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_output_is_written_by_one_run_at_a_time_and_not_made_twice() {
+    let world = World::new(&gated("outputs = [\"out/x\"]").replace(&format!("cpus = {}", cpus()), "cpus = 0"));
+    let (mut one, _, pid) = {
+        std::fs::write(world.path("q.toml"), "[stage.next]\nrun = \"true\"\n").unwrap();
+        two(&world, &[])
+    };
+    let mut same = start(&world, &["p.toml", "--name", "third"]);
+    let waits = || -> Value {
+        serde_json::from_str(&said(&world, &["explain", "third", "work", "--json"])).unwrap_or(Value::Null)
+    };
+    until("the third run waits", || waits()["why"] == "output");
+    let words = waits()["words"].as_str().unwrap().to_owned();
+    assert!(words.starts_with("run first writes out/x"), "{words}");
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!((one.wait().unwrap().code(), same.wait().unwrap().code()), (Some(0), Some(0)));
+    wait_for_end(pid);
+    assert_eq!(state(&show(&world, "third"), "work"), "cached", "it was there by then");
+}
+
+#[test]
+fn a_run_within_a_task_does_not_wait_for_that_task() {
+    let world = World::new(&format!(
+        "[stage.outer]\nrun = [\"{}\", \"run\", \"q.toml\"]\nresources = {{ cpus = {} }}\n",
+        env!("CARGO_BIN_EXE_trainyard"),
+        cpus()
+    ));
+    std::fs::write(world.path("q.toml"), next("")).unwrap();
+    assert_eq!(world.run(&[]).status.code(), Some(0));
+    assert!(world.path("ran").exists());
+}
+
+#[test]
+fn a_run_is_known_by_its_name() {
+    let world = World::new("[stage.a]\nrun = \"echo hello\"\n[stage.b]\nrun = \"test -e ok\"\nafter = [\"a\"]\n");
+    assert_eq!(world.run(&["--name", "nightly"]).status.code(), Some(1));
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    assert_eq!(show(&world, "nightly")["name"], "nightly");
+    assert_eq!(show(&world, "latest")["name"], Value::Null);
+    assert_eq!(said(&world, &["logs", "nightly", "a"]), "hello\n");
+    assert!(said(&world, &["runs"]).contains("nightly"));
+    assert!(said(&world, &["explain", "nightly", "b"]).contains("it failed"));
+    assert!(said(&world, &["diff", "nightly", "latest"]).contains('b'));
+    let runs: Value = serde_json::from_str(&said(&world, &["runs", "--json"])).unwrap();
+    assert_eq!((&runs[1]["name"], &runs[0]["name"]), (&Value::from("nightly"), &Value::Null));
+
+    let again = world.run(&["--name", "nightly"]);
+    assert_eq!(again.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(told.contains("there is already a run called `nightly`"), "{told}");
+    assert_eq!(world.run(&["--name", "latest"]).status.code(), Some(2));
+
+    std::fs::write(world.path("ok"), "").unwrap();
+    assert_eq!(world.command(&["resume", "nightly"]).output().unwrap().status.code(), Some(0));
+    assert_eq!(show(&world, "nightly")["state"], "succeeded");
+}
