@@ -154,6 +154,21 @@ fn an_adopted_task_keeps_its_time_limit() {
 }
 
 #[test]
+fn a_task_that_goes_on_alone_keeps_its_time_limit() {
+    // It does not end when it is asked to.
+    let stage = GATED.replace("echo $$ > pid;", "trap '' TERM; echo $$ > pid;");
+    for limit in ["timeout", "idle_timeout"] {
+        let world = World::new(&stage.replace("grace = \"1s\"", &format!("grace = \"100ms\"\n{limit} = \"5s\"")));
+        let sentinel = killed(&world, &[]);
+        wait_for_end(sentinel);
+        wait_for_end(pid_in(&world.path("pid")));
+        let (code, events) = resume(&world, &[]);
+        assert_eq!(adopted(&events), &serde_json::json!(["second"]));
+        assert_eq!((code, outcomes(&world.show(), "second")), (Some(1), vec!["timed-out".to_owned()]));
+    }
+}
+
+#[test]
 fn cancel_ends_what_goes_on_without_an_orchestrator() {
     let world = World::new(GATED);
     let sentinel = killed(&world, &[]);
