@@ -77,8 +77,14 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read; an unknown run has no tasks.
     pub fn tasks_of(&self, run: &str) -> Result<Vec<TaskHeader>, StoreError> {
-        let text: Option<String> =
-            self.on(|db| db.query_row("SELECT tasks FROM run WHERE id = ?1", [run], |row| row.get(0)).optional())?;
+        let text: Option<String> = self.on(|db| {
+            db.query_row(
+                "SELECT task_list.tasks FROM task_list JOIN run ON run.key = task_list.run WHERE id = ?1",
+                [run],
+                |row| row.get(0),
+            )
+            .optional()
+        })?;
         let damaged = |source| StoreError::Damaged { run: run.to_owned(), seq: -1, source };
         text.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text).map_err(damaged))
     }
