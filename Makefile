@@ -35,11 +35,13 @@ build: ## Build the release binaries, built-in stages included
 run: build ## Build, then run a pipeline (PIPELINE=pipelines/digits.toml)
 	$(TARGET)/release/trainyard run $(PIPELINE)
 
-check: ## Check formatting and lints, without and with the built-in stages
+check: ## Check formatting, lints and documentation, without and with the built-in stages
 	@echo "== format"
 	$(CARGO) fmt --check
 	@echo "== lints, plain build"
 	$(CARGO) clippy --all-targets -- -D warnings
+	@echo "== documentation"
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	@echo "== lints, with the built-in stages"
 	@$(WITH_LIBTORCH) $(CARGO) clippy --all-targets --features torch -- -D warnings
 

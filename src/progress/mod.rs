@@ -1,9 +1,9 @@
 //! How far an unmodified program says it is: what it prints, to a part of its work and the figures it reports.
 //!
-//! [`Reader`] takes raw bytes in pieces of any size: [`lines`] cuts them, [`clean`] drops colours and notes cursor
-//! movements, [`scan`] finds what a line says, [`position`] puts nested bars and epochs together, [`series`] keeps the
-//! figures. [`explicit`] reads what a program says on purpose, and [`record`] is what stays. Nothing here fails: bytes that say nothing are passed
-//! over, and how they are cut into pieces does not matter. Does not know time, files or tasks.
+//! [`Reader`] takes raw bytes in pieces of any size: `lines` cuts them, `clean` drops colours and notes cursor movements,
+//! `scan` finds what a line says, `position` puts nested bars and epochs together, [`series`] keeps the figures.
+//! [`explicit`] reads what a program says on purpose, and [`record`] is what stays. Nothing here fails: bytes that say
+//! nothing are passed over, and how they are cut into pieces does not matter. Does not know time, files or tasks.
 
 use serde::{Deserialize, Serialize};
 
