@@ -7,7 +7,8 @@
 
 #![expect(clippy::disallowed_methods, clippy::zombie_processes, reason = "it measures processes from outside")]
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,9 +90,14 @@ fn run(file: &Path, state: &Path, ballast: usize) -> (Duration, u64) {
     if ballast > 0 {
         command.env(BALLAST, ballast.to_string());
     }
-    let started = Instant::now();
+    let mut started = Instant::now();
     command.arg("run").arg(file).args(["--jobs", "2", "--quiet", "--state"]).arg(state);
-    let child = command.stdout(Stdio::null()).spawn().expect("the benchmark's own binary starts");
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the benchmark's own binary starts");
+    let mut told = child.stdout.take().expect("it is piped");
+    if ballast > 0 {
+        told.read_exact(&mut [0]).expect("it says when it holds what it is to hold");
+        started = Instant::now();
+    }
     let pid = libc::pid_t::try_from(child.id()).expect("a process number");
     let (mut status, mut usage) = (0, no_usage());
     // SAFETY: both pointers are to live local variables, and the child is ours and not waited for elsewhere.
@@ -114,6 +120,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn orchestrate(ballast: usize) -> ExitCode {
     // Written to, byte by byte: only what is in memory counts. Not the helpers that it starts as itself.
     let held = vec![1_u8; if std::env::args().nth(1).as_deref() == Some("run") { ballast } else { 0 }];
+    if !held.is_empty() {
+        print!(".");
+        std::io::stdout().flush().expect("the benchmark reads it");
+    }
     let exit = trainyard::cli::main();
     drop(std::hint::black_box(held));
     exit
