@@ -146,8 +146,9 @@ impl Store {
     /// # Errors
     /// Where the folder or the database cannot be made or read.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
-        let _alone = alone(dir)?;
+        let broken = |source| StoreError::Folder { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(broken)?;
+        let _alone = alone(dir).map_err(broken)?;
         aside::refuse_emptied(dir)?;
         let store = Self::connect(dir, OpenFlags::default())?;
         store.on(|db| {
@@ -167,7 +168,7 @@ impl Store {
         if !dir.join("state.db").is_file() {
             return Err(StoreError::NoState(dir.to_owned()));
         }
-        let _alone = alone(dir)?;
+        let _alone = alone(dir).map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
         aside::refuse_emptied(dir)?;
         Self::connect(dir, OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE)?.prepare_format()
     }
@@ -418,14 +419,13 @@ impl Store {
     }
 }
 
-/// Waits until no other process is opening the record in this folder. SQLite answers "locked" at once, without waiting,
+/// Waits until no other process is opening a database in this folder. SQLite answers "locked" at once, without waiting,
 /// to whoever meets the first switch to the write-ahead log.
-fn alone(dir: &Path) -> Result<File, StoreError> {
-    let broken = |source| StoreError::Folder { path: dir.to_owned(), source };
-    let folder = File::open(dir).map_err(broken)?;
+pub(super) fn alone(dir: &Path) -> std::io::Result<File> {
+    let folder = File::open(dir)?;
     match folder.lock() {
         // A network file system without locks: SQLite's own have to do.
-        Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(broken(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(error),
         _ => Ok(folder),
     }
 }

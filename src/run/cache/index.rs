@@ -14,6 +14,7 @@ use tracing::warn;
 use super::files::{Remembered, Stamp};
 use super::key::{Digest, Trace};
 use super::manifest::{self, Entry};
+use crate::run::store::alone;
 
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +147,7 @@ impl Index {
     pub fn open(cache: &Path) -> Result<Self, IndexError> {
         let folder = |source| IndexError::Folder { path: cache.to_owned(), source };
         std::fs::create_dir_all(cache).map_err(folder)?;
+        let _alone = alone(cache).map_err(folder)?;
         let path = cache.join("index.db");
         match Self::connect(&path) {
             Err(IndexError::Database { source, .. }) if is_damaged(&source) => {
