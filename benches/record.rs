@@ -15,7 +15,7 @@ use trainyard::run::cache::files::{Remembered, Stamp};
 use trainyard::run::cache::index::{Action, Done, Index};
 use trainyard::run::cache::key::{Digest, Part};
 use trainyard::run::cache::manifest::{Entry, Kind};
-use trainyard::run::event::{Event, Place, Process, Recorded};
+use trainyard::run::event::{Event, Place, Process, Recorded, Role};
 use trainyard::run::learn;
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
@@ -79,8 +79,14 @@ fn record(store: &mut Store, header: &Header, definitions: &[String]) {
         let process = Process { pid: 1_234_567 + task.0, started: 123_456_789 };
         let events = [
             recorded(Event::AttemptStarted { task, number: 1, place }),
-            recorded(Event::AttemptSpawned { task, process }),
-            recorded(Event::AttemptFinished { task, outcome: Outcome::Succeeded, usage, logged: false }),
+            recorded(Event::AttemptSpawned { task, role: Role::Main, process }),
+            recorded(Event::AttemptFinished {
+                task,
+                role: Role::Main,
+                outcome: Outcome::Succeeded,
+                usage,
+                logged: false,
+            }),
         ];
         store.append(&mut key, &events[..1]).expect("the record can be written");
         store.append(&mut key, &events[1..]).expect("the record can be written");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{Timespec, poll};
 use trainyard::engine::process;
 use trainyard::graph::TaskId;
-use trainyard::run::event::{Event, Place, Recorded, RunEnd};
+use trainyard::run::event::{Event, Place, Recorded, Role, RunEnd};
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::store::{Header, Invocation, Orchestrator, RunKey, Store, TaskHeader};
 use trainyard::units::Millis;
@@ -36,7 +36,13 @@ fn started(task: u32) -> Recorded {
 
 fn finished(task: u32) -> Recorded {
     let usage = Usage::default();
-    let event = Event::AttemptFinished { task: TaskId(task), outcome: Outcome::Succeeded, usage, logged: false };
+    let event = Event::AttemptFinished {
+        task: TaskId(task),
+        role: Role::Main,
+        outcome: Outcome::Succeeded,
+        usage,
+        logged: false,
+    };
     Recorded { at: now(), event }
 }
 

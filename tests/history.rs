@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 use trainyard::engine::process;
 use trainyard::graph::TaskId;
-use trainyard::run::event::{Event, Place, Process, Recorded, RunEnd};
+use trainyard::run::event::{Event, Place, Process, Recorded, Role, RunEnd};
 use trainyard::run::launch;
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::store::{Header, Orchestrator, RunKey, Store, TaskHeader};
@@ -68,7 +68,10 @@ impl World {
     fn end(&mut self, second: u64, task: u32, code: i32) {
         let outcome = if code == 0 { Outcome::Succeeded } else { Outcome::Exited { code } };
         let usage = Usage { peak_memory: Some(Bytes(64 << 20)), ..Usage::default() };
-        self.record(second, Event::AttemptFinished { task: TaskId(task), outcome, usage, logged: true });
+        self.record(
+            second,
+            Event::AttemptFinished { task: TaskId(task), role: Role::Main, outcome, usage, logged: true },
+        );
     }
 
     /// `clean` succeeds, `train[lr=0.1]` fails, the run ends.

@@ -8,7 +8,7 @@ use trainyard::graph::{self, TaskGraph, TaskId};
 use trainyard::plan::{self, Plan};
 use trainyard::run::admission::{Ledger, Readings};
 use trainyard::run::decide::{Dispatcher, Options};
-use trainyard::run::event::{Because, Event, Place, Process, Recorded, RunEnd, StopReason};
+use trainyard::run::event::{Because, Event, Place, Process, Recorded, Role, RunEnd, StopReason};
 use trainyard::run::outcome::{Limit, Outcome, Usage};
 use trainyard::run::resume::{self, Fate};
 use trainyard::run::state::{Phase, RunState};
@@ -52,7 +52,7 @@ fn random(steps: u64) -> (Random, u64) {
 enum Doing {
     Waits,
     Pauses(u64),
-    Runs { has_process: bool },
+    Runs,
     Done,
     UpToDate,
     GivenUp,
@@ -63,6 +63,11 @@ enum Doing {
 #[derive(Clone, Debug)]
 struct Its {
     doing: Doing,
+    /// Its attempts that have not ended, the main one and the one beside it: whether each has a process.
+    ways: [Option<bool>; 2],
+    /// When the main one began, and whether another one has been beside it.
+    begun: u64,
+    raced: bool,
     tries: u32,
     /// Failures that count since the run was last taken up.
     failures: u32,
@@ -82,16 +87,25 @@ struct Told {
 
 impl Told {
     fn new(tasks: usize) -> Self {
-        let fresh = Its { doing: Doing::Waits, tries: 0, failures: 0, failed: false, open: false };
+        let fresh = Its {
+            doing: Doing::Waits,
+            ways: [None; 2],
+            begun: 0,
+            raced: false,
+            tries: 0,
+            failures: 0,
+            failed: false,
+            open: false,
+        };
         Self { tasks: vec![fresh; tasks], stop: None, end: None }
     }
 
     fn running(&self) -> usize {
-        self.tasks.iter().filter(|its| matches!(its.doing, Doing::Runs { .. })).count()
+        self.tasks.iter().flat_map(|its| its.ways).flatten().count()
     }
 
     /// Takes an event in; returns whether it may follow. One that may not changes nothing.
-    fn take(&mut self, event: &Event) -> bool {
+    fn take(&mut self, event: &Event, at: Millis) -> bool {
         let over = self.end.is_some();
         let running = self.running();
         let of = event.task().map(TaskId::index);
@@ -101,27 +115,46 @@ impl Told {
         let idle = |its: &Its| matches!(its.doing, Doing::Waits | Doing::Pauses(_));
         let its = of.map(|task| &mut self.tasks[task]);
         match (event, its) {
-            (Event::AttemptStarted { number, .. }, Some(its)) => {
-                let may = idle(its) && *number == its.tries + 1;
+            (Event::AttemptStarted { number, place, .. }, Some(its)) => {
+                let fits = match place.role {
+                    Role::Main => idle(its),
+                    Role::Backup => its.doing == Doing::Runs && matches!(its.ways, [Some(_), None]),
+                };
+                let may = fits && *number == its.tries + 1;
                 if may {
-                    (its.doing, its.tries, its.open) = (Doing::Runs { has_process: false }, its.tries + 1, false);
+                    (its.doing, its.tries, its.open) = (Doing::Runs, its.tries + 1, false);
+                    its.ways[place.role as usize] = Some(false);
+                    its.raced = place.role == Role::Backup;
+                    if place.role == Role::Main {
+                        its.begun = at.0;
+                    }
                 }
                 may
             }
-            (Event::AttemptSpawned { .. }, Some(its)) => {
-                let may = its.doing == Doing::Runs { has_process: false };
+            (Event::AttemptSpawned { role, .. }, Some(its)) => {
+                let may = its.ways[*role as usize] == Some(false);
                 if may {
-                    its.doing = Doing::Runs { has_process: true };
+                    its.ways[*role as usize] = Some(true);
                 }
                 may
             }
-            (Event::AttemptFinished { outcome, .. }, Some(its)) => {
-                let may = matches!(its.doing, Doing::Runs { .. });
+            (Event::AttemptFinished { role, outcome, .. }, Some(its)) => {
+                let won = its.doing == Doing::Done;
+                let forbidden = if won { Outcome::Succeeded } else { Outcome::Outrun };
+                let may = its.ways[*role as usize].is_some() && *outcome != forbidden;
                 if may {
-                    let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Interrupted);
-                    its.doing = if *outcome == Outcome::Succeeded { Doing::Done } else { Doing::Waits };
-                    its.failures += u32::from(failed);
-                    (its.open, its.failed) = (failed, failed);
+                    its.ways[*role as usize] = None;
+                    its.raced &= *role == Role::Main || *outcome != Outcome::Interrupted;
+                    let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Interrupted | Outcome::Outrun);
+                    if *role == Role::Main {
+                        its.failures += u32::from(failed);
+                        its.failed = failed;
+                    }
+                    if *outcome == Outcome::Succeeded {
+                        its.doing = Doing::Done;
+                    } else if !won && its.ways == [None; 2] {
+                        (its.doing, its.open) = (Doing::Waits, its.failed);
+                    }
                 }
                 may
             }
@@ -154,7 +187,7 @@ impl Told {
                 may
             }
             (Event::TaskReopened { .. }, Some(its)) => {
-                let may = matches!(its.doing, Doing::Done | Doing::UpToDate);
+                let may = matches!(its.doing, Doing::Done | Doing::UpToDate) && its.ways == [None; 2];
                 if may {
                     (its.doing, its.failures, its.failed) = (Doing::Waits, 0, false);
                 }
@@ -177,9 +210,11 @@ impl Told {
                 let mut named: Vec<usize> = adopted.iter().map(|task| task.index()).collect();
                 named.sort_unstable();
                 named.dedup();
-                let runs =
-                    |task: &usize| self.tasks.get(*task).is_some_and(|its| matches!(its.doing, Doing::Runs { .. }));
-                let may = named.len() == running && named.iter().all(runs) && self.end != Some(RunEnd::Succeeded);
+                let runs = |task: &usize| self.tasks.get(*task).is_some_and(|its| its.doing == Doing::Runs);
+                let ways = |task: &usize| self.tasks.get(*task).map_or(0, |its| its.ways.iter().flatten().count());
+                let may = named.iter().map(ways).sum::<usize>() == running
+                    && named.iter().all(runs)
+                    && self.end != Some(RunEnd::Succeeded);
                 if may {
                     (self.stop, self.end) = (None, None);
                     for its in &mut self.tasks {
@@ -207,13 +242,14 @@ impl Told {
             let phase = match its.doing {
                 Doing::Waits => Phase::Waiting,
                 Doing::Pauses(until) => Phase::Delayed(Millis(until)),
-                Doing::Runs { .. } => Phase::Running,
+                Doing::Runs => Phase::Running,
                 Doing::Done => Phase::Succeeded,
                 Doing::UpToDate => Phase::Cached,
                 Doing::GivenUp => Phase::Failed,
                 Doing::LeftOut => Phase::Skipped,
             };
             assert_eq!((task.phase, task.attempts.len()), (phase, its.tries as usize));
+            assert_eq!(task.open().count(), its.ways.iter().flatten().count());
             assert_eq!(task.failures(), its.failures as usize);
         }
         let of = |doing: &[Doing]| self.tasks.iter().filter(|its| doing.contains(&its.doing)).count();
@@ -238,16 +274,21 @@ fn outcome(random: &mut Random) -> Outcome {
 /// Any event, sensible or not.
 fn any_event(random: &mut Random, told: &Told) -> Event {
     let task = random.task(told.tasks.len() + 1);
+    let role = if random.one_in(3) { Role::Backup } else { Role::Main };
     let tries = told.tasks.get(task.index()).map_or(0, |its| its.tries);
     match random.below(33) {
         0..7 => {
             let number = if random.one_in(10) { u32::try_from(random.below(4)).unwrap() } else { tries + 1 };
-            Event::AttemptStarted { task, number, place: Place::default() }
+            Event::AttemptStarted { task, number, place: Place { role, ..Place::default() } }
         }
-        7..11 => Event::AttemptSpawned { task, process: Process { pid: 1, started: 1 } },
+        7..11 => Event::AttemptSpawned { task, role, process: Process { pid: 1, started: 1 } },
         11..21 => {
-            let outcome = if random.one_in(6) { Outcome::Interrupted } else { outcome(random) };
-            Event::AttemptFinished { task, outcome, usage: Usage::default(), logged: false }
+            let outcome = match random.below(12) {
+                0 | 1 => Outcome::Interrupted,
+                2 | 3 => Outcome::Outrun,
+                _ => outcome(random),
+            };
+            Event::AttemptFinished { task, role, outcome, usage: Usage::default(), logged: false }
         }
         21..23 => {
             let not_before = Millis(u64::try_from(random.below(1_000)).unwrap());
@@ -265,7 +306,7 @@ fn any_event(random: &mut Random, told: &Told) -> Event {
         }
         26 => Event::RunFinished { end: [RunEnd::Succeeded, RunEnd::Failed, RunEnd::Interrupted][random.below(3)] },
         _ => {
-            let runs = (0..).map(TaskId).zip(&told.tasks).filter(|(_, its)| matches!(its.doing, Doing::Runs { .. }));
+            let runs = (0..).map(TaskId).zip(&told.tasks).filter(|(_, its)| its.doing == Doing::Runs);
             let mut adopted: Vec<TaskId> = runs.map(|(task, _)| task).collect();
             match random.below(6) {
                 0 => drop(adopted.pop()),
@@ -287,7 +328,7 @@ fn the_state_takes_in_and_refuses_what_the_rules_say() {
         for _ in 0..left.min(200) {
             let event = any_event(&mut random, &told);
             let before = state.clone();
-            let may = told.take(&event);
+            let may = told.take(&event, Millis(5));
             let taken = state.apply(&Recorded { at: Millis(5), event: event.clone() });
             assert_eq!(taken.is_ok(), may, "{event:?} on {before:#?}");
             assert!(may || state == before, "{event:?} was refused and changed something");
@@ -310,6 +351,8 @@ struct Case {
     fleet: Fleet,
     plan: Plan,
     retries: Vec<u32>,
+    /// How long after its first attempt a second one of a task may start.
+    backups: Vec<Option<u64>>,
     options: Options,
 }
 
@@ -317,14 +360,21 @@ impl Case {
     fn new(random: &mut Random) -> Self {
         let stages = 1 + random.below(10);
         let mut text = String::new();
-        let mut retries = Vec::new();
+        let (mut retries, mut backups) = (Vec::new(), Vec::new());
         for stage in 0..stages {
             let before: Vec<String> =
                 (0..stage).filter(|_| random.one_in(4)).map(|before| format!("'s{before}'")).collect();
             let again = random.below(3);
             retries.push(u32::try_from(again).unwrap());
+            let (second, wait) = match random.below(4) {
+                0 => ("replicas = 2\n", Some(0)),
+                1 => ("backup = { after = 1.5 }\nduration = '20ms'\n", Some(30)),
+                2 => ("backup = { after = 1.5 }\n", None),
+                _ => ("", None),
+            };
+            backups.push(wait);
             text += &format!(
-                "[stage.s{stage}]\nrun = 'x'\nafter = [{}]\nretries = {again}\nbackoff = '{}ms'\n",
+                "[stage.s{stage}]\nrun = 'x {{outputs}}'\noutputs = ['o{stage}']\n{second}after = [{}]\nretries = {again}\nbackoff = '{}ms'\n",
                 before.join(","),
                 random.below(50)
             );
@@ -337,7 +387,7 @@ impl Case {
         let plan = plan::make(&pipeline, &graph, &fleet, &plan::Options::default()).unwrap();
         let jobs = Some(1 + random.below(5));
         let options = Options { jobs, keep_going: random.one_in(2), seed: 1, ..Options::default() };
-        Self { pipeline, graph, fleet, plan, retries, options }
+        Self { pipeline, graph, fleet, plan, retries, backups, options }
     }
 
     fn dispatcher(&self, state: &RunState) -> Dispatcher<'_> {
@@ -368,7 +418,7 @@ impl<'c> Played<'c> {
     }
 
     fn happens(&mut self, event: Event) {
-        assert!(self.told.take(&event), "{event:?} on {:#?}", self.told);
+        assert!(self.told.take(&event, self.now), "{event:?} on {:#?}", self.told);
         let recorded = Recorded { at: self.now, event };
         self.state.apply(&recorded).unwrap();
         self.told.assert_same(&self.state);
@@ -397,6 +447,11 @@ impl<'c> Played<'c> {
     /// Asserts that an event is one that the rules allow to be decided on now.
     fn may_decide(&self, event: &Event, before: &Told) {
         match event {
+            Event::AttemptStarted { task, place, .. } if place.role == Role::Backup => {
+                assert_eq!(self.told.stop, None, "nothing starts in a run that stops");
+                assert!(self.wants_backup(*task), "{:?}", self.told.tasks[task.index()]);
+                assert!(self.told.running() < self.case.most_at_once(), "more at once than allowed");
+            }
             Event::AttemptStarted { task, .. } => {
                 assert_eq!(self.told.stop, None, "nothing starts in a run that stops");
                 let its = &self.told.tasks[task.index()];
@@ -457,14 +512,25 @@ impl<'c> Played<'c> {
             let is_time = match self.told.tasks[task.index()].doing {
                 Doing::Waits => true,
                 Doing::Pauses(until) => until <= self.now.0,
-                Doing::Runs { .. } | Doing::Done | Doing::UpToDate | Doing::GivenUp | Doing::LeftOut => false,
+                Doing::Runs | Doing::Done | Doing::UpToDate | Doing::GivenUp | Doing::LeftOut => false,
             };
             is_time && self.is_unblocked(task)
         });
         let full = running == self.case.most_at_once();
+        let startable = startable || self.case.graph.ids().any(|task| self.wants_backup(task));
         assert!(self.told.stop.is_some() || full || !startable, "something could start");
         let pauses = self.told.tasks.iter().any(|its| matches!(its.doing, Doing::Pauses(_)));
         assert!(running > 0 || pauses, "the run is stuck: {:#?}", self.told);
+    }
+
+    /// Whether it is time for a second attempt of a task.
+    fn wants_backup(&self, task: TaskId) -> bool {
+        let its = &self.told.tasks[task.index()];
+        let wait = self.case.backups[task.index()];
+        its.doing == Doing::Runs
+            && matches!(its.ways, [Some(_), None])
+            && !its.raced
+            && wait.is_some_and(|wait| its.begun + wait <= self.now.0)
     }
 
     fn is_unblocked(&self, task: TaskId) -> bool {
@@ -474,24 +540,40 @@ impl<'c> Played<'c> {
     /// Lets something happen.
     fn goes_on(&mut self, random: &mut Random) {
         self.now += Millis(u64::try_from(random.below(20)).unwrap());
-        let runs = |its: &Its| matches!(its.doing, Doing::Runs { .. });
-        let running: Vec<TaskId> = self.case.graph.ids().filter(|task| runs(&self.told.tasks[task.index()])).collect();
+        let ways = |task: TaskId| {
+            let ways = [Role::Main, Role::Backup].into_iter().zip(self.told.tasks[task.index()].ways);
+            ways.filter_map(move |(role, way)| Some((task, role, way?)))
+        };
+        let running: Vec<(TaskId, Role, bool)> = self.case.graph.ids().flat_map(ways).collect();
         match random.below(40) {
             0 if self.told.stop != Some(StopReason::Signal) => {
                 self.happens(Event::StopRequested { reason: StopReason::Signal });
             }
             1 | 2 => self.is_taken_up(random),
             3..8 if !running.is_empty() => {
-                let task = running[random.below(running.len())];
-                if self.told.tasks[task.index()].doing == (Doing::Runs { has_process: false }) {
-                    self.happens(Event::AttemptSpawned { task, process: Process { pid: 1, started: 1 } });
+                let (task, role, has_process) = running[random.below(running.len())];
+                if !has_process {
+                    self.happens(Event::AttemptSpawned { task, role, process: Process { pid: 1, started: 1 } });
                 }
             }
             _ if !running.is_empty() => {
-                let task = running[random.below(running.len())];
+                let (task, role, _) = running[random.below(running.len())];
                 let stopped = self.told.stop == Some(StopReason::Signal);
-                let outcome = if stopped && random.one_in(2) { Outcome::Interrupted } else { outcome(random) };
-                self.happens(Event::AttemptFinished { task, outcome, usage: Usage::default(), logged: false });
+                let outcome = match outcome(random) {
+                    Outcome::Succeeded if self.told.tasks[task.index()].doing == Doing::Done => Outcome::Outrun,
+                    _ if stopped && random.one_in(2) => Outcome::Interrupted,
+                    other @ (Outcome::Succeeded
+                    | Outcome::Exited { .. }
+                    | Outcome::Signalled { .. }
+                    | Outcome::TimedOut { .. }
+                    | Outcome::OutOfMemory { .. }
+                    | Outcome::OutputMissing { .. }
+                    | Outcome::SpawnFailed { .. }
+                    | Outcome::Displaced { .. }
+                    | Outcome::Outrun
+                    | Outcome::Interrupted) => other,
+                };
+                self.happens(Event::AttemptFinished { task, role, outcome, usage: Usage::default(), logged: false });
             }
             _ => self.now += Millis(30),
         }
@@ -502,13 +584,13 @@ impl<'c> Played<'c> {
         if self.told.end == Some(RunEnd::Succeeded) {
             return;
         }
-        let kept: Vec<bool> = self.told.tasks.iter().map(|_| random.one_in(2)).collect();
-        let fate = |task: TaskId| match kept[task.index()] {
+        let kept: Vec<[bool; 2]> = self.told.tasks.iter().map(|_| [random.one_in(2), random.one_in(2)]).collect();
+        let fate = |task: TaskId, number: u32| match kept[task.index()][number as usize % 2] {
             true => Fate::Kept(Process { pid: 2, started: 2 }),
             false => Fate::Lost { logged: false },
         };
         for event in resume::events(&self.state, fate) {
-            assert!(self.told.take(&event), "{event:?}");
+            assert!(self.told.take(&event, self.now), "{event:?}");
             self.state.apply(&Recorded { at: self.now, event }).unwrap();
             self.told.assert_same(&self.state);
         }
@@ -533,7 +615,10 @@ fn what_is_decided_is_what_the_rules_want_whatever_happens() {
                 }
                 played.is_taken_up(&mut random);
             } else {
-                played.goes_on(&mut random);
+                // Several things may happen before anything is decided.
+                for _ in 0..=random.below(3) {
+                    played.goes_on(&mut random);
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ use trainyard::graph::{self, TaskId};
 use trainyard::plan;
 use trainyard::run::admission::{Ledger, Live, Readings, Seen};
 use trainyard::run::decide::{Dispatcher, Options};
-use trainyard::run::event::{Event, Recorded};
+use trainyard::run::event::{Event, Recorded, Role};
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::state::RunState;
 use trainyard::spec::Source;
@@ -206,8 +206,13 @@ fn two_hundred_trainings_are_packed_nearly_as_well_as_can_be() -> Tested {
         }
         // What ended is seen to have left a moment later, as by a look after an end.
         now = next + Millis(1);
-        let event =
-            Event::AttemptFinished { task, outcome: Outcome::Succeeded, usage: Usage::default(), logged: false };
+        let event = Event::AttemptFinished {
+            task,
+            role: Role::Main,
+            outcome: Outcome::Succeeded,
+            usage: Usage::default(),
+            logged: false,
+        };
         let recorded = Recorded { at: next, event };
         state.apply(&recorded)?;
         dispatcher.take_in(&recorded);

@@ -12,10 +12,10 @@ use crate::report::json::{self, Header};
 use crate::report::known::Known;
 use crate::report::tally::Tally;
 use crate::run::admission::{Live, Readings};
-use crate::run::event::{Event, Recorded};
+use crate::run::event::{Event, Recorded, Role};
 use crate::run::launch::{self, run_mark};
 use crate::run::observer::{DeviceGauge, Progress};
-use crate::run::state::{Phase, RunState};
+use crate::run::state::RunState;
 use crate::run::store::{RunRow, Store};
 use crate::units::Millis;
 
@@ -98,18 +98,18 @@ impl Attached {
     }
 
     /// Looks at how far running tasks are, and returns what is new.
-    pub(super) fn listen(&mut self) -> Vec<(TaskId, Progress)> {
+    pub(super) fn listen(&mut self) -> Vec<(TaskId, Role, Progress)> {
         let dir = self.store.run_dir(&self.row.header.id);
         self.tally.ticked(session::now());
-        let running: Vec<TaskId> = self.tally.running.iter().map(|running| running.task).collect();
+        let running: Vec<_> = self.tally.running.iter().map(|running| (running.task, running.role)).collect();
         let mut new = Vec::new();
-        for task in running {
-            let number = u32::try_from(self.state.task(task).attempts.len()).unwrap_or(u32::MAX);
+        for (task, role) in running {
+            let number = self.state.task(task).last_as(role).map_or(0, |(number, _)| number);
             let path = launch::progress(&dir, &self.row.header.tasks[task.index()].name, number);
             if let Some(record) = heard(&path)
-                && self.tally.progressed(task, &record.progress)
+                && self.tally.progressed_as(role, task, &record.progress)
             {
-                new.push((task, record.progress));
+                new.push((task, role, record.progress));
             }
         }
         new
@@ -125,7 +125,7 @@ impl Attached {
 
     /// Returns the log of a task's last attempt.
     pub(super) fn log(&self, task: TaskId) -> Option<std::path::PathBuf> {
-        let number = u32::try_from(self.state.task(task).attempts.len()).ok().filter(|number| *number > 0)?;
+        let (number, _) = self.state.task(task).telling()?;
         let dir = self.store.run_dir(&self.row.header.id);
         Some(launch::log(&dir, &self.row.header.tasks[task.index()].name, number))
     }
@@ -149,9 +149,8 @@ impl Gauges {
     /// Returns what every device holds and what the runs' running tasks were promised of it, each with its UUID.
     pub(super) fn read(&mut self, runs: &[(&str, &RunState)]) -> Vec<(String, DeviceGauge)> {
         let Some(monitor) = &mut self.monitor else { return Vec::new() };
-        let tasks = runs.iter().flat_map(|(_, state)| &state.tasks);
-        let running = tasks.filter(|task| task.phase == Phase::Running);
-        let held: Vec<_> = running.filter_map(|task| Some(&task.attempts.last()?.place)).collect();
+        let open = runs.iter().flat_map(|(_, state)| &state.tasks).flat_map(|task| task.open());
+        let held: Vec<_> = open.map(|(_, attempt)| &attempt.place).collect();
         // Devices that are set aside are read too, and are no part of the fleet.
         let fleet = self.machine.fleet();
         let read = monitor.read();

@@ -197,7 +197,8 @@ impl Command {
         heading: bool,
     ) -> Result<io::Result<bool>, Failure> {
         let attempts = &opened.state.tasks[task].attempts;
-        let number = self.attempt.unwrap_or(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
+        let telling = opened.state.tasks[task].telling();
+        let number = self.attempt.unwrap_or(telling.map_or(0, |(number, _)| number));
         let attempt = number.checked_sub(1).and_then(|i| attempts.get(i as usize));
         let Some(attempt) = attempt else {
             if let (None, Some(earlier)) = (self.attempt, &opened.state.tasks[task].cached_log) {

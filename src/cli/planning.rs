@@ -17,7 +17,7 @@ use crate::probe::{self, Machine, mps};
 use crate::report::text;
 use crate::run::learn::{self, Basis, Origins, Sample};
 use crate::run::store::{Store, StoreError};
-use crate::spec::{Gpus, MemoryLimit, Pipeline, Source};
+use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
 use crate::timing::Timing;
 use crate::units::Millis;
 
@@ -187,6 +187,22 @@ pub(super) fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
         output::note(&format!(
             "alone on a GPU until it is known how much of its memory they need: {}",
             names.join(", ")
+        ));
+    }
+}
+
+/// Says of which stages no second attempt is started because nobody knows how long the first one should take.
+pub(super) fn say_which_have_no_backup(pipeline: &Pipeline, origins: &Origins) {
+    let unknown =
+        |stage: usize, modes: usize| (0..modes).any(|mode| origins.mode(stage, mode).duration == Basis::Default);
+    let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| {
+        matches!(stage.backup, Some(Backup::After { .. })) && unknown(*index, stage.modes.len())
+    });
+    let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
+    if !names.is_empty() {
+        let names = names.join(", ");
+        output::say(&format!(
+            "no backup until it is known how long they take (`duration` says it, and a run that succeeds): {names}"
         ));
     }
 }

@@ -53,7 +53,7 @@ fn took<'r>(row: &'r RunRow, tasks: &[crate::run::state::TaskState]) -> HashMap<
         let ended = attempt.ended.as_ref().filter(|ended| ended.outcome == Outcome::Succeeded)?;
         Some((attempt.place.mode, ended.at - attempt.started))
     };
-    let last = |task: &crate::run::state::TaskState| task.attempts.last().and_then(time);
+    let last = |task: &crate::run::state::TaskState| task.telling().and_then(|(_, attempt)| time(attempt));
     let named = row.header.tasks.iter().map(|task| task.name.as_str());
     named.zip(tasks).filter_map(|(name, task)| Some((name, last(task)?))).collect()
 }

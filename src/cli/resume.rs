@@ -186,7 +186,7 @@ impl Command {
         warden::end_marked_but(&mark, &left.spared(), session::longest_grace(&prepared.pipeline));
         crash::point("swept");
         let now = session::now();
-        let events = resume::events(&state, |task| left.fate(task));
+        let events = resume::events(&state, |task, number| left.fate(task, number));
         let mut events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
         let told = state.clone();
         for event in &events {
@@ -236,7 +236,7 @@ impl Past {
     fn enter(&self, Prepared { pipeline, graph, plan, .. }: &mut Prepared) {
         for (id, _) in graph.ids().zip(self.done()).filter(|(_, done)| *done) {
             let modes = &pipeline.stages[graph.tasks[id.index()].stage].modes;
-            let mode = self.state.task(id).attempts.last().map(|attempt| attempt.place.mode);
+            let mode = self.state.task(id).telling().map(|(_, attempt)| attempt.place.mode);
             plan.placed[id.index()].mode = mode.filter(|mode| *mode < modes.len()).unwrap_or(0);
         }
     }
@@ -259,11 +259,12 @@ struct Left<'a> {
 }
 
 impl Left<'_> {
-    /// Returns what became of the last attempt of a task that was running.
-    fn fate(&self, task: TaskId) -> Fate {
-        let (name, number) = self.last_attempt(task);
-        // What was asked to end has ended, or is about to: that is no end of its own.
-        let wanted = self.adopt && self.state.stopping != Some(StopReason::Signal);
+    /// Returns what became of an attempt that had not ended.
+    fn fate(&self, task: TaskId, number: u32) -> Fate {
+        let name = &self.row.header.tasks[task.index()].name;
+        // What was asked to end has ended, or is about to: that is no end of its own. So was one that has lost.
+        let is_lost = self.state.task(task).phase != Phase::Running;
+        let wanted = self.adopt && self.state.stopping != Some(StopReason::Signal) && !is_lost;
         let orchestrator = &self.row.header.orchestrator;
         let same_boot = state::is_here(orchestrator) && orchestrator.boot == process::boot_id();
         match sentinel::find(&launch::sentinel(&self.ground.dir, name, number), same_boot) {
@@ -275,17 +276,12 @@ impl Left<'_> {
     /// Returns the marks of each attempt that is to go on.
     fn spared(&self) -> Vec<Vec<String>> {
         let tasks = (0..).map(TaskId).zip(&self.state.tasks);
-        let running = tasks.filter(|(_, task)| task.phase == Phase::Running).map(|(id, _)| id);
-        let kept = running.filter(|task| matches!(self.fate(*task), Fate::Kept(_)));
-        kept.map(|task| {
-            let (name, number) = self.last_attempt(task);
+        let open = tasks.flat_map(|(id, task)| task.open().map(move |(number, _)| (id, number)));
+        let kept = open.filter(|(task, number)| matches!(self.fate(*task, *number), Fate::Kept(_)));
+        kept.map(|(task, number)| {
+            let name = &self.row.header.tasks[task.index()].name;
             launch::marks(&self.ground.run, name, number)
         })
         .collect()
-    }
-
-    fn last_attempt(&self, task: TaskId) -> (&str, u32) {
-        let number = u32::try_from(self.state.task(task).attempts.len()).unwrap_or(u32::MAX);
-        (&self.row.header.tasks[task.index()].name, number)
     }
 }

@@ -18,6 +18,7 @@ use super::state::broken;
 use super::up_to_date::UpToDate;
 use super::{Exit, Failure, detach, output, state, trace};
 use crate::engine::local::Local;
+use crate::engine::race::Racing;
 use crate::engine::warden::{self, Warden};
 use crate::engine::{process, room};
 use crate::fleet::Fleet;
@@ -182,6 +183,7 @@ impl Read {
         let origins = Planning::learn(&mut pipeline, &fleet, dir);
         planning::say_what_is_unknown(&pipeline, &origins);
         planning::say_that_mps_is_missing(&pipeline);
+        planning::say_which_have_no_backup(&pipeline, &origins);
         let plan = planning.make_rest(&pipeline, &graph, &fleet, done)?;
         Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet })
     }
@@ -306,7 +308,7 @@ impl Session<'_> {
         let ended = runtime.block_on(async {
             let mut stops = signals().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
-            let engine = Caching::new(Local::new(manner.mirror), cache);
+            let engine = Caching::new(Racing::new(Local::new(manner.mirror)), cache);
             let clock = Clock::starting_at(self.now);
             let record = Shared::new((&mut *store, &mut key), &Processes, state::this_host());
             let mut supervisor = Supervisor::new(parts, engine, record, state, clock, (told, untold));

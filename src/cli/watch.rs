@@ -92,7 +92,7 @@ fn lines(mut attached: Attached, style: Style) -> Result<Exit, Failure> {
             let (view, now) = (attached.known.view(&attached.state), session::now());
             for observer in &mut observers {
                 observer.ticked(view, now);
-                said.iter().for_each(|(task, progress)| observer.progressed(view, *task, progress));
+                said.iter().for_each(|(task, role, progress)| observer.progressed(view, *task, *role, progress));
             }
             listened = Some(Instant::now());
         }

@@ -24,7 +24,7 @@ use super::spawn::{Group, Inherited};
 use super::supervise::{Attempt, Clock, Exit};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
-use crate::run::event::Process;
+use crate::run::event::{Process, Role};
 use crate::run::outcome::{Outcome, Usage};
 use crate::units::Millis;
 
@@ -37,7 +37,7 @@ pub struct Local {
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     /// What became of starting attempts, to be reported before anything else about them.
     begun: VecDeque<Report>,
-    stops: HashMap<TaskId, watch::Sender<Stop>>,
+    stops: HashMap<(TaskId, Role), watch::Sender<Stop>>,
     mirror: bool,
     inherited: Inherited,
     starts: Starts,
@@ -121,25 +121,25 @@ impl Local {
     /// Forgets an attempt that has ended.
     fn note_end(&mut self, report: &Report) {
         if let Report::Ended(ended) = report {
-            self.stops.remove(&ended.task);
+            self.stops.remove(&(ended.task, ended.role));
         }
     }
 }
 
 impl Engine for Local {
     fn start(&mut self, launch: Launch) {
-        let task = launch.task;
+        let (task, role) = (launch.task, launch.role);
         let (stop, stopped) = watch::channel(Stop::No);
         match self.begin(launch, stopped) {
             Ok((attempt, process)) => {
-                self.stops.insert(task, stop);
-                self.begun.push_back(Report::Spawned { task, process });
+                self.stops.insert((task, role), stop);
+                self.begun.push_back(Report::Spawned { task, role, process });
                 tokio::spawn(attempt.attend());
             }
             Err(reason) => {
                 let note = Some(format!("it could not be started: {reason}"));
                 let outcome = Outcome::SpawnFailed { reason };
-                let ended = Ended { task, outcome, usage: Usage::default(), logged: false, note };
+                let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, note };
                 self.begun.push_back(Report::Ended(ended));
             }
         }
@@ -147,7 +147,7 @@ impl Engine for Local {
 
     fn adopt(&mut self, launch: Launch, sentinel: Process, age: Millis) {
         let (stop, stopped) = watch::channel(Stop::No);
-        self.stops.insert(launch.task, stop);
+        self.stops.insert((launch.task, launch.role), stop);
         tokio::spawn(self.take_on(launch, sentinel, age, stopped).attend());
     }
 
@@ -173,8 +173,8 @@ impl Engine for Local {
         self.stops.values().for_each(|stop| ask(stop, how));
     }
 
-    fn stop_task(&mut self, task: TaskId, how: Stop) {
-        if let Some(stop) = self.stops.get(&task) {
+    fn stop_task(&mut self, task: TaskId, role: Role, how: Stop) {
+        if let Some(stop) = self.stops.get(&(task, role)) {
             ask(stop, how);
         }
     }

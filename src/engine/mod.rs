@@ -11,6 +11,7 @@ mod oom;
 pub mod orphans;
 mod overtime;
 pub mod process;
+pub mod race;
 pub mod room;
 pub mod sentinel;
 mod spawn;

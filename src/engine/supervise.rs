@@ -118,7 +118,8 @@ impl Attempt {
             None => Some(reaped.peak_memory).filter(|peak| *peak > self.own_peak),
         };
         let usage = Usage { peak_memory, peak_gpu_memory: None, survivors };
-        let ended = Ended { task: self.launch.task, outcome, usage, logged: self.log.is_used(), note };
+        let Launch { task, role, .. } = self.launch;
+        let ended = Ended { task, role, outcome, usage, logged: self.log.is_used(), note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.
         let _ = self.reports.send(Report::Ended(ended)).await;
     }
@@ -167,7 +168,8 @@ impl Attempt {
         self.clock.printed = Some(now);
         self.heard.output(&output, now);
         if self.mirror {
-            let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
+            let Launch { task, role, .. } = self.launch;
+            let _ = self.reports.send(Report::Printed { task, role, output }).await;
         }
         true
     }
@@ -200,7 +202,8 @@ impl Attempt {
 
     async fn mirror(&self, output: Vec<u8>) {
         if self.mirror {
-            let _ = self.reports.send(Report::Printed { task: self.launch.task, output }).await;
+            let Launch { task, role, .. } = self.launch;
+            let _ = self.reports.send(Report::Printed { task, role, output }).await;
         }
     }
 
@@ -344,7 +347,8 @@ impl Attempt {
 
     async fn report_progress(&self, progress: Option<Progress>) {
         if let Some(progress) = progress {
-            let _ = self.reports.send(Report::Progressed { task: self.launch.task, progress }).await;
+            let Launch { task, role, .. } = self.launch;
+            let _ = self.reports.send(Report::Progressed { task, role, progress }).await;
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn draft(pipeline: &Pipeline, limits: Limits) -> (TaskGraph, Vec<Prob
     let problems = search.problems;
     for (task, inputs) in tasks.iter_mut().zip(inputs) {
         task.inputs = inputs;
-        task.action = expand::action(&pipeline.stages[task.stage], task);
+        task.action = expand::action(&pipeline.stages[task.stage], task, &task.outputs);
     }
     (TaskGraph { tasks, before, after, order }, problems)
 }

@@ -83,18 +83,18 @@ fn misplaced(declared: &Located, written: &str, normal: &str) -> Option<Problem>
     None
 }
 
-/// Fills in what a task does, once its inputs are known.
-pub(super) fn action(stage: &Stage, task: &Task) -> Action {
+/// Fills in what a task does, once its inputs are known, where it writes to these `outputs`.
+pub(super) fn action(stage: &Stage, task: &Task, outputs: &[String]) -> Action {
     let cwd = cwd(stage, &task.point).unwrap_or_else(|| ".".to_owned());
     let seen = |files: &[String]| -> Vec<String> { files.iter().map(|file| path::seen_from(&cwd, file)).collect() };
-    let (inputs, outputs) = match cwd.as_str() {
+    let (inputs, from_there) = match cwd.as_str() {
         "." => (None, None),
-        _ => (Some(seen(&task.inputs)), Some(seen(&task.outputs))),
+        _ => (Some(seen(&task.inputs)), Some(seen(outputs))),
     };
     let names = Names {
         point: &task.point,
         inputs: inputs.as_deref().unwrap_or(&task.inputs),
-        outputs: outputs.as_deref().unwrap_or(&task.outputs),
+        outputs: from_there.as_deref().unwrap_or(outputs),
     };
     match &stage.action {
         Action::Shell(line) => Action::Shell(Located { text: names.fill(&line.text, quote), span: line.span.clone() }),

@@ -60,6 +60,12 @@ impl Task {
         pipeline.env.clone().into_iter().chain(filled).collect()
     }
 
+    /// Returns what it does where it writes its outputs to these paths instead, which are absolute.
+    #[must_use]
+    pub fn action_writing_to(&self, pipeline: &Pipeline, outputs: &[String]) -> Action {
+        expand::action(&pipeline.stages[self.stage], self, outputs)
+    }
+
     /// Returns the folder that its command runs in, relative to the pipeline file; `.` is the pipeline file's own.
     #[must_use]
     pub fn cwd(&self, pipeline: &Pipeline) -> String {

@@ -14,7 +14,7 @@ use super::tally::Tally;
 use super::{story, text};
 use crate::graph::TaskId;
 use crate::run::decide::Waiting;
-use crate::run::event::{Event, Recorded};
+use crate::run::event::{Event, Recorded, Role};
 use crate::run::observer::{DeviceGauge, Observer, Progress, View};
 use crate::units::Millis;
 
@@ -83,8 +83,8 @@ impl Observer for Bars {
         }
     }
 
-    fn progressed(&mut self, _view: View<'_>, task: TaskId, progress: &Progress) {
-        self.tally.progressed(task, progress);
+    fn progressed(&mut self, _view: View<'_>, task: TaskId, role: Role, progress: &Progress) {
+        self.tally.progressed_as(role, task, progress);
     }
 
     fn gauged(&mut self, _view: View<'_>, gauges: &[DeviceGauge]) {

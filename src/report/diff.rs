@@ -77,9 +77,8 @@ impl Side {
         heard: impl Fn(&str, u32) -> Option<Record>,
     ) -> Self {
         let of = |(task, happened): (&TaskHeader, &TaskState)| {
-            let last = happened.attempts.last();
-            let number = u32::try_from(happened.attempts.len()).unwrap_or(u32::MAX);
-            let record = last.and_then(|_| heard(&task.name, number)).unwrap_or_default();
+            let (number, last) = happened.telling().unzip();
+            let record = number.and_then(|number| heard(&task.name, number)).unwrap_or_default();
             let last_value =
                 |series: &crate::progress::series::Series| Some((series.name.clone(), series.last()?.into()));
             let of = OfTask {

@@ -7,7 +7,7 @@
 use super::tally::Running;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
-use crate::run::event::{Event, Recorded};
+use crate::run::event::{Event, Recorded, Role};
 use crate::run::observer::View;
 use crate::run::state::{Phase, RunState};
 use crate::units::Millis;
@@ -58,6 +58,8 @@ impl Estimate {
     /// Takes an event in; `ended` is the attempt that it ended.
     pub fn recorded(&mut self, recorded: &Recorded, ended: Option<&Running>) {
         match &recorded.event {
+            // Its task waits for nothing.
+            Event::AttemptStarted { place, .. } if place.role == Role::Backup => {}
             Event::AttemptStarted { task, .. }
             | Event::TaskFailed { task }
             | Event::TaskSkipped { task, .. }
@@ -70,6 +72,7 @@ impl Estimate {
                     self.should_have_taken += self.planned[task.index()];
                 }
             }
+            Event::AttemptFinished { .. } if ended.is_some_and(|ended| !ended.waits_again) => {}
             Event::AttemptFinished { task, .. } | Event::TaskReopened { task } => {
                 // It waits again until the next event says what becomes of it.
                 self.waiting += self.planned[task.index()];
@@ -99,7 +102,12 @@ impl Estimate {
         }
         let mut path = self.by_tail.get(self.first).map_or(0, |task| self.paced(self.tail[task.index()]));
         let mut work = self.paced(self.waiting);
-        for running in running {
+        // Of two attempts of a task the first is asked; one whose task is done holds nothing up.
+        let first = |one: &&Running| {
+            let is_first = |other: &Running| other.task != one.task || other.role >= one.role;
+            state.task(one.task).phase == Phase::Running && running.iter().all(is_first)
+        };
+        for running in running.iter().filter(first) {
             let i = running.task.index();
             let own = task_left(running, self.paced(self.planned[i]), now);
             path = path.max(own + self.paced(self.tail[i] - self.planned[i]));

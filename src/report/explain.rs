@@ -222,9 +222,12 @@ fn interrupted(facts: &Facts<'_>) -> String {
 }
 
 fn running(facts: &Facts<'_>, task: &TaskState) -> String {
-    let Some(attempt) = task.attempts.last() else { return "it runs".to_owned() };
-    let since = wording::seconds(facts.now - attempt.started);
-    format!("attempt {} has run for {since}{}", task.attempts.len(), held(attempt))
+    let one = |(number, attempt): (u32, &Attempt)| {
+        let since = wording::seconds(facts.now - attempt.started);
+        format!("attempt {number} has run for {since}{}", held(attempt))
+    };
+    let all: Vec<_> = task.open().map(one).collect();
+    if all.is_empty() { "it runs".to_owned() } else { all.join("; beside it ") }
 }
 
 /// Says what an attempt holds: ` on box/gpu0, 6.0 GiB reserved`.
@@ -241,7 +244,7 @@ fn held(attempt: &Attempt) -> String {
 }
 
 fn last_ending(task: &TaskState) -> String {
-    let last = task.attempts.last().and_then(|attempt| Some((attempt, attempt.ended.as_ref()?)));
+    let last = task.telling().and_then(|(_, attempt)| Some((attempt, attempt.ended.as_ref()?)));
     last.map_or_else(String::new, |(attempt, ended)| wording::ending_in_numbers(attempt, ended))
 }
 

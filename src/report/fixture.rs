@@ -3,7 +3,7 @@
 use crate::fleet::{Device, Fleet, Node, NodeId};
 use crate::graph::{Edge, Rows, Task, TaskGraph, TaskId};
 use crate::plan::{Placed, Plan};
-use crate::run::event::{Event, Place, Recorded, RunEnd};
+use crate::run::event::{Event, Place, Recorded, Role, RunEnd};
 use crate::run::observer::{Observer, View};
 use crate::run::outcome::{Outcome, Usage};
 use crate::run::state::RunState;
@@ -125,7 +125,7 @@ pub(crate) fn finished(task: usize, code: i32) -> Event {
 
 pub(crate) fn ended(task: usize, outcome: Outcome) -> Event {
     let usage = Usage { peak_memory: Some(Bytes(64 << 20)), ..Usage::default() };
-    Event::AttemptFinished { task: id(task), outcome, usage, logged: true }
+    Event::AttemptFinished { task: id(task), role: Role::Main, outcome, usage, logged: true }
 }
 
 pub(crate) fn retry(task: usize, not_before: Millis) -> Event {

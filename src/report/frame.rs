@@ -69,17 +69,16 @@ fn task_row(picture: &Picture<'_>, running: &Running) -> Row {
 
 fn note(picture: &Picture<'_>, running: &Running) -> String {
     let Progress { phase, loss, accuracy, .. } = &running.progress;
-    let attempts = &picture.view.state.task(running.task).attempts;
-    let devices = attempts.last().map(|attempt| attempt.place.devices.as_slice()).unwrap_or_default();
+    let attempt = picture.view.state.task(running.task).last_as(running.role);
+    let devices = attempt.map(|(_, attempt)| attempt.place.devices.as_slice()).unwrap_or_default();
     let devices: Vec<&str> = devices.iter().map(|id| short_id(picture.view, id)).collect();
     let parts = [
         (!devices.is_empty()).then(|| devices.join("+")),
-        attempts
-            .last()
-            .map(|attempt| attempt.place.limit)
+        attempt
+            .map(|(_, attempt)| attempt.place.limit)
             .filter(|limit| *limit != MemoryLimit::None)
             .map(|limit| format!("limit {}", limit.word())),
-        (attempts.len() > 1).then(|| format!("attempt {}", attempts.len())),
+        attempt.filter(|(number, _)| *number > 1).map(|(number, _)| format!("attempt {number}")),
         phase.as_deref().map(|phase| text::visible(phase).into_owned()),
         loss.map(|loss| format!("loss {}", figure(loss))),
         accuracy.map(|accuracy| format!("acc {:.1}%", 100.0 * accuracy)),
@@ -135,7 +134,7 @@ fn run_row(picture: &Picture<'_>) -> Row {
         (elapsed, left) => elapsed as f64 / (elapsed as f64 + left as f64),
     });
     let total = view.state.tasks.len();
-    let waiting = total - view.state.settled - tally.running.len();
+    let waiting = tally.waiting(view.state);
     let stopping = view.state.stopping.map(|_| "stopping".to_owned());
     let counts = wording::counts(&[
         (tally.running.len(), "running"),

@@ -109,7 +109,7 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
     let several_nodes = nodes.any(|node| Some(node) != first);
     for (name, task) in names.iter().zip(&state.tasks) {
         let word = task_word(task.phase, header.alive);
-        let last = task.attempts.last();
+        let last = task.telling().map(|(_, attempt)| attempt);
         let ended = last.and_then(|attempt| attempt.ended.as_ref());
         table.row([
             name.into(),
@@ -167,7 +167,7 @@ const fn limit(place: &Place) -> &'static str {
 
 /// Returns the last attempt's outcome where the task's state does not say it already.
 fn unusual_end(task: &TaskState, alive: bool) -> Option<String> {
-    let last = task.attempts.last()?;
+    let (_, last) = task.telling()?;
     let succeeded = last.ended.as_ref().is_some_and(|ended| ended.outcome.is_success());
     outcome_code(last, alive).filter(|_| !succeeded)
 }

@@ -7,6 +7,7 @@
 use super::json::Header;
 use super::timeline::{Span, is_host, places};
 use crate::graph::TaskId;
+use crate::run::event::Role;
 use crate::run::state::{Phase, RunState};
 use crate::run::store::TaskHeader;
 
@@ -81,7 +82,7 @@ impl<'a> History<'a> {
         let done: Vec<u64> = state
             .tasks
             .iter()
-            .map(|task| match (task.phase, task.attempts.last().and_then(|last| last.ended.as_ref())) {
+            .map(|task| match (task.phase, task.telling().and_then(|(_, attempt)| attempt.ended.as_ref())) {
                 (Phase::Succeeded, Some(ended)) => since(ended.at),
                 _ => u64::MAX,
             })
@@ -92,8 +93,10 @@ impl<'a> History<'a> {
             let planned_on_host = task.places.first().is_none_or(|place| is_host(place));
             let on_host = happened.attempts.first().map_or(planned_on_host, |first| is_host(&places(first)[0]));
             let attempts = &happened.attempts;
-            let gap =
-                |pair: &[crate::run::state::Attempt]| Some((since(pair[0].ended.as_ref()?.at), since(pair[1].started)));
+            let main: Vec<_> = attempts.iter().filter(|attempt| attempt.place.role == Role::Main).collect();
+            let gap = |pair: &[&crate::run::state::Attempt]| {
+                Some((since(pair[0].ended.as_ref()?.at), since(pair[1].started)))
+            };
             let never = matches!(happened.phase, Phase::Skipped | Phase::Succeeded | Phase::Failed);
             Candidate {
                 on_host,
@@ -105,7 +108,7 @@ impl<'a> History<'a> {
                     None => u64::MAX,
                 },
                 held_up_by,
-                retries: attempts.windows(2).filter_map(gap).collect(),
+                retries: main.windows(2).filter_map(gap).collect(),
             }
         };
         Self { tasks, candidates: tasks.iter().zip(&state.tasks).map(candidate).collect() }

@@ -6,7 +6,7 @@ use tracing::field::display;
 use tracing::{Level, Span, debug, enabled, info, info_span};
 
 use crate::graph::TaskId;
-use crate::run::event::{Event, Recorded};
+use crate::run::event::{Event, Recorded, Role};
 use crate::run::observer::{Observer, View};
 use crate::units::{Bytes, Millis};
 
@@ -15,7 +15,7 @@ use crate::units::{Bytes, Millis};
 pub struct Journal {
     run: Option<Span>,
     /// Spans of running attempts.
-    attempts: HashMap<TaskId, Span>,
+    attempts: HashMap<(TaskId, Role), Span>,
 }
 
 impl Observer for Journal {
@@ -38,15 +38,15 @@ impl Observer for Journal {
                 let gpu_memory = (place.gpu_memory > Bytes::ZERO).then(|| display(place.gpu_memory));
                 let mode = (place.mode > 0).then_some(place.mode);
                 span.in_scope(|| info!(gpu_memory, mode, "attempt started"));
-                attempts.insert(*task, span);
+                attempts.insert((*task, place.role), span);
             }
-            Event::AttemptSpawned { task, process } => {
-                attempts.get(task).unwrap_or(run).in_scope(|| debug!(pid = process.pid, "attempt spawned"));
+            Event::AttemptSpawned { task, role, process } => {
+                attempts.get(&(*task, *role)).unwrap_or(run).in_scope(|| debug!(pid = process.pid, "attempt spawned"));
             }
-            Event::AttemptFinished { task, outcome, usage, .. } => {
-                let span = attempts.remove(task);
-                let attempt = view.state.task(*task).attempts.last();
-                let took = attempt.map_or(Millis::ZERO, |attempt| recorded.at - attempt.started);
+            Event::AttemptFinished { task, role, outcome, usage, .. } => {
+                let span = attempts.remove(&(*task, *role));
+                let attempt = view.state.task(*task).last_as(*role);
+                let took = attempt.map_or(Millis::ZERO, |(_, attempt)| recorded.at - attempt.started);
                 let peak_memory = usage.peak_memory.map(display);
                 let peak_gpu_memory = usage.peak_gpu_memory.map(display);
                 let survivors = (usage.survivors > 0).then_some(usage.survivors);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::progress::Progress;
 use crate::progress::record::Record;
 use crate::progress::series::Series;
-use crate::run::event::RunEnd;
+use crate::run::event::{Role, RunEnd};
 use crate::run::launch;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
 use crate::units::Millis;
@@ -60,6 +60,9 @@ pub struct Try {
     finished: Option<String>,
     /// `Outcome`'s code; `null` while it runs.
     outcome: Option<String>,
+    /// Whether it ran beside another one; left out where it did not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    backup: bool,
     node: String,
     devices: Vec<String>,
     /// Device memory reserved on each device, if any was.
@@ -134,6 +137,7 @@ pub(super) fn attempts(head: &Header<'_>, name: &str, task: &TaskState, dir: &Pa
             started: rfc3339(attempt.started),
             finished: attempt.ended.as_ref().map(|ended| rfc3339(ended.at)),
             outcome: outcome_code(attempt, head.alive),
+            backup: attempt.place.role == Role::Backup,
             node: attempt.place.node.clone(),
             devices: attempt.place.devices.clone(),
             gpu_memory_bytes: Some(attempt.place.gpu_memory.0).filter(|bytes| *bytes > 0),

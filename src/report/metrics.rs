@@ -108,8 +108,7 @@ fn of_tasks(page: &mut Page, picture: &Picture<'_>) {
     let mut tried = Vec::new();
     for run in picture.runs {
         for (task, happened) in run.tasks.iter().zip(&run.state.tasks) {
-            let Some(attempt) = happened.attempts.last() else { continue };
-            let number = u32::try_from(happened.attempts.len()).unwrap_or(u32::MAX);
+            let Some((number, attempt)) = happened.telling() else { continue };
             let labels = [
                 ("run", run.header.run.to_owned()),
                 ("pipeline", run.header.pipeline.to_owned()),

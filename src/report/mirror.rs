@@ -8,7 +8,7 @@ use std::io::Write;
 use super::paint::{Colour, Tone};
 use super::text;
 use crate::graph::TaskId;
-use crate::run::event::{Event, Recorded};
+use crate::run::event::{Event, Recorded, Role};
 use crate::run::observer::{Observer, View};
 
 /// A line longer than this is shown in parts: a program that never ends its line must not fill the memory.
@@ -18,8 +18,8 @@ const LONGEST: usize = 8 << 10;
 pub struct Mirror {
     out: Box<dyn Write>,
     colour: Colour,
-    /// What was printed after the last line end, by running task.
-    begun: HashMap<TaskId, Vec<u8>>,
+    /// What was printed after the last line end, by running attempt.
+    begun: HashMap<(TaskId, Role), Vec<u8>>,
 }
 
 impl Mirror {
@@ -29,9 +29,10 @@ impl Mirror {
         Self { out, colour, begun: HashMap::new() }
     }
 
-    fn write(&mut self, view: View<'_>, task: TaskId, lines: &[u8]) {
+    fn write(&mut self, view: View<'_>, (task, role): (TaskId, Role), lines: &[u8]) {
         let name = text::visible(&view.graph.tasks[task.index()].name).into_owned();
-        let prefix = self.colour.paint(Tone::Faint, &format!("{name} │"));
+        let beside = if role == Role::Backup { " (backup)" } else { "" };
+        let prefix = self.colour.paint(Tone::Faint, &format!("{name}{beside} │"));
         let mut shown = String::new();
         for line in lines.split(|byte| *byte == b'\n') {
             shown.push_str(&format!("{prefix} {}\n", text::log_line(line)));
@@ -43,26 +44,26 @@ impl Mirror {
 
 impl Observer for Mirror {
     fn recorded(&mut self, view: View<'_>, recorded: &Recorded) {
-        if let Event::AttemptFinished { task, .. } = &recorded.event
-            && let Some(rest) = self.begun.remove(task).filter(|rest| !rest.is_empty())
+        if let Event::AttemptFinished { task, role, .. } = &recorded.event
+            && let Some(rest) = self.begun.remove(&(*task, *role)).filter(|rest| !rest.is_empty())
         {
-            self.write(view, *task, &rest);
+            self.write(view, (*task, *role), &rest);
         }
     }
 
-    fn printed(&mut self, view: View<'_>, task: TaskId, output: &[u8]) {
-        let mut lines = self.begun.remove(&task).unwrap_or_default();
+    fn printed(&mut self, view: View<'_>, task: TaskId, role: Role, output: &[u8]) {
+        let mut lines = self.begun.remove(&(task, role)).unwrap_or_default();
         lines.extend_from_slice(output);
         let whole = lines.iter().rposition(|byte| *byte == b'\n');
         let rest = lines.split_off(whole.map_or(0, |end| end + 1));
         if !lines.is_empty() {
             lines.pop();
-            self.write(view, task, &lines);
+            self.write(view, (task, role), &lines);
         }
         if rest.len() > LONGEST {
-            self.write(view, task, &rest);
+            self.write(view, (task, role), &rest);
         } else {
-            self.begun.insert(task, rest);
+            self.begun.insert((task, role), rest);
         }
     }
 }
@@ -80,7 +81,7 @@ mod tests {
         scene.tell(&mut mirror, 0, started(1, 1));
         let mut most = 0;
         for (task, output) in pieces {
-            mirror.printed(scene.view(), id(*task), output);
+            mirror.printed(scene.view(), id(*task), Role::Main, output);
             most = most.max(mirror.begun.values().map(Vec::len).sum());
         }
         scene.tell(&mut mirror, 1, finished(0, 0));

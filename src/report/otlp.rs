@@ -110,7 +110,7 @@ impl Trace<'_> {
         if !links.is_empty() {
             span["links"] = links.into();
         }
-        self.say_if_open(&mut span, happened.attempts.last().is_some_and(|last| last.ended.is_none()));
+        self.say_if_open(&mut span, happened.open().next().is_some());
         span
     }
 
@@ -164,7 +164,7 @@ impl Trace<'_> {
 
     /// Returns the end of a task's last attempt.
     fn last(&self, task: &TaskState) -> Option<Millis> {
-        task.attempts.last().map(|attempt| attempt.ended.as_ref().map_or_else(|| self.open_end(attempt), |end| end.at))
+        task.telling().map(|(_, attempt)| attempt.ended.as_ref().map_or_else(|| self.open_end(attempt), |end| end.at))
     }
 
     /// Returns the end of an attempt that has none: now, or where nobody attends to it what is known for sure.

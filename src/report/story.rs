@@ -8,7 +8,7 @@ use std::path::Path;
 use super::paint::{Colour, Tone};
 use super::{summary, tail, text, wording};
 use crate::graph::TaskId;
-use crate::run::event::{Event, Place, Recorded, StopReason};
+use crate::run::event::{Event, Place, Recorded, Role, StopReason};
 use crate::run::launch;
 use crate::run::observer::View;
 use crate::run::outcome::Outcome;
@@ -49,11 +49,17 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
     let (tone, verb, text) = match &recorded.event {
         Event::AttemptStarted { task, number, place } => {
             let again = if *number > 1 { format!(", attempt {number}") } else { String::new() };
-            (Tone::Active, "started", format!("{}{}{again}", name(view, *task), on(place)))
+            let beside = if place.role == Role::Backup { ", beside the first one" } else { "" };
+            (Tone::Active, "started", format!("{}{}{again}{beside}", name(view, *task), on(place)))
         }
         Event::AttemptFinished { task, outcome: Outcome::Succeeded, .. } => {
-            let time = last_attempt(view, *task).map_or(Millis::ZERO, |(attempt, ended)| ended.at - attempt.started);
+            let time = last_attempt(view, *task).map_or(Millis::ZERO, |(_, attempt, ended)| ended.at - attempt.started);
             (Tone::Good, "done", format!("{} in {time}", name(view, *task)))
+        }
+        Event::AttemptFinished { task, role, outcome: Outcome::Outrun, .. } => {
+            let number = view.state.task(*task).last_as(*role).map_or(0, |(number, _)| number);
+            let ended = wording::ending(&Outcome::Outrun);
+            (Tone::Faint, "ended", format!("{}, attempt {number}: {ended}", name(view, *task)))
         }
         Event::AttemptFinished { task, outcome: Outcome::Interrupted, .. } => {
             (Tone::Uneasy, "stopped", name(view, *task))
@@ -99,6 +105,11 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         Event::FinishTold { failed: Some(why) } => {
             (Tone::Uneasy, "untold", format!("that the run is over: {}", text::visible(why)))
         }
+        // What follows from the end of the first one is told with it; from this one nothing does.
+        Event::AttemptFinished { task, role: Role::Backup, outcome, .. } if !outcome.is_success() => {
+            let number = view.state.task(*task).last_as(Role::Backup).map_or(0, |(number, _)| number);
+            (Tone::Uneasy, "ended", format!("{}, attempt {number}: {}", name(view, *task), wording::ending(outcome)))
+        }
         // The run's summary counts those; its end is the summary.
         Event::AttemptFinished { .. }
         | Event::AttemptSpawned { .. }
@@ -124,11 +135,10 @@ pub fn cached(view: View<'_>, tasks: &[TaskId]) -> Option<Line> {
 /// Returns what a failed task leaves: its last lines and where the whole log is. Reads the log's end.
 #[must_use]
 pub fn last_words(view: View<'_>, task: TaskId, dir: &Path) -> Vec<String> {
-    let Some((_, ended)) = last_attempt(view, task) else { return Vec::new() };
+    let Some((number, _, ended)) = last_attempt(view, task) else { return Vec::new() };
     if !ended.logged {
         return vec!["  it printed nothing".into()];
     }
-    let number = u32::try_from(view.state.task(task).attempts.len()).unwrap_or(u32::MAX);
     let log = launch::log(dir, &view.graph.tasks[task.index()].name, number);
     let lines = tail::last_lines(&log, LAST_LINES).unwrap_or_else(|error| vec![format!("cannot be read: {error}")]);
     let mut words: Vec<String> = lines.iter().map(|line| format!("  │ {line}")).collect();
@@ -148,8 +158,7 @@ pub fn answer(view: View<'_>, dir: &Path) -> Vec<String> {
         return log.map_or_else(Vec::new, |log| last_of(view, task, &log));
     }
     match last_attempt(view, task) {
-        Some((_, ended)) if ended.outcome.is_success() && ended.logged => {
-            let number = u32::try_from(view.state.task(task).attempts.len()).unwrap_or(u32::MAX);
+        Some((number, _, ended)) if ended.outcome.is_success() && ended.logged => {
             let log = launch::log(dir, &view.graph.tasks[task.index()].name, number);
             last_of(view, task, &log)
         }
@@ -198,14 +207,15 @@ fn on(place: &Place) -> String {
     if place.devices.is_empty() { String::new() } else { format!(" on {}", text::visible(&place.devices.join(", "))) }
 }
 
-fn last_attempt(view: View<'_>, task: TaskId) -> Option<(&Attempt, &Ended)> {
-    let attempt = view.state.tasks[task.index()].attempts.last()?;
-    Some((attempt, attempt.ended.as_ref()?))
+fn last_attempt(view: View<'_>, task: TaskId) -> Option<(u32, &Attempt, &Ended)> {
+    let (number, attempt) = view.state.tasks[task.index()].telling()?;
+    Some((number, attempt, attempt.ended.as_ref()?))
 }
 
 /// Says how the attempt went that had ended by then: facts are told a little later, and another may run already.
 fn how_it_ended(view: View<'_>, task: TaskId, by: Millis) -> String {
     let attempts = view.state.task(task).attempts.iter().enumerate().rev();
+    let attempts = attempts.filter(|(_, attempt)| attempt.place.role == Role::Main);
     let mut ended = attempts.filter_map(|(number, attempt)| Some((number + 1, attempt, attempt.ended.as_ref()?)));
     match ended.find(|(_, _, ended)| ended.at <= by) {
         Some((number, attempt, ended)) => {

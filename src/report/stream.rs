@@ -33,7 +33,7 @@ use super::reasons::{self, Patience};
 use super::wording;
 use crate::graph::TaskId;
 use crate::run::decide::Waiting;
-use crate::run::event::{Event, Recorded};
+use crate::run::event::{Event, Recorded, Role};
 use crate::run::launch;
 use crate::run::observer::{Observer, Progress, View};
 use crate::units::Millis;
@@ -73,18 +73,21 @@ impl Stream {
 
     fn keys(&self, view: View<'_>, event: &Event) -> (&'static str, Value) {
         let name = |task: TaskId| view.graph.tasks[task.index()].name.as_str();
-        let attempt = |task: TaskId| view.state.task(task).attempts.len();
+        let attempt = |task: TaskId, role| view.state.task(task).last_as(role).map_or(0, |(number, _)| number);
         match event {
-            Event::AttemptStarted { task, number, place } => (
-                "attempt-started",
-                json!({"task": name(*task), "attempt": number, "node": place.node, "devices": place.devices,
-                    "gpu_memory_bytes": place.gpu_memory.0}),
-            ),
-            Event::AttemptSpawned { task, process } => {
-                ("attempt-spawned", json!({"task": name(*task), "attempt": attempt(*task), "pid": process.pid}))
+            Event::AttemptStarted { task, number, place } => {
+                let mut keys = json!({"task": name(*task), "attempt": number, "node": place.node,
+                    "devices": place.devices, "gpu_memory_bytes": place.gpu_memory.0});
+                if place.role == Role::Backup {
+                    keys["backup"] = true.into();
+                }
+                ("attempt-started", keys)
             }
-            Event::AttemptFinished { task, outcome, usage, logged } => {
-                let number = u32::try_from(attempt(*task)).unwrap_or(u32::MAX);
+            Event::AttemptSpawned { task, role, process } => {
+                ("attempt-spawned", json!({"task": name(*task), "attempt": attempt(*task, *role), "pid": process.pid}))
+            }
+            Event::AttemptFinished { task, role, outcome, usage, logged } => {
+                let number = attempt(*task, *role);
                 let log = logged.then(|| launch::log(&self.dir, name(*task), number).to_string_lossy().into_owned());
                 let keys = json!({"task": name(*task), "attempt": number, "outcome": outcome.to_string(),
                     "peak_memory_bytes": usage.peak_memory.map(|peak| peak.0),
@@ -138,9 +141,12 @@ impl Observer for Stream {
         self.write(view, recorded.at, event, keys);
     }
 
-    fn progressed(&mut self, view: View<'_>, task: TaskId, progress: &Progress) {
+    fn progressed(&mut self, view: View<'_>, task: TaskId, role: Role, progress: &Progress) {
         if let (Some(now), false) = (self.now, self.closed) {
             let mut keys = json!({"task": view.graph.tasks[task.index()].name});
+            if role == Role::Backup {
+                keys["backup"] = true.into();
+            }
             let said = serde_json::to_value(progress).expect("numbers and text only");
             if let (Value::Object(keys), Value::Object(said)) = (&mut keys, said) {
                 keys.extend(said);
@@ -183,9 +189,9 @@ mod tests {
         let mut scene = Scene::chain(&["train", "best"]);
         let process = Process { pid: 4711, started: 1 };
         scene.tell(&mut stream, 0, started_on_gpu(0, 1));
-        scene.tell(&mut stream, 0, Event::AttemptSpawned { task: id(0), process });
+        scene.tell(&mut stream, 0, Event::AttemptSpawned { task: id(0), role: Role::Main, process });
         stream.ticked(scene.view(), scene.time(1));
-        stream.progressed(scene.view(), id(0), &Progress { progress: Some(0.5), ..Progress::default() });
+        stream.progressed(scene.view(), id(0), Role::Main, &Progress { progress: Some(0.5), ..Progress::default() });
         scene.tell(&mut stream, 2, ended(0, Outcome::OutOfMemory { device: Some("box/gpu0".into()) }));
         let not_before = scene.time(3);
         scene.tell(&mut stream, 2, retry(0, not_before));

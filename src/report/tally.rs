@@ -1,7 +1,7 @@
 //! What is running and how much is done, kept up event by event: no event costs more than the tasks that run.
 
 use crate::graph::{TaskGraph, TaskId};
-use crate::run::event::{Event, Recorded};
+use crate::run::event::{Event, Recorded, Role};
 use crate::run::observer::{Progress, View};
 use crate::run::state::{Phase, RunState};
 use crate::units::Millis;
@@ -11,6 +11,10 @@ use crate::units::Millis;
 pub struct Running {
     /// The task.
     pub task: TaskId,
+    /// Which of its attempts.
+    pub role: Role,
+    /// Of one that has ended: whether its task waits again.
+    pub waits_again: bool,
     /// When the attempt started, ms since the Unix epoch.
     pub started: Millis,
     /// What it last said of itself.
@@ -52,15 +56,17 @@ impl Tally {
         }
         self.now = self.now.max(recorded.at);
         match &recorded.event {
-            Event::AttemptStarted { task, number, .. } => {
+            Event::AttemptStarted { task, number, place } => {
                 self.started = self.started.or(Some(recorded.at));
-                self.retries += usize::from(*number > 1);
-                self.running.push(Running { task: *task, started: recorded.at, ..Running::default() });
+                self.retries += usize::from(*number > 1 && place.role == Role::Main);
+                let (task, role) = (*task, place.role);
+                self.running.push(Running { task, role, started: recorded.at, ..Running::default() });
                 None
             }
-            Event::AttemptFinished { task, outcome, .. } => {
-                let ended = self.running.iter().position(|running| running.task == *task)?;
-                let ended = self.running.remove(ended);
+            Event::AttemptFinished { task, role, outcome, .. } => {
+                let is_it = |running: &Running| running.task == *task && running.role == *role;
+                let mut ended = self.running.remove(self.running.iter().position(is_it)?);
+                ended.waits_again = view.state.task(*task).phase == Phase::Waiting;
                 self.succeeded += usize::from(outcome.is_success());
                 Some(ended)
             }
@@ -104,8 +110,13 @@ impl Tally {
 
     /// Takes in what a task says of itself; what it leaves out stays as it was. Returns whether anything is new.
     pub fn progressed(&mut self, task: TaskId, said: &Progress) -> bool {
+        self.progressed_as(Role::Main, task, said)
+    }
+
+    /// Takes in what one of a task's attempts says of itself.
+    pub fn progressed_as(&mut self, role: Role, task: TaskId, said: &Progress) -> bool {
         let now = self.now;
-        let Some(running) = self.running_mut(task) else { return false };
+        let Some(running) = self.running_mut(task, role) else { return false };
         if let (Some(before), Some(after)) = (running.progress.progress, said.progress)
             && after < before
         {
@@ -117,23 +128,38 @@ impl Tally {
         is_new
     }
 
-    fn running_mut(&mut self, task: TaskId) -> Option<&mut Running> {
-        self.running.iter_mut().find(|running| running.task == task)
+    fn running_mut(&mut self, task: TaskId, role: Role) -> Option<&mut Running> {
+        self.running.iter_mut().find(|running| running.task == task && running.role == role)
+    }
+
+    /// Returns how many tasks of a run wait, by its state.
+    #[must_use]
+    pub fn waiting(&self, state: &RunState) -> usize {
+        let runs = |running: &&Running| state.task(running.task).phase == Phase::Running && !self.is_beside(running);
+        state.tasks.len() - state.settled - self.running.iter().filter(runs).count()
+    }
+
+    /// Whether another attempt of its task runs that was first.
+    #[must_use]
+    pub fn is_beside(&self, running: &Running) -> bool {
+        running.role == Role::Backup
+            && self.running.iter().any(|other| other.task == running.task && other.role == Role::Main)
     }
 
     /// Counts a state that others made.
     fn of(graph: &TaskGraph, state: &RunState) -> Self {
         let mut tally = Self { primed: true, ..Self::default() };
         for (task, now) in graph.ids().zip(&state.tasks) {
-            tally.retries += now.attempts.len().saturating_sub(1);
+            let main = now.attempts.iter().filter(|attempt| attempt.place.role == Role::Main).count();
+            tally.retries += main.saturating_sub(1);
             let first = now.attempts.first().map(|attempt| attempt.started);
             tally.started = [tally.started, first].into_iter().flatten().min();
+            for (_, attempt) in now.open() {
+                let (role, started) = (attempt.place.role, attempt.started);
+                tally.running.push(Running { task, role, started, ..Running::default() });
+            }
             match now.phase {
-                Phase::Waiting | Phase::Delayed(_) => {}
-                Phase::Running => {
-                    let started = now.attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
-                    tally.running.push(Running { task, started, ..Running::default() });
-                }
+                Phase::Waiting | Phase::Delayed(_) | Phase::Running => {}
                 Phase::Succeeded => tally.succeeded += 1,
                 Phase::Cached => tally.cached += 1,
                 Phase::Failed => tally.failed += 1,

@@ -224,7 +224,7 @@ fn head(picture: &Picture<'_>, columns: usize) -> Line<'static> {
     let total = view.state.tasks.len();
     let counts = wording::counts(&[
         (tally.running.len(), "running"),
-        (total - view.state.settled - tally.running.len(), "waiting"),
+        (tally.waiting(view.state), "waiting"),
         (tally.cached, "cached"),
         (tally.failed, "failed"),
         (tally.skipped, "skipped"),

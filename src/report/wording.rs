@@ -47,6 +47,7 @@ pub fn ending(outcome: &Outcome) -> String {
         Outcome::Displaced { device, cause: Cause::Unfit { fault } } => {
             format!("{} fell out: it is {}", text::visible(device), text::visible(fault))
         }
+        Outcome::Outrun => "another attempt was faster".into(),
         Outcome::Interrupted => "interrupted".into(),
     }
 }
@@ -65,6 +66,7 @@ pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
         | Outcome::OutputMissing { .. }
         | Outcome::SpawnFailed { .. }
         | Outcome::Displaced { .. }
+        | Outcome::Outrun
         | Outcome::Interrupted => return words,
     };
     let watched = attempt.place.limit == MemoryLimit::Watch && peak.is_some_and(|peak| peak > reserved);

@@ -10,27 +10,28 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::admission::{Denied, Grant, Ledger, Readings};
-use super::event::{Event, Place, Recorded, StopReason};
+use super::event::{Event, Place, Recorded, Role};
 use super::expect::{self, Expect};
 use super::found::Found;
 use super::learn;
-use super::outcome::Outcome;
-use super::raise::{self, Raise};
-use super::retry;
-use super::state::{Phase, Revised, RunState, TaskState};
+use super::raise::Raise;
+use super::state::{Phase, Revised, RunState};
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::{Mode, Pipeline, Resources};
 use crate::units::{Bytes, Millis};
 use backfill::Line;
+use beside::Races;
 use replan::Watch;
 use sharing::Sharing;
 use waiting::{Refused, Why};
 
 mod backfill;
+mod beside;
 mod devices;
 mod end;
+mod judge;
 mod lookups;
 mod replan;
 mod sharing;
@@ -89,6 +90,8 @@ pub struct Dispatcher<'a> {
     delayed: BTreeSet<(Millis, TaskId)>,
     /// Tasks whose last attempt failed and whose fate is open.
     failed: Vec<TaskId>,
+    /// Running tasks that a second attempt may be started of.
+    races: Races,
     /// Whether nothing new is started for the time being.
     paused: bool,
     /// `[n_tasks]`, by TaskId: whether it is still to be looked whether the task is up to date. Empty for no task.
@@ -142,13 +145,14 @@ impl<'a> Dispatcher<'a> {
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
             failed: Vec::new(),
+            races: Races::default(),
             paused: false,
             unseen,
             lookups: Vec::new(),
             sharing: Sharing::default(),
         };
         for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
-            let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
+            let ended = state.task(task).telling().and_then(|(_, attempt)| attempt.ended.as_ref());
             dispatcher.find(task, ended.and_then(|ended| ended.usage.peak_gpu_memory));
             dispatcher.learn_from_record(task, state.task(task));
         }
@@ -171,26 +175,14 @@ impl<'a> Dispatcher<'a> {
         dispatcher
     }
 
-    /// Takes note of what an attempt holds that was started by an earlier dispatcher.
-    fn enter(&mut self, task: TaskId, state: &TaskState) {
-        let Some(attempt) = state.attempts.last() else { return };
-        let place = &attempt.place;
-        let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
-        let mode = modes.get(place.mode).unwrap_or_else(|| self.mode(task));
-        let request = attempt.raise.map_or_else(|| mode.resources.clone(), |raise| raise.request(&mode.resources));
-        // Of a node that is gone there is nothing to hold.
-        if let Some((node, devices)) = self.found_again(place) {
-            self.ledger.enter(task, &request, node, devices);
-        }
-        self.expect.started(task, attempt.started);
-    }
-
     /// Takes in an event that has been applied to the state.
     pub fn take_in(&mut self, recorded: &Recorded) {
         match &recorded.event {
-            Event::AttemptFinished { task, outcome, usage, .. } => {
-                self.learn_duration(*task, outcome.is_success(), recorded.at);
-                self.ledger.release(*task, recorded.at);
+            Event::AttemptStarted { task, place, .. } => self.note_start(*task, place, recorded.at),
+            Event::AttemptFinished { task, role, outcome, usage, .. } => {
+                self.learn_duration((*task, *role), outcome.is_success(), recorded.at);
+                self.ledger.release_as(*role, *task, recorded.at);
+                self.note_end(*task, *role, outcome);
                 if outcome.is_success() {
                     if self.find(*task, usage.peak_gpu_memory) {
                         self.choose_queues_again(*task);
@@ -214,7 +206,6 @@ impl<'a> Dispatcher<'a> {
                 let moved = moved.iter().map(|intent| (intent.task, intent.clone())).collect();
                 self.revise(&Revised { order: order.clone(), moved });
             }
-            Event::AttemptStarted { task, .. } => self.expect.started(*task, recorded.at),
             Event::AttemptSpawned { .. }
             | Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }
@@ -300,10 +291,10 @@ impl<'a> Dispatcher<'a> {
         self.paused = paused;
     }
 
-    /// Returns when a retry is due, if one is waited for.
+    /// Returns when a retry or a second attempt is due, if one is waited for.
     #[must_use]
     pub fn next_due(&self) -> Option<Millis> {
-        self.delayed.first().map(|(due, _)| *due)
+        self.delayed.first().map(|(due, _)| *due).into_iter().chain(self.races.next_due()).min()
     }
 
     /// Returns the ledger, to show what is promised and why something waits.
@@ -322,77 +313,12 @@ impl<'a> Dispatcher<'a> {
         if !stopping {
             self.wake_delayed(now);
             if !self.paused {
-                self.start_ready(state, now, readings, &mut events);
+                let left = self.start_ready(state, now, readings, &mut events);
+                self.start_beside(left, state, now, readings, &mut events);
             }
         }
         self.finish(state, &mut events);
         events
-    }
-
-    /// Plans a retry for each failed attempt, or lets the task fail with all that needs it.
-    fn judge_failures(&mut self, state: &RunState, now: Millis, events: &mut Vec<Event>) {
-        let mut skipped = BTreeSet::new();
-        for task in std::mem::take(&mut self.failed) {
-            // An interrupted one is neither failed nor tried: it waits for the run to be resumed.
-            let Some(outcome) = state.last_outcome(task).filter(|last| **last != Outcome::Interrupted) else {
-                continue;
-            };
-            if let Some((wait, raise)) = self.another_try(task, outcome, state.task(task)) {
-                events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
-                continue;
-            }
-            events.push(Event::TaskFailed { task });
-            self.skip_what_needs(task, state, &mut skipped, events);
-            let told = events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
-            if !self.options.keep_going && state.stopping.is_none() && !told {
-                events.push(Event::StopRequested { reason: StopReason::TaskFailed });
-            }
-        }
-    }
-
-    /// Returns how long to wait before a failed task is tried again, and what it asks for then; `None` where it has
-    /// failed for good.
-    fn another_try(&self, task: TaskId, outcome: &Outcome, state: &TaskState) -> Option<(Millis, Option<Raise>)> {
-        let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let attempts = state.counted();
-        let ran_out = raise::ran_out(attempts);
-        if matches!(outcome, Outcome::OutOfMemory { .. }) {
-            let stage = self.asked(task);
-            match raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger) {
-                Some(raise) => {
-                    return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
-                }
-                None if !retry::wants_another_without_more_memory(rule) => return None,
-                None => {}
-            }
-        }
-        if matches!(outcome, Outcome::Displaced { .. }) {
-            return Some((retry::wait(count(state.displacements()), rule, self.options.seed, task), None));
-        }
-        // What was answered with more memory is not counted again.
-        let answered = raise::answered(attempts, state.raise).min(ran_out);
-        let others = count(state.failures() - if rule.on.is_empty() { ran_out } else { answered });
-        let wait = retry::wait_before_next(outcome, others, rule, self.options.seed, task)?;
-        Some((wait, None))
-    }
-
-    fn skip_what_needs(
-        &self,
-        failed: TaskId,
-        state: &RunState,
-        skipped: &mut BTreeSet<TaskId>,
-        events: &mut Vec<Event>,
-    ) {
-        let mut open = vec![failed];
-        while let Some(task) = open.pop() {
-            for edge in self.graph.after.of(task) {
-                if !state.task(edge.task).phase.is_final() && skipped.insert(edge.task) {
-                    events.push(Event::TaskSkipped { task: edge.task, because: Some(failed) });
-                    open.push(edge.task);
-                }
-            }
-        }
     }
 
     fn wake_delayed(&mut self, now: Millis) {
@@ -402,8 +328,14 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Starts ready tasks, best first, until nothing more fits.
-    fn start_ready(&mut self, state: &RunState, now: Millis, readings: &Readings, events: &mut Vec<Event>) {
+    /// Starts ready tasks, best first, until nothing more fits; returns how many more may run, and what has to wait.
+    fn start_ready(
+        &mut self,
+        state: &RunState,
+        now: Millis,
+        readings: &Readings,
+        events: &mut Vec<Event>,
+    ) -> (usize, Line) {
         let mut free_jobs = self.options.jobs.unwrap_or(usize::MAX).saturating_sub(state.running);
         let mut line = Line::new(self.ready.len());
         while free_jobs > 0 {
@@ -439,6 +371,7 @@ impl<'a> Dispatcher<'a> {
             }
         }
         self.jobs_taken = (free_jobs == 0).then(|| self.jobs_taken.unwrap_or(now));
+        (free_jobs, line)
     }
 
     /// Reserves what a task of a queue asks for, on its intended devices if they have room, but not in the way of what
@@ -461,10 +394,16 @@ impl<'a> Dispatcher<'a> {
         let grant = self.ledger.try_admit_where((task, request), intended, readings, now, &mut |grant| {
             line.lets_pass((task, request), grant, now + takes(grant))
         })?;
+        Ok(self.place(task, request, &grant))
+    }
+
+    /// Returns where an attempt runs that was granted what it asked for.
+    fn place(&self, task: TaskId, request: &Resources, grant: &Grant) -> Place {
         let devices = || grant.devices.iter().map(|device| &self.fleet.devices[device.index()]);
-        let stage = &self.pipeline.stages[self.graph.tasks[task.index()].stage];
-        Ok(Place {
-            mode: placed.mode,
+        let (stage, mode) = self.stage_and_mode(task);
+        Place {
+            role: Role::Main,
+            mode,
             node: self.fleet.nodes[grant.node.index()].name.clone(),
             devices: devices().map(|device| device.id.clone()).collect(),
             gpu_memory: grant.gpu_memory,
@@ -472,10 +411,10 @@ impl<'a> Dispatcher<'a> {
             cpus: request.cpus,
             share: request.gpus.share(),
             custom: request.custom.clone(),
-            limit: self.limit(task, &grant),
+            limit: self.limit(task, grant),
             model: devices().next().map(|device| device.model.clone()),
-            definition: learn::definition(self.pipeline, stage, self.mode(task)),
-        })
+            definition: learn::definition(self.pipeline, &self.pipeline.stages[stage], self.mode(task)),
+        }
     }
 
     /// Returns what a task asks for as long as it was not helped: what its stage says, or was measured to need.

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::cache::verdict::Cached;
-use super::event::Process;
+use super::event::{Process, Role};
 use super::observer::Progress;
 use super::outcome::{Outcome, Usage};
 use crate::graph::TaskId;
@@ -17,6 +17,8 @@ use crate::units::Millis;
 pub struct Launch {
     /// The task, for the reports.
     pub task: TaskId,
+    /// Which of its attempts, for the reports.
+    pub role: Role,
     /// The program.
     pub program: String,
     /// Its arguments.
@@ -33,6 +35,8 @@ pub struct Launch {
     pub job: Option<(PathBuf, String)>,
     /// Files that must exist after it succeeded: as the pipeline names them, and where they are.
     pub outputs: Vec<(String, PathBuf)>,
+    /// Where it writes instead of where its outputs are wanted, if another attempt may run beside it.
+    pub staging: Option<Staging>,
     /// Where its output goes; made once it prints.
     pub log: PathBuf,
     /// Where its sentinel records what becomes of it; without it, it has none and ends with the orchestrator.
@@ -47,6 +51,17 @@ pub struct Launch {
     pub devices: Vec<String>,
 }
 
+/// A place of an attempt's own, from which its outputs are moved to where they are wanted once it has succeeded first.
+#[derive(Clone, Debug, Default)]
+pub struct Staging {
+    /// The folder. [`Launch::outputs`] lie in it.
+    pub folder: PathBuf,
+    /// Where each of the outputs is wanted, in their order.
+    pub wanted: Vec<PathBuf>,
+    /// Where to put what a failed attempt left, or what is in the way of a good one.
+    pub aside: PathBuf,
+}
+
 /// What an engine reports about a running attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
@@ -54,6 +69,8 @@ pub enum Report {
     Spawned {
         /// The task.
         task: TaskId,
+        /// Which of its attempts.
+        role: Role,
         /// The process.
         process: Process,
     },
@@ -61,6 +78,8 @@ pub enum Report {
     Printed {
         /// The task.
         task: TaskId,
+        /// Which of its attempts.
+        role: Role,
         /// The bytes, not whole lines.
         output: Vec<u8>,
     },
@@ -68,6 +87,8 @@ pub enum Report {
     Progressed {
         /// The task.
         task: TaskId,
+        /// Which of its attempts.
+        role: Role,
         /// How far.
         progress: Progress,
     },
@@ -87,6 +108,8 @@ pub enum Report {
 pub struct Ended {
     /// The task.
     pub task: TaskId,
+    /// Which of its attempts.
+    pub role: Role,
     /// How.
     pub outcome: Outcome,
     /// What it used.
@@ -127,8 +150,8 @@ pub trait Engine {
     /// Ends all attempts that run.
     fn stop(&mut self, how: Stop);
 
-    /// Ends the attempt of one task, if one runs.
-    fn stop_task(&mut self, task: TaskId, how: Stop);
+    /// Ends one attempt of a task, if it runs.
+    fn stop_task(&mut self, task: TaskId, role: Role, how: Stop);
 
     /// Looks whether a task is up to date; whether [`Report::LookedUp`] follows. Without a cache nothing ever is.
     fn look_up(&mut self, task: TaskId) -> bool {

@@ -40,6 +40,9 @@ pub enum Event {
     AttemptSpawned {
         /// The task.
         task: TaskId,
+        /// Which of its attempts.
+        #[serde(default, skip_serializing_if = "is_default")]
+        role: Role,
         /// Its process, which leads a process group of the same number.
         process: Process,
     },
@@ -47,6 +50,9 @@ pub enum Event {
     AttemptFinished {
         /// The task.
         task: TaskId,
+        /// Which of its attempts.
+        #[serde(default, skip_serializing_if = "is_default")]
+        role: Role,
         /// How.
         outcome: Outcome,
         /// What it used.
@@ -170,9 +176,34 @@ pub struct Intent {
     pub devices: Vec<String>,
 }
 
+/// What an attempt is to its task, of which two may run side by side: at most one of each role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The one that the task's fate depends on.
+    #[default]
+    Main,
+    /// One beside it, whose success alone counts.
+    Backup,
+}
+
+impl Role {
+    /// Returns the other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Main => Self::Backup,
+            Self::Backup => Self::Main,
+        }
+    }
+}
+
 /// Where an attempt runs and what it holds there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
+    /// What the attempt is to its task.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub role: Role,
     /// Index into the stage's modes.
     #[serde(default)]
     pub mode: usize,

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::engine::Launch;
-use super::event::Place;
+use super::engine::{Launch, Staging};
+use super::event::{Place, Role};
 use super::limit;
 use crate::fleet::{Device, Fleet};
 use crate::graph::{Task, TaskId};
+use crate::spec::backup::OUTPUTS;
 use crate::spec::{self, Action, Gpus, Pipeline, op};
 use crate::units::Bytes;
 
@@ -58,6 +59,11 @@ pub fn progress(dir: &Path, task: &str, number: u32) -> PathBuf {
     dir.join("progress").join(format!("{}.{number}.json", file_name(task)))
 }
 
+/// Returns the place of an attempt's own in a run's folder, for tasks of which two attempts may run side by side.
+fn staging(dir: &Path, task: &str, number: u32) -> PathBuf {
+    dir.join("staging").join(format!("{}.{number}", file_name(task)))
+}
+
 /// Returns what to start for an attempt. `port` is a free one, for tasks on several devices.
 #[must_use]
 pub fn describe(
@@ -71,10 +77,31 @@ pub fn describe(
 ) -> Launch {
     let stage = &pipeline.stages[task.stage];
     let name = file_name(&task.name);
-    let (program, args, job) = command(ground, task, &name);
+    let wanted: Vec<PathBuf> = task.outputs.iter().map(|output| ground.root.join(output)).collect();
+    let staging = stage.backup.map(|_| Staging {
+        folder: staging(&ground.dir, &task.name, number),
+        wanted: wanted.clone(),
+        aside: ground.dir.join("aside").join(format!("{name}.{number}")),
+    });
+    let written = staging.as_ref().map_or(wanted, |staging| {
+        let folder = staging.folder.join("outputs");
+        task.outputs.iter().map(|output| folder.join(output)).collect()
+    });
+    let (program, args, job) = match &staging {
+        None => command(ground, task, &task.action, &written, &name),
+        Some(_) => {
+            let paths: Vec<String> = written.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+            let action = task.action_writing_to(pipeline, &paths);
+            command(ground, task, &action, &written, &format!("{name}.{number}"))
+        }
+    };
     let devices: Vec<&Device> =
         place.devices.iter().filter_map(|id| fleet.devices.iter().find(|device| device.id == *id)).collect();
-    let checkpoints = ground.dir.join("checkpoints").join(&name);
+    let checkpoints = match (&staging, place.role) {
+        // Two at once must not go on from each other's half-written ones.
+        (Some(staging), Role::Backup) => staging.folder.join("checkpoints"),
+        (Some(_) | None, _) => ground.dir.join("checkpoints").join(&name),
+    };
     let events = ground.dir.join("events").join(format!("{name}.{number}.jsonl"));
     let marks = marks(&ground.run, &task.name, number);
 
@@ -83,6 +110,10 @@ pub fn describe(
     env.extend(marks.iter().filter_map(|mark| mark.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
     env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.display().to_string()));
     env.push(("TRAINYARD_EVENTS".to_owned(), events.display().to_string()));
+    if !written.is_empty() {
+        let paths: Vec<_> = written.iter().map(|path| path.to_string_lossy()).collect();
+        env.push((OUTPUTS.to_owned(), paths.join("\n")));
+    }
     env.extend(device_env(&devices, held(place, &devices, stage.modes[place.mode].resources.gpus), port));
     let of_stage = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     let has = |name: &str| of_stage(name).or_else(|| ground.inherited.get(name).cloned());
@@ -94,13 +125,13 @@ pub fn describe(
         env.push(("OMP_NUM_THREADS".to_owned(), cpus.to_string()));
     }
 
-    let outputs: Vec<(String, PathBuf)> =
-        task.outputs.iter().map(|output| (output.clone(), ground.root.join(output))).collect();
+    let outputs: Vec<(String, PathBuf)> = task.outputs.iter().cloned().zip(written).collect();
     let mut folders: Vec<PathBuf> = outputs.iter().filter_map(|(_, path)| path.parent().map(Path::to_owned)).collect();
     folders.dedup();
     folders.extend(job.iter().filter_map(|(path, _)| path.parent().map(Path::to_owned)));
     Launch {
         task: id,
+        role: place.role,
         program,
         args,
         cwd: ground.root.join(task.cwd(pipeline)),
@@ -109,6 +140,7 @@ pub fn describe(
         folders,
         job,
         outputs,
+        staging,
         log: ground.log(&task.name, number),
         sentinel: ground.survive.then(|| sentinel(&ground.dir, &task.name, number)),
         events,
@@ -133,8 +165,8 @@ pub fn marks(run: &str, task: &str, number: u32) -> Vec<String> {
 type Command = (String, Vec<String>, Option<(PathBuf, String)>);
 
 /// Returns program and arguments, and for a built-in op its job file.
-fn command(ground: &Ground, task: &Task, name: &str) -> Command {
-    match &task.action {
+fn command(ground: &Ground, task: &Task, action: &Action, written: &[PathBuf], name: &str) -> Command {
+    match action {
         // Also where the stage's own PATH does not lead to it.
         Action::Shell(line) => ("/bin/sh".to_owned(), vec!["-c".to_owned(), line.text.clone()], None),
         Action::Exec(words) => {
@@ -144,12 +176,12 @@ fn command(ground: &Ground, task: &Task, name: &str) -> Command {
         Action::Op { name: op, with } => {
             let with = op::find(&op.text).map(|op| spec::op_params(op, with)).unwrap_or_default();
             // Absolute, since the stage may run in a folder of its own.
-            let paths = |paths: &[String]| paths.iter().map(|path| ground.root.join(path)).collect::<Vec<_>>();
+            let inputs: Vec<_> = task.inputs.iter().map(|path| ground.root.join(path)).collect();
             let job = json!({
                 "op": op.text,
                 "with": with,
-                "inputs": paths(&task.inputs),
-                "outputs": paths(&task.outputs),
+                "inputs": inputs,
+                "outputs": written,
             });
             let path = ground.dir.join("ops").join(format!("{name}.json"));
             let text = format!("{job:#}\n");

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::admission::Holding;
 use super::decide::absolute;
-use super::event::{Event, Place, Process, Recorded};
+use super::event::{Event, Place, Process, Recorded, Role};
 use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::Record;
 use crate::graph::TaskId;
@@ -54,7 +54,7 @@ struct Other {
     /// How many of its events were taken in.
     taken: usize,
     /// Attempts that have not ended.
-    open: BTreeMap<TaskId, Place>,
+    open: BTreeMap<(TaskId, Role), Place>,
     /// Set once its orchestrator was seen to be gone: what is left of its tasks.
     left: Option<Vec<(String, Process)>>,
 }
@@ -142,10 +142,10 @@ impl Other {
         self.taken += 1;
         match recorded.event {
             Event::AttemptStarted { task, place, .. } => {
-                self.open.insert(task, place);
+                self.open.insert((task, place.role), place);
             }
-            Event::AttemptFinished { task, .. } => {
-                self.open.remove(&task);
+            Event::AttemptFinished { task, role, .. } => {
+                self.open.remove(&(task, role));
             }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
@@ -178,8 +178,8 @@ impl Other {
         let name = |task: &TaskId| self.tasks.get(task.index()).map_or("", |task| task.name.as_str());
         let counts =
             move |task: &TaskId| self.left.as_ref().is_none_or(|left| left.iter().any(|(of, _)| of == name(task)));
-        let open = self.open.iter().filter(move |(task, _)| counts(task));
-        open.map(move |(task, place)| Holding {
+        let open = self.open.iter().filter(move |((task, _), _)| counts(task));
+        open.map(move |((task, _), place)| Holding {
             run: self.run.id.clone(),
             called: self.run.name.clone().unwrap_or_else(|| self.run.id.clone()),
             task: name(task).to_owned(),

@@ -2,7 +2,7 @@
 //! nothing.
 
 use super::decide::Waiting;
-use super::event::Recorded;
+use super::event::{Recorded, Role};
 use super::state::RunState;
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
@@ -71,14 +71,14 @@ pub trait Observer {
     /// A fact was recorded; the view's state is the one right after it, whatever has happened since.
     fn recorded(&mut self, view: View<'_>, recorded: &Recorded);
 
-    /// A running task said how far it is.
-    fn progressed(&mut self, view: View<'_>, task: TaskId, progress: &Progress) {
-        let _ = (view, task, progress);
+    /// A running attempt said how far it is.
+    fn progressed(&mut self, view: View<'_>, task: TaskId, role: Role, progress: &Progress) {
+        let _ = (view, task, role, progress);
     }
 
-    /// A running task printed something: any bytes, not whole lines.
-    fn printed(&mut self, view: View<'_>, task: TaskId, output: &[u8]) {
-        let _ = (view, task, output);
+    /// A running attempt printed something: any bytes, not whole lines.
+    fn printed(&mut self, view: View<'_>, task: TaskId, role: Role, output: &[u8]) {
+        let _ = (view, task, role, output);
     }
 
     /// What ready tasks wait for has changed; told now and then, not at every change.

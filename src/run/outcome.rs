@@ -56,6 +56,8 @@ pub enum Outcome {
         /// Why.
         cause: Cause,
     },
+    /// Another attempt of the task had succeeded meanwhile: it was ended by us, or came too late. What it made is gone.
+    Outrun,
     /// Ended by us because the run was stopped, or lost with the orchestrator.
     Interrupted,
 }
@@ -96,6 +98,13 @@ impl Outcome {
     pub const fn is_success(&self) -> bool {
         matches!(self, Self::Succeeded)
     }
+
+    /// Whether it stands against another try. An interruption does not, nor does having had to leave a device, or a lost
+    /// race.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        !matches!(self, Self::Succeeded | Self::Interrupted | Self::Displaced { .. } | Self::Outrun)
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -110,6 +119,7 @@ impl fmt::Display for Outcome {
             Self::OutputMissing { .. } => f.write_str("output-missing"),
             Self::SpawnFailed { .. } => f.write_str("spawn-failed"),
             Self::Displaced { .. } => f.write_str("displaced"),
+            Self::Outrun => f.write_str("outrun"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

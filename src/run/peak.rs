@@ -10,9 +10,9 @@ use crate::fleet::Fleet;
 use crate::graph::TaskId;
 use crate::units::Bytes;
 
-/// What was seen of attempts that run.
+/// What was seen of tasks that run, on each device by its index.
 #[derive(Clone, Debug, Default)]
-pub struct Peaks(HashMap<TaskId, Peak>);
+pub struct Peaks(HashMap<(TaskId, usize), Peak>);
 
 /// What was seen of one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,19 +26,29 @@ pub struct Peak {
 impl Peaks {
     /// Takes in what was seen.
     pub fn observe(&mut self, fleet: &Fleet, readings: &Readings) {
-        for (device, live) in fleet.devices.iter().zip(&readings.devices) {
+        for (index, (device, live)) in fleet.devices.iter().zip(&readings.devices).enumerate() {
             let Live::Seen(seen) = live else { continue };
             for (task, bytes) in seen.held.iter().flatten().filter(|(task, _)| !is_other(*task)) {
-                let peak = self.0.entry(*task).or_default();
+                let peak = self.0.entry((*task, index)).or_default();
                 peak.held = peak.held.max(*bytes);
                 peak.full = (seen.free < device.headroom).then(|| device.id.clone());
             }
         }
     }
 
-    /// Returns what was seen of an attempt that has ended, and forgets it; `None` if it was never seen to hold any.
-    pub fn take(&mut self, task: TaskId) -> Option<Peak> {
-        self.0.remove(&task)
+    /// Returns what was seen of an attempt that has ended, and forgets it; `None` if it was never seen to hold any. What
+    /// is on the devices of `beside` is that of another attempt of the task, which goes on.
+    pub fn take(&mut self, task: TaskId, beside: &[String], fleet: &Fleet) -> Option<Peak> {
+        let mut taken: Option<Peak> = None;
+        for (index, device) in fleet.devices.iter().enumerate() {
+            if self.0.is_empty() || beside.contains(&device.id) {
+                continue;
+            }
+            let Some(seen) = self.0.remove(&(task, index)) else { continue };
+            let most = taken.take().unwrap_or_default();
+            taken = Some(Peak { held: most.held.max(seen.held), full: seen.full.or(most.full) });
+        }
+        taken
     }
 }
 
@@ -82,8 +92,8 @@ mod tests {
             let devices = vec![seen(50, &[(7, held)]), seen(50, &[(7, 40)])];
             peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
         }
-        assert_eq!(peaks.take(TaskId(7)).map(|peak| peak.held), Some(Bytes(50)));
-        assert_eq!(peaks.take(TaskId(7)), None);
+        assert_eq!(peaks.take(TaskId(7), &[], &fleet()).map(|peak| peak.held), Some(Bytes(50)));
+        assert_eq!(peaks.take(TaskId(7), &[], &fleet()), None);
     }
 
     #[test]
@@ -92,7 +102,7 @@ mod tests {
             let mut peaks = Peaks::default();
             let devices = vec![seen(free, &[(0, held)]), seen(free, &[])];
             peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
-            peaks.take(TaskId(0)).unwrap().explain(Outcome::Exited { code: 1 }, Bytes(60))
+            peaks.take(TaskId(0), &[], &fleet()).unwrap().explain(Outcome::Exited { code: 1 }, Bytes(60))
         };
         assert_eq!(full(95, 5), Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) });
         assert_eq!(full(95, 20), Outcome::Exited { code: 1 }, "there was room");

@@ -19,25 +19,31 @@ pub enum Fate {
     },
 }
 
-/// Returns what happened to a run whose process is gone, and that it goes on. `fate` says what became of the last attempt
-/// of a task that was running.
+/// Returns what happened to a run whose process is gone, and that it goes on. `fate` says what became of an attempt that
+/// had not ended, by its number. One whose task had succeeded by another is ended: nothing is adopted of it.
 #[must_use]
-pub fn events(state: &RunState, fate: impl Fn(TaskId) -> Fate) -> Vec<Event> {
+pub fn events(state: &RunState, fate: impl Fn(TaskId, u32) -> Fate) -> Vec<Event> {
     let mut events = Vec::new();
     let mut adopted = Vec::new();
-    let tasks = (0..).map(TaskId).zip(&state.tasks);
-    for (task, of) in tasks.filter(|(_, task)| task.phase == Phase::Running) {
-        match fate(task) {
-            Fate::Kept(process) => {
-                // The orchestrator may have died between starting it and recording that.
-                if of.attempts.last().is_some_and(|attempt| attempt.process.is_none()) {
-                    events.push(Event::AttemptSpawned { task, process });
+    for (task, of) in (0..).map(TaskId).zip(&state.tasks) {
+        let is_won = of.phase == Phase::Succeeded;
+        for (number, attempt) in of.open() {
+            let role = attempt.place.role;
+            match fate(task, number) {
+                Fate::Kept(process) if !is_won => {
+                    // The orchestrator may have died between starting it and recording that.
+                    if attempt.process.is_none() {
+                        events.push(Event::AttemptSpawned { task, role, process });
+                    }
+                    if adopted.last() != Some(&task) {
+                        adopted.push(task);
+                    }
                 }
-                adopted.push(task);
-            }
-            Fate::Lost { logged } => {
-                let (outcome, usage) = (Outcome::Interrupted, Usage::default());
-                events.push(Event::AttemptFinished { task, outcome, usage, logged });
+                kept_or_lost @ (Fate::Kept(_) | Fate::Lost { .. }) => {
+                    let logged = matches!(kept_or_lost, Fate::Lost { logged: true });
+                    let outcome = if is_won { Outcome::Outrun } else { Outcome::Interrupted };
+                    events.push(Event::AttemptFinished { task, role, outcome, usage: Usage::default(), logged });
+                }
             }
         }
     }

@@ -37,7 +37,11 @@ const fn may_be_retried(outcome: &Outcome) -> bool {
         | Outcome::TimedOut { .. }
         | Outcome::OutOfMemory { .. }
         | Outcome::OutputMissing { .. } => true,
-        Outcome::Succeeded | Outcome::SpawnFailed { .. } | Outcome::Displaced { .. } | Outcome::Interrupted => false,
+        Outcome::Succeeded
+        | Outcome::SpawnFailed { .. }
+        | Outcome::Displaced { .. }
+        | Outcome::Outrun
+        | Outcome::Interrupted => false,
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Does not decide anything and does not know precedence, resources or processes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::event::{Event, Intent, Place, Process, Recorded, RunEnd, StopReason};
+use super::event::{Event, Intent, Place, Process, Recorded, Role, RunEnd, StopReason};
 use super::outcome::{Outcome, Usage};
 use super::raise::Raise;
 use crate::graph::TaskId;
@@ -102,34 +103,68 @@ pub struct TaskState {
 }
 
 impl TaskState {
-    /// Returns the attempts that may stand against another try.
+    /// Returns the attempts that may stand against another try: those that the task's fate depends on.
     #[must_use]
-    pub fn counted(&self) -> &[Attempt] {
-        &self.attempts[self.forgiven..]
+    pub fn counted(&self) -> Cow<'_, [Attempt]> {
+        let counted = &self.attempts[self.forgiven..];
+        if counted.iter().all(|attempt| attempt.place.role == Role::Main) {
+            return Cow::Borrowed(counted);
+        }
+        counted.iter().filter(|attempt| attempt.place.role == Role::Main).cloned().collect()
     }
 
     /// Returns how many failures stand against another try. An interruption is none, nor is having had to leave a device.
     #[must_use]
     pub fn failures(&self) -> usize {
-        let counted = self.counted().iter().filter_map(|attempt| attempt.ended.as_ref());
-        let is_failure = |outcome: &Outcome| {
-            !matches!(outcome, Outcome::Succeeded | Outcome::Interrupted | Outcome::Displaced { .. })
-        };
-        counted.filter(|ended| is_failure(&ended.outcome)).count()
+        let counted = self.counted();
+        let ended = counted.iter().filter_map(|attempt| attempt.ended.as_ref());
+        ended.filter(|ended| ended.outcome.is_failure()).count()
     }
 
     /// Returns how often the task had to leave a device.
     #[must_use]
     pub fn displacements(&self) -> usize {
-        let counted = self.counted().iter().filter_map(|attempt| attempt.ended.as_ref());
-        counted.filter(|ended| matches!(ended.outcome, Outcome::Displaced { .. })).count()
+        let counted = self.counted();
+        let ended = counted.iter().filter_map(|attempt| attempt.ended.as_ref());
+        ended.filter(|ended| matches!(ended.outcome, Outcome::Displaced { .. })).count()
     }
 
     /// Whether the last attempt failed and that still stands: a retry follows, or the task fails.
     #[must_use]
     pub fn is_to_be_judged(&self) -> bool {
-        let last = self.counted().last().and_then(|attempt| attempt.ended.as_ref());
+        let counted = self.counted();
+        let last = counted.last().and_then(|attempt| attempt.ended.as_ref());
         self.phase == Phase::Waiting && last.is_some_and(|ended| ended.outcome != Outcome::Interrupted)
+    }
+
+    /// Returns the attempts that have not ended, with their numbers: two at most, of different roles.
+    pub fn open(&self) -> impl Iterator<Item = (u32, &Attempt)> {
+        (1..).zip(&self.attempts).filter(|(_, attempt)| attempt.ended.is_none())
+    }
+
+    /// Returns the attempt of a role that has not ended.
+    #[must_use]
+    pub fn open_as(&self, role: Role) -> Option<&Attempt> {
+        self.open().map(|(_, attempt)| attempt).find(|attempt| attempt.place.role == role)
+    }
+
+    /// Returns the attempt that tells how the task stands, and its number: the one that succeeded, else the last one that
+    /// its fate depends on.
+    #[must_use]
+    pub fn telling(&self) -> Option<(u32, &Attempt)> {
+        let succeeded = |attempt: &Attempt| attempt.ended.as_ref().is_some_and(|ended| ended.outcome.is_success());
+        let won = self.newest_first().find(|(_, attempt)| self.phase == Phase::Succeeded && succeeded(attempt));
+        won.or_else(|| self.last_as(Role::Main))
+    }
+
+    /// Returns the last attempt of a role, and its number.
+    #[must_use]
+    pub fn last_as(&self, role: Role) -> Option<(u32, &Attempt)> {
+        self.newest_first().find(|(_, attempt)| attempt.place.role == role)
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = (u32, &Attempt)> {
+        self.attempts.iter().enumerate().rev().map(|(i, attempt)| (to_number(i), attempt))
     }
 }
 
@@ -188,10 +223,11 @@ impl RunState {
         &self.tasks[task.index()]
     }
 
-    /// Returns how the task's last attempt ended, if it had one and it ended.
+    /// Returns how the last attempt ended that the task's fate depends on, if it had one and it ended.
     #[must_use]
     pub fn last_outcome(&self, task: TaskId) -> Option<&Outcome> {
-        self.task(task).attempts.last()?.ended.as_ref().map(|ended| &ended.outcome)
+        let (_, last) = self.task(task).last_as(Role::Main)?;
+        last.ended.as_ref().map(|ended| &ended.outcome)
     }
 
     /// Takes one event in. The only place where the state changes.
@@ -212,8 +248,17 @@ impl RunState {
         match event {
             Event::AttemptStarted { task, number, place } => {
                 let state = &mut self.tasks[task.index()];
-                if !matches!(state.phase, Phase::Waiting | Phase::Delayed(_)) {
-                    return illegal("the task does not wait");
+                match place.role {
+                    Role::Main if !matches!(state.phase, Phase::Waiting | Phase::Delayed(_)) => {
+                        return illegal("the task does not wait");
+                    }
+                    Role::Backup if state.phase != Phase::Running || state.open_as(Role::Main).is_none() => {
+                        return illegal("there is no attempt to run beside");
+                    }
+                    Role::Backup if state.open_as(Role::Backup).is_some() => {
+                        return illegal("another one runs beside it already");
+                    }
+                    Role::Main | Role::Backup => {}
                 }
                 if *number as usize != state.attempts.len() + 1 {
                     return illegal("attempts are counted without a gap");
@@ -228,17 +273,24 @@ impl RunState {
                 state.attempts.push(Attempt { place, raise, started: *at, process: None, ended: None });
                 self.running += 1;
             }
-            Event::AttemptSpawned { task, process } => match self.open_attempt(*task) {
+            Event::AttemptSpawned { task, role, process } => match self.open_attempt(*task, *role) {
                 Some(attempt) if attempt.process.is_none() => attempt.process = Some(*process),
                 _ => return illegal("no attempt waits for its process"),
             },
-            Event::AttemptFinished { task, outcome, usage, logged } => {
-                let Some(attempt) = self.open_attempt(*task) else { return illegal("no attempt runs") };
+            Event::AttemptFinished { task, role, outcome, usage, logged } => {
+                let is_won = self.task(*task).phase == Phase::Succeeded;
+                if is_won && outcome.is_success() {
+                    return illegal("another attempt has succeeded");
+                }
+                if !is_won && *outcome == Outcome::Outrun {
+                    return illegal("no other attempt has succeeded");
+                }
+                let Some(attempt) = self.open_attempt(*task, *role) else { return illegal("no attempt runs") };
                 attempt.ended = Some(Ended { at: *at, outcome: outcome.clone(), usage: *usage, logged: *logged });
                 self.running -= 1;
                 if outcome.is_success() {
                     self.settle(*task, Phase::Succeeded);
-                } else {
+                } else if !is_won && self.task(*task).open().next().is_none() {
                     // What follows, a retry or the end, is an event of its own.
                     self.tasks[task.index()].phase = Phase::Waiting;
                 }
@@ -282,8 +334,8 @@ impl RunState {
                 revised.moved.extend(moved.iter().map(|intent| (intent.task, intent.clone())));
             }
             Event::TaskReopened { task } => {
-                if !self.task(*task).phase.is_done() {
-                    return illegal("the task is not done");
+                if !self.task(*task).phase.is_done() || self.task(*task).open().next().is_some() {
+                    return illegal("the task is not done, or still runs");
                 }
                 let state = &mut self.tasks[task.index()];
                 (state.phase, state.cached_log) = (Phase::Waiting, None);
@@ -310,10 +362,10 @@ impl RunState {
                 self.finish_told = true;
             }
             Event::RunResumed { adopted } => {
-                let runs =
-                    |task: &TaskId| self.tasks.get(task.index()).is_some_and(|task| task.phase == Phase::Running);
-                let different = adopted.iter().collect::<std::collections::BTreeSet<_>>().len();
-                if different != self.running || !adopted.iter().all(runs) {
+                let open = |task: &TaskId| self.tasks.get(task.index()).map_or(0, |of| of.open().count());
+                let runs = |task: &TaskId| self.tasks.get(task.index()).is_some_and(|of| of.phase == Phase::Running);
+                let different: std::collections::BTreeSet<_> = adopted.iter().copied().collect();
+                if different.iter().map(open).sum::<usize>() != self.running || !adopted.iter().all(runs) {
                     return illegal("a task still runs that was not adopted, or does not run and was");
                 }
                 if matches!(self.end, Some((_, RunEnd::Succeeded))) {
@@ -344,10 +396,16 @@ impl RunState {
         self.settled += 1;
     }
 
-    /// Returns the task's attempt that has not ended.
-    fn open_attempt(&mut self, task: TaskId) -> Option<&mut Attempt> {
-        self.tasks[task.index()].attempts.last_mut().filter(|attempt| attempt.ended.is_none())
+    /// Returns the task's attempt of a role that has not ended.
+    fn open_attempt(&mut self, task: TaskId, role: Role) -> Option<&mut Attempt> {
+        let mut attempts = self.tasks[task.index()].attempts.iter_mut().rev();
+        attempts.find(|attempt| attempt.ended.is_none() && attempt.place.role == role)
     }
+}
+
+/// Returns the number of the attempt at this index.
+fn to_number(index: usize) -> u32 {
+    u32::try_from(index + 1).unwrap_or(u32::MAX)
 }
 
 impl Event {

@@ -16,7 +16,7 @@ use super::admission::Readings;
 use super::crash;
 use super::decide::{Dispatcher, Waiting};
 use super::engine::{Ended, Engine, Report, Stop};
-use super::event::{Event, Place, Recorded, RunEnd, StopReason};
+use super::event::{Event, Place, Recorded, Role, RunEnd, StopReason};
 use super::launch::{self, Ground};
 use super::observer::{Observer, View};
 use super::outcome::Outcome;
@@ -134,7 +134,7 @@ pub struct Supervisor<'a, E, R> {
     waiting: (Vec<Waiting>, Millis),
     ports: HashSet<u16>,
     /// Attempts that were asked to leave their devices, and how they end by it.
-    leaving: HashMap<TaskId, Outcome>,
+    leaving: HashMap<(TaskId, Role), Outcome>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
     alive: usize,
 }
@@ -321,6 +321,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             for recorded in &self.uncommitted {
                 if let Event::AttemptFinished { task, outcome: Outcome::Succeeded, .. } = &recorded.event {
                     self.engine.keep(*task);
+                    // Whoever still runs has lost.
+                    for (_, attempt) in self.state.task(*task).open() {
+                        self.engine.stop_task(*task, attempt.place.role, Stop::Gracefully);
+                    }
                 }
             }
             self.untold.append(&mut self.uncommitted);
@@ -342,14 +346,14 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         let now = self.clock.now();
         let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
         for (id, task) in (0..).map(TaskId).zip(&self.state.tasks) {
-            let (Phase::Running, Some(attempt)) = (task.phase, task.attempts.last()) else { continue };
-            let Some(process) = attempt.process else { continue };
-            let number = u32::try_from(task.attempts.len()).unwrap_or(u32::MAX);
-            let of = (id, &graph.tasks[id.index()]);
-            let mut launch = launch::describe(ground, pipeline, fleet, of, number, &attempt.place, None);
-            launch.sentinel = Some(launch::sentinel(&ground.dir, &of.1.name, number));
-            self.engine.adopt(launch, process, now - attempt.started);
-            self.alive += 1;
+            for (number, attempt) in task.open() {
+                let Some(process) = attempt.process else { continue };
+                let of = (id, &graph.tasks[id.index()]);
+                let mut launch = launch::describe(ground, pipeline, fleet, of, number, &attempt.place, None);
+                launch.sentinel = Some(launch::sentinel(&ground.dir, &of.1.name, number));
+                self.engine.adopt(launch, process, now - attempt.started);
+                self.alive += 1;
+            }
         }
     }
 
@@ -372,17 +376,17 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     fn on_report(&mut self, report: Report) -> Result<(), RunError> {
         match report {
-            Report::Spawned { task, process } => self.note(&[Event::AttemptSpawned { task, process }])?,
-            Report::Printed { task, output } => {
+            Report::Spawned { task, role, process } => self.note(&[Event::AttemptSpawned { task, role, process }])?,
+            Report::Printed { task, role, output } => {
                 self.tell_facts();
-                self.tell(|observer, view| observer.printed(view, task, &output));
+                self.tell(|observer, view| observer.printed(view, task, role, &output));
             }
-            Report::Progressed { task, progress } => {
-                if let Some(part) = progress.progress {
+            Report::Progressed { task, role, progress } => {
+                if let (Role::Main, Some(part)) = (role, progress.progress) {
                     self.parts.dispatcher.progressed(task, part, self.clock.now());
                 }
                 self.tell_facts();
-                self.tell(|observer, view| observer.progressed(view, task, &progress));
+                self.tell(|observer, view| observer.progressed(view, task, role, &progress));
             }
             Report::LookedUp { task, found: Some(found) } => {
                 self.note(&[Event::TaskCached { task, log: found.log }])?;
@@ -392,7 +396,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 crash::point("ended");
                 self.alive -= 1;
                 let remark = ended.note.clone().map(|note| (ended.task, note));
-                let attempt = self.state.task(ended.task).attempts.last();
+                let attempt = self.state.task(ended.task).open_as(ended.role);
                 let place = attempt.map(|attempt| attempt.place.clone()).unwrap_or_default();
                 let left_device = !place.devices.is_empty();
                 let event = self.finished(ended, &place);
@@ -447,21 +451,26 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     /// Returns the fact that an attempt ended, with what was seen of it and of its devices.
     fn finished(&mut self, ended: Ended, place: &Place) -> Event {
-        let Ended { task, mut outcome, mut usage, logged, note: _ } = ended;
-        let peak = self.peaks.take(task);
+        let Ended { task, role, mut outcome, mut usage, logged, note: _ } = ended;
+        let of = self.state.task(task);
+        let beside = of.open_as(role.other()).map_or(&[][..], |attempt| &attempt.place.devices);
+        let peak = self.peaks.take(task, beside, self.parts.fleet);
         usage.peak_gpu_memory = peak.as_ref().map(|peak| peak.held);
         if let Some(peak) = peak {
             outcome = peak.explain(outcome, place.gpu_memory);
         }
         outcome = self.parts.dispatcher.explain(outcome, place, usage.peak_gpu_memory);
         // One that ended well meanwhile has, and the user's wish to stop goes before ours to move.
-        if let Some(displaced) = self.leaving.remove(&task)
+        if let Some(displaced) = self.leaving.remove(&(task, role))
             && outcome == Outcome::Interrupted
             && self.state.stopping != Some(StopReason::Signal)
         {
             outcome = displaced;
         }
-        Event::AttemptFinished { task, outcome, usage, logged }
+        if of.phase == Phase::Succeeded && (outcome.is_success() || outcome == Outcome::Interrupted) {
+            outcome = Outcome::Outrun;
+        }
+        Event::AttemptFinished { task, role, outcome, usage, logged }
     }
 
     /// Returns when there is something to do even if nothing happens.

@@ -15,7 +15,7 @@ use super::admission::Ledger;
 use super::cache::verdict::Cached;
 use super::decide::{Dispatcher, Options};
 use super::engine::{Ended, Engine, Launch, Report, Stop};
-use super::event::{Event, Process, Recorded, RunEnd};
+use super::event::{Event, Process, Recorded, Role, RunEnd};
 use super::launch::Ground;
 use super::observer::{Observer, View};
 use super::outcome::{Outcome, Usage};
@@ -43,12 +43,15 @@ struct Script {
     cached: Option<BTreeSet<String>>,
 }
 
+/// When an attempt ends, of which task and role, and with what code; without one it is interrupted.
+type Running = (Instant, u32, Role, Option<i32>);
+
 /// Plays a script.
 struct Scripted<'a> {
     graph: &'a TaskGraph,
     script: &'a Script,
     /// When each attempt ends, of which task, and its exit code; `None` for one that was stopped.
-    running: BinaryHeap<Reverse<(Instant, u32, Option<i32>)>>,
+    running: BinaryHeap<Reverse<Running>>,
     spawned: VecDeque<Report>,
     tries: Rc<RefCell<HashMap<String, u32>>>,
 }
@@ -61,9 +64,9 @@ impl Engine for Scripted<'_> {
         *number += 1;
         let fails = *number <= self.script.failures.get(name).copied().unwrap_or(0);
         let takes = Duration::from_millis(self.script.takes.get(name).copied().unwrap_or(10));
-        self.running.push(Reverse((Instant::now() + takes, launch.task.0, Some(i32::from(fails)))));
+        self.running.push(Reverse((Instant::now() + takes, launch.task.0, launch.role, Some(i32::from(fails)))));
         let process = Process { pid: launch.task.0 + 1, started: u64::from(*number) };
-        self.spawned.push_back(Report::Spawned { task: launch.task, process });
+        self.spawned.push_back(Report::Spawned { task: launch.task, role: launch.role, process });
     }
 
     fn adopt(&mut self, launch: Launch, _: Process, _: Millis) {
@@ -75,7 +78,7 @@ impl Engine for Scripted<'_> {
         if let Some(spawned) = self.spawned.pop_front() {
             return spawned;
         }
-        let Some(Reverse((at, task, code))) = self.running.peek().copied() else {
+        let Some(Reverse((at, task, role, code))) = self.running.peek().copied() else {
             return std::future::pending().await;
         };
         sleep_until(at).await;
@@ -85,7 +88,7 @@ impl Engine for Scripted<'_> {
             Some(0) => Outcome::Succeeded,
             Some(code) => Outcome::Exited { code },
         };
-        Report::Ended(ended(task, outcome))
+        Report::Ended(ended(task, role, outcome))
     }
 
     fn ready_report(&mut self) -> Option<Report> {
@@ -101,22 +104,24 @@ impl Engine for Scripted<'_> {
 
     fn stop(&mut self, _: Stop) {
         let now = Instant::now();
-        let interrupted = self.running.drain().map(|Reverse((_, task, _))| Reverse((now, task, None))).collect();
+        let interrupted =
+            self.running.drain().map(|Reverse((_, task, role, _))| Reverse((now, task, role, None))).collect();
         self.running = interrupted;
     }
 
-    fn stop_task(&mut self, wanted: TaskId, _: Stop) {
+    fn stop_task(&mut self, wanted: TaskId, which: Role, _: Stop) {
         let now = Instant::now();
-        let stopped = self.running.drain().map(|Reverse((at, task, code))| match task == wanted.0 {
-            true => Reverse((now, task, None)),
-            false => Reverse((at, task, code)),
-        });
+        let stopped =
+            self.running.drain().map(|Reverse((at, task, role, code))| match task == wanted.0 && role == which {
+                true => Reverse((now, task, role, None)),
+                false => Reverse((at, task, role, code)),
+            });
         self.running = stopped.collect();
     }
 }
 
-fn ended(task: u32, outcome: Outcome) -> Ended {
-    Ended { task: TaskId(task), outcome, usage: Usage::default(), logged: false, note: None }
+fn ended(task: u32, role: Role, outcome: Outcome) -> Ended {
+    Ended { task: TaskId(task), role, outcome, usage: Usage::default(), logged: false, note: None }
 }
 
 /// Keeps events in memory and fails from the n-th batch on, if told to.
@@ -263,7 +268,7 @@ impl History {
 
     /// Records what a resumption does before it goes on: what ran has been interrupted.
     fn resume(&self, tasks: usize) {
-        let resuming = super::resume::events(&self.state(tasks), |_| Fate::Lost { logged: true });
+        let resuming = super::resume::events(&self.state(tasks), |_, _| Fate::Lost { logged: true });
         let recorded = resuming.into_iter().map(|event| Recorded { at: Millis(5_000), event });
         self.memory.events.borrow_mut().extend(recorded);
     }

@@ -23,16 +23,22 @@ pub const PREFER: &str = "prefer";
 pub const AUTO: &str = "auto";
 
 /// Variables that every task is started with, whatever `env` would say.
-pub const SET_FOR_TASKS: [&str; 8] = [
+pub const SET_FOR_TASKS: [&str; 9] = [
     "CUDA_DEVICE_ORDER",
     "CUDA_VISIBLE_DEVICES",
     "TRAINYARD_RUN",
     "TRAINYARD_TASK",
     "TRAINYARD_ATTEMPT",
     "TRAINYARD_GPU_MEMORY",
+    "TRAINYARD_OUTPUTS",
     "TRAINYARD_CHECKPOINT_DIR",
     "TRAINYARD_EVENTS",
 ];
+
+/// A backup's start, in expected times: above one, since before it nothing says that a task is slow.
+pub const AFTER: RangeInclusive<f64> = 1.001..=1_000.0;
+/// Attempts of a task at once.
+pub const REPLICAS: RangeInclusive<i64> = 1..=2;
 
 /// How a failure is written in `retry`.
 const FAILURE: &str = "^((exit|signal)(:[0-9]{1,3}(-[0-9]{1,3})?)?|timeout|oom|output-missing|any)$";
@@ -122,6 +128,14 @@ crate::keys! {
 }
 
 crate::keys! {
+    /// Keys of `backup`.
+    pub enum BackupKey {
+        /// When the second attempt starts, in expected times of the task: 1.5 is half as long again. What is expected is `duration`, or what was learned.
+        After = "after": Form::Number(AFTER),
+    }
+}
+
+crate::keys! {
     /// Keys that only a stage has.
     pub enum StageKey {
         /// What kind of step it is: preprocess, feature, train, evaluate, or any other word.
@@ -142,6 +156,10 @@ crate::keys! {
         Matrix = "matrix": Form::Map(&Form::List(&Form::Value)),
         /// Ways to run it, of which the planner chooses one.
         Modes = "modes": Form::List(&Form::Table(ModeKey::FIELDS, None)),
+        /// Starts a second attempt of a task that takes much longer than expected, beside the first one; the first to succeed wins, and the other is ended with what it wrote. The command must say where it writes by `{outputs}` or `$TRAINYARD_OUTPUTS`.
+        Backup = "backup": Form::Table(BackupKey::FIELDS, None),
+        /// 2 runs two attempts of each task at once, as soon as there is room for the second one; as with `backup` the first to succeed wins. 1 when absent.
+        Replicas = "replicas": Form::Whole(REPLICAS),
         /// Estimate on a device of speed 1.0, or one estimate for each device model; learned from history when absent.
         Duration = "duration": DURATION,
         /// What it uses up of the fleet's budgets.

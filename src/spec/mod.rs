@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Cpus, Millis, Share};
 
+pub mod backup;
 mod common;
 pub mod decode;
 mod form;
@@ -95,6 +96,8 @@ pub struct Stage {
     pub limits: Limits,
     /// What happens after a failed attempt.
     pub retry: Retry,
+    /// Whether a second attempt may run beside the first one.
+    pub backup: Option<Backup>,
     /// How its tasks are kept to the device memory that is reserved for them.
     pub memory_limit: MemoryLimit,
     /// Added to the pipeline's `env`.
@@ -329,6 +332,18 @@ pub struct Retry {
     pub backoff: Millis,
     /// The longest wait.
     pub backoff_most: Millis,
+}
+
+/// When a second attempt of a task starts beside the first one; the first to succeed wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backup {
+    /// Once the first one has taken so many thousandths of its expected time.
+    After {
+        /// More than 1,000.
+        thousandths: u64,
+    },
+    /// As soon as there is room for it.
+    AtOnce,
 }
 
 /// Failures of one kind.

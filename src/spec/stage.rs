@@ -2,9 +2,10 @@
 //!
 //! Knows one stage at a time: whether the stages that it names exist is the graph's question.
 
+use super::backup::{self, WrittenBackup};
 use super::common::{Common, check_templates};
 use super::decode::{Decoder, Key};
-use super::keys::{AfterKey, CommonKey, OutputKey, ResourceKey, StageKey};
+use super::keys::{AfterKey, CommonKey, OutputKey, REPLICAS, ResourceKey, StageKey};
 use super::op::Op;
 use super::problem::did_you_mean;
 use super::resources::{self, WrittenMode};
@@ -22,6 +23,7 @@ struct Written {
     with: Option<(With, Span)>,
     modes: Option<(Vec<WrittenMode>, Span)>,
     mode: WrittenMode,
+    backup: WrittenBackup,
     /// Whether an input or output is written that could not be read.
     lacks_files: bool,
     /// Keys that belong into each of the modes, if there are modes.
@@ -80,6 +82,7 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     }
     common.settle(decoder);
     stage.matrix = axes.unwrap_or_default();
+    let backup = std::mem::take(&mut written.backup);
     let single = WrittenMode { span: stage.span.clone(), ..written.mode };
     stage.modes = settle_modes(decoder, written.modes, single, &written.mode_keys, &common, defaults);
     // A parameter that could not be read is not absent.
@@ -91,6 +94,7 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     with::check(&stage, catalogue, all_read, !written.lacks_files)
         .into_iter()
         .for_each(|problem| decoder.report(problem));
+    stage.backup = backup.settle(decoder, &stage, !written.lacks_files);
     let common = common.over(defaults);
     stage.priority = common.priority.unwrap_or(0);
     stage.limits = common.limits();
@@ -142,6 +146,8 @@ fn own_key(
         StageKey::After => stage.after = after(decoder, node),
         StageKey::Matrix => {}
         StageKey::Modes => written.modes = Some((resources::modes(decoder, node), place)),
+        StageKey::Backup => written.backup.backup = Some((backup::after(decoder, node), place)),
+        StageKey::Replicas => written.backup.replicas = Some((decoder.whole(node, REPLICAS), place)),
         StageKey::Duration => {
             written.mode.duration = resources::duration(decoder, node);
             written.mode_keys.push(entry.key.clone());

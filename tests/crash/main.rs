@@ -44,10 +44,15 @@ fn pipeline() -> String {
                 (6, 2) => "(setsid sleep 1000 >/dev/null 2>&1 </dev/null &) ; exec 2>&-; ",
                 _ => "",
             };
+            // Of these two attempts run side by side, and the very first one to begin never ends by itself.
+            let (race, straggles) = match (layer, place) {
+                (1 | 5 | 9, 3) => ("replicas = 2\n", format!("mkdir lost-{layer} 2>&- && exec sleep 1000; ")),
+                _ => ("", String::new()),
+            };
             // The output is whole or not there, and the task's name is in it.
             writeln!(
                 text,
-                "[stage.t{layer}-{place}]\nrun = \"{left}{{ echo $TRAINYARD_TASK; cat {{inputs}} /dev/null; }} > {{outputs}}\"\n\
+                "[stage.t{layer}-{place}]\n{race}run = \"{straggles}{left}{{ echo $TRAINYARD_TASK; cat {{inputs}} /dev/null; }} > {{outputs}}\"\n\
                  inputs = [{}]\noutputs = [\"{}\"]",
                 inputs.join(", "),
                 file(layer, place)
@@ -147,12 +152,13 @@ impl World {
         assert_eq!(after.len(), LAYERS * WIDTH, "{what}: a task is lost");
         for (task, outcomes) in &after {
             let successes = outcomes.iter().filter(|outcome| *outcome == "succeeded").count();
-            assert_eq!((successes, outcomes.last().map(String::as_str)), (1, Some("succeeded")), "{what}: {task}");
-            let allowed = ["succeeded", "interrupted", self.allowed.unwrap_or("succeeded")];
+            let last = outcomes.iter().rfind(|outcome| *outcome != "outrun").map(String::as_str);
+            assert_eq!((successes, last), (1, Some("succeeded")), "{what}: {task}: {outcomes:?}");
+            let allowed = ["succeeded", "interrupted", "outrun", self.allowed.unwrap_or("succeeded")];
             assert!(outcomes.iter().all(|outcome| allowed.contains(&outcome.as_str())), "{what}: {task}: {outcomes:?}");
         }
         for (task, outcomes) in before.iter().filter(|(_, outcomes)| outcomes.iter().any(|one| one == "succeeded")) {
-            assert_eq!(outcomes, &after[task], "{what}: {task} had succeeded and was tried again");
+            assert_eq!(outcomes.len(), after[task].len(), "{what}: {task} had succeeded and was tried again");
         }
         assert_eq!(&files(&self.dir.path().join("out")), peace, "{what}");
         self.is_left_alone(what);

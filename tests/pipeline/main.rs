@@ -1,5 +1,6 @@
 //! The pipeline file from the outside: what it means, what is said about one that is wrong, and what always holds.
 
+mod backup;
 mod command;
 mod meaning;
 mod places;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and starts the binary")]
 
+mod backup;
 mod cache;
 mod endings;
 mod limits;

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use faults::Fault;
 use trainyard::graph::TaskId;
-use trainyard::run::event::{Event, Place, Process, Recorded, RunEnd};
+use trainyard::run::event::{Event, Place, Process, Recorded, Role, RunEnd};
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::resume::{self, Fate};
 use trainyard::run::state::RunState;
@@ -55,7 +55,7 @@ fn batches() -> Vec<Vec<Recorded>> {
     };
     let ended = |task| {
         let (outcome, usage) = (Outcome::Succeeded, Usage::default());
-        recorded(Event::AttemptFinished { task: TaskId(task), outcome, usage, logged: true })
+        recorded(Event::AttemptFinished { task: TaskId(task), role: Role::Main, outcome, usage, logged: true })
     };
     let mut batches = vec![vec![started(0), started(1)]];
     batches.extend((2..TASKS).map(|task| vec![ended(task - 2), started(task)]));
@@ -110,7 +110,7 @@ fn opened(dir: &Path, what: &str) -> usize {
     events.iter().for_each(|event| state.apply(event).unwrap());
     assert_eq!(state.end, row.end, "{what}: the header repeats the end");
     if state.end.is_none() {
-        let resumed = resume::events(&state, |_| Fate::Lost { logged: false });
+        let resumed = resume::events(&state, |_, _| Fate::Lost { logged: false });
         let resumed: Vec<Recorded> = resumed.into_iter().map(|event| Recorded { at: Millis(3_000), event }).collect();
         let by = Orchestrator { process: Process { pid: 8, started: 100 }, ..row.header.orchestrator.clone() };
         let mut key = store.take_over(&row.header, &by).unwrap().expect("nobody else is there");

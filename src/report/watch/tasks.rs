@@ -36,7 +36,7 @@ fn task_line(picture: &Picture<'_>, task: TaskId, selected: bool, width: usize) 
         Phase::Failed => ("✗", Tone::Bad),
         Phase::Skipped => ("-", Tone::Uneasy),
     };
-    let words = match (running, state.attempts.last()) {
+    let words = match (running, state.telling().map(|(_, attempt)| attempt)) {
         (Some(running), _) => {
             let done =
                 running.progress.progress.map_or_else(String::new, |done| format!("{:.0}% ", (100.0 * done).floor()));

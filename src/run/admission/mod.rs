@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskId;
+use crate::run::event::Role;
 use crate::spec::{Gpus, Resources};
 use crate::units::{Bytes, Cpus, Millis};
 
@@ -63,7 +64,8 @@ pub struct Ledger {
     hosts: Vec<Host>,
     /// `[n_devices]`, by DeviceId.
     books: Vec<Book>,
-    held: BTreeMap<TaskId, (Grant, Resources)>,
+    /// By task and which of its attempts: two of them never hold the same device.
+    held: BTreeMap<(TaskId, Role), (Grant, Resources)>,
     /// Those among them that belong to other runs, and what people call the run.
     others: BTreeMap<TaskId, String>,
 }
@@ -101,7 +103,8 @@ impl Ledger {
     /// Returns what a running task holds.
     #[must_use]
     pub fn grant(&self, task: TaskId) -> Option<&Grant> {
-        self.held.get(&task).map(|(grant, _)| grant)
+        let of = |role| self.held.get(&(task, role));
+        of(Role::Main).or_else(|| of(Role::Backup)).map(|(grant, _)| grant)
     }
 
     /// Returns the memory of a device that is promised to running tasks, whether they have taken it or not.
@@ -116,8 +119,8 @@ impl Ledger {
     /// If not: what every node and device is short of.
     pub fn possible(&self, request: &Resources) -> Result<(), Refusal> {
         let mut empty = self.clone();
-        for task in self.held.keys() {
-            empty.release(*task, Millis::ZERO);
+        for (task, role) in self.held.keys() {
+            empty.release_as(*role, *task, Millis::ZERO);
         }
         for book in &mut empty.books {
             book.forget_strangers();
@@ -164,12 +167,22 @@ impl Ledger {
 
     /// Enters a task that runs already, on these devices of a node, whether or not there is room for it.
     pub fn enter(&mut self, task: TaskId, request: &Resources, node: NodeId, devices: Vec<DeviceId>) {
-        self.hold(task, request, &Grant { node, devices, gpu_memory: request.gpu_memory });
+        self.enter_as(Role::Main, task, request, node, devices);
+    }
+
+    /// Enters one of a task's attempts.
+    pub fn enter_as(&mut self, role: Role, task: TaskId, request: &Resources, node: NodeId, devices: Vec<DeviceId>) {
+        self.hold((task, role), request, &Grant { node, devices, gpu_memory: request.gpu_memory });
     }
 
     /// Takes back what a task held, all its processes having ended. A task that holds nothing is ignored.
     pub fn release(&mut self, task: TaskId, now: Millis) {
-        let Some((grant, request)) = self.held.remove(&task) else { return };
+        self.release_as(Role::Main, task, now);
+    }
+
+    /// Takes back what one of a task's attempts held.
+    pub fn release_as(&mut self, role: Role, task: TaskId, now: Millis) {
+        let Some((grant, request)) = self.held.remove(&(task, role)) else { return };
         self.hosts[grant.node.index()].release(&request);
         for device in grant.devices {
             self.books[device.index()].release(task, &request, now);

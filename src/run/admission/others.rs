@@ -13,7 +13,7 @@ use super::refusal::{Refusal, Short, Why};
 use super::{Grant, Ledger};
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskId;
-use crate::run::event::Place;
+use crate::run::event::{Place, Role};
 use crate::spec::{Gpus, Resources};
 use crate::units::{Bytes, Cpus, Millis, Share};
 
@@ -92,7 +92,8 @@ impl Holding {
 impl Ledger {
     /// Takes in everything that tasks of other runs hold now, in place of what was known of it.
     pub fn others_hold(&mut self, fleet: &Fleet, holdings: &[Holding], now: Millis) {
-        let mut gone: BTreeSet<TaskId> = self.held.keys().copied().filter(|task| is_other(*task)).collect();
+        let mut gone: BTreeSet<TaskId> =
+            self.held.keys().map(|(task, _)| *task).filter(|task| is_other(*task)).collect();
         let mut called = BTreeMap::new();
         for holding in holdings {
             let node = (0..).map(NodeId).zip(&fleet.nodes).find(|(_, node)| node.name == holding.place.node);
@@ -110,7 +111,7 @@ impl Ledger {
             }
             called.insert(task, holding.called.clone());
             gone.remove(&task);
-            match self.held.get(&task) {
+            match self.held.get(&(task, Role::Main)) {
                 Some((held, of)) if *held == grant && *of == request => {}
                 Some(_) => {
                     self.release(task, now);
@@ -130,7 +131,7 @@ impl Ledger {
     pub fn held_by_others(&self, refusal: &Refusal) -> Vec<Held> {
         let mut held: BTreeMap<&str, Held> = BTreeMap::new();
         for (task, called) in &self.others {
-            let Some((grant, request)) = self.held.get(task) else { continue };
+            let Some((grant, request)) = self.held.get(&(*task, Role::Main)) else { continue };
             let of = held.entry(called).or_insert_with(|| Held { run: called.clone(), ..Held::default() });
             for (_, short) in refusal.hosts.iter().filter(|(node, _)| *node == grant.node) {
                 match short {

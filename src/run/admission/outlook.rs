@@ -5,8 +5,9 @@
 
 use super::reading::{Live, Readings, Seen};
 use super::{Book, Grant, Ledger, Refusal};
-use crate::fleet::DeviceId;
+use crate::fleet::{DeviceId, NodeId};
 use crate::graph::TaskId;
+use crate::run::event::Role;
 use crate::spec::Resources;
 use crate::units::{Bytes, Millis};
 
@@ -49,51 +50,78 @@ impl Ledger {
     pub fn try_admit_where(
         &mut self,
         (task, request): (TaskId, &Resources),
-        intended: Option<(crate::fleet::NodeId, &[DeviceId])>,
+        intended: Option<(NodeId, &[DeviceId])>,
         readings: &Readings,
         now: Millis,
         may: &mut dyn FnMut(&Grant) -> bool,
     ) -> Result<Grant, Denied> {
-        debug_assert!(!self.held.contains_key(&task), "a task is admitted once until it is released");
-        for (device, book) in self.books.iter_mut().enumerate() {
-            book.observe(readings.of(device), readings.at);
-        }
-        let mut avoided = Vec::new();
+        self.admit((task, Role::Main), request, intended, readings, now, may)
+    }
+
+    /// Admits a second attempt of a task that runs, on none of the devices that the first one has.
+    ///
+    /// # Errors
+    /// As of [`Ledger::try_admit_where`].
+    pub fn try_admit_backup(
+        &mut self,
+        task: TaskId,
+        request: &Resources,
+        readings: &Readings,
+        now: Millis,
+        may: &mut dyn FnMut(&Grant) -> bool,
+    ) -> Result<Grant, Denied> {
+        self.admit((task, Role::Backup), request, None, readings, now, may)
+    }
+
+    fn admit(
+        &mut self,
+        (task, role): (TaskId, Role),
+        request: &Resources,
+        intended: Option<(NodeId, &[DeviceId])>,
+        readings: &Readings,
+        now: Millis,
+        may: &mut dyn FnMut(&Grant) -> bool,
+    ) -> Result<Grant, Denied> {
+        debug_assert!(!self.held.contains_key(&(task, role)), "an attempt is admitted once until it is released");
+        self.observe(readings);
+        let beside = self.held.get(&(task, role.other())).map(|(grant, _)| grant.devices.clone());
+        let mut avoided = beside.unwrap_or_default();
+        let mut is_held = false;
         loop {
             let chosen = self.choose(request, intended, &avoided, readings, now);
-            let chosen =
-                chosen.map_err(|refusal| if avoided.is_empty() { Denied::Room(refusal) } else { Denied::Held })?;
+            let chosen = chosen.map_err(|refusal| if is_held { Denied::Held } else { Denied::Room(refusal) })?;
             let grant = Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory };
             if may(&grant) {
-                self.hold(task, request, &grant);
+                self.hold((task, role), request, &grant);
                 return Ok(grant);
             }
             if grant.devices.is_empty() {
                 return Err(Denied::Held);
             }
+            is_held = true;
             avoided.extend(grant.devices);
         }
     }
 
-    /// Writes down what a task was granted.
-    pub(super) fn hold(&mut self, task: TaskId, request: &Resources, grant: &Grant) {
+    /// Writes down what an attempt was granted.
+    pub(super) fn hold(&mut self, (task, role): (TaskId, Role), request: &Resources, grant: &Grant) {
         self.hosts[grant.node.index()].hold(request);
         for device in &grant.devices {
             self.books[device.index()].hold(task, request);
         }
-        self.held.insert(task, (grant.clone(), request.clone()));
+        self.held.insert((task, role), (grant.clone(), request.clone()));
     }
 
-    /// Yields the running tasks and what each holds.
-    pub fn grants(&self) -> impl Iterator<Item = (TaskId, &Grant)> {
-        self.held.iter().map(|(task, (grant, _))| (*task, grant))
+    /// Yields the running attempts and what each holds.
+    pub fn grants(&self) -> impl Iterator<Item = ((TaskId, Role), &Grant)> {
+        self.held.iter().map(|(attempt, (grant, _))| (*attempt, grant))
     }
 }
 
 impl Outlook {
-    /// Lets a running task end.
-    pub fn release(&mut self, task: TaskId) {
-        self.ledger.release(task, Millis::ZERO);
+    /// Lets a running attempt end.
+    pub fn release(&mut self, (task, role): (TaskId, Role)) {
+        self.ledger.release_as(role, task, Millis::ZERO);
     }
 
     /// Returns where a request would go; `None` where there is no room for it.
@@ -115,7 +143,7 @@ impl Outlook {
 
     /// Holds what a task will have.
     pub fn hold(&mut self, task: TaskId, request: &Resources, grant: &Grant) {
-        self.ledger.hold(task, request, grant);
+        self.ledger.hold((task, Role::Main), request, grant);
     }
 }
 

@@ -16,7 +16,7 @@ use super::keeping::Keeping;
 use super::verdict::Cached;
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
-use crate::run::event::Process;
+use crate::run::event::{Process, Role};
 use crate::run::outcome::{Outcome, Usage};
 use crate::units::Millis;
 
@@ -39,12 +39,16 @@ pub struct Caching<E> {
     done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
     ready: VecDeque<Report>,
     /// Where what an attempt prints goes, of those that were started.
-    logs: HashMap<TaskId, PathBuf>,
+    logs: HashMap<(TaskId, Role), PathBuf>,
+    /// Attempts that write to a place of their own: what they leave is taken care of there.
+    staged: HashSet<(TaskId, Role)>,
     /// Of attempts that succeeded, until that is on record: where what they printed is, and what others wait for.
     succeeded: HashMap<TaskId, (Option<PathBuf>, Option<Keeping>)>,
     /// Tasks whose way is being cleared, and those among them that shall not start any more.
     preparing: HashSet<TaskId>,
     cut_short: HashSet<TaskId>,
+    /// Second attempts of tasks whose way is being cleared.
+    held_back: HashMap<TaskId, Launch>,
     /// How many results are being kept.
     keeping: usize,
     stop: Stop,
@@ -70,9 +74,11 @@ impl<E: Engine> Caching<E> {
             done: mpsc::unbounded_channel(),
             ready: VecDeque::new(),
             logs: HashMap::new(),
+            staged: HashSet::new(),
             succeeded: HashMap::new(),
             preparing: HashSet::new(),
             cut_short: HashSet::new(),
+            held_back: HashMap::new(),
             keeping: 0,
             stop: Stop::No,
         }
@@ -108,15 +114,29 @@ impl<E: Engine> Caching<E> {
         }
     }
 
-    /// Starts an attempt whose way is clear, unless it is not wanted any more.
+    /// Starts an attempt whose way is clear, unless it is not wanted any more, and the one that waits to run beside it.
     fn start_prepared(&mut self, launch: Launch, cleared: std::io::Result<()>) {
-        self.preparing.remove(&launch.task);
+        let task = launch.task;
+        self.preparing.remove(&task);
+        let beside = self.held_back.remove(&task);
         let outcome = match cleared {
-            _ if self.cut_short.remove(&launch.task) || self.stop != Stop::No => Outcome::Interrupted,
-            Ok(()) => return self.inner.start(launch),
+            _ if self.cut_short.remove(&task) || self.stop != Stop::No => Outcome::Interrupted,
+            Ok(()) => {
+                self.inner.start(launch);
+                beside.into_iter().for_each(|beside| self.inner.start(beside));
+                return;
+            }
             Err(error) => Outcome::SpawnFailed { reason: format!("earlier outputs cannot be moved aside: {error}") },
         };
-        self.ready.push_back(Report::Ended(not_started(launch.task, outcome)));
+        self.do_not_start(&launch, outcome);
+        beside.iter().for_each(|beside| self.do_not_start(beside, Outcome::Interrupted));
+    }
+
+    fn do_not_start(&mut self, launch: &Launch, outcome: Outcome) {
+        let Launch { task, role, .. } = *launch;
+        self.staged.remove(&(task, role));
+        let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, note: None };
+        self.ready.push_back(Report::Ended(ended));
     }
 
     fn tell(&self, task: TaskId, note: Option<&str>) {
@@ -125,16 +145,29 @@ impl<E: Engine> Caching<E> {
         }
     }
 
+    /// Remembers an attempt that starts or is adopted.
+    fn note(&mut self, launch: &Launch) {
+        let attempt = (launch.task, launch.role);
+        self.logs.insert(attempt, launch.log.clone());
+        if launch.staging.is_some() {
+            self.staged.insert(attempt);
+        }
+    }
+
     /// Passes a report on, unless something is to be done first.
     fn pass(&mut self, report: Report) -> Option<Report> {
         let Report::Ended(ended) = report else { return Some(report) };
         let Some(cache) = self.cache_of(ended.task) else { return Some(Report::Ended(ended)) };
         let task = ended.task;
-        let log = self.logs.remove(&task);
+        let log = self.logs.remove(&(task, ended.role));
+        let is_staged = self.staged.remove(&(task, ended.role));
         if ended.outcome.is_success() {
             // Before anyone can hear of it.
             let keeping = cache.keeper.begin_to_keep(task);
             self.succeeded.insert(task, (log.filter(|_| ended.logged), keeping));
+            return Some(Report::Ended(ended));
+        }
+        if is_staged {
             return Some(Report::Ended(ended));
         }
         self.apart(&cache, move |keeper, aside| {
@@ -148,14 +181,19 @@ impl<E: Engine> Caching<E> {
     }
 }
 
-fn not_started(task: TaskId, outcome: Outcome) -> Ended {
-    Ended { task, outcome, usage: Usage::default(), logged: false, note: None }
-}
-
 impl<E: Engine> Engine for Caching<E> {
     fn start(&mut self, launch: Launch) {
         let Some(cache) = self.cache_of(launch.task) else { return self.inner.start(launch) };
-        self.logs.insert(launch.task, launch.log.clone());
+        self.note(&launch);
+        if launch.role == Role::Backup {
+            // The way is clear since the first attempt started, and what stands there now may be a result.
+            if self.preparing.contains(&launch.task) {
+                self.held_back.insert(launch.task, launch);
+            } else {
+                self.inner.start(launch);
+            }
+            return;
+        }
         self.preparing.insert(launch.task);
         self.apart(&cache, move |keeper, aside| {
             let cleared = keeper.prepare(launch.task, aside, &launch.log);
@@ -165,7 +203,7 @@ impl<E: Engine> Engine for Caching<E> {
 
     fn adopt(&mut self, launch: Launch, sentinel: Process, age: Millis) {
         if let Some(cache) = self.cache_of(launch.task) {
-            self.logs.insert(launch.task, launch.log.clone());
+            self.note(&launch);
             // Here and now: its end may be reported at once, and what it made is kept then.
             cache.keeper.take_up(launch.task, &launch.log);
         }
@@ -227,11 +265,13 @@ impl<E: Engine> Engine for Caching<E> {
         self.inner.keep(task);
     }
 
-    fn stop_task(&mut self, task: TaskId, how: Stop) {
-        if self.preparing.contains(&task) {
+    fn stop_task(&mut self, task: TaskId, role: Role, how: Stop) {
+        if role == Role::Main && self.preparing.contains(&task) {
             self.cut_short.insert(task);
+        } else if let (Role::Backup, Some(launch)) = (role, self.held_back.remove(&task)) {
+            self.do_not_start(&launch, Outcome::Interrupted);
         } else {
-            self.inner.stop_task(task, how);
+            self.inner.stop_task(task, role, how);
         }
     }
 

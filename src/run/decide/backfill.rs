@@ -12,7 +12,7 @@ use super::{Dispatcher, Queue, Turn};
 use crate::fleet::{DeviceId, NodeId};
 use crate::graph::TaskId;
 use crate::run::admission::{Grant, Outlook, Readings, is_other};
-use crate::run::event::Place;
+use crate::run::event::{Place, Role};
 use crate::run::expect;
 use crate::run::state::TaskState;
 use crate::spec::Resources;
@@ -114,14 +114,18 @@ impl Dispatcher<'_> {
     }
 
     /// Takes in how an attempt ended, before it gives back what it holds.
-    pub(super) fn learn_duration(&mut self, task: TaskId, success: bool, at: Millis) {
+    pub(super) fn learn_duration(&mut self, (task, role): (TaskId, Role), success: bool, at: Millis) {
+        // Times are kept of the first of two attempts only.
+        if role == Role::Backup {
+            return;
+        }
         let planned = self.ledger.grant(task).map(|grant| self.planned(task, grant));
         self.expect.ended(task, self.stage_and_mode(task), at, planned, success);
     }
 
     /// Takes in how long the last attempt took of a task that succeeded before this dispatcher was made.
     pub(super) fn learn_from_record(&mut self, task: TaskId, state: &TaskState) {
-        let last = state.attempts.last().and_then(|attempt| Some((attempt, attempt.ended.as_ref()?)));
+        let last = state.telling().and_then(|(_, attempt)| Some((attempt, attempt.ended.as_ref()?)));
         let Some((attempt, ended)) = last else { return };
         let stage = self.graph.tasks[task.index()].stage;
         let mode = self.pipeline.stages[stage].modes.get(attempt.place.mode);
@@ -156,9 +160,9 @@ impl Dispatcher<'_> {
 
     fn promise(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Option<Reservation> {
         // When a task of another run ends is not known: what it holds counts as held for good.
-        let grants = self.ledger.grants().filter(|(running, _)| !is_other(*running));
+        let grants = self.ledger.grants().filter(|((running, _), _)| !is_other(*running));
         let mut ends: Vec<_> =
-            grants.map(|(running, grant)| (self.expected_end(running, grant, now), running)).collect();
+            grants.map(|(running, grant)| (self.expected_end(running.0, grant, now), running)).collect();
         ends.sort_unstable();
         let request = &self.ready[queue].request;
         let mut outlook = self.ledger.outlook(readings);

@@ -1,10 +1,11 @@
 //! What the devices do to running tasks: which have to leave, which take too much, and who is to blame.
 
 use super::Dispatcher;
+use super::beside::role_on;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
-use crate::run::event::Place;
+use crate::run::event::{Place, Role};
 use crate::run::limit;
 use crate::run::outcome::{Cause, Outcome};
 use crate::run::state::RunState;
@@ -12,29 +13,30 @@ use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
 impl Dispatcher<'_> {
-    /// Returns the running tasks that have to leave their devices by these readings, and how their attempts end by it.
-    pub fn displaced(&mut self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
+    /// Returns the attempts that have to leave their devices by these readings, and how they end by it.
+    pub fn displaced(&mut self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Role, Outcome)> {
         let started = |task: TaskId| state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
         let leaving = self.ledger.displaced(readings, started);
         let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
+        let leaving = leaving.into_iter().map(|(task, device, cause)| (task, id(device), cause));
         leaving
-            .into_iter()
-            .map(|(task, device, cause)| (task, Outcome::Displaced { device: id(device), cause }))
+            .map(|(task, device, cause)| (task, role_on(state, task, &device), Outcome::Displaced { device, cause }))
             .collect()
     }
 
-    /// Returns the running tasks that are watched and were seen to hold more of a device than is reserved for them, and
-    /// how their attempts end by it.
+    /// Returns the attempts that are watched and were seen to hold more of a device than is reserved for them, and how
+    /// they end by it.
     #[must_use]
-    pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Outcome)> {
+    pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Role, Outcome)> {
         let mut over = Vec::new();
         for (device, live) in self.fleet.devices.iter().zip(&readings.devices) {
             let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
             for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
-                let attempt = state.task(*task).attempts.last().filter(|attempt| attempt.ended.is_none());
+                let role = role_on(state, *task, &device.id);
+                let attempt = state.task(*task).open_as(role);
                 let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
                 if watched.is_some_and(|attempt| *bytes > attempt.place.gpu_memory) {
-                    over.push((*task, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
+                    over.push((*task, role, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
                 }
             }
         }

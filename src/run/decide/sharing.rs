@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Dispatcher;
+use super::{Dispatcher, Queue};
 use crate::graph::TaskId;
 use crate::run::admission::{Holding, Readings};
 use crate::run::state::RunState;
@@ -54,7 +54,9 @@ impl Dispatcher<'_> {
         let retry_is_due = self.delayed.first().is_some_and(|(due, _)| *due <= now);
         let (ready, ledger) = (&self.ready, &mut self.ledger);
         let mut waiting = ready.iter().filter(|queue| !queue.turns.is_empty());
-        retry_is_due || waiting.any(|queue| ledger.has_room(&queue.request, readings, now))
+        let mut beside = self.races.wanted(now).map(|task| &ready[self.queue_of[task.index()] as usize]);
+        let mut has_room = |queue: &Queue| ledger.has_room(&queue.request, readings, now);
+        retry_is_due || waiting.any(&mut has_room) || beside.any(has_room)
     }
 
     /// Whether a task waits for something that another run may give back.
@@ -62,7 +64,7 @@ impl Dispatcher<'_> {
     pub fn waits_for_others(&self) -> bool {
         let refused =
             || self.ready.iter().zip(&self.refused).any(|(queue, no)| !queue.turns.is_empty() && no.is_some());
-        self.sharing.others && (!self.sharing.waiting.is_empty() || refused())
+        self.sharing.others && (!self.sharing.waiting.is_empty() || self.races.is_wanted() || refused())
     }
 
     /// Takes in everything that other runs hold and write now.

@@ -11,7 +11,7 @@ use crate::plan::fixture::{Problem, add_node, on_gpus, on_host, problem};
 use crate::plan::order::OrderRule;
 use crate::plan::{self, Plan, Policy, fit::FitRule};
 use crate::run::admission::{Ledger, Live, Readings};
-use crate::run::event::{Because, Event, Recorded};
+use crate::run::event::{Because, Event, Recorded, Role};
 use crate::run::outcome::{Outcome, Usage};
 use crate::run::state::{Phase, RunState};
 use crate::spec::{Duration, Gpus, Mode};
@@ -79,7 +79,7 @@ impl<'a> Sim<'a> {
         while let Some((_, task)) = self.ends.first().copied().filter(|(end, _)| *end == at) {
             self.ends.pop_first();
             let (outcome, usage) = (Outcome::Succeeded, Usage::default());
-            self.happens(Event::AttemptFinished { task, outcome, usage, logged: false });
+            self.happens(Event::AttemptFinished { task, role: Role::Main, outcome, usage, logged: false });
         }
         true
     }
@@ -290,6 +290,7 @@ fn a_stage_that_will_be_late_changes_the_order_of_what_follows() {
     let recorded = Recorded {
         at: sim.now,
         event: Event::AttemptFinished {
+            role: Role::Main,
             task: TaskId(0),
             outcome: Outcome::Succeeded,
             usage: Usage::default(),

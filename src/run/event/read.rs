@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{Because, Event, Intent, Place, Process, RunEnd, StopReason};
+use super::{Because, Event, Intent, Place, Process, Role, RunEnd, StopReason};
 use crate::graph::TaskId;
 use crate::run::outcome::{Outcome, Usage};
 use crate::run::raise::Raise;
@@ -37,6 +37,8 @@ pub(super) struct Keys {
     task: Option<TaskId>,
     number: Option<u32>,
     place: Option<Place>,
+    #[serde(default)]
+    role: Role,
     process: Option<Process>,
     outcome: Option<Outcome>,
     usage: Option<Usage>,
@@ -75,10 +77,11 @@ impl TryFrom<Keys> for Event {
                 place: keys.place.ok_or(Missing("place"))?,
             },
             Kind::AttemptSpawned => {
-                Self::AttemptSpawned { task: task?, process: keys.process.ok_or(Missing("process"))? }
+                Self::AttemptSpawned { task: task?, role: keys.role, process: keys.process.ok_or(Missing("process"))? }
             }
             Kind::AttemptFinished => Self::AttemptFinished {
                 task: task?,
+                role: keys.role,
                 outcome: keys.outcome.ok_or(Missing("outcome"))?,
                 usage: keys.usage.ok_or(Missing("usage"))?,
                 logged: keys.logged.ok_or(Missing("logged"))?,
@@ -121,8 +124,9 @@ mod tests {
         let raise: Raise = serde_json::from_str(raise).unwrap();
         let events = [
             Event::AttemptStarted { task, number: 1, place },
-            Event::AttemptSpawned { task, process: Process { pid: 1, started: 2 } },
-            Event::AttemptFinished { task, outcome, usage: Usage::default(), logged: true },
+            Event::AttemptSpawned { task, role: Role::Main, process: Process { pid: 1, started: 2 } },
+            Event::AttemptSpawned { task, role: Role::Backup, process: Process { pid: 1, started: 2 } },
+            Event::AttemptFinished { task, role: Role::Backup, outcome, usage: Usage::default(), logged: true },
             Event::RetryPlanned { task, not_before: Millis(1), raise: Some(raise) },
             Event::TaskFailed { task },
             Event::TaskSkipped { task, because: Some(task) },

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 
-use super::event::{Event, Place, Recorded};
+use super::event::{Event, Place, Recorded, Role};
 use super::outcome::{Outcome, Usage};
 use crate::graph::TaskId;
 use crate::spec::{Action, Mode, Pipeline, Stage};
@@ -84,7 +84,7 @@ pub fn definition(pipeline: &Pipeline, stage: &Stage, mode: &Mode) -> String {
 #[derive(Debug, Default)]
 pub struct Samples {
     /// An attempt that went on without its orchestrator has no known start: when it ended was seen only later.
-    open: HashMap<TaskId, (u32, Option<Millis>, Place)>,
+    open: HashMap<(TaskId, Role), (u32, Option<Millis>, Place)>,
     /// By definition and model, the oldest first.
     taken: HashMap<(String, Option<String>), VecDeque<Taken>>,
 }
@@ -94,16 +94,20 @@ impl Samples {
     /// are left out.
     pub fn take_in(&mut self, Recorded { at, event }: Recorded) {
         match event {
-            Event::AttemptStarted { task, number, place } => drop(self.open.insert(task, (number, Some(at), place))),
-            Event::AttemptFinished { task, outcome, usage, .. } => {
-                let Some((number, started, place)) = self.open.remove(&task) else { return };
-                let took = started.filter(|_| number == 1).map(|started| at - started);
+            Event::AttemptStarted { task, number, place } => {
+                self.open.insert((task, place.role), (number, Some(at), place));
+            }
+            Event::AttemptFinished { task, role, outcome, usage, .. } => {
+                let Some((number, started, place)) = self.open.remove(&(task, role)) else { return };
+                // A backup begins from nothing, as the first attempt does.
+                let from_nothing = number == 1 || role == Role::Backup;
+                let took = started.filter(|_| from_nothing).map(|started| at - started);
                 if let Some(sample) = sample(place, took, &outcome, &usage) {
                     self.keep(Taken { task, number, at, sample });
                 }
             }
             Event::RunResumed { adopted } => {
-                self.open.retain(|task, _| adopted.contains(task));
+                self.open.retain(|(task, _), _| adopted.contains(task));
                 self.open.values_mut().for_each(|(_, started, _)| *started = None);
             }
             Event::AttemptSpawned { .. }
@@ -157,6 +161,7 @@ fn sample(place: Place, took: Option<Millis>, outcome: &Outcome, usage: &Usage) 
         | Outcome::OutputMissing { .. }
         | Outcome::SpawnFailed { .. }
         | Outcome::Displaced { .. }
+        | Outcome::Outrun
         | Outcome::Interrupted => None,
     }
 }
@@ -216,7 +221,7 @@ mod tests {
 
     fn finished(outcome: Outcome, peak: Option<u64>) -> Event {
         let usage = Usage { peak_gpu_memory: peak.map(Bytes), peak_memory: Some(Bytes(5)), ..Usage::default() };
-        Event::AttemptFinished { task: TaskId(0), outcome, usage, logged: false }
+        Event::AttemptFinished { task: TaskId(0), role: Role::Main, outcome, usage, logged: false }
     }
 
     #[test]

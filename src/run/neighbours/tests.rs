@@ -54,7 +54,10 @@ fn started(task: u32, number: u32, cpus: u64) -> Recorded {
 
 fn finished(task: u32) -> Recorded {
     let (outcome, usage) = (Outcome::Succeeded, Usage::default());
-    Recorded { at: Millis(2), event: Event::AttemptFinished { task: TaskId(task), outcome, usage, logged: false } }
+    Recorded {
+        at: Millis(2),
+        event: Event::AttemptFinished { task: TaskId(task), role: Role::Main, outcome, usage, logged: false },
+    }
 }
 
 /// A run on a folder, with whatever it is told of processes.

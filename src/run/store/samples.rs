@@ -127,7 +127,7 @@ fn insert(db: &Connection, run: i64, taken: &Taken) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::event::{Event, Place, Recorded};
+    use crate::run::event::{Event, Place, Recorded, Role};
     use crate::run::outcome::{Outcome, Usage};
     use crate::run::store::tests::header;
 
@@ -140,7 +140,13 @@ mod tests {
             Recorded { at: Millis(at), event: Event::AttemptStarted { task, number: 1, place } },
             Recorded {
                 at: Millis(at + took),
-                event: Event::AttemptFinished { task, outcome: Outcome::Succeeded, usage, logged: false },
+                event: Event::AttemptFinished {
+                    task,
+                    role: Role::Main,
+                    outcome: Outcome::Succeeded,
+                    usage,
+                    logged: false,
+                },
             },
         ];
         store.append(run, &events).unwrap();

@@ -36,14 +36,13 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     pub(super) fn end_what_cannot_stay(&mut self) {
         let displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings);
         let greedy = self.parts.dispatcher.over_limit(&self.state, &self.look.readings);
-        let displaced = displaced.into_iter().map(|(task, outcome)| (task, outcome, Stop::Gracefully));
-        let all = displaced.chain(greedy.into_iter().map(|(task, outcome)| (task, outcome, Stop::Now)));
-        for (task, outcome, how) in all {
-            if let Entry::Vacant(entry) = self.leaving.entry(task) {
+        let displaced = displaced.into_iter().map(|displaced| (displaced, Stop::Gracefully));
+        for ((task, role, outcome), how) in displaced.chain(greedy.into_iter().map(|greedy| (greedy, Stop::Now))) {
+            if let Entry::Vacant(entry) = self.leaving.entry((task, role)) {
                 let name = &self.parts.graph.tasks[task.index()].name;
                 warn!(task = name, ?outcome, "it is ended");
                 entry.insert(outcome);
-                self.engine.stop_task(task, how);
+                self.engine.stop_task(task, role, how);
             }
         }
     }

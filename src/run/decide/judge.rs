@@ -1,0 +1,85 @@
+//! What becomes of tasks whose last attempt failed: another try, or the end of them and of all that needs them.
+
+use std::collections::BTreeSet;
+
+use super::Dispatcher;
+use crate::graph::TaskId;
+use crate::run::event::{Event, StopReason};
+use crate::run::outcome::Outcome;
+use crate::run::raise::{self, Raise};
+use crate::run::retry;
+use crate::run::state::{Phase, RunState, TaskState};
+use crate::units::Millis;
+
+impl Dispatcher<'_> {
+    /// Plans a retry for each failed attempt, or lets the task fail with all that needs it.
+    pub(super) fn judge_failures(&mut self, state: &RunState, now: Millis, events: &mut Vec<Event>) {
+        let (mut skipped, mut judged) = (BTreeSet::new(), BTreeSet::new());
+        for task in std::mem::take(&mut self.failed) {
+            // While another attempt of it runs, nothing is lost yet; two that ended at once are judged as one.
+            if state.task(task).phase != Phase::Waiting || !judged.insert(task) {
+                continue;
+            }
+            let Some(outcome) = state.last_outcome(task).filter(|last| **last != Outcome::Interrupted) else {
+                // An interrupted one is neither failed nor tried: it waits for its turn, or for the run to be resumed.
+                self.queue_if_unblocked(task);
+                continue;
+            };
+            if let Some((wait, raise)) = self.another_try(task, outcome, state.task(task)) {
+                events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
+                continue;
+            }
+            events.push(Event::TaskFailed { task });
+            self.skip_what_needs(task, state, &mut skipped, events);
+            let told = events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
+            if !self.options.keep_going && state.stopping.is_none() && !told {
+                events.push(Event::StopRequested { reason: StopReason::TaskFailed });
+            }
+        }
+    }
+
+    /// Returns how long to wait before a failed task is tried again, and what it asks for then; `None` where it has
+    /// failed for good.
+    fn another_try(&self, task: TaskId, outcome: &Outcome, state: &TaskState) -> Option<(Millis, Option<Raise>)> {
+        let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let attempts: &[_] = &state.counted();
+        let ran_out = raise::ran_out(attempts);
+        if matches!(outcome, Outcome::OutOfMemory { .. }) {
+            let stage = self.asked(task);
+            match raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger) {
+                Some(raise) => {
+                    return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
+                }
+                None if !retry::wants_another_without_more_memory(rule) => return None,
+                None => {}
+            }
+        }
+        if matches!(outcome, Outcome::Displaced { .. }) {
+            return Some((retry::wait(count(state.displacements()), rule, self.options.seed, task), None));
+        }
+        // What was answered with more memory is not counted again.
+        let answered = raise::answered(attempts, state.raise).min(ran_out);
+        let others = count(state.failures() - if rule.on.is_empty() { ran_out } else { answered });
+        let wait = retry::wait_before_next(outcome, others, rule, self.options.seed, task)?;
+        Some((wait, None))
+    }
+
+    fn skip_what_needs(
+        &self,
+        failed: TaskId,
+        state: &RunState,
+        skipped: &mut BTreeSet<TaskId>,
+        events: &mut Vec<Event>,
+    ) {
+        let mut open = vec![failed];
+        while let Some(task) = open.pop() {
+            for edge in self.graph.after.of(task) {
+                if !state.task(edge.task).phase.is_final() && skipped.insert(edge.task) {
+                    events.push(Event::TaskSkipped { task: edge.task, because: Some(failed) });
+                    open.push(edge.task);
+                }
+            }
+        }
+    }
+}
