@@ -114,7 +114,15 @@ pub fn describe(
         let paths: Vec<_> = written.iter().map(|path| path.to_string_lossy()).collect();
         env.push((OUTPUTS.to_owned(), paths.join("\n")));
     }
-    env.extend(device_env(&devices, held(place, &devices, stage.modes[place.mode].resources.gpus), port));
+    let held = held(place, &devices, stage.modes[place.mode].resources.gpus);
+    env.extend(device_env(&devices, held));
+    // Who has a rendezvous of their own keeps it.
+    let own = env.len();
+    for (name, value) in rendezvous(&devices, port) {
+        if !env[..own].iter().any(|(other, _)| other == name) {
+            env.push((name.to_owned(), value));
+        }
+    }
     let of_stage = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     let has = |name: &str| of_stage(name).or_else(|| ground.inherited.get(name).cloned());
     let limits = limit::env(place, &devices, stage.modes[place.mode].resources.gpus, has);
@@ -190,33 +198,32 @@ fn command(ground: &Ground, task: &Task, action: &Action, written: &[PathBuf], n
     }
 }
 
-/// Returns what is reserved on each device. Who has whole devices and says nothing of memory has all of it: as much as the
-/// smallest has, or `None` where nobody knows how much that is.
+/// Returns what is reserved on each device: `None` where nothing was said. Who has whole devices and says nothing of memory
+/// has all of it: as much as the smallest has.
 fn held(place: &Place, devices: &[&Device], gpus: Gpus) -> Option<Bytes> {
-    match gpus {
-        Gpus::Whole(_) if place.gpu_memory == Bytes::ZERO => {
-            devices.iter().map(|device| device.memory).min().filter(|memory| *memory > Bytes::ZERO)
-        }
-        Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared => Some(place.gpu_memory),
-    }
+    let all = || devices.iter().map(|device| device.memory).min();
+    let whole = matches!(gpus, Gpus::Whole(_)) && place.gpu_memory == Bytes::ZERO;
+    let held = if whole { all() } else { Some(place.gpu_memory) };
+    held.filter(|memory| *memory > Bytes::ZERO || devices.is_empty())
 }
 
-/// Returns what tells CUDA and the frameworks which devices there are.
-///
-/// A task without a device sees none. For several devices the rendezvous of `torch.distributed` is set, both as
-/// scripts read it and as `torchrun` does (its options as `PET_*`), on a port of its own.
-fn device_env(devices: &[&Device], gpu_memory: Option<Bytes>, port: Option<u16>) -> Vec<(String, String)> {
+/// Returns what tells CUDA which devices there are, and the task what it holds of them. A task without a device sees none.
+fn device_env(devices: &[&Device], gpu_memory: Option<Bytes>) -> Vec<(String, String)> {
     let visible: Vec<String> = devices.iter().filter_map(|device| device.cuda_name()).collect();
     let mut env = vec![("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()), ("CUDA_VISIBLE_DEVICES", visible.join(","))];
     env.extend(gpu_memory.map(|memory| ("TRAINYARD_GPU_MEMORY", memory.0.to_string())));
-    if let (Some(port), [_, _, ..]) = (port, devices) {
-        for (address, at) in [("MASTER_ADDR", "MASTER_PORT"), ("PET_MASTER_ADDR", "PET_MASTER_PORT")] {
-            env.push((address, "127.0.0.1".to_owned()));
-            env.push((at, port.to_string()));
-        }
-        env.push(("PET_NPROC_PER_NODE", devices.len().to_string()));
-    }
     env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Returns where the processes of a task with several devices meet: for `torch.distributed`, both as scripts read it and as
+/// `torchrun` does (its options as `PET_*`), on a port of its own.
+fn rendezvous(devices: &[&Device], port: Option<u16>) -> Vec<(&'static str, String)> {
+    let (Some(port), [_, _, ..]) = (port, devices) else { return Vec::new() };
+    let mut env = vec![("PET_NPROC_PER_NODE", devices.len().to_string())];
+    for (address, at) in [("MASTER_ADDR", "MASTER_PORT"), ("PET_MASTER_ADDR", "PET_MASTER_PORT")] {
+        env.extend([(address, "127.0.0.1".to_owned()), (at, port.to_string())]);
+    }
+    env
 }
 
 /// Returns a file name for a task: its own name where that is a plain one, otherwise with `%XX` for what could
@@ -256,9 +263,9 @@ mod tests {
 
     #[test]
     fn a_task_without_a_device_sees_none() {
-        let env = device_env(&[], Some(Bytes::ZERO), Some(1));
+        let env = device_env(&[], Some(Bytes::ZERO));
         assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), String::new())));
-        assert!(!env.iter().any(|(name, _)| name.contains("MASTER")));
+        assert!(rendezvous(&[], Some(1)).is_empty());
     }
 
     #[test]
@@ -271,11 +278,12 @@ mod tests {
         assert_eq!(held(&place(20), &[&large, &small], two), Some(Bytes(20)));
         assert_eq!(held(&place(0), &[&large, &unknown], two), None);
         assert_eq!(held(&place(6), &[&large], Gpus::Shared), Some(Bytes(6)));
+        assert_eq!(held(&place(0), &[&large], Gpus::Share(crate::units::Share(500_000))), None);
     }
 
     #[test]
     fn what_every_task_is_told_cannot_be_set_by_a_stage() {
-        let told = device_env(&[], Some(Bytes::ZERO), None).into_iter().map(|(name, _)| name);
+        let told = device_env(&[], Some(Bytes::ZERO)).into_iter().map(|(name, _)| name);
         let marks = marks("r", "t", 1);
         let marked = marks.iter().filter_map(|mark| mark.split_once('=')).map(|(name, _)| name.to_owned());
         for name in told.chain(marked) {
@@ -287,9 +295,10 @@ mod tests {
     fn several_devices_are_named_in_pci_order_with_a_rendezvous() {
         let device = |index| Device { pci_index: Some(index), ..Device::default() };
         let (a, b) = (device(2), device(5));
-        let env = device_env(&[&a, &b], Some(Bytes::GIB), Some(4711));
+        let env = device_env(&[&a, &b], Some(Bytes::GIB));
         assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), "2,5".to_owned())));
-        assert!(env.contains(&("MASTER_PORT".to_owned(), "4711".to_owned())));
-        assert!(env.contains(&("PET_NPROC_PER_NODE".to_owned(), "2".to_owned())));
+        let meeting = rendezvous(&[&a, &b], Some(4711));
+        assert!(meeting.contains(&("MASTER_PORT", "4711".to_owned())));
+        assert!(meeting.contains(&("PET_NPROC_PER_NODE", "2".to_owned())));
     }
 }
