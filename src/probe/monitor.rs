@@ -63,7 +63,8 @@ impl Monitor {
             if let Why::Xid { code } = why
                 && xid::fatal(code).is_none()
             {
-                tracing::warn!(card, xid = code, "the driver reports an error of a program on a device");
+                let words = xid::of_program(code).unwrap_or("nothing that makes it unfit");
+                tracing::warn!(card, xid = code, "the driver reports an error on a device: {words}");
                 continue;
             }
             tracing::warn!(card, "a device is {why}");
