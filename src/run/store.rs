@@ -16,11 +16,13 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 mod aside;
 mod header;
 mod marks;
+mod numbers;
 mod samples;
 mod sharing;
 
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
 pub use marks::Mark;
+use numbers::{COUNT, number};
 pub use sharing::Unfinished;
 
 /// Why the record cannot be read or written.
@@ -88,11 +90,15 @@ pub enum StoreError {
     },
 }
 
+/// Pages of the write-ahead log, 16 MiB, after which it is checkpointed: twice the loop waits for the disk then. Where many
+/// short tasks fill it, that is every few seconds; where few long ones do, the kernel has written it long before.
+const LOG_PAGES: u32 = 4_096;
+
 /// The format of the database.
 const FORMAT: i64 = STEPS.len() as i64;
 
 /// What leads from each format to the next, from an empty database on.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
@@ -122,6 +128,7 @@ CREATE TABLE event (
     header::STEP,
     // A name means one run.
     "CREATE UNIQUE INDEX run_name ON run (invocation ->> 'name') WHERE invocation ->> 'name' IS NOT NULL;",
+    numbers::STEP,
 ];
 
 /// A state folder's database.
@@ -153,6 +160,7 @@ impl Store {
         let store = Self::connect(dir, OpenFlags::default())?;
         store.on(|db| {
             db.pragma_update(None, "journal_mode", "WAL")?;
+            db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
             db.pragma_update(None, "synchronous", "NORMAL")
         })?;
         let store = store.prepare_format()?;
@@ -297,9 +305,8 @@ impl Store {
             if taken == 0 {
                 return Ok(None);
             }
-            let next =
-                "SELECT key, (SELECT coalesce(max(seq) + 1, 0) FROM event WHERE run = key) FROM run WHERE id = ?1";
-            db.query_row(next, [&run.id], |row| Ok(Some(RunKey { key: row.get(0)?, next_seq: row.get(1)? })))
+            let next = format!("SELECT key, {COUNT} FROM run WHERE run.id = ?1");
+            db.query_row(&next, [&run.id], |row| Ok(Some(RunKey { key: row.get(0)?, next_seq: row.get(1)? })))
         })
     }
 
@@ -314,10 +321,10 @@ impl Store {
             return Err(StoreError::Gone(path));
         }
         let written = in_transaction(&self.db, |db| {
-            let mut insert = db.prepare_cached("INSERT INTO event (run, seq, at, body) VALUES (?1, ?2, ?3, ?4)")?;
+            let mut insert = db.prepare_cached("INSERT INTO event (number, at, body) VALUES (?1, ?2, ?3)")?;
             for (seq, recorded) in (run.next_seq..).zip(events) {
                 let body = serde_json::to_string(&recorded.event).expect("events are plain data");
-                insert.execute(params![run.key, seq, signed(recorded.at.0), body])?;
+                insert.execute(params![number(run.key, seq), signed(recorded.at.0), body])?;
                 if let Some(end) = new_end(recorded) {
                     let (finished, end) = end.unzip();
                     let update = "UPDATE run SET finished = ?2, end = ?3 WHERE key = ?1";
@@ -400,17 +407,21 @@ impl Store {
     /// # Errors
     /// As [`Store::events`]; events before the one that cannot be decoded have been told then.
     pub fn tell_events(&self, run: &str, first: usize, mut tell: impl FnMut(Recorded)) -> Result<(), StoreError> {
-        let first = i64::try_from(first).unwrap_or(i64::MAX);
         self.on(|db| {
             let key: Option<i64> =
                 db.query_row("SELECT key FROM run WHERE id = ?1", [run], |row| row.get(0)).optional()?;
-            let mut query = db.prepare("SELECT seq, at, body FROM event WHERE run = ?1 AND seq >= ?2 ORDER BY seq")?;
-            let mut rows = query.query(params![key, first])?;
+            let Some(key) = key else { return Ok(Ok(())) };
+            let of_run = numbers::of(key);
+            let first = of_run.start().saturating_add(i64::try_from(first).unwrap_or(i64::MAX));
+            let mut query =
+                db.prepare("SELECT number, at, body FROM event WHERE number BETWEEN ?1 AND ?2 ORDER BY number")?;
+            let mut rows = query.query(params![first, of_run.end()])?;
             while let Some(row) = rows.next()? {
                 match serde_json::from_slice(row.get_ref(2)?.as_bytes()?) {
                     Ok(event) => tell(Recorded { at: Millis(unsigned(row.get(1)?)), event }),
                     Err(source) => {
-                        return Ok(Err(StoreError::Damaged { run: run.to_owned(), seq: row.get(0)?, source }));
+                        let seq = row.get::<_, i64>(0)? - of_run.start();
+                        return Ok(Err(StoreError::Damaged { run: run.to_owned(), seq, source }));
                     }
                 }
             }

@@ -111,7 +111,7 @@ pub(super) fn probe(db: &Connection) -> rusqlite::Result<()> {
         "BEGIN IMMEDIATE;
          INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks)
              VALUES ('', '', '', '', '', 0, 0, 0, '[]');
-         INSERT INTO event (run, seq, at, body) VALUES (last_insert_rowid(), 0, 0, '');
+         INSERT INTO event (number, at, body) VALUES (last_insert_rowid() << 32, 0, '');
          ROLLBACK;",
     )
     .inspect_err(|_| {

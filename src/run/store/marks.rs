@@ -1,5 +1,6 @@
 //! How far the record of each run goes: enough to see which of them to read again.
 
+use super::numbers::COUNT;
 use super::{RunRow, Store, StoreError};
 
 /// A run and how much is recorded of it.
@@ -18,10 +19,8 @@ impl Store {
     /// Where the database cannot be read.
     pub fn marks(&self) -> Result<Vec<Mark>, StoreError> {
         self.on(|db| {
-            let mut query = db.prepare_cached(
-                "SELECT id, (SELECT coalesce(max(seq) + 1, 0) FROM event WHERE run = key)
-                 FROM run ORDER BY started DESC, key DESC",
-            )?;
+            let mut query =
+                db.prepare_cached(&format!("SELECT id, {COUNT} FROM run ORDER BY started DESC, key DESC"))?;
             let mark = |row: &rusqlite::Row<'_>| {
                 let events: i64 = row.get(1)?;
                 Ok(Mark { run: row.get(0)?, events: usize::try_from(events).unwrap_or(0) })

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use super::numbers::COUNT;
 use super::{Store, StoreError, signed, unsigned};
 use crate::graph::TaskId;
 use crate::run::event::Recorded;
@@ -38,9 +39,7 @@ impl Store {
     /// Where the database cannot be read or written; nothing is learned then.
     pub fn learn(&mut self) -> Result<(), StoreError> {
         let further = self.on(|db| {
-            let mut query = db.prepare(
-                "SELECT id FROM run WHERE learned < (SELECT coalesce(max(seq) + 1, 0) FROM event WHERE run = key)",
-            )?;
+            let mut query = db.prepare(&format!("SELECT id FROM run WHERE learned < {COUNT}"))?;
             let rows = query.query_map([], |row| row.get(0))?;
             rows.collect::<rusqlite::Result<Vec<String>>>()
         })?;

@@ -93,3 +93,33 @@ fn a_folder_without_runs_says_so() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(Store::open_existing(dir.path()), Err(StoreError::NoState(_))));
 }
+
+#[test]
+fn a_record_of_an_earlier_format_is_read_as_it_was_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Connection::open(dir.path().join("state.db")).unwrap();
+    let steps = STEPS[..5].concat();
+    old.execute_batch(&format!("{steps} PRAGMA user_version = 5;")).unwrap();
+    for (key, id) in [(1, "r1"), (2, "r2")] {
+        let run = "INSERT INTO run (key, id, pipeline, file, host, boot, pid, pid_started, started, tasks)
+                   VALUES (?1, ?2, 'p', '/p', 'box', 'b', 7, 99, 0, '')";
+        old.execute(run, params![key, id]).unwrap();
+        old.execute("INSERT INTO task_list VALUES (?1, '[]')", [key]).unwrap();
+        for seq in 0..3 {
+            let body = serde_json::to_string(&Event::TaskSkipped { task: TaskId(seq), because: None }).unwrap();
+            old.execute("INSERT INTO event VALUES (?1, ?2, ?3, ?4)", params![key, seq, key, body]).unwrap();
+        }
+    }
+    drop(old);
+    let mut store = Store::open(dir.path()).unwrap();
+    let skipped =
+        |at, task| Recorded { at: Millis(at), event: Event::TaskSkipped { task: TaskId(task), because: None } };
+    for (run, at) in [("r1", 1), ("r2", 2)] {
+        assert_eq!(store.events(run).unwrap(), [0, 1, 2].map(|task| skipped(at, task)), "{run}");
+    }
+    let header = store.run("r1").unwrap().unwrap().header;
+    let mut key = store.take_over(&header, &header.orchestrator).unwrap().unwrap();
+    store.append(&mut key, &[skipped(5, 3)]).unwrap();
+    assert_eq!(store.events_from("r1", 2).unwrap(), [skipped(1, 2), skipped(5, 3)]);
+    assert_eq!(store.events("r2").unwrap().len(), 3);
+}
