@@ -16,15 +16,17 @@ use std::path::{Path, PathBuf};
 use super::process;
 use crate::run::engine::Launch;
 
-/// The environment that every child inherits, as C strings (`NAME=value`).
+/// What every child inherits from this process: the environment, as C strings (`NAME=value`), and what signals do.
 #[derive(Debug)]
 pub(super) struct Inherited {
     entries: Vec<CString>,
     path: OsString,
+    /// Signals that do to a child what they usually do. All but those that whoever started us ignores.
+    usual: Vec<libc::c_int>,
 }
 
 impl Inherited {
-    /// Takes this process's environment.
+    /// Takes this process's environment, and what signals do to it.
     pub(super) fn new() -> Self {
         let entry = |(mut name, value): (OsString, OsString)| {
             name.push("=");
@@ -33,7 +35,9 @@ impl Inherited {
         };
         // As `execvp` does where the variable is not set.
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        Self { entries: std::env::vars_os().filter_map(entry).collect(), path }
+        // Named one by one: of a signal that is not named, the C library asks in every child what it does there.
+        let usual = (1..=libc::SIGRTMAX()).filter(|signal| !stays_ignored(*signal)).collect();
+        Self { entries: std::env::vars_os().filter_map(entry).collect(), path, usual }
     }
 
     /// Starts the program of an attempt as the leader of a process group of its own. Both output streams go to
@@ -67,7 +71,7 @@ impl Inherited {
         let envp = Pointers::new(inherited.chain(&own));
         let mut actions = Actions::new()?;
         actions.prepare(output, &cwd)?;
-        let attributes = Attributes::new(group)?;
+        let attributes = Attributes::new(group, &self.usual)?;
         let mut pid = 0;
         // SAFETY: all strings and both arrays, which end with a null pointer, outlive the call, and the call changes
         // neither; actions and attributes are initialised.
@@ -97,6 +101,18 @@ impl Inherited {
             .find(|file| process::is_executable(file))
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }
+}
+
+/// Whether a signal is to be ignored by children, as it is by us, and not only by us: we outlive a reader that goes away
+/// and a limit of file sizes, children need not.
+fn stays_ignored(signal: libc::c_int) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed, and the pointer is to a live local variable, for which zero is valid.
+    let now = unsafe {
+        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.sa_sigaction == libc::SIG_IGN && !matches!(signal, libc::SIGPIPE | libc::SIGXFSZ)
 }
 
 /// Turns the attempt's own variables into entries, of which the last of a name counts.
@@ -174,11 +190,11 @@ pub(super) enum Group {
     Ours,
 }
 
-/// What kind of process the child is: its group, no signal blocked, SIGPIPE and SIGXFSZ as usual (we ignore them).
+/// What kind of process the child is: its group, no signal blocked, and what signals do.
 struct Attributes(MaybeUninit<libc::posix_spawnattr_t>);
 
 impl Attributes {
-    fn new(group: Group) -> io::Result<Self> {
+    fn new(group: Group, usual: &[libc::c_int]) -> io::Result<Self> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: the first call initialises what it points to.
         check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
@@ -193,8 +209,10 @@ impl Attributes {
             check(libc::posix_spawnattr_setpgroup(to, 0))?;
             libc::sigemptyset(signals.as_mut_ptr());
             check(libc::posix_spawnattr_setsigmask(to, signals.as_ptr()))?;
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGPIPE);
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGXFSZ);
+            for signal in usual {
+                // Refuses those that the C library needs for itself, and resets them in any case.
+                libc::sigaddset(signals.as_mut_ptr(), *signal);
+            }
             check(libc::posix_spawnattr_setsigdefault(to, signals.as_ptr()))?;
         }
         Ok(attributes)
@@ -259,6 +277,16 @@ mod tests {
         assert_eq!(output_of(&launch).unwrap(), "hi\n");
         let launch = Launch { env: Vec::new(), ..launch };
         assert_eq!(output_of(&launch).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn signals_that_were_ignored_before_us_stay_so_and_those_that_we_ignore_do_not() {
+        // SAFETY: no handler is installed, and nobody sends this signal.
+        unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
+        let ignored = output_of(&shell("grep SigIgn /proc/self/status")).unwrap();
+        let ignored = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+        let is_ignored = |signal: libc::c_int| ignored & 1 << (signal - 1) != 0;
+        assert_eq!([libc::SIGUSR2, libc::SIGPIPE, libc::SIGXFSZ].map(is_ignored), [true, false, false]);
     }
 
     #[test]
