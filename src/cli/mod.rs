@@ -194,5 +194,6 @@ pub fn main() -> ExitCode {
         output::say(&text::coloured(&format!("{:?}", failure.report)));
         failure.exit
     });
+    trace::flush();
     ExitCode::from(exit as u8)
 }

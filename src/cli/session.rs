@@ -121,7 +121,7 @@ impl Manner {
     /// Makes what shows the run. What could not be written is noted in `lost`.
     pub(super) fn observers(&self, dir: &Path, lost: &report::Lost) -> Vec<Box<dyn Observer>> {
         let style = report::Style::choose(self.quiet, self.json);
-        report::observers(report::Options {
+        let mut observers = report::observers(report::Options {
             lost: std::rc::Rc::clone(lost),
             style,
             mirror: self.mirror,
@@ -129,7 +129,9 @@ impl Manner {
             elsewhere: state::elsewhere(dir.ancestors().nth(2).unwrap_or(dir)),
             screen: trace::screen(),
             logs_only: trace::is_json(),
-        })
+        });
+        observers.push(Box::new(trace::Flush));
+        observers
     }
 }
 

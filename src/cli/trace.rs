@@ -3,13 +3,15 @@
 //! Lines for standard error go through the [`Screen`], so that they scroll by above the bars.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use clap::{ArgAction, ValueEnum};
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, ParseError, dynamic_filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
@@ -19,6 +21,9 @@ use tracing_subscriber::{Layer, fmt};
 use super::output;
 use crate::report::paint::Colour;
 use crate::report::screen::Screen;
+use crate::run::event::Recorded;
+use crate::run::observer::{Observer, View};
+use crate::units::Millis;
 
 /// The process has one terminal.
 static SCREEN: LazyLock<Screen> = LazyLock::new(Screen::default);
@@ -26,8 +31,9 @@ static SCREEN: LazyLock<Screen> = LazyLock::new(Screen::default);
 /// How log lines are written, once it is known.
 static FORMAT: OnceLock<Format> = OnceLock::new();
 
-/// The run's own log file, once there is a run.
-static RUN_LOG: OnceLock<File> = OnceLock::new();
+/// The run's own log file, once there is a run. What happens in one tick is written together: three lines for each of
+/// many short tasks would be as many calls.
+static RUN_LOG: OnceLock<Mutex<BufWriter<File>>> = OnceLock::new();
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -85,7 +91,7 @@ pub(super) fn start(args: &Args) {
     };
     // A run that does nothing has no folder, and ten thousand lines that nobody reads.
     let file = EnvFilter::new("warn,trainyard=debug").and(dynamic_filter_fn(|_, _| RUN_LOG.get().is_some()));
-    let file = fmt::layer().with_ansi(false).with_writer(|| RunLog).with_filter(file);
+    let file = fmt::layer().with_ansi(false).with_writer(RunLog).with_filter(file);
     // As above.
     drop(tracing_subscriber::registry().with(screen).with(file).try_init());
 }
@@ -97,8 +103,32 @@ pub(super) fn start(args: &Args) {
 pub(super) fn to_run_folder(dir: &Path) -> io::Result<()> {
     let file = File::options().create(true).append(true).open(dir.join("trainyard.log"))?;
     // A process carries out one run; a second call keeps the first file.
-    drop(RUN_LOG.set(file));
+    drop(RUN_LOG.set(Mutex::new(BufWriter::new(file))));
     Ok(())
+}
+
+/// Writes out what the run's log file has been told and has not written yet.
+pub(super) fn flush() {
+    if let Some(mut log) = run_log() {
+        // A log that cannot be written stops nothing.
+        let _ = log.flush();
+    }
+}
+
+/// Returns the run's log file. Another thread's panic leaves a whole one.
+fn run_log() -> Option<MutexGuard<'static, BufWriter<File>>> {
+    Some(RUN_LOG.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Writes the run's log out at every tick.
+pub(super) struct Flush;
+
+impl Observer for Flush {
+    fn recorded(&mut self, _: View<'_>, _: &Recorded) {}
+
+    fn ticked(&mut self, _: View<'_>, _: Millis) {
+        flush();
+    }
 }
 
 /// Stamps a line: on a terminal with the seconds since the start, since whoever looks on knows what day it is; elsewhere
@@ -122,15 +152,37 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Writes to the run's log file, or nowhere before there is one.
+/// Writes to the run's log file, or nowhere before there is one. What is wrong is written at once.
 struct RunLog;
 
-impl Write for RunLog {
+/// One line for the run's log file.
+struct Line {
+    at_once: bool,
+}
+
+impl<'a> MakeWriter<'a> for RunLog {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { at_once: true }
+    }
+
+    fn make_writer_for(&'a self, of: &Metadata<'_>) -> Line {
+        Line { at_once: *of.level() <= Level::WARN }
+    }
+}
+
+impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        RUN_LOG.get().map_or(Ok(line.len()), |mut file| file.write(line))
+        let Some(mut log) = run_log() else { return Ok(line.len()) };
+        let written = log.write(line)?;
+        if self.at_once {
+            log.flush()?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        RUN_LOG.get().map_or(Ok(()), |mut file| file.flush())
+        run_log().map_or(Ok(()), |mut log| log.flush())
     }
 }
