@@ -95,9 +95,15 @@ impl Terminal {
             write!(update, "\x1b[{height}A").expect("a String takes everything");
         }
         update.push('\r');
+        if !above.is_empty() || live.is_empty() {
+            // What scrolls by has any height: the old live part goes first. Line by line, since a terminal may keep a
+            // screen that is erased from its first row on (tmux does) with what scrolled by.
+            update.push_str(&format!("{ERASE_LINE}\x1b[B").repeat(height));
+            if height > 0 {
+                write!(update, "\x1b[{height}A").expect("a String takes everything");
+            }
+        }
         if !above.is_empty() {
-            // What scrolls by has any height: the old live part goes first.
-            update.push_str(ERASE_BELOW);
             update.push_str(above);
             update.push('\n');
         }
@@ -216,6 +222,24 @@ mod tests {
             term.show(&["train", "total"]);
         }
         assert!(term.contents().ends_with("line 18\nline 19\ntrain\ntotal"), "{}", term.contents());
+    }
+
+    #[test]
+    fn no_screen_is_erased_as_a_whole_while_bars_are_on_it() {
+        let term = Emulated::new();
+        term.show(&["train", "total"]);
+        term.screen.print("a line");
+        term.screen.clear();
+        let mut parser = vt100::Parser::new(10, 30, 0);
+        for update in term.written.try_iter() {
+            let text = String::from_utf8(update).unwrap();
+            let (before, after) = text.split_once(ERASE_BELOW).unwrap();
+            parser.process(before.as_bytes());
+            let (row, _) = parser.screen().cursor_position();
+            let below: Vec<String> = parser.screen().rows(0, 30).skip(row.into()).collect();
+            assert!(below.iter().all(String::is_empty), "{below:?}");
+            parser.process((ERASE_BELOW.to_owned() + after).as_bytes());
+        }
     }
 
     #[test]
