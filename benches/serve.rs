@@ -8,6 +8,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -134,13 +135,16 @@ fn pause(ms: i64) {
     let _ = poll(&mut [], Some(&Timespec { tv_sec: ms / 1_000, tv_nsec: ms % 1_000 * 1_000_000 }));
 }
 
-/// Reads on to the event in which this task is said to be in this state.
-fn hear(lines: &mut impl BufRead, task: u32, state: &str) {
-    let wanted = format!("\"index\":{task},\"task\":{{\"name\":\"train[lr=0.1,seed={task}]\",\"state\":\"{state}\"");
+/// Reads on until each of these tasks was said to be in this state; one message may tell of several.
+fn hear(lines: &mut impl BufRead, tasks: Range<u32>, state: &str) {
+    let said =
+        |task: u32| format!("\"index\":{task},\"task\":{{\"name\":\"train[lr=0.1,seed={task}]\",\"state\":\"{state}\"");
+    let mut wanted: Vec<String> = tasks.map(said).collect();
     let mut line = String::new();
-    while !line.contains(&wanted) {
+    while !wanted.is_empty() {
         line.clear();
         assert!(lines.read_line(&mut line).expect("it goes on") > 0, "the server ended");
+        wanted.retain(|wanted| !line.contains(wanted));
     }
 }
 
@@ -181,15 +185,15 @@ fn main() {
 
     let path = format!("/api/runs/{run}/events");
     let mut lines = BufReader::new(server.send(&path));
-    hear(&mut lines, 0, "succeeded");
+    hear(&mut lines, 0..200, "succeeded");
     let mut told: Vec<f64> = Vec::new();
     for task in 200..300 {
         store.append(&mut key, &[started(task)]).expect("an event is recorded");
         let begun = Instant::now();
-        hear(&mut lines, task, "running");
+        hear(&mut lines, task..task + 1, "running");
         told.push(begun.elapsed().as_secs_f64() * 1e3);
         store.append(&mut key, &[finished(task)]).expect("an event is recorded");
-        hear(&mut lines, task, "succeeded");
+        hear(&mut lines, task..task + 1, "succeeded");
         // Also from rest, not only in the rhythm of the server.
         pause(i64::from(task % 7) * 13);
     }
@@ -203,9 +207,7 @@ fn main() {
         .map(|browser| {
             std::thread::spawn(move || {
                 let mut lines = BufReader::new(browser);
-                for task in 300..400 {
-                    hear(&mut lines, task, "succeeded");
-                }
+                hear(&mut lines, 300..400, "succeeded");
             })
         })
         .collect();
