@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and starts the binary")]
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -125,4 +127,46 @@ fn a_run_is_a_trace_of_spans() {
     let again = world.stdout(&["show", "--otlp", "again.json"]);
     assert_eq!(again, "wrote again.json\n");
     assert_eq!(std::fs::read_to_string(world.dir.path().join("again.json")).unwrap(), text);
+}
+
+/// Answers one request with a status, and returns its path with what was sent.
+fn answer_once(listener: &TcpListener, status: &str) -> (String, Value) {
+    let (stream, _) = listener.accept().unwrap();
+    let mut from = BufReader::new(stream.try_clone().unwrap());
+    let (mut first, mut length) = (String::new(), 0);
+    from.read_line(&mut first).unwrap();
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line).unwrap();
+        let line = line.trim().to_ascii_lowercase();
+        if let Some(bytes) = line.strip_prefix("content-length:") {
+            length = bytes.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).unwrap();
+    write!(&stream, "HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}").unwrap();
+    (first.split(' ').nth(1).unwrap().to_owned(), serde_json::from_slice(&body).unwrap())
+}
+
+#[test]
+fn a_collector_is_sent_the_trace() {
+    let world = World::new(Vec::new());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| answer_once(&listener, "200 OK"));
+        let said = world.stdout(&["show", "--otlp", &format!("http://127.0.0.1:{port}")]);
+        assert_eq!(said, format!("sent a trace to http://127.0.0.1:{port}/v1/traces\n"));
+        let (path, trace) = taken.join().unwrap();
+        assert_eq!(path, "/v1/traces");
+        assert_eq!(trace["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"], "digits");
+        let refused = scope.spawn(|| answer_once(&listener, "400 Bad Request"));
+        let output = world.output(&["show", "--otlp", &format!("http://127.0.0.1:{port}/own/path")]);
+        assert_eq!((output.status.code(), refused.join().unwrap().0.as_str()), (Some(2), "/own/path"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be sent to"), "{output:?}");
+    });
 }

@@ -174,7 +174,7 @@ fn a_webhook_that_refuses_is_not_asked_again() {
     let world = World::new(&format!(r#"{{ webhook = "{address}", backoff = "1ms" }}"#), "true");
     let (code, said) = world.run();
     assert_eq!(code, Some(0));
-    assert!(said.contains("could not be told: the webhook answered 404"), "{said}");
+    assert!(said.contains("could not be told: the address answered 404"), "{said}");
     assert_eq!(served.join().unwrap().len(), 1);
 }
 

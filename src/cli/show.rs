@@ -7,11 +7,16 @@ use jiff::tz::TimeZone;
 
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, diff, output, session};
+use crate::engine::notify;
 use crate::report::paint::Colour;
 use crate::report::{chart, history, json, otlp, page, perfetto, tensorboard, text, timeline, wording};
 use crate::run::launch;
 use crate::run::state::RunState;
 use crate::run::store::RunRow;
+use crate::units::Millis;
+
+/// How long a collector may take.
+const PATIENCE: Millis = Millis(30_000);
 
 /// Show a run: its tasks, how they ended, what they used
 #[derive(Args)]
@@ -32,8 +37,8 @@ pub(super) struct Command {
     /// Write the collected figures as TensorBoard's event files below DIR
     #[arg(long, value_name = "DIR")]
     tensorboard: Option<PathBuf>,
-    /// Write an OpenTelemetry trace of the run to FILE, as OTLP in JSON
-    #[arg(long, value_name = "FILE")]
+    /// Write an OpenTelemetry trace of the run to FILE, as OTLP in JSON, or send it to a collector: http://localhost:4318
+    #[arg(long, value_name = "FILE|URL")]
     otlp: Option<PathBuf>,
 }
 
@@ -97,8 +102,14 @@ impl Command {
             write(path, perfetto::trace(timeline).to_string() + "\n")?;
         }
         if let Some(path) = &self.otlp {
-            let trace = otlp::trace(&header, &row.header.orchestrator.host, &row.header.tasks, run, now);
-            write(path, trace.to_string() + "\n")?;
+            let trace = otlp::trace(&header, &row.header.orchestrator.host, &row.header.tasks, run, now).to_string();
+            match path.to_str().and_then(collector) {
+                Some(url) => {
+                    send(&url, header.run, &trace)?;
+                    written.push_str(&format!("sent a trace to {}\n", text::visible(&url)));
+                }
+                None => write(path, trace + "\n")?,
+            }
         }
         if let Some(folder) = &self.tensorboard {
             let names: Vec<String> = row.header.tasks.iter().map(|task| task.name.clone()).collect();
@@ -113,6 +124,24 @@ impl Command {
         }
         output::print(&written)
     }
+}
+
+/// Returns where a collector takes traces, if this is the address of one.
+fn collector(given: &str) -> Option<String> {
+    let (scheme, rest) = given.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))?;
+    // OTLP over HTTP has a path of its own for every kind of signal, unless a whole one is given.
+    Some(match rest.trim_end_matches('/') {
+        host if !host.contains('/') => format!("{scheme}://{host}/v1/traces"),
+        whole => format!("{scheme}://{whole}"),
+    })
+}
+
+/// Sends a trace to a collector.
+fn send(url: &str, run: &str, trace: &str) -> Result<(), Failure> {
+    notify::post(url, PATIENCE, run, trace).map_err(|error| {
+        let report = miette::miette!("the trace cannot be sent to {}: {error}", text::visible(url));
+        Failure { exit: Exit::Usage, report }
+    })
 }
 
 /// Writes a file, and the folders that it lies in.

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::process;
 use crate::spec::OnFinish;
+use crate::units::Millis;
 
 /// What is told, and where the command runs.
 #[derive(Clone, Debug)]
@@ -46,12 +47,12 @@ pub enum NotTold {
     Start(#[from] std::io::Error),
     /// It took longer than it may.
     #[error("it took longer than {0}")]
-    Late(crate::units::Millis),
+    Late(Millis),
     /// The webhook answered that it will not have it.
-    #[error("the webhook answered {0}")]
+    #[error("the address answered {0}")]
     Status(u16),
     /// The webhook was not reached.
-    #[error("the webhook was not reached: {0}")]
+    #[error("the address was not reached: {0}")]
     Unreached(String),
 }
 
@@ -74,7 +75,10 @@ impl NotTold {
 /// Who could not be told, and why.
 pub fn tell(on_finish: &OnFinish, notice: &Notice, ended: &OwnedFd) -> Result<(), NotTold> {
     let command = on_finish.run.as_ref().map(|line| tries(on_finish, ended, || run(line, on_finish, notice, ended)));
-    let webhook = on_finish.webhook.as_ref().map(|url| tries(on_finish, ended, || post(url, on_finish, notice)));
+    let webhook = on_finish
+        .webhook
+        .as_ref()
+        .map(|url| tries(on_finish, ended, || post(url, on_finish.timeout, &notice.key, &notice.body)));
     command.into_iter().chain(webhook).collect()
 }
 
@@ -143,17 +147,20 @@ impl Drop for Group {
     }
 }
 
-/// Sends the webhook its POST.
-fn post(url: &str, on_finish: &OnFinish, notice: &Notice) -> Result<(), NotTold> {
+/// Sends JSON to an address by POST, once. The key lets a receiver drop what it has had.
+///
+/// # Errors
+/// Where it is not reached in time, or does not take it.
+pub fn post(url: &str, timeout: Millis, key: &str, body: &str) -> Result<(), NotTold> {
     let config = ureq::Agent::config_builder()
-        .timeout_global(Some(on_finish.timeout.as_std()))
+        .timeout_global(Some(timeout.as_std()))
         .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
         .build();
     let request = ureq::Agent::new_with_config(config).post(url).content_type("application/json");
-    match request.header("Idempotency-Key", &notice.key).send(&notice.body) {
+    match request.header("Idempotency-Key", key).send(body) {
         Ok(_) => Ok(()),
         Err(ureq::Error::StatusCode(status)) => Err(NotTold::Status(status)),
-        Err(ureq::Error::Timeout(_)) => Err(NotTold::Late(on_finish.timeout)),
+        Err(ureq::Error::Timeout(_)) => Err(NotTold::Late(timeout)),
         Err(error) => Err(NotTold::Unreached(error.to_string())),
     }
 }
