@@ -378,19 +378,10 @@ impl Watching {
                     self.said.clear();
                     continue;
                 }
-                Ok(output) => first_words(&output.stderr),
+                Ok(output) => text::first_words(&output.stderr),
                 Err(error) => error.to_string(),
             };
             self.said = format!("`trainyard {command}` failed: {why}");
         }
     }
-}
-
-/// Returns the first line of an error that says something.
-fn first_words(error: &[u8]) -> String {
-    let mut lines = error.split(|byte| *byte == b'\n').map(text::log_line);
-    let line = lines.find(|line| line.contains(|c: char| c.is_alphanumeric()));
-    let line = line.unwrap_or_default();
-    let words = line.trim_start();
-    words.strip_prefix("× ").unwrap_or(words).to_owned()
 }

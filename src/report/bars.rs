@@ -87,7 +87,7 @@ impl Observer for Bars {
         self.tally.progressed_as(role, task, progress);
     }
 
-    fn gauged(&mut self, _view: View<'_>, gauges: &[DeviceGauge]) {
+    fn gauged(&mut self, _view: View<'_>, _now: Millis, gauges: &[DeviceGauge]) {
         self.gauges = gauges.to_vec();
     }
 

@@ -17,6 +17,7 @@ pub mod explain;
 mod fixture;
 pub mod frame;
 mod gantt;
+pub mod held;
 pub mod history;
 pub mod idle;
 pub mod journal;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::bars::Bars;
+use super::held::Keeper;
 use super::journal::Journal;
 use super::lines::{Lines, Quiet};
 use super::mirror::Mirror;
@@ -101,7 +102,8 @@ pub fn observers(options: Options) -> Vec<Box<dyn Observer>> {
     let Options { style, mirror, dir, elsewhere, screen, logs_only, lost } = options;
     let err = || if logs_only { Box::new(io::sink()) as Box<dyn Write> } else { Box::new(screen.clone()) };
     let out = || Box::new(Watched { out: io::stdout(), lost: Rc::clone(&lost) }) as Box<dyn Write>;
-    let mut all: Vec<Box<dyn Observer>> = vec![Box::<Journal>::default(), Box::new(Reasons::new(dir.clone()))];
+    let mut all: Vec<Box<dyn Observer>> =
+        vec![Box::<Journal>::default(), Box::new(Reasons::new(dir.clone())), Box::new(Keeper::new(dir.clone()))];
     if mirror {
         all.push(Box::new(Mirror::new(Box::new(screen.clone()), Colour::for_stderr())));
     }

@@ -90,6 +90,15 @@ pub fn log_line(bytes: &[u8]) -> String {
     visible(last).into_owned()
 }
 
+/// Returns the first line of an error report of ours that says something.
+#[must_use]
+pub fn first_words(report: &[u8]) -> String {
+    let mut lines = report.split(|byte| *byte == b'\n').map(log_line);
+    let line = lines.find(|line| line.contains(|c: char| c.is_alphanumeric())).unwrap_or_default();
+    let words = line.trim_start();
+    words.strip_prefix("× ").unwrap_or(words).to_owned()
+}
+
 /// Returns how many columns a terminal needs for `text`. Colour codes take none.
 #[must_use]
 pub fn width(text: &str) -> usize {
@@ -140,6 +149,15 @@ mod tests {
         assert_eq!(visible("two\nlines\r"), "two\\nlines\\r");
         assert_eq!(visible("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(visible("abc\u{202e}fdp.exe"), "abc\\u{202e}fdp.exe");
+    }
+
+    #[test]
+    fn the_first_words_of_a_report_say_what_is_wrong() {
+        assert_eq!(
+            first_words("\n  \x1b[31m×\x1b[0m p.toml has changed\n  help: …\n".as_bytes()),
+            "p.toml has changed"
+        );
+        assert_eq!(first_words(b""), "");
     }
 
     #[test]

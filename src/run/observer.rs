@@ -87,8 +87,8 @@ pub trait Observer {
     }
 
     /// The devices were looked at: one gauge each, in the order of the fleet.
-    fn gauged(&mut self, view: View<'_>, gauges: &[DeviceGauge]) {
-        let _ = (view, gauges);
+    fn gauged(&mut self, view: View<'_>, now: Millis, gauges: &[DeviceGauge]) {
+        let _ = (view, now, gauges);
     }
 
     /// Time passed: a few times a second while anything runs.

@@ -137,6 +137,26 @@ impl Browser {
         self.call("Runtime.evaluate", asked).unwrap()["result"]["value"].clone()
     }
 
+    /// Asserts that the page can be used by ear: it has its landmarks and one title, and whatever can be pressed, chosen
+    /// or filled in has a name.
+    fn assert_accessible(&mut self, page: &str) {
+        let tree = self.call("Accessibility.getFullAXTree", json!({})).unwrap();
+        let nodes = tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] != true);
+        let text = |node: &Value, key: &str| node[key]["value"].as_str().unwrap_or_default().to_owned();
+        let nodes: Vec<(String, String)> = nodes.map(|node| (text(node, "role"), text(node, "name"))).collect();
+        let count = |role: &str| nodes.iter().filter(|(own, _)| own == role).count();
+        assert_eq!((count("banner"), count("main")), (1, 1), "{page}: {nodes:?}");
+        assert!(count("navigation") >= 1, "{page}: {nodes:?}");
+        const USED: [&str; 8] =
+            ["button", "link", "checkbox", "combobox", "searchbox", "textbox", "image", "progressbar"];
+        let nameless = nodes.iter().filter(|(role, name)| USED.contains(&role.as_str()) && name.trim().is_empty());
+        assert_eq!(nameless.count(), 0, "{page}: {nodes:?}");
+        assert_eq!(self.evaluate("document.querySelectorAll('h1').length"), 1, "{page}");
+        let untitled = "[...document.querySelectorAll('section, aside, dialog')].filter(one => !one.ariaLabel && \
+            !document.getElementById(one.getAttribute('aria-labelledby'))).length";
+        assert_eq!(self.evaluate(untitled), 0, "{page}: every part says what it is");
+    }
+
     /// Waits until something holds on the page, also over a change of pages.
     fn until(&mut self, holds: &str) {
         let begun = Instant::now();
@@ -184,6 +204,7 @@ fn a_browser_follows_a_run_ends_it_and_runs_nothing_that_a_task_says() {
     browser.until("document.querySelector('.chips').textContent.includes('1 running')");
     browser.until("document.querySelector('.detail h2').textContent.includes('<img src=x onerror=window.owned=3>')");
     browser.until("document.querySelector('td progress')?.value === 0.5 || document.querySelector('.node .note').textContent.includes('50 %')");
+    browser.assert_accessible("a run");
     browser.evaluate("window.same = true");
 
     world.go_on();
@@ -202,8 +223,41 @@ fn a_browser_follows_a_run_ends_it_and_runs_nothing_that_a_task_says() {
         browser.until(&format!(
             "location.pathname === '{path}' && document.querySelector('h1') && !document.querySelector('.gantt')"
         ));
+        browser.assert_accessible(path);
     }
     assert_eq!(browser.evaluate("window.owned === undefined && window.same === true"), true);
     let wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
     assert_eq!(browser.evaluate(wide), true, "nothing hangs over the edge");
+}
+
+#[test]
+fn what_failed_is_tried_again_from_the_page() {
+    let Some(mut browser) = Browser::start() else { return };
+    let world = World::new(super::FAILS_ONCE);
+    let run = world.run_to_its_end();
+    let server = world.serve(&[]);
+    browser.go(&server.url);
+    browser.until("document.querySelector('td.name a')");
+    browser.evaluate("document.querySelector('td.name a').click()");
+    browser.until("document.querySelector('.head .badge')?.textContent === 'failed'");
+    browser.until(&format!("location.pathname === '/runs/{run}'"));
+    browser.until("document.querySelector('.detail h2').textContent === 'train'");
+    browser.until("document.querySelector('.log').textContent.includes('ValueError: nan')");
+    // Of the task that failed, and the same question as that of the whole run.
+    browser.until("document.querySelector('.detail .title button')?.hidden === false");
+    browser.evaluate("document.querySelector('.detail .title button').click()");
+    browser.until("document.getElementById('retrying').closest('dialog').open");
+    browser.evaluate("document.activeElement.click()");
+    browser.until("!document.getElementById('retrying').closest('dialog').open");
+    assert_eq!(
+        browser.evaluate("document.querySelector('.head .badge').textContent"),
+        "failed",
+        "nothing was asked for"
+    );
+    browser.evaluate("document.querySelector('.detail .title button').click()");
+    browser.until("document.getElementById('retrying').closest('dialog').open");
+    browser.evaluate("document.getElementById('retry').click()");
+    browser.until("document.querySelector('.head .badge').textContent === 'succeeded'");
+    browser.until("document.querySelector('.chips').textContent.includes('2 succeeded')");
+    browser.until("document.querySelector('.detail .title button').hidden && [...document.querySelectorAll('.head button')].every(button => button.hidden)");
 }

@@ -5,6 +5,7 @@
 mod browser;
 mod world;
 
+use mock_nvml::{Card, Scene};
 use serde_json::Value;
 use world::{Answer, World};
 
@@ -242,4 +243,78 @@ fn a_dashboard_that_is_there_first_shows_the_first_run() {
     let listed = events.until("runs", |runs| runs[0]["state"] == "failed");
     assert_eq!(listed[0]["run"], run.as_str());
     assert!(server.get("/metrics").text().contains("trainyard_runs{state=\"failed\"} 1"));
+}
+
+/// A task that fails, and does not when it is tried again.
+pub(crate) const FAILS_ONCE: &str = r#"
+name = "digits"
+[stage.train]
+run = "test -e tried && echo now it works || { touch tried; echo 'ValueError: nan'; exit 3; }"
+[stage.evaluate]
+run = "true"
+after = ["train"]
+"#;
+
+#[test]
+fn a_failed_run_is_gone_on_with_only_with_the_token_and_from_the_same_origin() {
+    let world = World::new(FAILS_ONCE);
+    let run = world.run_to_its_end();
+    let server = world.serve(&[]);
+    let path = format!("/api/runs/{run}/retry");
+    let cookie = server.cookie();
+    refused(&server.ask("POST", &path, &[]), 401);
+    refused(&server.ask("POST", &path, &[&cookie]), 403);
+    refused(&server.ask("POST", &path, &[&cookie, "Origin: http://evil.example"]), 403);
+    assert_eq!(server.ask("GET", &path, &[&cookie]).status, 405, "no link starts anything");
+    refused(&server.ask("POST", "/api/runs/none/retry", &[&server.bearer()]), 404);
+    let open = world.serve(&["--no-token"]);
+    refused(&open.ask("POST", &path, &[&format!("Origin: http://127.0.0.1:{}", open.port)]), 403);
+
+    let mut events = server.listen(&format!("/api/runs/{run}/events"));
+    let before = events.until("change", |_| true);
+    assert_eq!((&before["run"]["state"], &before["counts"]["failed"]), (&"failed".into(), &1.into()));
+    let origin = format!("Origin: http://127.0.0.1:{}", server.port);
+    let asked = server.ask("POST", &path, &[&cookie, &origin, "Sec-Fetch-Site: same-origin"]);
+    assert_eq!(asked.status, 202, "{}", asked.text());
+    let last = events.until("change", |change| change["run"]["state"] == "succeeded");
+    assert_eq!(last["counts"]["succeeded"], 2);
+    let tasks = server.get(&format!("/api/runs/{run}")).json();
+    assert_eq!(tasks["tasks"][0]["attempts"].as_array().unwrap().len(), 2);
+    refused(&server.ask("POST", &path, &[&server.bearer()]), 409);
+}
+
+#[test]
+fn why_a_run_is_not_gone_on_with_is_told() {
+    let world = World::new(TWO);
+    let run = world.start();
+    let server = world.serve(&[]);
+    let path = format!("/api/runs/{run}/retry");
+    let under_way = server.ask("POST", &path, &[&server.bearer()]);
+    refused(&under_way, 409);
+    assert!(under_way.text().contains("under way"), "{}", under_way.text());
+    let mut events = server.listen(&format!("/api/runs/{run}/events"));
+    assert_eq!(server.ask("POST", &format!("/api/runs/{run}/cancel?now=1"), &[&server.bearer()]).status, 202);
+    events.until("change", |change| change["run"]["state"] == "interrupted");
+    std::fs::write(world.path().join("p.toml"), QUICK).unwrap();
+    let changed = server.ask("POST", &path, &[&server.bearer()]);
+    refused(&changed, 409);
+    assert!(changed.text().contains("has changed since run"), "{}", changed.text());
+}
+
+#[test]
+fn what_devices_held_is_known_of_a_run_at_which_nobody_looked() {
+    let scene = Scene::new(vec![Card { nobodys_mib: 5 << 10, ..Card::default() }; 2]).unwrap();
+    let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpu_memory = '60GiB' }\n";
+    let world = World::on(pipeline, scene.environment());
+    let run = world.run_to_its_end();
+    let server = world.serve(&[]);
+    let mut events = server.listen(&format!("/api/runs/{run}/events"));
+    let memory = events.until("memory", |_| true);
+    let used = memory["used"].as_array().unwrap();
+    assert_eq!(used.len(), 2, "{memory}");
+    for series in used {
+        assert!(series["name"].as_str().unwrap().contains("/gpu"), "{series}");
+        assert!(series["value"].as_array().unwrap().iter().all(|bytes| bytes.as_f64() >= Some(5.0 * 1_073_741_824.0)));
+        assert_eq!(series["ms"].as_array().unwrap().len(), series["value"].as_array().unwrap().len());
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -16,11 +16,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct World {
     dir: TempDir,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl World {
     pub(crate) fn new(pipeline: &str) -> Self {
-        let world = Self { dir: tempfile::tempdir().unwrap() };
+        Self::on(pipeline, Vec::new())
+    }
+
+    /// The same on a machine that these variables describe.
+    pub(crate) fn on(pipeline: &str, environment: Vec<(&'static str, PathBuf)>) -> Self {
+        let world = Self { dir: tempfile::tempdir().unwrap(), environment };
         std::fs::write(world.path().join("p.toml"), pipeline).unwrap();
         for pipe in ["seen", "never"] {
             mknodat(CWD, world.path().join(pipe), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -36,6 +42,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.path()).stdin(Stdio::null()).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path());
+        command.envs(self.environment.iter().map(|(name, path)| (*name, path.as_path())));
         command
     }
 

@@ -1,4 +1,4 @@
-//! What other commands do, asked for by a page: explain, compare, list devices, end a run.
+//! What other commands do, asked for by a page: explain, compare, list devices, end a run, go on with it.
 
 #![expect(clippy::disallowed_methods, reason = "calls this program again, and keeps a reading for a moment")]
 
@@ -16,8 +16,9 @@ use crate::cli::logs::Opened;
 use crate::cli::state::{self, StateArgs, broken};
 use crate::cli::{Failure, devices, diff, explain, metrics, session};
 use crate::probe;
-use crate::report;
 use crate::report::metrics::Picture;
+use crate::report::{self, text};
+use crate::run::event::RunEnd;
 use crate::run::store::{RunRow, Store};
 
 /// For how long a reading of the devices is good for everybody who asks.
@@ -66,6 +67,29 @@ pub(super) fn metrics(dir: &Path) -> Result<Option<Response>, Failure> {
         report::metrics::render(&Picture { ends: &[], runs: &[], devices: &[], now: session::now() })
     };
     Ok(Some(([(header::CONTENT_TYPE, report::metrics::CONTENT_TYPE)], page).into_response()))
+}
+
+/// Has `trainyard resume` go on with a run: what failed, was skipped or interrupted is tried again.
+///
+/// Answers once it is under way again, or why it is not.
+pub(super) fn retry(dir: &Path, run: &str) -> Result<Option<Response>, Failure> {
+    let Some((_, row)) = open(dir, run)? else { return Ok(None) };
+    let conflict = |words: &str| Ok(Some(answer::error(StatusCode::CONFLICT, words)));
+    if row.end.is_none() && state::is_alive(&row.header.orchestrator) {
+        return conflict("the run is under way: what fails can be tried again once it is over");
+    }
+    if matches!(row.end, Some((_, RunEnd::Succeeded))) {
+        return conflict("every task is done: there is nothing to try again");
+    }
+    let own = std::env::current_exe().map_err(broken)?;
+    let mut resume = std::process::Command::new(own);
+    resume.arg("resume").arg(&row.header.id).arg("--detach").arg("--state").arg(dir);
+    // Its pipeline is found where it lies: the folder of this process does not matter.
+    let ended = resume.stdin(Stdio::null()).output().map_err(broken)?;
+    if !ended.status.success() {
+        return conflict(&text::first_words(&ended.stderr));
+    }
+    Ok(Some((StatusCode::ACCEPTED, answer::json(&json!({"run": run, "asked": true}))).into_response()))
 }
 
 /// Has `trainyard cancel` end a run, and answers at once: how it ends is seen on the page.

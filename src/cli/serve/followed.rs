@@ -16,8 +16,8 @@ use crate::cli::attach::{Attached, Gauges};
 use crate::cli::state::{self, broken};
 use crate::cli::{Failure, diff, session};
 use crate::graph::TaskId;
-use crate::progress::series::Book;
 use crate::report::dashboard::{self, Change, Changed, Counts, Gauge, Heard, Wait};
+use crate::report::held::{self, Course};
 use crate::report::{json, reasons};
 use crate::run::event::Event;
 use crate::run::launch;
@@ -37,8 +37,8 @@ pub(super) struct Followed {
     heard: BTreeMap<TaskId, (Stamp, Heard)>,
     waits: Vec<Wait>,
     gauges: Vec<DeviceGauge>,
-    /// What devices held since somebody looks, ms from the run's start, bytes.
-    memory: Book,
+    /// What devices held since somebody looks.
+    course: Course,
 }
 
 /// Tells whether a file may have changed.
@@ -65,7 +65,7 @@ impl Followed {
             heard: BTreeMap::new(),
             waits: Vec::new(),
             gauges: Vec::new(),
-            memory: Book::default(),
+            course: Course::default(),
         };
         followed.look()?;
         Ok(Some(followed))
@@ -172,15 +172,11 @@ impl Followed {
             self.listeners.tell(&SILENCE);
             return;
         }
-        let ms = (session::now() - row.header.started).0;
+        let now = session::now();
+        let ms = (now - row.header.started).0;
         let own = [(row.header.id.as_str(), &self.attached.state)];
         self.gauges = gauges.read(&own).into_iter().map(|(_, gauge)| gauge).collect();
-        for gauge in &self.gauges {
-            if let Some(used) = gauge.used {
-                #[expect(clippy::cast_precision_loss, reason = "a point of a curve")]
-                self.memory.push(&gauge.id, ms, None, used.0 as f64);
-            }
-        }
+        self.course.take_in(now, &self.gauges);
         if self.gauges.is_empty() {
             self.listeners.tell(&SILENCE);
         } else {
@@ -198,12 +194,14 @@ impl Followed {
         self.look()?;
         self.listen();
         let change = self.change(|followed, task| followed.changed[task] > after);
+        // Kept by the process that carries the run out, and a little behind what is seen here.
+        let held = held::read(&self.dir).followed_by(self.course.held());
         let heard: Vec<&Heard> = self.heard.values().map(|(_, heard)| heard).collect();
         let now = [
             event("change", Some(self.attached.taken()), &change),
             event("heard", None, &json!({"left_ms": change.left_ms, "tasks": heard})),
             event("waits", None, &self.waits),
-            event("memory", None, &self.memory.series()),
+            event("memory", None, &held.since(self.attached.row.header.started)),
         ];
         Ok(self.listeners.add(Bytes::from(now.concat())))
     }

@@ -36,6 +36,7 @@ pub(super) fn router(desk: Arc<Desk>, guard: Guard) -> Router {
         .route("/api/runs/{run}/tasks/{task}/explain", get(explain))
         .route("/api/runs/{run}/tasks/{task}/log", get(log))
         .route("/api/runs/{run}/cancel", post(cancel))
+        .route("/api/runs/{run}/retry", post(retry))
         .route("/api/diff/{a}/{b}", get(diff))
         .route("/api/devices", get(devices))
         .route("/metrics", get(metrics))
@@ -109,6 +110,10 @@ async fn log(State(desk): Shared, Path((run, task)): Path<(String, usize)>, quer
 async fn cancel(State(desk): Shared, Path(run): Path<String>, query: RawQuery) -> Response {
     let now = number(&query, "now") == Some(1);
     apart(move || act::cancel(desk.dir(), &run, now)).await
+}
+
+async fn retry(State(desk): Shared, Path(run): Path<String>) -> Response {
+    apart(move || act::retry(desk.dir(), &run)).await
 }
 
 async fn diff(State(desk): Shared, Path((a, b)): Path<(String, String)>) -> Response {

@@ -62,7 +62,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         self.look_due = now + self.look_every;
         self.look_every = LOOK_EVERY.min(self.look_every + self.look_every);
         let gauges = self.gauges();
-        self.tell(|observer, view| observer.gauged(view, &gauges));
+        self.tell(|observer, view| observer.gauged(view, now, &gauges));
     }
 
     fn gauges(&self) -> Vec<DeviceGauge> {

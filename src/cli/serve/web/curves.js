@@ -62,7 +62,8 @@ export function curves(run, path, select) {
     node.hidden = charts.size === 0;
     put(holder, [...charts].map(([name, lines]) => chart(name, lines, 340, select)));
     put(names, legend.size > 1 && legend.size <= HUES ? [...legend].map(([index, hue]) =>
-      h('li', {}, h('span', { class: `swatch hue-${hue % HUES}` }), run.tasks[index].name)) : null);
+      h('li', {}, h('span', { class: `swatch hue-${hue % HUES}` }), run.tasks[index].name))
+      : legend.size > HUES ? h('li', { class: 'soft' }, `${legend.size} tasks; pointing at a line tells its name, a click chooses the task`) : null);
   }
 
   const again = soon(() => read().catch(() => {}), 3000);

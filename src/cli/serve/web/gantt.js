@@ -1,15 +1,15 @@
 // Plan against what was done, place by place: the plan is a thin strip above, what was done stands below it.
 
 import { h, put, s, say } from './dom.js';
-import { middle, outcome, time } from './words.js';
+import { key, middle, outcome, time } from './words.js';
 
 const LABEL = 112;
 const PLAN = 5;
 const AXIS = 24;
-const LETTER = 6.3;
+const LETTER = 6.9;
 
 /** Puts what overlaps into different lanes, each into the first that is free. */
-function lanes(spans) {
+export function lanes(spans) {
   spans.sort((a, b) => a.from - b.from || a.to - b.to);
   const ends = [];
   for (const span of spans) {
@@ -57,6 +57,12 @@ function ticks(span, most) {
 
 const short = (ms) => (ms === 0 ? '0' : ms < 1000 ? `${ms} ms` : ms < 60000 ? `${ms / 1000} s` : time(ms).replace(/ 00 [sm]$/, ''));
 
+/** A task's name in its bar, if enough of it has room there to tell it apart. */
+function name(words, left, top, width) {
+  const room = Math.floor((width - 10) / LETTER);
+  return room >= Math.min(words.length, 8) ? s('text', { class: 'in', x: left + 5, y: top + 13 }, middle(words, room)) : null;
+}
+
 export function gantt(run, select) {
   let zoom = 1;
   const caption = h('p', { class: 'soft' });
@@ -67,9 +73,8 @@ export function gantt(run, select) {
     h('div', { class: 'title' }, h('h2', { id: 'timeline' }, 'Timeline'), caption,
       h('div', { class: 'tools' }, button('−', 'Show more time', () => zoom / 2), button('+', 'Show less time', () => zoom * 2))),
     holder,
-    h('p', { class: 'soft keys' }, h('span', { class: 'swatch plan' }), 'planned ', h('span', { class: 'swatch critical' }), 'planned, critical ', h('span', { class: 'swatch of-succeeded' }), 'succeeded ',
-      h('span', { class: 'swatch of-running' }), 'running ', h('span', { class: 'swatch of-failed' }), 'failed ',
-      h('span', { class: 'swatch of-interrupted' }), 'interrupted'));
+    h('p', { class: 'soft keys' }, key('plan', 'planned'), key('critical', 'planned, critical'),
+      ['succeeded', 'running', 'failed', 'interrupted'].map((state) => key(`of-${state}`, state))));
 
   function draw() {
     const end = Math.max(1, run.end());
@@ -99,14 +104,14 @@ export function gantt(run, select) {
         const words = `${one.task.name}${one.attempt.number > 1 ? `, attempt ${one.attempt.number}` : ''}: ${outcome(one.attempt.outcome)}, ${time(one.to - one.from)}`;
         parts.push(s('g', { class: 'span', on: { click: () => select(one.task.index) } }, s('title', {}, words),
           s('rect', { class: `done of-${one.state}`, x: left, y: top, width, height: high, rx: high > 6 ? 3 : 0 }),
-          high > 12 && width > 40 ? s('text', { class: 'in', x: left + 5, y: top + 13 }, middle(one.task.name, Math.max(2, Math.floor((width - 10) / LETTER)))) : null));
+          high > 12 ? name(one.task.name, left, top, width) : null));
       }
       y += height + 10;
     }
     const bottom = y - 4;
     const axis = ticks(span, Math.max(2, Math.floor((wide - LABEL) / 90))).map((at) => [
       s('path', { class: 'grid', d: `M${x(at)} ${AXIS - 4}V${bottom}` }),
-      s('text', { class: 'tick', x: x(at), y: 13, 'text-anchor': at === 0 ? 'start' : 'middle' }, short(at))]);
+      s('text', { class: 'tick', x: x(at), y: 13, 'text-anchor': at === 0 ? 'start' : x(at) > wide - 40 ? 'end' : 'middle' }, short(at))]);
     const marks = [];
     if (run.state === 'running') marks.push(s('path', { class: 'now', d: `M${x(end)} ${AXIS - 6}V${bottom}` }));
     if (run.makespan) marks.push(s('path', { class: 'goal', d: `M${x(run.makespan)} ${AXIS - 6}V${bottom}` }, s('title', {}, `planned end, ${time(run.makespan)}`)));

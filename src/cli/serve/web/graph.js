@@ -158,7 +158,7 @@ export function graph(run, select, filter) {
       const done = run.tasks[own.tasks[0]].heard?.progress?.progress;
       const percent = singly && main === 'running' && done !== null && done !== undefined ? `${own.point ? ' · ' : 'running '}${Math.floor(100 * done)} %` : '';
       const finished = (counts.succeeded || 0) + (counts.cached || 0);
-      note.textContent = singly ? middle(own.point, percent ? 17 : 23) + percent || main : `${finished} of ${own.tasks.length} done`;
+      note.textContent = singly ? middle(own.point, percent ? 13 : 20) + percent || main : `${finished} of ${own.tasks.length} done`;
       put(icon, sign(main));
       let x = 0;
       put(strip, ['succeeded', 'cached', 'running', 'failed', 'skipped', 'waiting'].filter((state) => counts[state]).map((state) => {

@@ -1,7 +1,7 @@
-// What each GPU held over time: what was reserved on it by whom, and what was measured while somebody looked.
+// What each GPU held over time: what was reserved on it, and what was measured, of anybody and of the run's own tasks.
 
 import { ask, h, put, s } from './dom.js';
-import { bytes, time } from './words.js';
+import { bytes, key, time } from './words.js';
 
 const [WIDTH, HEIGHT] = [420, 110];
 const [LEFT, RIGHT, TOP, BOTTOM] = [58, 8, 8, 18];
@@ -31,7 +31,7 @@ export function memory(run) {
   const holder = h('div', { class: 'memory' });
   const node = h('section', { class: 'sheet', 'aria-labelledby': 'memory', hidden: true },
     h('div', { class: 'title' }, h('h2', { id: 'memory' }, 'GPU memory'),
-      h('p', { class: 'soft keys' }, h('span', { class: 'swatch reserved' }), 'reserved ', h('span', { class: 'swatch measured' }), 'in use, measured while watched ')),
+      h('p', { class: 'soft keys' }, key('reserved', 'reserved'), key('measured', 'in use'), key('ours', 'of it by this run'))),
     holder);
   let sizes = new Map();
   ask('/api/devices').then(({ said }) => {
@@ -41,8 +41,12 @@ export function memory(run) {
 
   function draw() {
     const end = Math.max(1, run.end());
-    const devices = new Set(run.memory.map((series) => series.name));
-    for (const task of run.tasks) for (const attempt of task.attempts) attempt.devices.forEach((id) => devices.add(id));
+    // What a run neither got nor wanted is on the page of devices.
+    const devices = new Set();
+    for (const task of run.tasks) {
+      task.places.filter((place) => !place.endsWith('/cpu')).forEach((id) => devices.add(id));
+      for (const attempt of task.attempts) attempt.devices.forEach((id) => devices.add(id));
+    }
     node.hidden = devices.size === 0;
     if (node.hidden) return;
     const sorted = [...devices].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
@@ -51,25 +55,32 @@ export function memory(run) {
 
   function one(device, end) {
     const reserved = steps(run, device, end);
-    const series = run.memory.find((other) => other.name === device) || { ms: [], value: [] };
+    const course = (all) => {
+      const { ms, value } = all.find((other) => other.name === device) || { ms: [], value: [] };
+      // What was seen after the end is not the run's.
+      const within = ms.findLastIndex((at) => at <= end) + 1;
+      return { ms: ms.slice(0, within), value: value.slice(0, within) };
+    };
+    const [used, ours] = [course(run.memory.used), course(run.memory.ours)];
     const most = Math.max(...reserved.map((step) => step[1]));
-    const peak = Math.max(0, ...series.value);
-    const gauge = run.gauges?.find((other) => other.id === device);
+    const peak = used.value.reduce((a, b) => Math.max(a, b), 0);
+    const gauge = run.state === 'running' ? run.gauges?.find((other) => other.id === device) : null;
     const size = gauge?.total_bytes || sizes.get(device) || Math.max(most, peak, 1);
     const x = (ms) => LEFT + ((WIDTH - LEFT - RIGHT) * Math.min(Math.max(ms, 0), end)) / end;
     const y = (held) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * Math.min(held, size)) / size;
     let area = `M${x(0)} ${y(0)}`;
     for (const [at, held] of reserved) area += `H${x(at).toFixed(1)}V${y(held).toFixed(1)}`;
     area += `V${y(0)}Z`;
-    const line = series.ms.map((ms, i) => `${x(ms).toFixed(1)} ${y(series.value[i]).toFixed(1)}`);
+    const line = (kind, { ms, value }) => (ms.length > 1
+      ? s('path', { class: kind, d: `M${ms.map((at, i) => `${x(at).toFixed(1)} ${y(value[i]).toFixed(1)}`).join('L')}` }) : null);
     const now = gauge ? `now ${bytes(gauge.used_bytes) || 'unknown'} of ${bytes(gauge.total_bytes)}${gauge.utilisation_percent === null ? '' : `, ${gauge.utilisation_percent} % busy`}` : '';
-    const words = [`at most ${bytes(most)} reserved`, peak ? `at most ${bytes(peak)} in use` : '', now].filter(Boolean).join(' · ');
+    const words = [most ? `at most ${bytes(most)} reserved` : '', peak ? `at most ${bytes(peak)} in use` : '', now].filter(Boolean).join(' · ');
     return h('figure', {}, h('figcaption', {}, h('strong', {}, device), h('span', { class: 'soft' }, ` ${words}`)),
       s('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': `${device}: ${words}` },
         [0, 0.5, 1].map((part) => [s('path', { class: 'grid', d: `M${LEFT} ${y(part * size)}H${WIDTH - RIGHT}` }),
           s('text', { class: 'tick', x: LEFT - 6, y: y(part * size) + 4, 'text-anchor': 'end' }, part ? bytes(part * size) : '0')]),
         s('path', { class: 'reserved', d: area }),
-        line.length > 1 ? s('path', { class: 'measured', d: `M${line.join('L')}` }) : null,
+        line('measured', used), line('ours', ours),
         s('text', { class: 'tick', x: LEFT, y: HEIGHT - 5 }, '0'),
         s('text', { class: 'tick', x: WIDTH - RIGHT, y: HEIGHT - 5, 'text-anchor': 'end' }, time(end))));
   }

@@ -15,7 +15,7 @@ function model(shown, plan) {
   const started = Date.parse(shown.started);
   const all = plan.tasks.map((planned, index) => ({ index, ...planned, state: 'waiting', attempts: [], heard: null }));
   const run = { id: shown.run, pipeline: shown.pipeline, state: shown.state, started, finished: null,
-    tasks: all, makespan: plan.makespan_ms, counts: {}, left: null, stopping: false, waits: [], memory: [], gauges: null };
+    tasks: all, makespan: plan.makespan_ms, counts: {}, left: null, stopping: false, waits: [], memory: { used: [], ours: [] }, gauges: null };
   run.end = () => (run.finished ? run.finished - started : run.state === 'running' ? Date.now() - started : lastKnown(run) - started);
   take(run, { run: shown, tasks: shown.tasks.map((task, index) => ({ index, task })) });
   return run;
@@ -49,7 +49,14 @@ export async function run(place, { what, about, query, go }) {
   const facts = h('p', { class: 'lead' });
   const progress = h('div', { class: 'overall' });
   const cancel = h('button', { type: 'button', class: 'danger', on: { click: () => question.showModal() } }, 'End run…');
-  const question = dialog();
+  const again = h('button', { type: 'button', hidden: true, on: { click: () => retrying.showModal() } }, 'Try again…');
+  const said = h('p', { class: 'ails', role: 'alert', hidden: true });
+  const question = dialog('question', 'End this run?',
+    'Its tasks are asked to end and have their grace to do so. What is done stays done: it can be gone on with from there.',
+    [['end', 'End it', 'danger', () => send('cancel')], ['kill', 'Kill its tasks at once', '', () => send('cancel?now=1')]], 'Let it run');
+  const retrying = dialog('retrying', 'Go on with this run?',
+    'What failed, was skipped or interrupted is tried again, as the pipeline file says. What succeeded is not done again.',
+    [['retry', 'Try again', '', () => send('retry')]], 'Leave it');
   const chips = h('div', { class: 'chips', role: 'group', 'aria-label': 'Show tasks that are' });
   const waits = h('section', { class: 'sheet waits', 'aria-labelledby': 'waits', hidden: true },
     h('h2', { id: 'waits' }, 'Waiting'), h('ul'));
@@ -62,6 +69,8 @@ export async function run(place, { what, about, query, go }) {
     const address = new URL(location.href);
     address.searchParams.set('task', it.tasks[index].name);
     history.replaceState(null, '', address);
+    // Where it does not stand beside, it would be told out of sight.
+    if (!matchMedia('(min-width: 1180px)').matches) views.task.node.scrollIntoView();
   };
   const views = {
     graph: graph(it, select, (stage) => views.tasks.filter(stage)),
@@ -69,44 +78,51 @@ export async function run(place, { what, about, query, go }) {
     memory: memory(it),
     curves: curves(it, path, select),
     tasks: tasks(it, select),
-    task: detail(it, path),
+    task: detail(it, path, () => about.writes && it.state !== 'running' && retrying.showModal()),
   };
   put(place,
     h('div', { class: 'head' },
       h('div', {}, h('h1', {}, it.pipeline), facts),
-      h('div', { class: 'tools' }, state, cancel)),
-    progress, chips, waits,
+      h('div', { class: 'tools' }, state, cancel, again)),
+    said, progress, chips, waits,
     h('div', { class: 'split' },
       h('div', { class: 'column' }, views.graph.node, views.gantt.node, views.memory.node, views.curves.node, views.tasks.node),
       views.task.node),
-    question);
+    question, retrying);
 
-  function dialog() {
-    const end = async (now) => {
-      question.close();
-      try {
-        await ask(`${path}/cancel${now ? '?now=1' : ''}`, { method: 'POST' });
-        announce('The run is asked to end');
-        it.asked = true;
-        head();
-      } catch (error) {
-        announce(error.message);
-        say(facts, error.message);
-      }
-    };
-    return h('dialog', { 'aria-labelledby': 'question' },
-      h('h2', { id: 'question' }, 'End this run?'),
-      h('p', {}, 'Its tasks are asked to end and have their grace to do so. What is done stays done: trainyard resume goes on from there.'),
+  /** Has the server act, and says what it did not do. */
+  async function send(action) {
+    const words = action === 'retry' ? 'going on' : 'ending';
+    it.asked = words;
+    said.hidden = true;
+    head();
+    announce(`The run is ${words}`);
+    try {
+      await ask(`${path}/${action}`, { method: 'POST' });
+    } catch (error) {
+      it.asked = null;
+      said.hidden = false;
+      say(said, error.message);
+    }
+    if (action === 'retry') it.asked = null;
+    head();
+  }
+
+  function dialog(id, title, words, actions, dismiss) {
+    const node = h('dialog', { 'aria-labelledby': id, 'aria-describedby': `${id}-words` },
+      h('h2', { id }, title), h('p', { id: `${id}-words` }, words),
       h('div', { class: 'tools' },
-        h('button', { type: 'button', class: 'danger', id: 'end', on: { click: () => end(false) } }, 'End it'),
-        h('button', { type: 'button', id: 'kill', on: { click: () => end(true) } }, 'Kill its tasks at once'),
-        h('button', { type: 'button', class: 'quiet', autofocus: true, on: { click: () => question.close() } }, 'Let it run')));
+        actions.map(([name, word, kind, act]) => h('button', { type: 'button', class: kind, id: name, on: { click: () => { node.close(); act(); } } }, word)),
+        h('button', { type: 'button', class: 'quiet', autofocus: true, on: { click: () => node.close() } }, dismiss)));
+    return node;
   }
 
   function head() {
-    put(state, badge(it.state, it.asked && it.state === 'running' ? 'ending' : it.stopping && it.state === 'running' ? 'stopping' : it.state));
-    cancel.hidden = !about.writes || it.state !== 'running';
-    cancel.disabled = Boolean(it.asked);
+    const runs = it.state === 'running';
+    put(state, badge(it.state, it.asked || (it.stopping && runs ? 'stopping' : it.state)));
+    cancel.hidden = !about.writes || !runs;
+    again.hidden = !about.writes || runs || it.state === 'succeeded';
+    cancel.disabled = again.disabled = Boolean(it.asked);
     const parts = [it.id, `started ${when(shown.started)}`];
     const took = it.end();
     parts.push(it.state === 'running' ? `running for ${clock(took)}` : `took ${time(took)}`);
@@ -157,6 +173,7 @@ export async function run(place, { what, about, query, go }) {
       it.left = change.left_ms;
       it.stopping = change.stopping;
       const news = change.tasks.filter(({ index, task }) => before.get(index) !== task.state && ['failed', 'succeeded'].includes(task.state));
+      if (was !== it.state) it.asked = null;
       if (was !== it.state) announce(`The run ${it.state === 'running' ? 'goes on' : `has ${it.state}`}`);
       else if (news.length === 1) announce(`${news[0].task.name} ${news[0].task.state}`);
       else if (news.length) announce(`${count(news.length, 'task')} ended`);
@@ -183,11 +200,13 @@ export async function run(place, { what, about, query, go }) {
     gauges(said) {
       it.gauges = said.devices;
       for (const device of said.devices) {
-        if (device.used_bytes === null) continue;
-        let series = it.memory.find((one) => one.name === device.id);
-        if (!series) it.memory.push(series = { name: device.id, ms: [], value: [] });
-        series.ms.push(said.ms);
-        series.value.push(device.used_bytes);
+        for (const [all, bytes] of [[it.memory.used, device.used_bytes], [it.memory.ours, device.ours_bytes]]) {
+          if (bytes === null) continue;
+          let series = all.find((one) => one.name === device.id);
+          if (!series) all.push(series = { name: device.id, ms: [], value: [] });
+          series.ms.push(said.ms);
+          series.value.push(bytes);
+        }
       }
       slow();
     },

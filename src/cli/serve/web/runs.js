@@ -48,7 +48,7 @@ export async function runs(place, { go }) {
       h('td', { class: 'name' }, h('a', { href: `/runs/${encodeURIComponent(run.run)}` }, run.pipeline),
         h('span', { class: 'id' }, run.run)),
       h('td', { class: 'wide' }, bar(run.counts), h('span', { class: 'num soft' }, `${done.toLocaleString()} of ${count(tasks, 'task')}`)),
-      h('td', { title: when(run.started) }, ago(run.started)),
+      h('td', { class: 'since', title: when(run.started) }, ago(run.started)),
       h('td', { class: 'num' }, run.state === 'running' ? clock(took) : run.finished ? time(took) : '–'));
   }
 

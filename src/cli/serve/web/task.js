@@ -5,18 +5,19 @@ import { badge, bytes, outcome, time, when } from './words.js';
 import { chart } from './curves.js';
 import { log } from './log.js';
 
-export function detail(run, path) {
+export function detail(run, path, retry) {
   let index = null;
   let turn = 0;
   const state = h('span');
   const heading = h('h2', { id: 'task' });
   const why = h('p', { class: 'why' });
+  const anew = h('button', { type: 'button', hidden: true, on: { click: retry } }, 'Try again…');
   const needs = h('ul', { class: 'needs' });
   const tries = h('div');
   const figures = h('div', { class: 'curves single' });
   const printed = log(path);
   const node = h('aside', { class: 'sheet detail', 'aria-labelledby': 'task' },
-    h('div', { class: 'title' }, heading, state), why, needs, tries, figures, printed.node);
+    h('div', { class: 'title' }, heading, state, h('div', { class: 'tools' }, anew)), why, needs, tries, figures, printed.node);
 
   async function read() {
     if (index === null) return;
@@ -27,8 +28,8 @@ export function detail(run, path) {
     if (own !== turn) return;
     put(state, badge(one.state));
     say(why, explained.words);
-    put(needs, explained.needs.slice(0, 6).map((need) => h('li', {}, badge(need.state), ' ', need.task)),
-      explained.devices.length ? null : null);
+    put(needs, explained.needs.slice(0, 6).map((need) => h('li', {}, badge(need.state), ' ', need.task)));
+    anew.hidden = one.state !== 'failed' || run.state === 'running';
     put(tries, one.attempts.length ? h('div', { class: 'scroll' }, h('table', { class: 'list small' },
       h('caption', { class: 'hidden' }, 'Attempts'),
       h('thead', {}, h('tr', {}, ['Attempt', 'Ended', 'Time', 'Where', 'Reserved', 'Peak'].map((word) => h('th', { scope: 'col' }, word)))),

@@ -9,11 +9,11 @@ export function tasks(run, select) {
   const field = h('input', { type: 'search', placeholder: 'name, stage or state', 'aria-label': 'Filter tasks', on: { input: () => draw() } });
   const shown = h('p', { class: 'soft', role: 'status' });
   const body = h('tbody');
-  const head = [['State'], ['Task'], ['Progress', 'wide'], ['Start', 'num'], ['Time', 'num'], ['Tries', 'num'], ['Where'], ['Peak memory', 'num'], ['Ended']];
+  const head = [['State'], ['Task'], ['Progress', 'wide'], ['Start', 'num rest'], ['Time', 'num'], ['Tries', 'num rest'], ['Where'], ['Peak memory', 'num rest'], ['Ended', 'rest']];
   const node = h('section', { class: 'sheet', 'aria-labelledby': 'tasks' },
     h('div', { class: 'title' }, h('h2', { id: 'tasks' }, 'Tasks'), shown, h('div', { class: 'tools' }, field)),
     h('div', { class: 'scroll tall', tabindex: '0', role: 'region', 'aria-label': 'Tasks, scrollable' },
-      h('table', { class: 'list' }, h('caption', { class: 'hidden' }, 'Tasks of the run'),
+      h('table', { class: 'list cards tasks' }, h('caption', { class: 'hidden' }, 'Tasks of the run'),
         h('thead', {}, h('tr', {}, head.map(([word, kind]) => h('th', { scope: 'col', class: kind }, word)))), body)));
 
   const rows = run.tasks.map((task) => {

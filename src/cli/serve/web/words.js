@@ -94,6 +94,9 @@ export function bar(counts) {
       h('span', { class: `part of-${state}`, css: { 'flex-grow': counts[state] / total } })));
 }
 
+/** A colour and what it stands for, in a legend. */
+export const key = (kind, words) => h('span', { class: 'pair' }, h('span', { class: `swatch ${kind}` }), words);
+
 /** What an attempt's outcome means in words. */
 export function outcome(code) {
   if (!code) return 'running';
