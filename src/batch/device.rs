@@ -3,7 +3,7 @@
 //! What does not change between batches is uploaded once. Does not choose who computes.
 
 use super::lists::Lists;
-use super::orders::Orders;
+use super::orders::{Orders, Precedence};
 use super::sgs::Project;
 use super::tape::Tape;
 use super::timing::{Choices, KINDS, Times};
@@ -33,13 +33,13 @@ pub enum OffDevice {
 }
 
 /// A length as kernels take it.
-fn count(length: usize) -> u32 {
+pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).expect("lengths of a problem that was checked")
 }
 
 /// How candidates are dealt out to groups of threads that each need some shared memory.
 #[derive(Clone, Copy, Debug)]
-struct Deal {
+pub(super) struct Deal {
     /// Candidates of a block.
     candidates: u32,
     launch: Launch,
@@ -47,7 +47,13 @@ struct Deal {
 
 impl Deal {
     /// `threads` are a group's, for `candidates` of them, with `bytes` of shared memory.
-    fn new(device: &Device, kernel: &Kernel<'_>, threads: u32, candidates: u32, bytes: u64) -> Result<Self, OffDevice> {
+    pub(super) fn new(
+        device: &Device,
+        kernel: &Kernel<'_>,
+        threads: u32,
+        candidates: u32,
+        bytes: u64,
+    ) -> Result<Self, OffDevice> {
         let has = u64::from(device.about().shared_memory);
         // A block is at least a warp, whose groups all need their part.
         let in_warp = (LANES as u32 / threads).max(1);
@@ -68,7 +74,7 @@ impl Deal {
         Ok(Self { candidates: groups * candidates, launch })
     }
 
-    const fn launch(&self, candidates: u32) -> Launch {
+    pub(super) const fn launch(&self, candidates: u32) -> Launch {
         let grid = candidates.div_ceil(self.candidates);
         Launch { grid: if grid == 0 { 1 } else { grid }, ..self.launch }
     }
@@ -142,47 +148,74 @@ impl<'d> DeviceTape<'d> {
     }
 }
 
-/// Tasks and devices on a device.
+/// What judges orders on a device.
 #[derive(Debug)]
-pub struct DeviceLists<'d> {
+pub struct Judge<'d> {
     device: &'d Device,
     n_tasks: u32,
-    n_devices: u32,
-    width: u32,
     offset: Buffer<'d, u32>,
     source: Buffer<'d, u16>,
-    time: Buffer<'d, u32>,
-    memory: Buffer<'d, u32>,
-    capacity: Buffer<'d, u32>,
+    by: By<'d>,
     kernel: Kernel<'d>,
     deal: Deal,
 }
 
-impl<'d> DeviceLists<'d> {
-    /// Uploads a problem.
+/// What it judges them by, and what only that takes.
+#[derive(Debug)]
+enum By<'d> {
+    Lists { n_devices: u32, width: u32, time: Buffer<'d, u32>, memory: Buffer<'d, u32>, capacity: Buffer<'d, u32> },
+    Project { horizon: u32, capacity: u64, duration: Buffer<'d, u32>, need: Buffer<'d, u64> },
+}
+
+impl<'d> Judge<'d> {
+    /// Uploads tasks and devices: orders are judged as [`Lists::makespans`] does.
     ///
     /// # Errors
     /// Where the device cannot, or has too little shared memory for the finishes.
-    pub fn new(device: &'d Device, lists: &Lists) -> Result<Self, OffDevice> {
+    pub fn of_lists(device: &'d Device, lists: &Lists) -> Result<Self, OffDevice> {
         let kernel = device.kernel(Source::ListSchedule, "list_schedule")?;
-        let (n_tasks, n_devices) = (count(lists.memory.len()), count(lists.capacity.len()));
+        let n_devices = count(lists.capacity.len());
         let width = n_devices.next_power_of_two().max(8);
-        Ok(Self {
-            device,
-            n_tasks,
+        let deal = Deal::new(device, &kernel, width, 1, lists.memory.len() as u64 * 4)?;
+        let by = By::Lists {
             n_devices,
             width,
-            offset: device.upload(&lists.precedence.offset)?,
-            source: device.upload(&lists.precedence.source)?,
             time: device.upload(&lists.time)?,
             memory: device.upload(&lists.memory)?,
             capacity: device.upload(&lists.capacity)?,
-            deal: Deal::new(device, &kernel, width, 1, u64::from(n_tasks) * 4)?,
-            kernel,
-        })
+        };
+        Self::new(device, &lists.precedence, by, kernel, deal)
     }
 
-    /// Returns what [`Lists::makespans`] returns.
+    /// Uploads a project: orders are judged as [`Project::makespans`] does.
+    ///
+    /// # Errors
+    /// Where the device cannot, or has too little shared memory for the profile.
+    pub fn of_project(device: &'d Device, project: &Project) -> Result<Self, OffDevice> {
+        let kernel = device.kernel(Source::Sgs, "sgs")?;
+        let words = u64::from(project.horizon) + LANES as u64 + project.duration.len().div_ceil(2) as u64;
+        let deal = Deal::new(device, &kernel, LANES as u32, 1, words * 8)?;
+        let by = By::Project {
+            horizon: project.horizon,
+            capacity: project.capacity,
+            duration: device.upload(&project.duration)?,
+            need: device.upload(&project.need)?,
+        };
+        Self::new(device, &project.precedence, by, kernel, deal)
+    }
+
+    fn new(
+        device: &'d Device,
+        precedence: &Precedence,
+        by: By<'d>,
+        kernel: Kernel<'d>,
+        deal: Deal,
+    ) -> Result<Self, OffDevice> {
+        let (offset, source) = (device.upload(&precedence.offset)?, device.upload(&precedence.source)?);
+        Ok(Self { device, n_tasks: count(precedence.n_tasks()), offset, source, by, kernel, deal })
+    }
+
+    /// Returns when the last task of every order ends.
     ///
     /// # Errors
     /// Of the device.
@@ -213,93 +246,24 @@ impl<'d> DeviceLists<'d> {
         if n == 0 {
             return Ok(());
         }
-        let Self { n_tasks, n_devices, width, offset, source, time, memory, capacity, .. } = self;
-        // SAFETY: what `list_schedule` takes; arrays and shared memory as large as it says.
+        let Self { n_tasks, offset, source, .. } = self;
+        let launch = self.deal.launch(n);
+        // SAFETY: what `list_schedule` and `sgs` take; arrays and shared memory as large as they say.
         unsafe {
-            self.kernel.start(
-                self.deal.launch(n),
-                &[n_tasks, &n, n_devices, width, orders, offset, source, time, memory, capacity, found],
-            )
+            match &self.by {
+                By::Lists { n_devices, width, time, memory, capacity } => self.kernel.start(
+                    launch,
+                    &[n_tasks, &n, n_devices, width, orders, offset, source, time, memory, capacity, found],
+                ),
+                By::Project { horizon, capacity, duration, need } => self
+                    .kernel
+                    .start(launch, &[n_tasks, &n, horizon, capacity, orders, offset, source, duration, need, found]),
+            }
         }
     }
-}
 
-/// A project on a device.
-#[derive(Debug)]
-pub struct DeviceProject<'d> {
-    device: &'d Device,
-    n_tasks: u32,
-    horizon: u32,
-    capacity: u64,
-    offset: Buffer<'d, u32>,
-    source: Buffer<'d, u16>,
-    duration: Buffer<'d, u32>,
-    need: Buffer<'d, u64>,
-    kernel: Kernel<'d>,
-    deal: Deal,
-}
-
-impl<'d> DeviceProject<'d> {
-    /// Uploads a project.
-    ///
-    /// # Errors
-    /// Where the device cannot, or has too little shared memory for the profile.
-    pub fn new(device: &'d Device, project: &Project) -> Result<Self, OffDevice> {
-        let kernel = device.kernel(Source::Sgs, "sgs")?;
-        let n_tasks = count(project.duration.len());
-        let words = u64::from(project.horizon) + LANES as u64 + u64::from(n_tasks.div_ceil(2));
-        Ok(Self {
-            device,
-            n_tasks,
-            horizon: project.horizon,
-            capacity: project.capacity,
-            offset: device.upload(&project.precedence.offset)?,
-            source: device.upload(&project.precedence.source)?,
-            duration: device.upload(&project.duration)?,
-            need: device.upload(&project.need)?,
-            deal: Deal::new(device, &kernel, LANES as u32, 1, words * 8)?,
-            kernel,
-        })
-    }
-
-    /// Returns what [`Project::makespans`] returns.
-    ///
-    /// # Errors
-    /// Of the device.
-    pub fn makespans(&self, orders: &Orders) -> Result<Vec<u32>, CudaError> {
-        let (tasks, found) = self.room(orders)?;
-        self.compute(&tasks, &found)?;
-        found.read()
-    }
-
-    /// Uploads orders and makes room for what comes out.
-    ///
-    /// # Errors
-    /// Of the device.
-    pub fn room(&self, orders: &Orders) -> Result<(Buffer<'d, u16>, Buffer<'d, u32>), CudaError> {
-        Ok((self.device.upload(orders.tasks())?, self.device.array(orders.len())?))
-    }
-
-    /// Starts decoding. Does not wait.
-    ///
-    /// # Errors
-    /// Of the device.
-    ///
-    /// # Panics
-    /// When orders are of another length than the project.
-    pub fn compute(&self, orders: &Buffer<'d, u16>, found: &Buffer<'d, u32>) -> Result<(), CudaError> {
-        assert_eq!(orders.len(), self.n_tasks as usize * found.len(), "an order for each candidate");
-        let n = count(found.len());
-        if n == 0 {
-            return Ok(());
-        }
-        let Self { n_tasks, horizon, capacity, offset, source, duration, need, .. } = self;
-        // SAFETY: what `sgs` takes; arrays and shared memory as large as it says.
-        unsafe {
-            self.kernel.start(
-                self.deal.launch(n),
-                &[n_tasks, &n, horizon, capacity, orders, offset, source, duration, need, found],
-            )
-        }
+    /// Returns the device, and the sources of every task on it.
+    pub(super) const fn precedence(&self) -> (&'d Device, &Buffer<'d, u32>, &Buffer<'d, u16>) {
+        (self.device, &self.offset, &self.source)
     }
 }

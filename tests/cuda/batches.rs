@@ -1,6 +1,6 @@
 //! Batches on the device against this crate's own answers on the CPU.
 
-use trainyard::batch::device::{DeviceLists, DeviceProject, DeviceTape, OffDevice};
+use trainyard::batch::device::{DeviceTape, Judge, OffDevice};
 use trainyard::batch::lists::{Lists, NEVER};
 use trainyard::batch::orders::{Orders, Precedence};
 use trainyard::batch::sgs::Project;
@@ -49,7 +49,7 @@ fn list_schedules_equal_the_cpu_for_any_number_of_devices() {
             let capacity = (0..n_devices).map(|_| 8 + random.below(20) as u32).collect();
             let lists = Lists::new(&graph, time, memory, capacity).unwrap();
             let orders = Orders::random(&graph, &lists.precedence, 9, seed);
-            let on_device = DeviceLists::new(&device, &lists).unwrap();
+            let on_device = Judge::of_lists(&device, &lists).unwrap();
             let wanted = lists.makespans(&orders);
             assert_eq!(on_device.makespans(&orders).unwrap(), wanted, "{name}, {n_devices} devices");
             never += wanted.iter().filter(|end| **end == NEVER).count();
@@ -69,7 +69,7 @@ fn decoded_projects_equal_the_cpu() {
         let need: Vec<_> = (0..graph.len()).map(|_| [0; 4].map(|_: u32| random.below(6) as u32)).collect();
         let project = Project::new(&graph, duration, &need, [5, 7, 9, 32_767]).unwrap();
         let orders = Orders::random(&graph, &project.precedence, 7, seed);
-        let on_device = DeviceProject::new(&device, &project).unwrap();
+        let on_device = Judge::of_project(&device, &project).unwrap();
         assert_eq!(on_device.makespans(&orders).unwrap(), project.makespans(&orders), "{name}");
     }
 }
@@ -81,13 +81,13 @@ fn what_needs_more_shared_memory_than_a_block_has_is_refused_and_what_needs_much
     let project = |ticks| Project::new(&graph, vec![ticks], &[[1; 4]], [1; 4]).unwrap();
     let order = Orders::new(&Precedence::new(&graph).unwrap(), vec![0]).unwrap();
     let much = project(20_000);
-    assert_eq!(DeviceProject::new(&device, &much).unwrap().makespans(&order).unwrap(), [20_000]);
-    let refused = DeviceProject::new(&device, &project(1 << 20)).unwrap_err();
+    assert_eq!(Judge::of_project(&device, &much).unwrap().makespans(&order).unwrap(), [20_000]);
+    let refused = Judge::of_project(&device, &project(1 << 20)).unwrap_err();
     assert!(matches!(refused, OffDevice::TooLarge { .. }), "{refused}");
     // Finishes of a deep graph as well.
     let deep = layered(3_000, 2, 1);
     let lists = Lists::new(&deep, vec![1; 6_000], vec![1; 6_000], vec![9]).unwrap();
     let orders = Orders::random(&deep, &lists.precedence, 2, 1);
-    let on_device = DeviceLists::new(&device, &lists).unwrap();
+    let on_device = Judge::of_lists(&device, &lists).unwrap();
     assert_eq!(on_device.makespans(&orders).unwrap(), lists.makespans(&orders));
 }

@@ -1,7 +1,7 @@
 //! Every kernel against the CPU function that it must equal, on the shapes at which kernels break and on random problems.
 
 use super::rows::Rows;
-use crate::batch::device::{DeviceLists, DeviceProject, DeviceTape};
+use crate::batch::device::{DeviceTape, Judge};
 use crate::batch::lists::{Lists, NEVER};
 use crate::batch::orders::Orders;
 use crate::batch::sgs::Project;
@@ -113,7 +113,7 @@ fn lists(device: &Device, graph: &TaskGraph, seed: u64) -> Compared {
     let capacity = (0..n_devices).map(|_| 8 + tick(&mut random, 20)).collect();
     let lists = Lists::new(graph, time, memory, capacity).map_err(words)?;
     let orders = Orders::random(graph, &lists.precedence, 20, seed);
-    let found = DeviceLists::new(device, &lists).map_err(words)?.makespans(&orders).map_err(words)?;
+    let found = Judge::of_lists(device, &lists).map_err(words)?.makespans(&orders).map_err(words)?;
     ensure(found == lists.makespans(&orders), "other schedules")
 }
 
@@ -123,7 +123,7 @@ fn project(device: &Device, graph: &TaskGraph, seed: u64) -> Compared {
     let need: Vec<_> = (0..graph.len()).map(|_| [0; 4].map(|_: u32| tick(&mut random, 6))).collect();
     let project = Project::new(graph, duration, &need, [5, 7, 9, 32_767]).map_err(words)?;
     let orders = Orders::random(graph, &project.precedence, 10, seed);
-    let found = DeviceProject::new(device, &project).map_err(words)?.makespans(&orders).map_err(words)?;
+    let found = Judge::of_project(device, &project).map_err(words)?.makespans(&orders).map_err(words)?;
     ensure(found == project.makespans(&orders), "other schedules")
 }
 

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::rows::{Figure, Rows};
-use crate::batch::device::{DeviceLists, DeviceProject, DeviceTape};
+use crate::batch::device::{DeviceTape, Judge};
 use crate::batch::lists::Lists;
 use crate::batch::orders::Orders;
 use crate::batch::sgs::Project;
@@ -200,7 +200,7 @@ impl Bench<'_> {
         let memory = (0..graph.len()).map(|_| tick(&mut random, 40)).collect();
         let lists = Lists::new(&graph, time, memory, vec![80; 8]).map_err(words)?;
         let orders = Orders::random(&graph, &lists.precedence, n, 1);
-        let on_device = DeviceLists::new(self.device, &lists).map_err(words)?;
+        let on_device = Judge::of_lists(self.device, &lists).map_err(words)?;
         let (tasks, found) = on_device.room(&orders).map_err(words)?;
         let seconds = self.median(|| on_device.compute(&tasks, &found)).map_err(words)?;
         if found.read().map_err(words)? != lists.makespans(&orders) {
@@ -218,7 +218,7 @@ impl Bench<'_> {
         let need: Vec<_> = (0..graph.len()).map(|_| [0; 4].map(|_: u32| tick(&mut random, 10))).collect();
         let project = Project::new(&graph, duration, &need, [20; 4]).map_err(words)?;
         let orders = Orders::random(&graph, &project.precedence, n, 1);
-        let on_device = DeviceProject::new(self.device, &project).map_err(words)?;
+        let on_device = Judge::of_project(self.device, &project).map_err(words)?;
         let (tasks, found) = on_device.room(&orders).map_err(words)?;
         let seconds = self.median(|| on_device.compute(&tasks, &found)).map_err(words)?;
         if found.read().map_err(words)? != project.makespans(&orders) {
