@@ -10,6 +10,7 @@ use super::draft::{Draft, Site};
 use super::fit::{Fit, Score};
 use super::instance::{Choice, Instance};
 use super::machine::{Machine, Packed};
+use super::serial::Serial;
 use crate::fleet::{DeviceId, NodeId};
 use crate::graph::{Rows, TaskGraph, TaskId};
 
@@ -70,6 +71,8 @@ pub(super) struct Decoder<'i, const W: usize> {
     /// `[n_kinds][n_choices]`: requests, packed.
     packed: Vec<Vec<Packed<W>>>,
     has_lags: bool,
+    /// Decodes in its place where only the order is to be chosen.
+    pub(super) serial: Option<Serial<W>>,
     /// `[n_kinds][n_choices]`: milliseconds that each choice wastes of the scarcest resource; empty where none does.
     waste: Vec<Vec<u64>>,
     /// How much a free choice minds waste, in eighths: it takes what ends first where waste, times this, is time as well.
@@ -84,10 +87,12 @@ impl<'i, const W: usize> Decoder<'i, W> {
     /// Makes a decoder for an instance.
     pub(super) fn new(instance: &'i Instance<'i>) -> Self {
         let machine = Machine::new(instance);
-        let packed = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
+        let packed: Vec<_> = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
+        let node = machine.node_offer.first().map(|offer| (&machine.node_lanes, *offer));
+        let serial = node.and_then(|node| Serial::new(instance, node, &packed));
         let has_lags = instance.has_lags();
         let (waste, feasible, chosen) = (Vec::new(), Vec::new(), Vec::new());
-        Self { instance, machine, packed, has_lags, waste, thrift: 0, feasible, chosen }
+        Self { instance, machine, packed, has_lags, serial, waste, thrift: 0, feasible, chosen }
     }
 
     /// Lets free choices mind waste from now on; `thrift` as in the field.
@@ -103,6 +108,9 @@ impl<'i, const W: usize> Decoder<'i, W> {
     /// # Errors
     /// When there is no such schedule.
     pub(super) fn decode(&mut self, wanted: &Wanted<'_>, fit: &mut Fit, draft: &mut Draft) -> Result<(), GivenUp> {
+        if let Some(serial) = &mut self.serial {
+            return serial.decode(self.instance, wanted, draft);
+        }
         self.machine.clear();
         draft.reset(self.instance.len());
         fit.clear();

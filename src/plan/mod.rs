@@ -35,6 +35,7 @@ mod profile;
 mod random;
 pub mod rest;
 mod search;
+mod serial;
 #[cfg(test)]
 mod tests;
 pub mod usage;
