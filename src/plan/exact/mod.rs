@@ -34,6 +34,9 @@ const BY: &str = "exact search";
 /// Steps where nobody limits the search: about a second of one core.
 const STEPS: u64 = 10_000;
 
+/// The time that those steps may take: with many ticks one of them can be dear.
+const LONGEST: Millis = Millis(2_000);
+
 /// Looks for better schedules and for a better bound until one meets the other or the search is over. Needs a schedule to
 /// start from. A step of the solver, a decision or a conflict, counts as an evaluation.
 pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
@@ -42,6 +45,7 @@ pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
         return;
     }
     search.grant(STEPS);
+    search.end_within(LONGEST);
     let Some(pools) = Pools::new(search.instance, best) else { return };
     guarded(search, |search| {
         close(search, &pools, false);
@@ -297,12 +301,12 @@ struct Steps<'s, 'a, const W: usize> {
 }
 
 /// The clock is asked once in so many steps.
-const GLANCE: u64 = 64;
+const GLANCE: u64 = 8;
 
 impl<const W: usize> TerminationCondition for Steps<'_, '_, W> {
     fn should_stop(&mut self) -> bool {
         self.spent += 1;
-        self.spent > self.left || (self.spent % GLANCE == 1 && self.search.is_out_of_time())
+        self.spent > self.left || (self.spent % GLANCE == 0 && self.search.is_out_of_time())
     }
 }
 
@@ -313,6 +317,32 @@ mod tests {
     use super::super::{Instance, Options};
     use super::*;
     use crate::timing::Timing;
+
+    #[test]
+    fn steps_that_are_dear_do_not_make_planning_long() {
+        let mut fleet = crate::fleet::Fleet::default();
+        add_node(&mut fleet, 2, 64, &[]);
+        let mut modes = vec![vec![on_host(1, 517)]; 9];
+        modes.push(vec![on_host(1, 60_000)]);
+        let edges: Vec<_> = (0..9).map(|task| (task, 9)).collect();
+        let problem = problem(modes, &edges, fleet);
+        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+        let timing = Timing::new(&problem.graph, instance.shortest());
+        let bound = super::super::bound::lower_bound(&instance, &timing);
+        // Every look at this clock is half a second later than the one before.
+        let looks = std::cell::Cell::new(0);
+        let clock = || {
+            looks.set(looks.get() + 1);
+            Millis(500 * looks.get())
+        };
+        let limits = super::super::Limits { clock: Some(&clock), ..super::super::Limits::default() };
+        let options = Options { policy: Policy::Auto, limits, ..Options::default() };
+        let mut search = Search::<1>::new(&instance, &timing, bound, &options);
+        let any = [super::super::decode::FREE; 10];
+        search.evaluate(&problem.graph.order, &any, Direction::Forward, &mut Draft::default());
+        run(&mut search);
+        assert!(looks.get() <= 8, "{} looks", looks.get());
+    }
 
     #[test]
     fn a_solver_that_panics_leaves_what_was_found_and_a_reason() {

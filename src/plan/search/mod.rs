@@ -214,10 +214,18 @@ impl<'a, const W: usize> Search<'a, W> {
     /// Whether no time is left. A budget that no clock watches is no limit where evaluations are one, and is spent where
     /// they are not.
     pub(super) fn is_out_of_time(&self) -> bool {
-        let Some(budget) = self.limits.budget else { return false };
-        match self.limits.clock {
-            Some(clock) => clock() >= self.part.time.unwrap_or(budget),
-            None => self.limits.evaluations.is_none(),
+        match (self.part.time.or(self.limits.budget), self.limits.clock) {
+            (Some(end), Some(clock)) => clock() >= end,
+            (Some(_), None) => self.limits.evaluations.is_none(),
+            (None, _) => false,
+        }
+    }
+
+    /// Ends the part that goes on after so long, where nobody limits the search: for an engine whose evaluations can be so
+    /// dear that their number is no limit.
+    pub(super) fn end_within(&mut self, time: Millis) {
+        if let (None, None, Some(clock)) = (self.limits.evaluations, self.limits.budget, self.limits.clock) {
+            self.part.time = Some(clock() + time);
         }
     }
 
