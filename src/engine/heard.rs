@@ -6,9 +6,11 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use tokio::time::Instant;
 
 use crate::progress::record::Record;
@@ -79,8 +81,12 @@ impl Heard {
 
     /// Looks at what there is, and returns the progress if it is news.
     pub(super) fn look(&mut self, now: Instant) -> Option<Progress> {
+        self.look_through(now, false)
+    }
+
+    fn look_through(&mut self, now: Instant, at_end: bool) -> Option<Progress> {
         let ms = since(self.started, now);
-        for line in self.events.lines() {
+        for line in self.events.lines(at_end) {
             let Some(told) = explicit::line(&line) else { continue };
             self.told = told.progress.or(&self.told);
             for (name, value) in told.figures {
@@ -107,7 +113,7 @@ impl Heard {
     /// Hears the end: a last line need not be finished.
     pub(super) fn end(&mut self, now: Instant) -> Option<Progress> {
         self.output(b"\n", now);
-        let last = self.look(now);
+        let last = self.look_through(now, true);
         self.keep(now, true);
         last
     }
@@ -152,32 +158,61 @@ impl RecordFile {
     }
 }
 
-/// The file that an attempt may write JSON lines to.
+/// The file that an attempt may write JSON lines to: appended to, or written anew each time.
 struct EventsFile {
     path: PathBuf,
     offset: u64,
+    /// What was read up to the end of the file, as it was then.
+    seen: Option<Stamp>,
     partial: Vec<u8>,
+}
+
+/// What tells that a file was written anew: which it is, and when it was last written, in s and ns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    written: (i64, i64),
+}
+
+impl Stamp {
+    fn of(about: &fs::Metadata) -> Self {
+        Self { file: (about.dev(), about.ino()), written: (about.mtime(), about.mtime_nsec()) }
+    }
 }
 
 impl EventsFile {
     const fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, partial: Vec::new() }
+        Self { path, offset: 0, seen: None, partial: Vec::new() }
     }
 
     /// Passes over what was written so far.
     fn skip_to_end(&mut self) {
-        self.offset = fs::metadata(&self.path).map_or(0, |file| file.len());
+        if let Ok(about) = fs::metadata(&self.path) {
+            (self.offset, self.seen) = (about.len(), Some(Stamp::of(&about)));
+        }
     }
 
-    /// Returns the whole lines that were written since the last call.
-    fn lines(&mut self) -> Vec<Vec<u8>> {
-        let whole = self.fresh().unwrap_or_default();
+    /// Returns the whole lines that were written since the last call; at the end also one that is not finished.
+    fn lines(&mut self, at_end: bool) -> Vec<Vec<u8>> {
+        let mut whole = self.fresh().unwrap_or_default();
+        if at_end {
+            whole.append(&mut self.partial);
+        }
         whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
     }
 
     fn fresh(&mut self) -> Option<Vec<u8>> {
-        let mut file = File::open(&self.path).ok()?;
-        let length = file.metadata().ok()?.len();
+        // Whatever stands in its place: nobody is waited for.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
+        let mut file = File::options().read(true).custom_flags(flags).open(&self.path).ok()?;
+        let about = file.metadata().ok().filter(fs::Metadata::is_file)?;
+        let (length, stamp) = (about.len(), Stamp::of(&about));
+        let is_another = self.seen.is_some_and(|seen| seen.file != stamp.file);
+        if length < self.offset || is_another || (length == self.offset && self.seen.is_some_and(|seen| seen != stamp))
+        {
+            self.offset = 0;
+            self.partial.clear();
+        }
         if length == self.offset {
             return None;
         }
@@ -187,8 +222,14 @@ impl EventsFile {
             self.partial.clear();
         }
         file.seek(SeekFrom::Start(start)).ok()?;
-        let read = file.take(AT_ONCE as u64).read_to_end(&mut self.partial).ok()?;
+        let read = (&file).take(AT_ONCE as u64).read_to_end(&mut self.partial).ok()?;
         self.offset = start + read as u64;
+        // Only what was not written to since is known to be read up to its end.
+        let now = file.metadata().ok();
+        self.seen = now.map(|now| Stamp {
+            written: if now.len() == self.offset { Stamp::of(&now).written } else { stamp.written },
+            ..stamp
+        });
         let whole = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
         let lines: Vec<u8> = self.partial.drain(..whole).collect();
         if self.partial.len() > AT_ONCE {
@@ -235,6 +276,41 @@ mod tests {
         world.tell("{\"progress\":0.1}\nnoise\n{\"progress\":0.2,\"loss\":0.5}\n{\"progress\":1}\n");
         let latest = world.heard.look(world.now).unwrap();
         assert_eq!((latest.progress, latest.loss), (Some(1.0), Some(0.5)));
+        assert_eq!(world.heard.look(world.now), None);
+    }
+
+    #[test]
+    fn a_file_that_is_written_anew_is_read_anew() {
+        let mut world = World::new();
+        let progress = |world: &mut World| world.heard.look(world.now).and_then(|progress| progress.progress);
+        world.tell("{\"progress\":0.1}\n{\"progress\":0.2}\n");
+        assert_eq!(progress(&mut world), Some(0.2));
+        world.tell("{\"progress\":0.3}\n");
+        assert_eq!(progress(&mut world), Some(0.3), "it is shorter");
+        let next = world.dir.path().join("next");
+        std::fs::write(&next, "{\"progress\":0.4}\n").unwrap();
+        std::fs::rename(next, world.dir.path().join("events")).unwrap();
+        assert_eq!(progress(&mut world), Some(0.4), "it is another of the same length");
+        world.tell("{\"progress\":0.5}");
+        assert_eq!(progress(&mut world), None, "the line is not finished");
+        assert_eq!(world.heard.end(world.now).unwrap().progress, Some(0.5));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let mut world = World::new();
+        let path = world.dir.path().join("events");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        assert_eq!(world.heard.look(world.now), None);
+        assert_eq!(world.heard.end(world.now), None);
+    }
+
+    #[test]
+    fn a_training_that_diverges_is_no_news_twice() {
+        let mut world = World::new();
+        world.tell("{\"progress\":0.1,\"loss\":NaN}\n");
+        assert!(world.heard.look(world.now).unwrap().loss.unwrap().is_nan());
+        world.heard.output(b"noise\n", world.now);
         assert_eq!(world.heard.look(world.now), None);
     }
 

@@ -1,11 +1,11 @@
 //! What a program says on purpose: JSON lines in the file that `TRAINYARD_EVENTS` names.
 //!
 //! `progress`, `phase`, `loss` and `accuracy` are shown; `step` says where the line belongs; every other number is a
-//! figure as well.
+//! figure as well. `NaN` and `Infinity` count as numbers: Python writes them although JSON has no such thing.
 
 use serde_json::{Map, Value};
 
-use super::Progress;
+use super::{Progress, value};
 
 /// One line, understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,19 +21,49 @@ pub struct Told {
 /// Reads a line; `None` where it says nothing.
 #[must_use]
 pub fn line(line: &[u8]) -> Option<Told> {
-    let object: Map<String, Value> = serde_json::from_slice(line).ok()?;
-    let number = |key: &str| object.get(key).and_then(Value::as_f64);
+    let object: Map<String, Value> =
+        serde_json::from_slice(line).or_else(|_| serde_json::from_slice(&spelled(line))).ok()?;
+    let number = |key: &str| object.get(key).and_then(value::of_json);
     let progress = Progress {
-        progress: number("progress"),
+        progress: number("progress").filter(|part| (0.0..=1.0).contains(part)),
         phase: object.get("phase").and_then(Value::as_str).map(str::to_owned),
         loss: number("loss"),
-        accuracy: number("accuracy"),
+        accuracy: number("accuracy").filter(|part| part.is_finite()),
     };
     let is_figure = |key: &str| !matches!(key, "progress" | "phase" | "step");
     let figures = object.iter().filter(|(key, _)| is_figure(key));
-    let figures: Vec<(String, f64)> = figures.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
+    let figures: Vec<(String, f64)> =
+        figures.filter_map(|(key, value)| Some((key.clone(), value::of_json(value)?))).collect();
     let says = progress != Progress::default() || !figures.is_empty();
     says.then(|| Told { progress, step: number("step"), figures })
+}
+
+/// Returns the line with words in quotes in the place of what JSON does not take for a number: `NaN`, `-Infinity`, `1e999`.
+fn spelled(line: &[u8]) -> Vec<u8> {
+    let mut spelled = Vec::with_capacity(line.len() + 8);
+    let mut rest = line;
+    while let Some(&byte) = rest.first() {
+        let length = match byte {
+            b'"' => {
+                let mut escaped = true;
+                let ends = |byte: &u8| {
+                    let ends = *byte == b'"' && !escaped;
+                    escaped = *byte == b'\\' && !escaped;
+                    ends
+                };
+                rest.iter().position(ends).map_or(rest.len(), |end| end + 1)
+            }
+            _ => rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)).count().max(1),
+        };
+        let (token, behind) = rest.split_at(length);
+        let value = std::str::from_utf8(token).ok().and_then(|text| text.parse::<f64>().ok());
+        match value.filter(|value| !value.is_finite()) {
+            Some(value) => spelled.extend(value::to_json(value).to_string().bytes()),
+            None => spelled.extend(token),
+        }
+        rest = behind;
+    }
+    spelled
 }
 
 #[cfg(test)]
@@ -45,6 +75,27 @@ mod tests {
         let told = line(br#"{"progress":0.5,"loss":0.25,"lr":0.001,"step":7,"phase":"fit"}"#).unwrap();
         assert_eq!((told.progress.progress, told.progress.phase.as_deref()), (Some(0.5), Some("fit")));
         assert_eq!((told.step, told.figures), (Some(7.0), vec![("loss".into(), 0.25), ("lr".into(), 0.001)]));
+    }
+
+    #[test]
+    fn a_training_that_diverges_says_so() {
+        let told =
+            line(br#"{"progress": 0.5, "loss": NaN, "grad": -Infinity, "big": 1e999, "phase": "a \" NaN", "x": null}"#);
+        let told = told.unwrap();
+        assert_eq!((told.progress.progress, told.progress.phase.as_deref()), (Some(0.5), Some("a \" NaN")));
+        assert!(told.progress.loss.unwrap().is_nan());
+        let named = |name: &str| told.figures.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
+        assert_eq!(
+            (named("grad"), named("big"), told.figures.len()),
+            (Some(f64::NEG_INFINITY), Some(f64::INFINITY), 3)
+        );
+    }
+
+    #[test]
+    fn a_part_is_between_nothing_and_all() {
+        for wrong in ["-2", "90", "1e308", "NaN"] {
+            assert_eq!(line(format!("{{\"progress\":{wrong}}}").as_bytes()), None, "{wrong}");
+        }
     }
 
     #[test]

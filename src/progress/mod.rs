@@ -18,21 +18,34 @@ mod scan;
 pub mod series;
 #[cfg(test)]
 mod tests;
+pub mod value;
 
 pub use reader::{Figure, Reader};
 
 /// How far a running task says it is. Every part may be unknown.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
     /// 0 to 1.
     pub progress: Option<f64>,
     /// A few words: `epoch 4/10`.
     pub phase: Option<String>,
-    /// The latest loss.
+    /// The latest loss; not a number where the training has diverged.
+    #[serde(with = "value::maybe")]
     pub loss: Option<f64>,
     /// The latest accuracy, 0 to 1.
     pub accuracy: Option<f64>,
+}
+
+impl PartialEq for Progress {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { progress, phase, loss, accuracy } = self;
+        let loss_is_same = match (loss, other.loss) {
+            (Some(a), Some(b)) => value::same(*a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        (progress, phase, accuracy) == (&other.progress, &other.phase, &other.accuracy) && loss_is_same
+    }
 }
 
 impl Progress {

@@ -44,6 +44,15 @@ pub(super) fn at(line: &[u8], from: usize) -> Option<Number> {
     Some(Number { value, end })
 }
 
+/// Reads a word for what is no number at `from`: `nan`, `-inf`, `Infinity`.
+pub(super) fn none(line: &[u8], from: usize) -> Option<Number> {
+    let sign = usize::from(matches!(line.get(from), Some(b'-' | b'+')));
+    let letters = line.get(from + sign..)?.iter().take_while(|byte| byte.is_ascii_alphabetic()).take(9).count();
+    let end = from + sign + letters;
+    let value = std::str::from_utf8(&line[from..end]).ok()?.parse().ok()?;
+    Some(Number { value, end })
+}
+
 /// Returns where the digits and points that end before `end` begin.
 pub(super) fn start_before(line: &[u8], end: usize) -> usize {
     end - line[..end].iter().rev().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count()
@@ -76,6 +85,17 @@ mod tests {
         assert_eq!(read("3. Then"), Some((3.0, 1)));
         assert_eq!(read(".5"), Some((0.5, 2)));
         for none in ["", "-", ".", "e5", "x", "-.e"] {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_has_words() {
+        let read = |text: &str| none(text.as_bytes(), 0).map(|number| (number.value.to_string(), number.end));
+        assert_eq!(read("nan,"), Some(("NaN".to_owned(), 3)));
+        assert_eq!(read("-inf"), Some(("-inf".to_owned(), 4)));
+        assert_eq!(read("Infinity}"), Some(("inf".to_owned(), 8)));
+        for none in ["", "-", "info", "none", "nano"] {
             assert_eq!(read(none), None, "{none}");
         }
     }

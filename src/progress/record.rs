@@ -50,6 +50,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_survives_as_well() {
+        let mut book = Book::default();
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.5] {
+            book.push("loss", 1, None, value);
+        }
+        let progress = Progress { loss: Some(f64::NAN), ..Progress::default() };
+        let json = serde_json::to_string(&Record { at_ms: 1, progress, series: book.series().to_vec() }).unwrap();
+        assert!(json.contains(r#""loss":"NaN""#) && json.contains(r#"["NaN","Infinity","-Infinity",1.5]"#), "{json}");
+        let read = Record::read(json.as_bytes()).unwrap();
+        assert!(read.progress.loss.unwrap().is_nan() && read.series[0].value[0].is_nan());
+        assert_eq!(read.series[0].value[1..], [f64::INFINITY, f64::NEG_INFINITY, 1.5]);
+    }
+
+    #[test]
     fn a_torn_record_is_none_and_a_lame_series_is_left_out() {
         assert_eq!(Record::read(b"{\"at_ms\":3"), None);
         let lame = br#"{"series":[{"name":"loss","ms":[1],"step":[],"value":[0.5]}]}"#;

@@ -282,17 +282,18 @@ impl<'a> Scan<'a, '_> {
         }
         let quote = self.byte(from).filter(|byte| matches!(byte, b'\'' | b'"'));
         from += usize::from(quote.is_some());
-        if !matches!(self.byte(from), Some(b'0'..=b'9' | b'-' | b'+' | b'.')) {
+        if !matches!(self.byte(from), Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'n' | b'N' | b'i' | b'I')) {
             return sign;
         }
         let Some(name) = self.name_before(sign) else { return sign };
-        let Some(Number { value, end }) = number::at(self.line, from) else { return sign };
+        let known = number::at(self.line, from).or_else(|| number::none(self.line, from));
+        let Some(Number { value, end }) = known else { return sign };
         let next = self.byte(end);
         let ends = match quote {
             Some(_) => next == quote,
             None => !matches!(next, Some(b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'_' | b':' | b'/' | b'-')),
         };
-        if !ends || self.may_go_on(end) || !value.is_finite() {
+        if !ends || self.may_go_on(end) {
             return sign;
         }
         let word = &self.line[name.clone()];

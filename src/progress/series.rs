@@ -20,7 +20,8 @@ pub struct Series {
     pub ms: Vec<u64>,
     /// At which step of the work, where that is known.
     pub step: Vec<Option<f64>>,
-    /// The values.
+    /// The values; not numbers where a training has diverged.
+    #[serde(with = "super::value::each")]
     pub value: Vec<f64>,
     /// One of so many points is kept; a power of two. Not part of the record.
     #[serde(skip)]
@@ -88,11 +89,8 @@ impl Book {
         Self(series)
     }
 
-    /// Adds a point to the series of that name. Beyond [`NAMES`] names, and for what is no number, nothing is added.
+    /// Adds a point to the series of that name. Beyond [`NAMES`] names nothing is added.
     pub fn push(&mut self, name: &str, ms: u64, step: Option<f64>, value: f64) {
-        if !value.is_finite() {
-            return;
-        }
         let at = self.0.iter().position(|series| series.name == name);
         let at = match at {
             Some(at) => at,
@@ -148,7 +146,6 @@ mod tests {
     fn neither_names_nor_values_can_fill_the_memory() {
         let mut book = Book::default();
         (0..1_000).for_each(|i| book.push(&format!("m{i}"), 0, None, 1.0));
-        book.push("m0", 1, None, f64::NAN);
         assert_eq!((book.series().len(), book.series()[0].value.len()), (NAMES, 1));
     }
 }

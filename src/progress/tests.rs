@@ -95,7 +95,9 @@ fn figures_are_named_in_several_ways() {
     assert_eq!(named("{'loss': '0.5', 'epoch': '0.5'}"), of(&[("loss", 0.5)]));
     assert_eq!(named("val_acc = 91.5%"), of(&[("val_acc", 0.915)]));
     assert_eq!(named(r#"{"step": 3, "loss": 0.25}"#), of(&[("loss", 0.25)]));
-    assert_eq!(named("loss: nan"), of(&[]));
+    assert!(matches!(&named("loss: nan, lr: 0.1")[..], [(loss, value), _] if loss == "loss" && value.is_nan()));
+    assert_eq!(named("{'loss': '-inf', 'epoch': 1.0}"), of(&[("loss", f64::NEG_INFINITY)]));
+    assert_eq!(named("loss: none, lr: info"), of(&[]));
     assert_eq!(named("epoch 1/2 loss: 0.5 eta: 0:01:00 time: 3.5"), of(&[("loss", 0.5)]));
 }
 

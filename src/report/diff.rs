@@ -9,6 +9,7 @@ use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
 use super::{text, wording};
 use crate::progress::record::Record;
+use crate::progress::value;
 use crate::run::state::{RunState, TaskState};
 use crate::run::store::TaskHeader;
 use crate::units::Millis;
@@ -80,7 +81,7 @@ impl Side {
             let (number, last) = happened.telling().unzip();
             let record = number.and_then(|number| heard(&task.name, number)).unwrap_or_default();
             let last_value =
-                |series: &crate::progress::series::Series| Some((series.name.clone(), series.last()?.into()));
+                |series: &crate::progress::series::Series| Some((series.name.clone(), value::to_json(series.last()?)));
             let of = OfTask {
                 state: task_word(happened.phase, header.alive).to_owned(),
                 attempts: happened.attempts.len(),

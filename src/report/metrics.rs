@@ -142,7 +142,13 @@ fn of_tasks(page: &mut Page, picture: &Picture<'_>) {
     for of in &tried {
         let series = of.heard.iter().flat_map(|heard| &heard.series);
         for (name, value) in series.filter_map(|series| Some((&series.name, series.last()?))) {
-            page.sample(&[&of.labels[..], &[("figure", name.clone())]].concat(), &value.to_string());
+            // As the format spells what is no number.
+            let value = match value {
+                f64::INFINITY => "+Inf".to_owned(),
+                f64::NEG_INFINITY => "-Inf".to_owned(),
+                value => value.to_string(),
+            };
+            page.sample(&[&of.labels[..], &[("figure", name.clone())]].concat(), &value);
         }
     }
 }

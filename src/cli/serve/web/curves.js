@@ -15,7 +15,9 @@ export function chart(title, lines, wide, select) {
   const across = lines.map((line) => (useSteps ? line.step : line.ms));
   const all = (rows, of) => rows.reduce((best, row) => row.reduce((a, b) => of(a, b), best), rows[0][0]);
   const [from, to] = [all(across, Math.min), all(across, Math.max)];
-  let [low, high] = [all(lines.map((line) => line.value), Math.min), all(lines.map((line) => line.value), Math.max)];
+  // Words stand for what is no number: the line has a gap there.
+  const numbers = lines.flatMap((line) => line.value.filter((value) => typeof value === 'number'));
+  let [low, high] = numbers.length ? [all([numbers], Math.min), all([numbers], Math.max)] : [0, 1];
   if (low === high) [low, high] = [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
   const x = (at) => LEFT + ((wide - LEFT - RIGHT) * (at - from)) / (to - from || 1);
   const y = (at) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * (at - low)) / (high - low);
@@ -26,12 +28,14 @@ export function chart(title, lines, wide, select) {
   const ends = [from, to].map((at, i) => s('text', { class: 'tick', x: x(at), y: HEIGHT - 5, 'text-anchor': i ? 'end' : 'start' },
     useSteps ? `step ${figure(at)}` : clock(at)));
   const drawn = lines.map((line, i) => {
-    const points = line.value.map((value, at) => `${x(across[i][at]).toFixed(1)} ${y(value).toFixed(1)}`);
+    const is = line.value.map((value) => typeof value === 'number');
+    const points = line.value.map((value, at) => (is[at] ? `${is[at - 1] ? 'L' : 'M'}${x(across[i][at]).toFixed(1)} ${y(value).toFixed(1)}` : ''));
     const last = line.value.length - 1;
+    const end = is.lastIndexOf(true);
     return s('g', { class: `line hue-${line.hue % HUES}`, on: select ? { click: () => select(line.index) } : {} },
       s('title', {}, `${line.name}: ${figure(line.value[last])}`),
-      points.length > 1 ? s('path', { d: `M${points.join('L')}` }) : null,
-      s('circle', { cx: x(across[i][last]), cy: y(line.value[last]), r: 2.5 }));
+      points.length > 1 ? s('path', { d: points.join('') }) : null,
+      end >= 0 ? s('circle', { cx: x(across[i][end]), cy: y(line.value[end]), r: 2.5 }) : null);
   });
   const words = lines.slice(0, 20).map((line) => `${line.name}: from ${figure(line.value[0])} to ${figure(line.value[line.value.length - 1])}`).join('; ');
   return h('figure', { class: 'curve' }, h('figcaption', {}, title),

@@ -1,7 +1,7 @@
 // All tasks of a run as a table that keeps up, can be filtered and chosen from.
 
 import { h, put, say } from './dom.js';
-import { badge, bytes, clock, count, outcome, time } from './words.js';
+import { badge, bytes, clock, count, figure, outcome, time } from './words.js';
 
 export function tasks(run, select) {
   let only = null;
@@ -36,7 +36,7 @@ export function tasks(run, select) {
     put(cells[0], badge(task.state));
     const words = [];
     if (progress?.phase) words.push(progress.phase);
-    if (progress?.loss !== null && progress?.loss !== undefined) words.push(`loss ${Number(progress.loss.toPrecision(4))}`);
+    if (progress?.loss !== null && progress?.loss !== undefined) words.push(`loss ${figure(progress.loss)}`);
     if (progress?.accuracy !== null && progress?.accuracy !== undefined) words.push(`acc ${(100 * progress.accuracy).toFixed(1)} %`);
     put(cells[2], task.state === 'running' ? [
       h('progress', { max: '1', value: done ?? null, 'aria-label': `Progress of ${task.name}` }),

@@ -34,6 +34,8 @@ export function bytes(n) {
 /** A figure with about four places. */
 export function figure(value) {
   if (value === null || value === undefined) return '';
+  // A word for what is no number.
+  if (typeof value === 'string') return value;
   const size = Math.abs(value);
   if (size !== 0 && (size < 0.001 || size >= 1e6)) return value.toExponential(2);
   return String(Number(value.toPrecision(4)));
