@@ -178,6 +178,36 @@ fn nvlink_groups_hold_who_is_joined_to_all() -> Tested {
 }
 
 #[test]
+fn what_joins_any_two_cards_is_told() -> Tested {
+    let scene = Scene::new(cards(4))?;
+    scene.change(|machine| {
+        (machine.cards[0].nvlink, machine.cards[1].nvlink) = (vec![1], vec![0]);
+        for (card, numa, switch) in [(0, 0, None), (1, 1, None), (2, 1, Some(5)), (3, 1, Some(5))] {
+            (machine.cards[card].numa, machine.cards[card].switch) = (numa, switch);
+        }
+        machine.cards[3].cpus = vec![2, 130];
+    })?;
+    let shown = json(&mut devices(&scene))?;
+    let link = |a: usize, b: usize| {
+        let ends = |link: &&Value| {
+            let end = |n: usize| link["between"][n].as_str().unwrap_or_default().to_owned();
+            end(0).ends_with(&format!("gpu{a}")) && end(1).ends_with(&format!("gpu{b}"))
+        };
+        let links = shown["links"].as_array().into_iter().flatten();
+        links.filter(ends).map(|link| (link["nvlink"].clone(), link["pcie"].clone())).next()
+    };
+    assert_eq!(shown["links"].as_array().map(Vec::len), Some(6));
+    assert_eq!(link(0, 1), Some((true.into(), "system".into())));
+    assert_eq!(link(1, 2), Some((false.into(), "numa-node".into())));
+    assert_eq!(link(2, 3), Some((false.into(), "switch".into())));
+    let card = &shown["devices"][3];
+    assert_eq!((&card["numa_node"], &card["pcie_group"]), (&1.into(), &0.into()));
+    assert_eq!(card["near_cpus"], Value::from(vec![2, 130]));
+    assert_eq!(shown["devices"][0]["near_cpus"], Value::Null);
+    Ok(())
+}
+
+#[test]
 fn processes_are_named_and_leave_with_their_memory() -> Tested {
     let scene = Scene::new(cards(2))?;
     let mut stranger = Command::new("cat").stdin(Stdio::piped()).spawn()?;
@@ -208,7 +238,8 @@ fn memory_in_nobodys_name_is_shown() -> Tested {
 fn an_old_driver_answers_what_it_can() -> Tested {
     let scene = Scene::new(vec![Card { reserved_mib: 500, ..Card::default() }])?;
     scene.hold(std::process::id(), "0", 1_024)?;
-    let lacks = ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetNumaNodeId"];
+    let lacks =
+        ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMemoryAffinity"];
     let shown = json(devices(&scene).env("TRAINYARD_NVML", scene.old_driver(&lacks)?))?;
     let card = &shown["devices"][0];
     assert_eq!((&card["memory_call"], &card["memory_reserved_bytes"]), (&"v1".into(), &Value::Null));

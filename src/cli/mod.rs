@@ -12,6 +12,7 @@ mod cache;
 mod cancel;
 mod check;
 mod completions;
+mod contradiction;
 mod detach;
 mod devices;
 mod diff;

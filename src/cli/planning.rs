@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::problems::Texts;
 use super::timing::{Timer, Where};
-use super::{Exit, Failure, output};
-use crate::fleet::{Fleet, file};
+use super::{Exit, Failure, contradiction, output};
+use crate::fleet::{Fleet, Headroom, file};
 use crate::graph::TaskGraph;
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
 use crate::probe::{self, Machine, mps};
@@ -42,6 +42,9 @@ pub(super) struct Planning {
     /// What a good plan is: `makespan`, `weighted-completion` or `energy`
     #[arg(long, value_name = "NAME", default_value_t)]
     objective: Objective,
+    /// What of each GPU's memory no task may have: a size, a part, or both [default: 512MiB+2%]
+    #[arg(long, value_name = "SIZE", env = "TRAINYARD_HEADROOM")]
+    headroom: Option<Headroom>,
     /// Who computes the earliest and latest times: the CPU, a CUDA device, or whoever is faster
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     timing: Where,
@@ -50,7 +53,23 @@ pub(super) struct Planning {
 impl Planning {
     /// Returns the fleet to plan for, or prints what is wrong with its file.
     pub(super) fn fleet(&self, pipeline: &Pipeline) -> Result<Result<Fleet, Exit>, Failure> {
-        self.fleet.as_ref().map_or_else(|| Ok(Ok(fleet_of_this_machine(pipeline))), |path| fleet_of_file(path))
+        let Some(path) = &self.fleet else { return Ok(Ok(this_machine(pipeline, &self.probe()).fleet())) };
+        let fleet = fleet_of_file(path)?;
+        if let Ok(fleet) = &fleet {
+            contradiction::say(fleet, &self.probe());
+        }
+        Ok(fleet.map(|mut fleet| {
+            if let Some(headroom) = self.headroom {
+                fleet.devices.iter_mut().for_each(|device| device.headroom = headroom.of(device.memory));
+            }
+            fleet
+        }))
+    }
+
+    /// Returns where to look for this machine's devices, and how much of them is left free.
+    pub(super) fn probe(&self) -> probe::Options {
+        let options = probe::Options::from_env();
+        probe::Options { headroom: self.headroom.unwrap_or(options.headroom), ..options }
     }
 
     /// Fills in what the pipeline leaves open by what earlier runs in this state folder used, and says where its numbers

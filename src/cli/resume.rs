@@ -19,6 +19,7 @@ use super::{Exit, Failure, output};
 use crate::engine::sentinel::{self, Found};
 use crate::engine::{process, warden};
 use crate::graph::{self, TaskId};
+use crate::probe;
 use crate::run::cache::keeper::Places;
 use crate::run::crash;
 use crate::run::event::{Recorded, RunEnd, StopReason};
@@ -173,6 +174,7 @@ impl Command {
             ops: prepared.ops.clone(),
             inherited: session::inherited(),
             survive: manner.survives(),
+            ports: probe::ports(),
         };
         session::make_folders(&ground)?;
         // Whatever was recorded until the run was taken over.

@@ -13,6 +13,7 @@ use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, dry_run, output};
 use crate::engine::process;
 use crate::graph::TaskId;
+use crate::probe;
 use crate::run::cache::keeper::Places;
 use crate::run::crash;
 use crate::run::launch::Ground;
@@ -70,6 +71,7 @@ impl Command {
             ops: read.ops.clone(),
             inherited: session::inherited(),
             survive: self.manner.survives(),
+            ports: probe::ports(),
         };
         let up_to_date = UpToDate::look(places, (&read.pipeline, &read.graph), &ground.dir, &forced, &[])?;
         if let Some(all) = up_to_date.as_ref().filter(|known| known.is_all()) {

@@ -15,6 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::affinity::Affinity;
 use super::heard::Heard;
 use super::log::Log;
 use super::oom::Kills;
@@ -206,6 +207,7 @@ fn spawn(
     launch: &Launch,
     output: OwnedFd,
 ) -> Result<(u32, Process), String> {
+    let _near = Affinity::narrow(&launch.cpus);
     let (pid, identity) = starts.of(|| begin(inherited, launch, output)).map_err(|error| {
         if launch.cwd.is_dir() {
             format!("`{}`: {error}", launch.program)

@@ -3,6 +3,7 @@
 //! An engine starts what it is told to start and reports how that goes. It does not know the graph, the plan or
 //! whether an attempt will be followed by another.
 
+mod affinity;
 mod heard;
 pub mod local;
 mod log;

@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 
 use super::keys::{AMOUNT, COUNT, CPUS, GpuKey, LINKS, LinkKey, NodeKey, SPEED, TopKey, WATTS};
-use super::{Device, Fleet, Link, Node, NodeId};
+use super::{Device, Fleet, Headroom, Link, Node, NodeId};
 use crate::spec::decode::Decoder;
 use crate::spec::tree::{self, Table};
 use crate::spec::{Located, Problem, Source, Span, problem};
 use crate::units::{Bandwidth, Bytes, Cpus, Speed};
 
 /// What a node has of a resource that its entry does not mention: more than all tasks together may ask for.
-const NO_LIMIT: u64 = 1 << 60;
+pub const NO_LIMIT: u64 = 1 << 60;
 
 /// Reads a fleet file.
 ///
@@ -115,7 +115,7 @@ fn node(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), fleet: &mut F
 /// Reads one kind of GPU: as many devices as it counts, joined by NVLink as group `group` if it says so.
 fn gpu_entry(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), group: u32) -> Vec<Device> {
     let mut device = Device { model: "GPU".to_owned(), ..Device::default() };
-    let (mut count, mut memory) = (1, None);
+    let (mut count, mut memory, mut headroom) = (1, None, None);
     let (mut idle, mut active) = (None, None);
     for (key, entry) in decoder.fields::<GpuKey>(table) {
         let value = &entry.node;
@@ -127,8 +127,9 @@ fn gpu_entry(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), group: u
                 }
             }
             GpuKey::Memory => memory = Some(decoder.quantity::<Bytes>(value)),
+            GpuKey::Headroom => headroom = decoder.quantity::<Headroom>(value),
             GpuKey::Speed => device.speed = speed(decoder, value),
-            GpuKey::Link => device.nvlink_group = is_nvlink(decoder, value).then_some(group),
+            GpuKey::Link => device.spot.nvlink = is_nvlink(decoder, value).then_some(group),
             GpuKey::IdleWatts => idle = watts(decoder, value),
             GpuKey::ActiveWatts => active = watts(decoder, value),
         }
@@ -145,6 +146,7 @@ fn gpu_entry(decoder: &mut Decoder<'_>, (table, span): (&Table, &Span), group: u
             decoder.report_absent(problem.help("write what each has, like memory = \"80GiB\""));
         }
     }
+    device.headroom = headroom.map_or(Bytes::ZERO, |headroom| headroom.of(device.memory));
     device.watts = idle.zip(active);
     if idle.is_some() != active.is_some() || device.watts.is_some_and(|(idle, active)| idle > active) {
         let problem = Problem::new(span.clone(), "idle_watts and active_watts belong together, the smaller one first");
@@ -275,6 +277,7 @@ mod tests {
         [[node.gpu]]
         model = "L4"
         memory = "24GiB"
+        headroom = "512MiB+2.5%"
         speed = 0.1
         [[node]]
         name = "box2"
@@ -292,9 +295,11 @@ mod tests {
         assert_eq!(fleet.name, "two");
         let ids: Vec<_> = fleet.devices.iter().map(|device| device.id.as_str()).collect();
         assert_eq!(ids, ["box/gpu0", "box/gpu1", "box/gpu2"]);
-        let groups: Vec<_> = fleet.devices.iter().map(|device| device.nvlink_group).collect();
+        let groups: Vec<_> = fleet.devices.iter().map(|device| device.spot.nvlink).collect();
         assert_eq!(groups, [Some(0), Some(0), None]);
         assert_eq!((fleet.devices[0].memory, fleet.devices[2].speed), (Bytes(80 << 30), Speed(100_000)));
+        let headrooms: Vec<_> = fleet.devices.iter().map(|device| device.headroom).collect();
+        assert_eq!(headrooms, [Bytes::ZERO, Bytes::ZERO, Bytes((512 << 20) + (24 << 30) / 40)]);
         assert_eq!((fleet.nodes[0].cpus, fleet.nodes[1].cpus), (Cpus(112_000), Cpus(500)));
         assert_eq!(fleet.nodes[0].resources["licenses"], 4);
         assert_eq!(fleet.links, [Link { between: (NodeId(1), NodeId(0)), bandwidth: Bandwidth(12_000_000_000) }]);

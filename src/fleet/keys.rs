@@ -61,6 +61,8 @@ crate::keys! {
         Model = "model": Form::Name,
         /// Memory of each.
         Memory = "memory": Form::Size,
+        /// What of that no task can have: a size, a part like "2%", or both like "512MiB+2%"; nothing when absent.
+        Headroom = "headroom": Form::Text,
         /// Speed relative to the device that durations are declared for; 1.0 when absent.
         Speed = "speed": Form::Number(SPEED),
         /// What joins these GPUs; "pcie" when absent.

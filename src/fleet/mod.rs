@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 use crate::units::{Bandwidth, Bytes, Cpus, Speed};
 
 pub mod file;
+pub mod headroom;
 pub mod keys;
+pub mod near;
+
+pub use headroom::Headroom;
+pub use near::Spot;
 
 /// Index of a node in its fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -69,8 +74,10 @@ pub struct Device {
     pub headroom: Bytes,
     /// `P` of the load matrix.
     pub speed: Speed,
-    /// Devices of one node with the same number are joined by NVLink; `None`: PCIe only.
-    pub nvlink_group: Option<u32>,
+    /// Where in its host it sits, and what joins it to others there.
+    pub spot: Spot,
+    /// CPUs of its host that are nearest to it; empty where nobody says.
+    pub near_cpus: Vec<u32>,
     /// What it takes while it idles and while all of it is in use, in watts; `None` where nobody says.
     pub watts: Option<(u64, u64)>,
     /// Compute capability, major and minor.
@@ -99,6 +106,12 @@ impl Device {
     #[must_use]
     pub fn is_mig(&self) -> bool {
         self.uuid.as_deref().is_some_and(|uuid| uuid.starts_with("MIG-"))
+    }
+
+    /// Whether it can be one of so many devices of a task: a process can use one MIG slice, and nothing beside it.
+    #[must_use]
+    pub fn can_join(&self, gang: u32) -> bool {
+        gang < 2 || !self.is_mig()
     }
 
     /// Returns what names it in `CUDA_VISIBLE_DEVICES` under `CUDA_DEVICE_ORDER=PCI_BUS_ID`: its PCI index, or its

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::impossible::{Impossible, reasons};
 use super::instance::{Choice, DeviceNeed, DeviceRoom, Group, Instance, Kind, Kinds, NodeRoom};
-use crate::fleet::{Device, DeviceId, Fleet, Node, NodeId};
+use crate::fleet::{Device, DeviceId, Fleet, Node, NodeId, Spot, near};
 use crate::graph::TaskGraph;
 use crate::spec::{Gpus, Mode, Pipeline, Resources, Stage};
 use crate::timing::Load;
@@ -85,7 +85,7 @@ impl<'f> Builder<'f> {
         for (index, node) in (0..).zip(&fleet.nodes) {
             let capacity: Vec<_> = resources.iter().map(|name| capacity(node, name)).collect();
             let inside = on_node[index as usize].iter().map(|id: &DeviceId| devices[id.index()]);
-            let inside: Vec<_> = inside.map(|device: DeviceRoom| (device.class, device.nvlink_group)).collect();
+            let inside: Vec<_> = inside.map(|device: DeviceRoom| (device.class, device.spot)).collect();
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             let class = *numbers.entry((capacity.clone(), node.speed, inside)).or_insert(next);
             if class == next {
@@ -171,7 +171,7 @@ impl<'f> Builder<'f> {
         let mut by_time = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
         for id in &self.on_node[node.index()] {
             let device = &self.fleet.devices[id.index()];
-            if mode.resources.gpu_memory <= memory(device) {
+            if mode.resources.gpu_memory <= memory(device) && device.can_join(gang) {
                 let load = Load::on_device(&mode.duration, device);
                 let entry = by_time.entry(load.time).or_insert_with(|| (load, BTreeSet::new(), 0));
                 entry.1.insert(self.devices[id.index()].class);
@@ -248,16 +248,21 @@ pub(super) const fn gang(mode: &Mode) -> u32 {
 }
 
 fn device_rooms(fleet: &Fleet) -> Vec<DeviceRoom> {
+    let mut spots: BTreeMap<NodeId, Vec<Spot>> = BTreeMap::new();
+    fleet.devices.iter().for_each(|device| spots.entry(device.node).or_default().push(device.spot));
+    let on_node = |node: NodeId| spots.get(&node).map_or(&[][..], Vec::as_slice);
     let mut numbers = HashMap::new();
     let mut room = |device: &Device| {
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let memory = device.usable_memory();
-        let class = *numbers.entry((device.model.clone(), memory, device.whole_memory(), device.speed)).or_insert(next);
+        let kind = (device.model.clone(), device.is_mig());
+        let class = *numbers.entry((kind, memory, device.whole_memory(), device.speed)).or_insert(next);
         DeviceRoom {
             node: device.node,
             memory,
             class,
-            nvlink_group: device.nvlink_group,
+            spot: device.spot,
+            beside: near::beside(device.spot, on_node(device.node)),
             watts: device.watts.unwrap_or_default(),
         }
     };

@@ -181,6 +181,9 @@ impl Checker<'_> {
             if mode.resources.gpu_memory > device.whole_memory() {
                 return wrong("a device is too small");
             }
+            if u32::try_from(gang).is_ok_and(|gang| !device.can_join(gang)) {
+                return wrong("a slice of a card is among several devices");
+            }
         }
         if mode.fallback && self.holds_preferred(task) {
             return wrong("it has a GPU to prefer");
@@ -200,7 +203,10 @@ impl Checker<'_> {
             Gpus::Shared | Gpus::Share(_) => 1,
             Gpus::Whole(gang) => gang as usize,
         };
-        let large = |device: &&Device| preferred.resources.gpu_memory <= device.whole_memory();
+        let large = |device: &&Device| {
+            let joins = u32::try_from(gang).is_ok_and(|gang| device.can_join(gang));
+            joins && preferred.resources.gpu_memory <= device.whole_memory()
+        };
         let mut on_node = vec![0; self.fleet.nodes.len()];
         self.fleet.devices.iter().filter(large).for_each(|device| on_node[device.node.index()] += 1);
         on_node.iter().any(|count| *count >= gang)

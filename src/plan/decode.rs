@@ -11,7 +11,7 @@ use super::fit::{Fit, Score};
 use super::instance::{Choice, Instance};
 use super::machine::{Machine, Packed};
 use super::serial::Serial;
-use crate::fleet::{DeviceId, NodeId};
+use crate::fleet::{DeviceId, NodeId, Spot, near};
 use crate::graph::{Rows, TaskGraph, TaskId};
 
 /// Whether tasks are placed after those they wait for, or, mirrored in time, after those that wait for them.
@@ -79,6 +79,8 @@ pub(super) struct Decoder<'i, const W: usize> {
     pub(super) thrift: u64,
     /// Devices that are free at the instant found, with their scores.
     feasible: Vec<(Score, DeviceId)>,
+    /// Where they sit, for a gang.
+    spots: Vec<Spot>,
     /// Devices of the best place so far.
     chosen: Vec<DeviceId>,
 }
@@ -91,8 +93,8 @@ impl<'i, const W: usize> Decoder<'i, W> {
         let node = machine.node_offer.first().map(|offer| (&machine.node_lanes, *offer));
         let serial = node.and_then(|node| Serial::new(instance, node, &packed));
         let has_lags = instance.has_lags();
-        let (waste, feasible, chosen) = (Vec::new(), Vec::new(), Vec::new());
-        Self { instance, machine, packed, has_lags, serial, waste, thrift: 0, feasible, chosen }
+        let (waste, feasible, spots, chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { instance, machine, packed, has_lags, serial, waste, thrift: 0, feasible, spots, chosen }
     }
 
     /// Lets free choices mind waste from now on; `thrift` as in the field.
@@ -298,24 +300,20 @@ impl<'i, const W: usize> Decoder<'i, W> {
             *score = fit.score_device(machine, *device, machine.need_of(packed, *device), start);
         }
         if gang == 1 {
-            let best = (0..self.feasible.len()).min_by_key(|i| self.feasible[*i]).unwrap_or(0);
+            let rank = |i: &usize| {
+                let (score, device) = self.feasible[*i];
+                (score, self.instance.devices[device.index()].beside, device)
+            };
+            let best = (0..self.feasible.len()).min_by_key(rank).unwrap_or(0);
             self.feasible.swap(0, best);
             return self.feasible[0].0;
         }
-        let island = self.island(gang);
-        let apart =
-            |device: DeviceId| island.is_some_and(|_| self.instance.devices[device.index()].nvlink_group != island);
-        self.feasible.sort_unstable_by_key(|(score, device)| (apart(*device), *score, *device));
+        let spot = |device: DeviceId| self.instance.devices[device.index()].spot;
+        self.spots.clear();
+        self.spots.extend(self.feasible.iter().map(|(_, device)| spot(*device)));
+        let part = near::closest(&self.spots, gang);
+        self.feasible.sort_unstable_by_key(|(score, device)| (!spot(*device).is_within(&part), *score, *device));
         self.feasible[..gang].iter().map(|(score, _)| score).fold(0, |sum, score| sum.saturating_add(*score))
-    }
-
-    /// Returns the NVLink group with the fewest free devices that still has enough of them for a gang.
-    fn island(&self, gang: usize) -> Option<u32> {
-        let group = |device: &DeviceId| self.instance.devices[device.index()].nvlink_group;
-        let mut groups: Vec<_> = self.feasible.iter().filter_map(|(_, device)| group(device)).collect();
-        groups.sort_unstable();
-        let sizes = groups.chunk_by(|a, b| a == b).map(|same| (same.len(), same[0]));
-        sizes.filter(|(size, _)| *size >= gang).min().map(|(_, group)| group)
     }
 
     /// Holds what a task needs.

@@ -59,6 +59,8 @@ pub enum Reason {
         node: String,
         /// What is asked for on each device.
         memory: Bytes,
+        /// Whether that node has MIG slices, of which none counts.
+        slices: bool,
     },
     /// Each part fits on some node, but no node has all of it.
     Together,
@@ -106,12 +108,13 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
             headroom: largest.headroom,
         });
     }
-    let fits = |device: &&Device| held.gpu_memory <= device.whole_memory();
+    let fits = |device: &&Device| held.gpu_memory <= device.whole_memory() && device.can_join(gang);
     let mut on_node = vec![0_u32; fleet.nodes.len()];
     fleet.devices.iter().filter(fits).for_each(|device| on_node[device.node.index()] += 1);
     let (node, most) = on_node.iter().enumerate().rev().max_by_key(|(_, count)| **count)?;
+    let slices = fleet.devices.iter().any(|device| device.node.index() == node && !device.can_join(gang));
     let node = fleet.nodes[node].name.clone();
-    (gang > *most).then_some(Reason::Gang { asked: gang, most: *most, node, memory: held.gpu_memory })
+    (gang > *most).then_some(Reason::Gang { asked: gang, most: *most, node, memory: held.gpu_memory, slices })
 }
 
 /// Writes an amount of a node's resource in its own unit.
@@ -141,12 +144,16 @@ impl fmt::Display for Reason {
                 }
                 f.write_str(")")
             }
-            Self::Gang { asked, most, node, memory } => {
+            Self::Gang { asked, most, node, memory, slices } => {
                 write!(f, "it asks for {asked} GPUs")?;
                 if *memory > Bytes::ZERO {
                     write!(f, " with {memory} each")?;
                 }
-                write!(f, ", and the most on one node is {most} (`{node}`)")
+                write!(f, ", and the most on one node is {most} (`{node}`)")?;
+                if *slices {
+                    f.write_str("; MIG slices do not count, since a process can use only one")?;
+                }
+                Ok(())
             }
             Self::Together => f.write_str("each part of its request fits on some node, but no node has all of it"),
         }
@@ -164,6 +171,10 @@ impl Reason {
             Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
             Self::NoDevice => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
             Self::DeviceMemory { most, .. } => format!("ask for at most {most}, or use a larger device"),
+            Self::Gang { slices: true, most, .. } => {
+                let most = most.max(&1);
+                format!("ask for at most {most} GPU{}, or turn MIG mode off", if *most == 1 { "" } else { "s" })
+            }
             Self::Gang { most, .. } => {
                 let plural = if *most == 1 { "" } else { "s" };
                 format!("ask for at most {most} GPU{plural}, or use a node that has more")

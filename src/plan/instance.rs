@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::fleet::{DeviceId, NodeId};
+use crate::fleet::{DeviceId, NodeId, Spot};
 use crate::graph::{Rows, TaskGraph, TaskId};
 use crate::spec::Stage;
 use crate::timing::{Load, LoadMatrix};
@@ -54,8 +54,10 @@ pub struct DeviceRoom {
     pub memory: Bytes,
     /// Equal devices have equal classes.
     pub class: u32,
-    /// Devices of one node with the same number are joined by NVLink.
-    pub nvlink_group: Option<u32>,
+    /// Where in its host it sits.
+    pub spot: Spot,
+    /// How many devices of its host are close to it in each way: whoever wants one leaves those together that are joined.
+    pub beside: [u32; 3],
     /// What it takes while it idles and while all of it is in use, in watts; zero where that is not known.
     pub watts: (u64, u64),
 }

@@ -3,6 +3,7 @@
 //! A question that a driver does not answer is `None`. Does not call NVML itself.
 
 use super::aside::Why;
+use crate::fleet::Spot;
 use crate::units::{Bytes, Speed};
 
 /// The GPUs that we may use.
@@ -26,6 +27,51 @@ pub struct Inventory {
     pub cuda: Option<(u32, u32)>,
     /// In PCI order, slices of a card in the order of NVML.
     pub devices: Vec<Gpu>,
+    /// What joins any two cards, also those that we may not use; in PCI order.
+    pub links: Vec<Link>,
+}
+
+/// What joins two cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Their positions among all cards, the smaller one first.
+    pub between: (u32, u32),
+    /// Whether NVLink joins them.
+    pub nvlink: bool,
+    /// The way over PCIe; `None` if the driver does not say.
+    pub pcie: Option<Path>,
+}
+
+/// How far apart two cards are on PCIe, from close to far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Path {
+    /// On one board.
+    Board,
+    /// Behind one switch.
+    Switch,
+    /// Behind several switches, not over a host bridge.
+    Switches,
+    /// Over one host bridge.
+    HostBridge,
+    /// Over several host bridges of one NUMA node.
+    Numa,
+    /// From one NUMA node to another.
+    System,
+}
+
+impl Path {
+    /// Returns the stable word of JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Board => "board",
+            Self::Switch => "switch",
+            Self::Switches => "switches",
+            Self::HostBridge => "host-bridge",
+            Self::Numa => "numa-node",
+            Self::System => "system",
+        }
+    }
 }
 
 impl Gpus {
@@ -138,6 +184,8 @@ pub struct Gpu {
     pub speed: Option<Speed>,
     /// The NUMA node of the host that it is nearest to.
     pub numa_node: Option<u32>,
+    /// The CPUs of the host that it is nearest to; empty where the driver does not say.
+    pub near_cpus: Vec<u32>,
     /// Health, clocks and connection of its card when it was probed.
     pub details: Details,
     /// Whether the card is in MIG mode; `None` if it has no such mode.
@@ -146,6 +194,8 @@ pub struct Gpu {
     pub slice: Option<Slice>,
     /// Devices with the same number are all joined to each other by NVLink.
     pub nvlink_group: Option<u32>,
+    /// Cards with the same number sit behind one PCIe switch.
+    pub pcie_group: Option<u32>,
     /// What it was doing when it was probed.
     pub reading: Reading,
 }
@@ -158,6 +208,12 @@ impl Gpu {
             Some(slice) => format!("gpu{}.{}", self.pci_index, slice.index),
             None => format!("gpu{}", self.pci_index),
         }
+    }
+
+    /// Returns where in the host it sits.
+    #[must_use]
+    pub const fn spot(&self) -> Spot {
+        Spot { nvlink: self.nvlink_group, switch: self.pcie_group, numa: self.numa_node }
     }
 }
 

@@ -11,12 +11,12 @@ pub mod aside;
 pub mod cgroup;
 pub mod disk;
 pub mod gpu;
+mod groups;
 pub mod host;
 pub mod mask;
 pub mod model;
 pub mod monitor;
 pub mod mps;
-mod nvlink;
 mod nvml;
 pub mod process;
 pub mod xid;
@@ -25,7 +25,7 @@ pub use gpu::{Gpu, Gpus, NoGpus, Reading, Warning};
 pub use host::Host;
 pub use monitor::Monitor;
 
-use crate::fleet::{Device, Fleet, Node, NodeId};
+use crate::fleet::{Device, Fleet, Headroom, Node, NodeId};
 use crate::units::{Bytes, Speed};
 
 /// Names the NVML library to load instead of the system's.
@@ -33,9 +33,6 @@ pub const NVML_VARIABLE: &str = "TRAINYARD_NVML";
 
 /// The library that every NVIDIA driver installs.
 const NVML_LIBRARY: &str = "libnvidia-ml.so.1";
-
-/// What a CUDA context takes on a device before the first tensor: 300 to 520 MiB were seen from CUDA 11 to 13.
-const CONTEXT: Bytes = Bytes(512 << 20);
 
 /// Where to look, and which devices we may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,11 +47,20 @@ pub struct Options {
     pub device_order: Option<String>,
     /// The file that lists devices which are not to be used; without one none is.
     pub aside: Option<PathBuf>,
+    /// What of each device's memory no task may count on.
+    pub headroom: Headroom,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nvml: NVML_LIBRARY.into(), root: "/".into(), visible_devices: None, device_order: None, aside: None }
+        Self {
+            nvml: NVML_LIBRARY.into(),
+            root: "/".into(),
+            visible_devices: None,
+            device_order: None,
+            aside: None,
+            headroom: Headroom::default(),
+        }
     }
 }
 
@@ -80,6 +86,12 @@ impl Options {
     }
 }
 
+/// Returns the file by which the runs of this user tell each other which ports their tasks have.
+#[must_use]
+pub fn ports() -> Option<PathBuf> {
+    state_home().map(|home| home.join("trainyard/ports"))
+}
+
 /// Returns the folder for what programs remember of this user: `$XDG_STATE_HOME`, or its usual place.
 fn state_home() -> Option<PathBuf> {
     let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -95,6 +107,8 @@ pub struct Machine {
     pub gpus: Gpus,
     /// What was odd but not fatal.
     pub warnings: Vec<Warning>,
+    /// What of each device's memory no task may count on.
+    pub headroom: Headroom,
 }
 
 /// Looks at this machine.
@@ -112,7 +126,7 @@ pub fn this_machine(options: &Options) -> Machine {
             }
         }
     }
-    Machine { host: Host::read(&options.root), gpus, warnings }
+    Machine { host: Host::read(&options.root), gpus, warnings, headroom: options.headroom }
 }
 
 impl Machine {
@@ -121,14 +135,14 @@ impl Machine {
     pub fn fleet(&self) -> Fleet {
         let name = self.host.name.clone();
         let used = |gpu: &&Gpu| !matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_)));
-        let devices = self.gpus.devices().iter().filter(used).map(|gpu| device(&name, gpu)).collect();
+        let devices = self.gpus.devices().iter().filter(used).map(|gpu| device(&name, gpu, self.headroom)).collect();
         let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
         Fleet { name, nodes: vec![node], devices, ..Fleet::default() }
     }
 }
 
 /// Returns a GPU as a device of the only node.
-fn device(node: &str, gpu: &Gpu) -> Device {
+fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
     let memory = gpu.reading.memory.as_ref();
     let total = memory.map_or(Bytes::ZERO, |memory| memory.total);
     Device {
@@ -139,17 +153,12 @@ fn device(node: &str, gpu: &Gpu) -> Device {
         model: gpu.model.clone(),
         memory: total,
         free: memory.map(|memory| memory.free),
-        headroom: headroom(total),
+        headroom: headroom.of(total),
         speed: gpu.speed.unwrap_or(Speed::ONE),
-        nvlink_group: gpu.nvlink_group,
+        spot: gpu.spot(),
+        near_cpus: gpu.near_cpus.clone(),
         compute_capability: gpu.compute_capability,
         pci_bus_id: gpu.pci_bus_id.clone(),
         pci_index: Some(gpu.pci_index),
     }
-}
-
-/// Returns the memory of a device that no task may count on: a CUDA context and 2 %.
-#[must_use]
-pub fn headroom(total: Bytes) -> Bytes {
-    CONTEXT + Bytes(total.0 / 50)
 }

@@ -4,10 +4,10 @@
 //! with an error leaves `None`; only what makes a device unusable becomes a [`Fault`].
 
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path;
 
 use nvml_wrapper::bitmasks::event::EventTypes;
-use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TemperatureSensor};
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
@@ -15,15 +15,13 @@ use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, EventSet, Nvml};
 
 use super::aside::Why;
-use super::gpu::{Fault, Gpu, Gpus, Inventory, Memory, MemoryCall, NoGpus, Process, Reading, Slice, Warning};
+use super::gpu::{Fault, Gpu, Gpus, Inventory, Memory, MemoryCall, NoGpus, Path, Process, Reading, Slice, Warning};
 use super::mask::{self, Named};
-use super::{Options, model, nvlink};
+use super::{Options, groups, model};
 use crate::units::Bytes;
 
 mod details;
-
-/// The most NVLinks that a device has had (`NVML_NVLINK_MAX_LINKS`).
-const MOST_LINKS: u32 = 18;
+mod topology;
 
 /// Loads the library and starts it.
 pub(super) fn open(options: &Options) -> Result<Nvml, NoGpus> {
@@ -33,7 +31,7 @@ pub(super) fn open(options: &Options) -> Result<Nvml, NoGpus> {
         };
         let library = options.nvml.to_string_lossy().into_owned();
         // A name without a folder is looked for by the loader, in places of its own.
-        if Path::new(&options.nvml).is_file() {
+        if path::Path::new(&options.nvml).is_file() {
             NoGpus::NoLibrary { library, why: why.to_string() }
         } else {
             NoGpus::NoDriver { library }
@@ -100,11 +98,19 @@ pub(super) fn inventory(options: &Options) -> (Gpus, Vec<Warning>) {
 
 fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<Inventory, NoGpus> {
     let cards = cards(nvml, warnings)?;
-    let joined = |a: usize, b: usize| joined_by_nvlink(&cards[a], &cards[b]);
-    let groups = nvlink::groups(cards.len(), joined);
+    let links = topology::links(&cards);
+    let between = |a: usize, b: usize| links.iter().find(|link| link.between == topology::pair(a, b));
+    let by_nvlink = |a: usize, b: usize| between(a, b).is_some_and(|link| link.nvlink);
+    let behind_switch = |a: usize, b: usize| {
+        let path = between(a, b).and_then(|link| link.pcie);
+        path.is_some_and(|path| path <= Path::Switches)
+    };
+    let nvlink = groups::groups(cards.len(), by_nvlink);
+    let switch = groups::groups(cards.len(), behind_switch);
     let mut devices = Vec::new();
-    for ((index, card), group) in (0..).zip(&cards).zip(groups) {
-        devices.extend(devices_of(card, index, group));
+    for (((index, card), nvlink_group), pcie_group) in (0..).zip(&cards).zip(nvlink).zip(switch) {
+        let of = devices_of(card, index, nvlink_group).into_iter();
+        devices.extend(of.map(|gpu| Gpu { pcie_group, ..gpu }));
     }
     let devices = masked(devices, options, warnings)?;
     let cuda = nvml.sys_cuda_driver_version().ok().and_then(|version| u32::try_from(version).ok());
@@ -113,6 +119,7 @@ fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<
         // Written as 1000 × major + 10 × minor.
         cuda: cuda.map(|version| (version / 1000, version % 1000 / 10)),
         devices,
+        links,
     })
 }
 
@@ -184,11 +191,13 @@ fn describe(device: &Device, card: &Device, pci_index: u32) -> Option<Gpu> {
         speed: model::speed(&model),
         model,
         compute_capability: capability,
-        numa_node: card.numa_node_id().ok(),
+        numa_node: topology::numa_node(card),
+        near_cpus: topology::near_cpus(card),
         details: details::details(card),
         mig_mode: None,
         slice: None,
         nvlink_group: None,
+        pcie_group: None,
     })
 }
 
@@ -210,26 +219,6 @@ fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> 
     let shown = devices.into_iter().enumerate().filter(|(index, _)| visible.devices.contains(index));
     let shown: Vec<_> = shown.map(|(_, gpu)| gpu).collect();
     if shown.is_empty() { Err(NoGpus::Masked { mask }) } else { Ok(shown) }
-}
-
-/// Whether NVLink joins two cards: the driver says so, or a link of one ends at the other.
-fn joined_by_nvlink(a: &Device, b: &Device) -> bool {
-    match a.p2p_status(b, P2pCapabilitiesIndex::NvLink) {
-        Ok(status) => matches!(status, P2pStatus::Ok),
-        Err(_) => {
-            let Ok(other) = b.pci_info() else { return false };
-            (0..MOST_LINKS).map(|link| a.link_wrapper_for(link)).any(|link| {
-                link.is_active().unwrap_or(false)
-                    && link.remote_pci_info().is_ok_and(|remote| same_place(&remote.bus_id, &other.bus_id))
-            })
-        }
-    }
-}
-
-/// Whether two PCI bus ids are the same; the width of the domain and the case differ from call to call.
-fn same_place(a: &str, b: &str) -> bool {
-    let place = |id: &str| id.trim_start_matches('0').to_ascii_lowercase();
-    place(a) == place(b)
 }
 
 /// Reads what the device with this UUID is doing.
@@ -330,12 +319,6 @@ fn process(info: &ProcessInfo) -> Process {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bus_ids_of_either_width_are_the_same_place() {
-        assert!(same_place("0000:1A:00.0", "00000000:1a:00.0"));
-        assert!(!same_place("0000:1A:00.0", "00000000:1B:00.0"));
-    }
 
     #[test]
     fn a_library_that_is_not_there_is_a_reason_and_no_panic() {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
-use crate::probe::gpu::{Gpu, Gpus, Memory, MemoryCall, Remapped};
+use crate::probe::gpu::{Gpu, Gpus, Link, Memory, MemoryCall, Path, Remapped};
 use crate::probe::process::Identity;
 use crate::probe::{Host, Machine};
 use crate::units::{Bytes, Cpus, Speed};
@@ -164,6 +164,17 @@ pub struct Json<'a> {
     no_gpu: Option<String>,
     warnings: Vec<String>,
     devices: Vec<JsonDevice<'a>>,
+    links: Vec<JsonLink>,
+}
+
+/// What joins two cards.
+#[derive(Debug, Serialize)]
+struct JsonLink {
+    /// Their names; those that are hidden from us have one too.
+    between: [String; 2],
+    nvlink: bool,
+    /// How far apart they are on PCIe.
+    pcie: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -186,7 +197,10 @@ struct JsonDevice<'a> {
     compute_capability: Option<String>,
     speed: Option<f64>,
     numa_node: Option<u32>,
+    /// CPUs of the host that it is nearest to.
+    near_cpus: Option<&'a [u32]>,
     nvlink_group: Option<u32>,
+    pcie_group: Option<u32>,
     mig_mode: Option<bool>,
     /// The card's UUID, for a slice of one.
     slice_of: Option<&'a str>,
@@ -245,7 +259,18 @@ pub fn json<'a>(machine: &'a Machine, who: &'a Identities) -> Json<'a> {
         no_gpu,
         warnings: machine.warnings.iter().map(ToString::to_string).collect(),
         devices: machine.gpus.devices().iter().map(|gpu| json_device(&host.name, gpu, who)).collect(),
+        links: inventory.map(|inventory| json_links(&host.name, &inventory.links)).unwrap_or_default(),
     }
+}
+
+fn json_links(host: &str, links: &[Link]) -> Vec<JsonLink> {
+    let name = |index: u32| format!("{host}/gpu{index}");
+    let link = |link: &Link| JsonLink {
+        between: [name(link.between.0), name(link.between.1)],
+        nvlink: link.nvlink,
+        pcie: link.pcie.map(Path::word),
+    };
+    links.iter().map(link).collect()
 }
 
 fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<'a> {
@@ -270,7 +295,9 @@ fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<
         compute_capability: gpu.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
         speed: gpu.speed.map(|speed| decimal(speed.0, Speed::ONE.0)),
         numa_node: gpu.numa_node,
+        near_cpus: Some(gpu.near_cpus.as_slice()).filter(|cpus| !cpus.is_empty()),
         nvlink_group: gpu.nvlink_group,
+        pcie_group: gpu.pcie_group,
         mig_mode: gpu.mig_mode,
         slice_of: gpu.slice.as_ref().map(|slice| slice.card.as_str()),
         sm_clock_mhz: details.sm_clock,

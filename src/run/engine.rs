@@ -47,6 +47,8 @@ pub struct Launch {
     pub progress: PathBuf,
     /// When it is given up.
     pub limits: Limits,
+    /// CPUs that it is to run on; any where there are none.
+    pub cpus: Vec<u32>,
     /// Ids of its devices, the first of which an out-of-memory is put down to.
     pub devices: Vec<String>,
 }

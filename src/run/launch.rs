@@ -14,7 +14,7 @@ use crate::fleet::{Device, Fleet};
 use crate::graph::{Task, TaskId};
 use crate::spec::backup::OUTPUTS;
 use crate::spec::{self, Action, Gpus, Pipeline, op};
-use crate::units::Bytes;
+use crate::units::{Bytes, Cpus};
 
 /// What all attempts of a run have in common.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Ground {
     pub inherited: BTreeMap<String, String>,
     /// Whether attempts are to outlive the orchestrator, each with a sentinel.
     pub survive: bool,
+    /// Where runs tell each other which ports their tasks have.
+    pub ports: Option<PathBuf>,
 }
 
 impl Ground {
@@ -154,6 +156,7 @@ pub fn describe(
         events,
         progress: progress(&ground.dir, &task.name, number),
         limits: stage.limits,
+        cpus: near_cpus(&devices, stage.modes[place.mode].resources.cpus),
         devices: place.devices.clone(),
     }
 }
@@ -205,6 +208,18 @@ fn held(place: &Place, devices: &[&Device], gpus: Gpus) -> Option<Bytes> {
     let whole = matches!(gpus, Gpus::Whole(_)) && place.gpu_memory == Bytes::ZERO;
     let held = if whole { all() } else { Some(place.gpu_memory) };
     held.filter(|memory| *memory > Bytes::ZERO || devices.is_empty())
+}
+
+/// Returns the CPUs that are nearest to the devices, where they are known of all and are as many as the task wants: from
+/// there the way to the devices is shortest, and memory is taken beside them.
+fn near_cpus(devices: &[&Device], wanted: Cpus) -> Vec<u32> {
+    if devices.iter().any(|device| device.near_cpus.is_empty()) {
+        return Vec::new();
+    }
+    let mut cpus: Vec<u32> = devices.iter().flat_map(|device| device.near_cpus.iter().copied()).collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    if Cpus(cpus.len() as u64 * Cpus::ONE.0) < wanted { Vec::new() } else { cpus }
 }
 
 /// Returns what tells CUDA which devices there are, and the task what it holds of them. A task without a device sees none.
@@ -279,6 +294,17 @@ mod tests {
         assert_eq!(held(&place(0), &[&large, &unknown], two), None);
         assert_eq!(held(&place(6), &[&large], Gpus::Shared), Some(Bytes(6)));
         assert_eq!(held(&place(0), &[&large], Gpus::Share(crate::units::Share(500_000))), None);
+    }
+
+    #[test]
+    fn a_task_runs_on_the_cpus_near_all_of_its_devices_if_they_suffice() {
+        let device = |cpus: &[u32]| Device { near_cpus: cpus.to_vec(), ..Device::default() };
+        let (a, b, unknown) = (device(&[0, 1]), device(&[2, 3]), device(&[]));
+        assert_eq!(near_cpus(&[&a], Cpus(2_000)), [0, 1]);
+        assert_eq!(near_cpus(&[&b, &a], Cpus(3_000)), [0, 1, 2, 3]);
+        assert!(near_cpus(&[&a], Cpus(2_001)).is_empty());
+        assert!(near_cpus(&[&a, &unknown], Cpus(1_000)).is_empty());
+        assert!(near_cpus(&[], Cpus(1_000)).is_empty());
     }
 
     #[test]

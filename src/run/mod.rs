@@ -20,6 +20,7 @@ pub mod neighbours;
 pub mod observer;
 pub mod outcome;
 pub mod peak;
+mod ports;
 pub mod preflight;
 pub mod raise;
 pub mod resume;

@@ -4,8 +4,7 @@
 //! effect and before anyone is told: an attempt is on record before its process exists. Everything that is decided is decided
 //! by [`super::decide`]; this file moves events and knows no rule of its own.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, TcpListener};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -21,6 +20,7 @@ use super::launch::{self, Ground};
 use super::observer::{Observer, View};
 use super::outcome::Outcome;
 use super::peak::Peaks;
+use super::ports::Ports;
 use super::state::{Illegal, Phase, RunState};
 use super::store::StoreError;
 use crate::fleet::Fleet;
@@ -132,7 +132,7 @@ pub struct Supervisor<'a, E, R> {
     peaks: Peaks,
     /// What observers were last told of tasks that wait, and when they may be told again.
     waiting: (Vec<Waiting>, Millis),
-    ports: HashSet<u16>,
+    ports: Ports,
     /// Attempts that were asked to leave their devices, and how they end by it.
     leaving: HashMap<(TaskId, Role), Outcome>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
@@ -173,6 +173,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         clock: Clock,
         (told, untold): (RunState, Vec<Recorded>),
     ) -> Self {
+        let ports = Ports::open(parts.ground.ports.clone());
         Self {
             parts,
             engine,
@@ -189,7 +190,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             disk_is_full: false,
             peaks: Peaks::default(),
             waiting: (Vec::new(), Millis::ZERO),
-            ports: HashSet::new(),
+            ports,
             leaving: HashMap::new(),
             alive: 0,
         }
@@ -361,7 +362,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     fn start_attempts(&mut self, decided: &[Event]) {
         for event in decided {
             let Event::AttemptStarted { task, number, place } = event else { continue };
-            let port = (place.devices.len() > 1).then(|| self.free_port()).flatten();
+            let port = (place.devices.len() > 1).then(|| self.ports.take((*task, place.role))).flatten();
             let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
             let of = &graph.tasks[task.index()];
             self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port));
@@ -395,6 +396,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             Report::Ended(ended) => {
                 crash::point("ended");
                 self.alive -= 1;
+                self.ports.give_back((ended.task, ended.role));
                 let remark = ended.note.clone().map(|note| (ended.task, note));
                 let attempt = self.state.task(ended.task).open_as(ended.role);
                 let place = attempt.map(|attempt| attempt.place.clone()).unwrap_or_default();
@@ -485,14 +487,5 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         for observer in observers {
             what(observer.as_mut(), view);
         }
-    }
-
-    /// Returns a port that is free now and that no task of this run was given before.
-    fn free_port(&mut self) -> Option<u16> {
-        (0..100).find_map(|_| {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-            let port = listener.local_addr().ok()?.port();
-            self.ports.insert(port).then_some(port)
-        })
     }
 }

@@ -201,6 +201,7 @@ impl Case {
                 ops: "trainyard-ops".into(),
                 survive: false,
                 inherited: BTreeMap::new(),
+                ports: None,
             };
             let dispatcher = Dispatcher::new(
                 (&self.pipeline, &self.graph),

@@ -34,10 +34,10 @@ use std::str::FromStr;
 pub use super::form::{Field, Form, Key};
 use super::tree::{self, Content, Entry, Node, Table};
 use super::{Located, Problem, Source, Span, problem::did_you_mean, quoted};
-use crate::units::{Bandwidth, Bytes, Millis, ParseUnitError};
+use crate::units::{Bandwidth, Bytes, Millis};
 
 /// A quantity that is written as a text with a unit.
-pub trait Quantity: FromStr<Err = ParseUnitError> {
+pub trait Quantity: FromStr<Err: std::fmt::Display> {
     /// What it is called, for "this is not …".
     const NAME: &'static str;
 }

@@ -38,6 +38,11 @@ impl World {
         Ok(self.prepare(args).output()?)
     }
 
+    /// Runs a command with these variables besides.
+    pub(crate) fn command_under(&self, env: &[(&str, &str)], args: &[&str]) -> Result<Output, Box<dyn Error>> {
+        Ok(self.prepare(args).envs(env.iter().copied()).output()?)
+    }
+
     fn prepare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.path()).envs(self.scene.environment());
@@ -47,7 +52,9 @@ impl World {
         for name in ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "XLA_CLIENT_MEM_FRACTION"] {
             command.env_remove(name);
         }
-        command.env_remove("CUDA_VISIBLE_DEVICES").env_remove("CUDA_DEVICE_ORDER").env_remove("RUST_LOG");
+        for name in ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "RUST_LOG", "TRAINYARD_HEADROOM"] {
+            command.env_remove(name);
+        }
         command
     }
 

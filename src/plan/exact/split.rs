@@ -125,7 +125,7 @@ impl Model {
     fn tell_apart(&mut self, instance: &Instance<'_>, held: &[Held]) {
         let alike = |a: DeviceId, b: DeviceId| {
             let (a, b) = (&instance.devices[a.index()], &instance.devices[b.index()]);
-            (a.class, a.nvlink_group) == (b.class, b.nvlink_group)
+            (a.class, a.spot) == (b.class, b.spot)
         };
         for second in (1..).map(DeviceId).take(instance.devices.len().saturating_sub(1)) {
             let first = DeviceId(second.0 - 1);

@@ -6,7 +6,7 @@ use super::keep::Short;
 use super::reading::{Live, Seen};
 use super::refusal::Why;
 use super::{FRESH, LATELY, SETTLED, is_other};
-use crate::fleet::Device;
+use crate::fleet::{Device, Spot};
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
 use crate::units::{Bytes, Millis, Share};
@@ -19,7 +19,8 @@ pub(super) struct Book {
     /// What they could have if nobody else held any.
     whole: Bytes,
     headroom: Bytes,
-    group: Option<u32>,
+    spot: Spot,
+    is_slice: bool,
     /// Memory promised to each running task.
     pub(super) promises: BTreeMap<TaskId, Bytes>,
     shares: Share,
@@ -61,7 +62,8 @@ impl Book {
             usable: device.usable_memory(),
             whole: device.whole_memory(),
             headroom: device.headroom,
-            group: device.nvlink_group,
+            spot: device.spot,
+            is_slice: device.is_mig(),
             promises: BTreeMap::new(),
             shares: Share::ZERO,
             exclusive: 0,
@@ -74,8 +76,8 @@ impl Book {
         }
     }
 
-    pub(super) const fn group(&self) -> Option<u32> {
-        self.group
+    pub(super) const fn spot(&self) -> Spot {
+        self.spot
     }
 
     pub(super) fn reserved(&self) -> Bytes {
@@ -152,6 +154,9 @@ impl Book {
     pub(super) fn room(&self, request: &Resources, live: &Live, at: Millis, now: Millis) -> Result<Left, Why> {
         if request.gpu_memory > self.whole {
             return Err(Why::TooSmall { whole: self.whole });
+        }
+        if self.is_slice && matches!(request.gpus, Gpus::Whole(2..)) {
+            return Err(Why::Slice);
         }
         if self.exclusive > 0 {
             return Err(Why::Exclusive);

@@ -1,12 +1,11 @@
 //! Which of the devices that have room a request gets: the intended ones, else those that it fits best.
 //!
-//! One device: the one that it leaves least memory on, so that large requests still find room later. Several: within
-//! one NVLink group if one has enough, and in the smallest such group, so that larger groups stay whole.
-
-use std::collections::BTreeMap;
+//! One device: the one that it leaves least memory on, so that large requests still find room later; of equal ones, one
+//! that has the fewest others beside it, so that those who want several still find them together. Several: those that sit
+//! closest together.
 
 use super::book::Left;
-use crate::fleet::{DeviceId, NodeId};
+use crate::fleet::{DeviceId, NodeId, Spot, near};
 use crate::spec::Gpus;
 use crate::units::{Bytes, Share};
 
@@ -14,7 +13,7 @@ use crate::units::{Bytes, Share};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     pub(super) device: DeviceId,
-    pub(super) group: Option<u32>,
+    pub(super) spot: Spot,
     pub(super) left: Left,
 }
 
@@ -30,8 +29,8 @@ pub(super) struct Candidate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cost {
     unintended: bool,
-    /// NVLink groups that the devices lie in.
-    groups: usize,
+    /// In how many groups the devices lie: of NVLink, of PCIe switches, of NUMA nodes.
+    spread: [usize; 3],
     /// Memory left on the chosen devices.
     left: Bytes,
     share_left: Share,
@@ -50,9 +49,15 @@ pub(super) fn devices(node: NodeId, rooms: &[Room], gpus: Gpus, intended: Option
     if rooms.len() < count {
         return None;
     }
+    if count == 1 {
+        let spots: Vec<Spot> = rooms.iter().map(|room| room.spot).collect();
+        let best = rooms.iter().min_by_key(|room| (room.left, near::beside(room.spot, &spots), room.device));
+        return best.map(|room| candidate(node, vec![*room], true));
+    }
     let mut by_fit = rooms.to_vec();
     by_fit.sort_by_key(|room| (room.left, room.device));
-    let chosen = if count < 2 { by_fit[..count].to_vec() } else { gang(&by_fit, count) };
+    let spots: Vec<Spot> = by_fit.iter().map(|room| room.spot).collect();
+    let chosen = near::nearest(&spots, count).into_iter().map(|index| by_fit[index]).collect();
     Some(candidate(node, chosen, true))
 }
 
@@ -64,31 +69,12 @@ fn find(wished: &[DeviceId], rooms: &[Room], count: usize) -> Option<Vec<Room>> 
     wished.iter().map(|device| rooms.iter().find(|room| room.device == *device).copied()).collect()
 }
 
-/// Chooses `count` devices out of at least that many, in as few NVLink groups as the simple rule finds.
-fn gang(by_fit: &[Room], count: usize) -> Vec<Room> {
-    // A device without NVLink is a group of its own.
-    let mut groups: BTreeMap<(Option<u32>, Option<DeviceId>), Vec<Room>> = BTreeMap::new();
-    for room in by_fit {
-        let alone = room.group.is_none().then_some(room.device);
-        groups.entry((room.group, alone)).or_default().push(*room);
-    }
-    let mut groups: Vec<_> = groups.into_values().collect();
-    if let Some(smallest) = groups.iter().filter(|group| group.len() >= count).min_by_key(|group| group.len()) {
-        return smallest[..count].to_vec();
-    }
-    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
-    groups.concat()[..count].to_vec()
-}
-
 fn candidate(node: NodeId, mut rooms: Vec<Room>, unintended: bool) -> Candidate {
     rooms.sort_by_key(|room| room.device);
-    let mut groups: Vec<_> =
-        rooms.iter().map(|room| (room.group, room.group.is_none().then_some(room.device))).collect();
-    groups.sort_unstable();
-    groups.dedup();
+    let spots: Vec<Spot> = rooms.iter().map(|room| room.spot).collect();
     let cost = Cost {
         unintended,
-        groups: groups.len(),
+        spread: near::spread(&spots),
         left: rooms.iter().map(|room| room.left.memory).sum(),
         share_left: rooms.iter().map(|room| room.left.share).sum(),
     };

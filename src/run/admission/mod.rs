@@ -233,7 +233,7 @@ impl Ledger {
         for device in &host.devices {
             let book = &self.books[device.index()];
             match book.room(request, readings.of(device.index()), readings.at, now) {
-                Ok(left) => rooms.push(choose::Room { device: *device, group: book.group(), left }),
+                Ok(left) => rooms.push(choose::Room { device: *device, spot: book.spot(), left }),
                 Err(why) => refusal.devices.push((*device, why)),
             }
         }

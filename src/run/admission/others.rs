@@ -159,6 +159,7 @@ const fn is_for_want_of_room(why: &Why) -> bool {
     match why {
         Why::Exclusive | Why::Shared { .. } | Why::Share { .. } | Why::Memory { .. } | Why::Capacity { .. } => true,
         Why::TooSmall { .. }
+        | Why::Slice
         | Why::Strangers { .. }
         | Why::Lately { .. }
         | Why::Settling

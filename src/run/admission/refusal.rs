@@ -66,6 +66,8 @@ pub enum Why {
         #[serde(rename = "whole_bytes")]
         whole: Bytes,
     },
+    /// It is a slice of a card, and several devices are wanted: a process can use one slice only.
+    Slice,
     /// A task has it to itself.
     Exclusive,
     /// It is wanted whole, and tasks of ours are on it.
@@ -197,6 +199,7 @@ fn short_words(short: &Short) -> String {
 fn why_words(why: &Why) -> String {
     match why {
         Why::TooSmall { whole } => format!("gives {whole} at most"),
+        Why::Slice => "is a MIG slice, of which a task can use only one".to_owned(),
         Why::Exclusive => "is taken whole".to_owned(),
         Why::Shared { tasks: 1 } => "is used by 1 task".to_owned(),
         Why::Shared { tasks } => format!("is used by {tasks} tasks"),

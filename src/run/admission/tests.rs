@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{Device, Node};
+use crate::fleet::{Device, Node, Spot};
 use crate::units::Share;
 
 const GIB: u64 = 1 << 30;
@@ -22,7 +22,7 @@ fn fleet(sizes: &[u64], groups: &[Option<u32>]) -> Fleet {
         id: format!("box/gpu{index}"),
         memory: gib(*size),
         headroom: gib(1),
-        nvlink_group: groups.get(index).copied().flatten(),
+        spot: Spot { nvlink: groups.get(index).copied().flatten(), ..Spot::default() },
         ..Device::default()
     });
     Fleet { nodes: vec![node], devices: devices.collect(), ..Fleet::default() }

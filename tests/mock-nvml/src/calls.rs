@@ -2,7 +2,7 @@
 //!
 //! Each reads the state anew, lets an injected error go first, and then answers as the documentation of NVML says.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_ulonglong};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nvml_wrapper_sys::bindings as nvml;
@@ -120,6 +120,24 @@ unsafe fn give_text(to: *mut c_char, size: c_uint, text: &str) -> Answer {
     unsafe {
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), to, text.len());
         to.add(text.len()).write(0);
+    }
+    Ok(())
+}
+
+/// Writes a set of numbers as bits.
+///
+/// # Safety
+/// `to` is null or has room for `size` words.
+unsafe fn give_set(to: *mut c_ulong, size: c_uint, members: &[u32]) -> Answer {
+    if to.is_null() {
+        return Err(INVALID_ARGUMENT);
+    }
+    // SAFETY: not null, and the caller's promise.
+    let words = unsafe { std::slice::from_raw_parts_mut(to, size as usize) };
+    words.fill(0);
+    for member in members {
+        let word = words.get_mut((member / c_ulong::BITS) as usize).ok_or(INSUFFICIENT_SIZE)?;
+        *word |= 1 << (member % c_ulong::BITS);
     }
     Ok(())
 }
@@ -373,8 +391,25 @@ device_calls! {
         give(minor, asked.card().capability.1)
     }
 
-    fn nvmlDeviceGetNumaNodeId(asked, node: *mut c_uint) {
-        give(node, asked.card().numa)
+    fn nvmlDeviceGetMemoryAffinity(asked, size: c_uint, nodes: *mut c_ulong, _scope: c_uint) {
+        give_set(nodes, size, &[asked.card().numa])
+    }
+
+    fn nvmlDeviceGetCpuAffinity(asked, size: c_uint, cpus: *mut c_ulong) {
+        if asked.card().cpus.is_empty() {
+            return Err(NOT_SUPPORTED);
+        }
+        give_set(cpus, size, &asked.card().cpus)
+    }
+
+    fn nvmlDeviceGetTopologyCommonAncestor(asked, other: nvml::nvmlDevice_t, level: *mut c_uint) {
+        const SINGLE_SWITCH: c_uint = 10;
+        const NODE: c_uint = 40;
+        const SYSTEM: c_uint = 50;
+        let other = Handle::from_raw(other).ok_or(INVALID_ARGUMENT)?.card();
+        let (one, other) = (asked.card(), asked.machine.cards.get(other).ok_or(INVALID_ARGUMENT)?);
+        let behind_one_switch = one.switch.is_some() && one.switch == other.switch;
+        give(level, if behind_one_switch { SINGLE_SWITCH } else if one.numa == other.numa { NODE } else { SYSTEM })
     }
 
     fn nvmlDeviceGetMigMode(asked, current: *mut c_uint, pending: *mut c_uint) {

@@ -49,6 +49,10 @@ pub struct Card {
     pub capability: (i32, i32),
     /// NUMA node.
     pub numa: u32,
+    /// Its nearest CPUs; a driver that does not say without any.
+    pub cpus: Vec<u32>,
+    /// The PCIe switch that it sits behind.
+    pub switch: Option<u32>,
     /// Cards that NVLink joins it to, by index.
     pub nvlink: Vec<usize>,
     /// Whether the driver lists processes, which it does not in some containers.
@@ -93,6 +97,8 @@ impl Default for Card {
             power_limit: 700_000,
             capability: (9, 0),
             numa: 0,
+            cpus: Vec::new(),
+            switch: None,
             nvlink: Vec::new(),
             hides_processes: false,
             slices: Vec::new(),

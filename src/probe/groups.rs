@@ -1,4 +1,4 @@
-//! Which devices are joined by NVLink, as groups in which every one is joined to every other.
+//! Which devices are joined, by NVLink or behind a PCIe switch, as groups in which every one is joined to every other.
 
 /// Returns a group number for each of `n` devices, `None` for one that is joined to nobody.
 ///

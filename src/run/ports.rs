@@ -1,0 +1,126 @@
+//! Ports for the rendezvous of tasks on several devices, of which no two tasks ever have the same, whichever of this
+//! user's runs they belong to.
+//!
+//! A port that the system hands out as free is one that any program may be handed in the next moment, before the task has
+//! bound it. So ours lie below the range from which the system hands out, and whoever takes one says so by a lock on its
+//! byte of a file that all runs of a user share; the lock goes with the process that holds it.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use crate::graph::TaskId;
+use crate::run::event::Role;
+
+/// Below 32768, where Linux begins to hand out ports of its own accord (`ip_local_port_range`).
+const FIRST: u16 = 21_000;
+const COUNT: u16 = 8_000;
+
+/// The ports of a run's tasks.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    /// What other runs lock too; without it only this run's own tasks are kept apart.
+    shared: Option<File>,
+    taken: HashMap<(TaskId, Role), u16>,
+    /// Where to go on looking, so that a port which was just given back rests for a while.
+    next: u16,
+}
+
+impl Ports {
+    /// Shares ports with whoever has opened the same file.
+    pub(super) fn open(shared: Option<PathBuf>) -> Self {
+        let open = |path: &Path| {
+            std::fs::create_dir_all(path.parent()?).ok()?;
+            OpenOptions::new().create(true).write(true).truncate(false).open(path).ok()
+        };
+        // Where no file can be shared, runs at least do not begin at the same port.
+        let next = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
+        Self { shared: shared.as_deref().and_then(open), next, ..Self::default() }
+    }
+
+    /// Takes a port for an attempt; `None` if none is left.
+    pub(super) fn take(&mut self, attempt: (TaskId, Role)) -> Option<u16> {
+        let found = (0..COUNT).map(|step| (self.next + step) % COUNT).find(|offset| {
+            let port = FIRST + offset;
+            // In this order: a lock of our own would not keep us from another one.
+            !self.taken.values().any(|taken| *taken == port) && self.lock(port, true) && {
+                let is_free = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+                is_free || self.lock(port, false)
+            }
+        })?;
+        self.next = (found + 1) % COUNT;
+        self.taken.insert(attempt, FIRST + found);
+        Some(FIRST + found)
+    }
+
+    /// Gives back what an attempt had, if it had one.
+    pub(super) fn give_back(&mut self, attempt: (TaskId, Role)) {
+        if let Some(port) = self.taken.remove(&attempt) {
+            self.lock(port, false);
+        }
+    }
+
+    /// Locks the byte of a port, or unlocks it; returns whether it is ours afterwards. Without a file any may be.
+    fn lock(&self, port: u16, on: bool) -> bool {
+        let Some(file) = &self.shared else { return on };
+        // SAFETY: plain numbers, for which zeroes are valid.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        let kind = if on { libc::F_WRLCK } else { libc::F_UNLCK };
+        (lock.l_type, lock.l_whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
+        (lock.l_start, lock.l_len) = (port.into(), 1);
+        // SAFETY: an open file and a live lock, which the call only reads.
+        let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+        on && answer == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(task: u32) -> (TaskId, Role) {
+        (TaskId(task), Role::Main)
+    }
+
+    #[test]
+    fn no_two_attempts_of_any_run_have_the_same_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Some(dir.path().join("state/ports"));
+        let mut runs = [Ports::open(shared.clone()), Ports::open(shared)];
+        let mut taken = std::collections::BTreeSet::new();
+        for task in 0..20 {
+            for run in &mut runs {
+                assert!(taken.insert(run.take(attempt(task)).unwrap()));
+            }
+        }
+        assert!(taken.iter().all(|port| (FIRST..FIRST + COUNT).contains(port)));
+    }
+
+    #[test]
+    fn a_port_that_is_given_back_or_whose_run_is_gone_can_be_taken_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Some(dir.path().join("ports"));
+        let mut first = Ports::open(shared.clone());
+        let port = first.take(attempt(0)).unwrap();
+        let second = Ports::open(shared);
+        assert!(!second.lock(port, true));
+        first.give_back(attempt(0));
+        first.give_back(attempt(7));
+        assert!(second.lock(port, true));
+        let other = first.take(attempt(1)).unwrap();
+        assert!(other != port && !second.lock(other, true));
+        drop(first);
+        assert!(second.lock(other, true));
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_passed_over() {
+        let mut ports = Ports::open(None);
+        let listen = |offset| Some((offset, TcpListener::bind((Ipv4Addr::LOCALHOST, FIRST + offset)).ok()?));
+        let (offset, _listener) = (0..COUNT).rev().find_map(listen).unwrap();
+        ports.next = offset;
+        assert_ne!(ports.take(attempt(0)), Some(FIRST + offset));
+    }
+}

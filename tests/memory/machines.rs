@@ -1,0 +1,125 @@
+//! Machines and settings that are not as one would wish: MIG slices, masks, old drivers, a fleet file that is wrong.
+
+use mock_nvml::{Card, Slice};
+use serde_json::Value;
+
+use crate::world::{Tested, World, cards};
+
+const SHOW: &str =
+    "[stage.train]\nrun = 'echo [$CUDA_VISIBLE_DEVICES]'\nresources = { cpus = 0, gpu_memory = '1GiB' }\n";
+
+/// A card in MIG mode with two slices.
+fn sliced() -> Card {
+    let slice = |n: u32| Slice {
+        name: "NVIDIA A100-SXM4-80GB MIG 3g.40gb".to_owned(),
+        uuid: format!("MIG-{n}"),
+        mib: 40_192,
+        compute_slices: 3,
+    };
+    Card { name: "NVIDIA A100-SXM4-80GB".to_owned(), slices: vec![slice(1), slice(2)], ..Card::default() }
+}
+
+#[test]
+fn a_slice_is_a_whole_device_but_never_one_of_several() -> Tested {
+    let one = SHOW.replace("gpu_memory = '1GiB'", "gpus = 1");
+    let world = World::new(vec![sliced()], &one)?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(world.printed(&["logs", "train"])?, "[MIG-1]\n");
+
+    let two = one.replace("gpus = 1", "gpus = 2");
+    let world = World::new(vec![sliced()], &two)?;
+    for command in ["plan", "run"] {
+        let refused = world.command(&[command, "p.toml"])?;
+        assert_eq!(refused.status.code(), Some(4));
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(words.contains("a process can use only one"), "{words}");
+    }
+    // Beside whole cards it is passed over.
+    let world = World::new(vec![sliced(), Card::default(), Card::default()], &two)?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(world.printed(&["logs", "train"])?, "[1,2]\n");
+    Ok(())
+}
+
+#[test]
+fn a_run_keeps_to_the_mask_that_it_inherits() -> Tested {
+    let mut machine = cards(&[16_384; 2]);
+    machine.push(sliced());
+    let world = World::new(machine, SHOW)?;
+    for (mask, seen) in [("1", "[1]\n"), ("GPU-00000001", "[1]\n"), ("MIG-2", "[MIG-2]\n"), ("1,nonsense,0", "[1]\n")] {
+        let run = world.command_under(&[("CUDA_VISIBLE_DEVICES", mask)], &["run", "p.toml", "--force"])?;
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.success(), "{mask}: {said}");
+        assert_eq!(said.contains("neither an index nor a UUID"), mask.contains("nonsense"), "{said}");
+        assert_eq!(world.printed(&["logs", "train"])?, seen, "{mask}");
+    }
+    for (mask, why) in [("", "hides every GPU"), ("all", "neither an index nor a UUID")] {
+        let run = world.command_under(&[("CUDA_VISIBLE_DEVICES", mask)], &["run", "p.toml", "--force"])?;
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(4), "{mask}: {said}");
+        assert!(said.contains(why), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_driver_that_is_older_than_most_calls_still_runs_tasks() -> Tested {
+    let world = World::new(
+        cards(&[16_384]),
+        "[stage.train]\nrun = 'TRAIN 3000 0.1'\nresources = { gpu_memory = '6000MiB' }\n",
+    )?;
+    let lacks = [
+        "nvmlDeviceGetMemoryInfo_v2",
+        "nvmlDeviceGetComputeRunningProcesses_v3",
+        "nvmlDeviceGetMemoryAffinity",
+        "nvmlDeviceGetTopologyCommonAncestor",
+        "nvmlDeviceGetP2PStatus",
+        "nvmlDeviceGetMigMode",
+        "nvmlDeviceGetRemappedRows",
+        "nvmlDeviceGetSupportedEventTypes",
+    ];
+    let old = world.scene.old_driver(&lacks)?.display().to_string();
+    let run = world.command_under(&[("TRAINYARD_NVML", &old)], &["run", "p.toml"])?;
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    Ok(())
+}
+
+#[test]
+fn how_much_of_a_card_stays_free_can_be_said() -> Tested {
+    let large = SHOW.replace("1GiB", "15.5GiB");
+    let world = World::new(cards(&[16_384]), &large)?;
+    let refused = world.command(&["run", "p.toml"])?;
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{words}");
+    assert!(words.contains("15.2 GiB"), "{words}");
+    let run = world.command(&["run", "p.toml", "--headroom", "1%"])?;
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let run = world.command_under(&[("TRAINYARD_HEADROOM", "2GiB+5%")], &["plan", "p.toml"])?;
+    let words = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(4), "{words}");
+    assert!(words.contains("2.8 GiB kept as headroom"), "{words}");
+    let wrong = world.command(&["run", "p.toml", "--headroom", "much"])?;
+    assert_eq!(wrong.status.code(), Some(2));
+    Ok(())
+}
+
+#[test]
+fn a_fleet_file_that_is_wrong_about_this_machine_is_noticed() -> Tested {
+    let world = World::new(cards(&[16_384]), SHOW)?;
+    let here: Value = serde_json::from_slice(&world.command(&["devices", "--json"])?.stdout)?;
+    let name = here["host"]["name"].as_str().ok_or("a host has a name")?;
+    let plan = |node: &str, gpus: &str| -> Result<String, Box<dyn std::error::Error>> {
+        let fleet = format!("[[node]]\nname = '{node}'\n[[node.gpu]]\n{gpus}\n");
+        std::fs::write(world.path().join("fleet.toml"), fleet)?;
+        let plan = world.command(&["plan", "p.toml", "--fleet", "fleet.toml"])?;
+        assert!(plan.status.success(), "{}", String::from_utf8_lossy(&plan.stderr));
+        Ok(String::from_utf8_lossy(&plan.stderr).into_owned())
+    };
+    assert!(plan(name, "count = 8\nmemory = '80GiB'")?.contains("8 GPUs in the file, 1 here"));
+    assert!(plan(name, "memory = '80GiB'")?.contains("gpu0 has 80.0 GiB in the file, 16.0 GiB here"));
+    assert!(!plan(name, "memory = '16GiB'")?.contains("in the file"));
+    assert!(!plan("another-box", "count = 8\nmemory = '80GiB'")?.contains("in the file"));
+    Ok(())
+}
