@@ -9,9 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 
 use super::state::broken;
-use super::{Exit, Failure, orphans, output};
+use super::{Exit, Failure, calibrate, orphans, output};
 use crate::probe::aside::{List, Why};
-use crate::probe::{self, Gpu, Machine, process};
+use crate::probe::{self, Gpu, Machine, process, speeds};
 use crate::report::devices::{self, Identities};
 use crate::report::paint::Colour;
 use crate::report::text;
@@ -31,6 +31,9 @@ pub(super) struct Command {
     /// End those processes
     #[arg(long, requires = "orphans")]
     end: bool,
+    /// Measure how fast every device is that nobody uses, and remember it for every plan
+    #[arg(long, conflicts_with_all = ["watch", "orphans", "drain", "undrain", "json"])]
+    calibrate: bool,
     /// Give this device nothing new until it is taken back; what runs on it may end
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["undrain", "json"])]
     drain: Option<String>,
@@ -79,6 +82,10 @@ impl Command {
                 true => output::print(&format!("{name} is used again\n")),
                 false => Err(Refusal::NotAside { name }.into()),
             };
+        }
+        if self.calibrate {
+            let list = options.speeds.map(speeds::List::new).ok_or(Refusal::NoHome)?;
+            return calibrate::run(&machine, &list);
         }
         if self.orphans {
             return orphans::run(&machine, self.end, self.json);

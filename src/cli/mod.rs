@@ -9,6 +9,7 @@ use crate::report::text;
 mod attach;
 mod bench;
 mod cache;
+mod calibrate;
 mod cancel;
 mod check;
 mod completions;

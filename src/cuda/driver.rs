@@ -77,6 +77,9 @@ pub enum CudaError {
         /// The driver's words for it.
         words: String,
     },
+    /// It computes something else than the CPU.
+    #[error("the CUDA device {0} wrongly")]
+    Wrong(&'static str),
     /// The bindings gave up: a last resort that nothing here should lead to.
     #[error("the CUDA bindings gave up: {0}")]
     GaveUp(String),

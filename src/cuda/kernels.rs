@@ -13,6 +13,8 @@ use super::memory::Buffer;
 pub enum Source {
     /// `batch_timing.cu`.
     BatchTiming,
+    /// `calibrate.cu`.
+    Calibrate,
     /// `list_schedule.cu`.
     ListSchedule,
     /// `load_matrix.cu`.
@@ -36,6 +38,8 @@ impl Source {
         match (self, capability.0 >= 9) {
             (Self::BatchTiming, true) => ptx!("compute_90", "batch_timing"),
             (Self::BatchTiming, false) => ptx!("compute_70", "batch_timing"),
+            (Self::Calibrate, true) => ptx!("compute_90", "calibrate"),
+            (Self::Calibrate, false) => ptx!("compute_70", "calibrate"),
             (Self::ListSchedule, true) => ptx!("compute_90", "list_schedule"),
             (Self::ListSchedule, false) => ptx!("compute_70", "list_schedule"),
             (Self::LoadMatrix, true) => ptx!("compute_90", "load_matrix"),

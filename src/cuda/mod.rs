@@ -8,10 +8,12 @@ mod device;
 mod driver;
 mod kernels;
 mod memory;
+pub mod pace;
 mod stopwatch;
 
 pub use device::{About, Device};
 pub use driver::{CudaError, guarded};
 pub use kernels::{Argument, Kernel, Launch, Source};
 pub use memory::{Buffer, Word};
+pub use pace::Pace;
 pub use stopwatch::Stopwatch;

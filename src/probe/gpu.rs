@@ -3,6 +3,7 @@
 //! A question that a driver does not answer is `None`. Does not call NVML itself.
 
 use super::aside::Why;
+use super::model;
 use crate::fleet::Spot;
 use crate::units::{Bytes, Speed};
 
@@ -181,7 +182,9 @@ pub struct Gpu {
     /// Compute capability, major and minor.
     pub compute_capability: Option<(u32, u32)>,
     /// `P` of the load matrix, for known models.
-    pub speed: Option<Speed>,
+    pub known_speed: Option<Speed>,
+    /// `P` of its card as it was measured on this machine.
+    pub measured: Option<Speed>,
     /// The NUMA node of the host that it is nearest to.
     pub numa_node: Option<u32>,
     /// The CPUs of the host that it is nearest to; empty where the driver does not say.
@@ -207,6 +210,22 @@ impl Gpu {
         match &self.slice {
             Some(slice) => format!("gpu{}.{}", self.pci_index, slice.index),
             None => format!("gpu{}", self.pci_index),
+        }
+    }
+
+    /// Returns the UUID of the card that it is, or is a slice of.
+    #[must_use]
+    pub fn card(&self) -> &str {
+        self.slice.as_ref().map_or(&self.uuid, |slice| &slice.card)
+    }
+
+    /// Returns `P` of the load matrix: as measured, else as its model is known to be; `None` where nobody knows.
+    #[must_use]
+    pub fn speed(&self) -> Option<Speed> {
+        let Some(measured) = self.measured else { return self.known_speed };
+        match &self.slice {
+            None => Some(measured),
+            Some(slice) => slice.compute_slices.map(|slices| model::slice_speed(measured, &self.model, slices)),
         }
     }
 

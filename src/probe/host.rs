@@ -104,6 +104,14 @@ fn field(meminfo: &str, name: &str) -> Option<Bytes> {
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| Bytes(kib.saturating_mul(1024)))
 }
 
+/// Returns those of some CPUs that this process may run on.
+pub(super) fn ours(cpus: &[u32]) -> Vec<u32> {
+    let Ok(mask) = rustix::thread::sched_getaffinity(None) else { return cpus.to_vec() };
+    let is_ours =
+        |cpu: &u32| usize::try_from(*cpu).is_ok_and(|cpu| cpu < rustix::thread::CpuSet::MAX_CPU && mask.is_set(cpu));
+    cpus.iter().copied().filter(is_ours).collect()
+}
+
 /// Returns how many CPUs the affinity mask of this process holds.
 fn affinity() -> Option<u32> {
     rustix::thread::sched_getaffinity(None).ok().map(|set| set.count())

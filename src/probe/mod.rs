@@ -19,6 +19,7 @@ pub mod monitor;
 pub mod mps;
 mod nvml;
 pub mod process;
+pub mod speeds;
 pub mod xid;
 
 pub use gpu::{Gpu, Gpus, NoGpus, Reading, Warning};
@@ -49,6 +50,8 @@ pub struct Options {
     pub aside: Option<PathBuf>,
     /// What of each device's memory no task may count on.
     pub headroom: Headroom,
+    /// The file that holds the speeds that were measured; without one those of the table count.
+    pub speeds: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             device_order: None,
             aside: None,
             headroom: Headroom::default(),
+            speeds: None,
         }
     }
 }
@@ -75,6 +79,7 @@ impl Options {
             visible_devices: text("CUDA_VISIBLE_DEVICES"),
             device_order: text("CUDA_DEVICE_ORDER"),
             aside: state_home().map(|home| home.join("trainyard/devices.json")),
+            speeds: state_home().map(|home| home.join("trainyard/speeds.json")),
             ..Self::default()
         }
     }
@@ -115,9 +120,11 @@ pub struct Machine {
 #[must_use]
 pub fn this_machine(options: &Options) -> Machine {
     let (mut gpus, mut warnings) = nvml::inventory(options);
+    let measured = options.speeds.clone().map(|path| speeds::List::new(path).read()).unwrap_or_default();
     let aside = options.aside().map(|list| list.read()).unwrap_or_default();
     if let Gpus::Found(inventory) = &mut gpus {
         for gpu in &mut inventory.devices {
+            gpu.measured = measured.get(gpu.card()).map(|measured| measured.speed);
             let card = gpu.slice.as_ref().map(|slice| &slice.card);
             let found = aside.iter().find(|aside| aside.uuid == gpu.uuid || Some(&aside.uuid) == card);
             if let Some(aside) = found {
@@ -154,9 +161,9 @@ fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
         memory: total,
         free: memory.map(|memory| memory.free),
         headroom: headroom.of(total),
-        speed: gpu.speed.unwrap_or(Speed::ONE),
+        speed: gpu.speed().unwrap_or(Speed::ONE),
         spot: gpu.spot(),
-        near_cpus: gpu.near_cpus.clone(),
+        near_cpus: host::ours(&gpu.near_cpus),
         compute_capability: gpu.compute_capability,
         pci_bus_id: gpu.pci_bus_id.clone(),
         pci_index: Some(gpu.pci_index),

@@ -167,7 +167,7 @@ fn devices_of(card: &Device, index: u32, group: Option<u32>) -> Vec<Gpu> {
         let speed = model::speed(&card_name).zip(compute_slices);
         Some(Gpu {
             mig_mode,
-            speed: speed.map(|(speed, slices)| model::slice_speed(speed, &card_name, slices)),
+            known_speed: speed.map(|(speed, slices)| model::slice_speed(speed, &card_name, slices)),
             slice: Some(Slice { card: uuid.clone(), index: position, compute_slices }),
             ..gpu
         })
@@ -188,7 +188,8 @@ fn describe(device: &Device, card: &Device, pci_index: u32) -> Option<Gpu> {
         pci_index,
         pci_bus_id: card.pci_info().ok().map(|pci| pci.bus_id),
         full_name,
-        speed: model::speed(&model),
+        known_speed: model::speed(&model),
+        measured: None,
         model,
         compute_capability: capability,
         numa_node: topology::numa_node(card),

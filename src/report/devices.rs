@@ -196,6 +196,8 @@ struct JsonDevice<'a> {
     pci_bus_id: Option<&'a str>,
     compute_capability: Option<String>,
     speed: Option<f64>,
+    /// Where that is from: `measured` here, or known of its `model`.
+    speed_from: Option<&'static str>,
     numa_node: Option<u32>,
     /// CPUs of the host that it is nearest to.
     near_cpus: Option<&'a [u32]>,
@@ -293,7 +295,8 @@ fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<
         pci_index: gpu.pci_index,
         pci_bus_id: gpu.pci_bus_id.as_deref(),
         compute_capability: gpu.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
-        speed: gpu.speed.map(|speed| decimal(speed.0, Speed::ONE.0)),
+        speed: gpu.speed().map(|speed| decimal(speed.0, Speed::ONE.0)),
+        speed_from: gpu.speed().map(|_| if gpu.measured.is_some() { "measured" } else { "model" }),
         numa_node: gpu.numa_node,
         near_cpus: Some(gpu.near_cpus.as_slice()).filter(|cpus| !cpus.is_empty()),
         nvlink_group: gpu.nvlink_group,

@@ -2,6 +2,7 @@
 //! by `==`, and whatever goes wrong is an error with words. Nothing here says anything about speed or about hardware.
 
 mod batches;
+mod calibrate;
 mod check;
 mod equality;
 mod faults;

@@ -9,4 +9,4 @@ mod ledger;
 mod memory;
 mod scene;
 
-pub use scene::{Card, Log, Scene, load};
+pub use scene::{Card, Log, Scene, load, uuid};

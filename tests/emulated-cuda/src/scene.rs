@@ -59,6 +59,13 @@ impl Card {
     }
 }
 
+/// Returns the UUID of the card with this number, as NVML would write it.
+#[must_use]
+pub fn uuid(number: u8) -> String {
+    let byte = |n: usize| format!("{number:02x}").repeat(n);
+    format!("GPU-{}-{}-{}-{}-{}", byte(4), byte(2), byte(2), byte(2), byte(6))
+}
+
 /// A machine with an emulated driver in a folder of its own, which goes when this is dropped.
 #[derive(Debug)]
 pub struct Scene {

@@ -7,6 +7,7 @@
 // Blocks of an ordinary launch run one after another; those of a cooperative launch at the same time.
 // Not modelled: caches and the order in which stores become visible, warps in lockstep, time.
 #pragma once
+#include <cmath>
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -248,5 +249,10 @@ inline unsigned __ballot_sync(unsigned mask, bool vote) {
 template <class T> T atomicAdd(T* address, T value) { T old = *address; *address += value; return old; }
 template <class T> T atomicMax(T* address, T value) { T old = *address; *address = max(old, value); return old; }
 template <class T> void __stcs(T* address, T value) { *address = value; }
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }

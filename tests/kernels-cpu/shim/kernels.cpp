@@ -13,6 +13,9 @@ RUNS_ON_CPU(transfer_scan);
 RUNS_ON_CPU(transfer_finish);
 RUNS_ON_CPU(slack);
 
+#include "calibrate.cu"
+RUNS_ON_CPU(fused_multiply_adds);
+
 #include "batch_timing.cu"
 RUNS_ON_CPU(batch_timing);
 
