@@ -291,10 +291,12 @@ impl<'a> Dispatcher<'a> {
         self.paused = paused;
     }
 
-    /// Returns when a retry or a second attempt is due, if one is waited for.
+    /// Returns when a retry or a second attempt is due, if one is waited for that may be started then.
     #[must_use]
-    pub fn next_due(&self) -> Option<Millis> {
-        self.delayed.first().map(|(due, _)| *due).into_iter().chain(self.races.next_due()).min()
+    pub fn next_due(&self, state: &RunState) -> Option<Millis> {
+        let retry = self.delayed.first().map(|(due, _)| *due);
+        let beside = self.races.next_due().filter(|_| !self.paused);
+        retry.into_iter().chain(beside).min().filter(|_| state.stopping.is_none())
     }
 
     /// Returns the ledger, to show what is promised and why something waits.

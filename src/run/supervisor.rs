@@ -478,7 +478,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     /// Returns when there is something to do even if nothing happens.
     fn next_due(&self) -> Option<Millis> {
         let look = (!self.parts.fleet.devices.is_empty()).then_some(self.look_due);
-        self.parts.dispatcher.next_due().into_iter().chain(look).min()
+        self.parts.dispatcher.next_due(&self.state).into_iter().chain(look).min()
     }
 
     fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer, View<'_>)) {
