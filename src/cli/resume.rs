@@ -1,5 +1,6 @@
 //! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ impl Command {
             // The orchestrator may have been killed before it ended what had hidden from its tasks.
             if !state::is_alive(&row.header.orchestrator) {
                 warden::end_marked(&run_mark(&run), Duration::ZERO);
+                session::sweep(&store.run_dir(&run), &HashSet::new());
                 self.tell_of_the_end(&store, &row)?;
             }
             return output::print(&format!("run {run} has succeeded: there is nothing left to do\n"));
@@ -203,6 +205,13 @@ impl Command {
             events.push(event);
         }
         store.append(&mut key, &events).map_err(broken)?;
+        // What is not adopted has ended, and that is on record.
+        let open = state
+            .tasks
+            .iter()
+            .zip(&prepared.graph.tasks)
+            .flat_map(|(of, task)| of.open().map(|(number, _)| launch::staging(&ground.dir, &task.name, number)));
+        session::sweep(&ground.dir, &open.collect());
         crash::point("resumed");
         manner.leave_if_detached(&ground)?;
         let session = prepared.session(&ground, row.header.started, now).with(up_to_date);

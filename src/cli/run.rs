@@ -77,6 +77,7 @@ impl Command {
         if let Some(all) = up_to_date.as_ref().filter(|known| known.is_all()) {
             return self.tell_idle(&read, &ground, started, &dir, all);
         }
+        crash::point("read");
         let prepared = read.prepare(&self.planning, &dir, &[])?;
         let mut store = open_store(&dir)?;
         let header = self.header(&prepared.pipeline, &ground.run, started, planned(&prepared))?;

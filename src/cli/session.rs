@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a command reads the clock once, and where its binaries are")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use super::state::broken;
 use super::up_to_date::UpToDate;
 use super::{Exit, Failure, detach, output, state, trace};
 use crate::engine::local::Local;
-use crate::engine::race::Racing;
+use crate::engine::race::{self, Racing};
 use crate::engine::warden::{self, Warden};
 use crate::engine::{process, room};
 use crate::fleet::Fleet;
@@ -35,7 +35,7 @@ use crate::run::crash;
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::engine::Stop;
 use crate::run::event::{Recorded, RunEnd};
-use crate::run::launch::{Ground, run_mark};
+use crate::run::launch::{self, Ground, run_mark};
 use crate::run::limit;
 use crate::run::neighbours::{self, Shared};
 use crate::run::observer::Observer;
@@ -319,6 +319,9 @@ impl Session<'_> {
         // What left its group and closed its output was not seen when its task ended.
         crash::point("closing");
         warden::end_marked(&mark, Duration::ZERO);
+        if ended.is_ok() {
+            sweep(&self.ground.dir, &HashSet::new());
+        }
         if let (Ok(_), Some(on_finish)) = (&ended, &pipeline.on_finish) {
             Finish::of(self.ground, pipeline, store)?.tell(on_finish, store, &mut key)?;
         }
@@ -390,6 +393,13 @@ impl Session<'_> {
             let raw = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default());
             Look { raw: raw.collect(), readings }
         }))
+    }
+}
+
+/// Removes what attempts of a run have left in places of their own, but for those that are `kept`.
+pub(super) fn sweep(dir: &Path, kept: &HashSet<PathBuf>) {
+    if let Err(error) = race::sweep(&launch::all_staging(dir), kept) {
+        tracing::debug!(%error, "what attempts left in places of their own stays");
     }
 }
 

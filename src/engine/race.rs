@@ -7,14 +7,15 @@
 //! on record, so that whoever takes the run up after a crash in between publishes the rest. Until then the other one's
 //! end is held back as well. Knows files and no rule about when two attempts run.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
 use crate::graph::TaskId;
-use crate::run::cache::aside::{relocate, remove_all};
+use crate::run::cache::aside::{copy_all, relocate, remove_all};
+use crate::run::crash;
 use crate::run::engine::{Ended, Engine, Launch, Report, Staging, Stop};
 use crate::run::event::{Process, Role};
 use crate::run::outcome::Outcome;
@@ -35,6 +36,8 @@ pub struct Racing<E> {
     publishing: HashMap<TaskId, Publishing>,
     /// Tasks whose outputs are published.
     won: HashMap<TaskId, Won>,
+    /// Whether all are to end: nobody may be left to say that a success is on record.
+    stops: bool,
     done: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
     ready: VecDeque<Report>,
 }
@@ -75,14 +78,33 @@ impl Staged {
     fn publish(&self) -> Result<(), (String, io::Error)> {
         let first = self.outputs.first().map(|(name, ..)| name.clone()).unwrap_or_default();
         std::fs::write(self.folder.join(PUBLISHING), "").map_err(|error| (first, error))?;
+        crash::point("publishing");
         for (name, written, wanted) in &self.outputs {
             // One that is gone was moved before a crash.
             if written.symlink_metadata().is_ok() {
-                let old = self.aside.with_extension("before").join(name);
+                let old = self.before().join(name);
                 publish(written, wanted, &old).map_err(|error| (name.clone(), error))?;
+                crash::point("publishing");
             }
         }
         Ok(())
+    }
+
+    /// Where to put what is in the way of an output.
+    fn before(&self) -> PathBuf {
+        let mut name = self.aside.as_os_str().to_owned();
+        name.push(".before");
+        name.into()
+    }
+
+    /// Moves aside what was published of a result that cannot be published whole, and what is left of it.
+    fn take_back(&self) -> io::Result<()> {
+        for (name, written, wanted) in &self.outputs {
+            if written.symlink_metadata().is_err() {
+                relocate(wanted, &self.aside.join(name))?;
+            }
+        }
+        self.set_aside()
     }
 
     /// Removes what else an attempt has written whose outputs are published, all but the note.
@@ -105,7 +127,7 @@ impl Staged {
     }
 }
 
-/// Moves one output to where it is wanted, whole or not at all.
+/// Moves one output to where it is wanted, whole or not at all. Until it is there, it is where it was written.
 fn publish(written: &Path, wanted: &Path, old: &Path) -> io::Result<()> {
     let folder = wanted.parent().unwrap_or(wanted);
     std::fs::create_dir_all(folder)?;
@@ -113,13 +135,35 @@ fn publish(written: &Path, wanted: &Path, old: &Path) -> io::Result<()> {
     match std::fs::rename(written, wanted) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             let name = wanted.file_name().unwrap_or_default().to_string_lossy();
-            let unfinished = folder.join(format!(".{name}.trainyard-{}", std::process::id()));
+            // What was left of an earlier try has the same name.
+            let unfinished = folder.join(format!(".{name}.trainyard"));
             remove_all(&unfinished)?;
-            relocate(written, &unfinished)?;
-            std::fs::rename(&unfinished, wanted)
+            copy_all(written, &unfinished)?;
+            std::fs::rename(&unfinished, wanted)?;
+            // What stays goes with the folder.
+            let _ = remove_all(written);
+            Ok(())
         }
         other => other,
     }
+}
+
+/// Removes what is in a run's folder of attempts' own places, but for those that are `kept`: what their orchestrator did not
+/// come to remove.
+///
+/// # Errors
+/// Where it cannot be removed.
+pub fn sweep(folder: &Path, kept: &HashSet<PathBuf>) -> io::Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if !kept.contains(&path) {
+            remove_all(&path)?;
+        }
+    }
+    // Fails where something stays.
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
 }
 
 impl<E: Engine> Racing<E> {
@@ -130,6 +174,7 @@ impl<E: Engine> Racing<E> {
             staged: HashMap::new(),
             publishing: HashMap::new(),
             won: HashMap::new(),
+            stops: false,
             done: mpsc::unbounded_channel(),
             ready: VecDeque::new(),
         }
@@ -158,7 +203,7 @@ impl<E: Engine> Racing<E> {
         if let Some(won) = self.won.get_mut(&ended.task) {
             if succeeded {
                 ended.outcome = Outcome::Outrun;
-                if let Won::Untold(_, other) = won {
+                if let (Won::Untold(_, other), false) = (won, self.stops) {
                     *other = Some(Box::new((ended, staged)));
                     return;
                 }
@@ -175,9 +220,10 @@ impl<E: Engine> Racing<E> {
             self.apart(move || match staged.publish() {
                 Ok(()) => with_note(ended, staged.clear(), "its folder is left"),
                 Err((path, error)) => {
+                    let taken_back = staged.take_back();
                     ended.note = Some(format!("its output `{path}` cannot be moved to its place: {error}"));
                     ended.outcome = Outcome::OutputMissing { path, leads_to: None, also: Box::default() };
-                    ended
+                    with_note(ended, taken_back, "what it made cannot be moved aside")
                 }
             });
         }
@@ -297,13 +343,13 @@ impl<E: Engine> Engine for Racing<E> {
     }
 
     fn stop(&mut self, how: Stop) {
-        // Where nothing can be recorded any more, nothing else would report what is held back.
-        for won in self.won.values_mut() {
-            if let Won::Untold(_, other) = won
-                && let Some((ended, _)) = other.take().map(|other| *other)
-            {
-                self.ready.push_back(Report::Ended(ended));
-            }
+        self.stops = true;
+        let held = self.won.values_mut().filter_map(|won| match won {
+            Won::Untold(_, other) => other.take(),
+            Won::OnRecord => None,
+        });
+        for (ended, staged) in held.map(|other| *other).collect::<Vec<_>>() {
+            self.finish(ended, staged);
         }
         self.inner.stop(how);
     }

@@ -3,9 +3,11 @@
 //! Only in builds with debug assertions: there `TRAINYARD_CRASH_AT=NAME` or `NAME:N`, or several of them with commas, kills
 //! it by SIGKILL when it passes that point for the n-th time; with `TRAINYARD_CRASH_ONCE=FOLDER` only the first process
 //! that does, of all that share the folder. A kill from outside meets such a point by chance, if ever.
+//! `TRAINYARD_CRASH_BY=INT` or several with commas (`INT,INT`) has these signals sent there instead.
 
 /// Every point, in the order in which a run passes them.
-pub const POINTS: [&str; 11] = [
+pub const POINTS: [&str; 13] = [
+    "read",
     "begun",
     "taken-over",
     "swept",
@@ -13,6 +15,7 @@ pub const POINTS: [&str; 11] = [
     "decided",
     "committed",
     "spawned",
+    "publishing",
     "ended",
     "told",
     "closing",
@@ -48,8 +51,24 @@ pub fn point(name: &str) {
         && passed.fetch_add(1, Ordering::Relaxed) + 1 == *nth
         && is_first(name)
     {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        for signal in signals() {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+        }
     }
+}
+
+/// Returns what is sent at a point.
+#[cfg(debug_assertions)]
+fn signals() -> Vec<rustix::process::Signal> {
+    use rustix::process::Signal;
+    let named = |name: &str| match name {
+        "INT" => Signal::INT,
+        "TERM" => Signal::TERM,
+        "HUP" => Signal::HUP,
+        _ => Signal::KILL,
+    };
+    let wanted = std::env::var_os("TRAINYARD_CRASH_BY").and_then(|wanted| wanted.into_string().ok());
+    wanted.as_deref().unwrap_or("KILL").split(',').map(named).collect()
 }
 
 /// Whether no other process has been killed at this point, where only one is to be.

@@ -61,9 +61,16 @@ pub fn progress(dir: &Path, task: &str, number: u32) -> PathBuf {
     dir.join("progress").join(format!("{}.{number}.json", file_name(task)))
 }
 
+/// Returns where all of those places are.
+#[must_use]
+pub fn all_staging(dir: &Path) -> PathBuf {
+    dir.join("staging")
+}
+
 /// Returns the place of an attempt's own in a run's folder, for tasks of which two attempts may run side by side.
-fn staging(dir: &Path, task: &str, number: u32) -> PathBuf {
-    dir.join("staging").join(format!("{}.{number}", file_name(task)))
+#[must_use]
+pub fn staging(dir: &Path, task: &str, number: u32) -> PathBuf {
+    all_staging(dir).join(format!("{}.{number}", file_name(task)))
 }
 
 /// Returns what to start for an attempt. `port` is a free one, for tasks on several devices.

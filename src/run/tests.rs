@@ -2,127 +2,35 @@
 //! the rules would expect.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 
 use super::admission::Ledger;
-use super::cache::verdict::Cached;
 use super::decide::{Dispatcher, Options};
-use super::engine::{Ended, Engine, Launch, Report, Stop};
-use super::event::{Event, Process, Recorded, Role, RunEnd};
+use super::engine::Stop;
+use super::event::{Event, Recorded, RunEnd};
 use super::launch::Ground;
 use super::observer::{Observer, View};
-use super::outcome::{Outcome, Usage};
 use super::resume::Fate;
 use super::state::{Phase, RunState};
 use super::store::StoreError;
 use super::supervisor::{Clock, FullDisk, Look, Parts, Record, Replanner, RunError, Supervisor};
-use crate::fleet::{Fleet, Node};
+use crate::engine::race::Racing;
+use crate::fleet::{Device, Fleet, Node};
 use crate::graph::{self, TaskGraph, TaskId};
 use crate::plan::{self, Plan};
 use crate::probe::disk::Disk;
 use crate::spec::{self, Pipeline, Source, op};
 use crate::units::{Bytes, Cpus, Millis};
 
-/// What every attempt of a task does, by the task's name.
-#[derive(Clone, Debug, Default)]
-struct Script {
-    /// How long an attempt takes, ms.
-    takes: HashMap<String, u64>,
-    /// The first attempts of these tasks fail, so many.
-    failures: HashMap<String, u32>,
-    /// So many looks at the disk find it full.
-    full_looks: u32,
-    /// Tasks that are up to date, where that is looked at.
-    cached: Option<BTreeSet<String>>,
-}
+mod race_tests;
+mod script;
 
-/// When an attempt ends, of which task and role, and with what code; without one it is interrupted.
-type Running = (Instant, u32, Role, Option<i32>);
-
-/// Plays a script.
-struct Scripted<'a> {
-    graph: &'a TaskGraph,
-    script: &'a Script,
-    /// When each attempt ends, of which task, and its exit code; `None` for one that was stopped.
-    running: BinaryHeap<Reverse<Running>>,
-    spawned: VecDeque<Report>,
-    tries: Rc<RefCell<HashMap<String, u32>>>,
-}
-
-impl Engine for Scripted<'_> {
-    fn start(&mut self, launch: Launch) {
-        let name = &self.graph.tasks[launch.task.index()].name;
-        let mut tries = self.tries.borrow_mut();
-        let number = tries.entry(name.clone()).or_default();
-        *number += 1;
-        let fails = *number <= self.script.failures.get(name).copied().unwrap_or(0);
-        let takes = Duration::from_millis(self.script.takes.get(name).copied().unwrap_or(10));
-        self.running.push(Reverse((Instant::now() + takes, launch.task.0, launch.role, Some(i32::from(fails)))));
-        let process = Process { pid: launch.task.0 + 1, started: u64::from(*number) };
-        self.spawned.push_back(Report::Spawned { task: launch.task, role: launch.role, process });
-    }
-
-    fn adopt(&mut self, launch: Launch, _: Process, _: Millis) {
-        self.start(launch);
-        self.spawned.pop_back();
-    }
-
-    async fn next_report(&mut self) -> Report {
-        if let Some(spawned) = self.spawned.pop_front() {
-            return spawned;
-        }
-        let Some(Reverse((at, task, role, code))) = self.running.peek().copied() else {
-            return std::future::pending().await;
-        };
-        sleep_until(at).await;
-        self.running.pop();
-        let outcome = match code {
-            None => Outcome::Interrupted,
-            Some(0) => Outcome::Succeeded,
-            Some(code) => Outcome::Exited { code },
-        };
-        Report::Ended(ended(task, role, outcome))
-    }
-
-    fn ready_report(&mut self) -> Option<Report> {
-        self.spawned.pop_front()
-    }
-
-    fn look_up(&mut self, task: TaskId) -> bool {
-        let name = &self.graph.tasks[task.index()].name;
-        let is_cached = self.script.cached.as_ref().is_some_and(|cached| cached.contains(name));
-        self.spawned.push_back(Report::LookedUp { task, found: is_cached.then(Cached::default) });
-        true
-    }
-
-    fn stop(&mut self, _: Stop) {
-        let now = Instant::now();
-        let interrupted =
-            self.running.drain().map(|Reverse((_, task, role, _))| Reverse((now, task, role, None))).collect();
-        self.running = interrupted;
-    }
-
-    fn stop_task(&mut self, wanted: TaskId, which: Role, _: Stop) {
-        let now = Instant::now();
-        let stopped =
-            self.running.drain().map(|Reverse((at, task, role, code))| match task == wanted.0 && role == which {
-                true => Reverse((now, task, role, None)),
-                false => Reverse((at, task, role, code)),
-            });
-        self.running = stopped.collect();
-    }
-}
-
-fn ended(task: u32, role: Role, outcome: Outcome) -> Ended {
-    Ended { task: TaskId(task), role, outcome, usage: Usage::default(), logged: false, note: None }
-}
+use script::{Script, Scripted};
 
 /// Keeps events in memory and fails from the n-th batch on, if told to.
 #[derive(Clone, Default)]
@@ -161,12 +69,17 @@ struct Case {
 
 impl Case {
     fn new(text: &str) -> Self {
+        Self::on(text, Vec::new())
+    }
+
+    /// The same, on a host that has these devices.
+    fn on(text: &str, devices: Vec<Device>) -> Self {
         let source = Source { name: "case.toml".to_owned(), text: text.to_owned() };
         let parsed = spec::parse(&source, &[], op::CATALOGUE);
         assert!(parsed.problems.is_empty(), "{:?}\n{text}", parsed.problems);
         let graph = graph::build(&parsed.pipeline, graph::Limits::default()).expect("the case is right");
         let node = Node { name: "box".to_owned(), cpus: Cpus(4_000), memory: Bytes(64 << 30), ..Node::default() };
-        let fleet = Fleet { name: "here".to_owned(), nodes: vec![node], ..Fleet::default() };
+        let fleet = Fleet { name: "here".to_owned(), nodes: vec![node], devices, ..Fleet::default() };
         let plan = plan::make(&parsed.pipeline, &graph, &fleet, &plan::Options::default()).expect("it fits");
         Self { pipeline: parsed.pipeline, graph, fleet, plan }
     }
@@ -194,10 +107,11 @@ impl Case {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let state = from.state(self.graph.len());
+            let root = from.folder.as_ref().map_or_else(|| "/p".into(), |folder| folder.path().to_owned());
             let ground = Ground {
                 run: "r".to_owned(),
-                root: "/p".into(),
-                dir: "/p/r".into(),
+                dir: root.join("r"),
+                root,
                 ops: "trainyard-ops".into(),
                 survive: false,
                 inherited: BTreeMap::new(),
@@ -211,7 +125,7 @@ impl Case {
                 vec![script.cached.is_some(); self.graph.len()],
                 &state,
             );
-            let mut full_looks = script.full_looks;
+            let (begun, mut full_looks) = (tokio::time::Instant::now(), script.full_looks);
             let parts = Parts {
                 pipeline: &self.pipeline,
                 graph: &self.graph,
@@ -224,18 +138,16 @@ impl Case {
                 replanner: self.replanner(),
                 look: Box::new(|_| Look::default()),
                 full_disk: Box::new(move || {
-                    full_looks = full_looks.checked_sub(1)?;
+                    let since = u64::try_from(begun.elapsed().as_millis()).unwrap() + 1_000;
+                    match script.full_from {
+                        Some((from, until)) => (from..until).contains(&since).then_some(())?,
+                        None => full_looks = full_looks.checked_sub(1)?,
+                    }
                     let disk = Disk { folder: "/p".into(), free: Bytes(1), all: Bytes(9) };
                     Some(FullDisk { disk, reserve: Bytes(2) })
                 }),
             };
-            let engine = Scripted {
-                graph: &self.graph,
-                script,
-                running: BinaryHeap::new(),
-                spawned: VecDeque::new(),
-                tries: from.tries.clone(),
-            };
+            let engine = Racing::new(Scripted::new(&self.graph, script));
             let clock = Clock::starting_at(Millis(1_000));
             let told = (state.clone(), Vec::new());
             let mut supervisor = Supervisor::new(parts, engine, from.memory.clone(), state, clock, told);
@@ -255,7 +167,8 @@ impl Case {
 #[derive(Clone, Default)]
 struct History {
     memory: Memory,
-    tries: Rc<RefCell<HashMap<String, u32>>>,
+    /// Where files are written, by those tests that do.
+    folder: Option<Rc<tempfile::TempDir>>,
 }
 
 impl History {
@@ -269,7 +182,12 @@ impl History {
 
     /// Records what a resumption does before it goes on: what ran has been interrupted.
     fn resume(&self, tasks: usize) {
-        let resuming = super::resume::events(&self.state(tasks), |_, _| Fate::Lost { logged: true });
+        self.resume_with(tasks, |_| Fate::Lost { logged: true });
+    }
+
+    /// The same, with a fate for each attempt that ran, by its number.
+    fn resume_with(&self, tasks: usize, fate: impl Fn(u32) -> Fate) {
+        let resuming = super::resume::events(&self.state(tasks), |_, number| fate(number));
         let recorded = resuming.into_iter().map(|event| Recorded { at: Millis(5_000), event });
         self.memory.events.borrow_mut().extend(recorded);
     }

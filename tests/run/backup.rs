@@ -104,7 +104,8 @@ fn two_failures_side_by_side_count_as_one_try() {
 
     let script = "if [ $TRAINYARD_ATTEMPT -le 2 ]; then exit 1; fi; echo $TRAINYARD_ATTEMPT > {outputs}";
     let world = World::new(&format!(
-        "[stage.a]\nrun = \"{script}\"\noutputs = [\"a.txt\"]\nreplicas = 2\nretries = 1\nbackoff = \"1ms\"\n"
+        "[stage.a]\nrun = \"{script}\"\noutputs = [\"a.txt\"]\nreplicas = 2\nretries = 1\nbackoff = \"1ms\"\n\
+         resources = {{ cpus = 0 }}\n"
     ));
     let (code, run) = world.run_and_show(&[]);
     let outcomes = outcomes(&run, "a");

@@ -191,3 +191,29 @@ fn a_run_is_known_by_its_name() {
     assert_eq!(world.command(&["resume", "nightly"]).output().unwrap().status.code(), Some(0));
     assert_eq!(show(&world, "nightly")["state"], "succeeded");
 }
+
+#[test]
+fn second_attempts_of_two_runs_do_not_hold_more_than_there_is_either() {
+    // Two attempts have room at once, whosever they are; a third one fails. What a process locks is free when it ends.
+    let twins = |name: &str| {
+        format!(
+            "name = \"{name}\"\n[stage.s]\nreplicas = 2\ngrace = \"1s\"\nmatrix = {{ n = [1, 2, 3, 4] }}\n\
+             outputs = [\"{name}/{{matrix.n}}\"]\nresources = {{ cpus = {:.3} }}\nrun = \"\"\"\n\
+             exec 8> slot1 9> slot2; flock -n 8 || flock -n 9 || {{ touch over; exit 1; }}\n\
+             echo {{matrix.n}} > {{outputs}}; exec sleep 0.0$TRAINYARD_ATTEMPT\"\"\"\n",
+            cpus() as f64 * 0.4
+        )
+    };
+    let world = World::new(&twins("one"));
+    std::fs::write(world.path("q.toml"), twins("two")).unwrap();
+    let mut runs = [start(&world, &["p.toml"]), start(&world, &["q.toml"])];
+    for run in &mut runs {
+        assert_eq!(run.wait().unwrap().code(), Some(0), "{}", said(&world, &["show"]));
+    }
+    assert!(!world.path("over").exists(), "more at once than there is room for");
+    for (name, n) in ["one", "two"].iter().flat_map(|name| (1..=4).map(move |n| (name, n))) {
+        assert_eq!(std::fs::read_to_string(world.path(&format!("{name}/{n}"))).unwrap(), format!("{n}\n"));
+    }
+    let runs = std::fs::read_dir(world.path(".trainyard/runs")).unwrap().map(|run| run.unwrap().path());
+    assert!(runs.map(|run| run.join("staging")).all(|staging| !staging.exists()));
+}

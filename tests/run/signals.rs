@@ -47,6 +47,46 @@ fn a_second_ctrl_c_kills() {
     wait_for_end(pid_in(&world.path("pid")));
 }
 
+/// A stage that forks, forks twice and closes its descriptors; none of it listens.
+const HORDE: &str = r#"
+[stage.a]
+run = """
+trap '' TERM
+sh -c 'echo $$ > child; exec sleep 1000' &
+(setsid sh -c 'echo $$ > daemon; exec sleep 1000' &)
+(setsid sh -c 'echo $$ > closed; exec sleep 1000 <&- >&- 2>&-' <&- >&- 2>&- &)
+until test -s child && test -s daemon && test -s closed; do sleep 0.02; done
+echo $$ > pid; echo ready; exec sleep 1000"""
+grace = "200ms"
+"#;
+
+#[test]
+fn whatever_a_stage_does_to_stay_it_ends_with_the_run() {
+    for signals in [&[Signal::INT][..], &[Signal::TERM], &[Signal::HUP], &[Signal::INT, Signal::INT]] {
+        let world = World::new(HORDE);
+        let mut run = world.start(&[]);
+        run.wait_for("ready");
+        signals.iter().for_each(|signal| run.signal(*signal));
+        assert_eq!(run.end(), Some(130), "{signals:?}");
+        assert_eq!(outcomes(&world.show(), "a"), ["interrupted"]);
+        for pid in ["pid", "child", "daemon", "closed"] {
+            wait_for_end(pid_in(&world.path(pid)));
+        }
+    }
+}
+
+#[test]
+fn a_run_that_waits_to_try_again_ends_at_once() {
+    for signals in [&[Signal::INT][..], &[Signal::TERM], &[Signal::HUP], &[Signal::INT, Signal::INT]] {
+        let world = World::new("[stage.a]\nrun = \"exit 3\"\nretries = 1\nbackoff = \"100s\"\n");
+        let mut run = world.start(&[]);
+        run.wait_for("again in");
+        signals.iter().for_each(|signal| run.signal(*signal));
+        assert_eq!(run.end(), Some(130), "{signals:?}");
+        assert_eq!(outcomes(&world.show(), "a"), ["exited:3"], "it did not wait for that");
+    }
+}
+
 #[test]
 fn nothing_survives_an_orchestrator_that_is_killed_and_no_ghost_is_listed() {
     let world = World::new(&format!("{DEAF}grace = \"100ms\"\n"));

@@ -103,7 +103,11 @@ fn size(path: &Path) -> io::Result<u64> {
     fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
 }
 
-fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+/// Copies a file, a link or a folder with all that is in it.
+///
+/// # Errors
+/// Where something cannot be read or written.
+pub fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     let found = from.symlink_metadata()?;
     if found.is_symlink() {
         return symlink(fs::read_link(from)?, to);
