@@ -5,13 +5,17 @@
 
 #![expect(clippy::disallowed_methods, reason = "a command starts itself again")]
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::state::broken;
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, output, rotate};
+use crate::run::event::Recorded;
 use crate::run::launch::Ground;
+use crate::run::observer::{Observer, View};
+use crate::units::Millis;
 
 /// Where a detached run writes what it would have shown, in the run's folder.
 const SHOWN: &str = "output.log";
@@ -38,10 +42,44 @@ pub(super) fn leave_terminal(ground: &Ground) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{}", ground.run)?;
     out.flush()?;
-    let shown = OpenOptions::new().create(true).append(true).open(ground.dir.join(SHOWN))?;
-    rustix::stdio::dup2_stdout(&shown)?;
-    rustix::stdio::dup2_stderr(&shown)?;
+    show_in(&rotate::open(&ground.dir.join(SHOWN))?)?;
     // Fails only where we lead a group already, and then no terminal hangs up on us.
     let _ = rustix::process::setsid();
     Ok(())
+}
+
+/// Has everything that is shown written to a file from here on.
+fn show_in(file: &File) -> std::io::Result<()> {
+    rustix::stdio::dup2_stdout(file)?;
+    Ok(rustix::stdio::dup2_stderr(file)?)
+}
+
+/// Keeps what a detached run shows from growing without end.
+pub(super) struct Shown {
+    path: PathBuf,
+    /// When to look next, ms since the Unix epoch.
+    due: Millis,
+}
+
+impl Shown {
+    /// `dir` is the run's folder.
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { path: dir.join(SHOWN), due: Millis::ZERO }
+    }
+}
+
+impl Observer for Shown {
+    fn recorded(&mut self, _: View<'_>, _: &Recorded) {}
+
+    fn ticked(&mut self, _: View<'_>, now: Millis) {
+        if now < self.due {
+            return;
+        }
+        self.due = now + Millis(1_000);
+        let length = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        let fresh = rotate::rotate(&self.path, length, rotate::LONGEST);
+        if let Err(error) = fresh.and_then(|fresh| fresh.map_or(Ok(()), |fresh| show_in(&fresh))) {
+            tracing::debug!(%error, "what is shown grows on");
+        }
+    }
 }

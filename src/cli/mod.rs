@@ -36,6 +36,7 @@ mod presence;
 mod problems;
 mod replay;
 mod resume;
+mod rotate;
 mod run;
 mod runs;
 mod schema;

@@ -131,6 +131,9 @@ impl Manner {
             logs_only: trace::is_json(),
         });
         observers.push(Box::new(trace::Flush));
+        if self.detached {
+            observers.push(Box::new(detach::Shown::new(dir)));
+        }
         observers
     }
 }

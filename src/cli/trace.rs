@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-use super::output;
+use super::{output, rotate};
 use crate::report::paint::Colour;
 use crate::report::screen::Screen;
 use crate::run::event::Recorded;
@@ -33,7 +33,7 @@ static FORMAT: OnceLock<Format> = OnceLock::new();
 
 /// The run's own log file, once there is a run. What happens in one tick is written together: three lines for each of
 /// many short tasks would be as many calls.
-static RUN_LOG: OnceLock<Mutex<BufWriter<File>>> = OnceLock::new();
+static RUN_LOG: OnceLock<Mutex<BufWriter<LongFile>>> = OnceLock::new();
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -101,9 +101,11 @@ pub(super) fn start(args: &Args) {
 /// # Errors
 /// Where the file cannot be made.
 pub(super) fn to_run_folder(dir: &Path) -> io::Result<()> {
-    let file = File::options().create(true).append(true).open(dir.join("trainyard.log"))?;
+    let path = dir.join("trainyard.log");
+    let file = rotate::open(&path)?;
+    let length = file.metadata()?.len();
     // A process carries out one run; a second call keeps the first file.
-    drop(RUN_LOG.set(Mutex::new(BufWriter::new(file))));
+    drop(RUN_LOG.set(Mutex::new(BufWriter::new(LongFile { path, file, length }))));
     Ok(())
 }
 
@@ -116,7 +118,7 @@ pub(super) fn flush() {
 }
 
 /// Returns the run's log file. Another thread's panic leaves a whole one.
-fn run_log() -> Option<MutexGuard<'static, BufWriter<File>>> {
+fn run_log() -> Option<MutexGuard<'static, BufWriter<LongFile>>> {
     Some(RUN_LOG.get()?.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -150,6 +152,29 @@ impl FormatTime for Stamp {
 #[expect(clippy::disallowed_methods, reason = "a log line has a time")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// A log file that makes room for a new one once it is long.
+struct LongFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Write for LongFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Where it cannot be put aside, lines go on to where they went.
+        if let Ok(Some(fresh)) = rotate::rotate(&self.path, self.length, rotate::LONGEST) {
+            (self.file, self.length) = (fresh, 0);
+        }
+        let written = self.file.write(line)?;
+        self.length += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Writes to the run's log file, or nowhere before there is one. What is wrong is written at once.

@@ -13,12 +13,17 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use tokio::time::Instant;
 
+use super::hole::Hole;
 use crate::progress::record::Record;
 use crate::progress::series::Book;
 use crate::progress::{Progress, Reader, explicit};
+use crate::units::Bytes;
 
 /// The most that is read of a progress file at a time, and the longest line in it.
 const AT_ONCE: usize = 64 << 10;
+
+/// The most that is kept of a progress file; what lies between beginning and end has been read.
+const KEPT: Bytes = Bytes(64 << 20);
 
 /// How often the record is written at most; a large one is written less often, by this much per 100 KB.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -165,6 +170,7 @@ struct EventsFile {
     /// What was read up to the end of the file, as it was then.
     seen: Option<Stamp>,
     partial: Vec<u8>,
+    hole: Hole,
 }
 
 /// What tells that a file was written anew: which it is, and when it was last written, in s and ns.
@@ -182,7 +188,7 @@ impl Stamp {
 
 impl EventsFile {
     const fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, seen: None, partial: Vec::new() }
+        Self { path, offset: 0, seen: None, partial: Vec::new(), hole: Hole::new(KEPT) }
     }
 
     /// Passes over what was written so far.
@@ -212,6 +218,7 @@ impl EventsFile {
         {
             self.offset = 0;
             self.partial.clear();
+            self.hole = Hole::new(KEPT);
         }
         if length == self.offset {
             return None;
@@ -224,6 +231,7 @@ impl EventsFile {
         file.seek(SeekFrom::Start(start)).ok()?;
         let read = (&file).take(AT_ONCE as u64).read_to_end(&mut self.partial).ok()?;
         self.offset = start + read as u64;
+        self.bound(length);
         // Only what was not written to since is known to be read up to its end.
         let now = file.metadata().ok();
         self.seen = now.map(|now| Stamp {
@@ -236,6 +244,15 @@ impl EventsFile {
             self.partial.clear();
         }
         Some(lines)
+    }
+
+    /// Keeps a file within bounds that is written without end. Where there can be no holes it is left as it is.
+    fn bound(&mut self, length: u64) {
+        if length > KEPT.0
+            && let Ok(file) = File::options().write(true).open(&self.path)
+        {
+            let _ = self.hole.make(&file, length);
+        }
     }
 }
 
@@ -358,6 +375,28 @@ mod tests {
         heard.end(world.now);
         let record = world.record().unwrap();
         assert_eq!((record.progress.progress, &record.series[0].value[..]), (Some(0.75), &[0.5, 0.25][..]));
+    }
+
+    #[test]
+    fn a_progress_file_without_end_keeps_its_beginning_and_its_end() {
+        use std::os::unix::fs::MetadataExt;
+
+        let mut world = World::new();
+        world.tell("{\"progress\":0.1}\n");
+        let path = world.dir.path().join("events");
+        let megabyte = [b"x".repeat((1 << 20) - 1), b"\n".to_vec()].concat();
+        let mut file = File::options().append(true).open(&path).unwrap();
+        for _ in 0..80 {
+            std::io::Write::write_all(&mut file, &megabyte).unwrap();
+            world.heard.look(world.now);
+        }
+        std::io::Write::write_all(&mut file, b"{\"progress\":0.9}\n").unwrap();
+        assert_eq!(world.heard.look(world.now).unwrap().progress, Some(0.9));
+        let found = file.metadata().unwrap();
+        assert!(found.len() > KEPT.0 && fs::read(&path).unwrap().starts_with(b"{\"progress\":0.1}\nxx"));
+        if world.heard.events.hole.is_there() {
+            assert!(found.blocks() * 512 <= KEPT.0 + (2 << 20), "{} blocks", found.blocks());
+        }
     }
 
     #[test]

@@ -13,8 +13,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
-
+use super::hole::Hole;
 use crate::probe::disk::Disk;
 use crate::units::Bytes;
 
@@ -41,17 +40,12 @@ pub(super) struct Log {
     kept: bool,
     /// How much of a file that somebody else writes has been read.
     read: u64,
-    /// Most that is kept of the file.
-    limit: u64,
     length: u64,
-    /// Where the hole ends; `None` while there is none.
-    hole: Option<u64>,
+    /// What is given back of a file that becomes too long.
+    hole: Hole,
     /// Bytes that were not written, since there can be no hole.
     left_out: u64,
 }
-
-/// What a hole begins and ends on: a page, on which every file system of Linux that has holes agrees.
-const BLOCK: u64 = 4_096;
 
 impl Log {
     /// Makes a log of which so much is kept.
@@ -65,9 +59,8 @@ impl Log {
             tail: VecDeque::new(),
             kept: false,
             read: 0,
-            limit: limit.0,
             length: 0,
-            hole: None,
+            hole: Hole::new(limit),
             left_out: 0,
         }
     }
@@ -129,38 +122,12 @@ impl Log {
         self.unlooked += output.len() as u64;
         if self.unlooked >= UNLOOKED {
             self.unlooked = 0;
-            self.leave_room()?;
+            leave_room(&self.path, self.disk)?;
         }
-        self.make_hole();
+        if self.hole.make(file, self.length).is_err() {
+            self.left_out = 1;
+        }
         Ok(())
-    }
-
-    /// Fails where the disk is so full that the run could soon not be recorded.
-    fn leave_room(&self) -> io::Result<()> {
-        let Some(disk) = (self.disk)(&self.path) else { return Ok(()) };
-        let kept = FOR_THE_RECORD.min(Bytes(disk.usual_reserve().0 / 2));
-        if disk.free >= kept {
-            return Ok(());
-        }
-        let why = format!("the disk is full: its last {kept} are kept for the record of the run");
-        Err(io::Error::new(ErrorKind::StorageFull, why))
-    }
-
-    /// Gives back the middle of what has become too long.
-    fn make_hole(&mut self) {
-        let head = self.limit / 4 / BLOCK * BLOCK;
-        let begin = self.hole.unwrap_or(head);
-        // Some of it at a time: a hole for every line would cost more than the line.
-        if self.length < begin.saturating_add(self.limit - head) {
-            return;
-        }
-        let end = self.length.saturating_sub(self.limit / 2) / BLOCK * BLOCK;
-        let Some(file) = self.file.as_ref().filter(|_| end > begin) else { return };
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(file, flags, begin, end - begin) {
-            Ok(()) => self.hole = Some(end),
-            Err(_) => self.left_out = 1,
-        }
     }
 
     /// Writes the end of what there was no room for, now that it is known.
@@ -195,6 +162,17 @@ impl Log {
     pub(super) fn tail(&mut self) -> &[u8] {
         self.tail.make_contiguous()
     }
+}
+
+/// Fails where the disk is so full that the run could soon not be recorded.
+fn leave_room(path: &Path, disk: fn(&Path) -> Option<Disk>) -> io::Result<()> {
+    let Some(disk) = disk(path) else { return Ok(()) };
+    let kept = FOR_THE_RECORD.min(Bytes(disk.usual_reserve().0 / 2));
+    if disk.free >= kept {
+        return Ok(());
+    }
+    let why = format!("the disk is full: its last {kept} are kept for the record of the run");
+    Err(io::Error::new(ErrorKind::StorageFull, why))
 }
 
 #[cfg(test)]
@@ -258,7 +236,7 @@ mod tests {
         let all = numbered(200_000);
         for piece in all.chunks(10_000) {
             log.write(piece);
-            if log.hole.is_some() {
+            if log.hole.is_there() {
                 let blocks = std::fs::metadata(&path).unwrap().blocks() * 512;
                 assert!(blocks <= limit + (64 << 10), "{blocks} bytes on disk");
             }
@@ -267,7 +245,7 @@ mod tests {
         let kept = std::fs::read(&path).unwrap();
         let head = usize::try_from(limit / 4).unwrap();
         assert_eq!(kept[..head], all[..head]);
-        if log.hole.is_some() {
+        if log.hole.is_there() {
             assert_eq!(kept.len(), all.len());
         }
         let end = kept.len() - (8 << 10);
@@ -281,7 +259,7 @@ mod tests {
         let mut log = Log::new(path.clone(), Bytes(64 << 10));
         let all = numbered(10_000);
         log.write(&all[..20_000]);
-        // What `make_hole` does where the file system refuses.
+        // What is done where the file system refuses.
         log.left_out = 1;
         for piece in all[20_000..].chunks(1_000) {
             log.write(piece);

@@ -5,6 +5,7 @@
 
 mod affinity;
 mod heard;
+mod hole;
 pub mod local;
 mod log;
 pub mod notify;
