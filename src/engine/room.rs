@@ -1,7 +1,12 @@
 //! How many attempts this process can attend to at once, by what the system lets it have.
 
-use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+use std::fs::{read_dir, read_to_string};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+
+use crate::probe::cgroup::{self, Controller};
 
 /// Descriptors of one attempt: its process, its output and its log, and one more while it starts.
 const FILES_EACH: u64 = 4;
@@ -21,11 +26,19 @@ pub enum Scarce {
         /// How many it may have.
         limit: u64,
     },
-    /// Processes.
+    /// Processes of the user.
     #[error("the user may have {limit} processes (`ulimit -u`)")]
     Processes {
         /// How many the user may have.
         limit: u64,
+    },
+    /// Processes of all users in our control group.
+    #[error("{used} of the {limit} processes that this container or control group may have are there (`pids.max`)")]
+    Group {
+        /// How many there may be.
+        limit: u64,
+        /// How many there are.
+        used: u64,
     },
 }
 
@@ -34,11 +47,17 @@ pub enum Scarce {
 pub fn for_attempts(wanted: u64, processes_each: u64) -> (u64, Option<Scarce>) {
     let limit = files(wanted.saturating_mul(FILES_EACH).saturating_add(OWN_FILES));
     let by_files = limit.map(|limit| (limit.saturating_sub(OWN_FILES) / FILES_EACH, Scarce::Files { limit }));
-    let by_processes = processes().map(|(limit, used)| {
+    let root = Path::new("/");
+    let own = getuid();
+    // The kernel keeps no such limit on root.
+    let of_user = getrlimit(Resource::Nproc).current.filter(|_| !own.is_root());
+    let by_user = of_user.map(|limit| (limit, threads_of(root, own.as_raw()), Scarce::Processes { limit }));
+    let by_groups = groups(root).into_iter().map(|(limit, used)| (limit, used, Scarce::Group { limit, used }));
+    let by_processes = by_user.into_iter().chain(by_groups).map(|(limit, used, scarce)| {
         let free = limit.saturating_sub(used).saturating_sub(OWN_PROCESSES);
-        (free / processes_each, Scarce::Processes { limit })
+        (free / processes_each, scarce)
     });
-    let least = [by_files, by_processes].into_iter().flatten().min_by_key(|(most, _)| *most);
+    let least = by_files.into_iter().chain(by_processes).min_by_key(|(most, _)| *most);
     least.filter(|(most, _)| *most < wanted).map_or((wanted, None), |(most, scarce)| (most, Some(scarce)))
 }
 
@@ -52,18 +71,59 @@ fn files(needed: u64) -> Option<u64> {
     Some(if allowed { raised } else { current })
 }
 
-/// Returns how many processes the user may have, and has; `None` without a limit.
-fn processes() -> Option<(u64, u64)> {
-    let limit = getrlimit(Resource::Nproc).current?;
-    let own = getuid();
-    if own.is_root() {
-        return None;
-    }
-    let ours = |entry: std::io::Result<std::fs::DirEntry>| {
+/// Returns how many threads the processes of a user have: that is what the kernel counts. `root` holds `proc`.
+fn threads_of(root: &Path, user: u32) -> u64 {
+    let threads = |entry: std::io::Result<std::fs::DirEntry>| {
         let entry = entry.ok()?;
         entry.file_name().to_str()?.parse::<u32>().ok()?;
-        (entry.metadata().ok()?.uid() == own.as_raw()).then_some(())
+        entry.metadata().ok().filter(|found| found.uid() == user)?;
+        let status = read_to_string(entry.path().join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse::<u64>().ok())
     };
-    let used = std::fs::read_dir("/proc").ok()?.filter_map(ours).count();
-    Some((limit, u64::try_from(used).unwrap_or(u64::MAX)))
+    read_dir(root.join("proc")).map_or(0, |entries| entries.filter_map(threads).sum())
+}
+
+/// Returns the limits of our control group and of those around it, and how many processes each has. `root` holds `proc`.
+fn groups(root: &Path) -> Vec<(u64, u64)> {
+    let text = |name: &str| read_to_string(root.join(name)).unwrap_or_default();
+    let folders = cgroup::folders(&text("proc/self/cgroup"), &text("proc/self/mountinfo"), Controller::Pids);
+    let number = |folder: &Path, name: &str| read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    // Without a limit it is the word `max`.
+    let limit =
+        |(_, folder): &(_, std::path::PathBuf)| Some((number(folder, "pids.max")?, number(folder, "pids.current")?));
+    folders.iter().filter_map(limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_the_user_are_counted_and_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        for (pid, threads) in [("1", 3), ("22", 4), ("self", 100)] {
+            let folder = root.path().join("proc").join(pid);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("status"), format!("Name:\tx\nThreads:\t{threads}\nx:\t1\n")).unwrap();
+        }
+        let own = std::fs::metadata(root.path()).unwrap().uid();
+        assert_eq!(threads_of(root.path(), own), 7);
+        assert_eq!(threads_of(root.path(), own + 1), 0);
+    }
+
+    #[test]
+    fn the_limits_of_all_control_groups_around_us_count() {
+        let root = tempfile::tempdir().unwrap();
+        let groups_at = root.path().join("pids");
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        std::fs::create_dir_all(groups_at.join("box/job")).unwrap();
+        let mount = format!("35 31 0:32 / {} rw - cgroup cgroup rw,pids", groups_at.display());
+        std::fs::write(root.path().join("proc/self/mountinfo"), mount).unwrap();
+        std::fs::write(root.path().join("proc/self/cgroup"), "8:pids:/box/job\n").unwrap();
+        for (folder, limit, used) in [("box/job", "max", "5"), ("box", "100", "42")] {
+            std::fs::write(groups_at.join(folder).join("pids.max"), limit).unwrap();
+            std::fs::write(groups_at.join(folder).join("pids.current"), used).unwrap();
+        }
+        assert_eq!(groups(root.path()), [(100, 42)]);
+    }
 }

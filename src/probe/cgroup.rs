@@ -22,6 +22,8 @@ pub enum Controller {
     Cpu,
     /// Memory.
     Memory,
+    /// How many processes there are.
+    Pids,
 }
 
 impl Controller {
@@ -29,6 +31,7 @@ impl Controller {
         match self {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
+            Self::Pids => "pids",
         }
     }
 }
