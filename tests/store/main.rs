@@ -286,3 +286,26 @@ fn two_runs_that_find_the_same_damage_move_it_aside_once() {
     let runs = trainyard(folder.path(), &["runs", "--json"]);
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&runs.stdout).unwrap().as_array().unwrap().len(), 4);
 }
+
+#[test]
+fn whoever_opens_while_others_open_and_close_waits_for_them() {
+    const AT_ONCE: usize = 4;
+    let dir = quick_folder();
+    // The first to come makes it, and the last to go closes it, again and again.
+    std::thread::scope(|scope| {
+        for thread in 0..AT_ONCE {
+            let dir = dir.path();
+            scope.spawn(move || {
+                for round in 0..15 {
+                    let mut store = Store::open(dir).unwrap();
+                    let mut key = store.begin(&Header { id: format!("{thread}-{round}"), ..header() }).unwrap();
+                    store.append(&mut key, &batches()[0]).unwrap();
+                    drop(store);
+                    let store = Store::open_existing(dir).unwrap();
+                    assert!(store.runs().unwrap().len() > round);
+                }
+            });
+        }
+    });
+    assert_eq!(Store::open_existing(dir.path()).unwrap().runs().unwrap().len(), AT_ONCE * 15);
+}
