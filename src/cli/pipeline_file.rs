@@ -36,6 +36,8 @@ pub(super) struct Loaded {
     pub(super) result: Result<(Pipeline, TaskGraph), Vec<Problem>>,
     /// The texts that problems point into.
     pub(super) texts: Texts,
+    /// BLAKE3 of the file in hexadecimal digits.
+    pub(super) digest: String,
 }
 
 impl PipelineFile {
@@ -62,6 +64,7 @@ impl PipelineFile {
             exit: Exit::Rejected,
             report: miette::miette!("cannot read {name}: {error}"),
         })?;
+        let digest = blake3::hash(&bytes).to_hex().to_string();
         let (source, problem) = Source::from_bytes(name, bytes);
         let limits = Limits { max_tasks: self.max_tasks };
         let result = match problem {
@@ -69,7 +72,7 @@ impl PipelineFile {
             None => self.examine(&source, limits, with_files),
         };
         let texts = Texts::new(source, &self.sets);
-        Ok(Loaded { result, texts })
+        Ok(Loaded { result, texts, digest })
     }
 
     /// Returns the absolute names of the folder, as it is written and with links resolved.

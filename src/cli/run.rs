@@ -15,7 +15,10 @@ use crate::engine::process;
 use crate::graph::TaskId;
 use crate::probe;
 use crate::run::cache::keeper::Places;
+use crate::run::cache::key::Digest;
+use crate::run::cache::standstill;
 use crate::run::crash;
+use crate::run::event::Event;
 use crate::run::launch::Ground;
 use crate::run::state::RunState;
 use crate::run::store::{Header, Invocation, Orchestrator, RunKey, Store, StoreError, TaskHeader};
@@ -73,14 +76,24 @@ impl Command {
             survive: self.manner.survives(),
             ports: probe::ports(),
         };
-        let up_to_date = UpToDate::look(places, (&read.pipeline, &read.graph), &ground.dir, &forced, &[])?;
-        if let Some(all) = up_to_date.as_ref().filter(|known| known.is_all()) {
-            return self.tell_idle(&read, &ground, started, &dir, all);
+        let claim = self.claim(places, &read);
+        if !forced.contains(&true)
+            && let Some(logs) = standstill::recall(places, &read.pipeline.name, &claim, read.graph.len())
+        {
+            return self.tell_idle(&read, &ground, started, &dir, up_to_date::all_cached(&read.graph, logs));
         }
+        let of = (&read.pipeline, &read.graph);
+        let up_to_date = UpToDate::look(places, of, &ground.dir, (&forced, &[]), Some(&claim))?;
+        if let Some(all) = up_to_date.as_ref().filter(|known| known.is_all()) {
+            let told = self.tell_idle(&read, &ground, started, &dir, all.events(&read.graph));
+            all.finish();
+            return told;
+        }
+        let digest = read.digest.clone();
         crash::point("read");
         let prepared = read.prepare(&self.planning, &dir, &[])?;
         let mut store = open_store(&dir)?;
-        let header = self.header(&prepared.pipeline, &ground.run, started, planned(&prepared))?;
+        let header = self.header((&prepared.pipeline, digest), &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
         let key = begin(&mut store, &header)?;
         // It is as large as the pipeline, and the record has it now.
@@ -99,22 +112,31 @@ impl Command {
         ground: &Ground,
         started: Millis,
         dir: &Path,
-        all: &UpToDate,
+        cached: Vec<Event>,
     ) -> Result<Exit, Failure> {
         let plan = up_to_date::idle_plan(read.graph.len());
         let mut store = open_store(dir)?;
-        let header = self.header(&read.pipeline, &ground.run, started, unplanned(read))?;
+        let header = self.header((&read.pipeline, read.digest.clone()), &ground.run, started, unplanned(read))?;
         let mut key = begin(&mut store, &header)?;
         if self.manner.is_detached() {
             session::make_folders(ground)?;
             self.manner.leave_if_detached(ground)?;
         }
-        all.tell_idle(&read.graph, &plan, ground, &self.manner, (&mut store, &mut key))
+        up_to_date::tell_idle(cached, &read.graph, &plan, ground, &self.manner, (&mut store, &mut key))
+    }
+
+    /// Returns what stands for everything, besides files, from which it follows that tasks are up to date.
+    fn claim(&self, places: Places<'_>, read: &Read) -> Digest {
+        let Places { state, root, ops } = places;
+        let PipelineFile { sets, max_tasks, .. } = &self.file;
+        Digest::of(
+            format!("{:?}", (env!("CARGO_PKG_VERSION"), state, root, ops, &read.digest, sets, max_tasks)).as_bytes(),
+        )
     }
 
     fn header(
         &self,
-        pipeline: &Pipeline,
+        (pipeline, file_digest): (&Pipeline, String),
         id: &str,
         started: Millis,
         tasks: Vec<TaskHeader>,
@@ -128,7 +150,7 @@ impl Command {
             orchestrator: Orchestrator { host: state::this_host(), boot: process::boot_id(), process },
             started,
             invocation: Invocation {
-                file_digest: file_digest(&self.file.file)?,
+                file_digest,
                 sets: self.file.sets.clone(),
                 max_tasks: self.file.max_tasks,
                 jobs: self.manner.jobs(),

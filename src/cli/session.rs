@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::on_finish::Finish;
-use super::pipeline_file::PipelineFile;
+use super::pipeline_file::{Loaded, PipelineFile};
 use super::planning::{self, Planning, Stopwatch};
 use super::presence::Processes;
 use super::state::broken;
@@ -158,6 +158,8 @@ pub(super) struct Read {
     /// Folder of the pipeline file, absolute.
     pub(super) root: PathBuf,
     pub(super) ops: PathBuf,
+    /// BLAKE3 of the file in hexadecimal digits.
+    pub(super) digest: String,
 }
 
 /// Reads a pipeline; the inner error is one that has been printed.
@@ -169,19 +171,20 @@ pub(super) fn read(file: &PipelineFile, planning: &Planning) -> Result<Result<Re
         );
         return Err(Failure { exit: Exit::Usage, report });
     }
-    let (pipeline, graph) = match file.load(true)? {
+    let Loaded { result, texts, digest } = file.read(true)?;
+    let (pipeline, graph) = match result {
         Ok(loaded) => loaded,
-        Err(exit) => return Ok(Err(exit)),
+        Err(problems) => return Ok(Err(texts.reject(&problems))),
     };
     let ops = ops_program(&pipeline)?;
     let root = absolute(file.folder());
-    Ok(Ok(Read { pipeline, graph, root, ops }))
+    Ok(Ok(Read { pipeline, graph, root, ops, digest }))
 }
 
 impl Read {
     /// Plans what is not done (`[n_tasks]`) for this machine. `dir` is the state folder, which knows what earlier runs used.
     pub(super) fn prepare(self, planning: &Planning, dir: &Path, done: &[bool]) -> Result<Prepared, Failure> {
-        let Self { mut pipeline, graph, root, ops } = self;
+        let Self { mut pipeline, graph, root, ops, digest: _ } = self;
         let options = planning.probe();
         let machine = planning::this_machine(&pipeline, &options);
         let fleet = machine.fleet();

@@ -17,6 +17,7 @@ use crate::plan::{Placed, Plan};
 use crate::report::{self, text};
 use crate::run::cache::engine::Cache;
 use crate::run::cache::keeper::{Keeper, Places};
+use crate::run::cache::key::Digest;
 use crate::run::cache::survey::Wish;
 use crate::run::cache::verdict::{Verdict, Why};
 use crate::run::event::{Event, Recorded, RunEnd};
@@ -74,17 +75,17 @@ pub(super) struct UpToDate {
 
 impl UpToDate {
     /// Looks all tasks up, and restores outputs of those that are up to date; `None` where no task is ever left out.
-    /// `dir` is the run's folder.
+    /// `dir` is the run's folder; for `claim` see [`Wish`].
     pub(super) fn look(
         places: Places<'_>,
         (pipeline, graph): (&Pipeline, &TaskGraph),
         dir: &Path,
-        forced: &[bool],
-        done: &[bool],
+        (forced, done): (&[bool], &[bool]),
+        claim: Option<&Digest>,
     ) -> Result<Option<Self>, Failure> {
         let Some(keeper) = Keeper::open(places, pipeline, graph, done).map_err(broken)? else { return Ok(None) };
         let aside = dir.join("aside");
-        let verdicts = keeper.survey(graph, Wish { forced, aside: Some(&aside) }).map_err(broken)?;
+        let verdicts = keeper.survey(graph, Wish { forced, aside: Some(&aside), claim }).map_err(broken)?;
         Ok(Some(Self { keeper: Arc::new(keeper), verdicts, aside }))
     }
 
@@ -100,7 +101,7 @@ impl UpToDate {
         let done: Vec<bool> = state.tasks.iter().zip(lost).map(|(task, lost)| task.phase.is_done() && !lost).collect();
         // What runs is not touched.
         let running: Vec<bool> = state.tasks.iter().map(|task| task.phase == Phase::Running).collect();
-        let mut known = Self::look(places, (pipeline, graph), dir, &running, &done)?;
+        let mut known = Self::look(places, (pipeline, graph), dir, (&running, &done), None)?;
         let mut reopened = Vec::new();
         for task in graph.order.iter().filter(|task| lost[task.index()]) {
             match known.as_mut().map(|known| &mut known.verdicts[task.index()]) {
@@ -141,31 +142,39 @@ impl UpToDate {
         Cache { keeper: Arc::clone(&self.keeper), aside: self.aside.clone(), names }
     }
 
-    /// Records and tells a run in which there is nothing to do.
-    pub(super) fn tell_idle(
-        &self,
-        graph: &TaskGraph,
-        plan: &Plan,
-        ground: &Ground,
-        manner: &Manner,
-        (store, key): (&mut Store, &mut RunKey),
-    ) -> Result<Exit, Failure> {
-        let now = session::now();
-        let mut events = self.events(graph);
-        events.push(Event::RunFinished { end: RunEnd::Succeeded });
-        let recorded: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
-        let mut state = RunState::new(graph.len());
-        recorded.iter().try_for_each(|recorded| state.apply(recorded)).map_err(broken)?;
-        store.append(key, &recorded).map_err(broken)?;
-        let fleet = Fleet::default();
-        let view = View { run: &ground.run, graph, fleet: &fleet, plan, state: &state };
-        let lost = report::Lost::default();
-        for observer in &mut manner.observers(&ground.dir, &lost) {
-            recorded.iter().for_each(|recorded| observer.recorded(view, recorded));
-        }
+    /// Remembers what was found out, at the end of a run.
+    pub(super) fn finish(&self) {
         self.keeper.finish();
-        output::finish(lost.take().map_or(Ok(()), Err))
     }
+}
+
+/// Returns the facts of a run in which all tasks are up to date. `logs` (`[n_tasks]`) says where what they printed is.
+pub(super) fn all_cached(graph: &TaskGraph, mut logs: Vec<Option<String>>) -> Vec<Event> {
+    graph.order.iter().map(|task| Event::TaskCached { task: *task, log: logs[task.index()].take() }).collect()
+}
+
+/// Records and tells a run in which there is nothing to do.
+pub(super) fn tell_idle(
+    mut events: Vec<Event>,
+    graph: &TaskGraph,
+    plan: &Plan,
+    ground: &Ground,
+    manner: &Manner,
+    (store, key): (&mut Store, &mut RunKey),
+) -> Result<Exit, Failure> {
+    let now = session::now();
+    events.push(Event::RunFinished { end: RunEnd::Succeeded });
+    let recorded: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
+    let mut state = RunState::new(graph.len());
+    recorded.iter().try_for_each(|recorded| state.apply(recorded)).map_err(broken)?;
+    store.append(key, &recorded).map_err(broken)?;
+    let fleet = Fleet::default();
+    let view = View { run: &ground.run, graph, fleet: &fleet, plan, state: &state };
+    let lost = report::Lost::default();
+    for observer in &mut manner.observers(&ground.dir, &lost) {
+        recorded.iter().for_each(|recorded| observer.recorded(view, recorded));
+    }
+    output::finish(lost.take().map_or(Ok(()), Err))
 }
 
 /// Returns `[n_tasks]`: whether a task is done, but what it made is not all there and a task that is not done needs it.

@@ -84,7 +84,7 @@ PRAGMA user_version = 1;
 ";
 
 /// A use is noted again only after so long (ms): a run in which everything is up to date writes nothing.
-const USE_NOTED_EVERY: i64 = 3_600_000;
+pub(super) const USE_NOTED_EVERY: i64 = 3_600_000;
 
 /// What an action made.
 #[derive(Clone, Debug, PartialEq, Eq)]

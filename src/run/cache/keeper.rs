@@ -36,7 +36,7 @@ pub struct Keeper {
     /// Stands for its folder.
     pub(super) root: Digest,
     /// The program of the built-in ops.
-    tool: String,
+    pub(super) tool: String,
     state: PathBuf,
     /// `[n_tasks]`, by TaskId.
     pub(super) tasks: Vec<Kept>,
@@ -78,6 +78,11 @@ pub enum CacheError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Returns what stands for a pipeline in the index.
+pub(super) fn project(root: &Path, pipeline: &str) -> Digest {
+    Digest::of(&[root.as_os_str().as_encoded_bytes(), b"\0", pipeline.as_bytes()].concat())
 }
 
 /// Returns the cache's folder in a state folder.
@@ -125,7 +130,7 @@ impl Keeper {
             index,
             objects: Objects::new(&folder(places.state)),
             files,
-            project: Digest::of(&[root, b"\0", pipeline.name.as_bytes()].concat()),
+            project: project(places.root, &pipeline.name),
             root: root_digest,
             tool: places.ops.display().to_string(),
             state: places.state.to_owned(),
@@ -326,7 +331,11 @@ impl Keeper {
     }
 
     fn keeping(&self) -> PathBuf {
-        folder(&self.state).join("keeping")
+        self.cache().join("keeping")
+    }
+
+    pub(super) fn cache(&self) -> PathBuf {
+        folder(&self.state)
     }
 
     /// Keeps what a successful attempt made. Returns why it did not, where a person should hear of it.

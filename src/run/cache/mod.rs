@@ -2,7 +2,8 @@
 //!
 //! Pure: [`key`], [`recipe`], [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
 //! [`index`] knows which key made which; [`keeper`] brings them together for one run, [`survey`] looks all tasks up at
-//! once, [`engine`] puts it all around an engine, [`sweep`] keeps the size in bounds.
+//! once, [`engine`] puts it all around an engine, [`standstill`] sees that nothing has changed at all, [`sweep`] keeps the size
+//! in bounds.
 
 pub mod aside;
 pub mod engine;
@@ -14,6 +15,7 @@ pub mod key;
 pub mod manifest;
 pub mod objects;
 pub mod recipe;
+pub mod standstill;
 pub mod survey;
 pub mod sweep;
 pub mod verdict;

@@ -8,14 +8,15 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::files::{Seen, in_parallel};
-use super::index::{Action, Done, IndexError, Last};
+use super::index::{Action, Done, IndexError, Last, USE_NOTED_EVERY};
 use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, file_part, now};
 use super::key::{Content, Digest, Ingredients, changes};
 use super::manifest::{Entry, Kind};
 use super::recipe::{Recipe, is_within};
+use super::standstill::{self, Standstill};
 use super::verdict::{Cached, Verdict, Why};
 use crate::graph::{Edge, TaskGraph, TaskId, path};
 
@@ -26,6 +27,8 @@ pub struct Wish<'a> {
     pub forced: &'a [bool],
     /// Where to put what is in the way of restored outputs; without it nothing is changed, only looked at.
     pub aside: Option<&'a Path>,
+    /// What the verdicts follow from besides files: with it, what was seen is remembered where everything is up to date.
+    pub claim: Option<&'a Digest>,
 }
 
 /// A survey under way.
@@ -42,6 +45,8 @@ struct Survey<'a> {
     now: i64,
     /// Keys whose use is to be noted.
     used: Vec<Digest>,
+    /// When the use of some action is to be noted again, ms since the Unix epoch.
+    use_due: i64,
     /// Tasks whose last key was another.
     renamed: Vec<(TaskId, Ingredients, Vec<String>, Action)>,
 }
@@ -49,7 +54,18 @@ struct Survey<'a> {
 /// Files that were looked at, each once.
 struct Looks<'a> {
     index: HashMap<&'a str, usize>,
+    list: Vec<Look<'a>>,
     seen: Vec<Seen>,
+}
+
+/// A path that is looked at.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    path: &'a str,
+    /// Whether links are followed.
+    follow: bool,
+    /// Whether it may be a file by its name only: of a folder it does not matter what is in it.
+    is_named: bool,
 }
 
 impl Keeper {
@@ -74,6 +90,7 @@ impl Keeper {
             unsettled: false,
             now: now(),
             used: Vec::new(),
+            use_due: i64::MAX,
             renamed: Vec::new(),
         };
         survey.read_unknown();
@@ -84,25 +101,34 @@ impl Keeper {
         if wish.aside.is_some() {
             survey.remember()?;
         }
+        if let Some(claim) = wish.claim
+            && let Some(seen) = survey.standstill(&verdicts)
+            && let Err(error) = standstill::remember(&self.cache(), &self.project, claim, &seen)
+        {
+            debug!("what was seen is not remembered: {error}");
+        }
         Ok(verdicts)
     }
 
     /// Looks at every file that a task names.
     fn look_at_all(&self) -> Looks<'_> {
         let mut index = HashMap::new();
-        let mut list: Vec<(&str, bool)> = Vec::new();
+        let mut list = Vec::new();
         let recipes = || self.tasks.iter().filter_map(|task| task.recipe.as_ref().ok());
-        let outputs = recipes().flat_map(|recipe| recipe.outputs.iter().map(|path| (path, false)));
-        let inputs = recipes().flat_map(|recipe| recipe.inputs.iter().chain(&recipe.named).map(|path| (path, true)));
-        for (path, follow) in outputs.chain(inputs.filter(|(path, _)| !path::is_pattern(path))) {
-            index.entry(path.as_str()).or_insert_with(|| {
-                list.push((path, follow));
+        let look = |follow, is_named| move |path| Look { path, follow, is_named };
+        let outputs = recipes().flat_map(|recipe| &recipe.outputs).map(String::as_str).map(look(false, false));
+        let inputs = recipes().flat_map(|recipe| &recipe.inputs).map(String::as_str).map(look(true, false));
+        let named = recipes().flat_map(|recipe| &recipe.named).map(String::as_str).map(look(true, true));
+        let tool = recipes().any(|recipe| recipe.is_op).then_some(self.tool.as_str()).map(look(true, false));
+        for look in outputs.chain(inputs.filter(|look| !path::is_pattern(look.path))).chain(named).chain(tool) {
+            index.entry(look.path).or_insert_with(|| {
+                list.push(look);
                 list.len() - 1
             });
         }
         // One that cannot be looked at is looked at again where it matters, and the error is told there.
-        let seen = in_parallel(&list, |(path, follow)| self.files.look(path, *follow).unwrap_or(Seen::Other));
-        Looks { index, seen }
+        let seen = in_parallel(&list, |look| self.files.look(look.path, look.follow).unwrap_or(Seen::Other));
+        Looks { index, list, seen }
     }
 }
 
@@ -209,12 +235,42 @@ impl<'a> Survey<'a> {
             self.made.extend(content_of(entry).map(|content| (output.as_str(), content)));
         }
         let cached = Cached { log: action.log.clone(), restored };
+        let used = if is_same && !action.is_due(self.now) { action.used } else { self.now };
+        self.use_due = self.use_due.min(used + USE_NOTED_EVERY);
         if !is_same {
             self.renamed.push((task, ingredients, made, action));
         } else if action.is_due(self.now) {
             self.used.push(key);
         }
         Ok(Ok(cached))
+    }
+
+    /// Returns what was seen, if every task is up to date and will be as long as that stays as it is.
+    fn standstill<'v>(&'v self, verdicts: &'v [Verdict]) -> Option<Standstill<'v>> {
+        let log = |verdict: &'v Verdict| match verdict {
+            Verdict::Cached(Cached { log, restored }) if restored.is_empty() => Some(log.as_deref()),
+            Verdict::Cached(_) | Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::Done => None,
+        };
+        let logs = verdicts.iter().map(log).collect::<Option<Vec<_>>>()?;
+        let recipes = || self.keeper.tasks.iter().filter_map(|task| task.recipe.as_ref().ok());
+        // What matches a pattern is not known before it was looked for.
+        if recipes().flat_map(|recipe| &recipe.inputs).any(|input| path::is_pattern(input)) {
+            return None;
+        }
+        let files = &self.keeper.files;
+        let is_sure = |look: &Look<'_>, seen: &Seen| match seen {
+            // One that was changed a moment ago may change again and look the same.
+            Seen::File { stamp, .. } => files.known(look.path, stamp).is_some(),
+            Seen::Absent => true,
+            Seen::Folder { .. } => look.is_named,
+            Seen::Link | Seen::Other => false,
+        };
+        let looked = || self.looks.list.iter().zip(&self.looks.seen);
+        if !looked().all(|(look, seen)| is_sure(look, seen)) {
+            return None;
+        }
+        let looked = looked().map(|(look, seen)| (look.path, look.follow, *seen)).collect();
+        Some(Standstill { until: self.use_due, logs, looked })
     }
 
     /// Returns what a file holds: from the record where a task before made it, otherwise as it was seen.
