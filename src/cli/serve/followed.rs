@@ -97,7 +97,9 @@ impl Followed {
             self.changed.fill(taken);
         }
         if self.is_watched() {
-            let change = self.change(|followed, task| followed.changed[task] > before);
+            // What runs is no longer said to run when the process is gone: that is no event.
+            let change =
+                self.change(|followed, task| followed.changed[task] > before || (turned && followed.runs(task)));
             self.listeners.tell(&event("change", Some(taken), &change));
         }
         Ok(())
@@ -108,16 +110,19 @@ impl Followed {
         let left_ms = self.attached.left().map(|left| left.0);
         let attached = &self.attached;
         let state = &attached.state;
-        // What runs is no longer said to run when the process is gone: that is no event.
-        let is_news = |task: &usize| news(self, *task) || state.tasks[*task].phase == Phase::Running;
         let changed = |index| Changed { index, task: self.one(index, &|_| None) };
         Change {
             run: json::header(&attached.header(), state.end),
             counts: Counts::of(state, attached.is_alive()),
             stopping: state.stopping.is_some(),
             left_ms,
-            tasks: (0..self.changed.len()).filter(is_news).map(changed).collect(),
+            tasks: (0..self.changed.len()).filter(|task| news(self, *task)).map(changed).collect(),
         }
+    }
+
+    /// Whether a task is under way by the record.
+    fn runs(&self, task: usize) -> bool {
+        self.attached.state.tasks[task].phase == Phase::Running
     }
 
     fn one(&self, task: usize, heard: &dyn Fn(&Path) -> Option<crate::progress::record::Record>) -> json::Task {
@@ -193,7 +198,8 @@ impl Followed {
     pub(super) fn follow(&mut self, after: usize) -> Result<Response, Failure> {
         self.look()?;
         self.listen();
-        let change = self.change(|followed, task| followed.changed[task] > after);
+        let gone = !self.attached.is_alive();
+        let change = self.change(|followed, task| followed.changed[task] > after || (gone && followed.runs(task)));
         // Kept by the process that carries the run out, and a little behind what is seen here.
         let held = held::read(&self.dir).followed_by(self.course.held());
         let heard: Vec<&Heard> = self.heard.values().map(|(_, heard)| heard).collect();
