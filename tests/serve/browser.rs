@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use mock_nvml::{Card, Scene};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
@@ -260,4 +261,37 @@ fn what_failed_is_tried_again_from_the_page() {
     browser.until("document.querySelector('.head .badge').textContent === 'succeeded'");
     browser.until("document.querySelector('.chips').textContent.includes('2 succeeded')");
     browser.until("document.querySelector('.detail .title button').hidden && [...document.querySelectorAll('.head button')].every(button => button.hidden)");
+}
+
+#[test]
+fn on_a_phone_nothing_hangs_over_and_memory_and_plans_are_there() {
+    let Some(mut browser) = Browser::start() else { return };
+    let scene = Scene::new(vec![Card { nobodys_mib: 5 << 10, ..Card::default() }; 2]).unwrap();
+    let pipeline = "[stage.train]\nrun = 'echo trained'\nresources = { gpu_memory = '60GiB' }\n\
+        [stage.evaluate-with-a-name-that-is-longer-than-a-phone-is-wide]\nrun = 'echo 0.9'\nafter = ['train']\n";
+    let world = World::on(pipeline, scene.environment());
+    let (_, run) = (world.run_to_its_end(), world.run_to_its_end());
+    let server = world.serve(&[]);
+    let phone = json!({"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": true});
+    browser.call("Emulation.setDeviceMetricsOverride", phone).unwrap();
+    browser.go(&server.url);
+    browser.until("document.querySelectorAll('td.name a').length === 2");
+    let base = format!("http://127.0.0.1:{}", server.port);
+    let pages = [
+        ("/".to_owned(), "document.querySelectorAll('td.name a').length === 2"),
+        // Of the device that a task had, though the other one was watched as well.
+        (
+            format!("/runs/{run}"),
+            "document.querySelectorAll('.memory figure').length === 1 && document.querySelector('.log').textContent.includes('0.9')",
+        ),
+        ("/compare".to_owned(), "document.querySelectorAll('.plans figure').length === 2"),
+        ("/devices".to_owned(), "document.querySelectorAll('.gpu').length === 2"),
+    ];
+    for (path, there) in pages {
+        browser.go(&format!("{base}{path}"));
+        browser.until(there);
+        let wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+        assert_eq!(browser.evaluate(wide), true, "{path} hangs over the edge");
+        browser.assert_accessible(&path);
+    }
 }
