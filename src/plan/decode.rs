@@ -86,15 +86,22 @@ pub(super) struct Decoder<'i, const W: usize> {
 }
 
 impl<'i, const W: usize> Decoder<'i, W> {
-    /// Makes a decoder for an instance.
+    /// Makes a decoder for an instance; what it keeps of other schedules must be schedules of this instance.
     pub(super) fn new(instance: &'i Instance<'i>) -> Self {
-        let machine = Machine::new(instance);
-        let packed: Vec<_> = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
+        let mut decoder = Self::general(instance);
+        let machine = &decoder.machine;
         let node = machine.node_offer.first().map(|offer| (&machine.node_lanes, *offer));
-        let serial = node.and_then(|node| Serial::new(instance, node, &packed));
+        decoder.serial = node.and_then(|node| Serial::new(instance, node, &decoder.packed));
+        decoder
+    }
+
+    /// Makes a decoder that may keep tasks at any times.
+    pub(super) fn general(instance: &'i Instance<'i>) -> Self {
+        let machine = Machine::new(instance);
+        let packed = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
         let has_lags = instance.has_lags();
         let (waste, feasible, spots, chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { instance, machine, packed, has_lags, serial, waste, thrift: 0, feasible, spots, chosen }
+        Self { instance, machine, packed, has_lags, serial: None, waste, thrift: 0, feasible, spots, chosen }
     }
 
     /// Lets free choices mind waste from now on; `thrift` as in the field.

@@ -204,7 +204,7 @@ impl<'a, const W: usize> Planner<'a, W> {
             policy: options.policy,
             limits: options.limits,
             seed: options.seed,
-            decoder: Decoder::new(instance),
+            decoder: Decoder::general(instance),
             fit: Fit::new(FitRule::EarliestFinish, options.seed, instance),
             patience: PATIENCE,
             tried: 0,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::fixture::{Problem, any_problem};
+use crate::plan::fixture::{Problem, add_node, any_problem, on_host, problem};
 use crate::plan::{self, Plan};
 
 /// A run that has gone by its plan up to a moment, and then hears that what runs takes `factor` times as long.
@@ -62,6 +62,17 @@ fn fault(problem: &Problem, rest: &Rest, revision: &Revision) -> Option<String> 
         });
         (over_host || over_device).then(|| format!("more is held at {at} than there is"))
     })
+}
+
+#[test]
+fn what_runs_ends_when_it_is_expected_to_and_not_after_all_of_its_duration() {
+    let mut fleet = Fleet::default();
+    add_node(&mut fleet, 2, 8, &[]);
+    let problem = problem(vec![vec![on_host(1, 2_000)]; 2], &[(0, 1)], fleet);
+    let running = Left::Running { mode: 0, node: NodeId(0), devices: Vec::new(), left: Millis(1) };
+    let left = Rest { tasks: vec![running, Left::Waiting { rank: 1, mode: None }], ..Rest::default() };
+    let revision = rest(&problem.pipeline, &problem.graph, &problem.fleet, &left, &Options::default()).unwrap();
+    assert_eq!((revision.placed[0].start, revision.after), (Millis(1), Millis(2_001)));
 }
 
 proptest! {
