@@ -262,8 +262,8 @@ impl<'d> Judge<'d> {
         }
     }
 
-    /// Returns the device, and the sources of every task on it.
-    pub(super) const fn precedence(&self) -> (&'d Device, &Buffer<'d, u32>, &Buffer<'d, u16>) {
-        (self.device, &self.offset, &self.source)
+    /// Returns the sources of every task: where they begin, and they.
+    pub(super) const fn precedence(&self) -> (&Buffer<'d, u32>, &Buffer<'d, u16>) {
+        (&self.offset, &self.source)
     }
 }

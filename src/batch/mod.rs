@@ -6,6 +6,7 @@
 pub mod device;
 pub mod lists;
 pub mod orders;
+pub mod search;
 pub mod sgs;
 pub mod tape;
 pub mod timing;
@@ -31,6 +32,9 @@ pub enum Unfit {
     /// An amount that does not fit its field, or that nobody has.
     #[error("a need that is larger than what there is, or than can be counted")]
     TooLarge,
+    /// Fewer than two tasks are in one order only.
+    #[error("fewer than two tasks")]
+    TooFewTasks,
     /// An order in which some task is missing, twice, or before one that it waits for.
     #[error("an order that does not keep the precedence")]
     Order,

@@ -19,7 +19,19 @@ impl Precedence {
     /// # Errors
     /// Where it has too many tasks.
     pub fn new(graph: &TaskGraph) -> Result<Self, Unfit> {
-        let Rows { offsets, edges } = &graph.before;
+        Self::of_rows(graph, &graph.before)
+    }
+
+    /// Takes over the precedence of a graph with time running the other way: sources of a task are those that wait for it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn backwards(graph: &TaskGraph) -> Result<Self, Unfit> {
+        Self::of_rows(graph, &graph.after)
+    }
+
+    fn of_rows(graph: &TaskGraph, rows: &Rows) -> Result<Self, Unfit> {
+        let Rows { offsets, edges } = rows;
         if graph.len() > usize::from(u16::MAX) {
             return Err(Unfit::TooManyTasks);
         }

@@ -19,6 +19,8 @@ pub enum Source {
     ListSchedule,
     /// `load_matrix.cu`.
     LoadMatrix,
+    /// `search.cu`.
+    Search,
     /// `sgs.cu`.
     Sgs,
     /// `timing.cu`.
@@ -44,6 +46,8 @@ impl Source {
             (Self::ListSchedule, false) => ptx!("compute_70", "list_schedule"),
             (Self::LoadMatrix, true) => ptx!("compute_90", "load_matrix"),
             (Self::LoadMatrix, false) => ptx!("compute_70", "load_matrix"),
+            (Self::Search, true) => ptx!("compute_90", "search"),
+            (Self::Search, false) => ptx!("compute_70", "search"),
             (Self::Sgs, true) => ptx!("compute_90", "sgs"),
             (Self::Sgs, false) => ptx!("compute_70", "sgs"),
             (Self::Timing, true) => ptx!("compute_90", "timing"),

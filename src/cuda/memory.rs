@@ -93,10 +93,23 @@ impl<T: Word> Buffer<'_, T> {
     /// # Errors
     /// Of the driver; what went wrong in a kernel shows here, too.
     pub fn read(&self) -> Result<Vec<T>, CudaError> {
-        let mut values = vec![T::default(); self.length];
+        self.read_part(0, self.length)
+    }
+
+    /// As [`read`](Self::read), `length` values from the one at `from` on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
+    /// # Panics
+    /// When it holds fewer.
+    pub fn read_part(&self, from: usize, length: usize) -> Result<Vec<T>, CudaError> {
+        assert!(from + length <= self.length, "{length} values from {from} on of {}", self.length);
+        let mut values = vec![T::default(); length];
         if !values.is_empty() {
+            let address = self.address + (from * size_of::<T>()) as u64;
             // SAFETY: so many bytes are there on both sides.
-            let code = unsafe { sys::cuMemcpyDtoH_v2(values.as_mut_ptr().cast(), self.address, self.bytes()) };
+            let code = unsafe { sys::cuMemcpyDtoH_v2(values.as_mut_ptr().cast(), address, size_of_val(&values[..])) };
             check("copy from the CUDA device", code)?;
         }
         Ok(values)

@@ -3,6 +3,7 @@
 
 mod load_matrix;
 mod ptx;
+mod search;
 mod timing;
 
 use std::ffi::{CStr, c_void};

@@ -248,11 +248,13 @@ inline unsigned __ballot_sync(unsigned mask, bool vote) {
 }
 template <class T> T atomicAdd(T* address, T value) { T old = *address; *address += value; return old; }
 template <class T> T atomicMax(T* address, T value) { T old = *address; *address = max(old, value); return old; }
+template <class T> T atomicOr(T* address, T value) { T old = *address; *address |= value; return old; }
 template <class T> void __stcs(T* address, T value) { *address = value; }
 inline unsigned __float_as_uint(float value) {
     unsigned bits;
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz((unsigned)bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }

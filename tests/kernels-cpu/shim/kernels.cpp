@@ -25,6 +25,21 @@ RUNS_ON_CPU(list_schedule);
 #include "sgs.cu"
 RUNS_ON_CPU(sgs);
 
+// On a device every file is a program of its own: two of them may give a constant the same name.
+namespace search {
+#include "search.cu"
+RUNS_ON_CPU(ant_orders);
+RUNS_ON_CPU(swarm_orders);
+RUNS_ON_CPU(children);
+RUNS_ON_CPU(neighbours);
+RUNS_ON_CPU(settle);
+RUNS_ON_CPU(leaders);
+RUNS_ON_CPU(fade);
+RUNS_ON_CPU(leave);
+RUNS_ON_CPU(scatter);
+RUNS_ON_CPU(fly);
+} // namespace search
+
 // Arguments as cuLaunchKernel takes them. Returns 0; 500 (CUDA_ERROR_NOT_FOUND) for a name that is not known; 1
 // (CUDA_ERROR_INVALID_VALUE) for a size that no device takes.
 extern "C" int kernels_cpu_launch(const char* name, unsigned grid, unsigned block, unsigned shared_bytes, int cooperative,
