@@ -40,6 +40,7 @@ mod rotate;
 mod run;
 mod runs;
 mod schema;
+mod searching;
 mod sentinel;
 mod serve;
 mod session;

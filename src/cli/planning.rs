@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::problems::Texts;
+use super::searching::{Place, Searching};
 use super::timing::{Timer, Where};
 use super::{Exit, Failure, contradiction, output};
+use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, file};
 use crate::graph::TaskGraph;
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
@@ -48,6 +50,9 @@ pub(super) struct Planning {
     /// Who computes the earliest and latest times: the CPU, a CUDA device, or whoever is faster
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     timing: Where,
+    /// Let `ga`, `sa`, `aco`, `pso` or `auto` search among orders by the thousand there first: `cuda:0`, or `cpu`
+    #[arg(long, value_name = "WHERE")]
+    device: Option<Place>,
 }
 
 impl Planning {
@@ -116,13 +121,28 @@ impl Planning {
         graph: &TaskGraph,
         fleet: &Fleet,
     ) -> Result<(Plan, Timing), Failure> {
+        if self.device.is_some() && (self.policy.in_batches().is_none() || self.objective != Objective::Makespan) {
+            let Self { policy, objective, .. } = self;
+            let words = format!(
+                "`--device` is for the makespan and `ga`, `sa`, `aco`, `pso` or `auto`, not for {objective} and `{policy}`"
+            );
+            return Err(Failure { exit: Exit::Usage, report: miette::miette!("{words}") });
+        }
+        let searching = self.device.map(Searching::new);
         let watch = Stopwatch::start();
         let clock = || watch.elapsed();
         let limits = plan::Limits { evaluations: self.evaluations, budget: self.budget, clock: Some(&clock) };
-        let options = plan::Options { policy: self.policy, seed: self.seed, limits, objective: self.objective };
+        let options = plan::Options {
+            policy: self.policy,
+            seed: self.seed,
+            limits,
+            objective: self.objective,
+            searcher: searching.as_ref().map(|searching| searching as &dyn Searcher),
+        };
         let timer = Timer::new(self.timing);
         let plan = plan::make_timed(pipeline, graph, fleet, &options, &timer);
         let plan = plan.map_err(|error| failure(pipeline, &error))?;
+        searching.iter().for_each(Searching::say_if_idle);
         say_what_falls_back(pipeline, graph, &plan);
         Ok((plan, timer.into_timing()))
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::batch::search::Searcher;
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::spec::Pipeline;
@@ -144,6 +145,8 @@ pub struct Options<'a> {
     pub limits: Limits<'a>,
     /// What makes a plan better.
     pub objective: Objective,
+    /// Who searches in batches for the policies that can: see [`Policy::in_batches`].
+    pub searcher: Option<&'a dyn Searcher>,
 }
 
 /// How long a better plan may be looked for. The first plan is always finished.

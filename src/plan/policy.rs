@@ -11,8 +11,9 @@ use super::fit::FitRule;
 use super::instance::Instance;
 use super::machine::demands;
 use super::order::{OrderRule, by_rank_with};
-use super::search::{Search, ants, genetic, local, swarm};
+use super::search::{Search, ants, batches, genetic, local, swarm};
 use super::{Options, Plan, PlanError, amounts};
+use crate::batch::search::Method;
 use crate::graph::TaskId;
 use crate::spec::problem::did_you_mean;
 use crate::timing::Timing;
@@ -114,6 +115,18 @@ impl Policy {
             Some(found) if !found.is_empty() => Ok(found),
             Some(_) => Err(unknown(text)),
             None => text.parse().map(|policy| vec![policy]),
+        }
+    }
+
+    /// Returns how it searches in batches; `None` where it does not.
+    #[must_use]
+    pub const fn in_batches(self) -> Option<Method> {
+        match self {
+            Self::Auto | Self::Search(Engine::Genetic) => Some(Method::Genetic),
+            Self::Search(Engine::Annealing) => Some(Method::Annealing),
+            Self::Search(Engine::Ants) => Some(Method::Ants),
+            Self::Search(Engine::Swarm) => Some(Method::Swarm),
+            Self::Search(Engine::Neighbourhood | Engine::Exact) | Self::List(..) => None,
         }
     }
 
@@ -229,6 +242,7 @@ impl<'a, const W: usize> Planner<'a, W> {
             Policy::Auto => self.auto(),
             Policy::Search(engine) => {
                 self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+                self.batches();
                 match engine {
                     Engine::Genetic => genetic::run(&mut self.search),
                     Engine::Annealing => local::anneal(&mut self.search),
@@ -251,6 +265,7 @@ impl<'a, const W: usize> Planner<'a, W> {
         let has_lags = self.search.instance.has_lags();
         self.search.decoder.mind_waste(if has_lags { 0 } else { THRIFT });
         self.portfolio(has_lags);
+        self.batches();
         let limits = self.search.limits;
         let asked = limits.evaluations.is_some() || limits.budget.is_some();
         let most = if asked { EXACT_TASKS_ASKED } else { EXACT_TASKS };
@@ -263,6 +278,13 @@ impl<'a, const W: usize> Planner<'a, W> {
         self.search.part(1, 4, genetic::run);
         self.search.part(4, 5, exact::run);
         genetic::run(&mut self.search);
+    }
+
+    /// A search in batches, where the policy has one and somebody computes it.
+    fn batches(&mut self) {
+        if let Some(method) = self.policy.in_batches() {
+            batches::run(&mut self.search, method);
+        }
     }
 
     /// One pass of an order and a fit rule, without effect where it runs out of a budget.

@@ -6,3 +6,4 @@ mod calibrate;
 mod check;
 mod equality;
 mod faults;
+mod search;

@@ -11,15 +11,18 @@ use super::fit::{Fit, FitRule};
 use super::instance::Instance;
 use super::random::Random;
 use super::{Limits, Options};
+use crate::batch::search::Searcher;
 use crate::graph::TaskId;
 use crate::timing::{Origin, Timing};
 use crate::units::Millis;
 
 pub(super) mod ants;
+pub(super) mod batches;
 mod crossover;
 pub(super) mod genetic;
 pub(super) mod local;
 mod modes;
+mod relaxed;
 mod sample;
 pub(super) mod swarm;
 
@@ -31,6 +34,8 @@ pub(super) struct Search<'a, const W: usize> {
     pub(super) timing: &'a Timing,
     pub(super) bound: Bound,
     pub(super) limits: Limits<'a>,
+    /// Who searches in batches.
+    searcher: Option<&'a dyn Searcher>,
     pub(super) decoder: Decoder<'a, W>,
     pub(super) fit: Fit,
     pub(super) random: Random,
@@ -80,6 +85,7 @@ impl<'a, const W: usize> Search<'a, W> {
             timing,
             bound,
             limits: options.limits,
+            searcher: options.searcher,
             decoder: Decoder::new(instance),
             fit: Fit::new(FitRule::EarliestFinish, options.seed, instance),
             random: Random::new(options.seed),
@@ -189,9 +195,13 @@ impl<'a, const W: usize> Search<'a, W> {
         if self.limits.evaluations.is_some() || self.limits.budget.is_some() {
             return self.limits.evaluations;
         }
+        Some(if self.guessed { 0 } else { self.unasked() + self.granted })
+    }
+
+    /// Returns how many schedules may be tried where nobody limits the search.
+    fn unasked(&self) -> u64 {
         let makespan = self.best().map_or(0, |best| best.makespan);
-        let looks = LOOKS / FULL_MS * makespan.min(FULL_MS);
-        Some(if self.guessed { 0 } else { looks / self.looks.max(1) + self.granted })
+        LOOKS / FULL_MS * makespan.min(FULL_MS) / self.looks.max(1)
     }
 
     /// Whether there is nothing left to look for or to look with, or nothing was found for long.
