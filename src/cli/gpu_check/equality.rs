@@ -4,11 +4,12 @@ use super::rows::Rows;
 use crate::batch::device::{DeviceTape, Judge};
 use crate::batch::lists::{Lists, NEVER};
 use crate::batch::orders::Orders;
+use crate::batch::search::{self, Effort, Method, Problem, on_cpu, on_device};
 use crate::batch::sgs::Project;
 use crate::batch::tape::Tape;
 use crate::batch::timing::{Choices, KINDS, Times, makespans};
 use crate::cuda::{Device, guarded};
-use crate::graph::TaskGraph;
+use crate::graph::{TaskGraph, TaskId};
 use crate::timing::choice::Way;
 use crate::timing::device::{DeviceGraph, DeviceLoads, OffDevice};
 use crate::timing::sample::{Random, any, durations, edge_shapes, layered};
@@ -23,7 +24,7 @@ type Compare<'a> = &'a dyn Fn(&TaskGraph, u64, &Device) -> Compared;
 
 pub(super) fn check(rows: &mut Rows, device: &Device, n_graphs: u64) {
     let way = |way: Way| move |graph: &TaskGraph, seed: u64, device: &Device| timing(device, graph, way, seed);
-    let checks: [(&str, Compare<'_>); 7] = [
+    let checks: [(&str, Compare<'_>); 8] = [
         ("longest_levels and slack", &way(Way::Levels)),
         ("longest_dataflow and slack", &way(Way::Dataflow)),
         ("transfer_* and slack", &way(Way::Transfer)),
@@ -31,6 +32,7 @@ pub(super) fn check(rows: &mut Rows, device: &Device, n_graphs: u64) {
         ("batch_timing", &|graph, seed, device| batch(device, graph, seed)),
         ("list_schedule", &|graph, seed, device| lists(device, graph, seed)),
         ("sgs", &|graph, seed, device| project(device, graph, seed)),
+        ("search, by every method", &|graph, seed, device| searches(device, graph, seed)),
     ];
     for (what, compare) in checks {
         let shapes = edge_shapes().into_iter();
@@ -105,26 +107,58 @@ fn batch(device: &Device, graph: &TaskGraph, seed: u64) -> Compared {
 }
 
 fn lists(device: &Device, graph: &TaskGraph, seed: u64) -> Compared {
+    let lists = random_lists(graph, seed)?;
+    let orders = Orders::random(graph, &lists.precedence, 20, seed);
+    let found = Judge::of_lists(device, &lists).map_err(words)?.makespans(&orders).map_err(words)?;
+    ensure(found == lists.makespans(&orders), "other schedules")
+}
+
+fn random_lists(graph: &TaskGraph, seed: u64) -> Result<Lists, String> {
     let mut random = Random::new(seed);
     let n_devices = 1 + random.index(32);
     let time = |random: &mut Random| if random.below(12) == 0 { NEVER } else { tick(random, 20) };
     let time: Vec<u32> = (0..graph.len() * n_devices).map(|_| time(&mut random)).collect();
     let memory = (0..graph.len()).map(|_| tick(&mut random, 11)).collect();
     let capacity = (0..n_devices).map(|_| 8 + tick(&mut random, 20)).collect();
-    let lists = Lists::new(graph, time, memory, capacity).map_err(words)?;
-    let orders = Orders::random(graph, &lists.precedence, 20, seed);
-    let found = Judge::of_lists(device, &lists).map_err(words)?.makespans(&orders).map_err(words)?;
-    ensure(found == lists.makespans(&orders), "other schedules")
+    Lists::new(graph, time, memory, capacity).map_err(words)
 }
 
 fn project(device: &Device, graph: &TaskGraph, seed: u64) -> Compared {
-    let mut random = Random::new(seed);
-    let duration = (0..graph.len()).map(|_| tick(&mut random, 3) * tick(&mut random, 40)).collect();
-    let need: Vec<_> = (0..graph.len()).map(|_| [0; 4].map(|_: u32| tick(&mut random, 6))).collect();
-    let project = Project::new(graph, duration, &need, [5, 7, 9, 32_767]).map_err(words)?;
+    let project = random_project(graph, seed)?;
     let orders = Orders::random(graph, &project.precedence, 10, seed);
     let found = Judge::of_project(device, &project).map_err(words)?.makespans(&orders).map_err(words)?;
     ensure(found == project.makespans(&orders), "other schedules")
+}
+
+/// Searches with lists for even seeds, with a project for odd ones.
+fn searches(device: &Device, graph: &TaskGraph, seed: u64) -> Compared {
+    // One order only: nothing to search.
+    if graph.len() < 2 {
+        return Ok(false);
+    }
+    let judge = if seed.is_multiple_of(2) {
+        search::Judge::Lists(random_lists(graph, seed)?)
+    } else {
+        search::Judge::Project(random_project(graph, seed)?)
+    };
+    let mut random = Random::new(seed);
+    let ways: Vec<u64> = (0..graph.len()).map(|_| random.below(1_000)).collect();
+    let known: Vec<TaskId> = graph.order.clone();
+    let problem = Problem::new(graph, judge, &ways, &[known]).map_err(words)?;
+    let (candidates, spent) = (1 + random.index(20), || 0);
+    for method in [Method::Genetic, Method::Annealing, Method::Ants, Method::Swarm] {
+        let effort = Effort { method, seed, candidates, generations: 2, wanted: 3, spent: &spent };
+        let found = on_device(device, &problem, &effort).map_err(words)?;
+        ensure(found == on_cpu(&problem, &effort), &format!("{method:?}: other orders"))?;
+    }
+    Ok(true)
+}
+
+fn random_project(graph: &TaskGraph, seed: u64) -> Result<Project, String> {
+    let mut random = Random::new(seed);
+    let duration = (0..graph.len()).map(|_| tick(&mut random, 3) * tick(&mut random, 40)).collect();
+    let need: Vec<_> = (0..graph.len()).map(|_| [0; 4].map(|_: u32| tick(&mut random, 6))).collect();
+    Project::new(graph, duration, &need, [5, 7, 9, 32_767]).map_err(words)
 }
 
 fn tick(random: &mut Random, end: u64) -> u32 {

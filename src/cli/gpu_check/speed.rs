@@ -7,6 +7,7 @@ use super::rows::{Figure, Rows};
 use crate::batch::device::{DeviceTape, Judge};
 use crate::batch::lists::Lists;
 use crate::batch::orders::Orders;
+use crate::batch::search::{self, Effort, Method, Problem, on_cpu, on_device};
 use crate::batch::sgs::Project;
 use crate::batch::tape::Tape;
 use crate::batch::timing::{Choices, Times, makespans};
@@ -31,6 +32,8 @@ struct Sizes {
     candidates: usize,
     lists: usize,
     projects: usize,
+    /// Candidates and generations of a search.
+    search: (usize, u32),
 }
 
 const FULL: Sizes = Sizes {
@@ -43,6 +46,7 @@ const FULL: Sizes = Sizes {
     candidates: 1 << 20,
     lists: 1 << 16,
     projects: 1 << 18,
+    search: (1 << 13, 50),
 };
 
 const QUICK: Sizes = Sizes {
@@ -55,6 +59,7 @@ const QUICK: Sizes = Sizes {
     candidates: 64,
     lists: 16,
     projects: 16,
+    search: (8, 2),
 };
 
 type Measured = Result<(), String>;
@@ -79,13 +84,14 @@ pub(super) fn check(rows: &mut Rows, device: &Device, quick: bool) {
     let Sizes { copy, runs, wide, deep, .. } = bench.sizes;
     let detail = format!("{copy} bytes read and written, median of {runs} runs, as everything below");
     rows.measured("copy", &detail, Figure { value: bench.bandwidth, unit: "GB/s", asked: None });
-    let parts: [(&str, Measure<'_>); 6] = [
+    let parts: [(&str, Measure<'_>); 7] = [
         ("load matrix", &|rows| bench.load_matrix(rows)),
         ("earliest times, wide", &|rows| bench.earliest(rows, "wide", wide)),
         ("earliest times, deep", &|rows| bench.earliest(rows, "deep", deep)),
         ("batch timing", &|rows| bench.batch(rows)),
         ("list schedules", &|rows| bench.lists(rows)),
         ("projects", &|rows| bench.projects(rows)),
+        ("searches", &|rows| bench.searches(rows)),
     ];
     for (what, part) in parts {
         if let Err(why) = part(rows) {
@@ -195,10 +201,7 @@ impl Bench<'_> {
     fn lists(&self, rows: &mut Rows) -> Measured {
         let n = self.sizes.lists;
         let graph = stages();
-        let mut random = Random::new(7);
-        let time = (0..graph.len() * 8).map(|_| 1 + tick(&mut random, 1_000)).collect();
-        let memory = (0..graph.len()).map(|_| tick(&mut random, 40)).collect();
-        let lists = Lists::new(&graph, time, memory, vec![80; 8]).map_err(words)?;
+        let lists = eight_devices(&graph)?;
         let orders = Orders::random(&graph, &lists.precedence, n, 1);
         let on_device = Judge::of_lists(self.device, &lists).map_err(words)?;
         let (tasks, found) = on_device.room(&orders).map_err(words)?;
@@ -207,6 +210,37 @@ impl Bench<'_> {
             return Err("other schedules than the CPU's".to_owned());
         }
         rate(rows, "list schedules", n, seconds, "orders of 1,000 tasks on 8 devices", 5.0);
+        Ok(())
+    }
+
+    /// Whole searches by a clock on the wall, uploads and all: what a planner waits for.
+    fn searches(&self, rows: &mut Rows) -> Measured {
+        let graph = stages();
+        let judge = search::Judge::Lists(eight_devices(&graph)?);
+        let known = [graph.order.clone()];
+        let problem = Problem::new(&graph, judge, &vec![1; graph.len()], &known).map_err(words)?;
+        let (candidates, generations) = self.sizes.search;
+        let spent = || 0;
+        for method in [Method::Genetic, Method::Annealing, Method::Ants, Method::Swarm] {
+            let few = Effort { method, seed: 1, candidates: 4, generations: 1, wanted: 2, spent: &spent };
+            if on_device(self.device, &problem, &few).map_err(words)? != on_cpu(&problem, &few) {
+                return Err(format!("{method:?}: other orders than the CPU's"));
+            }
+            let many = Effort { candidates, generations, ..few };
+            let before = Instant::now();
+            let found = on_device(self.device, &problem, &many).map_err(words)?;
+            let seconds = before.elapsed().as_secs_f64();
+            #[expect(clippy::cast_precision_loss, reason = "figures with three digits")]
+            let rate = found.evaluations as f64 / seconds / 1e6;
+            let detail = format!(
+                "{} generations of {candidates} orders of 1,000 tasks on 8 devices in {:.3} ms by a clock on the wall, from {} to {} ticks",
+                found.generations,
+                seconds * 1e3,
+                found.shortest.0,
+                found.shortest.1
+            );
+            rows.measured(&format!("search, {method:?}"), &detail, Figure { value: rate, unit: "M/s", asked: None });
+        }
         Ok(())
     }
 
@@ -236,6 +270,14 @@ fn words(error: impl std::fmt::Display) -> String {
 /// The graph of 1,000 tasks that batches are measured on.
 fn stages() -> TaskGraph {
     even(50, 20, 4, 1)
+}
+
+/// Eight devices with memory for it.
+fn eight_devices(graph: &TaskGraph) -> Result<Lists, String> {
+    let mut random = Random::new(7);
+    let time = (0..graph.len() * 8).map(|_| 1 + tick(&mut random, 1_000)).collect();
+    let memory = (0..graph.len()).map(|_| tick(&mut random, 40)).collect();
+    Lists::new(graph, time, memory, vec![80; 8]).map_err(words)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures with three digits")]
