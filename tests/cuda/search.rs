@@ -56,10 +56,10 @@ fn a_search_on_the_device_finds_what_the_cpu_finds() {
             }
         };
         for method in METHODS {
-            let effort = Effort { method, seed, candidates: 7, generations: 3, wanted: 4, spent: &never };
+            let effort = Effort { method, seed, candidates: 5, generations: 2, wanted: 4, spent: &never };
             let found = on_device(&device, &problem, &effort).expect("a search on the device");
             assert_eq!(found, on_cpu(&problem, &effort), "{method:?}: {name}");
-            assert_eq!((found.generations, found.evaluations), (3, 28));
+            assert_eq!((found.generations, found.evaluations), (2, 15));
         }
     }
 }
@@ -204,7 +204,7 @@ fn a_card_may_be_lost_or_full_in_the_middle_of_a_search() -> Tested {
     let first_free = log.iter().position(given_back).ok_or("memory is freed")? as u64;
     let calls = log.len() as u64;
     // Calls of every kind: many are alike.
-    for at in (0..calls).filter(|at| at % 11 == 0 || calls - at < 3) {
+    for at in (0..calls).filter(|at| at % 17 == 0 || calls - at < 3) {
         for (what, card) in [
             ("lost", Card { lost_at: Some(at), ..Card::default() }),
             ("full", Card { fails_at: Some((at, 2)), ..Card::default() }),

@@ -145,9 +145,9 @@ fn searches(device: &Device, graph: &TaskGraph, seed: u64) -> Compared {
     let ways: Vec<u64> = (0..graph.len()).map(|_| random.below(1_000)).collect();
     let known: Vec<TaskId> = graph.order.clone();
     let problem = Problem::new(graph, judge, &ways, &[known]).map_err(words)?;
-    let (candidates, spent) = (1 + random.index(20), || 0);
+    let (candidates, spent) = (1 + random.index(5), || 0);
     for method in [Method::Genetic, Method::Annealing, Method::Ants, Method::Swarm] {
-        let effort = Effort { method, seed, candidates, generations: 2, wanted: 3, spent: &spent };
+        let effort = Effort { method, seed, candidates, generations: 1, wanted: 3, spent: &spent };
         let found = on_device(device, &problem, &effort).map_err(words)?;
         ensure(found == on_cpu(&problem, &effort), &format!("{method:?}: other orders"))?;
     }

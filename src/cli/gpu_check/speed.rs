@@ -59,7 +59,7 @@ const QUICK: Sizes = Sizes {
     candidates: 64,
     lists: 16,
     projects: 16,
-    search: (8, 2),
+    search: (2, 1),
 };
 
 type Measured = Result<(), String>;
@@ -222,7 +222,7 @@ impl Bench<'_> {
         let (candidates, generations) = self.sizes.search;
         let spent = || 0;
         for method in [Method::Genetic, Method::Annealing, Method::Ants, Method::Swarm] {
-            let few = Effort { method, seed: 1, candidates: 4, generations: 1, wanted: 2, spent: &spent };
+            let few = Effort { method, seed: 1, candidates: 2, generations: 1, wanted: 2, spent: &spent };
             if on_device(self.device, &problem, &few).map_err(words)? != on_cpu(&problem, &few) {
                 return Err(format!("{method:?}: other orders than the CPU's"));
             }
