@@ -458,3 +458,31 @@ fn a_resumed_run_restores_what_it_still_needs_or_makes_it_again() {
         assert_eq!(std::fs::read_to_string(world.path("b")).unwrap(), "1\n");
     }
 }
+
+#[test]
+fn whatever_changes_after_a_standstill_is_noticed() {
+    let world = chain();
+    ran(&world, &[]);
+    let stands_still = || {
+        let list = world.path(".trainyard/cache/standstill");
+        let _ = std::fs::remove_dir_all(&list);
+        // Files that were written a moment ago are looked at once more.
+        assert!((0..20).any(|_| ran(&world, &[]).is_empty() && list.exists()));
+        assert_eq!(ran(&world, &[]), [""; 0]);
+    };
+    stands_still();
+    std::fs::write(world.path("raw.csv"), "c\nb\na\n").unwrap();
+    assert_eq!(ran(&world, &[]), ["clean", "count", "report"]);
+    stands_still();
+    std::fs::write(world.path("count.sh"), "wc -c < $1\n").unwrap();
+    assert_eq!(ran(&world, &[]), ["count", "report"], "a file that only the command names");
+    stands_still();
+    change(&world, "TITLE = \"lines\"", "TITLE = \"bytes\"");
+    assert_eq!(ran(&world, &[]), ["report"]);
+    stands_still();
+    std::fs::remove_file(world.path("report.txt")).unwrap();
+    assert_eq!(ran(&world, &[]), [""; 0]);
+    assert!(world.path("report.txt").exists(), "it is restored");
+    stands_still();
+    assert_eq!(ran(&world, &["--force-stage", "count"]), ["count"]);
+}
