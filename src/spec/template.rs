@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr_iter;
+
 use super::Value;
 
 /// A part of a text.
@@ -38,8 +40,9 @@ pub fn pieces(text: &str) -> impl Iterator<Item = (Piece<'_>, Range<usize>)> {
         let (piece, end) = match piece_at(text, start) {
             Some(found) => found,
             None => {
-                let next = text[start..].char_indices().skip(1).map(|(i, _)| start + i);
-                let end = next.into_iter().find(|i| piece_at(text, *i).is_some()).unwrap_or(text.len());
+                // Nothing else begins a piece, and a brace stands at no other character's bytes.
+                let mut braces = memchr_iter(b'{', &text.as_bytes()[start + 1..]).map(|i| start + 1 + i);
+                let end = braces.find(|i| piece_at(text, *i).is_some()).unwrap_or(text.len());
                 (Piece::Text(&text[start..end]), end)
             }
         };
