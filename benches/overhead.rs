@@ -9,7 +9,7 @@
 #![expect(clippy::disallowed_methods, clippy::zombie_processes, reason = "it measures processes from outside")]
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -97,8 +97,11 @@ fn run(file: &Path, state: &Path, ballast: usize) -> (Duration, u64) {
     let mut started = Instant::now();
     command.arg("run").arg(file).args(["--jobs", "2", "--quiet", "--state"]).arg(state);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("the benchmark's own binary starts");
-    let mut told = child.stdout.take().expect("it is piped");
-    let mut marked = || told.by_ref().bytes().any(|byte| byte.is_ok_and(|byte| byte == MARK));
+    let mut told = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut marked = || {
+        let mut text = Vec::new();
+        told.read_until(MARK, &mut text).is_ok() && text.ends_with(&[MARK])
+    };
     if ballast > 0 {
         assert!(marked(), "it says when it holds what it is to hold");
         started = Instant::now();
