@@ -10,8 +10,9 @@ use std::error::Error;
 use std::process::{Child, Command, Stdio};
 
 use mock_nvml::{Card, Scene};
+use trainyard::engine::process;
 use trainyard::graph::TaskId;
-use trainyard::probe::{self, Monitor, Options, process};
+use trainyard::probe::{self, Monitor, Options};
 use trainyard::run::admission::Readings;
 use trainyard::units::Millis;
 
