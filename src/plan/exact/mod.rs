@@ -306,7 +306,7 @@ const GLANCE: u64 = 8;
 impl<const W: usize> TerminationCondition for Steps<'_, '_, W> {
     fn should_stop(&mut self) -> bool {
         self.spent += 1;
-        self.spent > self.left || (self.spent % GLANCE == 0 && self.search.is_out_of_time())
+        self.spent > self.left || (self.spent.is_multiple_of(GLANCE) && self.search.is_out_of_time())
     }
 }
 
