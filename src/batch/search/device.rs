@@ -155,14 +155,14 @@ impl<'d> OnDevice<'d> {
     /// Lets leaders leave trails.
     fn leave(&self, leader: &Buffer<'d, u32>, order: &Buffer<'d, u16>) -> Result<(), CudaError> {
         let (blocks, n_leaders) = (count(BLOCKS), count(leader.len() / 2));
-        let Self { n_tasks, trail, .. } = &*self;
+        let Self { n_tasks, trail, .. } = self;
         // SAFETY: what `leave` takes; arrays as large as it says.
         unsafe { self.each("leave", n_tasks * n_leaders, &[n_tasks, &blocks, &n_leaders, &GAIN, leader, order, trail]) }
     }
 
     fn place(&self) -> Result<(), CudaError> {
         let (offset, _) = self.judge.precedence();
-        let Self { n_tasks, candidates, next_offset, target, child, .. } = &*self;
+        let Self { n_tasks, candidates, next_offset, target, child, .. } = self;
         // SAFETY: what `swarm_orders` takes; arrays and shared memory as large as it says.
         unsafe {
             self.swarm_orders.start(&[n_tasks, candidates, offset, next_offset, target, &child.key, &child.order])

@@ -1,7 +1,7 @@
 //! Search among orders, thousands of candidates at a time: genetic algorithm, simulated annealing, ant colony, particle
 //! swarm, each generation after generation on one population.
 //!
-//! [`search`] says what a generation is, once; a [`Machine`] carries it out: the CPU, which defines everything, or a device,
+//! `search` says what a generation is, once; a `Machine` carries it out: the CPU, which defines everything, or a device,
 //! on which the population stays from the first generation to the last. Both draw the same numbers, so both return the same
 //! orders. How good an order is, is a quick guess ([`Judge`]); who wants a schedule decodes the orders that come back. Does
 //! not know pipelines, fleets or time.
