@@ -297,6 +297,9 @@ impl<'a> Scan<'a, '_> {
             return sign;
         }
         let word = &self.line[name.clone()];
+        if !value.is_finite() && (is_epoch(word) || is_any(word, &STEPS)) {
+            return sign;
+        }
         if next == Some(b'%') && (self.byte(end + 1) == Some(b'|') || is_any(word, &PARTS)) {
             // The title of a bar, or the part itself: the percent sign is read for itself.
             return sign;

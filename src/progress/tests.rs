@@ -98,6 +98,7 @@ fn figures_are_named_in_several_ways() {
     assert!(matches!(&named("loss: nan, lr: 0.1")[..], [(loss, value), _] if loss == "loss" && value.is_nan()));
     assert_eq!(named("{'loss': '-inf', 'epoch': 1.0}"), of(&[("loss", f64::NEG_INFINITY)]));
     assert_eq!(named("loss: none, lr: info"), of(&[]));
+    assert_eq!(read("epoch: nan\nstep: inf\n"), (Progress::default(), vec![]));
     assert_eq!(named("epoch 1/2 loss: 0.5 eta: 0:01:00 time: 3.5"), of(&[("loss", 0.5)]));
 }
 
