@@ -39,13 +39,14 @@ const STEPS: usize = 1 << 20;
 pub fn lower_bound(instance: &Instance<'_>, timing: &Timing) -> Bound {
     let path = Bound { time: timing.makespan, by: "critical path" };
     let ends = Ends::new(instance, timing);
-    let areas = axes(instance).into_iter().map(|axis| Bound { time: axis.bound(instance, &ends), by: axis.name });
+    let areas = areas(instance).iter().map(|area| Bound { time: area.bound(instance, &ends), by: area.axis.name });
     // The critical path wins a tie: it is the simplest reason.
     let best = areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best });
     Bound { time: instance.rounded_up(best.time), ..best }
 }
 
 /// One resource over the classes of places that offer it.
+#[derive(Debug)]
 struct Axis {
     name: &'static str,
     /// Whether devices offer it, not nodes.
@@ -57,7 +58,7 @@ struct Axis {
 }
 
 /// One way to run a task: how much it holds for how long in which class.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Way {
     /// Index of the choice that it belongs to.
     choice: u32,
@@ -112,19 +113,48 @@ impl Ends {
     }
 }
 
-impl Axis {
+/// A resource with the weights of its classes.
+#[derive(Debug)]
+pub(super) struct Area {
+    axis: Axis,
+    /// `[n_classes]`.
+    weights: Vec<u32>,
+    /// What all classes offer together, by weight, in parts of [`ONE`].
+    scale: u128,
+    /// `[n_kinds]`: the least weighted area of a task over its ways.
+    least: Vec<u128>,
+}
+
+/// Returns every resource that some task asks for, with weights.
+fn areas<'i>(instance: &'i Instance<'_>) -> &'i [Area] {
+    instance.areas.get_or_init(|| axes(instance).into_iter().map(|axis| Area::new(instance, axis)).collect())
+}
+
+impl Area {
+    fn new(instance: &Instance<'_>, axis: Axis) -> Self {
+        let weights = axis.weights(instance);
+        let scale: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() * ONE;
+        let least = axis.options.iter().map(|ways| axis.least(ways, &weights)).collect();
+        Self { axis, weights, scale, least }
+    }
+
     /// Returns the best bound of this resource.
     fn bound(&self, instance: &Instance<'_>, ends: &Ends) -> Millis {
-        let weights = self.weights(instance);
-        let scale: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() * ONE;
-        let by_kind: Vec<_> = self.options.iter().map(|ways| self.least(ways, &weights)).collect();
-        let Some((head, tail)) = best_window(instance, ends, &by_kind, scale) else { return Millis::ZERO };
+        let Self { scale, least, .. } = self;
+        let Some((head, tail)) = best_window(instance, ends, least, *scale) else { return Millis::ZERO };
         let inside = (0..ends.head.len()).filter(|task| ends.head[*task] >= head && ends.tail[*task] >= tail);
-        let sum = inside.map(|task| by_kind[instance.kind[task] as usize]).fold(0, u128::saturating_add);
-        let between = u64::try_from(sum.div_ceil(scale)).unwrap_or(u64::MAX);
+        let sum = inside.map(|task| least[instance.kind[task] as usize]).fold(0, u128::saturating_add);
+        let between = u64::try_from(sum.div_ceil(*scale)).unwrap_or(u64::MAX);
         Millis(head) + Millis(between) + Millis(tail)
     }
 
+    /// Returns how long all tasks together would fill the resource.
+    fn total(&self, instance: &Instance<'_>) -> u128 {
+        instance.kind.iter().map(|kind| self.least[*kind as usize]).fold(0, u128::saturating_add) / self.scale
+    }
+}
+
+impl Axis {
     /// The least weighted area of a task over its ways, in parts of [`ONE`] of what the classes offer.
     fn least(&self, ways: &[Way], weights: &[u32]) -> u128 {
         ways.iter().map(|way| self.weighed(*way, weights)).min().unwrap_or(0)
@@ -222,14 +252,7 @@ pub(super) fn waste(instance: &Instance<'_>) -> Vec<Vec<u64>> {
     if instance.kinds.iter().all(|kind| kind.choices.len() == 1) {
         return Vec::new();
     }
-    let of_axis = |axis: Axis| {
-        let weights = axis.weights(instance);
-        let scale: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() * ONE;
-        let least: Vec<_> = axis.options.iter().map(|ways| axis.least(ways, &weights)).collect();
-        let total = instance.kind.iter().map(|kind| least[*kind as usize]).fold(0, u128::saturating_add) / scale;
-        (total, axis, weights, scale, least)
-    };
-    let Some((_, axis, weights, scale, least)) = axes(instance).into_iter().map(of_axis).max_by_key(|axis| axis.0)
+    let Some(Area { axis, weights, scale, least }) = areas(instance).iter().max_by_key(|area| area.total(instance))
     else {
         return Vec::new();
     };
@@ -240,13 +263,13 @@ pub(super) fn waste(instance: &Instance<'_>) -> Vec<Vec<u64>> {
     let of_kind = |(kind, (ways, least)): (&Kind, (&Vec<Way>, &u128))| {
         let mut waste = vec![u64::MAX; kind.choices.len()];
         for way in ways {
-            let dearer = (axis.weighed(*way, &weights) - least).saturating_mul(places) / scale;
+            let dearer = (axis.weighed(*way, weights) - least).saturating_mul(places) / scale;
             let choice = &mut waste[way.choice as usize];
             *choice = (*choice).min(u64::try_from(dearer).unwrap_or(u64::MAX));
         }
         waste
     };
-    instance.kinds.iter().zip(axis.options.iter().zip(&least)).map(of_kind).collect()
+    instance.kinds.iter().zip(axis.options.iter().zip(least)).map(of_kind).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "floating point only chooses; the bound itself is exact")]

@@ -3,6 +3,7 @@
 //! Does not know time beyond the load matrix, or what else is running.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
 
 use super::impossible::{Impossible, reasons};
 use super::instance::{Choice, DeviceNeed, DeviceRoom, Group, Instance, Kind, Kinds, NodeRoom};
@@ -52,6 +53,7 @@ impl<'a> Instance<'a> {
             nodes: builder.nodes,
             devices: builder.devices,
             groups: builder.groups,
+            areas: OnceLock::new(),
             budgets: fleet.budgets.iter().map(|(name, limit)| (name.clone(), *limit)).collect(),
         })
     }

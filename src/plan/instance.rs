@@ -4,7 +4,9 @@
 //! small for a sweep of thousands of tasks on a large fleet. Does not know how a plan is found.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
+use super::bound::Area;
 use crate::fleet::{DeviceId, NodeId, Spot};
 use crate::graph::{Rows, TaskGraph, TaskId};
 use crate::spec::Stage;
@@ -34,6 +36,8 @@ pub struct Instance<'a> {
     pub priority: Vec<i64>,
     /// `[n_budgets]`: names and limits of what may be spent over the whole plan.
     pub budgets: Vec<(String, u64)>,
+    /// What its bounds rest on, once somebody has asked for them.
+    pub(super) areas: OnceLock<Vec<Area>>,
 }
 
 /// What a node offers.
