@@ -4,8 +4,6 @@
 //! crossover of Valls, Ballestín and Quintanilla, 2008; changed: choices of modes and places are inherited with the
 //! times, and the window is the busier of two that are drawn. Does not know populations.
 
-use std::cmp::Reverse;
-
 use super::super::decode::{Direction, FREE};
 use super::super::instance::{Instance, Kind};
 use super::super::random::Random;
@@ -120,18 +118,40 @@ fn to_f64(value: u64) -> f64 {
     value as f64
 }
 
-/// Orders tasks for decoding in `direction`: those that end last in the opposite direction first, each behind all that
-/// it waits for.
-pub(super) fn by_end(graph: &TaskGraph, child: &Individual, direction: Direction, order: &mut Vec<TaskId>) {
-    let mut wanted: Vec<_> = graph.ids().collect();
-    wanted.sort_unstable_by_key(|task| (Reverse(child.finish[task.index()]), *task));
-    let rows = direction.waits_for(graph);
-    let mut placed = vec![false; graph.len()];
-    let mut stack = Vec::new();
-    order.clear();
-    for task in wanted {
-        stack.push(task);
-        put(rows, &mut stack, &mut placed, order);
+/// Makes orders of wishes, with memory that is used again.
+#[derive(Default)]
+pub(super) struct Orders {
+    /// Tasks with their wishes, in one word each: whole numbers are sorted without branches.
+    wanted: Vec<u128>,
+    placed: Vec<bool>,
+    stack: Vec<TaskId>,
+}
+
+impl Orders {
+    /// Orders tasks for decoding in `direction`: those that end last in the opposite direction first, each behind all
+    /// that it waits for.
+    pub(super) fn by_end(
+        &mut self,
+        graph: &TaskGraph,
+        child: &Individual,
+        direction: Direction,
+        order: &mut Vec<TaskId>,
+    ) {
+        let Self { wanted, placed, stack } = self;
+        wanted.clear();
+        wanted.extend(
+            (0..).zip(&child.finish).map(|(task, finish): (u32, _)| u128::from(!finish) << 32 | u128::from(task)),
+        );
+        wanted.sort_unstable();
+        placed.clear();
+        placed.resize(graph.len(), false);
+        order.clear();
+        let rows = direction.waits_for(graph);
+        for word in wanted {
+            #[expect(clippy::cast_possible_truncation, reason = "the lower half is the task")]
+            stack.push(TaskId(*word as u32));
+            put(rows, stack, placed, order);
+        }
     }
 }
 

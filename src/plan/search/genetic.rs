@@ -7,7 +7,7 @@
 
 use super::super::decode::{Direction, FREE};
 use super::super::draft::Draft;
-use super::crossover::{Crossover, by_end};
+use super::crossover::{Crossover, Orders};
 use super::{Search, sample};
 
 /// A member of a population: a schedule as seen from its own end of time.
@@ -33,7 +33,7 @@ const SIZE: f64 = 0.75;
 /// Generations without a better schedule after which both populations begin anew: one for so many tasks. Sooner, PSPLIB's
 /// J120 is longer by 0.5 %; without it, J30 by 0.05 %.
 const STALE: u64 = 3;
-/// Evaluations that a population is sized for where only time is limited.
+/// Evaluations that a population is sized for where only time is limited, at most.
 const EVALUATIONS: u64 = 20_000;
 /// Tasks in all members of both populations, at most: 12 MB each.
 const MEMORY: usize = 1 << 20;
@@ -48,7 +48,7 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>) {
     let mut others: Vec<Individual> = Vec::new();
     let mut direction = Direction::Backward;
     let mut draft = Draft::default();
-    let mut order = Vec::new();
+    let (mut order, mut orders) = (Vec::new(), Orders::default());
     while !search.is_over() && parents.len() > 1 {
         let mut children = Vec::with_capacity(2 * size);
         for father in 0..parents.len() {
@@ -58,7 +58,7 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>) {
             let mother = tournament(search, &parents);
             let child = crossover.child(&mut search.random, search.instance, &parents[father], &parents[mother]);
             let Some(child) = search.within_budgets(child) else { continue };
-            by_end(search.instance.graph, &child, direction, &mut order);
+            orders.by_end(search.instance.graph, &child, direction, &mut order);
             if search.evaluate(&order, &child.choice, direction, &mut draft) {
                 children.push(Individual::of(&draft));
             }
@@ -80,7 +80,8 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>) {
 
 /// Returns how many members a population has.
 fn population<const W: usize>(search: &Search<'_, W>) -> usize {
-    let evaluations = u32::try_from(search.left().unwrap_or(EVALUATIONS)).unwrap_or(u32::MAX);
+    let evaluations = search.left().unwrap_or_else(|| search.in_budget().min(EVALUATIONS));
+    let evaluations = u32::try_from(evaluations).unwrap_or(u32::MAX);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 65536")]
     let wanted = (f64::from(evaluations).sqrt() * SIZE) as usize;
     wanted.clamp(8, 256).min(MEMORY / search.instance.len().max(1))

@@ -11,7 +11,7 @@
 use super::super::decode::{Direction, FREE, Wanted};
 use super::super::draft::Draft;
 use super::Search;
-use super::crossover::by_end;
+use super::crossover::Orders;
 use super::genetic::Individual;
 use super::modes;
 use crate::graph::TaskId;
@@ -57,6 +57,7 @@ fn run<const W: usize>(search: &mut Search<'_, W>, style: Style) {
     let cooling = search.left().unwrap_or(COOLING * n as u64).max(1);
     let (begun, mut turned) = (search.evaluations, search.evaluations);
     let mut walk = Walk::new(&current);
+    let mut orders = Orders::default();
     while n > 1 && !search.is_over() {
         let age = (search.evaluations - begun).min(cooling);
         let best = search.best().map_or(0, |best| best.makespan);
@@ -74,7 +75,7 @@ fn run<const W: usize>(search: &mut Search<'_, W>, style: Style) {
             let strayed = search.best().filter(|best| current.makespan > best.makespan + slack).map(Individual::of);
             direction = if strayed.is_some() { Direction::Backward } else { direction.opposite() };
             let from = strayed.unwrap_or_else(|| Individual::of(&current));
-            by_end(search.instance.graph, &from, direction, &mut walk.order);
+            orders.by_end(search.instance.graph, &from, direction, &mut walk.order);
             if search.evaluate(&walk.order, &from.choice, direction, &mut walk.next) {
                 std::mem::swap(&mut current, &mut walk.next);
             } else if let Some(best) = search.best() {

@@ -167,11 +167,11 @@ impl<'a, const W: usize> Search<'a, W> {
     /// Source: forward-backward improvement, Li and Willis, 1992.
     pub(super) fn justify(&mut self) {
         let mut draft = Draft::default();
-        let mut order = Vec::new();
+        let (mut order, mut orders) = (Vec::new(), crossover::Orders::default());
         while let Some(mut turned) = self.best().map(Individual::of).filter(|_| !self.is_over()) {
             let before = self.improved;
             for direction in [Direction::Backward, Direction::Forward] {
-                crossover::by_end(self.instance.graph, &turned, direction, &mut order);
+                orders.by_end(self.instance.graph, &turned, direction, &mut order);
                 if !self.evaluate(&order, &turned.choice, direction, &mut draft) {
                     return;
                 }
@@ -242,6 +242,12 @@ impl<'a, const W: usize> Search<'a, W> {
     /// Returns how many more schedules may be tried; `None` where only time is limited.
     pub(super) fn left(&self) -> Option<u64> {
         self.part.evaluations.or_else(|| self.allowed()).map(|most| most.saturating_sub(self.evaluations))
+    }
+
+    /// Returns about how many schedules a core tries in the time allowed: equal on every machine.
+    pub(super) fn in_budget(&self) -> u64 {
+        let budget = self.limits.budget.map_or(0, |budget| budget.0);
+        budget.saturating_mul(LOOKS / 1_000) / self.looks.max(1)
     }
 
     /// Returns choices that stay in the budgets, drawn at random; `None` where there are no budgets to stay in.
