@@ -1,9 +1,9 @@
 //! The decoder for pipelines that choose nothing but the order: one node, no devices, one way to run each task.
 //!
-//! What is free is counted tick by tick, so that a task costs a few comparisons and no search among events: for projects of
-//! 120 tasks a hundred times as fast as the decoder for everything, of which it gives the very schedules. Source: Kolisch,
-//! "Serial and parallel resource-constrained project scheduling methods revisited", 1996. Does not know where the order
-//! comes from.
+//! What is free is counted tick by tick, so that a task costs a few comparisons and no search among events. The schedules
+//! are those of the decoder for everything; a search tries twice as many of them for projects of 120 tasks in the same
+//! time. Source: Kolisch, "Serial and parallel resource-constrained project scheduling methods revisited", 1996. Does not
+//! know where the order comes from.
 
 use super::amounts::{Amounts, Lanes};
 use super::decode::{GivenUp, Wanted};
