@@ -4,7 +4,8 @@
 //!   (DNS rebinding) sends its own name.
 //! - Without the token nothing is told. It comes as a bearer token or in a cookie, which a browser gets for the address
 //!   that the command printed and gives to no script and no other site.
-//! - What changes something also needs the same origin where a browser asks, and is never done without a token.
+//! - What changes something also needs the same origin where a browser asks, whatever it has for a token, and is never
+//!   done without one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::answer;
+
+/// By it a browser says whether a page of the same origin asks.
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What is asked of a request before anything is done for it.
 #[derive(Clone, Debug)]
@@ -58,10 +62,10 @@ impl Guard {
         }
         match by {
             By::Nobody => Err(Refusal::ReadOnly),
-            // No browser adds this on its own to what another site asks for.
-            By::Bearer => Ok(()),
-            By::Cookie if same_origin(headers, host) => Ok(()),
-            By::Cookie => Err(Refusal::Origin),
+            // No browser adds this on its own to what another site asks for, and what is no browser names no site.
+            By::Bearer if names_no_site(headers) => Ok(()),
+            By::Bearer | By::Cookie if same_origin(headers, host) => Ok(()),
+            By::Bearer | By::Cookie => Err(Refusal::Origin),
         }
     }
 
@@ -118,9 +122,14 @@ fn host_name(host: &str) -> &str {
     }
 }
 
+/// Whether nothing says from which site a request comes.
+fn names_no_site(headers: &HeaderMap) -> bool {
+    !headers.contains_key(header::ORIGIN) && !headers.contains_key(SITE)
+}
+
 fn same_origin(headers: &HeaderMap, host: &str) -> bool {
     let origin = text(headers, &header::ORIGIN).and_then(|origin| origin.split_once("://"));
-    let site = text(headers, &HeaderName::from_static("sec-fetch-site"));
+    let site = text(headers, &SITE);
     origin.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
         && site.is_none_or(|site| site == "same-origin")
 }
@@ -234,6 +243,26 @@ mod tests {
         assert_eq!(checked(&Method::POST, &[host, COOKIE, own]), Ok(()));
         assert_eq!(checked(&Method::POST, &[host, BEARER]), Ok(()));
         assert_eq!(checked(&Method::POST, &[host, own]), Err(Refusal::Token));
+    }
+
+    #[test]
+    fn another_site_changes_nothing_with_the_token_in_hand_either() {
+        let host = ("host", "localhost:7070");
+        let own = ("origin", "http://localhost:7070");
+        for foreign in [
+            ("origin", "http://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            assert_eq!(checked(&Method::POST, &[host, BEARER, foreign]), Err(Refusal::Origin), "{foreign:?}");
+            assert_eq!(checked(&Method::GET, &[host, BEARER, foreign]), Ok(()), "{foreign:?}");
+        }
+        assert_eq!(
+            checked(&Method::POST, &[host, BEARER, own, ("sec-fetch-site", "cross-site")]),
+            Err(Refusal::Origin)
+        );
+        assert_eq!(checked(&Method::POST, &[host, BEARER, own, ("sec-fetch-site", "same-origin")]), Ok(()));
     }
 
     #[test]
