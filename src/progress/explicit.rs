@@ -33,9 +33,19 @@ pub fn line(line: &[u8]) -> Option<Told> {
     let is_figure = |key: &str| !matches!(key, "progress" | "phase" | "step");
     let figures = object.iter().filter(|(key, _)| is_figure(key));
     let figures: Vec<(String, f64)> =
-        figures.filter_map(|(key, value)| Some((key.clone(), value::of_json(value)?))).collect();
+        figures.filter_map(|(key, value)| Some((tidy(key)?, value::of_json(value)?))).collect();
     let says = progress != Progress::default() || !figures.is_empty();
     says.then(|| Told { progress, step: number("step"), figures })
+}
+
+/// The most characters of a figure's name.
+const NAME: usize = 120;
+
+/// Returns the name of a figure as others can show it: no control characters, not too long; `None` where nothing is left.
+fn tidy(name: &str) -> Option<String> {
+    let plain: String = name.chars().filter(|c| !c.is_control()).take(NAME).collect();
+    let plain = plain.trim();
+    (!plain.is_empty()).then(|| plain.to_owned())
 }
 
 /// Returns the line with words in quotes in the place of what JSON does not take for a number: `NaN`, `-Infinity`, `1e999`.
@@ -75,6 +85,12 @@ mod tests {
         let told = line(br#"{"progress":0.5,"loss":0.25,"lr":0.001,"step":7,"phase":"fit"}"#).unwrap();
         assert_eq!((told.progress.progress, told.progress.phase.as_deref()), (Some(0.5), Some("fit")));
         assert_eq!((told.step, told.figures), (Some(7.0), vec![("loss".into(), 0.25), ("lr".into(), 0.001)]));
+    }
+
+    #[test]
+    fn a_figure_has_a_name_that_can_be_shown() {
+        let told = line(br#"{"":1,"\u0007 ":2,"a\u001b[31m\nb":3}"#).unwrap();
+        assert_eq!(told.figures, [("a[31mb".to_owned(), 3.0)]);
     }
 
     #[test]

@@ -61,14 +61,17 @@ pub(super) fn start_before(line: &[u8], end: usize) -> usize {
 /// Reads a count that may be shortened: `12`, `1.20k`, `3.4M`.
 pub(super) fn scaled(line: &[u8], from: usize) -> Option<Number> {
     let Number { value, end } = at(line, from)?;
-    let scale = match line.get(end) {
-        Some(b'k' | b'K') => 1e3,
-        Some(b'M') => 1e6,
-        Some(b'G') => 1e9,
-        Some(b'T') => 1e12,
+    let zeros = match line.get(end) {
+        Some(b'k' | b'K') => 3,
+        Some(b'M') => 6,
+        Some(b'G') => 9,
+        Some(b'T') => 12,
         _ => return Some(Number { value, end }),
     };
-    Some(Number { value: value * scale, end: end + 1 })
+    // Times a thousand, 2.14 would be a little more than 2,140.
+    let written = std::str::from_utf8(&line[from..end]).ok()?;
+    let exact = format!("{written}e{zeros}").parse().ok();
+    Some(Number { value: exact.unwrap_or(value * 10_f64.powi(zeros)), end: end + 1 })
 }
 
 #[cfg(test)]
@@ -103,6 +106,8 @@ mod tests {
     #[test]
     fn a_count_may_be_shortened() {
         assert_eq!(scaled(b"1.20k/", 0), Some(Number { value: 1_200.0, end: 5 }));
+        assert_eq!(scaled(b"2.14G/", 0).map(|number| number.value), Some(2_140_000_000.0));
+        assert_eq!(scaled(b"1e2k/", 0).map(|number| number.value), Some(100_000.0));
         assert_eq!(scaled(b"3/", 0), Some(Number { value: 3.0, end: 1 }));
     }
 }

@@ -211,10 +211,25 @@ fn add_to(words: &mut String, part: std::fmt::Arguments<'_>) {
     words.write_fmt(part).expect("a String takes everything");
 }
 
+/// Returns what stands behind the time, the level and the name that a logger puts before each of its lines.
+fn behind_prefix(label: &[u8]) -> &[u8] {
+    const LEVELS: [&[u8]; 6] = [b"DEBUG", b"INFO", b"WARNING", b"WARN", b"ERROR", b"CRITICAL"];
+    let begins = label.trim_ascii_start();
+    let digits = begins.strip_prefix(b"[").unwrap_or(begins).iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let dated = digits == 4 && begins.len() > 10;
+    let mut words = label.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    if !dated && !words.next().is_some_and(|first| LEVELS.contains(&first)) {
+        return label;
+    }
+    let behind = |sign: &[u8]| label.windows(sign.len()).rposition(|at| at == sign).map(|at| at + sign.len());
+    let end = [behind(b": "), behind(b"] "), behind(b" - ")].into_iter().max().flatten();
+    &label[end.unwrap_or(0)..]
+}
+
 /// Returns a bar's title as it is shown: letters and digits up to the brackets or signs before the count.
 fn title(label: &[u8]) -> Cow<'_, str> {
     let end = label.len() - label.iter().rev().take_while(|byte| b" \t:[(#=-".contains(byte)).count();
-    let mut label = &label[..end];
+    let mut label = behind_prefix(&label[..end]);
     if label.len() > TITLE {
         label = &label[..TITLE];
     }

@@ -123,3 +123,17 @@ fn an_inner_bar_fills_the_step_of_the_outer_one() {
     assert_eq!(part(nested), Some(0.5));
     assert_eq!(phase(nested).as_deref(), Some("1/3, 2/4"));
 }
+
+#[test]
+fn what_a_logger_puts_before_its_lines_is_no_title() {
+    let line = |i: u32| format!("2026-11-21 10:01:0{i},123 INFO trainer: it {}/500\n", 100 * i);
+    assert_eq!(phase(&(line(1) + &line(2))).as_deref(), Some("it 200/500"));
+    assert_eq!(phase("INFO:root:step 3/4\n").as_deref(), Some("INFO:root:step 3/4"));
+    assert_eq!(phase("[2026-11-21 10:01:00] step 3/4\n").as_deref(), Some("step 3/4"));
+}
+
+#[test]
+fn a_bar_with_shortened_counts_shows_whole_ones() {
+    let bar = "data:  46%|####      | 2.14G/4.66G [00:10<00:12, 212MB/s]";
+    assert_eq!(phase(bar).as_deref(), Some("data 2140000000/4660000000"));
+}
