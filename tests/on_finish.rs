@@ -142,7 +142,7 @@ fn webhook(answers: &'static [u16]) -> (String, JoinHandle<Vec<(String, Value)>>
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            write!(&stream, "HTTP/1.1 {answer} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            write!(&stream, "HTTP/1.1 {answer} So\r\nLocation: http://127.0.0.1:1/there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
             sent.push((head, serde_json::from_slice(&body).unwrap()));
         }
         sent
@@ -176,6 +176,16 @@ fn a_webhook_that_refuses_is_not_asked_again() {
     let (code, said) = world.run();
     assert_eq!(code, Some(0));
     assert!(said.contains("could not be told: the address answered 404"), "{said}");
+    assert_eq!(served.join().unwrap().len(), 1);
+}
+
+#[test]
+fn a_webhook_that_leads_elsewhere_is_not_followed_and_named() {
+    let (address, served) = webhook(&[302]);
+    let world = World::new(&format!(r#"{{ webhook = "{address}", backoff = "1ms" }}"#), "true");
+    let (code, said) = world.run();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("the address answered 302: it leads on to http://127.0.0.1:1/there"), "{said}");
     assert_eq!(served.join().unwrap().len(), 1);
 }
 

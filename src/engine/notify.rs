@@ -51,6 +51,9 @@ pub enum NotTold {
     /// The webhook answered that it will not have it.
     #[error("the address answered {0}")]
     Status(u16),
+    /// The webhook is elsewhere: what is sent there is not sent on.
+    #[error("the address answered {0}: it leads on to {1}, which is not followed; name that one")]
+    Redirect(u16, String),
     /// The webhook was not reached.
     #[error("the address was not reached: {0}")]
     Unreached(String),
@@ -63,7 +66,7 @@ impl NotTold {
             // What the client did wrong stays wrong, unless it came too early or too often.
             Self::Status(status) => matches!(status, 408 | 425 | 429 | 500..),
             Self::Command(_) | Self::Start(_) | Self::Late(_) | Self::Unreached(_) => true,
-            Self::Ended => false,
+            Self::Redirect(..) | Self::Ended => false,
         }
     }
 }
@@ -154,14 +157,25 @@ impl Drop for Group {
 pub fn post(url: &str, timeout: Millis, key: &str, body: &str) -> Result<(), NotTold> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(timeout.as_std()))
+        // A POST would go on as a GET without its content.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         .user_agent(concat!("trainyard/", env!("CARGO_PKG_VERSION")))
         .build();
     let request = ureq::Agent::new_with_config(config).post(url).content_type("application/json");
     match request.header("Idempotency-Key", key).send(body) {
+        Ok(answer) if answer.status().is_redirection() => {
+            let to = answer.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+            Err(NotTold::Redirect(answer.status().as_u16(), to.to_owned()))
+        }
         Ok(_) => Ok(()),
         Err(ureq::Error::StatusCode(status)) => Err(NotTold::Status(status)),
         Err(ureq::Error::Timeout(_)) => Err(NotTold::Late(timeout)),
-        Err(error) => Err(NotTold::Unreached(error.to_string())),
+        Err(error) => Err(NotTold::Unreached(match error.to_string() {
+            // The first bytes of an answer in plain text.
+            words if words.contains("InvalidContentType") => "it does not speak TLS: is it http://?".to_owned(),
+            words => words,
+        })),
     }
 }
 
