@@ -21,6 +21,10 @@ const MOST_NAMED: usize = 4;
 
 /// How many lines of its output a failed task leaves.
 const LAST_LINES: usize = 10;
+
+/// The most columns of such a line: a few rows of a terminal. Of a longer one, beginning and end.
+const LONGEST_LINE: usize = 240;
+
 /// Lines of the answer that are shown at most: it must not scroll the summary away.
 const MOST_OF_AN_ANSWER: usize = 40;
 
@@ -141,7 +145,8 @@ pub fn last_words(view: View<'_>, task: TaskId, dir: &Path) -> Vec<String> {
     }
     let log = launch::log(dir, &view.graph.tasks[task.index()].name, number);
     let lines = tail::last_lines(&log, LAST_LINES).unwrap_or_else(|error| vec![format!("cannot be read: {error}")]);
-    let mut words: Vec<String> = lines.iter().map(|line| format!("  │ {line}")).collect();
+    let mut words: Vec<String> =
+        lines.iter().map(|line| format!("  │ {}", text::fit_middle(line, LONGEST_LINE))).collect();
     words.push(format!("  log: {}", text::visible(&log.to_string_lossy())));
     words
 }

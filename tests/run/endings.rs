@@ -224,3 +224,12 @@ fn a_gpu_stage_that_only_prefers_one_runs_on_the_cpu_and_says_so() {
     let log = world.command(&["logs", "latest", "a"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&log.stdout), "devices:.\n");
 }
+
+#[test]
+fn of_a_failed_task_that_prints_an_endless_line_a_few_rows_are_shown() {
+    let world = World::new("[stage.train]\nrun = \"head -c 300000 /dev/zero | tr '\\\\0' x; echo; exit 3\"");
+    let output = world.run(&[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("xxx…xxx") && said.lines().all(|line| line.chars().count() < 300), "{said}");
+}
