@@ -23,6 +23,7 @@
 //! `outcome` and the rest are spelled as in `show --json`. The first line is `run-started`, the last `run-finished`. A run
 //! that is resumed begins with what became of the attempts that were under way, and `run-resumed`.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -48,6 +49,8 @@ pub struct Stream {
     /// The latest time that an event or a tick told.
     now: Option<Millis>,
     patience: Patience,
+    /// What attempts said last: the same is not said twice.
+    said: HashMap<(TaskId, Role), Progress>,
     closed: bool,
 }
 
@@ -55,7 +58,7 @@ impl Stream {
     /// Makes an observer that writes to `out`; `dir` is the run's folder.
     #[must_use]
     pub fn new(out: Box<dyn Write>, dir: PathBuf) -> Self {
-        Self { out, dir, now: None, patience: Patience::default(), closed: false }
+        Self { out, dir, now: None, patience: Patience::default(), said: HashMap::new(), closed: false }
     }
 
     fn write(&mut self, view: View<'_>, at: Millis, event: &str, further: Value) {
@@ -137,11 +140,18 @@ impl Observer for Stream {
             let keys = json!({"tasks": view.graph.len(), "planned_ms": view.plan.makespan.0});
             self.write(view, recorded.at, "run-started", keys);
         }
+        if let Event::AttemptFinished { task, role, .. } = &recorded.event {
+            self.said.remove(&(*task, *role));
+        }
         let (event, keys) = self.keys(view, &recorded.event);
         self.write(view, recorded.at, event, keys);
     }
 
     fn progressed(&mut self, view: View<'_>, task: TaskId, role: Role, progress: &Progress) {
+        if self.said.get(&(task, role)) == Some(progress) {
+            return;
+        }
+        self.said.insert((task, role), progress.clone());
         if let (Some(now), false) = (self.now, self.closed) {
             let mut keys = json!({"task": view.graph.tasks[task.index()].name});
             if role == Role::Backup {
@@ -191,7 +201,14 @@ mod tests {
         scene.tell(&mut stream, 0, started_on_gpu(0, 1));
         scene.tell(&mut stream, 0, Event::AttemptSpawned { task: id(0), role: Role::Main, process });
         stream.ticked(scene.view(), scene.time(1));
-        stream.progressed(scene.view(), id(0), Role::Main, &Progress { progress: Some(0.5), ..Progress::default() });
+        for _ in 0..2 {
+            stream.progressed(
+                scene.view(),
+                id(0),
+                Role::Main,
+                &Progress { progress: Some(0.5), ..Progress::default() },
+            );
+        }
         scene.tell(&mut stream, 2, ended(0, Outcome::OutOfMemory { device: Some("box/gpu0".into()) }));
         let not_before = scene.time(3);
         scene.tell(&mut stream, 2, retry(0, not_before));
