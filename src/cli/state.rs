@@ -132,6 +132,18 @@ fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, N
     }
 }
 
+/// Returns the run that is meant by its id, the beginning of it, its name or `latest`; `None` where there is none.
+pub(super) fn find(store: &Store, wanted: &str) -> Result<Option<RunRow>, Failure> {
+    if let Some(row) = store.run(wanted).map_err(broken)? {
+        return Ok(Some(row));
+    }
+    match pick(store.runs().map_err(broken)?, Some(wanted), store.dir()) {
+        Ok(row) => Ok(Some(row)),
+        Err(several @ NoRun::Ambiguous { .. }) => Err(several.into()),
+        Err(NoRun::NoFolder | NoRun::Empty(_) | NoRun::Unknown { .. }) => Ok(None),
+    }
+}
+
 /// Returns the state that the run's events tell.
 pub(super) fn replay(store: &Store, row: &RunRow) -> Result<RunState, Failure> {
     let mut replay = Replay::from(RunState::new(row.header.tasks.len()));

@@ -199,6 +199,51 @@ fn what_is_told_is_what_the_commands_print() {
 }
 
 #[test]
+fn a_run_is_meant_by_its_name_the_beginning_of_its_id_or_latest() {
+    let world = World::new(QUICK);
+    world.command(&["run", "p.toml", "--quiet", "--name", "nightly"]).output().unwrap();
+    let (first, second) = (world.newest(), world.run_to_its_end());
+    let server = world.serve(&[]);
+    for (wanted, run) in [("nightly", &first), ("latest", &second), (&second[..second.len() - 1], &second)] {
+        assert_eq!(server.get(&format!("/api/runs/{wanted}")).json()["run"], *run, "{wanted}");
+        assert_eq!(server.get(&format!("/api/runs/{wanted}/plan")).json()["run"], *run, "{wanted}");
+        let path = format!("/api/runs/{wanted}/cancel");
+        refused(&server.ask("POST", &path, &[&server.bearer()]), 409);
+        refused(&server.ask("POST", &path, &[&server.bearer(), "Sec-Fetch-Site: cross-site"]), 403);
+    }
+    assert_eq!(server.get("/api/diff/nightly/latest").json()["a"]["run"], first);
+    let several = server.get("/api/runs/2");
+    refused(&several, 404);
+    assert!(several.text().contains(&first) && several.text().contains(&second), "{}", several.text());
+}
+
+#[test]
+fn what_is_asked_wrongly_is_answered_in_words() {
+    let world = World::new(QUICK);
+    let run = world.run_to_its_end();
+    let server = world.serve(&[]);
+    for path in ["tasks/x", "tasks/-1", "tasks/x/log", "tasks/99"] {
+        refused(&server.get(&format!("/api/runs/{run}/{path}")), 404);
+    }
+    for path in ["tasks/0/log?from=abc", "tasks/0/log?attempt=-1", "events?after=x"] {
+        refused(&server.get(&format!("/api/runs/{run}/{path}")), 400);
+    }
+    refused(&server.ask("POST", "/api/runs", &[&server.bearer()]), 405);
+    let mut events = server.listen("/api/events");
+    assert_eq!(events.until("runs", |_| true)[0]["run"], run);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_no_empty_list() {
+    let world = World::new(QUICK);
+    for (args, help) in [(["--state", "nope"], "mkdir"), (["--token-file", "nope"], "openssl rand")] {
+        let output = world.command(&[&["serve", "--port", "0"], &args[..]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(help), "{args:?}");
+    }
+}
+
+#[test]
 fn what_happens_is_told_at_once_and_whoever_comes_back_misses_nothing() {
     let world = World::new(TWO);
     let run = world.start();

@@ -59,7 +59,7 @@ impl World {
         self.newest()
     }
 
-    fn newest(&self) -> String {
+    pub(crate) fn newest(&self) -> String {
         let runs = self.command(&["runs", "--json"]).output().unwrap().stdout;
         let runs: Value = serde_json::from_slice(&runs).unwrap();
         runs[0]["run"].as_str().unwrap().to_owned()

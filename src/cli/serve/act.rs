@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 fn open(dir: &Path, run: &str) -> Result<Option<(Store, RunRow)>, Failure> {
     let store = Store::open_existing(dir).map_err(broken)?;
-    let row = store.run(run).map_err(broken)?;
+    let row = state::find(&store, run)?;
     Ok(row.map(|row| (store, row)))
 }
 
@@ -89,7 +89,7 @@ pub(super) fn retry(dir: &Path, run: &str) -> Result<Option<Response>, Failure> 
     if !ended.status.success() {
         return conflict(&text::first_words(&ended.stderr));
     }
-    Ok(Some((StatusCode::ACCEPTED, answer::json(&json!({"run": run, "asked": true}))).into_response()))
+    Ok(Some((StatusCode::ACCEPTED, answer::json(&json!({"run": row.header.id, "asked": true}))).into_response()))
 }
 
 /// Has `trainyard cancel` end a run, and answers at once: how it ends is seen on the page.
@@ -110,5 +110,5 @@ pub(super) fn cancel(dir: &Path, run: &str, now: bool) -> Result<Option<Response
     let mut child = cancel.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(broken)?;
     // Somebody has to wait for it, or it stays a zombie.
     std::thread::Builder::new().name("cancel".into()).spawn(move || child.wait()).map_err(broken)?;
-    Ok(Some((StatusCode::ACCEPTED, answer::json(&json!({"run": run, "asked": true}))).into_response()))
+    Ok(Some((StatusCode::ACCEPTED, answer::json(&json!({"run": row.header.id, "asked": true}))).into_response()))
 }

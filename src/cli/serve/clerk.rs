@@ -81,6 +81,8 @@ impl Desk {
     pub(super) fn follow_list(&self) -> Result<Response, Failure> {
         let mut catalogue = lock(&self.list);
         let runs = catalogue.list.look()?;
+        // Who listens already hears the news at once, and nobody hears it twice.
+        catalogue.tell(&runs);
         let response = catalogue.listeners.add(event("runs", None, &runs));
         drop(catalogue);
         self.call();
@@ -94,19 +96,21 @@ impl Desk {
         Ok(response)
     }
 
-    /// Does something with the run that has exactly this id; `None` where there is none.
+    /// Does something with the run that is meant by its id, the beginning of it, its name or `latest`; `None` where there is
+    /// none.
     pub(super) fn with<T>(&self, run: &str, work: impl FnOnce(&mut Followed) -> T) -> Result<Option<T>, Failure> {
         let known = lock(&self.runs).get(run).cloned();
         let followed = match known {
             Some(followed) => followed,
             None => {
                 let Some(opened) = Followed::open(&self.dir, run)? else { return Ok(None) };
+                let run = opened.id();
                 let mut runs = lock(&self.runs);
                 if runs.len() >= KEPT {
                     // Who is asked for right now is in somebody's hands.
                     runs.retain(|_, run| Arc::strong_count(run) > 1 || lock(run).is_watched());
                 }
-                Arc::clone(runs.entry(run.to_owned()).or_insert_with(|| Arc::new(Mutex::new(opened))))
+                Arc::clone(runs.entry(run).or_insert_with(|| Arc::new(Mutex::new(opened))))
             }
         };
         let mut followed = lock(&followed);

@@ -50,11 +50,11 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 impl Followed {
-    /// Opens the run with exactly this id; `None` where there is none.
-    pub(super) fn open(dir: &Path, id: &str) -> Result<Option<Self>, Failure> {
+    /// Opens the run that is meant; `None` where there is none.
+    pub(super) fn open(dir: &Path, wanted: &str) -> Result<Option<Self>, Failure> {
         let store = Store::open_existing(dir).map_err(broken)?;
-        let Some(row) = store.run(id).map_err(broken)? else { return Ok(None) };
-        let dir = session::absolute(&store.run_dir(id));
+        let Some(row) = state::find(&store, wanted)? else { return Ok(None) };
+        let dir = session::absolute(&store.run_dir(&row.header.id));
         let changed = vec![0; row.header.tasks.len()];
         let mut followed = Self {
             attached: Attached::of(store, row),
@@ -69,6 +69,11 @@ impl Followed {
         };
         followed.look()?;
         Ok(Some(followed))
+    }
+
+    /// Returns the run's id.
+    pub(super) fn id(&self) -> String {
+        self.attached.row.header.id.clone()
     }
 
     /// Whether somebody looks.

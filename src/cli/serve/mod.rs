@@ -65,7 +65,11 @@ enum Refusal {
     #[error("--no-token is for this machine only, and {0} can be reached from others")]
     #[diagnostic(help("leave --no-token or --bind out"))]
     Open(IpAddr),
+    #[error("there is no folder {0}")]
+    #[diagnostic(help("it is made by the first run: `trainyard run FILE --state DIR`; `mkdir` makes it before"))]
+    NoFolder(String),
     #[error("the token file {0} cannot be read: {1}")]
+    #[diagnostic(help("`openssl rand -hex 16 > FILE` makes one"))]
     NoTokenFile(String, std::io::Error),
     #[error("the token in {0} is too short or has characters other than letters, digits, - and _")]
     #[diagnostic(help("at least {SHORTEST} of them; `openssl rand -hex 16 > FILE` makes one"))]
@@ -85,6 +89,9 @@ impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         if self.no_token && !self.bind.is_loopback() {
             return Err(Refusal::Open(self.bind).into());
+        }
+        if let Some(named) = self.state.named().filter(|named| !named.is_dir()) {
+            return Err(Refusal::NoFolder(text::visible(&named.to_string_lossy()).into_owned()).into());
         }
         let token = if self.no_token { None } else { Some(self.token()?) };
         let dir = session::absolute(&self.state.folder().or_else(|_| future_folder())?);

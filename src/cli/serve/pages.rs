@@ -2,20 +2,21 @@
 //!
 //! Runs, tasks and attempts are named by what is on record, never by a path.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 
 use super::clerk::Desk;
 use super::guard::{self, Guard};
 use super::{act, answer};
-use crate::cli::Failure;
+use crate::cli::{Exit, Failure};
 
 type Shared = State<Arc<Desk>>;
 
@@ -41,6 +42,7 @@ pub(super) fn router(desk: Arc<Desk>, guard: Guard) -> Router {
         .route("/api/devices", get(devices))
         .route("/metrics", get(metrics))
         .fallback(async || nothing())
+        .method_not_allowed_fallback(async || answer::error(StatusCode::METHOD_NOT_ALLOWED, "this is asked otherwise"))
         .with_state(desk)
         .layer(middleware::from_fn_with_state(Arc::new(guard), guard::watch))
 }
@@ -54,6 +56,7 @@ async fn apart(work: impl FnOnce() -> Result<Option<Response>, Failure> + Send +
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(Some(response))) => response,
         Ok(Ok(None)) => answer::error(StatusCode::NOT_FOUND, "there is no such run, task or attempt"),
+        Ok(Err(Failure { exit: Exit::Usage, report })) => answer::error(StatusCode::NOT_FOUND, &report.to_string()),
         Ok(Err(Failure { report, .. })) => {
             tracing::warn!(error = %report, "a page cannot be answered");
             answer::error(StatusCode::INTERNAL_SERVER_ERROR, &report.to_string())
@@ -62,10 +65,34 @@ async fn apart(work: impl FnOnce() -> Result<Option<Response>, Failure> + Send +
     }
 }
 
+/// What is wrong with a question.
+struct Wrong(StatusCode, String);
+
+impl IntoResponse for Wrong {
+    fn into_response(self) -> Response {
+        answer::error(self.0, &self.1)
+    }
+}
+
 /// Returns a number from a query like `from=12&attempt=1`.
-fn number(query: &RawQuery, key: &str) -> Option<u64> {
-    let pairs = query.0.as_deref()?.split('&');
-    pairs.filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key)?.1.parse().ok()
+fn number<N: FromStr>(query: &RawQuery, key: &str) -> Result<Option<N>, Wrong> {
+    let mut pairs = query.0.as_deref().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, value)) = pairs.find(|(name, _)| *name == key) else { return Ok(None) };
+    let wrong = || Wrong(StatusCode::BAD_REQUEST, format!("`{key}` is a whole number from 0 on"));
+    value.parse().map(Some).map_err(|_| wrong())
+}
+
+/// Returns the index of a task. What is none names no task.
+fn index(task: &str) -> Result<usize, Wrong> {
+    task.parse().map_err(|_| Wrong(StatusCode::NOT_FOUND, "a task is named by its index, from 0 on".to_owned()))
+}
+
+/// What was asked for, or what is wrong with the question.
+type Answer = Result<Response, Wrong>;
+
+/// As [`apart`], behind questions that may be wrong.
+async fn told(work: impl FnOnce() -> Result<Option<Response>, Failure> + Send + 'static) -> Answer {
+    Ok(apart(work).await)
 }
 
 async fn runs(State(desk): Shared) -> Response {
@@ -76,9 +103,9 @@ async fn follow_runs(State(desk): Shared) -> Response {
     apart(move || desk.follow_list().map(Some)).await
 }
 
-async fn run(State(desk): Shared, Path(run): Path<String>, query: RawQuery) -> Response {
-    let series = number(&query, "series") == Some(1);
-    apart(move || desk.with(&run, |run| run.show(series))?.transpose()).await
+async fn run(State(desk): Shared, Path(run): Path<String>, query: RawQuery) -> Answer {
+    let series = number::<u64>(&query, "series")? == Some(1);
+    told(move || desk.with(&run, |run| run.show(series))?.transpose()).await
 }
 
 async fn plan(State(desk): Shared, Path(run): Path<String>) -> Response {
@@ -86,30 +113,31 @@ async fn plan(State(desk): Shared, Path(run): Path<String>) -> Response {
 }
 
 /// A browser that comes back says in `Last-Event-ID` what it heard last, a new one what it has read.
-async fn follow_run(State(desk): Shared, Path(run): Path<String>, query: RawQuery, headers: HeaderMap) -> Response {
+async fn follow_run(State(desk): Shared, Path(run): Path<String>, query: RawQuery, headers: HeaderMap) -> Answer {
     let heard = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = heard.or_else(|| number(&query, "after")).unwrap_or(0);
-    apart(move || desk.follow(&run, usize::try_from(after).unwrap_or(usize::MAX))).await
+    let after = number(&query, "after")?;
+    told(move || desk.follow(&run, heard.or(after).unwrap_or(0))).await
 }
 
-async fn task(State(desk): Shared, Path((run, task)): Path<(String, usize)>) -> Response {
-    apart(move || Ok(desk.with(&run, |run| run.task(task))?.transpose()?.flatten())).await
+async fn task(State(desk): Shared, Path((run, task)): Path<(String, String)>) -> Answer {
+    let task = index(&task)?;
+    told(move || Ok(desk.with(&run, |run| run.task(task))?.transpose()?.flatten())).await
 }
 
-async fn explain(State(desk): Shared, Path((run, task)): Path<(String, usize)>) -> Response {
-    apart(move || act::explain(desk.dir(), &run, task)).await
+async fn explain(State(desk): Shared, Path((run, task)): Path<(String, String)>) -> Answer {
+    let task = index(&task)?;
+    told(move || act::explain(desk.dir(), &run, task)).await
 }
 
-async fn log(State(desk): Shared, Path((run, task)): Path<(String, usize)>, query: RawQuery) -> Response {
-    let attempt = number(&query, "attempt").and_then(|number| u32::try_from(number).ok());
-    let from = number(&query, "from");
-    apart(move || Ok(desk.with(&run, |run| run.log(task, attempt, from))?.flatten().map(|piece| answer::json(&piece))))
+async fn log(State(desk): Shared, Path((run, task)): Path<(String, String)>, query: RawQuery) -> Answer {
+    let (task, attempt, from) = (index(&task)?, number(&query, "attempt")?, number(&query, "from")?);
+    told(move || Ok(desk.with(&run, |run| run.log(task, attempt, from))?.flatten().map(|piece| answer::json(&piece))))
         .await
 }
 
-async fn cancel(State(desk): Shared, Path(run): Path<String>, query: RawQuery) -> Response {
-    let now = number(&query, "now") == Some(1);
-    apart(move || act::cancel(desk.dir(), &run, now)).await
+async fn cancel(State(desk): Shared, Path(run): Path<String>, query: RawQuery) -> Answer {
+    let now = number::<u64>(&query, "now")? == Some(1);
+    told(move || act::cancel(desk.dir(), &run, now)).await
 }
 
 async fn retry(State(desk): Shared, Path(run): Path<String>) -> Response {
