@@ -126,9 +126,22 @@ fn runs_are_listed_from_any_folder_below() {
 }
 
 #[test]
-fn runs_as_json_have_no_tasks() {
+fn runs_as_json_have_counts_and_no_tasks() {
     let world = World::that_failed();
-    insta::assert_snapshot!(world.stdout(&["runs", "--json"]), @r#"[{"run":"20261120-210000-digits-4f2a","pipeline":"digits","state":"failed","started":"2026-11-20T21:00:00.000Z","finished":"2026-11-20T21:00:05.000Z"}]"#);
+    insta::assert_snapshot!(world.stdout(&["runs", "--json"]), @r#"[{"run":"20261120-210000-digits-4f2a","pipeline":"digits","state":"failed","started":"2026-11-20T21:00:00.000Z","finished":"2026-11-20T21:00:05.000Z","took_ms":5000,"counts":{"waiting":0,"running":0,"succeeded":1,"cached":0,"failed":1,"skipped":0}}]"#);
+}
+
+#[test]
+fn the_time_until_a_run_is_resumed_is_not_its_own() {
+    let mut world = World::that_failed();
+    world.record(45, Event::RunResumed { adopted: Vec::new() });
+    world.start(46, 1, 2);
+    world.end(50, 1, 0);
+    world.record(50, Event::RunFinished { end: RunEnd::Succeeded });
+    assert!(world.stdout(&["runs"]).contains("Nov 20 21:00   10s"), "{}", world.stdout(&["runs"]));
+    assert!(world.stdout(&["show"]).contains("took 10s"));
+    let runs: serde_json::Value = serde_json::from_str(&world.stdout(&["runs", "--json"])).unwrap();
+    assert_eq!((&runs[0]["took_ms"], &runs[0]["counts"]["succeeded"]), (&10_000.into(), &2.into()));
 }
 
 #[test]

@@ -193,6 +193,8 @@ fn keys_choose_a_task_and_filter_the_list() {
     watched.press("/tra\r");
     let screen = watched.until_seen("filter: tra ");
     assert!(screen.contains("› ✓ train") && !screen.contains("✓ evaluate"), "{screen}");
+    watched.press("\x1b");
+    watched.until("all tasks again", |screen| screen.contains("✓ evaluate") && !screen.contains("filter: tra"));
     let (code, raw) = watched.quit();
     assert_eq!(code, Some(0));
     assert!(!raw.contains("\x1b]0;"), "what a task prints cannot steer the terminal");
@@ -255,6 +257,7 @@ fn why_a_run_cannot_be_tried_again_is_said() {
     watched.until_seen("go on with the run?");
     watched.press("y");
     watched.until_seen("`trainyard resume` failed: /");
+    watched.until("what helps", |screen| screen.replace(['\n', ' '], "").contains("--changed`"));
     assert_eq!(watched.quit().0, Some(0));
 }
 

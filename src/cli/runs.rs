@@ -3,12 +3,15 @@
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use super::state::{self, StateArgs};
+use super::state::{self, StateArgs, broken};
 use super::{Exit, Failure, output};
+use crate::report::dashboard::{self, Counts};
 use crate::report::history::{self, Listed};
-use crate::report::json;
 use crate::report::paint::Colour;
+use crate::run::store::{RunRow, Store};
 use crate::units::Millis;
+
+const NONE: &str = "no runs are recorded here\n";
 
 /// List recorded runs
 #[derive(Args)]
@@ -22,27 +25,31 @@ pub(super) struct Command {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let rows = match self.state.open()? {
-            Some(store) => store.runs().map_err(state::broken)?,
-            None => Vec::new(),
+        let Some(store) = self.state.open()? else {
+            return if self.json { output::print_json(&[(); 0]) } else { output::print(NONE) };
         };
-        let headers = rows.iter().map(state::header);
+        let rows = store.runs().map_err(broken)?;
         if self.json {
-            let runs: Vec<json::Run> = headers.zip(&rows).map(|(header, row)| json::header(&header, row.end)).collect();
-            return output::print_json(&runs);
+            let runs: Result<Vec<_>, _> = rows.iter().map(|row| counted(&store, row)).collect();
+            return output::print_json(&runs?);
         }
         if rows.is_empty() {
-            return output::print("no runs are recorded here\n");
+            return output::print(NONE);
         }
-        let listed = |(header, row): (_, &crate::run::store::RunRow)| Listed {
-            header,
-            tasks: row.header.tasks.len(),
-            end: row.end,
-        };
-        let listed: Vec<Listed<'_>> = headers.zip(&rows).map(listed).collect();
+        let mut listed: Vec<Listed<'_>> = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (tasks, away) = (row.header.tasks.len(), store.away(&row.header.id).map_err(broken)?);
+            listed.push(Listed { header: state::header(row), tasks, end: row.end, away });
+        }
         let table = history::runs(&listed, now(), &TimeZone::system());
         output::print(&table.render(Colour::for_stdout(), output::columns()))
     }
+}
+
+/// Returns a run with how many of its tasks are in which state.
+fn counted(store: &Store, row: &RunRow) -> Result<dashboard::Listed, Failure> {
+    let (header, run) = (state::header(row), state::replay(store, row)?);
+    Ok(dashboard::Listed::new(&header, row.end, run.took(header.started), Counts::of(&run, header.alive)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long a run has been running depends on the clock")]

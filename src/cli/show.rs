@@ -57,7 +57,13 @@ impl Command {
             let dir = store.run_dir(header.run);
             let dir = std::path::absolute(&dir).unwrap_or(dir);
             let files = json::Files { exists: &Path::exists, heard: &diff::heard };
-            return output::print_json(&json::run(&header, &names, &run, &dir, files));
+            return output::print_json(&json::run(
+                &header,
+                (&row.header.tasks, &row.header.invocation.sets),
+                &run,
+                &dir,
+                files,
+            ));
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
         let mut shown = history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns());
@@ -80,7 +86,7 @@ impl Command {
         let timeline = &timeline::lay_out(&header, &row.header.tasks, run, now);
         let mut written = String::new();
         let mut write = |path: &Path, text: String| {
-            to_file(path, text.as_bytes())?;
+            std::fs::write(path, text).map_err(|error| unwritten(path, &error))?;
             written.push_str(&format!("wrote {}\n", text::visible(&path.to_string_lossy())));
             Ok::<(), Failure>(())
         };
@@ -148,8 +154,10 @@ fn send(url: &str, run: &str, trace: &str) -> Result<(), Failure> {
 fn to_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let made = folder.map_or(Ok(()), std::fs::create_dir_all);
-    made.and_then(|()| std::fs::write(path, bytes)).map_err(|error| {
-        let report = miette::miette!("cannot write {}: {error}", text::visible(&path.to_string_lossy()));
-        Failure { exit: Exit::Usage, report }
-    })
+    made.and_then(|()| std::fs::write(path, bytes)).map_err(|error| unwritten(path, &error))
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    let report = miette::miette!("cannot write {}: {error}", text::visible(&path.to_string_lossy()));
+    Failure { exit: Exit::Usage, report }
 }

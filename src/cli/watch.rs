@@ -250,6 +250,7 @@ impl Watching {
             log: &self.log,
             sight: self.sight,
             prompt: &prompt,
+            prompt_is_whole: self.mode == Mode::Looking && !self.said.is_empty(),
             colour: Colour::for_stdout(),
             now: session::now(),
         };
@@ -260,10 +261,10 @@ impl Watching {
         match self.mode {
             Mode::Filtering => format!("filter by name or state: {}▏  Enter keeps it, Esc drops it", self.filter),
             Mode::Asking(errand) => errand.question().to_owned(),
+            Mode::Looking if !self.said.is_empty() => self.said.clone(),
             Mode::Looking => {
                 let filter = if self.filter.is_empty() { String::new() } else { format!("filter: {}   ", self.filter) };
-                let said = if self.said.is_empty() { String::new() } else { format!("{}   ", self.said) };
-                format!("{said}{filter}{KEYS}")
+                format!("{filter}{KEYS}")
             }
         }
     }
@@ -291,6 +292,10 @@ impl Watching {
             }
             (Mode::Asking(_), _) => self.mode = Mode::Looking,
             (Mode::Looking, Key::Escape) if self.sight != Sight::default() => self.sight = Sight::default(),
+            (Mode::Looking, Key::Escape) if !self.filter.is_empty() => {
+                self.filter.clear();
+                self.listened = None;
+            }
             (Mode::Looking, Key::Char('q') | Key::Escape) => return true,
             (Mode::Looking, Key::Char('/')) => self.mode = Mode::Filtering,
             (Mode::Looking, Key::Char('f')) => {
@@ -378,7 +383,7 @@ impl Watching {
                     self.said.clear();
                     continue;
                 }
-                Ok(output) => text::first_words(&output.stderr),
+                Ok(output) => text::report_words(&output.stderr),
                 Err(error) => error.to_string(),
             };
             self.said = format!("`trainyard {command}` failed: {why}");

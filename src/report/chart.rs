@@ -96,8 +96,8 @@ impl<'a> Drawing<'a> {
     }
 
     fn head(&mut self) {
-        let Timeline { run, pipeline, state, planned_end, end, stages, .. } = self.timeline;
-        let took = format!("{state} · took {} · planned {}", Millis(*end), Millis(*planned_end));
+        let Timeline { run, pipeline, state, planned_end, took, stages, .. } = self.timeline;
+        let took = format!("{state} · took {} · planned {}", Millis(*took), Millis(*planned_end));
         let (title, right) = (escaped(&format!("{pipeline} · {run}")).into_owned(), WIDTH - MARGIN);
         self.add(format_args!(
             "<text class=\"h\" x=\"{MARGIN}\" y=\"34\">{title}</text>\
@@ -271,6 +271,8 @@ mod tests {
             rows: vec![Row { place: name.into(), planned: vec![planned], actual: vec![done], idle }],
             planned_end: 8_000,
             end: 9_000,
+            took: 9_000,
+            critical: vec![true],
         }
     }
 

@@ -48,7 +48,7 @@ impl Counts {
     }
 }
 
-/// A run in the list: as `runs --json` has it, and its counts.
+/// A run in the list, as `runs --json` has it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listed {
     #[serde(flatten)]
@@ -59,8 +59,8 @@ pub struct Listed {
 impl Listed {
     /// Describes a run in the list.
     #[must_use]
-    pub fn new(header: &Header<'_>, end: Option<(Millis, RunEnd)>, counts: Counts) -> Self {
-        Self { run: json::header(header, end), counts }
+    pub fn new(header: &Header<'_>, end: Option<(Millis, RunEnd)>, took: Option<Millis>, counts: Counts) -> Self {
+        Self { run: json::header(header, end, took), counts }
     }
 }
 
@@ -231,9 +231,9 @@ mod tests {
         scene.apply(3, finished(0, 0));
         scene.apply(3, over(RunEnd::Succeeded));
         let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: false };
-        let listed = Listed::new(&header, scene.state.end, Counts::of(&scene.state, false));
+        let listed = Listed::new(&header, scene.state.end, None, Counts::of(&scene.state, false));
         let listed = serde_json::to_value(listed).unwrap();
-        let run = serde_json::to_value(json::header(&header, scene.state.end)).unwrap();
+        let run = serde_json::to_value(json::header(&header, scene.state.end, None)).unwrap();
         for (key, value) in run.as_object().unwrap() {
             assert_eq!(listed[key], *value);
         }

@@ -25,6 +25,8 @@ pub struct Listed<'a> {
     pub tasks: usize,
     /// When and how it ended.
     pub end: Option<(Millis, RunEnd)>,
+    /// For how long nobody carried it out.
+    pub away: Millis,
 }
 
 /// Returns the list of runs as a table. `now` is for those that still run.
@@ -40,7 +42,7 @@ pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
         Column::left("started"),
         Column::right("time"),
     ]);
-    for Listed { header, tasks, end } in runs {
+    for Listed { header, tasks, end, away } in runs {
         let state = state_word(*end, header.alive);
         let until = end.map(|(at, _)| at).or(header.alive.then_some(now));
         table.row([
@@ -51,7 +53,7 @@ pub fn runs(runs: &[Listed<'_>], now: Millis, zone: &TimeZone) -> Table {
             (*tasks).into(),
             // The year is in the id.
             local(header.started, zone, "%b %d %H:%M").into(),
-            until.map_or_else(Cell::default, |until| (until - header.started).into()),
+            until.map_or_else(Cell::default, |until| (until - header.started - *away).into()),
         ]);
     }
     table
@@ -70,7 +72,7 @@ pub fn run(
     columns: Option<usize>,
 ) -> String {
     let word = state_word(state.end, header.alive);
-    let took = state.end.map_or_else(String::new, |(at, _)| format!(", took {}", at - header.started));
+    let took = state.took(header.started).map_or_else(String::new, |took| format!(", took {took}"));
     let mut shown = format!(
         "run {}{} of {}: {}, started {}{took}\n\n",
         text::visible(header.run),
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn runs_are_listed_with_state_and_time() {
         let scene = Scene::chain(&["clean"]);
-        let listed = |alive, end| Listed { header: header(scene.time(0), alive), tasks: 3, end };
+        let listed = |alive, end| Listed { header: header(scene.time(0), alive), tasks: 3, end, away: Millis::ZERO };
         let ended = listed(false, Some((scene.time(65), RunEnd::Succeeded)));
         let table = runs(&[listed(true, None), ended, listed(false, None)], scene.time(70), &TimeZone::UTC);
         insta::assert_snapshot!(table, @"

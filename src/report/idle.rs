@@ -1,4 +1,4 @@
-//! Why nothing was done at a place: something was ready and had no room, everything waited for a task elsewhere, or
+//! Why nothing was done at a place: nobody carried the run out, something was ready and had no room, everything waited for a task elsewhere, or
 //! there was nothing left to do.
 //!
 //! A reading of the record, after the fact: what was ready is what all its predecessors had succeeded for. Does not know
@@ -25,6 +25,8 @@ pub struct Idle {
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
+    /// Nobody carried the run out, until it was resumed.
+    Away,
     /// Something was ready, but memory, CPUs or `--jobs` left no room for it.
     Room,
     /// Something waited to be tried again.
@@ -40,6 +42,7 @@ impl Cause {
     #[must_use]
     pub fn words(&self) -> String {
         match self {
+            Self::Away => "the run had ended and was resumed later".into(),
             Self::Room => "waiting for room (memory, CPUs or --jobs)".into(),
             Self::Retry => "waiting to try again".into(),
             Self::Waits(task) => format!("waiting for {task}"),
@@ -51,6 +54,7 @@ impl Cause {
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
+            Self::Away => "away",
             Self::Room => "room",
             Self::Retry => "retry",
             Self::Waits(_) => "dependency",
@@ -74,6 +78,8 @@ struct Candidate {
 pub(super) struct History<'a> {
     tasks: &'a [TaskHeader],
     candidates: Vec<Candidate>,
+    /// When nobody carried the run out.
+    away: Vec<(u64, u64)>,
 }
 
 impl<'a> History<'a> {
@@ -111,7 +117,8 @@ impl<'a> History<'a> {
                 retries: main.windows(2).filter_map(gap).collect(),
             }
         };
-        Self { tasks, candidates: tasks.iter().zip(&state.tasks).map(candidate).collect() }
+        let away = state.away.iter().map(|(from, to)| (since(*from), since(*to))).collect();
+        Self { tasks, away, candidates: tasks.iter().zip(&state.tasks).map(candidate).collect() }
     }
 
     /// Returns the gaps between what was done at a place from the run's start to its `end`, each with its cause.
@@ -121,6 +128,7 @@ impl<'a> History<'a> {
             self.candidates.iter().filter(|candidate| candidate.on_host == on_host).collect();
         let mut changes: Vec<u64> = of_kind.iter().flat_map(|one| [one.ready, one.start]).collect();
         changes.extend(of_kind.iter().flat_map(|one| &one.retries).flat_map(|(from, to)| [*from, *to]));
+        changes.extend(self.away.iter().flat_map(|(from, to)| [*from, *to]));
         changes.sort_unstable();
         changes.dedup();
         let mut all: Vec<Idle> = Vec::new();
@@ -141,6 +149,9 @@ impl<'a> History<'a> {
     }
 
     fn cause(&self, of_kind: &[&Candidate], at: u64) -> Cause {
+        if self.away.iter().any(|(from, to)| *from <= at && at < *to) {
+            return Cause::Away;
+        }
         if of_kind.iter().any(|one| one.ready <= at && at < one.start) {
             return Cause::Room;
         }

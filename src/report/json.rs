@@ -6,12 +6,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::graph::TaskId;
 use crate::progress::Progress;
 use crate::progress::record::Record;
 use crate::progress::series::Series;
 use crate::run::event::{Role, RunEnd};
 use crate::run::launch;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
+use crate::run::store::TaskHeader;
 use crate::units::Millis;
 
 /// What is known of a run besides its events.
@@ -40,6 +42,11 @@ pub struct Run {
     state: &'static str,
     started: String,
     finished: Option<String>,
+    /// How long it went on; `null` while it does.
+    took_ms: Option<u64>,
+    /// `--set`, in order; left out in a list of runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<Task>>,
 }
@@ -48,8 +55,24 @@ pub struct Run {
 #[derive(Clone, Debug, Serialize)]
 pub struct Task {
     name: String,
+    stage: String,
     state: &'static str,
+    /// The failed task for which it was skipped, `null` where the run was stopped; left out where it was not skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped_because: Option<Option<String>>,
+    /// Whether the plan had no slack for it.
+    critical: bool,
+    planned: Planned,
     attempts: Vec<Try>,
+}
+
+/// What was intended, as `plan --json` spells it: ms from the start of the run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Planned {
+    start_ms: u64,
+    finish_ms: u64,
+    /// Ids of devices, or `node/cpu`.
+    places: Vec<String>,
 }
 
 /// One attempt.
@@ -93,9 +116,9 @@ pub struct Files<'a> {
     pub heard: &'a dyn Fn(&Path) -> Option<Record>,
 }
 
-/// Returns a run without its tasks.
+/// Returns a run without its tasks, which went on for that long.
 #[must_use]
-pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>) -> Run {
+pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>, took: Option<Millis>) -> Run {
     Run {
         run: header.run.to_owned(),
         name: header.name.map(str::to_owned),
@@ -103,23 +126,47 @@ pub fn header(header: &Header<'_>, end: Option<(Millis, RunEnd)>) -> Run {
         state: state_word(end, header.alive),
         started: rfc3339(header.started),
         finished: end.map(|(at, _)| rfc3339(at)),
+        took_ms: took.map(|took| took.0),
+        set: None,
         tasks: None,
     }
 }
 
-/// Returns a run with its tasks. `dir` is the run's folder; paths of logs begin with it. What
+/// Returns a run with its tasks and its `--set`. `dir` is the run's folder; paths of logs begin with it. What
 /// files say is asked of `files`.
 #[must_use]
-pub fn run(head: &Header<'_>, names: &[String], state: &RunState, dir: &Path, files: Files<'_>) -> Run {
-    let tasks = names.iter().zip(&state.tasks).map(|(name, task)| one_task(head, name, task, dir, files)).collect();
-    Run { tasks: Some(tasks), ..header(head, state.end) }
+pub fn run(
+    head: &Header<'_>,
+    (tasks, sets): (&[TaskHeader], &[String]),
+    state: &RunState,
+    dir: &Path,
+    files: Files<'_>,
+) -> Run {
+    let shown = (0..state.tasks.len().min(tasks.len())).map(|task| one_task(head, tasks, state, task, dir, files));
+    Run { set: Some(sets.to_vec()), tasks: Some(shown.collect()), ..header(head, state.end, state.took(head.started)) }
 }
 
-/// Returns one task of a run, as [`run`] has it.
+/// Returns one task of a run by its index, as [`run`] has it.
 #[must_use]
-pub fn one_task(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path, files: Files<'_>) -> Task {
-    let attempts = attempts(head, name, task, dir, files);
-    Task { name: name.to_owned(), state: task_word(task.phase, head.alive), attempts }
+pub fn one_task(
+    head: &Header<'_>,
+    tasks: &[TaskHeader],
+    state: &RunState,
+    index: usize,
+    dir: &Path,
+    files: Files<'_>,
+) -> Task {
+    let (TaskHeader { name, stage, planned, places, critical, .. }, task) = (&tasks[index], &state.tasks[index]);
+    let name_of = |task: TaskId| tasks.get(task.index()).map(|task| task.name.clone());
+    Task {
+        name: name.clone(),
+        stage: stage.clone(),
+        state: task_word(task.phase, head.alive),
+        skipped_because: (task.phase == Phase::Skipped).then(|| task.skipped_for.and_then(name_of)),
+        critical: *critical,
+        planned: Planned { start_ms: planned.0.0, finish_ms: planned.1.0, places: places.clone() },
+        attempts: attempts(head, name, task, dir, files),
+    }
 }
 
 /// Returns a task's attempts, the first one first.
@@ -211,13 +258,21 @@ fn timestamp(time: Millis) -> jiff::Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture::{Scene, finished, over, started, started_on_gpu};
+    use crate::report::fixture::{Scene, failed, finished, over, skipped, started, started_on_gpu};
 
     fn shown(scene: &Scene, alive: bool) -> String {
-        let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
+        let header_of = |task: &crate::graph::Task| TaskHeader {
+            name: task.name.clone(),
+            stage: "train".into(),
+            planned: (Millis(0), Millis(10_000)),
+            places: vec!["box/gpu0".into()],
+            critical: true,
+            ..TaskHeader::default()
+        };
+        let tasks: Vec<TaskHeader> = scene.graph.tasks.iter().map(header_of).collect();
         let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive };
         let files = Files { exists: &|_| true, heard: &|_| None };
-        let run = run(&header, &names, &scene.state, Path::new("/state/runs/r1"), files);
+        let run = run(&header, (&tasks, &["train.retries=1".into()]), &scene.state, Path::new("/state/runs/r1"), files);
         serde_json::to_string_pretty(&run).expect("text and numbers only")
     }
 
@@ -236,10 +291,23 @@ mod tests {
           "state": "succeeded",
           "started": "2026-11-20T21:00:00.000Z",
           "finished": "2026-11-20T21:00:06.000Z",
+          "took_ms": 6000,
+          "set": [
+            "train.retries=1"
+          ],
           "tasks": [
             {
               "name": "train",
+              "stage": "train",
               "state": "succeeded",
+              "critical": true,
+              "planned": {
+                "start_ms": 0,
+                "finish_ms": 10000,
+                "places": [
+                  "box/gpu0"
+                ]
+              },
               "attempts": [
                 {
                   "number": 1,
@@ -279,6 +347,15 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_was_skipped_names_the_one_that_failed() {
+        let mut scene = Scene::chain(&["clean", "train"]);
+        for (at, event) in [(0, started(0, 1)), (3, finished(0, 1)), (3, failed(0)), (3, skipped(1, 0))] {
+            scene.apply(at, event);
+        }
+        assert!(shown(&scene, true).contains("\"skipped_because\": \"clean\""));
+    }
+
+    #[test]
     fn a_run_whose_process_is_gone_is_interrupted_and_nothing_in_it_runs() {
         let mut scene = Scene::chain(&["train"]);
         scene.apply(0, started(0, 1));
@@ -292,10 +369,23 @@ mod tests {
           "state": "interrupted",
           "started": "2026-11-20T21:00:00.000Z",
           "finished": null,
+          "took_ms": null,
+          "set": [
+            "train.retries=1"
+          ],
           "tasks": [
             {
               "name": "train",
+              "stage": "train",
               "state": "waiting",
+              "critical": true,
+              "planned": {
+                "start_ms": 0,
+                "finish_ms": 10000,
+                "places": [
+                  "box/gpu0"
+                ]
+              },
               "attempts": [
                 {
                   "number": 1,
@@ -321,10 +411,10 @@ mod tests {
     #[test]
     fn a_run_in_a_list_has_no_tasks() {
         let header_only =
-            header(&Header { run: "r1", name: None, pipeline: "digits", started: Millis(0), alive: true }, None);
+            header(&Header { run: "r1", name: None, pipeline: "digits", started: Millis(0), alive: true }, None, None);
         insta::assert_snapshot!(
             serde_json::to_string(&header_only).expect("text and numbers only"),
-            @r#"{"run":"r1","pipeline":"digits","state":"running","started":"1970-01-01T00:00:00.000Z","finished":null}"#
+            @r#"{"run":"r1","pipeline":"digits","state":"running","started":"1970-01-01T00:00:00.000Z","finished":null,"took_ms":null}"#
         );
     }
 

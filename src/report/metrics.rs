@@ -74,7 +74,7 @@ fn of_runs(page: &mut Page, picture: &Picture<'_>) {
     for run in picture.runs {
         let end = run.state.end.map(|(at, _)| at).or(run.header.alive.then_some(picture.now));
         if let Some(end) = end {
-            page.sample(&of(run), &seconds(end - run.header.started));
+            page.sample(&of(run), &seconds(run.state.went_on(run.header.started, end)));
         }
     }
     page.family("trainyard_run_tasks", Kind::Gauge, "Tasks of the run, by state.");

@@ -99,6 +99,16 @@ pub fn first_words(report: &[u8]) -> String {
     words.strip_prefix("× ").unwrap_or(words).to_owned()
 }
 
+/// Returns an error report of ours in one line: what is wrong, and what helps.
+#[must_use]
+pub fn report_words(report: &[u8]) -> String {
+    let lines = report.split(|byte| *byte == b'\n').map(log_line);
+    let lines: Vec<String> = lines.filter(|line| line.contains(|c: char| c.is_alphanumeric())).collect();
+    let words: Vec<&str> =
+        lines.iter().map(|line| line.trim_start_matches(['×', '│', '╰', '├', '─', '▶', ' '])).collect();
+    words.join(" ")
+}
+
 /// Returns how many columns a terminal needs for `text`. Colour codes take none.
 #[must_use]
 pub fn width(text: &str) -> usize {
@@ -158,6 +168,9 @@ mod tests {
             "p.toml has changed"
         );
         assert_eq!(first_words(b""), "");
+        let report =
+            "\n  \x1b[31m×\x1b[0m p.toml has changed\n  │ since then\n  help: `trainyard run`\n        starts anew\n";
+        assert_eq!(report_words(report.as_bytes()), "p.toml has changed since then help: `trainyard run` starts anew");
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub struct Timeline {
     pub planned_end: u64,
     /// When the run ended, or now.
     pub end: u64,
+    /// `[n_tasks]`: whether the plan had no slack for a task.
+    pub critical: Vec<bool>,
+    /// How much of that it went on: not while nobody carried it out.
+    pub took: u64,
 }
 
 /// What happened at one place.
@@ -91,7 +95,7 @@ pub fn lay_out(header: &Header<'_>, tasks: &[TaskHeader], state: &RunState, now:
         None if header.alive => now.max(start),
         None => last_known.max().unwrap_or(start),
     };
-    let end = (end - start).0;
+    let (end, took) = ((end - start).0, state.went_on(start, end).0);
     let mut stages: Vec<String> = Vec::new();
     let mut rows: BTreeMap<(bool, String), Row> = BTreeMap::new();
     for (task, happened) in tasks.iter().zip(&state.tasks) {
@@ -123,7 +127,9 @@ pub fn lay_out(header: &Header<'_>, tasks: &[TaskHeader], state: &RunState, now:
     }
     let planned_end = tasks.iter().map(|task| task.planned.1.0).max().unwrap_or(0);
     let state = super::json::state_word(state.end, header.alive);
-    Timeline { run: header.run.to_owned(), pipeline: header.pipeline.to_owned(), state, stages, rows, planned_end, end }
+    let (run, pipeline) = (header.run.to_owned(), header.pipeline.to_owned());
+    let critical = tasks.iter().map(|task| task.critical).collect();
+    Timeline { run, pipeline, state, stages, rows, planned_end, end, took, critical }
 }
 
 fn row<'r>(rows: &'r mut BTreeMap<(bool, String), Row>, place: &str) -> &'r mut Row {
@@ -167,10 +173,10 @@ pub fn words(header: &Header<'_>, state: &RunState) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Scene, finished, over, started, started_on_gpu};
+    use super::super::fixture::{Scene, failed, finished, over, started, started_on_gpu};
     use super::super::idle::Cause;
     use super::*;
-    use crate::run::event::RunEnd;
+    use crate::run::event::{Event, RunEnd};
 
     /// Task headers of a scene in which every second task is planned on the device.
     pub(crate) fn headers(scene: &Scene) -> Vec<TaskHeader> {
@@ -216,6 +222,34 @@ mod tests {
             [(0, 4_000, &Cause::Waits("clean".into())), (4_000, 6_000, &Cause::Room), (9_000, 12_000, &Cause::Nothing)]
         );
         assert_eq!((timeline.planned_end, timeline.end, gpu.busy(timeline.end)), (30_000, 12_000, 3_000));
+    }
+
+    #[test]
+    fn that_nobody_carried_the_run_out_is_no_wait_and_takes_no_time() {
+        let mut scene = Scene::chain(&["clean", "train"]);
+        for (at, event) in [
+            (0, started(0, 1)),
+            (4, finished(0, 1)),
+            (4, failed(0)),
+            (4, over(RunEnd::Failed)),
+            (44, Event::RunResumed { adopted: Vec::new() }),
+            (45, started(0, 2)),
+            (47, finished(0, 0)),
+            (47, started_on_gpu(1, 1)),
+            (50, finished(1, 0)),
+            (50, over(RunEnd::Succeeded)),
+        ] {
+            scene.apply(at, event);
+        }
+        let timeline = laid_out(&scene, false, 99);
+        assert_eq!((timeline.end, timeline.took), (50_000, 10_000));
+        assert_eq!(scene.state.took(scene.time(0)), Some(Millis(10_000)));
+        let cpu = timeline.rows.iter().find(|row| row.place == "box/cpu").unwrap();
+        let causes: Vec<(u64, u64, &Cause)> = cpu.idle.iter().map(|idle| (idle.from, idle.to, &idle.cause)).collect();
+        assert_eq!(
+            causes,
+            [(4_000, 44_000, &Cause::Away), (44_000, 45_000, &Cause::Retry), (47_000, 50_000, &Cause::Nothing)]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Clear, Paragraph};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 
 use super::paint::{Colour, Tone};
 use super::tally::Tally;
@@ -21,11 +21,14 @@ mod chart;
 mod devices;
 mod tasks;
 
+/// The most lines of what is said.
+const MOST_SAID: usize = 6;
+
 /// Below this width there is no room for two panes.
 const TWO_PANES: u16 = 72;
 
 /// Every key and what it does.
-pub const KEYS: [(&str, &str); 12] = [
+pub const KEYS: [(&str, &str); 14] = [
     ("↑ ↓, j k", "choose a task, or scroll the log"),
     ("PgUp PgDn", "ten at a time, or a page of the log"),
     ("g G", "the first one, the last one; the log's end is followed"),
@@ -37,7 +40,9 @@ pub const KEYS: [(&str, &str); 12] = [
     ("r", "retry: go on with a run that failed or was interrupted"),
     ("?", "these keys"),
     ("Ctrl-Z", "back to the shell; `fg` returns"),
+    ("Esc", "back to the list, then without the filter, then quit"),
     ("q", "quit; the run goes on"),
+    ("◆", "critical: the plan has no slack for the task"),
 ];
 
 /// The pane that keys move.
@@ -90,6 +95,8 @@ pub struct Picture<'a> {
     pub sight: Sight,
     /// The last line: keys, a question or what is typed.
     pub prompt: &'a str,
+    /// Whether all of it is shown, on several lines where it needs them.
+    pub prompt_is_whole: bool,
     /// Whether to colour.
     pub colour: Colour,
     /// ms since the Unix epoch.
@@ -140,16 +147,22 @@ pub fn listed(view: View<'_>, filter: &str) -> Vec<TaskId> {
 
 /// Draws the whole screen.
 pub fn draw(picture: &Picture<'_>, frame: &mut Frame<'_>) {
+    // What is said may take more than a line: a reason that is cut helps nobody.
+    let rows = text::width(picture.prompt).div_ceil(usize::from(frame.area().width.max(1)));
+    // Lines end at words, which may take one more.
+    let rows = if picture.prompt_is_whole && rows > 1 { (rows + 1).min(MOST_SAID) } else { 1 };
+    let below = Constraint::Length(u16::try_from(rows).unwrap_or(1));
     let [top, middle, bottom] =
-        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), below]).areas(frame.area());
     frame.render_widget(head(picture, top.width.into()), top);
     if picture.sight.zoomed {
         log(picture, frame, middle, Borders::TOP);
     } else {
         panes(picture, frame, middle);
     }
-    let prompt = text::fit(picture.prompt, bottom.width.into());
-    frame.render_widget(Line::styled(prompt, picture.style(Tone::Faint)), bottom);
+    let prompt = text::fit(picture.prompt, usize::from(bottom.width) * rows);
+    let prompt = Paragraph::new(Line::styled(prompt, picture.style(Tone::Faint))).wrap(Wrap { trim: false });
+    frame.render_widget(prompt, bottom);
     if picture.sight.help {
         help(picture, frame);
     }
@@ -229,7 +242,7 @@ fn head(picture: &Picture<'_>, columns: usize) -> Line<'static> {
         (tally.failed, "failed"),
         (tally.skipped, "skipped"),
     ]);
-    let elapsed = wording::seconds(Millis(picture.timeline.end));
+    let elapsed = wording::seconds(Millis(picture.timeline.took));
     let left = picture.left.map_or_else(String::new, |left| format!(", ~{} left", wording::seconds(left)));
     let done = tally.succeeded + tally.cached;
     let words = format!("  {done}/{total} done  {counts}  {elapsed}{left}");

@@ -100,6 +100,8 @@ pub struct TaskState {
     pub forgiven: usize,
     /// What it printed when it ran in an earlier run, as a path in the state folder, if it is up to date.
     pub cached_log: Option<String>,
+    /// The failed task for which it was skipped, if it was for one.
+    pub skipped_for: Option<TaskId>,
 }
 
 impl TaskState {
@@ -189,6 +191,10 @@ pub struct RunState {
     newest: Arc<Place>,
     /// Whether those who are to be told of that end were, or could not be.
     pub finish_told: bool,
+    /// When nothing of it ran and nobody carried it out, until it was resumed: from and to, ms since the Unix epoch.
+    pub away: Vec<(Millis, Millis)>,
+    /// When its newest event was recorded.
+    latest: Millis,
 }
 
 /// A new order of what waits.
@@ -228,6 +234,19 @@ impl RunState {
     pub fn last_outcome(&self, task: TaskId) -> Option<&Outcome> {
         let (_, last) = self.task(task).last_as(Role::Main)?;
         last.ended.as_ref().map(|ended| &ended.outcome)
+    }
+
+    /// Returns for how long the run went on between two times, ms since the Unix epoch: that nobody carried it out for a
+    /// while does not count.
+    #[must_use]
+    pub fn went_on(&self, from: Millis, to: Millis) -> Millis {
+        self.away.iter().fold(to - from, |time, (left, back)| time - (*back - *left))
+    }
+
+    /// Returns how long the run took that started then; `None` while it has not ended.
+    #[must_use]
+    pub fn took(&self, started: Millis) -> Option<Millis> {
+        self.end.map(|(at, _)| self.went_on(started, at))
     }
 
     /// Takes one event in. The only place where the state changes.
@@ -311,10 +330,11 @@ impl RunState {
                 self.settle(*task, Phase::Failed);
                 self.failed += 1;
             }
-            Event::TaskSkipped { task, .. } => {
+            Event::TaskSkipped { task, because } => {
                 if !matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_)) {
                     return illegal("the task does not wait");
                 }
+                self.tasks[task.index()].skipped_for = *because;
                 self.settle(*task, Phase::Skipped);
             }
             Event::TaskCached { task, log } => {
@@ -371,9 +391,13 @@ impl RunState {
                 if matches!(self.end, Some((_, RunEnd::Succeeded))) {
                     return illegal("there is nothing left to do");
                 }
+                if adopted.is_empty() {
+                    self.away.push((self.latest, *at));
+                }
                 self.reopen();
             }
         }
+        self.latest = *at;
         Ok(())
     }
 
@@ -385,7 +409,7 @@ impl RunState {
                 task.forgiven = task.attempts.len();
             }
             if matches!(task.phase, Phase::Failed | Phase::Skipped) {
-                task.phase = Phase::Waiting;
+                (task.phase, task.skipped_for) = (Phase::Waiting, None);
                 self.settled -= 1;
             }
         }

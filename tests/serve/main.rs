@@ -187,7 +187,7 @@ fn what_is_told_is_what_the_commands_print() {
     assert_eq!(server.get(&format!("/api/diff/{a}/{b}")).json(), printed(&["diff", &a, &b, "--json"]));
     let (listed, runs) = (server.get("/api/runs").json(), printed(&["runs", "--json"]));
     for (told, printed) in listed.as_array().unwrap().iter().zip(runs.as_array().unwrap()) {
-        assert!(printed.as_object().unwrap().iter().all(|(key, value)| told[key] == *value), "{told} {printed}");
+        assert_eq!(told, printed);
         assert_eq!(told["counts"]["succeeded"].as_u64().unwrap() + told["counts"]["failed"].as_u64().unwrap(), 2);
     }
     let devices = server.get("/api/devices").json();

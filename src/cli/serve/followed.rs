@@ -117,7 +117,7 @@ impl Followed {
         let state = &attached.state;
         let changed = |index| Changed { index, task: self.one(index, &|_| None) };
         Change {
-            run: json::header(&attached.header(), state.end),
+            run: json::header(&attached.header(), state.end, state.took(attached.row.header.started)),
             counts: Counts::of(state, attached.is_alive()),
             stopping: state.stopping.is_some(),
             left_ms,
@@ -133,8 +133,8 @@ impl Followed {
     fn one(&self, task: usize, heard: &dyn Fn(&Path) -> Option<crate::progress::record::Record>) -> json::Task {
         let attached = &self.attached;
         let files = json::Files { exists: &Path::exists, heard };
-        let name = &attached.row.header.tasks[task].name;
-        json::one_task(&attached.header(), name, &attached.state.tasks[task], &self.dir, files)
+        let tasks = &attached.row.header.tasks;
+        json::one_task(&attached.header(), tasks, &attached.state, task, &self.dir, files)
     }
 
     /// Looks at what running tasks say, and at what others wait for.
@@ -221,10 +221,10 @@ impl Followed {
     pub(super) fn show(&mut self, series: bool) -> Result<Response, Failure> {
         self.look()?;
         let attached = &self.attached;
-        let names: Vec<String> = attached.row.header.tasks.iter().map(|task| task.name.clone()).collect();
+        let of = (attached.row.header.tasks.as_slice(), attached.row.header.invocation.sets.as_slice());
         let heard: &dyn Fn(&Path) -> _ = if series { &diff::heard } else { &|_| None };
         let files = json::Files { exists: &Path::exists, heard };
-        let run = json::run(&attached.header(), &names, &attached.state, &self.dir, files);
+        let run = json::run(&attached.header(), of, &attached.state, &self.dir, files);
         let taken = attached.taken().to_string();
         Ok(([(HeaderName::from_static("last-event-id"), taken)], answer::json(&run)).into_response())
     }

@@ -8,6 +8,7 @@ use crate::cli::state::{self, broken};
 use crate::report::dashboard::{Counts, Listed};
 use crate::run::state::RunState;
 use crate::run::store::{Mark, RunRow, Store, StoreError};
+use crate::units::Millis;
 
 /// The recorded runs of a state folder.
 pub(super) struct List {
@@ -23,6 +24,7 @@ struct Known {
     row: RunRow,
     /// As far as it was read; `None` once it has ended.
     state: Option<RunState>,
+    took: Option<Millis>,
     counts: (Counts, Counts),
     events: usize,
 }
@@ -78,13 +80,14 @@ impl Known {
         row.header.tasks = Vec::new();
         row.end = state.end;
         let counts = (Counts::of(&state, true), Counts::of(&state, false));
+        let took = state.took(row.header.started);
         let state = row.end.is_none().then_some(state);
-        Ok(Some(Self { row, state, counts, events }))
+        Ok(Some(Self { row, state, took, counts, events }))
     }
 
     fn listed(&self) -> Listed {
         let header = state::header(&self.row);
         let counts = if header.alive { self.counts.0 } else { self.counts.1 };
-        Listed::new(&header, self.row.end, counts)
+        Listed::new(&header, self.row.end, self.took, counts)
     }
 }

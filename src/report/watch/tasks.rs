@@ -51,7 +51,10 @@ fn task_line(picture: &Picture<'_>, task: TaskId, selected: bool, width: usize) 
     };
     let phase = running.and_then(|running| running.progress.phase.as_deref()).unwrap_or_default();
     let name = text::visible(&picture.view.graph.tasks[task.index()].name).into_owned();
-    let room = width.saturating_sub(6 + text::width(&words));
+    let is_done = matches!(state.phase, Phase::Succeeded | Phase::Cached | Phase::Skipped);
+    let critical = !is_done && picture.timeline.critical.get(task.index()).copied().unwrap_or(false);
+    let sign = if critical { "◆" } else { "" };
+    let room = width.saturating_sub(6 + text::width(&words) + text::width(sign));
     let name_room = if phase.is_empty() { room } else { room.min(text::width(&name).max(room / 2)) };
     let name = text::fit_middle(&name, name_room).into_owned();
     let phase_room = room.saturating_sub(text::width(&name) + 2);
@@ -63,6 +66,7 @@ fn task_line(picture: &Picture<'_>, task: TaskId, selected: bool, width: usize) 
         Span::styled(mark, picture.style(tone)),
         Span::raw(" "),
         Span::styled(name, strong),
+        Span::styled(sign, picture.style(Tone::Uneasy)),
         Span::raw("  "),
         Span::styled(phase, picture.style(Tone::Faint)),
         Span::raw(" ".repeat(gap)),

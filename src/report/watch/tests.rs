@@ -45,7 +45,12 @@ fn drawn(rows: u16, columns: u16, filter: &str, selected: usize, sight: Sight) -
     let said = Progress { progress: Some(0.5), phase: Some("epoch 1/2".into()), ..Progress::default() };
     tally.progressed(id(1), &said);
     let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: true };
-    let task = |name: &str| TaskHeader { name: name.into(), places: vec!["box/cpu".into()], ..TaskHeader::default() };
+    let task = |name: &str| TaskHeader {
+        name: name.into(),
+        places: vec!["box/cpu".into()],
+        critical: name.starts_with("train"),
+        ..TaskHeader::default()
+    };
     let tasks: Vec<TaskHeader> = scene.graph.tasks.iter().map(|of| task(&of.name)).collect();
     let unknown = DeviceGauge { id: "box/gpu1".into(), model: "H100".into(), ..DeviceGauge::default() };
     let listed = listed(scene.view(), filter);
@@ -63,6 +68,7 @@ fn drawn(rows: u16, columns: u16, filter: &str, selected: usize, sight: Sight) -
         log: &log,
         sight,
         prompt: "q quit",
+        prompt_is_whole: false,
         colour: Colour::Never,
         now: scene.time(10),
     };
@@ -86,6 +92,12 @@ fn where_there_is_little_room_the_list_or_the_log_has_it() {
     assert!(list.contains("› ▶ train[lr=0.1]") && !list.contains("step 30"), "{list}");
     let log = drawn(24, 60, "", 0, Sight { focus: Focus::Log, ..Sight::default() }).join("\n");
     assert!(!log.contains("› ▶") && log.contains("step 30"), "{log}");
+}
+
+#[test]
+fn a_critical_task_is_marked_until_it_is_done() {
+    let shown = drawn(24, 110, "", 0, Sight::default()).join("\n");
+    assert!(shown.contains("train[lr=0.1]◆") && shown.matches('◆').count() == 1, "{shown}");
 }
 
 #[test]

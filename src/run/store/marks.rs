@@ -2,6 +2,7 @@
 
 use super::numbers::COUNT;
 use super::{RunRow, Store, StoreError};
+use crate::units::Millis;
 
 /// A run and how much is recorded of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,25 @@ impl Store {
                 Ok(Mark { run: row.get(0)?, events: usize::try_from(events).unwrap_or(0) })
             };
             query.query_map([], mark)?.collect()
+        })
+    }
+
+    /// Returns for how long nothing of a run went on and nobody carried it out, until it was resumed: as the state says it
+    /// that its events tell.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn away(&self, run: &str) -> Result<Millis, StoreError> {
+        // Nothing was adopted: its tasks had not gone on all the while.
+        const RESUMED: &str = r#"{"event":"run-resumed"}"#;
+        self.on(|db| {
+            let mut query = db.prepare_cached(
+                "SELECT coalesce(sum(max(event.at - before.at, 0)), 0)
+                 FROM run JOIN event ON event.number BETWEEN (run.key << 32) + 1 AND (run.key << 32) + 0xFFFFFFFF
+                 JOIN event AS before ON before.number = event.number - 1
+                 WHERE run.id = ?1 AND event.body = ?2",
+            )?;
+            query.query_row([run, RESUMED], |row| Ok(Millis(super::unsigned(row.get(0)?))))
         })
     }
 
