@@ -87,6 +87,9 @@ fn a_chart_that_is_neither_svg_nor_html_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains(".svg or .html"));
     assert!(!world.path("a.png").exists());
+    let output = world.output(&["show", "--gantt", "nowhere/a.svg"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!world.path("nowhere").exists(), "a mistyped folder is not made");
 }
 
 #[test]
@@ -118,4 +121,25 @@ fn two_runs_are_compared_by_what_came_out() {
     assert_eq!(diff["tasks"][0]["b"]["outcome"], "exited:3");
     assert_eq!(diff["tasks"][1]["a"]["figures"]["accuracy"], 0.5);
     assert_eq!(diff["tasks"][1]["b"]["state"], "skipped");
+    assert!(shown.contains("clean: run\n  a  echo done\n  b  exit 3\n"), "{shown}");
+}
+
+#[test]
+fn two_runs_are_compared_by_what_their_tasks_are_made_of() {
+    let world = World::new();
+    world.stdout(&["run", "p.toml", "--name", "first"]);
+    let edited = PIPELINE.replace("[stage.clean]", "[stage.clean]\nenv = { SEED = '1' }\nresources = { cpus = 0.5 }");
+    std::fs::write(world.path("p.toml"), edited).unwrap();
+    world.stdout(&["run", "p.toml", "--set", "train.retries=2"]);
+    std::fs::remove_file(world.path("p.toml")).unwrap();
+    let shown = world.stdout(&["diff", "first"]);
+    assert!(shown.contains("--set\n  a  (not set)\n  b  train.retries=2\n"), "{shown}");
+    assert!(shown.contains("clean: env.SEED\n  a  (not set)\n  b  \"1\"\n"), "{shown}");
+    let diff: Value = serde_json::from_str(&world.stdout(&["diff", "first", "--json"])).unwrap();
+    let retries = serde_json::json!([{"key": "retries", "a": null, "b": "2"}]);
+    assert_eq!((&diff["tasks"][1]["changes"], &diff["b"]["set"][0]), (&retries, &"train.retries=2".into()));
+    let keys = diff["tasks"][0]["changes"].as_array().unwrap().iter().map(|change| change["key"].as_str().unwrap());
+    assert_eq!(keys.collect::<Vec<_>>(), ["env.SEED", "resources.cpus"]);
+    let kept = std::fs::read_dir(world.path(".trainyard/pipelines")).unwrap();
+    assert_eq!(kept.count(), 2, "a file is kept once, and nothing is left half-written");
 }

@@ -2,15 +2,17 @@
 
 use clap::Args;
 
+use super::pipeline_file;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
 use crate::progress::record::Record;
+use crate::report::definition::Definition;
 use crate::report::diff::{self, Side};
 use crate::report::paint::Colour;
 use crate::run::launch;
 use crate::run::store::{RunRow, Store};
 
-/// Compare two runs: how their tasks ended, how long they took, their last figures
+/// Compare two runs: what their tasks are made of, how they ended, how long they took, their last figures
 #[derive(Args)]
 pub(super) struct Command {
     /// A run's id, the beginning of it, or its name
@@ -44,7 +46,10 @@ pub(super) fn side(store: &Store, row: &RunRow) -> Result<Side, Failure> {
     let run = state::replay(store, row)?;
     let dir = store.run_dir(&row.header.id);
     let heard = |task: &str, number| heard(&launch::progress(&dir, task, number));
-    Ok(Side::new(&state::header(row), &row.header.tasks, &run, heard))
+    let made_of = pipeline_file::recall(store.dir(), &row.header);
+    let definition = made_of.map(|(pipeline, graph)| Definition::new(&pipeline, &graph));
+    let side = Side::new(&state::header(row), &row.header.tasks, &run, heard);
+    Ok(side.made_of(definition, row.header.invocation.sets.clone()))
 }
 
 /// Returns what was heard of an attempt; `None` where it said nothing.

@@ -1,6 +1,8 @@
 //! The pipeline file on the command line: `FILE`, `--set` and `--max-tasks`, read and checked alike by every
 //! subcommand that takes one.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +12,7 @@ use super::problems::Texts;
 use super::{Exit, Failure};
 use crate::graph::{self, Examined, Limits, TaskGraph};
 use crate::run::preflight;
+use crate::run::store::{Header, Invocation};
 use crate::spec::{Pipeline, Problem, Source, op, problem};
 
 /// Arguments that name a pipeline.
@@ -38,6 +41,8 @@ pub(super) struct Loaded {
     pub(super) texts: Texts,
     /// BLAKE3 of the file in hexadecimal digits.
     pub(super) digest: String,
+    /// What it holds.
+    pub(super) bytes: Vec<u8>,
 }
 
 impl PipelineFile {
@@ -65,14 +70,14 @@ impl PipelineFile {
             report: miette::miette!("cannot read {name}: {error}"),
         })?;
         let digest = blake3::hash(&bytes).to_hex().to_string();
-        let (source, problem) = Source::from_bytes(name, bytes);
+        let (source, problem) = Source::from_bytes(name, bytes.clone());
         let limits = Limits { max_tasks: self.max_tasks };
         let result = match problem {
             Some(problem) => Err(vec![problem]),
             None => self.examine(&source, limits, with_files),
         };
         let texts = Texts::new(source, &self.sets);
-        Ok(Loaded { result, texts, digest })
+        Ok(Loaded { result, texts, digest, bytes })
     }
 
     /// Returns the absolute names of the folder, as it is written and with links resolved.
@@ -97,4 +102,43 @@ impl PipelineFile {
         }
         if problems.is_empty() { Ok((pipeline, graph)) } else { Err(problems) }
     }
+}
+
+/// Returns where a state folder keeps a pipeline file that has this digest.
+fn kept(state: &Path, digest: &str) -> PathBuf {
+    state.join("pipelines").join(format!("{digest}.toml"))
+}
+
+/// Keeps a pipeline file as it is now, once for all runs of it, so that it can be told later what changed. Nobody but its
+/// owner can read it: there may be secrets in its `env`.
+pub(super) fn keep(state: &Path, digest: &str, bytes: &[u8]) {
+    let path = kept(state, digest);
+    if path.is_file() {
+        return;
+    }
+    let write = || {
+        std::fs::create_dir_all(state.join("pipelines"))?;
+        // Whoever finds it finds all of it.
+        let new = path.with_extension(format!("{}.new", std::process::id()));
+        let _ = std::fs::remove_file(&new);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        std::fs::rename(&new, &path)
+    };
+    if let Err(error) = write() {
+        tracing::debug!(%error, "the pipeline file is not kept");
+    }
+}
+
+/// Returns the pipeline that a run began with; `None` where it was not kept and the file has changed since, or where this
+/// version reads it differently.
+pub(super) fn recall(state: &Path, run: &Header) -> Option<(Pipeline, TaskGraph)> {
+    let Invocation { file_digest, sets, max_tasks, .. } = &run.invocation;
+    let is_it = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().as_str() == file_digest;
+    let read = |path: &Path| std::fs::read(path).ok().filter(is_it);
+    let bytes = read(&kept(state, file_digest)).or_else(|| read(Path::new(&run.file)))?;
+    let (source, _) = Source::from_bytes(run.file.clone(), bytes);
+    let max_tasks = if *max_tasks == 0 { Limits::default().max_tasks } else { *max_tasks };
+    let file = PipelineFile { file: run.file.clone().into(), sets: sets.clone(), max_tasks };
+    file.examine(&source, Limits { max_tasks }, false).ok()
 }

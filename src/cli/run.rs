@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::detach;
-use super::pipeline_file::PipelineFile;
+use super::pipeline_file::{self, PipelineFile};
 use super::planning::Planning;
 use super::session::{self, Manner, Prepared, Read};
 use super::state::{self, broken};
@@ -89,7 +89,7 @@ impl Command {
             all.finish();
             return told;
         }
-        let digest = read.digest.clone();
+        let digest = keep(&dir, &read);
         crash::point("read");
         let prepared = read.prepare(&self.planning, &dir, &[])?;
         let mut store = open_store(&dir)?;
@@ -116,7 +116,7 @@ impl Command {
     ) -> Result<Exit, Failure> {
         let plan = up_to_date::idle_plan(read.graph.len());
         let mut store = open_store(dir)?;
-        let header = self.header((&read.pipeline, read.digest.clone()), &ground.run, started, unplanned(read))?;
+        let header = self.header((&read.pipeline, keep(dir, read)), &ground.run, started, unplanned(read))?;
         let mut key = begin(&mut store, &header)?;
         if self.manner.is_detached() {
             session::make_folders(ground)?;
@@ -130,7 +130,7 @@ impl Command {
         let Places { state, root, ops } = places;
         let PipelineFile { sets, max_tasks, .. } = &self.file;
         Digest::of(
-            format!("{:?}", (env!("CARGO_PKG_VERSION"), state, root, ops, &read.digest, sets, max_tasks)).as_bytes(),
+            format!("{:?}", (env!("CARGO_PKG_VERSION"), state, root, ops, &read.text.0, sets, max_tasks)).as_bytes(),
         )
     }
 
@@ -200,6 +200,13 @@ fn unplanned(read: &Read) -> Vec<TaskHeader> {
         }
     };
     graph.ids().map(task_header).collect()
+}
+
+/// Keeps the pipeline file with the record, and returns its digest.
+fn keep(dir: &Path, read: &Read) -> String {
+    let (digest, bytes) = &read.text;
+    pipeline_file::keep(dir, digest, bytes);
+    digest.clone()
 }
 
 /// Opens the record for a new run. A damaged one is moved aside.

@@ -158,8 +158,8 @@ pub(super) struct Read {
     /// Folder of the pipeline file, absolute.
     pub(super) root: PathBuf,
     pub(super) ops: PathBuf,
-    /// BLAKE3 of the file in hexadecimal digits.
-    pub(super) digest: String,
+    /// BLAKE3 of the file in hexadecimal digits, and what it holds.
+    pub(super) text: (String, Vec<u8>),
 }
 
 /// Reads a pipeline; the inner error is one that has been printed.
@@ -171,20 +171,20 @@ pub(super) fn read(file: &PipelineFile, planning: &Planning) -> Result<Result<Re
         );
         return Err(Failure { exit: Exit::Usage, report });
     }
-    let Loaded { result, texts, digest } = file.read(true)?;
+    let Loaded { result, texts, digest, bytes } = file.read(true)?;
     let (pipeline, graph) = match result {
         Ok(loaded) => loaded,
         Err(problems) => return Ok(Err(texts.reject(&problems))),
     };
     let ops = ops_program(&pipeline)?;
     let root = absolute(file.folder());
-    Ok(Ok(Read { pipeline, graph, root, ops, digest }))
+    Ok(Ok(Read { pipeline, graph, root, ops, text: (digest, bytes) }))
 }
 
 impl Read {
     /// Plans what is not done (`[n_tasks]`) for this machine. `dir` is the state folder, which knows what earlier runs used.
     pub(super) fn prepare(self, planning: &Planning, dir: &Path, done: &[bool]) -> Result<Prepared, Failure> {
-        let Self { mut pipeline, graph, root, ops, digest: _ } = self;
+        let Self { mut pipeline, graph, root, ops, text: _ } = self;
         let options = planning.probe();
         let machine = planning::this_machine(&pipeline, &options);
         let fleet = machine.fleet();

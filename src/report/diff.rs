@@ -1,9 +1,11 @@
-//! Two runs beside each other: what became of their tasks, how long they took, and their last figures.
+//! Two runs beside each other: what their tasks are made of, what became of them, how long they took, and their last
+//! figures.
 //!
 //! Tasks belong together by name. Pure: what is known of a run is given.
 
 use serde::Serialize;
 
+use super::definition::{self, Change, Definition};
 use super::json::{Header, outcome_code, state_word, task_word};
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
@@ -25,10 +27,14 @@ pub struct Side {
     pub run: String,
     /// Its state, as `show --json` spells it.
     pub state: String,
-    /// From its start to its end; unknown while it runs.
+    /// How long it went on; unknown while it runs.
     pub took_ms: Option<u64>,
+    /// `--set`, in order.
+    pub set: Vec<String>,
     #[serde(skip)]
     tasks: Vec<(String, OfTask)>,
+    #[serde(skip)]
+    definition: Option<Definition>,
 }
 
 /// What became of a task.
@@ -55,6 +61,8 @@ pub struct Pair {
     pub a: Option<OfTask>,
     /// In the second run.
     pub b: Option<OfTask>,
+    /// What differs of its definition; unknown where a run was recorded by an earlier version.
+    pub changes: Option<Vec<Change>>,
 }
 
 /// Two runs. Keys are stable.
@@ -94,9 +102,17 @@ impl Side {
         Self {
             run: header.run.to_owned(),
             state: state_word(state.end, header.alive).to_owned(),
-            took_ms: state.end.map(|(at, _)| (at - header.started).0),
+            took_ms: state.took(header.started).map(|took| took.0),
+            set: Vec::new(),
             tasks: tasks.iter().zip(&state.tasks).map(of).collect(),
+            definition: None,
         }
+    }
+
+    /// Adds what its tasks are made of, as far as that is known, and its `--set`.
+    #[must_use]
+    pub fn made_of(self, definition: Option<Definition>, set: Vec<String>) -> Self {
+        Self { definition, set, ..self }
     }
 }
 
@@ -107,12 +123,16 @@ pub fn diff(mut a: Side, mut b: Side) -> Diff {
         std::mem::take(&mut b.tasks).into_iter().map(|(name, of)| (name, Some(of))).collect();
     let place: std::collections::HashMap<String, usize> =
         others.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+    let definitions = a.definition.take().zip(b.definition.take());
+    let changes = |name: &str| definitions.as_ref().map(|(a, b)| a.changes(b, name));
     let mut tasks: Vec<Pair> = Vec::new();
     for (name, of) in std::mem::take(&mut a.tasks) {
         let other = place.get(&name).and_then(|&i| others[i].1.take());
-        tasks.push(Pair { name, a: Some(of), b: other });
+        tasks.push(Pair { changes: changes(&name), name, a: Some(of), b: other });
     }
-    tasks.extend(others.into_iter().filter_map(|(name, of)| Some(Pair { name, a: None, b: Some(of?) })));
+    let only =
+        |(name, of): (String, Option<OfTask>)| Some(Pair { changes: changes(&name), name, a: None, b: Some(of?) });
+    tasks.extend(others.into_iter().filter_map(only));
     Diff { a, b, tasks }
 }
 
@@ -121,7 +141,8 @@ impl Pair {
     fn has_changed(&self) -> bool {
         let (Some(a), Some(b)) = (&self.a, &self.b) else { return true };
         let slower = || a.time_ms.zip(b.time_ms).is_some_and(|(a, b)| is_telling(a, b));
-        a.state != b.state
+        self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
+            || a.state != b.state
             || a.outcome != b.outcome
             || a.attempts != b.attempts
             || slower()
@@ -146,6 +167,14 @@ pub fn shown(diff: &Diff, colour: Colour, columns: Option<usize>) -> String {
         format!("{}: {}{took}", text::visible(&side.run), side.state)
     };
     let mut shown = format!("a  {}\nb  {}\n\n", side(&diff.a), side(&diff.b));
+    let tasks = diff.tasks.iter().filter_map(|pair| Some((pair.name.as_str(), pair.changes.as_deref()?)));
+    let made_of = definition::shown((&diff.a.set, &diff.b.set), tasks);
+    if !made_of.is_empty() {
+        shown.push_str(&format!("{made_of}\n"));
+    }
+    if diff.tasks.iter().any(|pair| pair.changes.is_none()) {
+        shown.push_str("whether their definitions differ is not known: the pipeline file of one was not kept\n\n");
+    }
     let changed: Vec<&Pair> = diff.tasks.iter().filter(|pair| pair.has_changed()).collect();
     if !changed.is_empty() {
         shown.push_str(&table(&changed).render(colour, columns));
@@ -237,6 +266,13 @@ mod tests {
             book.push("it/s", 0, None, seconds as f64);
             (name == "train").then(|| Record { series: book.series().to_vec(), ..Record::default() })
         })
+        .made_of(Some(Definition::default()), Vec::new())
+    }
+
+    #[test]
+    fn a_run_of_which_the_definition_is_not_known_says_so() {
+        let unknown = side(&["train"], 10, 0, 0.5).made_of(None, Vec::new());
+        assert!(shown(&diff(unknown, side(&["train"], 10, 0, 0.5)), Colour::Never, None).contains("is not known"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod bars;
 pub mod bench;
 pub mod chart;
 pub mod dashboard;
+pub mod definition;
 pub mod devices;
 pub mod diff;
 pub mod dry_run;

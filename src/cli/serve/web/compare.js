@@ -1,4 +1,4 @@
-// Two runs beside each other: how their tasks ended, how long they took, their last figures.
+// Two runs beside each other: what their tasks are made of, how they ended, how long they took, their last figures.
 
 import { ask, h, put, s, say } from './dom.js';
 import { lanes } from './gantt.js';
@@ -11,8 +11,8 @@ const telling = (a, b) => Math.abs(a - b) >= LEAST && Math.abs(a - b) >= PART * 
 const ended = (of) => (of ? of.outcome || of.state : '');
 const isSpeed = (name) => name.includes('/s') || name.includes('second') || name.includes('runtime');
 
-function changed({ a, b }) {
-  if (!a || !b) return true;
+function changed({ a, b, changes }) {
+  if (!a || !b || changes?.length) return true;
   if (ended(a) !== ended(b) || a.attempts !== b.attempts) return true;
   if (a.time_ms !== null && b.time_ms !== null && telling(a.time_ms, b.time_ms)) return true;
   return Object.keys({ ...a.figures, ...b.figures }).some((name) => !isSpeed(name) && a.figures[name] !== b.figures[name]);
@@ -39,6 +39,32 @@ function row(pair) {
     : h('span', {}, a ? 'only in the first' : 'only in the second');
   return h('tr', {}, h('th', { scope: 'row', class: 'name' }, pair.name), h('td', {}, words), h('td', { class: 'num' }, time(a?.time_ms)),
     h('td', { class: 'num' }, time(b?.time_ms)), h('td', { class: 'num' }, change(a?.time_ms, b?.time_ms)), h('td', {}, figures(a, b)));
+}
+
+/** Differences that are shown one by one. */
+const MOST = 20;
+
+/** What the pipeline file said otherwise, tasks with the same difference together. */
+function definition(said) {
+  const groups = new Map();
+  for (const { name, changes } of said.tasks) {
+    for (const one of changes || []) {
+      const group = JSON.stringify(one);
+      if (!groups.has(group)) groups.set(group, { ...one, tasks: [] });
+      groups.get(group).tasks.push(name);
+    }
+  }
+  const all = [...groups.values()].map((one) => [`${one.tasks[0]}${one.tasks.length > 1 ? ` and ${one.tasks.length - 1} more` : ''}`, one.key, one.a, one.b]);
+  const [a, b] = [said.a.set.join('  '), said.b.set.join('  ')];
+  if (a !== b) all.unshift(['the run', '--set', a || null, b || null]);
+  const unknown = said.tasks.some((pair) => pair.changes === null);
+  if (!all.length && !unknown) return '';
+  const value = (text) => (text === null ? h('span', { class: 'soft' }, 'not set') : h('code', {}, text));
+  const rows = all.slice(0, MOST).map(([who, what, first, second]) => h('tr', {}, h('th', { scope: 'row', class: 'name' }, who), h('td', {}, what), h('td', {}, value(first)), h('td', {}, value(second))));
+  const words = unknown ? 'not known: the pipeline file of one was not kept' : all.length > MOST ? `and ${all.length - MOST} more` : '';
+  return h('section', { class: 'sheet', 'aria-labelledby': 'definition' }, h('div', { class: 'title' }, h('h2', { id: 'definition' }, 'Definition'), h('p', { class: 'soft' }, words)),
+    h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Definition, scrollable' }, h('table', { class: 'list' }, h('caption', { class: 'hidden' }, 'What the pipeline file said otherwise'),
+      h('thead', {}, h('tr', {}, ['Task', 'Key', 'First', 'Second'].map((word) => h('th', { scope: 'col' }, word)))), h('tbody', {}, rows))));
 }
 
 const LABEL = 96;
@@ -115,7 +141,7 @@ export async function compare(place, { query, go }) {
   place.append(h('div', { class: 'tools picks' }, pick('First', 0), pick('Second', 1)),
     h('div', { class: 'sides' }, side(said.a, 'first'), side(said.b, 'second'),
       h('div', { class: 'side' }, h('p', { class: 'soft' }, 'the whole'), h('p', { class: 'big' }, change(said.a.took_ms, said.b.took_ms) || '–'))),
-    plans(planned.map((one) => one.said), [said.a.took_ms, said.b.took_ms]),
+    definition(said), plans(planned.map((one) => one.said), [said.a.took_ms, said.b.took_ms]),
     h('div', { class: 'sheet' }, h('div', { class: 'title' }, h('h2', {}, 'Tasks'), words, h('div', { class: 'tools' }, h('label', {}, every, 'also those alike'))),
       h('div', { class: 'scroll tall', tabindex: '0', role: 'region', 'aria-label': 'Tasks, scrollable' }, h('table', { class: 'list' }, h('caption', { class: 'hidden' }, 'Tasks of both runs'),
         h('thead', {}, h('tr', {}, head.map(([word, kind]) => h('th', { scope: 'col', class: kind }, word)))), body))));
