@@ -114,8 +114,8 @@ fn figures_become_event_files_that_tensorboard_reads() {
 #[test]
 fn a_run_is_a_trace_of_spans() {
     let world = World::new(Vec::new());
-    assert_eq!(world.stdout(&["show", "--otlp", "out/trace.json"]), "wrote out/trace.json\n");
-    let text = std::fs::read_to_string(world.dir.path().join("out/trace.json")).unwrap();
+    assert_eq!(world.stdout(&["show", "--otlp", "trace.json"]), "wrote trace.json\n");
+    let text = std::fs::read_to_string(world.dir.path().join("trace.json")).unwrap();
     assert_eq!(text.lines().count(), 1, "an object a line");
     let trace: Value = serde_json::from_str(&text).unwrap();
     let spans = trace["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
