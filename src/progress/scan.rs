@@ -252,7 +252,29 @@ impl<'a> Scan<'a, '_> {
             && end == unit
         {
             self.push(unit..slash, true, value);
+        } else if self.before(unit) == Some(b' ') && !self.goes_on(slash + 2) {
+            self.spaced_rate(unit, slash);
         }
+    }
+
+    /// Reads `1.2k samples/s`.
+    fn spaced_rate(&mut self, unit: usize, slash: usize) {
+        let scaled = matches!(self.before(unit - 1), Some(b'k' | b'K' | b'M' | b'G' | b'T'));
+        let start = number::start_before(self.line, unit - 1 - usize::from(scaled));
+        // What touches a number on its left is a name or a part of one.
+        let stands_alone =
+            self.before(start).is_none_or(|byte| !byte.is_ascii_alphanumeric() && !b"_-+/".contains(&byte));
+        if let Some(Number { value, end }) = number::scaled(self.line, start)
+            && end == unit - 1
+            && stands_alone
+        {
+            self.push(unit..slash, true, value);
+        }
+    }
+
+    /// Whether a word goes on there.
+    fn goes_on(&self, at: usize) -> bool {
+        self.byte(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_/-".contains(&byte))
     }
 
     /// Reads `1.2s/it` and `12ms/step`.
@@ -418,7 +440,7 @@ impl<'a> Scan<'a, '_> {
 const PARTS: [&str; 4] = ["progress", "complete", "completed", "done"];
 
 /// Words before a count of steps.
-const STEPS: [&str; 16] = [
+const STEPS: [&str; 15] = [
     "step",
     "steps",
     "iter",
@@ -434,7 +456,6 @@ const STEPS: [&str; 16] = [
     "image",
     "images",
     "fold",
-    "shard",
 ];
 
 fn is_any(word: &[u8], words: &[&str]) -> bool {

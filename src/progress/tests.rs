@@ -137,3 +137,17 @@ fn a_bar_with_shortened_counts_shows_whole_ones() {
     let bar = "data:  46%|####      | 2.14G/4.66G [00:10<00:12, 212MB/s]";
     assert_eq!(phase(bar).as_deref(), Some("data 2140000000/4660000000"));
 }
+
+#[test]
+fn a_rate_may_stand_apart_from_its_unit() {
+    let rates = |line: &str| read(line).1.into_iter().map(|(name, _, value)| (name, value)).collect::<Vec<_>>();
+    assert_eq!(rates("step 1/2, 1.2k samples/s\n"), [("samples/s".to_owned(), 1_200.0)]);
+    assert_eq!(rates("step 1/2: 512 tokens/s, loss=0.5\n"), [("tokens/s".to_owned(), 512.0), ("loss".to_owned(), 0.5)]);
+    assert_eq!(rates("step 1/2: v2 files/src and 3 files/s3\n"), []);
+}
+
+#[test]
+fn a_shard_that_is_loaded_is_no_part_of_the_work_until_the_next_one_is() {
+    assert_eq!(part("loaded shard 3/4\n"), None);
+    assert_eq!(part("loaded shard 1/4\nloaded shard 2/4\n"), Some(0.5));
+}
