@@ -20,6 +20,8 @@ const PLAN: usize = 7;
 const LANE: usize = 22;
 const GAP: usize = 3;
 const ROW_GAP: usize = 18;
+/// A plan that is longer than the run by more than this is drawn on a scale of its own.
+const MOST_TIMES: u64 = 4;
 /// Lanes that are drawn; what lies deeper is counted.
 const LANES: usize = 24;
 /// How many hues there are for stages.
@@ -52,12 +54,18 @@ struct Drawing<'a> {
     timeline: &'a Timeline,
     /// ms over the whole width.
     span: u64,
+    /// How much narrower than what was done the plan is drawn.
+    narrower: u64,
     out: String,
 }
 
 impl<'a> Drawing<'a> {
     fn new(timeline: &'a Timeline) -> Self {
-        Self { timeline, span: timeline.end.max(timeline.planned_end).max(1), out: String::new() }
+        // Before anything is known of its tasks, a run may be planned with a minute for each.
+        let times = timeline.planned_end.div_ceil(timeline.end.max(1));
+        let narrower = if timeline.state != "running" && timeline.end > 0 && times > MOST_TIMES { times } else { 1 };
+        let span = timeline.end.max(timeline.planned_end / narrower).max(1);
+        Self { timeline, span, narrower, out: String::new() }
     }
 
     fn add(&mut self, part: std::fmt::Arguments<'_>) {
@@ -97,7 +105,8 @@ impl<'a> Drawing<'a> {
 
     fn head(&mut self) {
         let Timeline { run, pipeline, state, planned_end, took, stages, .. } = self.timeline;
-        let took = format!("{state} · took {} · planned {}", Millis(*took), Millis(*planned_end));
+        let scale = if self.narrower > 1 { format!(", drawn 1:{}", self.narrower) } else { String::new() };
+        let took = format!("{state} · took {} · planned {}{scale}", Millis(*took), Millis(*planned_end));
         let (title, right) = (escaped(&format!("{pipeline} · {run}")).into_owned(), WIDTH - MARGIN);
         self.add(format_args!(
             "<text class=\"h\" x=\"{MARGIN}\" y=\"34\">{title}</text>\
@@ -134,7 +143,7 @@ impl<'a> Drawing<'a> {
             ));
             at += step;
         }
-        let x = self.x(self.timeline.planned_end);
+        let x = self.x(self.timeline.planned_end / self.narrower);
         self.add(format_args!(
             "<path class=\"edge\" d=\"M{x:.1} {}V{bottom}\"><title>planned end: {}</title></path>",
             HEAD - 8,
@@ -184,7 +193,8 @@ impl<'a> Drawing<'a> {
     }
 
     fn plan(&mut self, span: &Span, y: usize) {
-        let (x, width) = self.bar(span);
+        let [from, to] = [span.from, span.to].map(|at| at / self.narrower);
+        let (x, width) = self.bar(&Span { from, to, ..Span::default() });
         self.add(format_args!(
             "<rect class=\"plan{}\" x=\"{x:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"{PLAN}\" rx=\"1.5\" fill=\"var(--s{})\">\
              <title>{}, planned: {} from {}{}</title></rect>",
@@ -281,6 +291,18 @@ mod tests {
         let drawn = svg(&example("<script>alert(1)</script>\"'&\u{0}"));
         assert!(!drawn.contains("<script") && !drawn.contains('\u{0}'), "{drawn}");
         assert!(drawn.contains("&lt;script&gt;"), "{drawn}");
+    }
+
+    #[test]
+    fn a_plan_much_longer_than_the_run_leaves_the_run_its_room() {
+        let mut timeline = example("train");
+        timeline.planned_end = 90_000;
+        timeline.rows[0].planned[0].to = 90_000;
+        let drawing = Drawing::new(&timeline);
+        assert_eq!((drawing.span, drawing.narrower), (9_000, 10));
+        let drawn = drawing.draw();
+        assert!(drawn.contains("planned 1m30s, drawn 1:10"), "{drawn}");
+        assert!(drawn.contains("train, planned: 1m30s from 0"), "{drawn}");
     }
 
     #[test]
