@@ -91,11 +91,16 @@ impl Command {
         }
         let digest = keep(&dir, &read);
         crash::point("read");
+        // A damaged record is out of the way before anything is learned from it, and a new one is begun only with a plan.
+        let store = dir.join("state.db").exists().then(|| open_store(&dir)).transpose()?;
         let prepared = read.prepare(&self.planning, &dir, &[])?;
-        let mut store = open_store(&dir)?;
+        let store = match store {
+            Some(store) if !store.is_in_doubt() => store,
+            Some(_) | None => open_store(&dir)?,
+        };
         let header = self.header((&prepared.pipeline, digest), &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
-        let key = begin(&mut store, &header)?;
+        let (mut store, key) = begin(store, &header)?;
         // It is as large as the pipeline, and the record has it now.
         drop(header);
         crash::point("begun");
@@ -115,9 +120,9 @@ impl Command {
         cached: Vec<Event>,
     ) -> Result<Exit, Failure> {
         let plan = up_to_date::idle_plan(read.graph.len());
-        let mut store = open_store(dir)?;
+        let store = open_store(dir)?;
         let header = self.header((&read.pipeline, keep(dir, read)), &ground.run, started, unplanned(read))?;
-        let mut key = begin(&mut store, &header)?;
+        let (mut store, mut key) = begin(store, &header)?;
         if self.manner.is_detached() {
             session::make_folders(ground)?;
             self.manner.leave_if_detached(ground)?;
@@ -218,9 +223,18 @@ fn open_store(dir: &Path) -> Result<Store, Failure> {
     Ok(store)
 }
 
-/// Records a new run, whose name must be its own.
-fn begin(store: &mut Store, header: &Header) -> Result<RunKey, Failure> {
-    store.begin(header).map_err(|error| {
+/// Records a new run, whose name must be its own. A record that shows only here that it is damaged is moved aside.
+fn begin(mut store: Store, header: &Header) -> Result<(Store, RunKey), Failure> {
+    let begun = match store.begin(header) {
+        Err(StoreError::Corrupt { .. }) => {
+            let dir = store.dir().to_owned();
+            drop(store);
+            store = open_store(&dir)?;
+            store.begin(header)
+        }
+        begun => begun,
+    };
+    begun.map(|key| (store, key)).map_err(|error| {
         let StoreError::NameTaken { name, run } = &error else { return broken(error) };
         let report = miette::miette!(
             help = "choose another name; `trainyard runs` lists all",

@@ -108,7 +108,7 @@ pub(super) fn elsewhere(dir: &Path) -> Option<PathBuf> {
 
 /// Returns the folder's or the nearest parent's state folder.
 pub(super) fn nearest_folder(folder: &Path) -> Option<PathBuf> {
-    folder.ancestors().map(|folder| folder.join(FOLDER)).find(|dir| dir.join("state.db").is_file())
+    folder.ancestors().map(|folder| folder.join(FOLDER)).find(|dir| dir.join("state.db").exists())
 }
 
 fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, NoRun> {
@@ -229,7 +229,68 @@ pub(super) fn unopened(error: StoreError) -> Failure {
 
 /// A record that cannot be read: the disk, or a bug of ours.
 pub(super) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
-    Failure { exit: Exit::Bug, report: miette::Report::from_err(error) }
+    let first: &(dyn std::error::Error + 'static) = &error;
+    let help = std::iter::successors(Some(first), |error| error.source()).find_map(remedy);
+    let report = match help {
+        Some(help) => Helped { error: Box::new(error), help }.into(),
+        None => miette::Report::from_err(error),
+    };
+    Failure { exit: Exit::Bug, report }
+}
+
+/// An error and what helps against it.
+#[derive(Debug)]
+struct Helped {
+    error: Box<dyn std::error::Error + Send + Sync>,
+    help: String,
+}
+
+impl std::fmt::Display for Helped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Helped {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl Diagnostic for Helped {
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(Box::new(&self.help))
+    }
+}
+
+/// Returns what the user can do about an error of the record.
+fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly};
+    match error.downcast_ref::<StoreError>()? {
+        StoreError::Corrupt { .. } => {
+            Some("it is left as it is; `trainyard run` moves it aside and begins a new one".to_owned())
+        }
+        StoreError::Damaged { run, .. } => {
+            Some(format!("other runs are not concerned; what run {run} printed is in its folder `logs`"))
+        }
+        StoreError::NotAFile(path) => Some(format!("move {} away: `trainyard run` begins a new one", path.display())),
+        StoreError::Database { path, source } => match source.sqlite_error_code()? {
+            ReadOnly | PermissionDenied | CannotOpen => {
+                let folder = path.parent().unwrap_or(path);
+                Some(format!(
+                    "also who only reads must be allowed to write to {} and the files in it",
+                    folder.display()
+                ))
+            }
+            DiskFull => Some("make room on that disk; `trainyard resume` goes on".to_owned()),
+            _ => None,
+        },
+        StoreError::Folder { .. }
+        | StoreError::NoState(_)
+        | StoreError::Format { .. }
+        | StoreError::Gone(_)
+        | StoreError::NameTaken { .. } => None,
+    }
 }
 
 #[cfg(test)]

@@ -14,15 +14,19 @@ use crate::units::Millis;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 mod aside;
+mod events;
 mod header;
 mod marks;
 mod numbers;
+mod read_only;
+mod room;
 mod samples;
 mod sharing;
 
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
 pub use marks::Mark;
 use numbers::{COUNT, number};
+use room::Room;
 pub use sharing::Unfinished;
 
 /// Why the record cannot be read or written.
@@ -49,7 +53,7 @@ pub enum StoreError {
         found: i64,
     },
     /// The database itself is damaged.
-    #[error("{path} is damaged: it is left as it is; `trainyard run` moves it aside and begins a new one")]
+    #[error("{path} is damaged")]
     Corrupt {
         /// The database.
         path: PathBuf,
@@ -57,6 +61,9 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// Something that is no file has the database's name.
+    #[error("{0} is not a file")]
+    NotAFile(PathBuf),
     /// The database is not where it was.
     #[error("{0} was removed or replaced while the run went on: nothing can be recorded any more")]
     Gone(PathBuf),
@@ -93,6 +100,9 @@ pub enum StoreError {
 /// Pages of the write-ahead log, 16 MiB, after which it is checkpointed: twice the loop waits for the disk then. Where many
 /// short tasks fill it, that is every few seconds; where few long ones do, the kernel has written it long before.
 const LOG_PAGES: u32 = 4_096;
+
+/// A name that says how to open the file.
+const URI: OpenFlags = OpenFlags::SQLITE_OPEN_URI;
 
 /// The format of the database.
 const FORMAT: i64 = STEPS.len() as i64;
@@ -138,6 +148,7 @@ pub struct Store {
     dir: PathBuf,
     /// The file itself, whatever its path leads to later.
     file: Option<(u64, u64)>,
+    room: Room,
 }
 
 /// A run that is being recorded.
@@ -173,7 +184,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoState`] where there is none; otherwise as [`Store::open`].
     pub fn open_existing(dir: &Path) -> Result<Self, StoreError> {
-        if !dir.join("state.db").is_file() {
+        if !dir.join("state.db").exists() {
             return Err(StoreError::NoState(dir.to_owned()));
         }
         let _alone = alone(dir).map_err(|source| StoreError::Folder { path: dir.to_owned(), source })?;
@@ -183,8 +194,15 @@ impl Store {
 
     fn connect(dir: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
         let path = dir.join("state.db");
+        if path.is_dir() {
+            return Err(StoreError::NotAFile(path));
+        }
         let connect = || {
-            let db = Connection::open_with_flags(&path, flags)?;
+            let creates = flags.contains(OpenFlags::SQLITE_OPEN_CREATE);
+            let db = match read_only::name(&path).filter(|_| !creates) {
+                Some(name) => Connection::open_with_flags(name, OpenFlags::SQLITE_OPEN_READ_ONLY | URI)?,
+                None => Connection::open_with_flags(&path, flags)?,
+            };
             // Another orchestrator on the same folder holds the lock for the length of one small transaction.
             db.busy_timeout(std::time::Duration::from_secs(10))?;
             // 256 KiB: events are written once, one behind the other, and read rarely.
@@ -192,7 +210,7 @@ impl Store {
             Ok(db)
         };
         let db = connect().map_err(|source| failed(&path, source))?;
-        Ok(Self { db, dir: dir.to_owned(), file: identity(&path) })
+        Ok(Self { db, dir: dir.to_owned(), file: identity(&path), room: Room::default() })
     }
 
     /// Makes or completes the tables, also where another process just did.
@@ -263,6 +281,7 @@ impl Store {
             key = db.last_insert_rowid();
             db.execute("INSERT INTO task_list (run, tasks) VALUES (?1, ?2)", params![key, tasks]).map(drop)
         });
+        self.room.hold_back(&self.path());
         match (written, &header.invocation.name) {
             (Ok(()), _) => Ok(RunKey { key, next_seq: 0 }),
             (Err(error), Some(name)) => match self.named(name)? {
@@ -334,6 +353,7 @@ impl Store {
             Ok(())
         });
         written.map_err(|source| failed(&path, source))?;
+        self.room.hold_back(&path);
         run.next_seq += i64::try_from(events.len()).expect("a batch fits in memory");
         Ok(())
     }
@@ -343,7 +363,12 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
-        self.rows("", [])
+        let runs = self.rows("", [])?;
+        // Where a page is damaged its rows may just not be there.
+        if runs.is_empty() {
+            self.check_pages()?;
+        }
+        Ok(runs)
     }
 
     fn rows(&self, such: &str, values: impl rusqlite::Params) -> Result<Vec<RunRow>, StoreError> {
@@ -374,7 +399,7 @@ impl Store {
         })?;
         type Columns = (Header, (Option<i64>, Option<String>), (String, String));
         let decode = |(mut header, (finished, end), (tasks, invocation)): Columns| {
-            let damaged = |source| StoreError::Damaged { run: header.id.clone(), seq: -1, source };
+            let damaged = |source| failed(&self.path(), undecodable(source));
             let tasks = serde_json::from_str(&tasks).map_err(damaged)?;
             let invocation = serde_json::from_str(&invocation).map_err(damaged)?;
             let end = end.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?;
@@ -382,51 +407,6 @@ impl Store {
             Ok(RunRow { header, end: finished.map(|at| Millis(unsigned(at))).zip(end) })
         };
         columns.into_iter().map(decode).collect()
-    }
-
-    /// Returns a run's events in order.
-    ///
-    /// # Errors
-    /// Where the database cannot be read or an event cannot be decoded; an unknown run has no events.
-    pub fn events(&self, run: &str) -> Result<Vec<Recorded>, StoreError> {
-        self.events_from(run, 0)
-    }
-
-    /// Returns a run's events in order, those before the `first` one left out.
-    ///
-    /// # Errors
-    /// As [`Store::events`].
-    pub fn events_from(&self, run: &str, first: usize) -> Result<Vec<Recorded>, StoreError> {
-        let mut events = Vec::new();
-        self.tell_events(run, first, |recorded| events.push(recorded))?;
-        Ok(events)
-    }
-
-    /// Tells a run's events in order, those before the `first` one left out, without holding more than one of them.
-    ///
-    /// # Errors
-    /// As [`Store::events`]; events before the one that cannot be decoded have been told then.
-    pub fn tell_events(&self, run: &str, first: usize, mut tell: impl FnMut(Recorded)) -> Result<(), StoreError> {
-        self.on(|db| {
-            let key: Option<i64> =
-                db.query_row("SELECT key FROM run WHERE id = ?1", [run], |row| row.get(0)).optional()?;
-            let Some(key) = key else { return Ok(Ok(())) };
-            let of_run = numbers::of(key);
-            let first = of_run.start().saturating_add(i64::try_from(first).unwrap_or(i64::MAX));
-            let mut query =
-                db.prepare("SELECT number, at, body FROM event WHERE number BETWEEN ?1 AND ?2 ORDER BY number")?;
-            let mut rows = query.query(params![first, of_run.end()])?;
-            while let Some(row) = rows.next()? {
-                match serde_json::from_slice(row.get_ref(2)?.as_bytes()?) {
-                    Ok(event) => tell(Recorded { at: Millis(unsigned(row.get(1)?)), event }),
-                    Err(source) => {
-                        let seq = row.get::<_, i64>(0)? - of_run.start();
-                        return Ok(Err(StoreError::Damaged { run: run.to_owned(), seq, source }));
-                    }
-                }
-            }
-            Ok(Ok(()))
-        })?
     }
 }
 
@@ -447,8 +427,17 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 fn failed(path: &Path, source: rusqlite::Error) -> StoreError {
+    let is_damage = aside::is_damage(&source);
+    if is_damage {
+        aside::note_doubt(path);
+    }
     let path = path.to_owned();
-    if aside::is_damage(&source) { StoreError::Corrupt { path, source } } else { StoreError::Database { path, source } }
+    if is_damage { StoreError::Corrupt { path, source } } else { StoreError::Database { path, source } }
+}
+
+/// Returns the error of a text that should be JSON.
+fn undecodable(source: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(source))
 }
 
 /// Returns what an event makes of the end in the run's header, if it changes it.

@@ -250,6 +250,134 @@ fn a_damaged_database_is_reported_and_moved_aside_by_a_new_run_only() {
     }
 }
 
+/// Returns what SQLite says of a database that is not in use.
+fn integrity(database: &Path) -> String {
+    let db = rusqlite::Connection::open(database).unwrap();
+    db.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_damage_anywhere_is_told_and_the_next_run_begins_on_sound_ground() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = "[stage.a]\nrun = \"true\"\n[stage.b]\nrun = \"true\"\nafter = [\"a\"]\n";
+    fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
+    let state = folder.path().join(".trainyard");
+    let database = state.join("state.db");
+    let sound = fs::read(&database).unwrap();
+    let zeroed = (0..sound.len() / PAGE).map(|page| {
+        let mut bytes = sound.clone();
+        bytes[page * PAGE..(page + 1) * PAGE].fill(0);
+        (format!("page {page} zeroed"), bytes)
+    });
+    // The first bytes of a page say what it holds.
+    let turned = (1..sound.len() / PAGE).map(|page| {
+        let mut bytes = sound.clone();
+        bytes[page * PAGE..page * PAGE + 8].iter_mut().for_each(|byte| *byte ^= 0xFF);
+        (format!("page {page} turned"), bytes)
+    });
+    let mut unreadable = sound.clone();
+    let at = sound.windows(7).position(|bytes| bytes == b"/p.toml").unwrap();
+    unreadable[at] = 0xFF;
+    for (what, bytes) in zeroed.chain(turned).chain([("no text".to_owned(), unreadable)]) {
+        for name in ["state.db-wal", "state.db-shm"] {
+            let _ = fs::remove_file(state.join(name));
+        }
+        fs::write(&database, &bytes).unwrap();
+        for args in [&["runs"][..], &["resume"]] {
+            let output = trainyard(folder.path(), args);
+            let told = output.status.code() == Some(70) && said(&output).contains("`trainyard run` moves it aside");
+            let unharmed =
+                ["-p-", "has succeeded", "every run has succeeded"].iter().any(|it| said(&output).contains(it));
+            assert!(told || unharmed, "{what}: {args:?}: {}", said(&output));
+        }
+        let before = aside(&state).len();
+        let output = trainyard(folder.path(), &["run", "p.toml", "--quiet"]);
+        assert!(output.status.success(), "{what}: {}", said(&output));
+        assert_eq!(said(&output).contains("it is kept as"), aside(&state).len() > before, "{what}: {}", said(&output));
+        assert_eq!(integrity(&database), "ok", "{what}");
+        let runs = trainyard(folder.path(), &["runs"]);
+        assert!(runs.status.success() && said(&runs).contains("-p-"), "{what}: {}", said(&runs));
+        let doubt = state.join("state.db.doubt").exists();
+        assert!(!doubt, "{what}: it was looked through");
+    }
+}
+
+#[test]
+fn an_event_that_cannot_be_read_concerns_its_run_only() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"true\"\n").unwrap();
+    assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
+    let state = folder.path().join(".trainyard");
+    let db = rusqlite::Connection::open(state.join("state.db")).unwrap();
+    db.execute("UPDATE event SET body = replace(body, 'outcome', 'outcame')", []).unwrap();
+    drop(db);
+    let output = trainyard(folder.path(), &["show"]);
+    assert_eq!(output.status.code(), Some(70), "{}", said(&output));
+    assert!(said(&output).contains("other runs are not concerned"), "{}", said(&output));
+    for told in [true, false] {
+        let output = trainyard(folder.path(), &["run", "p.toml", "--quiet"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(said(&output).contains("its record is damaged"), told, "once is enough: {}", said(&output));
+    }
+    assert_eq!(aside(&state), Vec::<String>::new());
+}
+
+#[test]
+fn a_folder_in_the_place_of_the_database_is_told_with_what_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"true\"\n").unwrap();
+    fs::create_dir_all(folder.path().join(".trainyard/state.db")).unwrap();
+    for args in [&["runs"][..], &["show"], &["resume"], &["run", "p.toml"]] {
+        let output = trainyard(folder.path(), args);
+        assert_eq!(output.status.code(), Some(70), "{args:?}: {}", said(&output));
+        assert!(
+            said(&output).contains("is not a file") && said(&output).contains("move"),
+            "{args:?}: {}",
+            said(&output)
+        );
+    }
+}
+
+#[test]
+fn a_record_that_may_only_be_read_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"echo here\"\n").unwrap();
+    assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
+    let script = "mount --bind . . && mount -o remount,bind,ro . || exit 77; cd \"$PWD\" || exit 78
+                  \"$0\" runs && \"$0\" show && \"$0\" logs latest a || exit 79; ! touch here 2> /dev/null";
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(folder.path());
+    let Ok(output) = command.env("HOME", folder.path()).env_remove("RUST_LOG").stdin(Stdio::null()).output() else {
+        return;
+    };
+    if matches!(output.status.code(), Some(1 | 77)) {
+        return;
+    }
+    assert!(output.status.success() && said(&output).ends_with("here\n"), "{:?}: {}", output.status, said(&output));
+}
+
+#[test]
+fn a_disk_that_fills_up_ends_nothing_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = "[stage.fill]\nrun = \"cat /dev/zero > fill || true\"\n[stage.b]\nrun = \"true\"\nafter = [\"fill\"]\n\
+                    [stage.c]\nrun = \"true\"\nafter = [\"b\"]\n";
+    fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    // A small disk of its own, where the system lets us have one.
+    let script = "mkdir disk && mount -t tmpfs -o size=8m none disk || exit 77; cp p.toml disk && cd disk || exit 78
+                  \"$0\" run p.toml --keep-free 0 --quiet || exit 79; rm fill; \"$0\" show";
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(folder.path());
+    let Ok(output) = command.env("HOME", folder.path()).env_remove("RUST_LOG").stdin(Stdio::null()).output() else {
+        return;
+    };
+    if matches!(output.status.code(), Some(1 | 77)) {
+        return;
+    }
+    assert!(output.status.success(), "{:?}: {}", output.status, said(&output));
+    assert!(said(&output).contains("3 succeeded"), "{}", said(&output));
+}
+
 #[test]
 fn a_database_of_another_version_is_a_matter_of_usage() {
     let folder = tempfile::tempdir().unwrap();

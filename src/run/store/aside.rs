@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, failed};
 
 /// What SQLite keeps beside the database, by what is added to its name.
 const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
@@ -21,13 +21,13 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], and where the database cannot be moved.
     pub fn open_or_replace(dir: &Path) -> Result<(Self, Option<PathBuf>), StoreError> {
-        match Self::open(dir) {
+        match Self::open_sound(dir) {
             Err(StoreError::Corrupt { path, .. }) => {
                 let cannot = |source| StoreError::Folder { path: path.clone(), source };
                 let lock = dir.join("state.db.moving");
                 let held = hold(&lock).map_err(cannot)?;
                 // Another run may have done it meanwhile, and what is there now is sound.
-                let opened = match Self::open(dir) {
+                let opened = match Self::open_sound(dir) {
                     Err(StoreError::Corrupt { .. }) => {
                         move_aside(&path).map_err(cannot).and_then(|aside| Ok((Self::open(dir)?, Some(aside))))
                     }
@@ -43,6 +43,48 @@ impl Store {
             opened => Ok((opened?, None)),
         }
     }
+
+    /// Whether somebody has met damage since the database was last looked through.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        doubt(&self.path()).exists()
+    }
+
+    /// Opens the record and looks through it where that is cheap, or where somebody has met damage in it.
+    fn open_sound(dir: &Path) -> Result<Self, StoreError> {
+        let store = Self::open(dir)?;
+        let is_in_doubt = store.is_in_doubt();
+        let pages: i64 = store.on(|db| db.pragma_query_value(None, "page_count", |row| row.get(0)))?;
+        if is_in_doubt || pages <= FEW_PAGES {
+            store.check_pages()?;
+            store.rows("", [])?;
+        }
+        if is_in_doubt {
+            let _ = fs::remove_file(doubt(&store.path()));
+        }
+        Ok(store)
+    }
+
+    /// Looks through all pages of the database.
+    pub(super) fn check_pages(&self) -> Result<(), StoreError> {
+        let found: String = self.on(|db| db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)))?;
+        if found == "ok" { Ok(()) } else { Err(failed(&self.path(), damage(rusqlite::ffi::SQLITE_CORRUPT, found))) }
+    }
+}
+
+/// Returns the name of the note that damage was met.
+fn doubt(path: &Path) -> PathBuf {
+    with(path, ".doubt")
+}
+
+/// Notes that damage was met, for the next run to look through the whole database. Where that cannot be noted, it is left to
+/// the next run to meet it.
+pub(super) fn note_doubt(path: &Path) {
+    let _ = File::create(doubt(path));
+}
+
+fn damage(code: i32, words: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(words))
 }
 
 /// Takes the lock of this name, which whoever holds it removes.
@@ -65,6 +107,7 @@ fn move_aside(path: &Path) -> io::Result<PathBuf> {
         with(path, &format!(".corrupt-{now}{nth}"))
     };
     let aside = (1..).map(name).find(|aside| !aside.exists()).unwrap_or_else(|| name(1));
+    let _ = fs::remove_file(doubt(path));
     for companion in COMPANIONS {
         match fs::rename(with(path, companion), with(&aside, companion)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -91,17 +134,26 @@ pub(super) fn refuse_emptied(dir: &Path) -> Result<(), StoreError> {
     if !is_empty || has_log() || !has_runs() {
         return Ok(());
     }
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
-    let source = rusqlite::Error::SqliteFailure(code, Some("it is empty, though there were runs".to_owned()));
+    let source = damage(rusqlite::ffi::SQLITE_NOTADB, "it is empty, though there were runs".to_owned());
     Err(StoreError::Corrupt { path, source })
 }
 
 /// Bytes of the smallest database.
 const SMALLEST: u64 = 512;
 
-/// Whether an error says that the database itself is damaged.
+/// Pages, 2 MiB, that are looked through each time a run begins: that takes a few milliseconds.
+const FEW_PAGES: i64 = 512;
+
+/// Whether an error says that the database itself is damaged. All columns have the types that are asked for.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    let cannot_be_read = matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    );
+    cannot_be_read || matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Goes where the next run and its events will be written, and takes everything back: a damage there shows before a run

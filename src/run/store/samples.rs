@@ -4,9 +4,10 @@
 //! a run pays nothing for it.
 
 use rusqlite::{Connection, TransactionBehavior, params};
+use tracing::warn;
 
 use super::numbers::COUNT;
-use super::{Store, StoreError, signed, unsigned};
+use super::{Store, StoreError, failed, signed, unsigned};
 use crate::graph::TaskId;
 use crate::run::event::Recorded;
 use crate::run::learn::{Sample, Samples, Taken, WINDOW};
@@ -33,7 +34,8 @@ CREATE INDEX sample_of ON sample (definition, model, at);
 ";
 
 impl Store {
-    /// Reads what runs have recorded since the last time for what their attempts used.
+    /// Reads what runs have recorded since the last time for what their attempts used. A run with an event that cannot be
+    /// read is left out from then on.
     ///
     /// # Errors
     /// Where the database cannot be read or written; nothing is learned then.
@@ -43,7 +45,14 @@ impl Store {
             let rows = query.query_map([], |row| row.get(0))?;
             rows.collect::<rusqlite::Result<Vec<String>>>()
         })?;
-        further.into_iter().try_for_each(|run| self.learn_from(&run, |_| {}).map(drop))
+        further.into_iter().try_for_each(|run| match self.learn_from(&run, |_| {}) {
+            Err(StoreError::Damaged { .. }) => {
+                warn!(run, "its record is damaged: what its tasks used is not known");
+                let read = format!("UPDATE run SET learned = {COUNT} WHERE id = ?1");
+                self.on(|db| db.execute(&read, [&run])).map(drop)
+            }
+            learned => learned.map(drop),
+        })
     }
 
     /// Tells a run's events in order and reads them for what its attempts used; returns how many events there are.
@@ -65,7 +74,7 @@ impl Store {
             tx.execute("UPDATE run SET learned = ?2 WHERE key = ?1", params![key, events])?;
             tx.commit()
         };
-        keep().map_err(|source| StoreError::Database { path, source })?;
+        keep().map_err(|source| failed(&path, source))?;
         Ok(events)
     }
 

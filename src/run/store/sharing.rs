@@ -3,7 +3,7 @@
 
 use rusqlite::OptionalExtension;
 
-use super::{Orchestrator, RunKey, Store, StoreError, TaskHeader, unsigned};
+use super::{Orchestrator, RunKey, Store, StoreError, TaskHeader, failed, undecodable, unsigned};
 use crate::run::event::Process;
 
 /// Another run that has not ended, whether it goes on or its process is gone.
@@ -85,7 +85,7 @@ impl Store {
             )
             .optional()
         })?;
-        let damaged = |source| StoreError::Damaged { run: run.to_owned(), seq: -1, source };
+        let damaged = |source| failed(&self.path(), undecodable(source));
         text.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text).map_err(damaged))
     }
 }

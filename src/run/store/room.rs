@@ -1,0 +1,43 @@
+//! Room on the disk that is held back for the record, so that what runs while the disk fills up can be recorded to its end.
+//!
+//! It lies behind the end of the write-ahead log, where nobody else can take it: the log grows into it.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+/// Room for the ends of some hundred attempts: each commit takes a few pages.
+const HELD_BACK: u64 = 1 << 20;
+
+/// How much is held back.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Bytes of the log for which there is room whatever happens.
+    until: u64,
+    /// Whether the file system cannot do it.
+    cannot: bool,
+}
+
+impl Room {
+    /// Holds room back behind what the log has grown to; where there is none, that is not worth an error.
+    pub(super) fn hold_back(&mut self, database: &Path) {
+        let mut log = database.as_os_str().to_owned();
+        log.push("-wal");
+        let Ok(length) = rustix::fs::stat(Path::new(&log)).map(|file| u64::try_from(file.st_size).unwrap_or(0)) else {
+            return;
+        };
+        if self.cannot || length + HELD_BACK / 2 <= self.until {
+            return;
+        }
+        let Ok(file) = File::options().write(true).open(&log) else { return };
+        match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, length + HELD_BACK) {
+            Ok(()) => self.until = length + HELD_BACK,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::FBIG) => self.cannot = true,
+            // Full already: what could be had is there.
+            Err(_) => self.until = file.metadata().map_or(0, |file| file.blocks() * 512),
+        }
+    }
+}
