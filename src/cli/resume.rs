@@ -15,7 +15,7 @@ use super::planning::Planning;
 use super::run::file_digest;
 use super::session::{self, Manner, Prepared, Read};
 use super::state::{self, Replay, StateArgs, broken};
-use super::up_to_date::{self, UpToDate};
+use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, output};
 use crate::engine::sentinel::{self, Found};
 use crate::engine::{process, warden};
@@ -199,7 +199,9 @@ impl Command {
         let dir = session::absolute(store.dir());
         let places = Places { state: &dir, root: &prepared.root, ops: &prepared.ops };
         let of = (&prepared.pipeline, &prepared.graph);
-        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground.dir, &state, &lost)?;
+        let Invocation { force, force_stages: force_stage, .. } = row.header.invocation.clone();
+        let forced = Force { force, force_stage }.forced(&prepared.pipeline, &prepared.graph)?;
+        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground.dir, &state, (&lost, &forced))?;
         for event in reopened.into_iter().map(|event| Recorded { at: now, event }) {
             state.apply(&event).map_err(broken)?;
             events.push(event);

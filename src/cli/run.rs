@@ -161,6 +161,8 @@ impl Command {
                 jobs: self.manner.jobs(),
                 keep_going: self.manner.keep_going,
                 survive: self.manner.survives(),
+                force: self.force.force,
+                force_stages: self.force.force_stage.clone(),
                 name: self.name.clone(),
             },
             tasks,

@@ -37,10 +37,10 @@ const MOST_NAMED: usize = 24;
 pub(super) struct Force {
     /// Run every task, also those that are up to date
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
     /// Run the tasks of this stage, also those that are up to date; may be given several times
     #[arg(long, value_name = "NAME")]
-    force_stage: Vec<String>,
+    pub(super) force_stage: Vec<String>,
 }
 
 impl Force {
@@ -96,12 +96,14 @@ impl UpToDate {
         (pipeline, graph): (&Pipeline, &TaskGraph),
         dir: &Path,
         state: &RunState,
-        lost: &[bool],
+        (lost, forced): (&[bool], &[bool]),
     ) -> Result<(Option<Self>, Vec<Event>), Failure> {
         let done: Vec<bool> = state.tasks.iter().zip(lost).map(|(task, lost)| task.phase.is_done() && !lost).collect();
-        // What runs is not touched.
-        let running: Vec<bool> = state.tasks.iter().map(|task| task.phase == Phase::Running).collect();
-        let mut known = Self::look(places, (pipeline, graph), dir, (&running, &done), None)?;
+        // What runs is not touched, and what was to run in any case and has not is not left out.
+        let forced = (0..).zip(&state.tasks).map(|(index, task): (usize, _)| {
+            task.phase == Phase::Running || !task.phase.is_done() && forced.get(index) == Some(&true)
+        });
+        let mut known = Self::look(places, (pipeline, graph), dir, (&forced.collect::<Vec<_>>(), &done), None)?;
         let mut reopened = Vec::new();
         for task in graph.order.iter().filter(|task| lost[task.index()]) {
             match known.as_mut().map(|known| &mut known.verdicts[task.index()]) {

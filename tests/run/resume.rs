@@ -26,6 +26,38 @@ fn said(output: &std::process::Output) -> String {
 }
 
 #[test]
+fn what_was_forced_stays_so_when_the_run_goes_on() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = "echo a >> done; echo made > a.txt; echo ready; until test -e gate; do sleep 0.05; done"
+        outputs = ["a.txt"]
+        [stage.b]
+        run = "echo b >> done; cp a.txt b.txt"
+        inputs = ["a.txt"]
+        outputs = ["b.txt"]
+        [stage.c]
+        run = "echo c >> done; cp b.txt c.txt"
+        inputs = ["b.txt"]
+        outputs = ["c.txt"]
+        "#,
+    );
+    for (args, again) in [(&["--force"][..], "a\na\nb\nc\n"), (&["--force-stage", "a"], "a\na\n")] {
+        std::fs::write(world.path("gate"), "").unwrap();
+        assert!(world.run(&["--force"]).status.success());
+        std::fs::remove_file(world.path("gate")).unwrap();
+        std::fs::remove_file(world.path("done")).unwrap();
+        let mut run = world.start(args);
+        run.wait_for("ready");
+        run.signal(Signal::INT);
+        assert_eq!(run.end(), Some(130));
+        std::fs::write(world.path("gate"), "").unwrap();
+        assert!(world.command(&["resume"]).output().unwrap().status.success());
+        assert_eq!(std::fs::read_to_string(world.path("done")).unwrap(), again, "{args:?}");
+    }
+}
+
+#[test]
 fn a_killed_run_goes_on_without_repeating_what_succeeded() {
     let world = World::new(GATED);
     let mut run = world.start(&[]);

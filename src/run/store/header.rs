@@ -52,6 +52,12 @@ pub struct Invocation {
     pub keep_going: bool,
     /// `--survive`, or `--detach`.
     pub survive: bool,
+    /// `--force`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// `--force-stage`, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub force_stages: Vec<String>,
     /// `--name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
