@@ -24,7 +24,7 @@ use crate::run::engine::Launch;
 use crate::run::event::Process;
 use crate::run::outcome::Limit;
 use crate::spec::Limits;
-use crate::units::Bytes;
+use crate::units::{Bytes, Millis};
 
 /// What a sentinel has written down of its attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct Ended {
     pub output_open: bool,
     /// Why its log is cut short, if it is.
     pub log_error: Option<String>,
+    /// When, ms since the Unix epoch; not known of records of earlier versions.
+    #[serde(default)]
+    pub at: Option<Millis>,
 }
 
 /// The end of a stage's own process.
@@ -155,6 +158,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             let overtime = Overtime::start(watch.limits);
             let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime };
             let Reaped { status, peak_memory } = attended.until_exit(pid, &exit)?;
+            let at = now();
             attended.drain();
             attended.log.finish();
             let (output_open, heard) = (attended.output.is_some(), attended.heard);
@@ -165,11 +169,11 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             };
             let peak_memory = Some(peak_memory).filter(|peak| *peak > own_peak);
             let log_error = log.error().map(ToString::to_string);
-            (Ended { how, peak_memory, output_open, log_error }, heard)
+            (Ended { how, peak_memory, output_open, log_error, at }, heard)
         }
         Err(error) => {
             let how = How::NotStarted(error.to_string());
-            (Ended { how, peak_memory: None, output_open: false, log_error: None }, true)
+            (Ended { how, peak_memory: None, output_open: false, log_error: None, at: now() }, true)
         }
     };
     crash::point("sentinel-ended");
@@ -185,6 +189,11 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     crash::point("sentinel-recorded");
     // The full disk that keeps the record away is told by the orchestrator, who still sees how this process ends.
     if orphaned { written.map(|()| status) } else { Ok(status) }
+}
+
+/// Returns the time, ms since the Unix epoch.
+fn now() -> Option<Millis> {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).ok().map(Millis)
 }
 
 /// Ends this process as the stage ended.

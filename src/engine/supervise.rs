@@ -117,7 +117,9 @@ impl Attempt {
             Some(ended) => ended.peak_memory,
             None => Some(reaped.peak_memory).filter(|peak| *peak > self.own_peak),
         };
-        let usage = Usage { peak_memory, peak_gpu_memory: None, survivors };
+        // One of ours ends before our eyes.
+        let ended = sentinel.as_ref().filter(|_| self.is_adopted()).and_then(|ended| ended.at);
+        let usage = Usage { peak_memory, peak_gpu_memory: None, survivors, ended };
         let Launch { task, role, .. } = self.launch;
         let ended = Ended { task, role, outcome, usage, logged: self.log.is_used(), note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.

@@ -8,6 +8,7 @@ use tracing::{Level, Span, debug, enabled, info, info_span};
 use crate::graph::TaskId;
 use crate::run::event::{Event, Recorded, Role};
 use crate::run::observer::{Observer, View};
+use crate::run::state::Attempt;
 use crate::units::{Bytes, Millis};
 
 /// Traces a run.
@@ -46,7 +47,8 @@ impl Observer for Journal {
             Event::AttemptFinished { task, role, outcome, usage, .. } => {
                 let span = attempts.remove(&(*task, *role));
                 let attempt = view.state.task(*task).last_as(*role);
-                let took = attempt.map_or(Millis::ZERO, |(_, attempt)| recorded.at - attempt.started);
+                let ended = |attempt: &Attempt| attempt.ended.as_ref().map_or(recorded.at, |ended| ended.at);
+                let took = attempt.map_or(Millis::ZERO, |(_, attempt)| ended(attempt) - attempt.started);
                 let peak_memory = usage.peak_memory.map(display);
                 let peak_gpu_memory = usage.peak_gpu_memory.map(display);
                 let survivors = (usage.survivors > 0).then_some(usage.survivors);

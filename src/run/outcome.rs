@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Bytes;
+use crate::units::{Bytes, Millis};
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,4 +135,7 @@ pub struct Usage {
     pub peak_gpu_memory: Option<Bytes>,
     /// Processes that outlived the stage's own and were ended by us.
     pub survivors: u32,
+    /// When it ended, ms since the Unix epoch, where its sentinel noted that while no orchestrator was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Millis>,
 }

@@ -305,7 +305,9 @@ impl RunState {
                     return illegal("no other attempt has succeeded");
                 }
                 let Some(attempt) = self.open_attempt(*task, *role) else { return illegal("no attempt runs") };
-                attempt.ended = Some(Ended { at: *at, outcome: outcome.clone(), usage: *usage, logged: *logged });
+                // Its sentinel may have noted it before anybody could record it.
+                let at = usage.ended.map_or(*at, |ended| ended.min(*at).max(attempt.started));
+                attempt.ended = Some(Ended { at, outcome: outcome.clone(), usage: *usage, logged: *logged });
                 self.running -= 1;
                 if outcome.is_success() {
                     self.settle(*task, Phase::Succeeded);

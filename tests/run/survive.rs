@@ -105,6 +105,9 @@ fn how_a_task_ended_while_nobody_was_there_is_learned() {
         let run = world.show();
         assert_eq!(outcomes(&run, "second"), [outcome]);
         assert!(of(&run, "second")["attempts"][0]["log"].is_string());
+        let resumed = events.iter().find(|event| event["event"] == "run-resumed").unwrap()["time"].as_str().unwrap();
+        let ended = of(&run, "second")["attempts"][0]["finished"].as_str().unwrap();
+        assert!(ended < resumed, "it ended at {ended}, before anybody resumed at {resumed}");
         assert_eq!(log(&world), "ready\ntwo\nthree\n");
     }
 }

@@ -80,11 +80,20 @@ pub fn definition(pipeline: &Pipeline, stage: &Stage, mode: &Mode) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
 }
 
+/// An attempt that has not ended.
+#[derive(Debug)]
+struct Open {
+    number: u32,
+    started: Millis,
+    adopted: bool,
+    place: Place,
+}
+
 /// What the attempts of one run used, as far as it counts: of each definition on each model the newest [`WINDOW`].
 #[derive(Debug, Default)]
 pub struct Samples {
-    /// An attempt that went on without its orchestrator has no known start: when it ended was seen only later.
-    open: HashMap<(TaskId, Role), (u32, Option<Millis>, Place)>,
+    /// Of an attempt that went on without its orchestrator it is known when it ended only where its sentinel noted it.
+    open: HashMap<(TaskId, Role), Open>,
     /// By definition and model, the oldest first.
     taken: HashMap<(String, Option<String>), VecDeque<Taken>>,
 }
@@ -95,20 +104,21 @@ impl Samples {
     pub fn take_in(&mut self, Recorded { at, event }: Recorded) {
         match event {
             Event::AttemptStarted { task, number, place } => {
-                self.open.insert((task, place.role), (number, Some(at), place));
+                self.open.insert((task, place.role), Open { number, started: at, adopted: false, place });
             }
             Event::AttemptFinished { task, role, outcome, usage, .. } => {
-                let Some((number, started, place)) = self.open.remove(&(task, role)) else { return };
+                let Some(Open { number, started, adopted, place }) = self.open.remove(&(task, role)) else { return };
                 // A backup begins from nothing, as the first attempt does.
                 let from_nothing = number == 1 || role == Role::Backup;
-                let took = started.filter(|_| from_nothing).map(|started| at - started);
+                let ended = usage.ended.or((!adopted).then_some(at));
+                let took = ended.filter(|_| from_nothing).map(|ended| ended - started);
                 if let Some(sample) = sample(place, took, &outcome, &usage) {
                     self.keep(Taken { task, number, at, sample });
                 }
             }
             Event::RunResumed { adopted } => {
                 self.open.retain(|(task, _), _| adopted.contains(task));
-                self.open.values_mut().for_each(|(_, started, _)| *started = None);
+                self.open.values_mut().for_each(|open| open.adopted = true);
             }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
