@@ -9,8 +9,8 @@ use crate::units::Millis;
 
 /// Returns how long to wait before the next attempt, or `None` where the task has failed for good.
 ///
-/// `attempts` counts those made so far; of the kinds of failure that the stage names, the outcome must be one. The wait doubles with each attempt up to `backoff_most`; its upper half is
-/// jitter, so that tasks that failed together do not come back together.
+/// `attempts` counts those made so far; of the kinds of failure that the stage names, the outcome must be one. For the
+/// wait see [`wait`].
 #[must_use]
 pub fn wait_before_next(outcome: &Outcome, attempts: u32, retry: &Retry, seed: u64, task: TaskId) -> Option<Millis> {
     let named = retry.on.is_empty() || retry.on.iter().any(|failures| is_one_of(outcome, failures));
@@ -20,13 +20,17 @@ pub fn wait_before_next(outcome: &Outcome, attempts: u32, retry: &Retry, seed: u
     Some(wait(attempts, retry, seed, task))
 }
 
-/// Returns how long to wait after so many attempts, whatever became of them.
+/// Returns how long to wait after so many attempts, whatever became of them: `backoff`, twice as long after each, and up to
+/// half as long again by chance, so that tasks that failed together do not come back together. Never less than `backoff`
+/// nor more than `backoff_most`.
 #[must_use]
 pub fn wait(attempts: u32, retry: &Retry, seed: u64, task: TaskId) -> Millis {
     let doublings = attempts.saturating_sub(1).min(32);
     let whole = retry.backoff.0.saturating_mul(1 << doublings).min(retry.backoff_most.0);
-    let jitter = mix(seed ^ (u64::from(task.0) << 32) ^ u64::from(attempts)) % (whole / 2 + 1);
-    Millis(whole - jitter)
+    let longest = whole.saturating_add(whole / 2).min(retry.backoff_most.0);
+    let shortest = (longest - (whole / 2).min(longest)).max(retry.backoff.0).min(longest);
+    let chance = mix(seed ^ (u64::from(task.0) << 32) ^ u64::from(attempts));
+    Millis(shortest + chance % (longest - shortest + 1))
 }
 
 /// Whether trying again can help: not where there is no program to run, nor where we ended the attempt ourselves.
@@ -95,9 +99,9 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_most_and_end_with_the_retries() {
         let wait = |attempts| wait_before_next(&Outcome::Exited { code: 1 }, attempts, &RETRY, 7, TaskId(3));
-        for (attempts, whole) in [(1, 1_000), (2, 2_000), (3, 3_000)] {
+        for (attempts, within) in [(1, 1_000..=1_500), (2, 2_000..=3_000), (3, 1_500..=3_000)] {
             let waited = wait(attempts).expect("a retry is left").0;
-            assert!((whole / 2..=whole).contains(&waited), "{waited} after attempt {attempts}");
+            assert!(within.contains(&waited), "{waited} after attempt {attempts}");
         }
         assert_eq!(wait(4), None);
     }
@@ -175,7 +179,7 @@ mod tests {
             prop_assert!(many.is_none() || many == wait(Vec::new()));
             prop_assert_eq!(wait(vec![Failures::Any]), wait(Vec::new()));
             if let Some(wait) = many {
-                prop_assert!(attempts <= RETRY.retries && wait <= RETRY.backoff_most && wait.0 >= RETRY.backoff.0 / 2);
+                prop_assert!(attempts <= RETRY.retries && (RETRY.backoff..=RETRY.backoff_most).contains(&wait));
             }
         }
     }
