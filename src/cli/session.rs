@@ -297,6 +297,7 @@ impl Session<'_> {
             fleet,
             plan,
             ground: self.ground,
+            started: self.seed,
             dispatcher,
             observers: manner.observers(&self.ground.dir, &lost),
             known: self.up_to_date.as_ref().map(|known| known.events(graph)).unwrap_or_default(),

@@ -171,7 +171,7 @@ pub(super) fn tell_idle(
     recorded.iter().try_for_each(|recorded| state.apply(recorded)).map_err(broken)?;
     store.append(key, &recorded).map_err(broken)?;
     let fleet = Fleet::default();
-    let view = View { run: &ground.run, graph, fleet: &fleet, plan, state: &state };
+    let view = View { run: &ground.run, graph, fleet: &fleet, plan, state: &state, started: now };
     let lost = report::Lost::default();
     for observer in &mut manner.observers(&ground.dir, &lost) {
         recorded.iter().for_each(|recorded| observer.recorded(view, recorded));

@@ -91,8 +91,8 @@ impl Observer for Bars {
         self.gauges = gauges.to_vec();
     }
 
-    fn waits(&mut self, _view: View<'_>, _now: Millis, waiting: &[Waiting]) {
-        self.patience.take_in(waiting);
+    fn waits(&mut self, view: View<'_>, _now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting, view.state);
     }
 
     fn ticked(&mut self, view: View<'_>, now: Millis) {

@@ -83,7 +83,8 @@ impl Scene {
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View { run: "r1", graph: &self.graph, fleet: &self.fleet, plan: &self.plan, state: &self.state }
+        let Self { graph, fleet, plan, state } = self;
+        View { run: "r1", graph, fleet, plan, state, started: self.time(0) }
     }
 
     /// Seconds of the scene's clock as ms since the Unix epoch.

@@ -23,6 +23,8 @@ pub struct Known {
     pub fleet: Fleet,
     /// When and where each task was to run.
     pub plan: Plan,
+    /// When the run was first started, ms since the Unix epoch.
+    pub started: Millis,
 }
 
 impl Known {
@@ -59,13 +61,14 @@ impl Known {
         let plan = Plan { placed, rank, makespan, lower_bound: Millis::ZERO, ..Plan::default() };
         let nodes = names.into_iter().map(|name| Node { name, ..Node::default() }).collect();
         let fleet = Fleet { name: header.orchestrator.host.clone(), nodes, devices, ..Fleet::default() };
-        Self { run: header.id.clone(), graph, fleet, plan }
+        Self { run: header.id.clone(), graph, fleet, plan, started: header.started }
     }
 
     /// Returns what observers look at.
     #[must_use]
     pub fn view<'a>(&'a self, state: &'a RunState) -> View<'a> {
-        View { run: &self.run, graph: &self.graph, fleet: &self.fleet, plan: &self.plan, state }
+        let Self { run, graph, fleet, plan, started } = self;
+        View { run, graph, fleet, plan, state, started: *started }
     }
 }
 

@@ -43,13 +43,21 @@ impl Lines {
         }
     }
 
+    /// Says which run it is, unless that was said.
+    fn begin(&mut self, view: View<'_>, at: Millis) -> io::Result<()> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        let (tasks, makespan) = (wording::plural(view.graph.len(), "task"), view.plan.makespan);
+        let line = format!("{} run      {}: {tasks}, planned to take {makespan}\n", clock(at), view.run);
+        self.err.write_all(line.as_bytes())
+    }
+
     fn write(&mut self, view: View<'_>, recorded: &Recorded) -> io::Result<()> {
         let at = clock(recorded.at);
         let is_idle = is_idle(view.state);
-        if !std::mem::replace(&mut self.begun, true) && !is_idle {
-            let (tasks, makespan) = (wording::plural(view.graph.len(), "task"), view.plan.makespan);
-            self.err
-                .write_all(format!("{at} run      {}: {tasks}, planned to take {makespan}\n", view.run).as_bytes())?;
+        if !is_idle {
+            self.begin(view, recorded.at)?;
         }
         if let Event::TaskCached { task, .. } = recorded.event {
             self.cached.push(task);
@@ -84,12 +92,13 @@ impl Observer for Lines {
         drop(self.write(view, recorded));
     }
 
-    fn waits(&mut self, _view: View<'_>, _now: Millis, waiting: &[Waiting]) {
-        self.patience.take_in(waiting);
+    fn waits(&mut self, view: View<'_>, _now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting, view.state);
     }
 
     fn ticked(&mut self, view: View<'_>, now: Millis) {
         // As above.
+        drop(self.begin(view, now));
         drop(self.tell_cached(view, now));
         let at = clock(now);
         for waiting in self.patience.due(now) {
@@ -126,7 +135,8 @@ impl Observer for Quiet {
             lines.extend(story::last_words(view, *task, &self.dir));
         }
         if let Event::RunFinished { .. } = &recorded.event {
-            let finished = Finished { run: view.run, names: &[], state: view.state, logs: &self.dir, elsewhere: None };
+            let View { run, state, started, .. } = view;
+            let finished = Finished { run, names: &[], state, started, logs: &self.dir, elsewhere: None };
             lines.push(last_line(&finished, Colour::Never));
         }
         if !lines.is_empty() {

@@ -13,6 +13,7 @@ use crate::graph::TaskGraph;
 use crate::run::decide::{Reason, Waiting};
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{Observer, View};
+use crate::run::state::RunState;
 use crate::units::Millis;
 
 /// Name of the file.
@@ -20,6 +21,9 @@ const FILE: &str = "waiting.json";
 
 /// How long a task waits for room before it is worth a word.
 const LONG: Millis = Millis(10_000);
+
+/// How long where nothing of the run goes on meanwhile.
+const LONG_ALONE: Millis = Millis(1_000);
 
 /// How long until the same is said again.
 const AGAIN: Millis = Millis(600_000);
@@ -81,20 +85,24 @@ pub struct Patience {
     latest: Vec<Waiting>,
     /// When something was last said of the tasks that wait since this time.
     said: HashMap<Millis, Millis>,
+    /// Whether no task of the run goes on.
+    alone: bool,
 }
 
 impl Patience {
-    /// Takes in what tasks wait for.
-    pub fn take_in(&mut self, waiting: &[Waiting]) {
+    /// Takes in what tasks wait for in this state of the run.
+    pub fn take_in(&mut self, waiting: &[Waiting], state: &RunState) {
         self.latest = waiting.to_vec();
+        self.alone = state.running == 0;
         self.said.retain(|since, _| waiting.iter().any(|one| one.since == *since));
     }
 
     /// Returns the waits that are worth a word now.
     pub fn due(&mut self, now: Millis) -> Vec<Waiting> {
-        let Self { latest, said } = self;
+        let long = self.long();
+        let Self { latest, said, .. } = self;
         let is_due = |one: &&Waiting| {
-            let long = matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= LONG;
+            let long = matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= long;
             long && said.get(&one.since).is_none_or(|at| now - *at >= AGAIN)
         };
         let due: Vec<_> = latest.iter().filter(is_due).cloned().collect();
@@ -102,11 +110,15 @@ impl Patience {
         due
     }
 
+    const fn long(&self) -> Millis {
+        if self.alone { LONG_ALONE } else { LONG }
+    }
+
     /// Returns what tasks wait for longest, if that is long.
     #[must_use]
     pub fn longest(&self, now: Millis) -> Option<&Waiting> {
         let long = |one: &&Waiting| {
-            matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= LONG
+            matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= self.long()
         };
         self.latest.iter().filter(long).min_by_key(|one| one.since)
     }
@@ -145,7 +157,7 @@ pub fn reason(reason: &Reason) -> String {
 mod tests {
     use super::*;
     use crate::graph::TaskId;
-    use crate::report::fixture::{Scene, over};
+    use crate::report::fixture::{Scene, over, started};
     use crate::run::event::RunEnd;
 
     fn waits(since: u64) -> Waiting {
@@ -156,11 +168,16 @@ mod tests {
 
     #[test]
     fn a_short_wait_is_not_worth_a_word_and_a_long_one_is_said_once() {
+        let mut scene = Scene::side_by_side(&["a", "b", "c"]);
         let mut patience = Patience::default();
-        patience.take_in(&[waits(1_000)]);
+        patience.take_in(&[waits(1_000)], scene.view().state);
+        assert_eq!([1_999, 2_000].map(|at| patience.due(Millis(at)).len()), [0, 1], "nothing else goes on");
+        scene.apply(0, started(2, 1));
+        let mut patience = Patience::default();
+        patience.take_in(&[waits(1_000)], scene.view().state);
         let mut count = |at| patience.due(Millis(at)).len();
         assert_eq!([count(10_999), count(11_000), count(12_000), count(611_000)], [0, 1, 0, 1]);
-        patience.take_in(&[]);
+        patience.take_in(&[], scene.view().state);
         assert_eq!(patience.due(Millis(700_000)), []);
         assert_eq!(patience.longest(Millis(700_000)), None);
     }

@@ -187,8 +187,8 @@ fn last_of(view: View<'_>, task: TaskId, log: &Path) -> Vec<String> {
 #[must_use]
 pub fn closing(view: View<'_>, dir: &Path, elsewhere: Option<&Path>, colour: Colour, columns: Option<usize>) -> String {
     let names: Vec<&str> = view.graph.tasks.iter().map(|task| task.name.as_str()).collect();
-    let finished =
-        summary::Finished { run: view.run, names: &names, state: view.state, logs: &dir.join("logs"), elsewhere };
+    let View { run, state, started, .. } = view;
+    let finished = summary::Finished { run, names: &names, state, started, logs: &dir.join("logs"), elsewhere };
     let mut closing = String::new();
     for line in answer(view, dir) {
         closing.push_str(&line);

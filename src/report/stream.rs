@@ -74,6 +74,14 @@ impl Stream {
         self.closed = self.closed || self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush()).is_err();
     }
 
+    /// Writes the first line, unless that was done.
+    fn begin(&mut self, view: View<'_>, at: Millis) {
+        if self.now.replace(at).is_none() {
+            let keys = json!({"tasks": view.graph.len(), "planned_ms": view.plan.makespan.0});
+            self.write(view, at, "run-started", keys);
+        }
+    }
+
     fn keys(&self, view: View<'_>, event: &Event) -> (&'static str, Value) {
         let name = |task: TaskId| view.graph.tasks[task.index()].name.as_str();
         let attempt = |task: TaskId, role| view.state.task(task).last_as(role).map_or(0, |(number, _)| number);
@@ -136,10 +144,7 @@ impl Observer for Stream {
         if self.closed {
             return;
         }
-        if self.now.replace(recorded.at).is_none() {
-            let keys = json!({"tasks": view.graph.len(), "planned_ms": view.plan.makespan.0});
-            self.write(view, recorded.at, "run-started", keys);
-        }
+        self.begin(view, recorded.at);
         if let Event::AttemptFinished { task, role, .. } = &recorded.event {
             self.said.remove(&(*task, *role));
         }
@@ -165,15 +170,15 @@ impl Observer for Stream {
         }
     }
 
-    fn waits(&mut self, _view: View<'_>, _now: Millis, waiting: &[Waiting]) {
-        self.patience.take_in(waiting);
+    fn waits(&mut self, view: View<'_>, _now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting, view.state);
     }
 
     fn ticked(&mut self, view: View<'_>, now: Millis) {
-        self.now = self.now.map(|_| now);
         if self.closed {
             return;
         }
+        self.begin(view, now);
         for Waiting { tasks, count, reason, .. } in self.patience.due(now) {
             let tasks: Vec<_> = tasks.iter().take(10).map(|task| &view.graph.tasks[task.index()].name).collect();
             let keys = json!({"tasks": tasks, "count": count, "reason": reasons::reason(&reason)});

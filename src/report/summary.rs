@@ -21,6 +21,8 @@ pub struct Finished<'a> {
     pub names: &'a [&'a str],
     /// What happened.
     pub state: &'a RunState,
+    /// When it was first started, ms since the Unix epoch.
+    pub started: Millis,
     /// Where the logs are.
     pub logs: &'a Path,
     /// The state folder, where commands would not find it by themselves.
@@ -119,11 +121,9 @@ pub fn last_line(finished: &Finished<'_>, colour: Colour) -> String {
         (stopped, "stopped"),
         (count(|phase| !phase.is_final()) - stopped, "not run"),
     ]);
-    let started = state.tasks.iter().filter_map(|task| Some(task.attempts.first()?.started)).min();
-    let after = match (state.end, started) {
-        (Some((at, _)), Some(started)) => format!(" after {}", at - started),
-        _ => String::new(),
-    };
+    let has_begun = state.tasks.iter().any(|task| !task.attempts.is_empty());
+    let after = state.end.filter(|_| has_begun);
+    let after = after.map_or_else(String::new, |(at, _)| format!(" after {}", at - finished.started));
     let counts = if counts.is_empty() { String::new() } else { format!(": {counts}") };
     format!("run {run} {}{after}{counts}", colour.paint(tone, verb))
 }
@@ -229,6 +229,7 @@ mod tests {
     fn shown(scene: &Scene) -> String {
         let names: Vec<&str> = scene.graph.tasks.iter().map(|task| task.name.as_str()).collect();
         let finished = Finished {
+            started: scene.view().started,
             run: "r1",
             names: &names,
             state: &scene.state,

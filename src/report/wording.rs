@@ -147,7 +147,7 @@ pub const fn end(end: RunEnd) -> &'static str {
 pub const fn stopping(reason: StopReason) -> &'static str {
     match reason {
         StopReason::TaskFailed => "a task failed, so nothing new is started; --keep-going would go on",
-        StopReason::Signal => "running tasks are asked to end; Ctrl-C again kills them",
+        StopReason::Signal => "running tasks are asked to end; a second signal (Ctrl-C) kills them",
     }
 }
 

@@ -24,6 +24,8 @@ pub struct View<'a> {
     pub plan: &'a Plan,
     /// What happened so far, up to what was told last.
     pub state: &'a RunState,
+    /// When the run was first started, ms since the Unix epoch.
+    pub started: Millis,
 }
 
 /// What one device holds at a moment.

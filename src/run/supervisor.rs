@@ -76,6 +76,8 @@ pub struct Parts<'a> {
     pub plan: &'a Plan,
     /// Ids and folders.
     pub ground: &'a Ground,
+    /// When the run was first started, ms since the Unix epoch.
+    pub started: Millis,
     /// Decides what happens next.
     pub dispatcher: Dispatcher<'a>,
     /// Who watches.
@@ -482,8 +484,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     }
 
     fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer, View<'_>)) {
-        let Parts { graph, fleet, plan, ground, observers, .. } = &mut self.parts;
-        let view = View { run: &ground.run, graph, fleet, plan, state: &self.told };
+        let Parts { graph, fleet, plan, ground, observers, started, .. } = &mut self.parts;
+        let view = View { run: &ground.run, graph, fleet, plan, state: &self.told, started: *started };
         for observer in observers {
             what(observer.as_mut(), view);
         }

@@ -132,6 +132,7 @@ impl Case {
                 fleet: &self.fleet,
                 plan: &self.plan,
                 ground: &ground,
+                started: Millis::ZERO,
                 dispatcher,
                 observers: vec![Box::new(Follower(state.clone()))],
                 known: Vec::new(),
