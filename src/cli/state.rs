@@ -84,7 +84,8 @@ impl StateArgs {
         Ok((store, row))
     }
 
-    /// Like [`StateArgs::pick`], but without a name the newest run for which `usual` holds; `None` where there is none.
+    /// Like [`StateArgs::pick`], but without a name the newest run for which `usual` holds; `None` where there is none among
+    /// those that are recorded.
     pub(super) fn pick_where(
         &self,
         wanted: Option<&str>,
@@ -94,8 +95,11 @@ impl StateArgs {
             return self.pick(wanted).map(Some);
         }
         let store = self.open()?.ok_or(NoRun::NoFolder)?;
-        let row = store.runs().map_err(broken)?.into_iter().find(usual);
-        Ok(row.map(|row| (store, row)))
+        let rows = store.runs().map_err(broken)?;
+        if rows.is_empty() {
+            return Err(NoRun::Empty(text::visible(&store.dir().to_string_lossy()).into_owned()).into());
+        }
+        Ok(rows.into_iter().find(usual).map(|row| (store, row)))
     }
 }
 
@@ -274,17 +278,14 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             Some(format!("other runs are not concerned; what run {run} printed is in its folder `logs`"))
         }
         StoreError::NotAFile(path) => Some(format!("move {} away: `trainyard run` begins a new one", path.display())),
-        StoreError::Database { path, source } => match source.sqlite_error_code()? {
-            ReadOnly | PermissionDenied | CannotOpen => {
-                let folder = path.parent().unwrap_or(path);
-                Some(format!(
-                    "also who only reads must be allowed to write to {} and the files in it",
-                    folder.display()
-                ))
-            }
-            DiskFull => Some("make room on that disk; `trainyard resume` goes on".to_owned()),
-            _ => None,
-        },
+        StoreError::Database { path, source } => {
+            let code = source.sqlite_error_code()?;
+            let folder = path.parent().unwrap_or(path).display();
+            let is_forbidden = matches!(code, ReadOnly | PermissionDenied | CannotOpen);
+            let forbidden = || format!("whoever reads while a run goes on must be allowed to write to {folder}");
+            let full = || "make room on that disk; `trainyard resume` goes on".to_owned();
+            is_forbidden.then(forbidden).or((code == DiskFull).then(full))
+        }
         StoreError::Folder { .. }
         | StoreError::NoState(_)
         | StoreError::Format { .. }
