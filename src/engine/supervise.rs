@@ -344,7 +344,10 @@ impl Attempt {
         // A shell tells the signal that ended its command by this code.
         let killed = matches!(status, Status::Signalled(9) | Status::Exited(137));
         let by_kernel = killed && self.kills.count() > self.killed_before;
-        oom::recognise(self.log.tail()).or(by_kernel.then_some(Memory::Host))
+        // Whoever has no device of ours may have run out of somebody else's: more of what we can give does not help.
+        let said = oom::recognise(self.log.tail());
+        let said = said.filter(|memory| *memory == Memory::Host || !self.launch.devices.is_empty());
+        said.or(by_kernel.then_some(Memory::Host))
     }
 
     async fn report_progress(&self, progress: Option<Progress>) {

@@ -114,10 +114,17 @@ fn a_signal_is_an_ending_of_its_own() {
 #[test]
 fn running_out_of_memory_is_told_from_the_log() {
     let world = World::new(
-        "[stage.a]\nrun = \"echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB' >&2; exit 1\"\noom_retries = 0\n",
+        "[defaults]\noom_retries = 0\n\
+         [stage.a]\nrun = \"echo \\\"DefaultCPUAllocator: can't allocate memory\\\" >&2; exit 1\"\n\
+         [stage.b]\nrun = \"echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB' >&2; exit 1\"\n",
     );
-    let (code, run) = world.run_and_show(&[]);
+    let (code, run) = world.run_and_show(&["--keep-going"]);
     assert_eq!((code, outcomes(&run, "a")), (1, vec!["out-of-memory".to_owned()]));
+    assert_eq!(
+        outcomes(&run, "b"),
+        ["exited:1"],
+        "it has no device of ours, and more memory of the host does not help"
+    );
 }
 
 #[test]
