@@ -61,7 +61,9 @@ impl Runs {
     /// Returns why a marked process should not be there any more; `None` if it may.
     fn why(&mut self, one: &Marked) -> Option<Why> {
         let known = self.0.entry(one.dir.clone()).or_insert_with(|| look_up(one).ok().flatten());
-        let Some((row, state)) = known else { return Some(Why::NotOnRecord) };
+        let Some((row, state)) = known else {
+            return (!orphans::is_attended(one)).then_some(Why::NotOnRecord);
+        };
         let task = row.header.tasks.iter().position(|task| task.name == one.task);
         let attempts = task.map(|task| state.tasks[task].attempts.as_slice()).unwrap_or_default();
         let attempt = (one.attempt as usize).checked_sub(1).and_then(|index| attempts.get(index));

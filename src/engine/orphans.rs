@@ -54,6 +54,20 @@ fn look_at(pid: u32) -> Option<Marked> {
     Some(Marked { process, run: value("TRAINYARD_RUN")?, task: value("TRAINYARD_TASK")?, attempt, dir })
 }
 
+/// Whether somebody who is not part of the run itself carries a marked process out: a trainyard above it, whose record may
+/// not be within our reach.
+#[must_use]
+pub fn is_attended(marked: &Marked) -> bool {
+    let mark = [format!("TRAINYARD_RUN={}", marked.run)];
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let above = std::iter::successors(parent(marked.process.pid), |pid| parent(*pid)).take_while(|pid| *pid > 1);
+    let mut outside = above.filter(|pid| !process::is_marked(*pid, &mark));
+    outside.any(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "trainyard"))
+}
+
 /// Ends processes: SIGTERM, ten seconds, SIGKILL. Returns those that are still there, which a process in an
 /// uninterruptible system call may be.
 #[must_use]
