@@ -204,7 +204,8 @@ impl Command {
             if let (None, Some(earlier)) = (self.attempt, &opened.state.tasks[task].cached_log) {
                 return Ok(opened.print_earlier(out, task, earlier, heading));
             }
-            if heading {
+            let is_cached = self.attempt.is_none() && opened.state.tasks[task].phase == Phase::Cached;
+            if heading || is_cached {
                 return Ok(Ok(false));
             }
             let task = text::visible(opened.name(task)).into_owned();

@@ -21,13 +21,15 @@ const OWN_PROCESSES: u64 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Scarce {
     /// Open files.
-    #[error("this process may have {limit} files open (`ulimit -n`)")]
+    #[error(
+        "this process may have {limit} files open (`ulimit -n`), and needs {OWN_FILES} and {FILES_EACH} for each task"
+    )]
     Files {
         /// How many it may have.
         limit: u64,
     },
     /// Processes of the user.
-    #[error("the user may have {limit} processes (`ulimit -u`)")]
+    #[error("the user may have {limit} processes (`ulimit -u`), {OWN_PROCESSES} of which are left free")]
     Processes {
         /// How many the user may have.
         limit: u64,

@@ -91,7 +91,7 @@ pub fn reason(why: &Why) -> String {
         Why::Always(Always::SharesOutputs) => "its outputs overlap with those of another task".to_owned(),
         Why::Always(Always::HoldsState) => "its output holds the state folder".to_owned(),
         Why::Forced => "forced".to_owned(),
-        Why::New => "it has not succeeded before".to_owned(),
+        Why::New => "no result of it is kept from before".to_owned(),
         Why::OutputsGone(path) => format!("`{path}` is gone, also from the cache"),
         Why::Unreadable(error) => format!("what it depends on cannot be read: {error}"),
         Why::Changed(changes) if changes.is_empty() => "it was made from something else last".to_owned(),

@@ -383,7 +383,7 @@ fn a_dry_run_says_what_would_happen_and_why() {
     let world = chain();
     insta::assert_snapshot!(dry(&world, &[]), @r"
     task    verdict   why
-    clean   will run  it has not succeeded before
+    clean   will run  no result of it is kept from before
     count   may run   clean comes before it
     report  may run   count comes before it
 

@@ -35,7 +35,7 @@ pub enum Why {
     Always(Always),
     /// The user wants it.
     Forced,
-    /// It has not succeeded before.
+    /// It has not succeeded before, or what it made could not be kept: a link, say, or of inputs that changed meanwhile.
     New,
     /// Something that it depends on is not as it was.
     Changed(Vec<Change>),
