@@ -122,8 +122,8 @@ pub fn last_line(finished: &Finished<'_>, colour: Colour) -> String {
         (count(|phase| !phase.is_final()) - stopped, "not run"),
     ]);
     let has_begun = state.tasks.iter().any(|task| !task.attempts.is_empty());
-    let after = state.end.filter(|_| has_begun);
-    let after = after.map_or_else(String::new, |(at, _)| format!(" after {}", at - finished.started));
+    let after = state.took(finished.started).filter(|_| has_begun);
+    let after = after.map_or_else(String::new, |took| format!(" after {took}"));
     let counts = if counts.is_empty() { String::new() } else { format!(": {counts}") };
     format!("run {run} {}{after}{counts}", colour.paint(tone, verb))
 }
