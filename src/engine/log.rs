@@ -14,6 +14,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::hole::Hole;
+use super::oom;
 use crate::probe::disk::Disk;
 use crate::units::Bytes;
 
@@ -36,6 +37,8 @@ pub(super) struct Log {
     unlooked: u64,
     disk: fn(&Path) -> Option<Disk>,
     tail: VecDeque<u8>,
+    /// What hears whether memory ran out.
+    listener: oom::Listener,
     /// Whether somebody else writes the file.
     kept: bool,
     /// How much of a file that somebody else writes has been read.
@@ -49,7 +52,7 @@ pub(super) struct Log {
 
 impl Log {
     /// Makes a log of which so much is kept.
-    pub(super) const fn new(path: PathBuf, limit: Bytes) -> Self {
+    pub(super) fn new(path: PathBuf, limit: Bytes) -> Self {
         Self {
             path,
             file: None,
@@ -57,6 +60,7 @@ impl Log {
             unlooked: 0,
             disk: Disk::of,
             tail: VecDeque::new(),
+            listener: oom::Listener::default(),
             kept: false,
             read: 0,
             length: 0,
@@ -66,16 +70,16 @@ impl Log {
     }
 
     /// Makes a log that a sentinel writes.
-    pub(super) const fn kept_by_sentinel(path: PathBuf) -> Self {
+    pub(super) fn kept_by_sentinel(path: PathBuf) -> Self {
         let mut log = Self::new(path, Bytes(u64::MAX));
         log.kept = true;
         log
     }
 
-    /// Passes over what was printed while nobody attended, but for the end of it.
+    /// Passes over what was printed while nobody attended, but for the end of it, in which memory may have run out.
     pub(super) fn skip_to_end(&mut self) {
         let length = std::fs::metadata(&self.path).map_or(0, |file| file.len());
-        self.read = length.saturating_sub(TAIL as u64);
+        self.read = length.saturating_sub(oom::BEHIND);
         while self.catch_up().is_some() {}
     }
 
@@ -93,6 +97,7 @@ impl Log {
 
     /// Adds output. Never fails: see [`Log::error`].
     pub(super) fn write(&mut self, output: &[u8]) {
+        self.listener.hear(output);
         let kept = &output[output.len().saturating_sub(TAIL)..];
         let excess = (self.tail.len() + kept.len()).saturating_sub(TAIL);
         self.tail.drain(..excess);
@@ -158,8 +163,13 @@ impl Log {
         self.error.as_ref()
     }
 
-    /// Returns the last output.
-    pub(super) fn tail(&mut self) -> &[u8] {
+    /// Returns which memory ran out, if the output says that any did.
+    pub(super) fn ran_out_of(&mut self) -> Option<oom::Memory> {
+        self.listener.verdict()
+    }
+
+    #[cfg(test)]
+    fn tail(&mut self) -> &[u8] {
         self.tail.make_contiguous()
     }
 }

@@ -18,10 +18,10 @@ pub(super) enum Memory {
     Host,
 }
 
-/// Words of PyTorch, libtorch, JAX, TensorFlow, cuBLAS, cuDNN, CuPy and raw CUDA.
-const DEVICE: [&str; 11] = [
+/// Words of PyTorch, libtorch, JAX, TensorFlow, cuBLAS, cuDNN, CuPy, RMM and raw CUDA.
+const DEVICE: [&str; 13] = [
     "CUDA out of memory",
-    "CUDA error: out of memory",
+    "HIP out of memory",
     "CUDA_ERROR_OUT_OF_MEMORY",
     "cudaErrorMemoryAllocation",
     "OOM when allocating tensor",
@@ -30,8 +30,17 @@ const DEVICE: [&str; 11] = [
     "torch.OutOfMemoryError",
     "torch.cuda.OutOfMemoryError",
     "cupy.cuda.memory.OutOfMemoryError",
+    "out_of_memory: CUDA error",
     "RESOURCE_EXHAUSTED: Out of memory",
+    "RESOURCE_EXHAUSTED: Failed to allocate request",
 ];
+
+/// What a line says besides "out of memory" that is about a device: of CUDA's own text, with the call or the name of a
+/// macro before it, and of NCCL's.
+const BESIDE: [&str; 4] = ["CUDA error", "CUDA Error", "GPUassert", "Cuda failure"];
+
+/// What a line of TensorFlow's says besides the name of the error.
+const EXHAUSTED: [&str; 2] = ["failed to allocate memory", "Out of memory while trying to allocate"];
 
 /// Words of PyTorch's CPU allocator, Python, Java, C++ and Rust.
 const HOST: [&str; 5] = [
@@ -42,24 +51,135 @@ const HOST: [&str; 5] = [
     "memory allocation of",
 ];
 
-/// Recognises what an attempt prints when memory runs out. `output` is the end of its log.
-pub(super) fn recognise(output: &[u8]) -> Option<Memory> {
-    let text = String::from_utf8_lossy(output);
-    // TensorFlow has the same words for both memories, and names the place.
-    let on_cpu = text.contains("OOM when allocating tensor") && text.contains("device:CPU:");
-    if let Some(at) = DEVICE.iter().filter_map(|words| text.find(words)).min().filter(|_| !on_cpu) {
-        Some(Memory::Device(device_named(&text[at..])))
-    } else if on_cpu || HOST.iter().any(|words| text.contains(words)) {
-        Some(Memory::Host)
-    } else {
-        None
+/// One of these is in every line that matters.
+const RARE: [&str; 7] = ["emory", "allocate request", "OUT_OF_MEMORY", "ALLOC_FAILED", "OOM when", "bad_alloc", TRACE];
+
+/// What Python prints before an exception that nobody caught.
+const TRACE: &str = "Traceback (most recent call last)";
+
+/// Words of a program that goes on with less.
+const GOES_ON: [&str; 6] = ["retry", "trying again", "reducing", "halving", "skipping", "falling back"];
+
+/// How much may be printed after the message by an attempt that ends of it: traces of many processes are long.
+pub(super) const BEHIND: u64 = 1 << 20;
+
+/// The most that is kept of a line that goes on.
+const LINE: usize = 16 << 10;
+
+/// Reads along what an attempt prints, for words that say that memory ran out.
+#[derive(Debug, Default)]
+pub(super) struct Listener {
+    /// How much was printed before `rest`.
+    read: u64,
+    /// A line that has only begun.
+    rest: Vec<u8>,
+    device: Option<Said>,
+    host: Option<Said>,
+}
+
+/// A message about want of memory.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    at: u64,
+    /// The n-th device, if it was named.
+    device: Option<usize>,
+    /// Whether the program said that it goes on.
+    goes_on: bool,
+}
+
+impl Listener {
+    /// Takes in what was printed next.
+    pub(super) fn hear(&mut self, output: &[u8]) {
+        let Some(end) = memchr::memrchr2(b'\n', b'\r', output) else {
+            return self.hold_back(output);
+        };
+        let (lines, rest) = output.split_at(end + 1);
+        if self.rest.is_empty() {
+            self.hear_lines(lines);
+        } else {
+            let mut joined = std::mem::take(&mut self.rest);
+            joined.extend_from_slice(lines);
+            self.hear_lines(&joined);
+        }
+        self.hold_back(rest);
     }
+
+    /// Returns which memory ran out, by all that was printed.
+    pub(super) fn verdict(&mut self) -> Option<Memory> {
+        let rest = std::mem::take(&mut self.rest);
+        self.hear_lines(&rest);
+        let recent = |said: &Option<Said>| said.filter(|said| self.read - said.at <= BEHIND);
+        let device = recent(&self.device).map(|said| Memory::Device(said.device));
+        device.or(recent(&self.host).map(|_| Memory::Host))
+    }
+
+    fn hold_back(&mut self, output: &[u8]) {
+        self.rest.extend_from_slice(output);
+        if self.rest.len() > 2 * LINE {
+            let begun = std::mem::take(&mut self.rest);
+            let (heard, rest) = begun.split_at(begun.len() - LINE);
+            self.hear_lines(heard);
+            self.rest = rest.to_vec();
+        }
+    }
+
+    /// Looks closer at the lines that have any of the rare words.
+    fn hear_lines(&mut self, text: &[u8]) {
+        let mut lines: Vec<usize> = Vec::new();
+        for words in RARE {
+            let mut from = 0;
+            while let Some(at) = memchr::memmem::find(&text[from..], words.as_bytes()) {
+                let at = from + at;
+                lines.push(memchr::memrchr2(b'\n', b'\r', &text[..at]).map_or(0, |before| before + 1));
+                from = memchr::memchr2(b'\n', b'\r', &text[at..]).map_or(text.len(), |behind| at + behind);
+            }
+        }
+        lines.sort_unstable();
+        lines.dedup();
+        for start in lines {
+            let end = memchr::memchr2(b'\n', b'\r', &text[start..]).map_or(text.len(), |length| start + length);
+            self.hear_line(&String::from_utf8_lossy(&text[start..end]), self.read + start as u64);
+        }
+        self.read += text.len() as u64;
+    }
+
+    fn hear_line(&mut self, line: &str, at: u64) {
+        if line.contains(TRACE) {
+            // It went on, and ends of something else; what the trace ends with may say otherwise.
+            self.device = self.device.filter(|said| !said.goes_on);
+            self.host = self.host.filter(|said| !said.goes_on);
+        }
+        let Some(memory) = recognise(line) else { return };
+        let goes_on = GOES_ON.iter().any(|words| line.contains(words));
+        let (said, device) = match memory {
+            Memory::Device(device) => (&mut self.device, device),
+            Memory::Host => (&mut self.host, None),
+        };
+        // Of several processes the first is followed by the others, some of which name no device.
+        let stands = said.is_some_and(|said| at - said.at <= BEHIND && !said.goes_on && (goes_on || device.is_none()));
+        let device = if stands { said.and_then(|said| said.device) } else { device };
+        *said = Some(Said { at, device, goes_on: goes_on && !stands });
+    }
+}
+
+/// Recognises a line that says that memory ran out.
+fn recognise(line: &str) -> Option<Memory> {
+    // TensorFlow has the same words for both memories, and names the place.
+    if line.contains("OOM when allocating tensor") && line.contains("device:CPU:") {
+        return Some(Memory::Host);
+    }
+    let any = |words: &[&str]| words.iter().any(|words| line.contains(words));
+    let raw = || line.contains("out of memory") && (any(&BESIDE) || line.contains("cudaMalloc"));
+    let exhausted = || line.contains("ResourceExhaustedError") && any(&EXHAUSTED);
+    if any(&DEVICE) || raw() || exhausted() {
+        return Some(Memory::Device(device_named(line)));
+    }
+    any(&HOST).then_some(Memory::Host)
 }
 
 /// Returns the device that a message names: `GPU 1 has a total capacity …`, `(GPU 1; …`, `device:GPU:1`.
 fn device_named(message: &str) -> Option<usize> {
-    let message = message.lines().next()?;
-    ["device:GPU:", "GPU "].iter().find_map(|before| {
+    ["device:GPU:", "device ordinal ", "GPU "].iter().find_map(|before| {
         let (_, behind) = message.split_once(before)?;
         let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
@@ -116,7 +236,7 @@ mod tests {
     use super::*;
 
     /// Messages as the programs print them, and whose memory it was.
-    const KNOWN: [(&str, Memory); 17] = [
+    const KNOWN: [(&str, Memory); 29] = [
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of \
              79.15 GiB of which 1.20 GiB is free.",
@@ -160,25 +280,80 @@ mod tests {
              allocate 1 bytes. Error code 12 (Cannot allocate memory)",
             Memory::Host,
         ),
+        ("GPUassert: out of memory k.cu 31", Memory::Device(None)),
+        ("cudaMalloc failed: out of memory", Memory::Device(None)),
+        (
+            "ggml_backend_cuda: allocating 5000.00 MiB on device 0: cudaMalloc failed: out of memory",
+            Memory::Device(None),
+        ),
+        ("CUDA Error: out of memory", Memory::Device(None)),
+        ("ncclUnhandledCudaError: Call to CUDA function failed. Cuda failure 2 out of memory", Memory::Device(None)),
+        ("NCCL WARN Cuda failure 2 'out of memory'", Memory::Device(None)),
+        (
+            "XlaRuntimeError: RESOURCE_EXHAUSTED: Failed to allocate request for 2.0GiB (2147483648B) on device ordinal 1",
+            Memory::Device(Some(1)),
+        ),
+        (
+            "ResourceExhaustedError: {{function_node __wrapped}} failed to allocate memory [Op:Mul]",
+            Memory::Device(None),
+        ),
+        ("ResourceExhaustedError: Out of memory while trying to allocate 5 bytes", Memory::Device(None)),
+        ("CUDA error at main.cu:12 code=2(cudaErrorMemoryAllocation) \"cudaMalloc(&p, n)\"", Memory::Device(None)),
+        ("MemoryError: std::bad_alloc: out_of_memory: CUDA error at: /rmm/mr/device.hpp", Memory::Device(None)),
+        ("torch.OutOfMemoryError: HIP out of memory.", Memory::Device(None)),
         ("Traceback\nMemoryError\n", Memory::Host),
         ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1.00 TiB for an array", Memory::Host),
         ("terminate called after throwing an instance of 'std::bad_alloc'", Memory::Host),
     ];
 
+    fn heard(pieces: &[&[u8]]) -> Option<Memory> {
+        let mut listener = Listener::default();
+        pieces.iter().for_each(|piece| listener.hear(piece));
+        listener.verdict()
+    }
+
     #[test]
     fn out_of_memory_is_told_apart_by_whose_memory_it_was() {
         for (message, memory) in KNOWN {
-            assert_eq!(recognise(message.as_bytes()), Some(memory), "{message}");
+            assert_eq!(heard(&[message.as_bytes()]), Some(memory), "{message}");
+            let pieces: Vec<&[u8]> = message.as_bytes().chunks(3).collect();
+            assert_eq!(heard(&pieces), Some(memory), "{message}, in pieces");
         }
     }
 
     #[test]
     fn other_failures_are_not_taken_for_it() {
-        for message in
-            ["Segmentation fault", "RuntimeError: CUDA error: device-side assert triggered", "memory: 3 GiB", ""]
-        {
-            assert_eq!(recognise(message.as_bytes()), None, "{message}");
+        for message in [
+            "Segmentation fault",
+            "RuntimeError: CUDA error: device-side assert triggered",
+            "memory: 3 GiB",
+            "",
+            "CUDA out of memory, retrying with batch 8\nstep 9\nTraceback (most recent call last):\nKeyError: 'x'\n",
+        ] {
+            assert_eq!(heard(&[message.as_bytes()]), None, "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_printed_after_the_message_does_not_hide_it() {
+        let message = b"[rank3]: torch.OutOfMemoryError: CUDA out of memory. GPU 3 has a total capacity of\n";
+        let trace = b"[rank2]: Traceback (most recent call last):\n[rank2]:   File \"train.py\", line 9, in main\n";
+        let mut pieces: Vec<&[u8]> = vec![message];
+        pieces.extend(std::iter::repeat_n(&trace[..], 1_000));
+        assert_eq!(heard(&pieces), Some(Memory::Device(Some(3))));
+        pieces.push(b"[rank0]: RuntimeError: CUDA error: out of memory\n");
+        assert_eq!(heard(&pieces), Some(Memory::Device(Some(3))), "the others follow it");
+        let endless = vec![b'.'; usize::try_from(BEHIND).unwrap()];
+        pieces.extend([&endless[..], b"\nKeyError\n"]);
+        assert_eq!(heard(&pieces), None, "it has long gone on");
+    }
+
+    #[test]
+    fn who_goes_on_with_less_and_runs_out_again_ran_out() {
+        let text =
+            "CUDA out of memory, retrying\nTraceback (most recent call last):\nRuntimeError: CUDA out of memory.";
+        assert_eq!(heard(&[text.as_bytes()]), Some(Memory::Device(None)));
+        assert_eq!(heard(&[b"CUDA out of memory, halving the batch\n"]), Some(Memory::Device(None)));
     }
 
     #[test]

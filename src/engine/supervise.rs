@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::heard::Heard;
 use super::log::Log;
-use super::oom::{self, Kills, Memory};
+use super::oom::{Kills, Memory};
 use super::process::{self, Reaped, Status};
 use super::sentinel::{self, How};
 use crate::progress::Progress;
@@ -345,7 +345,7 @@ impl Attempt {
         let killed = matches!(status, Status::Signalled(9) | Status::Exited(137));
         let by_kernel = killed && self.kills.count() > self.killed_before;
         // Whoever has no device of ours may have run out of somebody else's: more of what we can give does not help.
-        let said = oom::recognise(self.log.tail());
+        let said = self.log.ran_out_of();
         let said = said.filter(|memory| *memory == Memory::Host || !self.launch.devices.is_empty());
         said.or(by_kernel.then_some(Memory::Host))
     }
