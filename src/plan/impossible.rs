@@ -49,6 +49,22 @@ pub enum Reason {
         /// What of its memory no task can have.
         headroom: Bytes,
     },
+    /// It asks for memory of a device, and no device tells how much it has.
+    UntoldMemory {
+        /// One of those devices.
+        device: String,
+        /// Its model.
+        model: String,
+    },
+    /// It asks for memory of a device, and all of it is kept as headroom.
+    AllHeadroom {
+        /// The largest device.
+        device: String,
+        /// Its model.
+        model: String,
+        /// All of its memory.
+        memory: Bytes,
+    },
     /// It asks for more devices than any node has with enough memory.
     Gang {
         /// How many are asked for.
@@ -100,11 +116,19 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
         return Some(Reason::NoDevice);
     };
     if held.gpu_memory > largest.whole_memory() {
+        // The largest gives nothing: so do all.
+        let (device, model) = (largest.id.clone(), largest.model.clone());
+        if largest.whole_memory() == Bytes::ZERO {
+            return Some(match fleet.devices.iter().map(|device| device.memory).max() {
+                Some(memory) if memory > Bytes::ZERO => Reason::AllHeadroom { device, model, memory },
+                _ => Reason::UntoldMemory { device, model },
+            });
+        }
         return Some(Reason::DeviceMemory {
             asked: held.gpu_memory,
             most: largest.whole_memory(),
-            device: largest.id.clone(),
-            model: largest.model.clone(),
+            device,
+            model,
             headroom: largest.headroom,
         });
     }
@@ -115,6 +139,21 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
     let slices = fleet.devices.iter().any(|device| device.node.index() == node && !device.can_join(gang));
     let node = fleet.nodes[node].name.clone();
     (gang > *most).then_some(Reason::Gang { asked: gang, most: *most, node, memory: held.gpu_memory, slices })
+}
+
+/// Writes what is asked for and the most there is, which is less, so that both differ and the most is no more than there
+/// is: as short as usual where that will do, else in whole MiB, else in bytes.
+fn finer(asked: Bytes, most: Bytes) -> (String, String) {
+    let short = (asked.to_string(), most.to_string());
+    let understated = short.1.parse::<Bytes>().is_ok_and(|shown| shown <= most);
+    match most.0 / Bytes::MIB.0 {
+        _ if short.0 != short.1 && understated => short,
+        0 => (format!("{} B", asked.0), format!("{} B", most.0)),
+        mib => {
+            let asked = if short.0 == short.1 { format!("{} MiB", asked.0.div_ceil(Bytes::MIB.0)) } else { short.0 };
+            (asked, format!("{mib} MiB"))
+        }
+    }
 }
 
 /// Writes an amount of a node's resource in its own unit.
@@ -130,11 +169,15 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node { resource, asked, most, node } => {
-                let (asked, most) = (amount(resource, *asked), amount(resource, *most));
+                let (asked, most) = match resource.as_str() {
+                    HOST_MEMORY => finer(Bytes(*asked), Bytes(*most)),
+                    _ => (amount(resource, *asked), amount(resource, *most)),
+                };
                 write!(f, "it asks for {asked} {resource}, and the most on one node is {most} (`{node}`)")
             }
             Self::NoDevice => f.write_str("it asks for a GPU, and the fleet has none"),
             Self::DeviceMemory { asked, most, device, model, headroom } => {
+                let (asked, most) = finer(*asked, *most);
                 write!(
                     f,
                     "it asks for {asked} of GPU memory, and the most on one device is {most} (`{device}`, {model}"
@@ -143,6 +186,12 @@ impl fmt::Display for Reason {
                     write!(f, ", {headroom} kept as headroom")?;
                 }
                 f.write_str(")")
+            }
+            Self::UntoldMemory { device, model } => {
+                write!(f, "it asks for GPU memory, and `{device}` ({model}) does not tell how much it has")
+            }
+            Self::AllHeadroom { device, model, memory } => {
+                write!(f, "it asks for GPU memory, and all {memory} of `{device}` ({model}) are kept as headroom")
             }
             Self::Gang { asked, most, node, memory, slices } => {
                 write!(f, "it asks for {asked} GPUs")?;
@@ -165,12 +214,22 @@ impl Reason {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
-            Self::Node { resource, most, .. } if *most > 0 => {
-                format!("ask for at most {} {resource}, or add a node that has more", amount(resource, *most))
+            Self::Node { resource, asked, most, .. } if *most > 0 => {
+                let most = match resource.as_str() {
+                    HOST_MEMORY => finer(Bytes(*asked), Bytes(*most)).1,
+                    _ => amount(resource, *most),
+                };
+                format!("ask for at most {most} {resource}, or add a node that has more")
             }
             Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
             Self::NoDevice => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
-            Self::DeviceMemory { most, .. } => format!("ask for at most {most}, or use a larger device"),
+            Self::DeviceMemory { asked, most, .. } => {
+                format!("ask for at most {}, or use a larger device", finer(*asked, *most).1)
+            }
+            Self::UntoldMemory { .. } => "leave `gpu_memory` out and ask for whole GPUs, like gpus = 1".to_owned(),
+            Self::AllHeadroom { .. } => {
+                "keep less headroom than a GPU has, with `--headroom` or TRAINYARD_HEADROOM".to_owned()
+            }
             Self::Gang { slices: true, most, .. } => {
                 let most = most.max(&1);
                 format!("ask for at most {most} GPU{}, or turn MIG mode off", if *most == 1 { "" } else { "s" })
@@ -181,5 +240,43 @@ impl Reason {
             }
             Self::Together => "split the stage, or use a node that has all of it".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_advised_is_never_more_than_there_is() {
+        let mib = |mib: u64| Bytes(mib << 20);
+        let words = |asked, most| {
+            let (asked, most) = finer(asked, most);
+            format!("{asked}, {most}")
+        };
+        assert_eq!(words(mib(100 << 10), mib(79 << 10)), "100.0 GiB, 79.0 GiB");
+        assert_eq!(words(mib(23 << 10), mib((23 << 10) - 20)), "23552 MiB, 23532 MiB");
+        assert_eq!(words(mib(30 << 10), mib((23 << 10) - 20)), "30.0 GiB, 23532 MiB");
+        assert_eq!(words(Bytes((23 << 30) + 1), Bytes(23 << 30)), "23553 MiB, 23552 MiB");
+        for most in [Bytes(1_000), mib(1_023), Bytes(24_700_000_123), Bytes(85_519_826_944)] {
+            let advised: Bytes = finer(Bytes(most.0 + 1), most).1.parse().unwrap();
+            assert!(advised <= most, "{advised:?} of {most:?}");
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_told_and_memory_that_is_all_headroom_are_not_zero() {
+        let reason = |memory, headroom| {
+            let device = Device { id: "box/gpu0".into(), model: "GB10".into(), memory, headroom, ..Device::default() };
+            let fleet = Fleet { nodes: vec![Node::default()], devices: vec![device], ..Fleet::default() };
+            let resources =
+                Resources { gpus: crate::spec::Gpus::Shared, gpu_memory: Bytes::GIB, ..Resources::default() };
+            let reason = device_reason(&Mode { resources, ..Mode::default() }, &fleet).unwrap();
+            format!("{reason}; {}", reason.help())
+        };
+        let untold = reason(Bytes::ZERO, Bytes::ZERO);
+        assert!(untold.contains("`box/gpu0` (GB10) does not tell how much it has; leave `gpu_memory` out"), "{untold}");
+        let headroom = reason(Bytes(24 << 30), Bytes(24 << 30));
+        assert!(headroom.contains("all 24.0 GiB of `box/gpu0` (GB10) are kept as headroom; keep less"), "{headroom}");
     }
 }
