@@ -9,7 +9,7 @@ use crate::run::outcome::{Cause, Limit, Outcome};
 use crate::run::raise::{NoMore, Raise, Step};
 use crate::run::state::{Attempt, Ended};
 use crate::spec::MemoryLimit;
-use crate::units::{Bytes, Millis};
+use crate::units::{Bytes, Millis, Share};
 
 /// Returns how an attempt ended, to stand behind "failed: ". Safe for a terminal.
 #[must_use]
@@ -69,7 +69,9 @@ pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
         | Outcome::Outrun
         | Outcome::Interrupted => return words,
     };
-    let watched = attempt.place.limit == MemoryLimit::Watch && peak.is_some_and(|peak| peak > reserved);
+    // Who has a device to itself is not kept to what was reserved.
+    let kept_to_it = attempt.place.limit == MemoryLimit::Watch && attempt.place.share < Share::WHOLE;
+    let watched = kept_to_it && peak.is_some_and(|peak| peak > reserved);
     let words = if watched { format!("{words}: it took more than its limit and was ended") } else { words };
     let reserved = if reserved == Bytes::ZERO { "nothing".to_owned() } else { reserved.to_string() };
     match peak {

@@ -39,11 +39,22 @@ pub fn env(
     if place.gpu_memory == Bytes::ZERO || smallest == Bytes::ZERO {
         return Vec::new();
     }
+    let memory = cap(place, devices, gpus);
     match place.limit {
         MemoryLimit::None | MemoryLimit::Watch => Vec::new(),
-        MemoryLimit::Framework => framework(place.gpu_memory, smallest, has),
-        MemoryLimit::Mps => mps(place.gpu_memory, devices, gpus),
+        MemoryLimit::Framework => framework(memory, smallest, has),
+        MemoryLimit::Mps => mps(memory, devices, gpus),
     }
+}
+
+/// Returns what a task may take of each device: what is reserved for it, and all that a device gives where no other task
+/// is let onto it. There a limit would protect nobody, and who ran out of memory would run out of it again.
+#[must_use]
+pub fn cap(place: &Place, devices: &[&Device], gpus: Gpus) -> Bytes {
+    // The whole share beside a stage that asks for less is what running out of memory has led to.
+    let alone = matches!(gpus, Gpus::Whole(_)) || (place.share == Share::WHOLE && gpus.share() < Share::WHOLE);
+    let all = devices.iter().map(|device| device.whole_memory()).min().filter(|_| alone);
+    all.map_or(place.gpu_memory, |all| all.max(place.gpu_memory))
 }
 
 fn framework(memory: Bytes, of: Bytes, has: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
@@ -135,6 +146,22 @@ mod tests {
             ]
         );
         assert_eq!(in_force(MemoryLimit::Mps, false), MemoryLimit::Watch);
+    }
+
+    #[test]
+    fn who_is_alone_on_a_device_may_take_all_that_it_gives() {
+        let device = Device { headroom: Bytes(4 << 30), ..device() };
+        let told = |gpus, share, limit| {
+            let place = Place { gpu_memory: Bytes(20 << 30), limit, share, ..Place::default() };
+            env(&place, &[&device], gpus, |_| None)[0].1.clone()
+        };
+        let framework = |gpus, share| told(gpus, share, MemoryLimit::Framework);
+        let (all, reserved) = ("per_process_memory_fraction:0.950", "per_process_memory_fraction:0.250");
+        assert_eq!(framework(Gpus::Whole(1), Share::WHOLE), all);
+        assert_eq!(framework(Gpus::Shared, Share::WHOLE), all, "it ran out of memory before");
+        assert_eq!(framework(Gpus::Shared, Share::ZERO), reserved);
+        assert_eq!(framework(Gpus::Share(Share::WHOLE), Share::WHOLE), reserved, "others may use its memory");
+        assert_eq!(told(Gpus::Whole(1), Share::WHOLE, MemoryLimit::Mps), "0=77824M");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::admission::Ledger;
 use super::outcome::Outcome;
 use super::state::Attempt;
-use crate::fleet::Fleet;
+use crate::fleet::{Device, Fleet};
 use crate::spec::{Gpus, Resources};
 use crate::units::Bytes;
 
@@ -82,7 +82,7 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
         memory: stage.memory,
     });
     let steps = match device {
-        Some(_) => on_device(now, last, fleet),
+        Some(_) => on_device(matches!(stage.gpus, Gpus::Whole(_)), now, last, fleet),
         None => on_host(now, ended.usage.peak_memory, fleet),
     };
     let asked = now.request(stage);
@@ -113,7 +113,8 @@ pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
     };
     let had = largest_of(&|id| last.place.devices.iter().any(|had| had == id));
     // Without a number it had whole devices.
-    let alone = last.raise.is_some_and(|raise| raise.alone) || last.place.gpu_memory == Bytes::ZERO;
+    let alone = last.raise.is_some_and(|raise| matches!(raise.step, Step::Alone | Step::Larger))
+        || last.place.gpu_memory == Bytes::ZERO;
     let all_of_host = fleet.nodes.iter().map(|node| node.memory).max();
     Some(match device {
         Some(_) if alone && had >= largest_of(&|_| true) => NoMore::Largest,
@@ -138,21 +139,35 @@ pub fn answered(attempts: &[Attempt], next: Option<Raise>) -> usize {
 }
 
 /// Returns the steps that are left, the gentlest first.
-fn on_device(now: Raise, last: &Attempt, fleet: &Fleet) -> Vec<Raise> {
+fn on_device(whole: bool, now: Raise, last: &Attempt, fleet: &Fleet) -> Vec<Raise> {
     let peak = last.ended.as_ref().and_then(|ended| ended.usage.peak_gpu_memory);
     let need = now.gpu_memory.max(peak.unwrap_or(Bytes::ZERO));
-    let had = fleet.devices.iter().filter(|device| last.place.devices.contains(&device.id));
-    let largest = had.map(|device| device.whole_memory()).max().unwrap_or(Bytes::ZERO);
+    let had: Vec<_> = fleet.devices.iter().filter(|device| last.place.devices.contains(&device.id)).collect();
+    let largest = had.iter().map(|device| device.whole_memory()).max().unwrap_or(Bytes::ZERO);
     let mut steps = Vec::new();
-    if last.raise.is_none() && !now.alone && need > Bytes::ZERO {
+    // Whole devices with a number may have others' processes beside them: those without are alone as they are.
+    let beside_others = whole && now.gpu_memory > Bytes::ZERO;
+    if last.raise.is_none() && (beside_others || !whole) && need > Bytes::ZERO {
         steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
     }
     if !now.alone {
         steps.push(Raise { step: Step::Alone, alone: true, gpu_memory: need.min(largest), ..now });
+    } else if beside_others && !matches!(now.step, Step::Alone | Step::Larger) {
+        steps.push(Raise { step: Step::Alone, gpu_memory: all_of_one(need, &had, fleet), ..now });
     }
     // A byte more than such a device gives is what only a larger one has.
     steps.push(Raise { step: Step::Larger, alone: true, gpu_memory: largest + Bytes(1), ..now });
     steps
+}
+
+/// Returns what to ask for of whole devices so that nobody else is on them: no number, or where a device would be too
+/// small then, all of such a device as it had but what its driver may keep.
+fn all_of_one(need: Bytes, had: &[&Device], fleet: &Fleet) -> Bytes {
+    if fleet.devices.iter().all(|device| device.whole_memory() >= need) {
+        return Bytes::ZERO;
+    }
+    let all = had.iter().map(|device| device.whole_memory() - device.headroom).min();
+    all.unwrap_or(Bytes::ZERO).max(need)
 }
 
 fn on_host(now: Raise, peak: Option<Bytes>, fleet: &Fleet) -> Vec<Raise> {
@@ -168,7 +183,7 @@ const fn half_again(bytes: Bytes) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Device, Node};
+    use crate::fleet::Node;
     use crate::run::event::Place;
     use crate::run::outcome::Usage;
     use crate::run::state::Ended;
@@ -235,6 +250,15 @@ mod tests {
         let whole = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
         assert_eq!(ladder(&whole, &fleet(&[16, 80]), "box/gpu0", 3, None), [(Step::Larger, 16 * GIB + 1)]);
         assert!(ladder(&whole, &fleet(&[16, 80]), "box/gpu1", 3, None).is_empty());
+    }
+
+    #[test]
+    fn whole_devices_with_a_number_get_more_then_nobody_beside_them() {
+        let whole = Resources { gpus: Gpus::Whole(1), gpu_memory: Bytes(6 * GIB), ..Resources::default() };
+        let steps = ladder(&whole, &fleet(&[24, 24]), "box/gpu0", 3, None);
+        assert_eq!(steps, [(Step::More, 9 * GIB), (Step::Alone, 0)]);
+        let steps = ladder(&whole, &fleet(&[24, 8, 80]), "box/gpu0", 3, Some(7 * GIB));
+        assert_eq!(steps, [(Step::More, 21 * GIB / 2), (Step::Alone, 24 * GIB), (Step::Larger, 24 * GIB + 1)]);
     }
 
     #[test]

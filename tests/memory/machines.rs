@@ -93,7 +93,7 @@ fn how_much_of_a_card_stays_free_can_be_said() -> Tested {
     let refused = world.command(&["run", "p.toml"])?;
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(4), "{words}");
-    assert!(words.contains("15.2 GiB"), "{words}");
+    assert!(words.contains("ask for at most 15544 MiB"), "{words}");
     let run = world.command(&["run", "p.toml", "--headroom", "1%"])?;
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let run = world.command_under(&[("TRAINYARD_HEADROOM", "2GiB+5%")], &["plan", "p.toml"])?;
@@ -121,5 +121,35 @@ fn a_fleet_file_that_is_wrong_about_this_machine_is_noticed() -> Tested {
     assert!(plan(name, "memory = '80GiB'")?.contains("gpu0 has 80.0 GiB in the file, 16.0 GiB here"));
     assert!(!plan(name, "memory = '16GiB'")?.contains("in the file"));
     assert!(!plan("another-box", "count = 8\nmemory = '80GiB'")?.contains("in the file"));
+    Ok(())
+}
+
+#[test]
+fn the_memory_that_is_advised_is_planned() -> Tested {
+    let asking = |memory: &str| SHOW.replace("1GiB", memory);
+    let world = World::new(cards(&[24_540]), &asking("23GiB"))?;
+    let planned = |env: &[(&str, &str)]| -> Result<(Option<i32>, String), Box<dyn std::error::Error>> {
+        let plan = world.command_under(env, &["plan", "p.toml"])?;
+        Ok((plan.status.code(), String::from_utf8_lossy(&plan.stderr).into_owned()))
+    };
+    let (code, words) = planned(&[])?;
+    assert_eq!(code, Some(4), "{words}");
+    let advised = words.split("ask for at most ").nth(1).and_then(|rest| rest.split(',').next()).ok_or("advice")?;
+    world.write(&asking(advised))?;
+    let (code, words) = planned(&[])?;
+    assert_eq!(code, Some(0), "{words}");
+
+    let (code, words) = planned(&[("TRAINYARD_HEADROOM", "30GiB")])?;
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("keep less headroom than a GPU has"), "{words}");
+    // 3 is NVML's word for what a device does not support.
+    world.scene.change(|machine| {
+        for call in ["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"] {
+            machine.cards[0].fails.insert(call.to_owned(), 3);
+        }
+    })?;
+    let (code, words) = planned(&[])?;
+    assert_eq!(code, Some(4), "{words}");
+    assert!(words.contains("does not tell how much it has"), "{words}");
     Ok(())
 }

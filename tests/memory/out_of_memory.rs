@@ -1,5 +1,8 @@
 //! Trainings that need more memory than they said.
 
+use std::fs;
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::world::{Tested, World, attempts, cards};
@@ -62,5 +65,46 @@ fn where_no_larger_card_is_left_that_is_said() -> Tested {
     assert_eq!(code, Some(1));
     assert_eq!(attempts(&run, "raised"), [Value::Null, "more".into(), "alone".into()]);
     assert!(said.contains("it had a GPU to itself, and none here is larger"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn who_is_alone_on_a_card_may_take_all_of_it_whatever_is_printed_behind_the_message() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'echo $XLA_PYTHON_CLIENT_MEM_FRACTION >>said; [ $TRAINYARD_ATTEMPT = 3 ] && exit 0; \
+                    echo CUDA out of memory; seq 9999; exit 1'\nbackoff = '100ms'\nmemory_limit = 'framework'\n\
+                    resources = { gpu_memory = '4000MiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(attempts(&run, "raised"), [Value::Null, "more".into(), "alone".into()]);
+    // 15,544 of 16,384 MiB: all but the headroom.
+    assert_eq!(fs::read_to_string(world.path().join("said"))?, "0.244\n0.366\n0.948\n");
+    Ok(())
+}
+
+#[test]
+fn a_whole_card_beside_a_stranger_is_left_for_one_without() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 12000 0.1'\nbackoff = '100ms'\n\
+                    resources = { gpus = 1, gpu_memory = '6GiB' }\n";
+    let world = World::new(cards(&[24_576, 24_576]), pipeline)?;
+    let mut stranger = Command::new("cat").stdin(Stdio::piped()).spawn()?;
+    world.scene.hold(stranger.id(), "0", 14_000)?;
+    let ran = world.run();
+    stranger.kill()?;
+    stranger.wait()?;
+    let (code, said, run) = ran?;
+    assert_eq!(code, Some(0), "{said}");
+    let devices = attempts(&run, "devices");
+    let on = |attempt: &Value, name: &str| attempt[0].as_str().is_some_and(|id| id.ends_with(name));
+    assert!(devices.last().is_some_and(|last| on(last, "gpu1")), "{devices:?}");
+    assert!(devices.len() == 1 || attempts(&run, "raised")[1] == "more", "{run:#}");
+    Ok(())
+}
+
+#[test]
+fn a_task_without_a_card_does_not_run_out_of_the_memory_of_one() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'echo CUDA out of memory; exit 1'\n";
+    let (code, said, run) = World::new(cards(&[16_384]), pipeline)?.run()?;
+    assert_eq!((code, attempts(&run, "outcome")), (Some(1), vec!["exited:1".into()]), "{said}");
     Ok(())
 }

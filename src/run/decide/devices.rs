@@ -9,7 +9,7 @@ use crate::run::event::{Place, Role};
 use crate::run::limit;
 use crate::run::outcome::{Cause, Outcome};
 use crate::run::state::RunState;
-use crate::spec::MemoryLimit;
+use crate::spec::{Gpus, MemoryLimit};
 use crate::units::{Bytes, Millis};
 
 impl Dispatcher<'_> {
@@ -30,17 +30,27 @@ impl Dispatcher<'_> {
     pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Role, Outcome)> {
         let mut over = Vec::new();
         for (device, live) in self.fleet.devices.iter().zip(&readings.devices) {
-            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
+            let Live::Seen(Seen { used, held: Some(held), .. }) = live else { continue };
             for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
                 let role = role_on(state, *task, &device.id);
                 let attempt = state.task(*task).open_as(role);
                 let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
-                if watched.is_some_and(|attempt| *bytes > attempt.place.gpu_memory) {
+                // As much as the headroom may be the driver's own.
+                let by_itself = *used - *bytes <= device.headroom;
+                let most = |place: &Place| match by_itself {
+                    true => limit::cap(place, &[device], self.gpus(*task, place.mode)),
+                    false => place.gpu_memory,
+                };
+                if watched.is_some_and(|attempt| *bytes > most(&attempt.place)) {
                     over.push((*task, role, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
                 }
             }
         }
         over
+    }
+
+    fn gpus(&self, task: TaskId, mode: usize) -> Gpus {
+        self.pipeline.stages[self.graph.tasks[task.index()].stage].modes[mode].resources.gpus
     }
 
     /// Returns how a task is kept to the device memory that was granted.
