@@ -28,9 +28,9 @@ pub(super) struct Command {
     /// List processes that tasks left behind, found by the marks in their environment
     #[arg(long, conflicts_with = "watch")]
     orphans: bool,
-    /// End those processes
-    #[arg(long, requires = "orphans")]
-    end: bool,
+    /// End those of them that have these process ids or belong to these runs, as listed; `all` for every one
+    #[arg(long, value_name = "PID|RUN", num_args = 1.., requires = "orphans")]
+    end: Vec<String>,
     /// Measure how fast every device is that nobody uses, and remember it for every plan
     #[arg(long, conflicts_with_all = ["watch", "orphans", "drain", "undrain", "json"])]
     calibrate: bool,
@@ -88,7 +88,7 @@ impl Command {
             return calibrate::run(&machine, &list);
         }
         if self.orphans {
-            return orphans::run(&machine, self.end, self.json);
+            return orphans::run(&machine, &self.end, self.json);
         }
         let Some(seconds) = self.watch else { return self.show(&machine) };
         let pause = Timespec { tv_sec: seconds.into(), tv_nsec: 0 };

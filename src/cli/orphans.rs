@@ -3,22 +3,38 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use miette::Diagnostic;
+use thiserror::Error;
+
 use super::state::{self, broken};
 use super::{Exit, Failure, output};
 use crate::engine::orphans::{self, Marked};
 use crate::probe::{Machine, process};
 use crate::report::orphans::{self as view, Orphan, Why};
 use crate::report::paint::Colour;
+use crate::report::text;
 use crate::run::launch;
 use crate::run::state::RunState;
 use crate::run::store::{RunRow, Store};
 
-/// Lists what was left behind, and ends it if asked to.
-pub(super) fn run(machine: &Machine, end: bool, json: bool) -> Result<Exit, Failure> {
+/// Why nothing is ended.
+#[derive(Debug, Error, Diagnostic)]
+#[error("nothing that was left behind has the process id or the run `{0}`; nothing was ended")]
+#[diagnostic(help("`trainyard devices --orphans` lists what there is; `all` stands for every one"))]
+struct Unlisted(String);
+
+/// Lists what was left behind; of what is named, ends it and lists only that.
+pub(super) fn run(machine: &Machine, named: &[String], json: bool) -> Result<Exit, Failure> {
     let mut runs = Runs::default();
     let marked = orphans::marked();
-    let left: Vec<(Marked, Why)> =
+    let mut left: Vec<(Marked, Why)> =
         marked.into_iter().filter_map(|one| Some((runs.why(&one)?, one))).map(|(why, one)| (one, why)).collect();
+    let end = !named.is_empty();
+    let is = |name: &String, one: &Marked| *name == "all" || *name == one.run || *name == one.process.pid.to_string();
+    if let Some(name) = named.iter().find(|name| *name != "all" && !left.iter().any(|(one, _)| is(name, one))) {
+        return Err(Failure { exit: Exit::Usage, report: Unlisted(text::visible(name).into_owned()).into() });
+    }
+    left.retain(|(one, _)| !end || named.iter().any(|name| is(name, one)));
     let still =
         if end { orphans::end(&left.iter().map(|(one, _)| one.process).collect::<Vec<_>>()) } else { Vec::new() };
     let shown: Vec<Orphan> = left
@@ -49,7 +65,7 @@ pub(super) fn run(machine: &Machine, end: bool, json: bool) -> Result<Exit, Fail
     if shown.is_empty() {
         return output::print("nothing was left behind\n");
     }
-    let hint = if end { "" } else { "\nto end them: trainyard devices --orphans --end\n" };
+    let hint = if end { "" } else { "\nto end some of them: trainyard devices --orphans --end PID|RUN\n" };
     output::print(&(view::table(&shown, end).render(Colour::for_stdout(), output::columns()) + hint))
 }
 

@@ -325,7 +325,7 @@ impl Session<'_> {
         });
         // What left its group and closed its output was not seen when its task ended.
         crash::point("closing");
-        warden::end_marked(&mark, Duration::ZERO);
+        warden::end_leftovers(&mark);
         if ended.is_ok() {
             sweep(&self.ground.dir, &HashSet::new());
         }

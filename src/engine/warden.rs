@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use tracing::warn;
 
 use super::process;
 
@@ -70,8 +71,26 @@ pub fn end_marked(mark: &str, grace: Duration) {
     end_marked_but(mark, &[], grace);
 }
 
+/// Ends what is left of a run that is over, at once, and says which processes of tasks that was.
+pub fn end_leftovers(mark: &str) {
+    let exe = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    end_all(mark, &[], Duration::ZERO, |found| {
+        let own = exe("self");
+        // A sentinel that is about to go is none of a task's.
+        let of_tasks = found.iter().map(u32::to_string).filter(|pid| exe(pid) != own);
+        let pids = of_tasks.collect::<Vec<_>>().join(", ");
+        if !pids.is_empty() {
+            warn!("what tasks had left behind is ended: process {pids}");
+        }
+    });
+}
+
 /// Like [`end_marked`], but spares processes that carry all of the marks of one of these attempts.
 pub fn end_marked_but(mark: &str, spared: &[Vec<String>], grace: Duration) {
+    end_all(mark, spared, grace, |_| {});
+}
+
+fn end_all(mark: &str, spared: &[Vec<String>], grace: Duration, found: impl FnOnce(&[u32])) {
     let marks = [mark.to_owned()];
     let find = || {
         let mut left = process::find_marked(&marks);
@@ -79,6 +98,7 @@ pub fn end_marked_but(mark: &str, spared: &[Vec<String>], grace: Duration) {
         left
     };
     let left = find();
+    found(&left);
     for pid in &left {
         process::signal(*pid, Signal::TERM);
     }

@@ -22,12 +22,26 @@ fn what_a_task_left_on_a_card_is_listed_and_ended_only_when_asked() -> Tested {
     let one = &of_train(&listed)[0];
     assert_eq!((&one["why"], &one["attempt"], &one["ended"]), (&"attempt-ended".into(), &1.into(), &false.into()));
     assert!(world.printed(&["devices", "--orphans"])?.contains("its attempt is over"));
-    let ended = world.until(&["devices", "--orphans", "--end", "--json"], |list| {
+    for args in [&["--end"][..], &["--end", "no-such-run"], &["--end", "1"]] {
+        let refused = world.command(&[&["devices", "--orphans"][..], args].concat())?;
+        assert_eq!(refused.status.code(), Some(2), "{args:?}");
+    }
+    let id = one["run"].as_str().ok_or("a run has an id")?;
+    let ended = world.until(&["devices", "--orphans", "--json", "--end", id], |list| {
         of_train(list).iter().all(|one| one["ended"] == true)
     })?;
     assert!(!ended.as_array().is_some_and(Vec::is_empty));
     assert_eq!(of_train(&world.until(&["devices", "--orphans", "--json"], |_| true)?), Vec::<Value>::new());
     std::fs::write(world.path().join("go"), "")?;
     assert!(run.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn what_is_ended_with_the_run_is_said() -> Tested {
+    let world = World::new(cards(&[16_384]), LEAVES_ONE.split("[stage.wait]").next().unwrap_or_default())?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("what tasks had left behind is ended: process "), "{said}");
     Ok(())
 }
