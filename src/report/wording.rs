@@ -40,10 +40,14 @@ pub fn ending(outcome: &Outcome) -> String {
             text::visible(target)
         ),
         Outcome::SpawnFailed { reason } => format!("it could not be started: {}", text::visible(reason)),
-        Outcome::Displaced { device, cause: Cause::Taken { promised, free } } => format!(
-            "others took memory that was promised on {} ({promised} still to be taken, {free} left)",
-            text::visible(device)
-        ),
+        Outcome::Displaced { device, cause: Cause::Taken { promised, free, by } } => {
+            let who = by.as_ref().map_or_else(
+                || "others took".to_owned(),
+                |task| format!("`{}` holds more than is reserved for it and took", text::visible(task)),
+            );
+            let device = text::visible(device);
+            format!("{who} memory that was promised on {device} ({promised} still to be taken, {free} left)")
+        }
         Outcome::Displaced { device, cause: Cause::Unfit { fault } } => {
             format!("{} fell out: it is {}", text::visible(device), text::visible(fault))
         }

@@ -72,6 +72,9 @@ pub enum Cause {
         promised: Bytes,
         /// What was left for them.
         free: Bytes,
+        /// The task of the same run that holds so much more than is reserved for it; `None` for anybody else.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// The device fell out.
     Unfit {

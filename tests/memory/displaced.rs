@@ -46,6 +46,20 @@ fn a_stranger_that_comes_before_the_memory_is_taken_moves_the_task() -> Tested {
 }
 
 #[test]
+fn a_task_of_ours_that_takes_what_others_were_promised_is_named() -> Tested {
+    let hog = "[stage.hog]\nrun = 'TRAIN 14000 600'\nresources = { cpus = 0, gpu_memory = '2000MiB' }\n";
+    let slow = SLOW_TO_START.replace("{ gpu", "{ cpus = 0, gpu");
+    let world = World::new(cards(&[16_384]), &format!("{slow}{hog}"))?;
+    let run = world.start()?;
+    world
+        .until(&["show", "--json"], |run| attempts(run, "outcome").first().is_some_and(|first| first == "displaced"))?;
+    assert!(world.command(&["cancel"])?.status.success());
+    let (_, said) = end_of(run)?;
+    assert!(said.contains("`hog` holds more than is reserved for it and took memory that was promised on"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn what_runs_on_a_card_that_fails_is_tried_again_elsewhere() -> Tested {
     let world = World::new(cards(&[16_384, 16_384]), SLOW_TO_START)?;
     let run = world.start()?;

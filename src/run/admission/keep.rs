@@ -33,7 +33,7 @@ impl Ledger {
                 let cause = Cause::Unfit { fault: fault.clone() };
                 leaving.extend(ours(book).map(|(task, _)| (*task, device, cause.clone())));
             } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {
-                let cause = Cause::Taken { promised, free };
+                let cause = Cause::Taken { promised, free, by: None };
                 let mut may_leave: Vec<_> = ours(book).filter(|(task, _)| !have_begun.contains(task)).collect();
                 // One that was admitted after the reading is not in it.
                 may_leave.retain(|(task, promise)| started(**task) < readings.at && **promise > Bytes::ZERO);
@@ -60,6 +60,12 @@ impl Ledger {
         self.books[device.index()].short.map(|short| short.numbers)
     }
 
+    /// Returns the task that holds so much more than was promised to it that a device is short.
+    #[must_use]
+    pub fn overrun(&self, device: DeviceId) -> Option<TaskId> {
+        self.books[device.index()].short.and_then(|short| short.by)
+    }
+
     /// Whether any device is short of what was promised on it: it should be read again soon.
     #[must_use]
     pub fn is_short(&self) -> bool {
@@ -74,6 +80,8 @@ pub(super) struct Short {
     since: Millis,
     /// What was still to be taken, and what was left.
     numbers: (Bytes, Bytes),
+    /// Who holds so much more than was promised to it that without that there would be enough.
+    by: Option<TaskId>,
 }
 
 struct Shortage {
@@ -88,11 +96,15 @@ impl Book {
             Live::Seen(Seen { free, held: Some(held), .. }) => {
                 let promised: Bytes = self.running(held).map(|(promise, measured)| promise - measured).sum();
                 // The headroom is there to be used up by then.
-                (promised > *free).then_some((promised, *free))
+                let over = self.promises.keys().zip(self.running(held));
+                let most = over.map(|(task, (promise, measured))| (measured - promise, *task)).max();
+                let by = most.filter(|(over, _)| *over >= promised - *free).map(|(_, task)| task);
+                (promised > *free).then_some(((promised, *free), by))
             }
             Live::Seen(_) | Live::Unwatched | Live::Fault { .. } => None,
         };
-        self.short = numbers.map(|numbers| Short { since: self.short.map_or(at, |short| short.since), numbers });
+        let since = self.short.map_or(at, |short| short.since);
+        self.short = numbers.map(|(numbers, by)| Short { since, numbers, by });
         Shortage { lasting: self.short.filter(|short| short.since < at).map(|short| short.numbers) }
     }
 }

@@ -18,7 +18,11 @@ impl Dispatcher<'_> {
         let started = |task: TaskId| state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
         let leaving = self.ledger.displaced(readings, started);
         let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
-        let leaving = leaving.into_iter().map(|(task, device, cause)| (task, id(device), cause));
+        let named = |cause, device| match cause {
+            Cause::Taken { promised, free, .. } => Cause::Taken { promised, free, by: self.overrun(device) },
+            unfit @ Cause::Unfit { .. } => unfit,
+        };
+        let leaving = leaving.into_iter().map(|(task, device, cause)| (task, id(device), named(cause, device)));
         leaving
             .map(|(task, device, cause)| (task, role_on(state, task, &device), Outcome::Displaced { device, cause }))
             .collect()
@@ -49,6 +53,12 @@ impl Dispatcher<'_> {
         over
     }
 
+    /// Returns the name of our task that has taken what was promised to others on a device.
+    fn overrun(&self, device: DeviceId) -> Option<String> {
+        let task = self.ledger.overrun(device).filter(|task| !is_other(*task))?;
+        Some(self.graph.tasks[task.index()].name.clone())
+    }
+
     fn gpus(&self, task: TaskId, mode: usize) -> Gpus {
         self.pipeline.stages[self.graph.tasks[task.index()].stage].modes[mode].resources.gpus
     }
@@ -69,7 +79,9 @@ impl Dispatcher<'_> {
         let short = device.and_then(|index| self.ledger.shortage(DeviceId(u32::try_from(index).ok()?)));
         match short {
             Some((promised, free)) if peak.unwrap_or(Bytes::ZERO) <= place.gpu_memory => {
-                Outcome::Displaced { device: id.clone(), cause: Cause::Taken { promised, free } }
+                let by = self.fleet.devices.iter().position(|device| device.id == *id);
+                let by = by.and_then(|index| self.overrun(DeviceId(u32::try_from(index).ok()?)));
+                Outcome::Displaced { device: id.clone(), cause: Cause::Taken { promised, free, by } }
             }
             _ => outcome,
         }
