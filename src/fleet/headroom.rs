@@ -57,6 +57,9 @@ impl FromStr for Headroom {
     type Err = HeadroomError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim() == "0" {
+            return Ok(Self { size: Bytes::ZERO, part: 0 });
+        }
         let size = |text: &str| text.trim().parse::<Bytes>().map_err(HeadroomError::Size);
         let Some(before) = text.trim().strip_suffix('%') else { return Ok(Self { size: size(text)?, part: 0 }) };
         let (size, percent) = match before.split_once('+') {
@@ -93,7 +96,7 @@ mod tests {
         assert_eq!(of("1GiB"), Bytes::GIB);
         assert_eq!(of("2%"), Bytes(2 << 30));
         assert_eq!(of("512MiB + 2.5%"), Bytes((512 << 20) + (100 << 30) / 40));
-        assert_eq!(of("0%"), Bytes::ZERO);
+        assert_eq!((of("0%"), of("0")), (Bytes::ZERO, Bytes::ZERO));
         assert_eq!(of("200GiB"), Bytes(100 << 30), "no device has less than nothing");
         assert_eq!("512MiB+2%".parse(), Ok(Headroom::default()));
         assert_eq!(Headroom::default().to_string(), "512.0 MiB+2%");

@@ -272,7 +272,11 @@ impl<'a> Sheet<'a> {
         let guessed = self.graph.ids().filter(|task| self.numbers(*task).duration == Basis::Default).count();
         if guessed > 0 {
             let default = crate::timing::load::DEFAULT_DURATION;
-            line(format!("{guessed} tasks declare no duration and are taken to need {default}"));
+            let who = match guessed {
+                1 => "1 task declares no duration and is".to_owned(),
+                _ => format!("{guessed} tasks declare no duration and are"),
+            };
+            line(format!("{who} taken to need {default}"));
         }
         let unmeasured = self.graph.ids().filter(|task| self.numbers(*task).gpu_memory == Some(Basis::Default)).count();
         if unmeasured > 0 {

@@ -150,6 +150,6 @@ fn the_memory_that_is_advised_is_planned() -> Tested {
     })?;
     let (code, words) = planned(&[])?;
     assert_eq!(code, Some(4), "{words}");
-    assert!(words.contains("does not tell how much it has"), "{words}");
+    assert!(words.contains("leave `gpu_memory` out and ask for whole GPUs"), "{words}");
     Ok(())
 }
