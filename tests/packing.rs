@@ -123,7 +123,7 @@ fn more_than_any_card_has_is_refused_with_the_largest() -> Tested {
     let run = trainyard(folder.path(), &scene, &["run", "large.toml"])?;
     assert_eq!(run.status.code(), Some(4));
     let words = String::from_utf8_lossy(&run.stderr);
-    assert!(words.contains("20.0 GiB") && words.contains("15.2 GiB"), "{words}");
+    assert!(words.contains("20.0 GiB") && words.contains("15544 MiB"), "{words}");
     assert!(!folder.path().join("started").exists());
     Ok(())
 }
