@@ -64,7 +64,7 @@ fn record(store: &mut Store, n: usize, whole: bool) -> (String, RunKey) {
     let header = Header {
         id: id.clone(),
         pipeline: "sweep".into(),
-        file: "/work/sweep.toml".into(),
+        file: "sweep.toml".into(),
         orchestrator: Orchestrator { host, boot: process::boot_id(), process },
         started: now(),
         invocation: Invocation::default(),

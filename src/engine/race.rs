@@ -7,17 +7,16 @@
 //! on record, so that whoever takes the run up after a crash in between publishes the rest. Until then the other one's
 //! end is held back as well. Knows files and no rule about when two attempts run.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-
-use tokio::sync::mpsc;
 
 use crate::graph::TaskId;
 use crate::run::cache::aside::{copy_all, relocate, remove_all};
 use crate::run::crash;
 use crate::run::engine::{Ended, Engine, Launch, Report, Staging, Stop};
 use crate::run::event::{Process, Role};
+use crate::run::layer::{Apart, Layer};
 use crate::run::outcome::Outcome;
 use crate::units::Millis;
 
@@ -38,8 +37,7 @@ pub struct Racing<E> {
     won: HashMap<TaskId, Won>,
     /// Whether all are to end: nobody may be left to say that a success is on record.
     stops: bool,
-    done: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
-    ready: VecDeque<Report>,
+    apart: Apart<Ended>,
 }
 
 /// Which attempt's outputs are being published, its folder, and the other attempt if that has succeeded as well.
@@ -175,26 +173,8 @@ impl<E: Engine> Racing<E> {
             publishing: HashMap::new(),
             won: HashMap::new(),
             stops: false,
-            done: mpsc::unbounded_channel(),
-            ready: VecDeque::new(),
+            apart: Apart::default(),
         }
-    }
-
-    /// Does what an attempt's end takes on another thread, since a large file may have to be copied, and reports it then.
-    fn apart(&self, work: impl FnOnce() -> Ended + Send + 'static) {
-        let sender = self.done.0.clone();
-        tokio::task::spawn_blocking(move || {
-            // A closed channel means that the run is over.
-            let _ = sender.send(work());
-        });
-    }
-
-    /// Passes a report on, unless something is to be done first.
-    fn pass(&mut self, report: Report) -> Option<Report> {
-        let Report::Ended(ended) = report else { return Some(report) };
-        let Some(staged) = self.staged.remove(&(ended.task, ended.role)) else { return Some(Report::Ended(ended)) };
-        self.finish(ended, staged);
-        None
     }
 
     /// Does what follows from the end of an attempt with a place of its own.
@@ -208,16 +188,16 @@ impl<E: Engine> Racing<E> {
                     return;
                 }
             }
-            self.apart(move || with_note(ended, remove_all(&staged.folder), "what it made cannot be removed"));
+            self.apart.start(move || with_note(ended, remove_all(&staged.folder), "what it made cannot be removed"));
         } else if !succeeded {
-            self.apart(move || with_note(ended, staged.set_aside(), "what it left cannot be moved aside"));
+            self.apart.start(move || with_note(ended, staged.set_aside(), "what it left cannot be moved aside"));
         } else if let Some(first) = self.publishing.get_mut(&ended.task) {
             // Too late, unless the first one cannot be published.
             first.other = Some((ended, staged));
         } else {
             self.publishing
                 .insert(ended.task, Publishing { role: ended.role, folder: staged.folder.clone(), other: None });
-            self.apart(move || match staged.publish() {
+            self.apart.start(move || match staged.publish() {
                 Ok(()) => with_note(ended, staged.clear(), "its folder is left"),
                 Err((path, error)) => {
                     let taken_back = staged.take_back();
@@ -226,23 +206,6 @@ impl<E: Engine> Racing<E> {
                     with_note(ended, taken_back, "what it made cannot be moved aside")
                 }
             });
-        }
-    }
-
-    /// Takes in that what an attempt's end took is done.
-    fn go_on(&mut self, ended: Ended) {
-        let (task, succeeded) = (ended.task, ended.outcome.is_success());
-        let role = ended.role;
-        self.ready.push_back(Report::Ended(ended));
-        if self.publishing.get(&task).is_none_or(|first| first.role != role) {
-            return;
-        }
-        let Some(Publishing { folder, other, .. }) = self.publishing.remove(&task) else { return };
-        if succeeded {
-            self.won.insert(task, Won::Untold(folder, None));
-        }
-        if let Some((ended, staged)) = other {
-            self.finish(ended, staged);
         }
     }
 
@@ -264,6 +227,38 @@ fn with_note(mut ended: Ended, done: io::Result<()>, what: &str) -> Ended {
         ended.note = ended.note.take().or(Some(format!("{what}: {error}")));
     }
     ended
+}
+
+impl<E: Engine> Layer for Racing<E> {
+    type Inner = E;
+    type Done = Ended;
+
+    fn parts(&mut self) -> (&mut E, &mut Apart<Ended>) {
+        (&mut self.inner, &mut self.apart)
+    }
+
+    fn go_on(&mut self, ended: Ended) {
+        let (task, succeeded) = (ended.task, ended.outcome.is_success());
+        let role = ended.role;
+        self.apart.report(Report::Ended(ended));
+        if self.publishing.get(&task).is_none_or(|first| first.role != role) {
+            return;
+        }
+        let Some(Publishing { folder, other, .. }) = self.publishing.remove(&task) else { return };
+        if succeeded {
+            self.won.insert(task, Won::Untold(folder, None));
+        }
+        if let Some((ended, staged)) = other {
+            self.finish(ended, staged);
+        }
+    }
+
+    fn pass(&mut self, report: Report) -> Option<Report> {
+        let Report::Ended(ended) = report else { return Some(report) };
+        let Some(staged) = self.staged.remove(&(ended.task, ended.role)) else { return Some(Report::Ended(ended)) };
+        self.finish(ended, staged);
+        None
+    }
 }
 
 impl<E: Engine> Engine for Racing<E> {
@@ -298,37 +293,11 @@ impl<E: Engine> Engine for Racing<E> {
     }
 
     async fn next_report(&mut self) -> Report {
-        loop {
-            if let Some(report) = self.ready.pop_front() {
-                return report;
-            }
-            let report = tokio::select! {
-                biased;
-                Some(ended) = self.done.1.recv() => {
-                    self.go_on(ended);
-                    continue;
-                }
-                report = self.inner.next_report() => report,
-            };
-            if let Some(report) = self.pass(report) {
-                return report;
-            }
-        }
+        self.next().await
     }
 
     fn ready_report(&mut self) -> Option<Report> {
-        while let Ok(ended) = self.done.1.try_recv() {
-            self.go_on(ended);
-        }
-        loop {
-            if let Some(report) = self.ready.pop_front() {
-                return Some(report);
-            }
-            let report = self.inner.ready_report()?;
-            if let Some(report) = self.pass(report) {
-                return Some(report);
-            }
-        }
+        self.ready()
     }
 
     fn keep(&mut self, task: TaskId) {

@@ -14,6 +14,7 @@ pub mod event;
 pub mod expect;
 mod found;
 pub mod launch;
+pub(crate) mod layer;
 pub mod learn;
 pub mod limit;
 pub mod neighbours;

@@ -4,11 +4,10 @@
 //! before an attempt starts, and what a failed one left is aside before its end is reported; a success is reported at
 //! once, and what it made is kept once that is on record, while others go on.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::keeper::Keeper;
@@ -17,11 +16,12 @@ use super::verdict::Cached;
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
+use crate::run::layer::{Apart, Layer};
 use crate::run::outcome::{Outcome, Usage};
 use crate::units::Millis;
 
 /// What has been done on another thread.
-enum Done {
+pub(crate) enum Done {
     /// A task was looked up.
     LookedUp { task: TaskId, found: Option<Cached>, note: Option<String> },
     /// The way of an attempt is clear, or cannot be cleared.
@@ -36,8 +36,7 @@ enum Done {
 pub struct Caching<E> {
     inner: E,
     cache: Option<Cache>,
-    done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
-    ready: VecDeque<Report>,
+    apart: Apart<Done>,
     /// Where what an attempt prints goes, of those that were started.
     logs: HashMap<(TaskId, Role), PathBuf>,
     /// Attempts that write to a place of their own: what they leave is taken care of there.
@@ -71,8 +70,7 @@ impl<E: Engine> Caching<E> {
         Self {
             inner,
             cache,
-            done: mpsc::unbounded_channel(),
-            ready: VecDeque::new(),
+            apart: Apart::default(),
             logs: HashMap::new(),
             staged: HashSet::new(),
             succeeded: HashMap::new(),
@@ -86,32 +84,13 @@ impl<E: Engine> Caching<E> {
 
     /// Does something on another thread.
     fn apart(&self, cache: &Cache, work: impl FnOnce(&Keeper, &Path) -> Done + Send + 'static) {
-        let (cache, sender) = (cache.clone(), self.done.0.clone());
-        tokio::task::spawn_blocking(move || {
-            // A closed channel means that the run is over.
-            let _ = sender.send(work(&cache.keeper, &cache.aside));
-        });
+        let cache = cache.clone();
+        self.apart.start(move || work(&cache.keeper, &cache.aside));
     }
 
     /// Returns the cache, if it has to do with a task.
     fn cache_of(&self, task: TaskId) -> Option<Cache> {
         self.cache.as_ref().filter(|cache| cache.keeper.keeps(task)).cloned()
-    }
-
-    /// Goes on with what has been done on another thread.
-    fn go_on(&mut self, done: Done) {
-        match done {
-            Done::LookedUp { task, found, note } => {
-                self.tell(task, note.as_deref());
-                self.ready.push_back(Report::LookedUp { task, found });
-            }
-            Done::Prepared { launch, cleared } => self.start_prepared(*launch, cleared),
-            Done::SetAside { ended } => self.ready.push_back(Report::Ended(ended)),
-            Done::Kept { task, note } => {
-                self.keeping -= 1;
-                self.tell(task, note.as_deref());
-            }
-        }
     }
 
     /// Starts an attempt whose way is clear, unless it is not wanted any more, and the one that waits to run beside it.
@@ -136,7 +115,7 @@ impl<E: Engine> Caching<E> {
         let Launch { task, role, .. } = *launch;
         self.staged.remove(&(task, role));
         let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, note: None };
-        self.ready.push_back(Report::Ended(ended));
+        self.apart.report(Report::Ended(ended));
     }
 
     fn tell(&self, task: TaskId, note: Option<&str>) {
@@ -153,8 +132,31 @@ impl<E: Engine> Caching<E> {
             self.staged.insert(attempt);
         }
     }
+}
 
-    /// Passes a report on, unless something is to be done first.
+impl<E: Engine> Layer for Caching<E> {
+    type Inner = E;
+    type Done = Done;
+
+    fn parts(&mut self) -> (&mut E, &mut Apart<Done>) {
+        (&mut self.inner, &mut self.apart)
+    }
+
+    fn go_on(&mut self, done: Done) {
+        match done {
+            Done::LookedUp { task, found, note } => {
+                self.tell(task, note.as_deref());
+                self.apart.report(Report::LookedUp { task, found });
+            }
+            Done::Prepared { launch, cleared } => self.start_prepared(*launch, cleared),
+            Done::SetAside { ended } => self.apart.report(Report::Ended(ended)),
+            Done::Kept { task, note } => {
+                self.keeping -= 1;
+                self.tell(task, note.as_deref());
+            }
+        }
+    }
+
     fn pass(&mut self, report: Report) -> Option<Report> {
         let Report::Ended(ended) = report else { return Some(report) };
         let Some(cache) = self.cache_of(ended.task) else { return Some(Report::Ended(ended)) };
@@ -220,37 +222,11 @@ impl<E: Engine> Engine for Caching<E> {
     }
 
     async fn next_report(&mut self) -> Report {
-        loop {
-            if let Some(report) = self.ready.pop_front() {
-                return report;
-            }
-            let report = tokio::select! {
-                biased;
-                Some(done) = self.done.1.recv() => {
-                    self.go_on(done);
-                    continue;
-                }
-                report = self.inner.next_report() => report,
-            };
-            if let Some(report) = self.pass(report) {
-                return report;
-            }
-        }
+        self.next().await
     }
 
     fn ready_report(&mut self) -> Option<Report> {
-        while let Ok(done) = self.done.1.try_recv() {
-            self.go_on(done);
-        }
-        loop {
-            if let Some(report) = self.ready.pop_front() {
-                return Some(report);
-            }
-            let report = self.inner.ready_report()?;
-            if let Some(report) = self.pass(report) {
-                return Some(report);
-            }
-        }
+        self.ready()
     }
 
     fn keep(&mut self, task: TaskId) {
@@ -282,7 +258,7 @@ impl<E: Engine> Engine for Caching<E> {
 
     async fn settle(&mut self) {
         while self.keeping > 0 {
-            if let Some(done) = self.done.1.recv().await {
+            if let Some(done) = self.apart.next().await {
                 self.go_on(done);
             }
         }
