@@ -23,6 +23,9 @@ use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
 use crate::timing::Timing;
 use crate::units::Millis;
 
+/// Says what `--headroom` does, where that is absent.
+const HEADROOM: &str = "TRAINYARD_HEADROOM";
+
 /// Arguments of planning.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Planning {
@@ -44,8 +47,8 @@ pub(super) struct Planning {
     /// What a good plan is: `makespan`, `weighted-completion` or `energy`
     #[arg(long, value_name = "NAME", default_value_t)]
     objective: Objective,
-    /// What of each GPU's memory no task may have: a size, a part, or both [default: 512MiB+2%]
-    #[arg(long, value_name = "SIZE", env = "TRAINYARD_HEADROOM")]
+    /// What of each GPU's memory no task may have: a size, a part, or both [default: $TRAINYARD_HEADROOM or 512MiB+2%]
+    #[arg(long, value_name = "SIZE")]
     headroom: Option<Headroom>,
     /// Who computes the earliest and latest times: the CPU, a CUDA device, or whoever is faster
     #[arg(long, value_name = "WHERE", default_value = "auto")]
@@ -58,13 +61,14 @@ pub(super) struct Planning {
 impl Planning {
     /// Returns the fleet to plan for, or prints what is wrong with its file.
     pub(super) fn fleet(&self, pipeline: &Pipeline) -> Result<Result<Fleet, Exit>, Failure> {
-        let Some(path) = &self.fleet else { return Ok(Ok(this_machine(pipeline, &self.probe()).fleet())) };
+        let Some(path) = &self.fleet else { return Ok(Ok(this_machine(pipeline, &self.probe()?).fleet())) };
+        let headroom = self.headroom()?;
         let fleet = fleet_of_file(path)?;
         if let Ok(fleet) = &fleet {
-            contradiction::say(fleet, &self.probe());
+            contradiction::say(fleet, &self.probe()?);
         }
         Ok(fleet.map(|mut fleet| {
-            if let Some(headroom) = self.headroom {
+            if let Some(headroom) = headroom {
                 fleet.devices.iter_mut().for_each(|device| device.headroom = headroom.of(device.memory));
             }
             fleet
@@ -72,9 +76,20 @@ impl Planning {
     }
 
     /// Returns where to look for this machine's devices, and how much of them is left free.
-    pub(super) fn probe(&self) -> probe::Options {
+    pub(super) fn probe(&self) -> Result<probe::Options, Failure> {
         let options = probe::Options::from_env();
-        probe::Options { headroom: self.headroom.unwrap_or(options.headroom), ..options }
+        Ok(probe::Options { headroom: self.headroom()?.unwrap_or(options.headroom), ..options })
+    }
+
+    /// Returns the headroom that is asked for, by the option or else by the variable.
+    fn headroom(&self) -> Result<Option<Headroom>, Failure> {
+        let set = std::env::var_os(HEADROOM).filter(|set| self.headroom.is_none() && !set.is_empty());
+        let Some(set) = set else { return Ok(self.headroom) };
+        let set = set.to_string_lossy();
+        set.parse().map(Some).map_err(|error| {
+            let report = miette::miette!("{HEADROOM}=\"{}\": {error}", text::visible(&set));
+            Failure { exit: Exit::Usage, report }
+        })
     }
 
     /// Fills in what the pipeline leaves open by what earlier runs in this state folder used, and says where its numbers

@@ -185,7 +185,7 @@ impl Read {
     /// Plans what is not done (`[n_tasks]`) for this machine. `dir` is the state folder, which knows what earlier runs used.
     pub(super) fn prepare(self, planning: &Planning, dir: &Path, done: &[bool]) -> Result<Prepared, Failure> {
         let Self { mut pipeline, graph, root, ops, text: _ } = self;
-        let options = planning.probe();
+        let options = planning.probe()?;
         let machine = planning::this_machine(&pipeline, &options);
         let fleet = machine.fleet();
         let origins = Planning::learn(&mut pipeline, &fleet, dir);

@@ -40,10 +40,28 @@ use crate::units::{Bandwidth, Bytes, Millis};
 pub trait Quantity: FromStr<Err: std::fmt::Display> {
     /// What it is called, for "this is not …".
     const NAME: &'static str;
+
+    /// Returns what was probably meant by a text that is none, where one can tell.
+    #[must_use]
+    fn meant(_text: &str) -> Option<String> {
+        None
+    }
 }
 
 impl Quantity for Bytes {
     const NAME: &'static str = "a memory size";
+
+    fn meant(text: &str) -> Option<String> {
+        // `20gib`, and `20G` as other programs write it.
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let letters = text[number.len()..].to_ascii_lowercase();
+        let unit = if letters.len() == 1 { format!("{letters}iB") } else { letters };
+        let known = ["kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"]
+            .into_iter()
+            .find(|known| known.eq_ignore_ascii_case(&unit))?;
+        let meant = format!("{number}{known}");
+        meant.parse::<Self>().is_ok().then_some(meant)
+    }
 }
 
 impl Quantity for Millis {
@@ -219,7 +237,11 @@ impl<'s> Decoder<'s> {
         match text.text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                self.report(Problem::new(text.span, format!("this is not {}: {error}", T::NAME)));
+                let problem = Problem::new(text.span, format!("this is not {}: {error}", T::NAME));
+                self.report(match T::meant(&text.text) {
+                    Some(meant) => problem.help(format!("did you mean `{meant}`?")),
+                    None => problem,
+                });
                 None
             }
         }

@@ -119,11 +119,18 @@ pub fn place(span: &Span) -> impl Ord + use<> {
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A third of the letters may be wrong, as in rustc's own suggestions; swapped neighbours count as one.
     let tolerance = (written.chars().count().max(3) / 3).max(1);
+    let lower = written.to_lowercase();
+    let near = |name: &&'a str| {
+        let distance = strsim::damerau_levenshtein(&lower, &name.to_lowercase());
+        // Of a name of one letter nothing would be left.
+        let is_near = distance <= tolerance && distance < written.len().min(name.len());
+        // Half of a word or more, cut off behind.
+        let is_begun = written.len() >= 3 && written.len() * 2 >= name.len() && name.to_lowercase().starts_with(&lower);
+        (is_near || is_begun).then_some(distance)
+    };
     known
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase()), name))
-        // Of a name of one letter nothing would be left.
-        .filter(|(distance, name)| *distance <= tolerance && *distance < written.len().min(name.len()))
+        .filter_map(|name| Some((near(&name)?, name)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

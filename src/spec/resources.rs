@@ -113,8 +113,10 @@ pub(super) fn wanted(decoder: &mut Decoder<'_>, node: &Node) -> Wanted {
     }
     for entry in rest {
         let fields = <ResourceKey as super::decode::Key>::FIELDS.iter().map(|field| field.word);
-        // A custom resource could have any name; one that is nearly a built-in name is a slip of the pen.
-        if super::problem::did_you_mean(&entry.key.text, fields.clone()).is_some() {
+        // A custom resource could have any name; one that is nearly a built-in name is a slip of the pen, and so is one
+        // that is given a size.
+        let is_size = matches!(&entry.node.content, Content::Text(text) if text.parse::<Bytes>().is_ok());
+        if is_size || super::problem::did_you_mean(&entry.key.text, fields.clone()).is_some() {
             decoder.unknown("resource", &entry.key, fields);
         } else if decoder.check_name(&entry.key)
             && let Some(count) = decoder.whole(&entry.node, COUNT)
@@ -128,6 +130,13 @@ pub(super) fn wanted(decoder: &mut Decoder<'_>, node: &Node) -> Wanted {
 fn gpu_memory(decoder: &mut Decoder<'_>, node: &Node) -> Option<WantedMemory> {
     if matches!(&node.content, Content::Text(text) if text == AUTO) {
         return Some(WantedMemory::Auto);
+    }
+    if let Content::Text(text) = &node.content
+        && text.eq_ignore_ascii_case(AUTO)
+    {
+        let problem = Problem::new(node.span.clone(), format!("`{}` is not a memory size", text.escape_debug()));
+        decoder.report(problem.help(format!("did you mean `{AUTO}`?")));
+        return None;
     }
     let memory = decoder.quantity(node)?;
     if memory == Bytes::ZERO {

@@ -102,6 +102,15 @@ fn how_much_of_a_card_stays_free_can_be_said() -> Tested {
     assert!(words.contains("2.8 GiB kept as headroom"), "{words}");
     let wrong = world.command(&["run", "p.toml", "--headroom", "much"])?;
     assert_eq!(wrong.status.code(), Some(2));
+    // An empty variable is none, a wrong one is named, and the option goes before.
+    let under = |set: &str, args: &[&str]| world.command_under(&[("TRAINYARD_HEADROOM", set)], args);
+    assert!(under("", &["plan", "p.toml", "--headroom", "1%"])?.status.success());
+    assert!(under("much", &["plan", "p.toml", "--headroom", "1%"])?.status.success());
+    let wrong = under("much", &["plan", "p.toml"])?;
+    let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert_eq!(wrong.status.code(), Some(2), "{words}");
+    assert!(words.contains("TRAINYARD_HEADROOM=\"much\": ") && !words.contains("--headroom"), "{words}");
+    assert_eq!(under("", &["plan", "p.toml"])?.status.code(), Some(4));
     Ok(())
 }
 

@@ -78,6 +78,13 @@ fn a_resource_in_the_wrong_place_or_misspelt_is_rejected() {
         ["3:1 memory: `memory` is not a key of a stage (write it into `resources = { memory = … }`)"]
     );
     assert_eq!(said_of("resources = { gpu = 1 }"), ["3:15 gpu: unknown resource `gpu` (did you mean `gpus`?)"]);
+    assert_eq!(
+        said_of("resources = { gpu_mem = '6GiB' }"),
+        ["3:15 gpu_mem: unknown resource `gpu_mem` (did you mean `gpu_memory`?)"]
+    );
+    // A resource of the user's own is counted; a size is that of one which is known.
+    let vram = said_of("resources = { vram = '6GiB' }");
+    assert_eq!(vram, ["3:15 vram: unknown resource `vram` (known: `cpus`, `memory`, `gpus`, `gpu_memory`)"]);
 }
 
 #[test]
@@ -373,4 +380,25 @@ fn bad_overrides_are_rejected_where_they_are_written() {
     assert!(said("train.run=[\"a\"").starts_with("--set [\"a\": this begins like an array and is none: "));
     assert!(said("train.run='a").starts_with("--set 'a: this begins like a text in quotes and is none: "));
     assert!(said("train.run=[false]").starts_with("--set false: expected a text"));
+}
+
+#[test]
+fn a_size_that_is_nearly_one_is_rejected_with_what_was_meant() {
+    let meant = |size: &str| {
+        let said = said_of(&format!("resources = {{ gpu_memory = '{size}' }}")).join("; ");
+        said.split("did you mean `").nth(1).and_then(|rest| rest.split('`').next()).unwrap_or_default().to_owned()
+    };
+    for (size, wanted) in [
+        ("AUTO", "auto"),
+        ("20gib", "20GiB"),
+        ("20 gb", "20 GB"),
+        ("20G", "20GiB"),
+        ("1.5t", "1.5TiB"),
+        ("20", ""),
+        ("20b", ""),
+        ("20 gigs", ""),
+        ("much", ""),
+    ] {
+        assert_eq!(meant(size), wanted, "{size}");
+    }
 }
