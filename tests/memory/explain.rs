@@ -26,3 +26,19 @@ fn a_task_without_room_says_what_it_waits_for_in_numbers() -> Tested {
     assert!(!world.command(&["explain", "trian"])?.status.success());
     Ok(())
 }
+
+#[test]
+fn memory_that_is_given_back_late_is_waited_for() -> Tested {
+    let pipeline = "[stage.first]\nrun = 'TRAIN 12000 0.1'\nresources = { gpu_memory = '12000MiB' }\n\
+                    [stage.second]\nrun = 'TRAIN 12000 0.1'\nafter = ['first']\nresources = { gpu_memory = '12000MiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    world.scene.change(|machine| machine.cards[0].releases_late = true)?;
+    let mut run = world.start()?;
+    let why = world.until(&["explain", "second", "--json"], |said| said["why"] == "room")?;
+    assert_eq!(why["devices"][0]["lacks"]["free_bytes"], 4_384_u64 << 20, "{why:#}");
+    world.scene.change(|machine| machine.cards[0].releases_late = false)?;
+    assert!(run.wait()?.success());
+    let shown = world.shown()?;
+    assert_eq!(shown["tasks"][1]["attempts"].as_array().map(Vec::len), Some(1), "{shown:#}");
+    Ok(())
+}

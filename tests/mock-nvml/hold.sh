@@ -14,7 +14,8 @@ if [ -z "$card" ]; then
     exit 1
 fi
 mine=$state/held/$$-$card
-trap 'rm -f "$mine"' EXIT
+late=$state/late-$card
+trap '[ -f "$late" ] || rm -f "$mine"' EXIT
 
 # Takes $1 MiB in all. Looking and taking are one step, as in a real driver.
 take() {
@@ -23,7 +24,7 @@ take() {
     free=$(cat "$state/room-$card")
     for other in "$state"/held/*-"$card"; do
         pid=${other##*/} pid=${pid%%-*}
-        if [ "$other" != "$mine" ] && [ -d "/proc/$pid" ]; then
+        if [ "$other" != "$mine" ] && { [ -d "/proc/$pid" ] || [ -f "$late" ]; }; then
             free=$((free - $(cat "$other" 2>/dev/null || echo 0)))
         fi
     done

@@ -81,7 +81,8 @@ impl Asked {
 
     /// Returns all memory, what is taken and what the driver keeps, in bytes.
     fn memory(&self) -> (u64, u64, u64) {
-        let held: u64 = self.held().iter().map(|held| held.mib).sum();
+        let held = self.held().into_iter().filter(|held| held.is_alive || self.card().releases_late);
+        let held: u64 = held.map(|held| held.mib).sum();
         match self.handle {
             Handle::Card(_) => {
                 let card = self.card();
@@ -167,7 +168,8 @@ unsafe fn give_processes(asked: &Asked, count: *mut c_uint, to: *mut nvml::nvmlP
     if count.is_null() {
         return Err(INVALID_ARGUMENT);
     }
-    let held = if asked.card().hides_processes { Vec::new() } else { asked.held() };
+    let mut held = if asked.card().hides_processes { Vec::new() } else { asked.held() };
+    held.retain(|held| held.is_alive);
     // SAFETY: not null, and the caller's promise.
     let room = unsafe { count.replace(held.len() as c_uint) };
     if held.len() > room as usize {

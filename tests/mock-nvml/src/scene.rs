@@ -41,6 +41,12 @@ impl Scene {
             // For `hold.sh`, which reads no JSON.
             let room = card.mib.saturating_sub(card.reserved_mib + card.nobodys_mib);
             replace(&self.folder.path().join(format!("room-{index}")), room.to_string().as_bytes())?;
+            let late = self.folder.path().join(format!("late-{index}"));
+            if card.releases_late {
+                fs::write(late, "")?;
+            } else if late.exists() {
+                fs::remove_file(late)?;
+            }
         }
         self.state().write(&machine)
     }

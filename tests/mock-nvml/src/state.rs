@@ -57,6 +57,8 @@ pub struct Card {
     pub nvlink: Vec<usize>,
     /// Whether the driver lists processes, which it does not in some containers.
     pub hides_processes: bool,
+    /// Whether what ended processes held stays taken, in nobody's name: drivers give it back seconds late.
+    pub releases_late: bool,
     /// Its slices; with at least one the card is in MIG mode.
     pub slices: Vec<Slice>,
     /// Why it is slowed down: bits as `nvml.h` numbers them.
@@ -101,6 +103,7 @@ impl Default for Card {
             switch: None,
             nvlink: Vec::new(),
             hides_processes: false,
+            releases_late: false,
             slices: Vec::new(),
             slowed: 0,
             remapped: 0,
@@ -110,10 +113,11 @@ impl Default for Card {
     }
 }
 
-/// Memory that a living process holds.
+/// Memory that a process holds, or held to its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     pub(crate) pid: u32,
+    pub(crate) is_alive: bool,
     pub(crate) card: usize,
     pub(crate) slice: Option<usize>,
     pub(crate) mib: u64,
@@ -137,11 +141,10 @@ impl Folder {
         replace(&self.0.join("machine.json"), &serde_json::to_vec_pretty(machine)?)
     }
 
-    /// Returns what living processes hold: each file `PID-CARD` or `PID-CARD.SLICE` holds a number of MiB.
+    /// Returns what processes hold: each file `PID-CARD` or `PID-CARD.SLICE` holds a number of MiB.
     pub(crate) fn held(&self) -> Vec<Held> {
         let Ok(files) = fs::read_dir(self.0.join("held")) else { return Vec::new() };
         let mut held: Vec<_> = files.flatten().filter_map(|file| held(&file.path())).collect();
-        held.retain(|held| is_alive(held.pid));
         held.sort_by_key(|held| (held.card, held.pid));
         held
     }
@@ -162,7 +165,8 @@ fn held(path: &Path) -> Option<Held> {
         None => (place, None),
     };
     let mib = fs::read_to_string(path).ok()?.trim().parse().ok()?;
-    Some(Held { pid: pid.parse().ok()?, card: card.parse().ok()?, slice, mib })
+    let pid = pid.parse().ok()?;
+    Some(Held { pid, is_alive: is_alive(pid), card: card.parse().ok()?, slice, mib })
 }
 
 /// Whether a process runs; one that has ended and was not waited for holds no memory.
