@@ -173,7 +173,7 @@ impl<'f> Builder<'f> {
         let mut by_time = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
         for id in &self.on_node[node.index()] {
             let device = &self.fleet.devices[id.index()];
-            if mode.resources.gpu_memory <= memory(device) && device.can_join(gang) {
+            if wanted_memory(mode, device) <= memory(device) && device.can_join(gang) {
                 let load = Load::on_device(&mode.duration, device);
                 let entry = by_time.entry(load.time).or_insert_with(|| (load, BTreeSet::new(), 0));
                 entry.1.insert(self.devices[id.index()].class);
@@ -246,6 +246,16 @@ pub(super) const fn gang(mode: &Mode) -> u32 {
         Gpus::None => 0,
         Gpus::Shared | Gpus::Share(_) => 1,
         Gpus::Whole(gang) => gang,
+    }
+}
+
+/// Returns the memory that a mode needs of a device. Whoever wants whole devices without a word about memory wants all of it,
+/// but for what may be the driver's own: as much as the headroom.
+#[must_use]
+pub fn wanted_memory(mode: &Mode, device: &Device) -> Bytes {
+    match mode.resources.gpus {
+        Gpus::Whole(_) if mode.resources.gpu_memory == Bytes::ZERO => device.whole_memory() - device.headroom,
+        Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared => mode.resources.gpu_memory,
     }
 }
 

@@ -41,6 +41,7 @@ mod serial;
 mod tests;
 pub mod usage;
 
+pub use build::wanted_memory;
 pub use check::{Violation, check};
 pub use impossible::Impossible;
 pub use instance::Instance;

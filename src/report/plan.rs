@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
 use super::{gantt, text, wording};
-use crate::fleet::{Device, Fleet};
+use crate::fleet::{Device, DeviceId, Fleet};
 use crate::graph::{TaskGraph, TaskId};
-use crate::plan::{Objective, Placed, Plan};
+use crate::plan::{Objective, Placed, Plan, wanted_memory};
 use crate::run::learn::{Basis, Numbers, Origins};
 use crate::run::limit;
 use crate::spec::{MemoryLimit, Mode, Pipeline};
@@ -80,6 +80,9 @@ struct DeviceView<'a> {
     id: &'a str,
     model: &'a str,
     memory_bytes: u64,
+    /// What nobody holds now, of a device of this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_free_bytes: Option<u64>,
     speed: f64,
 }
 
@@ -283,6 +286,7 @@ impl<'a> Sheet<'a> {
             let tasks = wording::plural(unmeasured, "task");
             line(format!("{tasks} of unknown GPU memory: alone on a GPU until one of the stage has been measured"));
         }
+        self.in_use().into_iter().for_each(line);
         out
     }
 
@@ -301,6 +305,32 @@ impl<'a> Sheet<'a> {
     /// Where the numbers of a task come from.
     fn numbers(&self, task: TaskId) -> Numbers {
         self.origins.mode(self.graph.tasks[task.index()].stage, self.placed(task).mode)
+    }
+
+    /// Says of each device that others hold much of whether the plan does without that.
+    fn in_use(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (id, device) in (0..).map(DeviceId).zip(&self.fleet.devices) {
+            let held = device.memory - device.free.unwrap_or(device.memory);
+            // As much may be the driver's own.
+            if held <= device.headroom {
+                continue;
+            }
+            let is_short = |task: &TaskId| {
+                let placed = self.placed(*task);
+                placed.devices.contains(&id) && wanted_memory(self.mode(*task), device) > device.usable_memory()
+            };
+            let mut short = self.graph.ids().filter(is_short);
+            let words = match (short.next(), short.count()) {
+                (None, _) => "planned around".to_owned(),
+                (Some(task), 0) => format!("{} waits for it", self.name(task)),
+                (Some(task), 1) => format!("{} and another task wait for it", self.name(task)),
+                (Some(task), more) => format!("{} and {more} tasks more wait for it", self.name(task)),
+            };
+            let words = format!("in use now     {held} of {}: {words}", device.id);
+            lines.push(text::visible(&words).into_owned());
+        }
+        lines
     }
 
     /// How a task is kept to its device memory.
@@ -356,5 +386,6 @@ const COLUMNS: usize = 100;
 fn device_view(device: &Device) -> DeviceView<'_> {
     #[expect(clippy::cast_precision_loss, reason = "speeds have at most six places")]
     let speed = device.speed.0 as f64 / crate::units::Speed::ONE.0 as f64;
-    DeviceView { id: &device.id, model: &device.model, memory_bytes: device.memory.0, speed }
+    let memory_free_bytes = device.free.map(|free| free.0);
+    DeviceView { id: &device.id, model: &device.model, memory_bytes: device.memory.0, memory_free_bytes, speed }
 }

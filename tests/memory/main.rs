@@ -12,4 +12,5 @@ mod orphans;
 mod out_of_memory;
 mod placing;
 mod sharing;
+mod strangers;
 mod world;
