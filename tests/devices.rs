@@ -278,20 +278,34 @@ fn what_a_card_does_not_support_is_null_and_not_zero() -> Tested {
 }
 
 #[test]
-fn a_lost_card_is_left_out_and_said() -> Tested {
-    let scene = Scene::new(cards(2))?;
+fn a_lost_card_is_a_row_that_says_so_and_the_others_keep_their_numbers() -> Tested {
+    let scene = Scene::new(cards(3))?;
     scene.change(|machine| {
-        machine.cards[0].fails.insert("*".to_owned(), GPU_IS_LOST);
+        machine.cards[1].fails.insert("*".to_owned(), GPU_IS_LOST);
+        (machine.cards[0].nvlink, machine.cards[2].nvlink) = (vec![2], vec![0]);
     })?;
     let shown = json(&mut devices(&scene))?;
-    assert_eq!(shown["devices"].as_array().map(Vec::len), Some(1));
-    assert_eq!(shown["devices"][0]["pci_bus_id"], "00000000:11:00.0");
-    assert!(shown["warnings"][0].as_str().is_some_and(|text| text.starts_with("GPU 0 is not used: ")));
+    assert_eq!(names(&shown), ["gpu0", "gpu1", "gpu2"]);
+    let (lost, last) = (&shown["devices"][1], &shown["devices"][2]);
+    assert_eq!((&lost["uuid"], &lost["memory_bytes"], &lost["pci_index"]), (&Value::Null, &Value::Null, &1.into()));
+    assert!(lost["fault"].as_str().is_some_and(|fault| fault.starts_with("lost: ")), "{lost}");
+    assert_eq!((&last["pci_bus_id"], &last["nvlink_group"]), (&"00000000:12:00.0".into(), &0.into()));
+    let ends = shown["links"][0]["between"].as_array().cloned().unwrap_or_default();
+    assert!(ends[0].as_str().is_some_and(|end| end.ends_with("gpu0")), "{ends:?}");
+    assert!(ends[1].as_str().is_some_and(|end| end.ends_with("gpu2")), "{ends:?}");
+    assert!(shown["warnings"][0].as_str().is_some_and(|text| text.starts_with("gpu1 is not used: lost: ")));
+    let table = text(&mut devices(&scene))?;
+    assert!(table.lines().any(|line| line.starts_with("gpu1  -") && line.contains("lost: ")), "{table}");
+    assert_eq!(names(&json(devices(&scene).env("CUDA_VISIBLE_DEVICES", "1,2"))?), ["gpu1", "gpu2"]);
+
     scene.change(|machine| {
-        machine.cards[1].fails.insert("*".to_owned(), UNKNOWN);
+        machine.cards[0].fails.insert("*".to_owned(), UNKNOWN);
+        machine.cards[2].fails.insert("*".to_owned(), UNKNOWN);
     })?;
     let none = json(&mut devices(&scene))?;
-    assert!(none["no_gpu"].as_str().is_some_and(|text| text.starts_with("none of the 2 GPUs can be used")));
+    assert!(none["no_gpu"].as_str().is_some_and(|text| text.starts_with("none of the 3 GPUs can be used")));
+    assert_eq!(names(&none), ["gpu0", "gpu1", "gpu2"]);
+    assert!(text(&mut devices(&scene))?.lines().any(|line| line.starts_with("gpu2  -")));
     Ok(())
 }
 

@@ -52,6 +52,9 @@ enum Refusal {
     Ambiguous { wanted: String, candidates: Vec<String> },
     #[error("{name} is not set aside")]
     NotAside { name: String },
+    #[error("{name} does not answer, so that it is not known which card it is")]
+    #[diagnostic(help("nothing is started on it as long as that is so; one in quarantine is named by its UUID"))]
+    Lost { name: String },
     #[error("nobody says where to remember it: set HOME or XDG_STATE_HOME")]
     NoHome,
 }
@@ -72,8 +75,11 @@ impl Command {
             return output::print(&format!("{name} is drained: nothing new starts on it\n"));
         }
         if let Some(wanted) = &self.undrain {
-            let (name, uuids) = find(&machine, wanted)?;
             let list = list(&options)?;
+            let (name, uuids) = match find(&machine, wanted) {
+                Err(Refusal::Unknown { wanted }) => of_list(&list, wanted)?,
+                found => found?,
+            };
             let mut was = false;
             for uuid in &uuids {
                 was |= list.remove(uuid).map_err(broken)?;
@@ -146,9 +152,18 @@ fn find(machine: &Machine, wanted: &str) -> Result<(String, [String; 2]), Refusa
             let card = gpu.slice.as_ref().map_or(&gpu.uuid, |slice| &slice.card);
             Ok((gpu.name(), [gpu.uuid.clone(), card.clone()]))
         }
-        [] => Err(Refusal::Unknown { wanted: wanted() }),
+        [] => Err(match machine.lost().find(|lost| lost.name() == *wanted()) {
+            Some(lost) => Refusal::Lost { name: lost.name() },
+            None => Refusal::Unknown { wanted: wanted() },
+        }),
         several => {
             Err(Refusal::Ambiguous { wanted: wanted(), candidates: several.iter().map(|gpu| gpu.name()).collect() })
         }
     }
+}
+
+/// Returns what [`find`] does for a device that is set aside and does not answer now, by its UUID.
+fn of_list(list: &List, wanted: String) -> Result<(String, [String; 2]), Refusal> {
+    let listed = list.read().into_iter().find(|aside| aside.uuid == wanted);
+    listed.map_or(Err(Refusal::Unknown { wanted }), |aside| Ok((aside.uuid.clone(), [aside.uuid.clone(), aside.uuid])))
 }

@@ -26,6 +26,7 @@ use crate::graph::TaskGraph;
 use crate::plan::rest::{self, Rest, Revision};
 use crate::plan::{self, Limits, Objective, Plan};
 use crate::probe::disk::Disk;
+use crate::probe::gpu::Fault;
 use crate::probe::{self, Machine, Monitor, mps};
 use crate::report;
 use crate::run::admission::{Ledger, Readings, other_task};
@@ -398,7 +399,8 @@ impl Session<'_> {
             let readings = Readings::new(now, fleet, &read, task);
             let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
             let raw = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default());
-            Look { raw: raw.collect(), readings }
+            let lost = read.iter().any(|reading| matches!(reading.fault, Some(Fault::Lost(_))));
+            Look { raw: raw.collect(), readings, lost }
         }))
     }
 }

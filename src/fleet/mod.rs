@@ -85,7 +85,7 @@ pub struct Device {
     /// PCI bus id, `00000000:17:00.0`.
     pub pci_bus_id: Option<String>,
     /// Position among all cards of its host in PCI order, those hidden from us counted too; a MIG slice has its
-    /// card's. Unknown for hardware that is only planned for.
+    /// card's. `None` for hardware that is only planned for, and where CUDA may count otherwise.
     pub pci_index: Option<u32>,
 }
 
@@ -115,10 +115,11 @@ impl Device {
     }
 
     /// Returns what names it in `CUDA_VISIBLE_DEVICES` under `CUDA_DEVICE_ORDER=PCI_BUS_ID`: its PCI index, or its
-    /// UUID if it is a MIG slice; `None` for hardware that is only planned for.
+    /// UUID if it is a MIG slice or has no index that CUDA agrees on; `None` for hardware that is only planned for.
     #[must_use]
     pub fn cuda_name(&self) -> Option<String> {
-        if self.is_mig() { self.uuid.clone() } else { self.pci_index.map(|index| index.to_string()) }
+        let index = self.pci_index.filter(|_| !self.is_mig());
+        index.map(|index| index.to_string()).or_else(|| self.uuid.clone())
     }
 }
 
@@ -144,4 +145,14 @@ pub struct Fleet {
     pub links: Vec<Link>,
     /// What may be spent over a whole plan.
     pub budgets: BTreeMap<String, u64>,
+}
+
+impl Fleet {
+    /// Returns it with devices that tasks are told of by their UUIDs. Where a card is lost, CUDA leaves it out and counts
+    /// those behind it anew: an index would name another card.
+    #[must_use]
+    pub fn named_by_uuid(mut self) -> Self {
+        self.devices.iter_mut().for_each(|device| device.pci_index = None);
+        self
+    }
 }

@@ -44,13 +44,18 @@ pub enum Why {
     },
     /// The driver reported a memory error that it could not correct.
     Ecc,
+    /// It did not answer: it fell off the bus or needs a reset. That it answers again says nothing about its health.
+    Lost {
+        /// What NVML said.
+        answer: String,
+    },
 }
 
 impl Why {
     /// Whether what runs on it has to leave at once.
     #[must_use]
     pub const fn ends_tasks(&self) -> bool {
-        matches!(self, Self::Xid { .. } | Self::Ecc)
+        matches!(self, Self::Xid { .. } | Self::Ecc | Self::Lost { .. })
     }
 }
 
@@ -63,6 +68,7 @@ impl fmt::Display for Why {
                 write!(f, "in quarantine: Xid {code}, {words}")
             }
             Self::Ecc => f.write_str("in quarantine: a memory error that could not be corrected"),
+            Self::Lost { answer } => write!(f, "in quarantine: it was lost ({answer})"),
         }
     }
 }
@@ -152,8 +158,10 @@ mod tests {
         list.add("GPU-1", Why::Drained).unwrap();
         list.add("GPU-2", Why::Xid { code: 79 }).unwrap();
         list.add("GPU-2", Why::Drained).unwrap();
+        list.add("GPU-3", Why::Lost { answer: "gone".to_owned() }).unwrap();
         let named = |list: &List| list.read().iter().map(|aside| aside.why.to_string()).collect::<Vec<_>>();
-        assert_eq!(named(&list), ["drained by hand", "in quarantine: Xid 79, it has fallen off the bus"]);
+        let unfit = ["in quarantine: Xid 79, it has fallen off the bus", "in quarantine: it was lost (gone)"];
+        assert_eq!(named(&list), [&["drained by hand"], &unfit[..]].concat());
         let later = List { path: path.clone(), boot: "another".to_owned() };
         assert_eq!(named(&later), ["drained by hand"]);
         assert!(list.remove("GPU-1").unwrap());

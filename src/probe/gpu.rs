@@ -117,8 +117,8 @@ pub enum NoGpus {
     AllLost {
         /// How many there are.
         count: u32,
-        /// What was said of the first.
-        first: String,
+        /// What is the matter with the first.
+        first: Fault,
     },
     /// `CUDA_VISIBLE_DEVICES` leaves none.
     #[error("CUDA_VISIBLE_DEVICES=\"{mask}\" hides every GPU")]
@@ -132,13 +132,8 @@ pub enum NoGpus {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// A card that is there but does not answer.
-    #[error("GPU {index} is not used: {answer}")]
-    Lost {
-        /// NVML's index.
-        index: u32,
-        /// What NVML said.
-        answer: String,
-    },
+    #[error("{} is not used: {}", .0.name(), .0.fault)]
+    Lost(Lost),
     /// A device that is not to be used.
     #[error("{name} is not used: it is {why}; `trainyard devices --undrain {name}` takes it back")]
     Aside {
@@ -166,12 +161,29 @@ pub enum Warning {
     },
 }
 
+/// A card that is there but does not answer: not even which one it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Its position among all cards of the machine, by NVML's index.
+    pub pci_index: u32,
+    /// What is the matter with it.
+    pub fault: Fault,
+}
+
+impl Lost {
+    /// Returns its name within the machine: `gpu3`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("gpu{}", self.pci_index)
+    }
+}
+
 /// One device.
 #[derive(Clone, Debug)]
 pub struct Gpu {
     /// `GPU-…`, or `MIG-…` for a slice.
     pub uuid: String,
-    /// The card's position among all cards of the machine, in PCI order.
+    /// The card's position among all cards of the machine, in PCI order, those that do not answer counted too.
     pub pci_index: u32,
     /// PCI bus id of the card, `00000000:17:00.0`.
     pub pci_bus_id: Option<String>,

@@ -22,7 +22,7 @@ pub mod process;
 pub mod speeds;
 pub mod xid;
 
-pub use gpu::{Gpu, Gpus, NoGpus, Reading, Warning};
+pub use gpu::{Gpu, Gpus, Lost, NoGpus, Reading, Warning};
 pub use host::Host;
 pub use monitor::Monitor;
 
@@ -137,14 +137,26 @@ pub fn this_machine(options: &Options) -> Machine {
 }
 
 impl Machine {
-    /// Returns the machine as a fleet of one node with the devices that we may use, those that are set aside left out.
+    /// Yields the cards that do not answer.
+    pub fn lost(&self) -> impl Iterator<Item = &Lost> {
+        self.warnings.iter().filter_map(|warning| match warning {
+            Warning::Lost(lost) => Some(lost),
+            Warning::Aside { .. } | Warning::Mask { .. } | Warning::Order { .. } => None,
+        })
+    }
+
+    /// Returns the machine as a fleet of one node with the devices that we may use, those that are lost or set aside left
+    /// out.
     #[must_use]
     pub fn fleet(&self) -> Fleet {
         let name = self.host.name.clone();
-        let used = |gpu: &&Gpu| !matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_)));
-        let devices = self.gpus.devices().iter().filter(used).map(|gpu| device(&name, gpu, self.headroom)).collect();
+        let used = |gpu: &&Gpu| !matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_) | gpu::Fault::Lost(_)));
+        let gpus = self.gpus.devices();
+        let devices = gpus.iter().filter(used).map(|gpu| device(&name, gpu, self.headroom)).collect();
         let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
-        Fleet { name, nodes: vec![node], devices, ..Fleet::default() }
+        let fleet = Fleet { name, nodes: vec![node], devices, ..Fleet::default() };
+        let is_lost = |gpu: &Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Lost(_)));
+        if self.lost().next().is_some() || gpus.iter().any(is_lost) { fleet.named_by_uuid() } else { fleet }
     }
 }
 

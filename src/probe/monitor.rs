@@ -2,7 +2,7 @@
 //!
 //! One reading costs a handful of driver calls per device and no process; how often is the caller's choice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::aside::{List, Why};
 use super::gpu::Fault;
@@ -16,8 +16,10 @@ pub struct Monitor {
     /// UUID of each device, and of the card that it is a slice of.
     devices: Vec<(String, Option<String>)>,
     aside: Option<List>,
-    /// Devices in quarantine, by UUID, should the list not be writable.
+    /// Devices in quarantine, by UUID, that could not be put on the list.
     unfit: HashMap<String, Why>,
+    /// UUIDs of devices that did not answer when they were last read.
+    lost: HashSet<String>,
 }
 
 impl Monitor {
@@ -35,26 +37,40 @@ impl Monitor {
         cards.sort_unstable();
         cards.dedup();
         let reports = Reports::open(options, &cards)?;
-        Ok(Some(Self { reports, devices, aside: options.aside(), unfit: HashMap::new() }))
+        Ok(Some(Self { reports, devices, aside: options.aside(), unfit: HashMap::new(), lost: HashSet::new() }))
     }
 
     /// Reads every device once, in the order of the inventory. A device that is lost or set aside has a
     /// [`fault`](Reading::fault).
     pub fn read(&mut self) -> Vec<Reading> {
         self.listen();
+        let nvml = self.reports.nvml();
+        let mut readings: Vec<_> = self.devices.iter().map(|(uuid, _)| nvml::read_by_uuid(nvml, uuid)).collect();
+        self.note_lost(&readings);
         let listed = self.aside.as_ref().map(List::read).unwrap_or_default();
         let aside = |uuid: &str, card: Option<&str>| {
             let is_it = |other: &str| other == uuid || Some(other) == card;
             let here = self.unfit.iter().find(|(other, _)| is_it(other)).map(|(_, why)| why);
             here.or_else(|| listed.iter().find(|aside| is_it(&aside.uuid)).map(|aside| &aside.why)).cloned()
         };
-        let read = |(uuid, card): &(String, Option<String>)| {
-            let mut reading = nvml::read_by_uuid(self.reports.nvml(), uuid);
-            // A lost device stays lost, whatever else is the matter with it.
-            reading.fault = reading.fault.or_else(|| aside(uuid, card.as_deref()).map(Fault::Aside));
-            reading
-        };
-        self.devices.iter().map(read).collect()
+        for (reading, (uuid, card)) in readings.iter_mut().zip(&self.devices) {
+            // A lost device is lost, whatever else is the matter with it.
+            reading.fault = reading.fault.take().or_else(|| aside(uuid, card.as_deref()).map(Fault::Aside));
+        }
+        readings
+    }
+
+    /// Puts devices in quarantine that have been lost since they were last read: one that answers again is not well.
+    fn note_lost(&mut self, readings: &[Reading]) {
+        for reading in readings {
+            let Some(Fault::Lost(answer)) = &reading.fault else {
+                self.lost.remove(&reading.uuid);
+                continue;
+            };
+            if self.lost.insert(reading.uuid.clone()) {
+                self.quarantine(reading.uuid.clone(), Why::Lost { answer: answer.clone() });
+            }
+        }
     }
 
     /// Takes in what the driver has reported since the last time.
@@ -67,13 +83,20 @@ impl Monitor {
                 tracing::warn!(card, xid = code, "the driver reports an error on a device: {words}");
                 continue;
             }
-            tracing::warn!(card, "a device is {why}");
-            if let Some(list) = &self.aside
-                && let Err(error) = list.add(&card, why.clone())
-            {
-                tracing::warn!(card, %error, "that it is in quarantine cannot be kept for other runs");
-            }
-            self.unfit.insert(card, why);
+            self.quarantine(card, why);
         }
+    }
+
+    /// Keeps a device from being used until it is taken back.
+    fn quarantine(&mut self, device: String, why: Why) {
+        tracing::warn!(device, "a device is {why}");
+        match self.aside.as_ref().map(|list| list.add(&device, why.clone())) {
+            Some(Ok(())) => return,
+            Some(Err(error)) => {
+                tracing::warn!(device, %error, "that it is in quarantine cannot be kept for other runs");
+            }
+            None => {}
+        }
+        self.unfit.insert(device, why);
     }
 }

@@ -15,7 +15,9 @@ use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, EventSet, Nvml};
 
 use super::aside::Why;
-use super::gpu::{Fault, Gpu, Gpus, Inventory, Memory, MemoryCall, NoGpus, Path, Process, Reading, Slice, Warning};
+use super::gpu::{
+    Fault, Gpu, Gpus, Inventory, Lost, Memory, MemoryCall, NoGpus, Path, Process, Reading, Slice, Warning,
+};
 use super::mask::{self, Named};
 use super::{Options, groups, model};
 use crate::units::Bytes;
@@ -99,7 +101,7 @@ pub(super) fn inventory(options: &Options) -> (Gpus, Vec<Warning>) {
 fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<Inventory, NoGpus> {
     let cards = cards(nvml, warnings)?;
     let links = topology::links(&cards);
-    let between = |a: usize, b: usize| links.iter().find(|link| link.between == topology::pair(a, b));
+    let between = |a: usize, b: usize| links.iter().find(|link| link.between == (cards[a.min(b)].0, cards[a.max(b)].0));
     let by_nvlink = |a: usize, b: usize| between(a, b).is_some_and(|link| link.nvlink);
     let behind_switch = |a: usize, b: usize| {
         let path = between(a, b).and_then(|link| link.pcie);
@@ -108,8 +110,8 @@ fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<
     let nvlink = groups::groups(cards.len(), by_nvlink);
     let switch = groups::groups(cards.len(), behind_switch);
     let mut devices = Vec::new();
-    for (((index, card), nvlink_group), pcie_group) in (0..).zip(&cards).zip(nvlink).zip(switch) {
-        let of = devices_of(card, index, nvlink_group).into_iter();
+    for (((index, card), nvlink_group), pcie_group) in cards.iter().zip(nvlink).zip(switch) {
+        let of = devices_of(card, *index, nvlink_group).into_iter();
         devices.extend(of.map(|gpu| Gpu { pcie_group, ..gpu }));
     }
     let devices = masked(devices, options, warnings)?;
@@ -123,26 +125,32 @@ fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<
     })
 }
 
-/// Returns the cards that answer, in PCI order.
-fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<Device<'a>>, NoGpus> {
+/// Returns the cards that answer, in PCI order, each with its position among all cards.
+///
+/// NVML counts in that order but does not promise it. A card that does not answer keeps the place that NVML gives it, so
+/// that the others keep theirs.
+fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<(u32, Device<'a>)>, NoGpus> {
     let count = nvml.device_count().map_err(|error| NoGpus::NotWorking { answer: error.to_string() })?;
-    let mut cards = Vec::new();
+    let (mut cards, mut places) = (Vec::new(), Vec::new());
     let mut first = None;
     for index in 0..count {
         // Without its UUID a card could not be told from another one later.
         match nvml.device_by_index(index).and_then(|card| card.uuid().map(|_| card)) {
-            Ok(card) => cards.push(card),
+            Ok(card) => {
+                cards.push(card);
+                places.push(index);
+            }
             Err(error) => {
-                let answer = error.to_string();
-                first.get_or_insert_with(|| answer.clone());
-                warnings.push(Warning::Lost { index, answer });
+                let fault = fault(&error);
+                first.get_or_insert_with(|| fault.clone());
+                warnings.push(Warning::Lost(Lost { pci_index: index, fault }));
             }
         }
     }
     let order = |card: &Device| card.pci_info().ok().map(|pci| (pci.domain, pci.bus, pci.device));
     cards.sort_by_key(order);
     match first {
-        _ if !cards.is_empty() => Ok(cards),
+        _ if !cards.is_empty() => Ok(places.into_iter().zip(cards).collect()),
         Some(first) => Err(NoGpus::AllLost { count, first }),
         None => Err(NoGpus::NoDevice),
     }
@@ -207,7 +215,12 @@ fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> 
     let Some(mask) = options.visible_devices.clone() else {
         return if devices.is_empty() { Err(NoGpus::NoDevice) } else { Ok(devices) };
     };
-    let named: Vec<_> = devices.iter().map(|gpu| Named { uuid: &gpu.uuid, pci_index: gpu.pci_index }).collect();
+    let mut named: Vec<_> = devices.iter().map(|gpu| Named { uuid: &gpu.uuid, pci_index: gpu.pci_index }).collect();
+    // A lost card that the mask names by its index is in vain, and no mistake: the rest of the mask counts.
+    named.extend(warnings.iter().filter_map(|warning| match warning {
+        Warning::Lost(lost) => Some(Named { uuid: "", pci_index: lost.pci_index }),
+        Warning::Aside { .. } | Warning::Mask { .. } | Warning::Order { .. } => None,
+    }));
     let visible = mask::visible(&mask, &named);
     if let Some(problem) = visible.problem {
         warnings.push(Warning::Mask { mask: mask.clone(), problem });

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
-use crate::probe::gpu::{Gpu, Gpus, Link, Memory, MemoryCall, Path, Remapped};
+use crate::probe::gpu::{Gpu, Gpus, Link, Lost, Memory, MemoryCall, Path, Remapped};
 use crate::probe::process::Identity;
 use crate::probe::{Host, Machine};
 use crate::units::{Bytes, Cpus, Speed};
@@ -24,12 +24,19 @@ const BAR: u64 = 10;
 pub fn table(machine: &Machine, who: &Identities, colour: Colour, columns: Option<usize>) -> String {
     let mut text = host_line(&machine.host);
     match &machine.gpus {
-        Gpus::None { reason } => text.push_str(&format!("no GPU: {reason}\n")),
+        Gpus::None { reason } => {
+            text.push_str(&format!("no GPU: {reason}\n"));
+            let lost = all(machine);
+            if !lost.is_empty() {
+                text.push('\n');
+                text.push_str(&gpus(&lost).render(colour, columns));
+            }
+        }
         Gpus::Found(inventory) => {
             let driver = inventory.driver.as_deref().unwrap_or("of unknown version");
             let cuda = inventory.cuda.map_or(String::new(), |(major, minor)| format!(", CUDA {major}.{minor}"));
             text.push_str(&format!("NVIDIA driver {driver}{cuda}\n\n"));
-            text.push_str(&gpus(&inventory.devices).render(colour, columns));
+            text.push_str(&gpus(&all(machine)).render(colour, columns));
             let processes = processes(&inventory.devices, who);
             if !processes.is_empty() {
                 text.push('\n');
@@ -50,7 +57,25 @@ fn host_line(host: &Host) -> String {
     format!("{}: {}{cpus} CPUs, {} memory{available}\n", host.name, host.cpus, host.memory)
 }
 
-fn gpus(devices: &[Gpu]) -> Table {
+/// A card or slice that may be used, or a card that does not answer.
+enum Shown<'a> {
+    Gpu(&'a Gpu),
+    Lost(&'a Lost),
+}
+
+/// Returns all of them in PCI order.
+fn all(machine: &Machine) -> Vec<Shown<'_>> {
+    let mut all: Vec<_> = machine.gpus.devices().iter().map(Shown::Gpu).collect();
+    all.extend(machine.lost().map(Shown::Lost));
+    // Slices of a card stay in their order.
+    all.sort_by_key(|shown| match shown {
+        Shown::Gpu(gpu) => gpu.pci_index,
+        Shown::Lost(lost) => lost.pci_index,
+    });
+    all
+}
+
+fn gpus(devices: &[Shown<'_>]) -> Table {
     let mut table = Table::new([
         Column::left("GPU"),
         Column::left("MODEL"),
@@ -63,7 +88,16 @@ fn gpus(devices: &[Gpu]) -> Table {
         Column::right("POWER"),
         Column::left("NOTE").that_gives_way(),
     ]);
-    for gpu in devices {
+    for shown in devices {
+        let gpu = match shown {
+            Shown::Gpu(gpu) => gpu,
+            Shown::Lost(lost) => {
+                let [name, fault] = [Cell::new(lost.name(), Tone::Strong), Cell::new(&lost.fault, Tone::Bad)];
+                let [a, b, c, d, e, f, g, h] = [const { "-" }; 8].map(Cell::from);
+                table.row([name, a, b, c, d, e, f, g, h, fault]);
+                continue;
+            }
+        };
         let reading = &gpu.reading;
         let name = Cell::new(gpu.name(), Tone::Strong);
         // Twelve characters tell the cards of one machine apart, slices after `MIG-` too.
@@ -186,11 +220,12 @@ struct JsonHost<'a> {
     memory_available_bytes: Option<Bytes>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct JsonDevice<'a> {
     id: String,
-    uuid: &'a str,
-    model: &'a str,
+    /// `null`, as everything else but `fault`, for a card that does not answer.
+    uuid: Option<&'a str>,
+    model: Option<&'a str>,
     name: Option<&'a str>,
     pci_index: u32,
     pci_bus_id: Option<&'a str>,
@@ -260,7 +295,7 @@ pub fn json<'a>(machine: &'a Machine, who: &'a Identities) -> Json<'a> {
         cuda: inventory.and_then(|inventory| inventory.cuda).map(version),
         no_gpu,
         warnings: machine.warnings.iter().map(ToString::to_string).collect(),
-        devices: machine.gpus.devices().iter().map(|gpu| json_device(&host.name, gpu, who)).collect(),
+        devices: all(machine).iter().map(|shown| json_shown(&host.name, shown, who)).collect(),
         links: inventory.map(|inventory| json_links(&host.name, &inventory.links)).unwrap_or_default(),
     }
 }
@@ -273,6 +308,18 @@ fn json_links(host: &str, links: &[Link]) -> Vec<JsonLink> {
         pcie: link.pcie.map(Path::word),
     };
     links.iter().map(link).collect()
+}
+
+fn json_shown<'a>(host: &str, shown: &Shown<'a>, who: &'a Identities) -> JsonDevice<'a> {
+    match shown {
+        Shown::Gpu(gpu) => json_device(host, gpu, who),
+        Shown::Lost(lost) => JsonDevice {
+            id: format!("{host}/{}", lost.name()),
+            pci_index: lost.pci_index,
+            fault: Some(lost.fault.to_string()),
+            ..JsonDevice::default()
+        },
+    }
 }
 
 fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<'a> {
@@ -289,8 +336,8 @@ fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<
     };
     JsonDevice {
         id: format!("{host}/{}", gpu.name()),
-        uuid: &gpu.uuid,
-        model: &gpu.model,
+        uuid: Some(&gpu.uuid),
+        model: Some(&gpu.model),
         name: gpu.full_name.as_deref(),
         pci_index: gpu.pci_index,
         pci_bus_id: gpu.pci_bus_id.as_deref(),

@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
-use super::admission::Readings;
 use super::crash;
 use super::decide::{Dispatcher, Waiting};
 use super::engine::{Ended, Engine, Report, Stop};
@@ -26,14 +25,14 @@ use super::store::StoreError;
 use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
-use crate::probe::disk::Disk;
 use crate::spec::Pipeline;
-use crate::units::{Bytes, Millis};
+use crate::units::Millis;
 
 mod look;
 mod record;
 mod replan;
 
+pub use look::{FullDisk, Look};
 pub use record::Record;
 pub use replan::Replanner;
 
@@ -90,24 +89,6 @@ pub struct Parts<'a> {
     pub look: Box<dyn FnMut(Millis) -> Look + 'a>,
     /// Looks for a disk that has less room than is to be kept free: nothing new is started while there is one.
     pub full_disk: Box<dyn FnMut() -> Option<FullDisk> + 'a>,
-}
-
-/// A disk that has less room than is to be kept free.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FullDisk {
-    /// It, and what is left of it.
-    pub disk: Disk,
-    /// What is to be kept free.
-    pub reserve: Bytes,
-}
-
-/// What was seen on the devices.
-#[derive(Clone, Debug, Default)]
-pub struct Look {
-    /// Memory, for the ledger.
-    pub readings: Readings,
-    /// `[n_devices]`, by DeviceId: what was read, for views.
-    pub raw: Vec<crate::probe::Reading>,
 }
 
 /// A run under way.
@@ -367,6 +348,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let port = (place.devices.len() > 1).then(|| self.ports.take((*task, place.role))).flatten();
             let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
             let of = &graph.tasks[task.index()];
+            let by_uuid = self.look.lost.then(|| (*fleet).clone().named_by_uuid());
+            let fleet = by_uuid.as_ref().unwrap_or(fleet);
             self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port));
             self.alive += 1;
             if !place.devices.is_empty() {

@@ -97,6 +97,36 @@ fn a_card_that_is_lost_is_left() -> Tested {
 }
 
 #[test]
+fn a_card_that_was_lost_is_not_used_again_until_somebody_takes_it_back() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'echo [$CUDA_VISIBLE_DEVICES]; until test -e go; do sleep 0.05; done'\n\
+                    backoff = '100ms'\nresources = { gpu_memory = '8000MiB' }\n";
+    let world = World::new(cards(&[16_384, 16_384]), pipeline)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    world.scene.change(|machine| {
+        machine.cards[card].fails.insert("*".to_owned(), 15);
+    })?;
+    let moved = |run: &Value| attempts(run, "outcome").len() == 2 && run["tasks"][0]["state"] == "running";
+    world.until(&["show", "--json"], moved)?;
+    // The lost one has no index for CUDA, so that the other may have another one there.
+    let told = world.until_printed(&["logs", "train"], |log| log.contains("GPU-0000000"))?;
+    assert!(told.contains(&format!("[GPU-0000000{}-", 1 - card)), "{told}");
+
+    // It answers again, and is not trusted.
+    world.scene.change(|machine| machine.cards[card].fails.clear())?;
+    let said = String::from_utf8_lossy(&world.command(&["plan", "p.toml"])?.stderr).into_owned();
+    assert!(said.contains(&format!("gpu{card} is not used: it is in quarantine: it was lost (")), "{said}");
+    std::fs::write(world.path().join("go"), "")?;
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    assert!(world.printed(&["devices"])?.contains("in quarantine: it was lost ("));
+    let name = format!("gpu{card}");
+    assert!(world.command(&["devices", "--undrain", &name])?.status.success());
+    assert!(!world.printed(&["devices"])?.contains("quarantine"));
+    Ok(())
+}
+
+#[test]
 fn a_drained_card_is_given_nothing_new() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 3000 0.1'\nmatrix = { seed = [1, 2, 3] }\n\
                     resources = { cpus = 0, gpu_memory = '6000MiB' }\n";

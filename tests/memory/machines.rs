@@ -65,6 +65,26 @@ fn a_run_keeps_to_the_mask_that_it_inherits() -> Tested {
 }
 
 #[test]
+fn where_a_card_is_lost_the_others_are_named_so_that_nobody_counts_otherwise() -> Tested {
+    let world = World::new(cards(&[16_384; 3]), SHOW)?;
+    world.scene.change(|machine| {
+        machine.cards[0].fails.insert("*".to_owned(), 15);
+    })?;
+    for (mask, seen) in [("1", 1), ("0,2", 2)] {
+        let run = world.command_under(&[("CUDA_VISIBLE_DEVICES", mask)], &["run", "p.toml", "--force"])?;
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.success(), "{mask}: {said}");
+        assert!(said.contains("gpu0 is not used: lost: "), "{said}");
+        let name = format!("[GPU-{seen:08x}-0000-4000-8000-000000000000]\n");
+        assert_eq!(world.printed(&["logs", "train"])?, name, "{mask}");
+    }
+    let drained = world.command(&["devices", "--drain", "gpu0"])?;
+    assert_eq!(drained.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&drained.stderr).contains("gpu0 does not answer"));
+    Ok(())
+}
+
+#[test]
 fn a_driver_that_is_older_than_most_calls_still_runs_tasks() -> Tested {
     let world = World::new(
         cards(&[16_384]),

@@ -90,6 +90,20 @@ impl World {
         Err(format!("it never became as wanted: {last:#}").into())
     }
 
+    /// Asks again and again until what is printed is as wanted.
+    pub(crate) fn until_printed(&self, args: &[&str], wanted: impl Fn(&str) -> bool) -> Result<String, Box<dyn Error>> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let printed = self.printed(args)?;
+            if wanted(&printed) {
+                return Ok(printed);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("it was never printed as wanted: {printed}").into());
+            }
+        }
+    }
+
     /// Returns what a command prints.
     pub(crate) fn printed(&self, args: &[&str]) -> Result<String, Box<dyn Error>> {
         let output = self.command(args)?;

@@ -13,6 +13,10 @@ if [ -z "$card" ]; then
     echo "RuntimeError: No CUDA GPUs are available" >&2
     exit 1
 fi
+# One may also be named by its UUID.
+if [ -f "$state/card-$card" ]; then
+    card=$(cat "$state/card-$card")
+fi
 mine=$state/held/$$-$card
 late=$state/late-$card
 trap '[ -f "$late" ] || rm -f "$mine"' EXIT

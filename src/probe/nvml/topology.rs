@@ -20,21 +20,15 @@ const BITS: u32 = std::ffi::c_ulong::BITS;
 /// `NVML_AFFINITY_SCOPE_NODE`: near means at the same NUMA node.
 const SAME_NODE: u32 = 0;
 
-/// Returns what joins any two cards, in their order.
-pub(super) fn links(cards: &[Device<'_>]) -> Vec<Link> {
-    let pairs = (0..cards.len()).flat_map(|a| (a + 1..cards.len()).map(move |b| (a, b)));
-    let link = |(a, b): (usize, usize)| Link {
-        between: pair(a, b),
-        nvlink: joined_by_nvlink(&cards[a], &cards[b]),
-        pcie: path(&cards[a], &cards[b]),
+/// Returns what joins any two cards, in their order; each comes with its position among all cards.
+pub(super) fn links(cards: &[(u32, Device<'_>)]) -> Vec<Link> {
+    let pairs = cards.iter().enumerate().flat_map(|(at, a)| cards[at + 1..].iter().map(move |b| (a, b)));
+    let link = |((at, a), (behind, b)): (&(u32, Device<'_>), &(u32, Device<'_>))| Link {
+        between: (*at, *behind),
+        nvlink: joined_by_nvlink(a, b),
+        pcie: path(a, b),
     };
     pairs.map(link).collect()
-}
-
-/// Returns two positions as [`Link::between`] has them.
-pub(super) fn pair(a: usize, b: usize) -> (u32, u32) {
-    let position = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
-    (position(a.min(b)), position(a.max(b)))
 }
 
 fn path(a: &Device<'_>, b: &Device<'_>) -> Option<Path> {

@@ -4,13 +4,35 @@ use std::collections::hash_map::Entry;
 
 use tracing::warn;
 
-use super::{FullDisk, LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
+use super::{LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
 use crate::fleet::{Device, DeviceId};
 use crate::graph::TaskId;
-use crate::run::admission::Live;
+use crate::probe::Reading;
+use crate::probe::disk::Disk;
+use crate::run::admission::{Live, Readings};
 use crate::run::engine::{Engine, Stop};
 use crate::run::observer::DeviceGauge;
 use crate::units::{Bytes, Millis};
+
+/// A disk that has less room than is to be kept free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FullDisk {
+    /// It, and what is left of it.
+    pub disk: Disk,
+    /// What is to be kept free.
+    pub reserve: Bytes,
+}
+
+/// What was seen on the devices.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Memory, for the ledger.
+    pub readings: Readings,
+    /// `[n_devices]`, by DeviceId: what was read, for views.
+    pub raw: Vec<Reading>,
+    /// Whether a card is lost, so that CUDA may count the others otherwise.
+    pub lost: bool,
+}
 
 impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     /// Has nothing new started while a disk is nearly full: what runs may still need the room that is left.

@@ -41,6 +41,7 @@ impl Scene {
             // For `hold.sh`, which reads no JSON.
             let room = card.mib.saturating_sub(card.reserved_mib + card.nobodys_mib);
             replace(&self.folder.path().join(format!("room-{index}")), room.to_string().as_bytes())?;
+            replace(&self.folder.path().join(format!("card-{}", card.uuid)), index.to_string().as_bytes())?;
             let late = self.folder.path().join(format!("late-{index}"));
             if card.releases_late {
                 fs::write(late, "")?;
