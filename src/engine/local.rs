@@ -139,7 +139,7 @@ impl Engine for Local {
             Err(reason) => {
                 let note = Some(format!("it could not be started: {reason}"));
                 let outcome = Outcome::SpawnFailed { reason };
-                let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, note };
+                let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, traced: false, note };
                 self.begun.push_back(Report::Ended(ended));
             }
         }

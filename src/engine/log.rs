@@ -168,6 +168,11 @@ impl Log {
         self.listener.verdict()
     }
 
+    /// Whether the trace of an exception was printed.
+    pub(super) const fn has_trace(&self) -> bool {
+        self.listener.has_trace()
+    }
+
     #[cfg(test)]
     fn tail(&mut self) -> &[u8] {
         self.tail.make_contiguous()

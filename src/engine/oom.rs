@@ -6,6 +6,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use crate::probe::cgroup::{self, Controller, Version};
 
@@ -54,6 +57,9 @@ const HOST: [&str; 5] = [
 /// One of these is in every line that matters.
 const RARE: [&str; 7] = ["emory", "allocate request", "OUT_OF_MEMORY", "ALLOC_FAILED", "OOM when", "bad_alloc", TRACE];
 
+/// Searches for them, made once.
+static FINDERS: LazyLock<[Finder<'static>; RARE.len()]> = LazyLock::new(|| RARE.map(Finder::new));
+
 /// What Python prints before an exception that nobody caught.
 const TRACE: &str = "Traceback (most recent call last)";
 
@@ -75,6 +81,7 @@ pub(super) struct Listener {
     rest: Vec<u8>,
     device: Option<Said>,
     host: Option<Said>,
+    traced: bool,
 }
 
 /// A message about want of memory.
@@ -113,6 +120,11 @@ impl Listener {
         device.or(recent(&self.host).map(|_| Memory::Host))
     }
 
+    /// Whether the trace of an exception was printed.
+    pub(super) const fn has_trace(&self) -> bool {
+        self.traced
+    }
+
     fn hold_back(&mut self, output: &[u8]) {
         self.rest.extend_from_slice(output);
         if self.rest.len() > 2 * LINE {
@@ -126,9 +138,9 @@ impl Listener {
     /// Looks closer at the lines that have any of the rare words.
     fn hear_lines(&mut self, text: &[u8]) {
         let mut lines: Vec<usize> = Vec::new();
-        for words in RARE {
+        for finder in FINDERS.iter() {
             let mut from = 0;
-            while let Some(at) = memchr::memmem::find(&text[from..], words.as_bytes()) {
+            while let Some(at) = finder.find(&text[from..]) {
                 let at = from + at;
                 lines.push(memchr::memrchr2(b'\n', b'\r', &text[..at]).map_or(0, |before| before + 1));
                 from = memchr::memchr2(b'\n', b'\r', &text[at..]).map_or(text.len(), |behind| at + behind);
@@ -145,6 +157,7 @@ impl Listener {
 
     fn hear_line(&mut self, line: &str, at: u64) {
         if line.contains(TRACE) {
+            self.traced = true;
             // It went on, and ends of something else; what the trace ends with may say otherwise.
             self.device = self.device.filter(|said| !said.goes_on);
             self.host = self.host.filter(|said| !said.goes_on);

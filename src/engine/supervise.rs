@@ -121,7 +121,8 @@ impl Attempt {
         let ended = sentinel.as_ref().filter(|_| self.is_adopted()).and_then(|ended| ended.at);
         let usage = Usage { peak_memory, peak_gpu_memory: None, survivors, ended };
         let Launch { task, role, .. } = self.launch;
-        let ended = Ended { task, role, outcome, usage, logged: self.log.is_used(), note };
+        let ended =
+            Ended { task, role, outcome, usage, logged: self.log.is_used(), traced: self.log.has_trace(), note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.
         let _ = self.reports.send(Report::Ended(ended)).await;
     }

@@ -118,6 +118,8 @@ pub struct Ended {
     pub usage: Usage,
     /// Whether its log holds anything.
     pub logged: bool,
+    /// Whether it printed the trace of an exception: what it failed of.
+    pub traced: bool,
     /// Something about the ending that a person should read: processes left behind, a log cut short.
     pub note: Option<String>,
 }

@@ -21,6 +21,8 @@ pub struct Peak {
     pub held: Bytes,
     /// The device's id, if less than its headroom was left on it when the attempt was last seen.
     pub full: Option<String>,
+    /// Whether it had taken more of that device then than ever before.
+    pub grew: bool,
 }
 
 impl Peaks {
@@ -30,6 +32,8 @@ impl Peaks {
             let Live::Seen(seen) = live else { continue };
             for (task, bytes) in seen.held.iter().flatten().filter(|(task, _)| !is_other(*task)) {
                 let peak = self.0.entry((*task, index)).or_default();
+                // Who is first seen with all of it may have taken all at once, to give it out itself.
+                peak.grew = peak.held > Bytes::ZERO && *bytes > peak.held;
                 peak.held = peak.held.max(*bytes);
                 peak.full = (seen.free < device.headroom).then(|| device.id.clone());
             }
@@ -46,23 +50,32 @@ impl Peaks {
             }
             let Some(seen) = self.0.remove(&(task, index)) else { continue };
             let most = taken.take().unwrap_or_default();
-            taken = Some(Peak { held: most.held.max(seen.held), full: seen.full.or(most.full) });
+            let (full, grew) = if seen.full.is_some() { (seen.full, seen.grew) } else { (most.full, most.grew) };
+            taken = Some(Peak { held: most.held.max(seen.held), full, grew });
         }
         taken
     }
 }
 
 impl Peak {
-    /// Returns the outcome as it is with this peak in mind: an attempt that failed without saying why, that held more
-    /// than was `reserved` for it, and whose device was full, ran out of memory.
+    /// Returns the outcome as it is with this peak in mind, and why, if it is another one.
+    ///
+    /// An attempt ran out of memory that failed without saying why, whose device was full when it was last seen, and that
+    /// held more than was `reserved` for it; one for which nothing was reserved, since it has the device to itself, must
+    /// have been taking more until then. Whoever printed the trace of an exception has said why: `traced`.
     #[must_use]
-    pub fn explain(&self, outcome: Outcome, reserved: Bytes) -> Outcome {
-        let over = reserved > Bytes::ZERO && self.held > reserved;
-        match (&outcome, &self.full) {
-            (Outcome::Exited { .. } | Outcome::Signalled { .. }, Some(device)) if over => {
-                Outcome::OutOfMemory { device: Some(device.clone()) }
+    pub fn explain(&self, outcome: &Outcome, reserved: Bytes, traced: bool) -> Option<(Outcome, String)> {
+        let over = if reserved > Bytes::ZERO { self.held > reserved } else { self.grew };
+        match (outcome, &self.full) {
+            (Outcome::Exited { .. } | Outcome::Signalled { .. }, Some(device)) if over && !traced => {
+                let held = self.held;
+                let why = format!(
+                    "it did not say why it failed; {device} was full when it was last seen, and {held} of it were its own: \
+                     it is taken to have run out of memory"
+                );
+                Some((Outcome::OutOfMemory { device: Some(device.clone()) }, why))
             }
-            _ => outcome,
+            _ => None,
         }
     }
 }
@@ -98,14 +111,27 @@ mod tests {
 
     #[test]
     fn a_failure_on_a_full_device_beyond_the_reservation_was_want_of_memory() {
-        let full = |held, free| {
+        let peak = |held: &[u64], free| {
             let mut peaks = Peaks::default();
-            let devices = vec![seen(free, &[(0, held)]), seen(free, &[])];
-            peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
-            peaks.take(TaskId(0), &[], &fleet()).unwrap().explain(Outcome::Exited { code: 1 }, Bytes(60))
+            for held in held {
+                let devices = vec![seen(free, &[(0, *held)]), seen(free, &[])];
+                peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
+            }
+            peaks.take(TaskId(0), &[], &fleet()).unwrap()
         };
-        assert_eq!(full(95, 5), Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) });
-        assert_eq!(full(95, 20), Outcome::Exited { code: 1 }, "there was room");
-        assert_eq!(full(60, 5), Outcome::Exited { code: 1 }, "it kept to what was reserved");
+        let failed = Outcome::Exited { code: 1 };
+        let full = |held: &[u64], free, reserved| {
+            peak(held, free).explain(&failed, Bytes(reserved), false).map(|(outcome, _)| outcome)
+        };
+        let ran_out = Some(Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) });
+        assert_eq!(full(&[95], 5, 60), ran_out);
+        assert_eq!(full(&[95], 20, 60), None, "there was room");
+        assert_eq!(full(&[60], 5, 60), None, "it kept to what was reserved");
+        assert_eq!(full(&[40, 95], 5, 0), ran_out, "it was taking more");
+        assert_eq!(full(&[95, 95], 5, 0), None, "it had taken all at once");
+        assert_eq!(full(&[95], 5, 0), None, "nobody knows since when");
+        let explain = |outcome, traced| peak(&[40, 95], 5).explain(&outcome, Bytes(60), traced);
+        assert_eq!(explain(failed.clone(), true), None, "it said what it failed of");
+        assert_eq!(explain(Outcome::TimedOut { limit: crate::run::outcome::Limit::Wall }, false), None);
     }
 }

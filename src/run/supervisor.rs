@@ -382,16 +382,18 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 crash::point("ended");
                 self.alive -= 1;
                 self.ports.give_back((ended.task, ended.role));
-                let remark = ended.note.clone().map(|note| (ended.task, note));
+                let (task, mut remarks) = (ended.task, Vec::from_iter(ended.note.clone()));
                 let attempt = self.state.task(ended.task).open_as(ended.role);
                 let place = attempt.map(|attempt| attempt.place.clone()).unwrap_or_default();
                 let left_device = !place.devices.is_empty();
-                let event = self.finished(ended, &place);
+                let event = self.finished(ended, &place, &mut remarks);
                 self.note(&[event])?;
-                if let Some((task, remark)) = remark {
-                    // It stands behind the line that tells how the attempt ended.
+                if !remarks.is_empty() {
+                    // They stand behind the line that tells how the attempt ended.
                     self.commit()?;
                     self.tell_facts();
+                }
+                for remark in remarks {
                     warn!(task = self.parts.graph.tasks[task.index()].name, "{remark}");
                 }
                 if left_device {
@@ -436,15 +438,17 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
     }
 
-    /// Returns the fact that an attempt ended, with what was seen of it and of its devices.
-    fn finished(&mut self, ended: Ended, place: &Place) -> Event {
-        let Ended { task, role, mut outcome, mut usage, logged, note: _ } = ended;
+    /// Returns the fact that an attempt ended, with what was seen of it and of its devices; what is concluded from that
+    /// alone is added to the remarks.
+    fn finished(&mut self, ended: Ended, place: &Place, remarks: &mut Vec<String>) -> Event {
+        let Ended { task, role, mut outcome, mut usage, logged, traced, note: _ } = ended;
         let of = self.state.task(task);
         let beside = of.open_as(role.other()).map_or(&[][..], |attempt| &attempt.place.devices);
         let peak = self.peaks.take(task, beside, self.parts.fleet);
         usage.peak_gpu_memory = peak.as_ref().map(|peak| peak.held);
-        if let Some(peak) = peak {
-            outcome = peak.explain(outcome, place.gpu_memory);
+        if let Some((explained, remark)) = peak.and_then(|peak| peak.explain(&outcome, place.gpu_memory, traced)) {
+            outcome = explained;
+            remarks.push(remark);
         }
         outcome = self.parts.dispatcher.explain(outcome, place, usage.peak_gpu_memory);
         // One that ended well meanwhile has, and the user's wish to stop goes before ours to move.

@@ -101,6 +101,36 @@ fn a_whole_card_beside_a_stranger_is_left_for_one_without() -> Tested {
     Ok(())
 }
 
+/// It takes more than it has reserved, nearly all of the card, and fails as soon as it may. What it holds is a file that
+/// counts while its process lives.
+const FILLS_THE_CARD: &str = "[stage.train]\nrun = \"[ $TRAINYARD_ATTEMPT = 2 ] && exit 0; \
+    echo 16200 >$MOCK_NVML_STATE/held/$$-0; until test -e seen; do sleep 0.05; done; echo SAYS; exit 1\"\n\
+    backoff = '100ms'\nresources = { gpu_memory = '9000MiB' }\n";
+
+#[test]
+fn who_fills_a_card_and_fails_without_a_word_ran_out_of_its_memory() -> Tested {
+    for (says, outcomes) in
+        [("nothing", &["out-of-memory", "succeeded"][..]), ("Traceback '(most recent call last):'", &["exited:1"])]
+    {
+        let world = World::new(cards(&[16_384]), &FILLS_THE_CARD.replace("SAYS", says))?;
+        let run = world.start()?;
+        let shown = world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?;
+        let folder = world.path().join(".trainyard/runs").join(shown["run"].as_str().ok_or("a run has an id")?);
+        world.until_file(&folder.join("memory.json"), |held| {
+            let ours = held["ours"][0]["value"].as_array().and_then(|values| values.last()?.as_f64());
+            ours.is_some_and(|bytes| bytes > 15e9)
+        })?;
+        fs::write(world.path().join("seen"), "")?;
+        let said = String::from_utf8_lossy(&run.wait_with_output()?.stderr).into_owned();
+        assert_eq!(attempts(&world.shown()?, "outcome"), outcomes, "{said}");
+        let words = "it did not say why it failed; ";
+        assert_eq!(said.contains(words), says == "nothing", "{said}");
+        let log = fs::read_to_string(folder.join("trainyard.log")).unwrap_or_default();
+        assert_eq!(log.contains(words), says == "nothing", "{log}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_task_without_a_card_does_not_run_out_of_the_memory_of_one() -> Tested {
     let pipeline = "[stage.train]\nrun = 'echo CUDA out of memory; exit 1'\n";

@@ -104,6 +104,20 @@ impl World {
         }
     }
 
+    /// Reads a file again and again until what it holds is as wanted.
+    pub(crate) fn until_file(&self, path: &Path, wanted: impl Fn(&Value) -> bool) -> Tested {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < deadline {
+            let text = fs::read(path).unwrap_or_default();
+            if wanted(&serde_json::from_slice(&text).unwrap_or(Value::Null)) {
+                return Ok(());
+            }
+            // A process of its own takes its time.
+            self.printed(&["runs"])?;
+        }
+        Err(format!("{} never held what is wanted", path.display()).into())
+    }
+
     /// Returns what a command prints.
     pub(crate) fn printed(&self, args: &[&str]) -> Result<String, Box<dyn Error>> {
         let output = self.command(args)?;

@@ -114,7 +114,7 @@ impl<E: Engine> Caching<E> {
     fn do_not_start(&mut self, launch: &Launch, outcome: Outcome) {
         let Launch { task, role, .. } = *launch;
         self.staged.remove(&(task, role));
-        let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, note: None };
+        let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, traced: false, note: None };
         self.apart.report(Report::Ended(ended));
     }
 
