@@ -18,6 +18,7 @@ use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
 use crate::probe::{self, Machine, mps};
 use crate::report::text;
 use crate::run::learn::{self, Basis, Origins, Sample};
+use crate::run::limit;
 use crate::run::store::{Store, StoreError};
 use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
 use crate::timing::Timing;
@@ -262,13 +263,24 @@ pub(super) fn say_which_have_no_backup(pipeline: &Pipeline, origins: &Origins) {
 }
 
 /// Says which stages want a limit that nobody here keeps.
-pub(super) fn say_that_mps_is_missing(pipeline: &Pipeline) {
-    let wants = pipeline.stages.iter().filter(|stage| stage.memory_limit == MemoryLimit::Mps);
-    let names: Vec<_> = wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect();
-    if !names.is_empty() && !mps::runs() {
-        let names = names.join(", ");
+pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet) {
+    let mps = mps::runs();
+    let names_of = |is: &dyn Fn(MemoryLimit) -> bool| {
+        let wants = pipeline.stages.iter().filter(|stage| is(stage.memory_limit));
+        wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect::<Vec<_>>().join(", ")
+    };
+    let want_mps = names_of(&|limit| limit == MemoryLimit::Mps);
+    if !want_mps.is_empty() && !mps {
         output::note(&format!(
-            "no MPS server runs here (nvidia-cuda-mps-control -d starts one); watched instead: {names}"
+            "no MPS server runs here (nvidia-cuda-mps-control -d starts one); watched instead: {want_mps}"
+        ));
+    }
+    let watched = names_of(&|limit| limit::in_force(limit, mps) == MemoryLimit::Watch);
+    let hidden: Vec<_> = fleet.devices.iter().filter(|device| device.hidden).map(|device| device.id.as_str()).collect();
+    if !watched.is_empty() && !hidden.is_empty() {
+        let hidden = text::visible(&hidden.join(", ")).into_owned();
+        output::warn(&format!(
+            "the driver hides who holds the memory of {hidden}, as in containers: not watched there: {watched}"
         ));
     }
 }

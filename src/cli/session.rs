@@ -191,7 +191,7 @@ impl Read {
         let fleet = machine.fleet();
         let origins = Planning::learn(&mut pipeline, &fleet, dir);
         planning::say_what_is_unknown(&pipeline, &origins);
-        planning::say_that_mps_is_missing(&pipeline);
+        planning::say_what_is_not_limited(&pipeline, &fleet);
         planning::say_which_have_no_backup(&pipeline, &origins);
         let plan = planning.make_rest(&pipeline, &graph, &fleet, done)?;
         Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet })

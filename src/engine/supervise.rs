@@ -119,7 +119,7 @@ impl Attempt {
         };
         // One of ours ends before our eyes.
         let ended = sentinel.as_ref().filter(|_| self.is_adopted()).and_then(|ended| ended.at);
-        let usage = Usage { peak_memory, peak_gpu_memory: None, survivors, ended };
+        let usage = Usage { peak_memory, survivors, ended, ..Usage::default() };
         let Launch { task, role, .. } = self.launch;
         let ended =
             Ended { task, role, outcome, usage, logged: self.log.is_used(), traced: self.log.has_trace(), note };

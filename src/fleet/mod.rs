@@ -70,6 +70,8 @@ pub struct Device {
     pub memory: Bytes,
     /// Memory that nobody held when it was probed; `None` where nobody looked.
     pub free: Option<Bytes>,
+    /// Whether its driver was seen to hide who holds its memory: no task can be watched on it.
+    pub hidden: bool,
     /// Memory that no task may count on: room for CUDA contexts and for what the driver takes as it runs.
     pub headroom: Bytes,
     /// `P` of the load matrix.

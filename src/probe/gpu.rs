@@ -389,4 +389,19 @@ impl Reading {
         // What is neither free nor the driver's is held by somebody, whichever call it came from.
         Some(memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO) - known)
     }
+
+    /// Whether the driver hides who holds the device's memory, as it does in containers: nobody can tell then what a
+    /// process takes. Of an idle device that is not known before.
+    #[must_use]
+    pub fn hides_processes(&self) -> bool {
+        /// What a device in nobody's hands may show as used; a CUDA context takes 300 MiB and more.
+        const IDLE: Bytes = Bytes(64 << 20);
+        let Some(memory) = self.memory else { return false };
+        match self.processes.as_deref() {
+            None => true,
+            // The first version counts what the driver keeps for itself.
+            Some([]) => memory.reserved.is_some_and(|reserved| memory.total - memory.free - reserved > IDLE),
+            Some(listed) => listed.iter().any(|process| process.memory.is_none()),
+        }
+    }
 }

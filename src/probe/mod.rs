@@ -172,6 +172,7 @@ fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
         model: gpu.model.clone(),
         memory: total,
         free: memory.map(|memory| memory.free),
+        hidden: gpu.reading.hides_processes(),
         headroom: headroom.of(total),
         speed: gpu.speed().unwrap_or(Speed::ONE),
         spot: gpu.spot(),

@@ -8,7 +8,7 @@ use super::rows::{Row, draw};
 use super::tally::{Running, Tally};
 use super::{text, wording};
 use crate::run::observer::{DeviceGauge, Progress, View};
-use crate::spec::MemoryLimit;
+use crate::run::state::Attempt;
 use crate::units::{Bytes, Millis};
 
 /// What is to be drawn.
@@ -75,15 +75,19 @@ fn note(picture: &Picture<'_>, running: &Running) -> String {
     let parts = [
         (!devices.is_empty()).then(|| devices.join("+")),
         attempt
-            .map(|(_, attempt)| attempt.place.limit)
-            .filter(|limit| *limit != MemoryLimit::None)
-            .map(|limit| format!("limit {}", limit.word())),
+            .and_then(|(_, attempt)| wording::limit(attempt, turned_out_hidden(picture, attempt)))
+            .map(|limit| format!("limit {limit}")),
         attempt.filter(|(number, _)| *number > 1).map(|(number, _)| format!("attempt {number}")),
         phase.as_deref().map(|phase| text::visible(phase).into_owned()),
         loss.map(|loss| format!("loss {}", figure(loss))),
         accuracy.map(|accuracy| format!("acc {:.1}%", 100.0 * accuracy)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the driver of an attempt's devices hides who holds their memory.
+fn turned_out_hidden(picture: &Picture<'_>, attempt: &Attempt) -> bool {
+    picture.gauges.iter().any(|gauge| gauge.hidden && attempt.place.devices.contains(&gauge.id))
 }
 
 fn gauge_row(picture: &Picture<'_>, gauge: &DeviceGauge) -> Row {
@@ -220,6 +224,7 @@ mod tests {
             temperature: Some(61),
             power: Some(349_500),
             power_limit: Some(700_000),
+            hidden: false,
         };
         (scene, tally, vec![gauge])
     }

@@ -13,7 +13,6 @@ use super::{summary, text, wording};
 use crate::run::event::{Place, RunEnd};
 use crate::run::outcome::Outcome;
 use crate::run::state::{Attempt, RunState, TaskState};
-use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis};
 
 /// One run in the list.
@@ -122,7 +121,7 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
             last.zip(ended).map_or_else(Cell::default, |(last, ended)| (ended.at - last.started).into()),
             if task.attempts.is_empty() { Cell::default() } else { task.attempts.len().into() },
             last.map_or_else(Cell::default, |last| place(&last.place, several_nodes).into()),
-            last.map_or_else(Cell::default, |last| limit(&last.place).into()),
+            last.and_then(|last| wording::limit(last, false)).map_or_else(Cell::default, Cell::from),
             peak(task, |ended| ended.usage.peak_memory),
             peak(task, |ended| ended.usage.peak_gpu_memory),
             unusual_end(task, header.alive).map_or_else(Cell::default, Cell::from),
@@ -156,14 +155,6 @@ fn place(place: &Place, several_nodes: bool) -> String {
     match place.devices.as_slice() {
         [] if several_nodes => place.node.clone(),
         devices => devices.join(","),
-    }
-}
-
-/// Returns how device memory is limited, where it is.
-const fn limit(place: &Place) -> &'static str {
-    match place.limit {
-        MemoryLimit::None => "",
-        set @ (MemoryLimit::Watch | MemoryLimit::Framework | MemoryLimit::Mps) => set.word(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::run::event::{Role, RunEnd};
 use crate::run::launch;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
 use crate::run::store::TaskHeader;
+use crate::spec::MemoryLimit;
 use crate::units::Millis;
 
 /// What is known of a run besides its events.
@@ -188,7 +189,10 @@ pub(super) fn attempts(head: &Header<'_>, name: &str, task: &TaskState, dir: &Pa
             node: attempt.place.node.clone(),
             devices: attempt.place.devices.clone(),
             gpu_memory_bytes: Some(attempt.place.gpu_memory.0).filter(|bytes| *bytes > 0),
-            memory_limit: attempt.place.limit.word(),
+            memory_limit: match attempt.ended.as_ref().is_some_and(|ended| ended.usage.hidden) {
+                true => MemoryLimit::None.word(),
+                false => attempt.place.limit.word(),
+            },
             raised: attempt.raise.map(|raise| raise.step.word()),
             peak_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_memory?.0)),
             peak_gpu_memory_bytes: attempt.ended.as_ref().and_then(|ended| Some(ended.usage.peak_gpu_memory?.0)),

@@ -219,7 +219,11 @@ impl<'a> Sheet<'a> {
                 }
                 Some(Basis::Default) => Some("memory not known yet".to_owned()),
             },
-            (self.limit(task) != MemoryLimit::None).then(|| format!("limit {}", self.limit(task).word())),
+            match self.limit(task) {
+                (_, true) => Some(format!("limit {}", wording::NOT_WATCHED)),
+                (MemoryLimit::None, false) => None,
+                (limit, false) => Some(format!("limit {}", limit.word())),
+            },
             mode.fallback.then(|| "on the CPU: no GPU could hold it".to_owned()),
         ];
         remarks.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -333,10 +337,14 @@ impl<'a> Sheet<'a> {
         lines
     }
 
-    /// How a task is kept to its device memory.
-    fn limit(&self, task: TaskId) -> MemoryLimit {
+    /// How a task is kept to its device memory, and whether it cannot be watched as it should.
+    fn limit(&self, task: TaskId) -> (MemoryLimit, bool) {
         let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;
-        if self.gpu_memory(task).is_some() { limit::in_force(asked, self.mps) } else { MemoryLimit::None }
+        if self.gpu_memory(task).is_none() {
+            return (MemoryLimit::None, false);
+        }
+        let hidden = self.placed(task).devices.iter().any(|id| self.fleet.devices[id.index()].hidden);
+        limit::in_force_on(asked, self.mps, hidden)
     }
 
     /// The memory that a task reserves on each of its devices, if it is said by its size.
@@ -370,7 +378,7 @@ impl<'a> Sheet<'a> {
             gpu_memory_bytes: self.gpu_memory(task).map(|memory| memory.0),
             gpu_memory_from: numbers.gpu_memory.map(Basis::word),
             gpu_memory_runs: numbers.gpu_memory.and_then(Basis::runs),
-            memory_limit: self.limit(task).word(),
+            memory_limit: self.limit(task).0.word(),
             start_ms: placed.start.0,
             finish_ms: placed.finish.0,
         }

@@ -84,6 +84,21 @@ pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
     }
 }
 
+/// Returns how an attempt is kept to its device memory, in force and not only asked for; `None` where it is not and need
+/// not be. `hidden`: the driver has turned out to hide who holds memory.
+#[must_use]
+pub fn limit(attempt: &Attempt, hidden: bool) -> Option<&'static str> {
+    let hidden = hidden || attempt.ended.as_ref().is_some_and(|ended| ended.usage.hidden);
+    match attempt.place.limit {
+        MemoryLimit::Watch if hidden => Some(NOT_WATCHED),
+        MemoryLimit::None => attempt.place.hidden.then_some(NOT_WATCHED),
+        set @ (MemoryLimit::Watch | MemoryLimit::Framework | MemoryLimit::Mps) => Some(set.word()),
+    }
+}
+
+/// What is in force where nobody can be watched.
+pub const NOT_WATCHED: &str = "none (processes are hidden)";
+
 /// Returns why the order of what waits was thought over; `name` names a task.
 #[must_use]
 pub fn because<'n>(because: &Because, name: impl Fn(&TaskId) -> &'n str) -> String {

@@ -16,7 +16,7 @@ use super::found::Found;
 use super::learn;
 use super::raise::Raise;
 use super::state::{Phase, Revised, RunState};
-use crate::fleet::Fleet;
+use crate::fleet::{DeviceId, Fleet};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::{Mode, Pipeline, Resources};
@@ -100,6 +100,8 @@ pub struct Dispatcher<'a> {
     lookups: Vec<TaskId>,
     /// What other runs write.
     sharing: Sharing,
+    /// Devices whose driver was seen to hide who holds their memory.
+    hidden: HashSet<DeviceId>,
 }
 
 /// A ready task's place in its queue: the smallest goes first.
@@ -150,6 +152,7 @@ impl<'a> Dispatcher<'a> {
             unseen,
             lookups: Vec::new(),
             sharing: Sharing::default(),
+            hidden: (0..).map(DeviceId).zip(&fleet.devices).filter(|(_, of)| of.hidden).map(|(id, _)| id).collect(),
         };
         for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
             let ended = state.task(task).telling().and_then(|(_, attempt)| attempt.ended.as_ref());
@@ -403,6 +406,7 @@ impl<'a> Dispatcher<'a> {
     fn place(&self, task: TaskId, request: &Resources, grant: &Grant) -> Place {
         let devices = || grant.devices.iter().map(|device| &self.fleet.devices[device.index()]);
         let (stage, mode) = self.stage_and_mode(task);
+        let (limit, hidden) = self.limit(task, grant);
         Place {
             role: Role::Main,
             mode,
@@ -413,7 +417,8 @@ impl<'a> Dispatcher<'a> {
             cpus: request.cpus,
             share: request.gpus.share(),
             custom: request.custom.clone(),
-            limit: self.limit(task, grant),
+            limit,
+            hidden,
             model: devices().next().map(|device| device.model.clone()),
             definition: learn::definition(self.pipeline, &self.pipeline.stages[stage], self.mode(task)),
         }

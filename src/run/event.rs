@@ -233,6 +233,9 @@ pub struct Place {
     /// How it is kept to that device memory.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limit: MemoryLimit,
+    /// Whether it was to be watched, which its devices' driver does not allow: it hides who holds their memory.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hidden: bool,
     /// The digest of what is carried out: attempts of equal ones can be compared (see [`super::learn::definition`]).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub definition: String,

@@ -26,6 +26,16 @@ pub const fn in_force(asked: MemoryLimit, mps_runs: bool) -> MemoryLimit {
     }
 }
 
+/// Returns the tier in force on devices, and whether it is another one since their driver hides who holds their memory:
+/// then nobody can be watched.
+#[must_use]
+pub const fn in_force_on(asked: MemoryLimit, mps_runs: bool, hidden: bool) -> (MemoryLimit, bool) {
+    match (in_force(asked, mps_runs), hidden) {
+        (MemoryLimit::Watch, true) => (MemoryLimit::None, true),
+        (same, _) => (same, false),
+    }
+}
+
 /// Returns the variables that a task is started with under its tier. `has` returns what is set already, by the stage or
 /// around us: it is added to, not replaced.
 #[must_use]
@@ -146,6 +156,8 @@ mod tests {
             ]
         );
         assert_eq!(in_force(MemoryLimit::Mps, false), MemoryLimit::Watch);
+        assert_eq!(in_force_on(MemoryLimit::Mps, false, true), (MemoryLimit::None, true), "nobody can be watched");
+        assert_eq!(in_force_on(MemoryLimit::Framework, false, true), (MemoryLimit::Framework, false));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct DeviceGauge {
     pub ours: Option<Bytes>,
     /// All of its memory.
     pub total: Bytes,
+    /// Whether the driver hides who holds it.
+    pub hidden: bool,
     /// Memory that running tasks of ours reserved, whether they hold it already or not.
     pub promised: Bytes,
     /// Part of the time in which it computed, in percent.

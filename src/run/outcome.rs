@@ -138,6 +138,9 @@ pub struct Usage {
     pub peak_gpu_memory: Option<Bytes>,
     /// Processes that outlived the stage's own and were ended by us.
     pub survivors: u32,
+    /// Whether it was not watched after all, since its devices' driver hid who holds their memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
     /// When it ended, ms since the Unix epoch, where its sentinel noted that while no orchestrator was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Millis>,

@@ -4,7 +4,7 @@
 //! effect and before anyone is told: an attempt is on record before its process exists. Everything that is decided is decided
 //! by [`super::decide`]; this file moves events and knows no rule of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -118,6 +118,8 @@ pub struct Supervisor<'a, E, R> {
     ports: Ports,
     /// Attempts that were asked to leave their devices, and how they end by it.
     leaving: HashMap<(TaskId, Role), Outcome>,
+    /// Attempts that were to be watched, and are not.
+    unwatched: HashSet<(TaskId, Role)>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
     alive: usize,
 }
@@ -175,6 +177,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             waiting: (Vec::new(), Millis::ZERO),
             ports,
             leaving: HashMap::new(),
+            unwatched: HashSet::new(),
             alive: 0,
         }
     }
@@ -446,6 +449,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         let beside = of.open_as(role.other()).map_or(&[][..], |attempt| &attempt.place.devices);
         let peak = self.peaks.take(task, beside, self.parts.fleet);
         usage.peak_gpu_memory = peak.as_ref().map(|peak| peak.held);
+        usage.hidden = self.unwatched.remove(&(task, role));
         if let Some((explained, remark)) = peak.and_then(|peak| peak.explain(&outcome, place.gpu_memory, traced)) {
             outcome = explained;
             remarks.push(remark);

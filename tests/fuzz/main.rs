@@ -142,7 +142,13 @@ fn mutated(random: &mut Random, text: &str) -> Vec<u8> {
 fn events() -> Vec<String> {
     let task = TaskId(1);
     let place = Place { node: "box".to_owned(), devices: vec!["box/gpu0".to_owned()], ..Place::default() };
-    let usage = Usage { peak_memory: Some(Bytes(1)), peak_gpu_memory: None, survivors: 1, ended: Some(Millis(7)) };
+    let usage = Usage {
+        peak_memory: Some(Bytes(1)),
+        peak_gpu_memory: None,
+        survivors: 1,
+        hidden: true,
+        ended: Some(Millis(7)),
+    };
     let outcome = Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) };
     [
         Event::AttemptStarted { task, number: 1, place },

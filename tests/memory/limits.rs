@@ -1,6 +1,7 @@
 //! Tasks that are kept to the memory that is reserved for them.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 
 use crate::world::{Tested, World, attempts, cards};
 
@@ -42,6 +43,38 @@ fn without_an_mps_server_the_task_is_watched_and_that_is_said() -> Tested {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("no MPS server runs here") && said.contains("watched instead: `train`"), "{said}");
     assert_eq!(attempts(&run, "memory_limit"), ["watch"]);
+    Ok(())
+}
+
+#[test]
+fn where_processes_are_hidden_nobody_is_said_to_be_watched() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 600 & until test -e go; do sleep 0.05; done; kill $!; wait'\n\
+                    memory_limit = 'watch'\nresources = { gpu_memory = '4000MiB' }\n\
+                    [stage.more]\nrun = 'true'\nafter = ['train']\nmemory_limit = 'watch'\n\
+                    resources = { gpu_memory = '1GiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    world.scene.change(|machine| machine.cards[0].hides_processes = true)?;
+    // Nobody holds any yet: that they are hidden turns out only now.
+    let mut run = world.start()?;
+    let mut said = BufReader::new(run.stderr.take().ok_or("piped")?).lines();
+    let words = "the driver hides who holds memory";
+    let warning = said.by_ref().map_while(Result::ok).find(|line| line.contains(words));
+    assert!(warning.is_some_and(|line| line.contains("`train`")));
+    fs::write(world.path().join("go"), "")?;
+    assert_eq!(said.map_while(Result::ok).filter(|line| line.contains(words)).count(), 0, "it is said once");
+    assert!(run.wait()?.success());
+    assert!(world.printed(&["show"])?.contains("none (processes are hidden)"));
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "memory_limit"), ["none"]);
+    assert_eq!(shown["tasks"][1]["attempts"][0]["memory_limit"], "none");
+
+    // Where it is known before, it is said before.
+    world.scene.change(|machine| machine.cards[0].nobodys_mib = 1_000)?;
+    assert!(world.printed(&["plan", "p.toml"])?.contains("limit none (processes are hidden)"));
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("not watched there: `train`, `more`"), "{said}");
+    assert_eq!(attempts(&run, "memory_limit"), ["none"]);
     Ok(())
 }
 

@@ -25,6 +25,7 @@ fn gauge() -> DeviceGauge {
         temperature: Some(61),
         power: Some(349_500),
         power_limit: Some(700_000),
+        hidden: false,
     }
 }
 

@@ -66,6 +66,11 @@ impl Ledger {
         self.books[device.index()].short.and_then(|short| short.by)
     }
 
+    /// Yields our own tasks that something of a device is promised to.
+    pub fn ours_on(&self, device: DeviceId) -> impl Iterator<Item = TaskId> + '_ {
+        ours(&self.books[device.index()]).map(|(task, _)| *task)
+    }
+
     /// Whether any device is short of what was promised on it: it should be read again soon.
     #[must_use]
     pub fn is_short(&self) -> bool {

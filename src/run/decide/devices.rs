@@ -4,6 +4,7 @@ use super::Dispatcher;
 use super::beside::role_on;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
+use crate::probe::Reading;
 use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
 use crate::run::event::{Place, Role};
 use crate::run::limit;
@@ -63,11 +64,35 @@ impl Dispatcher<'_> {
         self.pipeline.stages[self.graph.tasks[task.index()].stage].modes[mode].resources.gpus
     }
 
-    /// Returns how a task is kept to the device memory that was granted.
-    pub(super) fn limit(&self, task: TaskId, grant: &Grant) -> MemoryLimit {
+    /// Returns how a task is kept to the device memory that was granted, and whether it cannot be watched as it should.
+    pub(super) fn limit(&self, task: TaskId, grant: &Grant) -> (MemoryLimit, bool) {
         let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;
-        let reserved = !grant.devices.is_empty() && grant.gpu_memory > Bytes::ZERO;
-        if reserved { limit::in_force(asked, self.options.mps) } else { MemoryLimit::None }
+        if grant.devices.is_empty() || grant.gpu_memory == Bytes::ZERO {
+            return (MemoryLimit::None, false);
+        }
+        let hidden = grant.devices.iter().any(|device| self.hidden.contains(device));
+        limit::in_force_on(asked, self.options.mps, hidden)
+    }
+
+    /// Returns the attempts that are to be watched, on devices whose driver turns out to hide who holds their memory.
+    /// `raw` (`[n_devices]`, by DeviceId) is what was read of them.
+    pub fn turn_out_hidden(&mut self, state: &RunState, raw: &[Reading]) -> Vec<(TaskId, Role)> {
+        let mut unwatched = Vec::new();
+        for (id, reading) in (0..).map(DeviceId).zip(raw) {
+            if !reading.hides_processes() {
+                continue;
+            }
+            self.hidden.insert(id);
+            let name = &self.fleet.devices[id.index()].id;
+            for task in self.ledger.ours_on(id) {
+                let role = role_on(state, task, name);
+                let attempt = state.task(task).open_as(role);
+                if attempt.is_some_and(|attempt| attempt.place.limit == MemoryLimit::Watch) {
+                    unwatched.push((task, role));
+                }
+            }
+        }
+        unwatched
     }
 
     /// Returns the outcome as it is with the devices in mind: one that kept to what was promised to it, and ran out of

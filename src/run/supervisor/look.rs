@@ -78,6 +78,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         self.look = (self.parts.look)(now);
         self.peaks.observe(self.parts.fleet, &self.look.readings);
         self.end_what_cannot_stay();
+        self.say_who_is_not_watched();
         if self.parts.dispatcher.ledger().is_short() {
             self.look_every = LOOK_FIRST;
         }
@@ -85,6 +86,18 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         self.look_every = LOOK_EVERY.min(self.look_every + self.look_every);
         let gauges = self.gauges();
         self.tell(|observer, view| observer.gauged(view, now, &gauges));
+    }
+
+    /// Says once that the driver hides what it would take to watch a task.
+    fn say_who_is_not_watched(&mut self) {
+        let unwatched = self.parts.dispatcher.turn_out_hidden(&self.state, &self.look.raw);
+        if let (Some((task, _)), true) = (unwatched.first(), self.unwatched.is_empty()) {
+            let name = &self.parts.graph.tasks[task.index()].name;
+            warn!(
+                "the driver hides who holds memory, as in containers: nobody is watched on its devices, `{name}` first"
+            );
+        }
+        self.unwatched.extend(unwatched);
     }
 
     fn gauges(&self) -> Vec<DeviceGauge> {
@@ -101,6 +114,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
                 used: seen.map(|seen| seen.used),
                 ours: seen.and_then(|seen| seen.held.as_ref()).map(ours),
                 total: device.memory,
+                hidden: self.look.raw.get(id.index()).is_some_and(Reading::hides_processes),
                 promised: ledger.reserved(id),
                 ..DeviceGauge::default()
             };
