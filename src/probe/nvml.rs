@@ -262,8 +262,13 @@ fn read(device: &Device, uuid: String) -> Reading {
 }
 
 fn fault(error: &NvmlError) -> Fault {
-    if matches!(error, NvmlError::GpuLost | NvmlError::ResetRequired | NvmlError::NotFound) {
-        Fault::Lost(error.to_string())
+    let lost = |words: &str| Fault::Lost(words.to_owned());
+    if matches!(error, NvmlError::GpuLost) {
+        lost("it fell off the bus or cannot be reached")
+    } else if matches!(error, NvmlError::ResetRequired) {
+        lost("it needs a reset")
+    } else if matches!(error, NvmlError::NotFound) {
+        lost("the driver does not know it any more")
     } else {
         Fault::Unreadable(error.to_string())
     }
