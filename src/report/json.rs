@@ -12,6 +12,7 @@ use crate::progress::record::Record;
 use crate::progress::series::Series;
 use crate::run::event::{Role, RunEnd};
 use crate::run::launch;
+use crate::run::outcome::Outcome;
 use crate::run::state::{Attempt, Phase, RunState, TaskState};
 use crate::run::store::TaskHeader;
 use crate::spec::MemoryLimit;
@@ -84,6 +85,9 @@ pub struct Try {
     finished: Option<String>,
     /// `Outcome`'s code; `null` while it runs.
     outcome: Option<String>,
+    /// The device whose memory it ran out of, or `host`; left out where it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ran_out_of: Option<String>,
     /// Whether it ran beside another one; left out where it did not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     backup: bool,
@@ -185,6 +189,10 @@ pub(super) fn attempts(head: &Header<'_>, name: &str, task: &TaskState, dir: &Pa
             started: rfc3339(attempt.started),
             finished: attempt.ended.as_ref().map(|ended| rfc3339(ended.at)),
             outcome: outcome_code(attempt, head.alive),
+            ran_out_of: attempt.ended.as_ref().and_then(|ended| {
+                let Outcome::OutOfMemory { device } = &ended.outcome else { return None };
+                Some(device.clone().unwrap_or_else(|| "host".to_owned()))
+            }),
             backup: attempt.place.role == Role::Backup,
             node: attempt.place.node.clone(),
             devices: attempt.place.devices.clone(),

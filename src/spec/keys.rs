@@ -104,7 +104,7 @@ crate::keys! {
         Grace = "grace": Form::Time,
         /// Most that is kept of what one attempt prints: its beginning and its end; 256 MiB when absent.
         LogLimit = "log_limit": Form::Size,
-        /// How a task is kept to its `gpu_memory`: "watch" ends it when it is seen to hold more; "framework" also tells PyTorch, JAX and TensorFlow by their variables, without watching; "mps" lets the MPS server refuse it more, and watches where none runs; "none" when absent.
+        /// How a task is kept to its `gpu_memory`: "watch" ends it when it is seen to hold more, which a driver that hides processes does not allow; "framework" also tells PyTorch, JAX and TensorFlow by their variables, without watching; "mps" lets the MPS server refuse it more, and watches where none runs; "none" when absent.
         MemoryLimit = "memory_limit": Form::Words(MemoryLimit::WORDS),
         /// Environment variables.
         Env = "env": ENV,

@@ -16,6 +16,8 @@ fn a_training_that_runs_out_gets_more_then_a_card_then_a_larger_one() -> Tested 
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(attempts(&run, "outcome"), ["out-of-memory", "out-of-memory", "out-of-memory", "succeeded"]);
     assert_eq!(attempts(&run, "raised"), [Value::Null, "more".into(), "alone".into(), "larger".into()]);
+    let on = |number: usize| attempts(&run, "devices")[number][0].clone();
+    assert_eq!(attempts(&run, "ran_out_of"), [on(0), on(1), on(2), Value::Null]);
     let mib = |mib: u64| Value::from(mib << 20);
     assert_eq!(attempts(&run, "gpu_memory_bytes")[..3], [mib(4_000), mib(6_000), mib(6_000)]);
     for words in ["with 5.9 GiB of a GPU", "alone on a GPU", "alone on a larger GPU, of more than 15.2 GiB"] {
