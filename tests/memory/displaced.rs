@@ -127,6 +127,29 @@ fn a_card_that_was_lost_is_not_used_again_until_somebody_takes_it_back() -> Test
 }
 
 #[test]
+fn a_run_that_waits_for_a_card_in_quarantine_goes_on_once_it_is_taken_back() -> Tested {
+    let world = World::new(cards(&[16_384]), SLOW_TO_START)?;
+    let run = world.start()?;
+    card_of_first(&world)?;
+    let lose = |code: Option<u32>| {
+        world
+            .scene
+            .change(|machine| machine.cards[0].fails = code.map(|code| ("*".to_owned(), code)).into_iter().collect())
+    };
+    lose(Some(15))?;
+    world.until(&["show", "--json"], |run| attempts(run, "outcome").first().is_some_and(|how| how == "displaced"))?;
+    lose(None)?;
+    let words =
+        "gpu0 is in quarantine: it was lost (it fell off the bus or cannot be reached); `trainyard devices --undrain`";
+    world.until_printed(&["explain", "train"], |why| why.contains(words))?;
+    assert!(world.command(&["devices", "--undrain", "gpu0"])?.status.success());
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["displaced", "succeeded"]);
+    Ok(())
+}
+
+#[test]
 fn a_drained_card_is_given_nothing_new() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 3000 0.1'\nmatrix = { seed = [1, 2, 3] }\n\
                     resources = { cpus = 0, gpu_memory = '6000MiB' }\n";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::fleet::Fleet;
 use crate::graph::TaskId;
-use crate::probe;
+use crate::probe::{self, gpu::Fault};
 use crate::units::{Bytes, Millis};
 
 /// What was seen on all devices of a fleet.
@@ -71,7 +71,12 @@ impl Readings {
 
 fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) -> Live {
     if let Some(fault) = &reading.fault {
-        return Live::Fault { fault: fault.to_string(), ends_tasks: fault.ends_tasks() };
+        // Whoever waits for it should know how long.
+        let until = match fault {
+            Fault::Aside(_) => "; `trainyard devices --undrain` takes it back",
+            Fault::Lost(_) | Fault::Unreadable(_) => "",
+        };
+        return Live::Fault { fault: format!("{fault}{until}"), ends_tasks: fault.ends_tasks() };
     }
     let Some(memory) = reading.memory else { return Live::Unwatched };
     let used = memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO);
