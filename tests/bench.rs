@@ -149,3 +149,57 @@ fn durations_of_a_recorded_run_replace_those_declared() -> Tested {
     assert!(rows[0]["makespan_ms"].as_u64() < Some(36_000_000), "{rows:?}");
     Ok(())
 }
+
+/// A fast GPU that takes much, and a slow one that takes little.
+const WATTS: &str = "name = 'two'\n[[node]]\nname = 'box'\ncpus = 8\n\
+    [[node.gpu]]\nmodel = 'H100'\nmemory = '16GiB'\nspeed = 2.0\nidle_watts = 10\nactive_watts = 700\n\
+    [[node.gpu]]\nmodel = 'L4'\nmemory = '16GiB'\nspeed = 1.0\nidle_watts = 5\nactive_watts = 70\n";
+
+fn by_energy(args: &[&str]) -> Result<Output, Box<dyn Error>> {
+    let folder = folder()?;
+    fs::write(folder.path().join("watts.toml"), WATTS)?;
+    let bench = ["bench", "five.toml", "--fleet", "watts.toml", "--objective", "energy"];
+    trainyard(folder.path(), &[&bench, args].concat())
+}
+
+#[test]
+fn plans_are_compared_by_another_objective() -> Tested {
+    let rows = rows(&by_energy(&["--policies", "fifo+earliest-finish,auto,ga", "--seeds", "1", "--json"])?)?;
+    let number = |row: &Value, key: &str| row[key].as_u64().ok_or(format!("no {key} in {row}"));
+    for row in &rows[..2] {
+        assert_eq!(row["objective"], "energy");
+        let (value, bound) = (number(row, "objective_value")?, number(row, "objective_bound")?);
+        let gap = row["gap"].as_f64().unwrap_or(-1.0);
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let expected = (value - bound) as f64 / bound as f64;
+        assert!(bound > 0 && (gap - expected).abs() < 1e-9, "{row}");
+    }
+    // What ends early takes more than what saves energy.
+    assert!(number(&rows[1], "objective_value")? < number(&rows[0], "objective_value")?, "{rows:?}");
+    assert!(rows[2]["error"].as_str().is_some_and(|words| words.contains("makes plans short")), "{rows:?}");
+    Ok(())
+}
+
+#[test]
+fn the_table_of_another_objective_says_which() -> Tested {
+    let output = by_energy(&["--policies", "fifo,auto", "--html", "page.html"])?;
+    let text = String::from_utf8(output.stdout)?;
+    assert!(text.contains("; by energy; no plan is under "), "{text}");
+    assert!(text.lines().nth(1).is_some_and(|line| line.contains("energy") && line.contains("makespan")), "{text}");
+    // Nobody named a search, so those that know the makespan only are left out.
+    let usual = String::from_utf8(by_energy(&["--seeds", "1", "--csv"])?.stdout)?;
+    assert!(usual.contains(",auto,") && !usual.contains(",ga,"), "{usual}");
+    Ok(())
+}
+
+#[test]
+fn objectives_that_cannot_be_had_end_with_2_and_what_helps() -> Tested {
+    let refused = |output: Output, words: &str| {
+        let said = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
+        assert!(output.status.code() == Some(2) && said.contains(words), "{}: {said}", output.status);
+    };
+    refused(bench(&["--objective", "enrgy"])?, "did you mean `energy`?");
+    refused(bench(&["--objective", "energy"])?, "idle_watts");
+    refused(by_energy(&["--policies", "ga,sa"])?, "for `--objective energy` take `auto`");
+    Ok(())
+}

@@ -13,7 +13,7 @@ use super::{Exit, Failure, output, replay, shapes};
 use crate::fleet::Fleet;
 use crate::graph::{Limits, TaskGraph};
 use crate::plan::usage::Usage;
-use crate::plan::{self, Options, Plan, PlanError, Policy};
+use crate::plan::{self, Objective, Options, Plan, PlanError, Policy};
 use crate::report::bench::{self, Comparison, Entry, Gantt, Trial};
 use crate::report::paint::Colour;
 use crate::spec::Pipeline;
@@ -43,6 +43,9 @@ pub(super) struct Command {
     /// Time that each search may take, instead of a number of schedules
     #[arg(long, value_name = "TIME")]
     budget: Option<Millis>,
+    /// What plans are to be good for, and are compared by: `makespan`, `weighted-completion` or `energy`
+    #[arg(long, value_name = "NAME", default_value_t)]
+    objective: Objective,
     /// Use the durations of the newest recorded run of each pipeline instead of those that it declares
     #[arg(long)]
     from_history: bool,
@@ -76,13 +79,19 @@ impl Command {
             Err(exit) => return Ok(exit),
         };
         let policies: Vec<Policy> = match self.policies.concat() {
-            none if none.is_empty() => Policy::usual(),
+            none if none.is_empty() => Policy::usual().into_iter().filter(|policy| self.can(*policy)).collect(),
             mut named => {
                 let mut seen = std::collections::HashSet::new();
                 named.retain(|policy| seen.insert(*policy));
                 named
             }
         };
+        if let Some(policy) = policies.first().filter(|_| !policies.iter().any(|policy| self.can(*policy)))
+            && let Some(case) = cases.first()
+        {
+            let error = PlanError::OnlyMakespan { policy: *policy, objective: self.objective };
+            return Err(planning::failure(&case.pipeline, &error));
+        }
         let mut progress = Progress::new(cases.len() * policies.len() * usize::try_from(self.seeds).unwrap_or(1));
         let mut comparisons = Vec::with_capacity(cases.len());
         for case in &cases {
@@ -103,6 +112,11 @@ impl Command {
         }
         let texts = comparisons.iter().map(|one| one.text(Colour::for_stdout(), output::columns()));
         output::print(&texts.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Whether a policy knows the objective.
+    fn can(&self, policy: Policy) -> bool {
+        self.objective == Objective::Makespan || !matches!(policy, Policy::Search(_))
     }
 
     /// Returns every pipeline on every fleet.
@@ -158,12 +172,15 @@ impl Command {
                     Ok((plan, planning_us)) => {
                         let usage = Usage::of(pipeline, graph, fleet, &plan);
                         found.push(Trial::new(seed, &plan, planning_us, usage));
-                        if best.as_ref().is_none_or(|best| plan.makespan < best.makespan) {
+                        let worth = |plan: &Plan| (plan.measured().0, plan.makespan);
+                        if best.as_ref().is_none_or(|best| worth(&plan) < worth(best)) {
                             best = Some(plan);
                         }
                     }
-                    // One policy may fail to keep to the budgets where another does.
-                    Err(PlanError::Budgets) => trials = Err(PlanError::Budgets.to_string()),
+                    // One policy may fail to keep to the budgets, or know the makespan only, where another does better.
+                    Err(error @ (PlanError::Budgets | PlanError::OnlyMakespan { .. })) => {
+                        trials = Err(error.to_string())
+                    }
                     Err(error) => return Err(planning::failure(pipeline, &error)),
                 }
             }
@@ -171,7 +188,8 @@ impl Command {
         }
         let chart = best.filter(|_| self.html.is_some()).map(|plan| Gantt::new(graph, fleet, &plan));
         let (tasks, devices) = (graph.len(), fleet.devices.len());
-        Ok(Comparison { pipeline: pipeline.name.clone(), tasks, fleet: fleet.name.clone(), devices, entries, chart })
+        let (pipeline, fleet, objective) = (pipeline.name.clone(), fleet.name.clone(), self.objective);
+        Ok(Comparison { pipeline, tasks, fleet, devices, objective, entries, chart })
     }
 
     /// Makes one plan and returns it with how long that took, in microseconds.
@@ -180,7 +198,7 @@ impl Command {
         let clock = || watch.elapsed();
         let evaluations = self.budget.is_none().then_some(self.evaluations);
         let limits = plan::Limits { evaluations, budget: self.budget, clock: Some(&clock) };
-        let options = Options { policy, seed, limits, ..Options::default() };
+        let options = Options { policy, seed, limits, objective: self.objective, ..Options::default() };
         let plan = plan::make(&case.pipeline, &case.graph, &case.fleet, &options)?;
         Ok((plan, watch.micros()))
     }

@@ -66,7 +66,7 @@ struct Whole<'a> {
 }
 
 /// Writes what an objective counts: a time, or energy in joules.
-fn amount(objective: Objective, value: u128) -> String {
+pub(super) fn amount(objective: Objective, value: u128) -> String {
     match objective {
         Objective::Energy => format!("{} J", value.div_ceil(1_000)),
         Objective::Makespan | Objective::WeightedCompletion => {

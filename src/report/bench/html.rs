@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::svg::{bars, escaped};
-use super::{Comparison, Row, micros, percent, spread};
+use super::{Comparison, micros, percent, spread};
 use crate::units::Millis;
 
 const STYLE: &str = "
@@ -25,12 +25,12 @@ pub fn page(comparisons: &[Comparison]) -> String {
     let mut out = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
     out.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
     write!(out, "<title>Trainyard: policies compared</title><style>{STYLE}</style></head>\n<body>").expect(TAKES);
-    out.push_str("<h1>Policies compared</h1>\n<p>The gap is how much longer the median plan is than a time before which no plan can end. ");
+    out.push_str("<h1>Policies compared</h1>\n<p>The gap is how much worse the median plan is than a bound that no plan can be under. ");
     out.push_str("Memory and share are the parts of the GPUs that tasks ask for; fragments are the part of the free memory that no single request can have.</p>\n");
     for comparison in comparisons {
         writeln!(out, "<h2>{}</h2>", escaped(&comparison.title())).expect(TAKES);
+        table(&mut out, comparison);
         let rows = comparison.rows();
-        table(&mut out, &rows);
         let mut gaps: Vec<_> = rows.iter().filter_map(|row| Some((row.policy, row.gap?))).collect();
         gaps.sort_by(|a, b| a.1.total_cmp(&b.1));
         out.push_str(&bars(&gaps));
@@ -43,22 +43,29 @@ pub fn page(comparisons: &[Comparison]) -> String {
 
 const TAKES: &str = "a String takes everything";
 
-const HEADINGS: [&str; 10] =
-    ["policy", "makespan", "spread", "gap", "optimal", "memory", "share", "fragments", "planning", "schedules"];
+/// Behind policy and objective.
+const HEADINGS: [&str; 8] = ["spread", "gap", "optimal", "memory", "share", "fragments", "planning", "schedules"];
 
-fn table(out: &mut String, rows: &[Row<'_>]) {
+fn table(out: &mut String, comparison: &Comparison) {
+    let (rows, by) = (comparison.rows(), comparison.by());
+    let first = [Some("policy"), by, Some("makespan")].into_iter().flatten();
+    let headings: Vec<_> = first.chain(HEADINGS).collect();
     out.push_str("<table><thead><tr>");
-    HEADINGS.iter().for_each(|heading| write!(out, "<th>{heading}</th>").expect(TAKES));
+    headings.iter().for_each(|heading| write!(out, "<th>{heading}</th>").expect(TAKES));
     out.push_str("</tr></thead><tbody>\n");
-    let best = rows.iter().filter_map(|row| row.makespan_ms).min();
-    for row in rows {
-        let class = if row.makespan_ms.is_some() && row.makespan_ms == best { " class=\"best\"" } else { "" };
+    let best = rows.iter().filter_map(|row| row.objective_value).min();
+    for row in &rows {
+        let class = if row.objective_value.is_some() && row.objective_value == best { " class=\"best\"" } else { "" };
         write!(out, "<tr{class}><td>{}</td>", escaped(row.policy)).expect(TAKES);
         if let Some(error) = row.error {
-            writeln!(out, "<td colspan=\"{}\">{}</td></tr>", HEADINGS.len() - 1, escaped(error)).expect(TAKES);
+            writeln!(out, "<td colspan=\"{}\">{}</td></tr>", headings.len() - 1, escaped(error)).expect(TAKES);
             continue;
         }
         let part = |part: Option<f64>| part.map_or(String::new(), percent);
+        if by.is_some() {
+            let value = row.objective_value.map_or(String::new(), |value| comparison.amount(value));
+            write!(out, "<td>{value}</td>").expect(TAKES);
+        }
         let cells = [
             row.makespan_ms.map_or(String::new(), |ms| Millis(ms).to_string()),
             part(spread(row)),

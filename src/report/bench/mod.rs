@@ -5,10 +5,11 @@
 use serde::Serialize;
 
 use super::paint::{Colour, Tone};
+use super::plan::amount;
 use super::table::{Cell, Column, Table};
 use super::text;
-use crate::plan::Plan;
 use crate::plan::usage::Usage;
+use crate::plan::{Objective, Plan};
 use crate::units::Millis;
 
 mod csv;
@@ -30,6 +31,8 @@ pub struct Comparison {
     pub fleet: String,
     /// Its devices.
     pub devices: usize,
+    /// What plans were to be good for, and are compared by.
+    pub objective: Objective,
     /// One for each policy.
     pub entries: Vec<Entry>,
     /// The best plan as a chart.
@@ -52,6 +55,10 @@ pub struct Trial {
     pub seed: u64,
     /// When its last task ends.
     pub makespan: Millis,
+    /// What the objective makes of it, in its unit; the makespan, where that is the objective.
+    pub value: u128,
+    /// No plan has a value under this.
+    pub value_bound: u128,
     /// No plan can end before this.
     pub lower_bound: Millis,
     /// What `lower_bound` rests on.
@@ -69,7 +76,8 @@ impl Trial {
     #[must_use]
     pub fn new(seed: u64, plan: &Plan, planning_us: u64, usage: Usage) -> Self {
         let Plan { makespan, lower_bound, bound_by, evaluations, .. } = *plan;
-        Self { seed, makespan, lower_bound, bound_by, evaluations, planning_us, usage }
+        let (value, value_bound) = plan.measured();
+        Self { seed, makespan, value, value_bound, lower_bound, bound_by, evaluations, planning_us, usage }
     }
 }
 
@@ -89,7 +97,13 @@ pub struct Row<'a> {
     makespan_most_ms: Option<u64>,
     lower_bound_ms: Option<u64>,
     bound_by: Option<&'a str>,
-    /// Of the median makespan over the best bound of all policies.
+    /// What plans are compared by; the figures behind it are in milliseconds, for energy in thousandths of a joule.
+    objective: &'static str,
+    objective_value: Option<u64>,
+    objective_least: Option<u64>,
+    objective_most: Option<u64>,
+    objective_bound: Option<u64>,
+    /// Of the median value over the best bound of all policies.
     gap: Option<f64>,
     /// How many of the trials are proven optimal by it.
     optimal: usize,
@@ -110,21 +124,29 @@ impl Comparison {
             .reduce(|best, one| if one.0 > best.0 { one } else { best })
     }
 
+    /// Returns the largest value that any policy proved no plan to be under.
+    fn value_bound(&self) -> Option<u64> {
+        let trials = self.entries.iter().filter_map(|entry| entry.trials.as_ref().ok()).flatten();
+        trials.map(|trial| counted(trial.value_bound)).max()
+    }
+
     /// Returns one row for each policy, in the order in which they were asked for.
     #[must_use]
     pub fn rows(&self) -> Vec<Row<'_>> {
-        let bound = self.bound();
-        self.entries.iter().map(|entry| self.row(entry, bound)).collect()
+        let bounds = self.bound().zip(self.value_bound());
+        self.entries.iter().map(|entry| self.row(entry, bounds)).collect()
     }
 
-    fn row<'a>(&'a self, entry: &'a Entry, bound: Option<(Millis, &'a str)>) -> Row<'a> {
+    fn row<'a>(&'a self, entry: &'a Entry, bounds: Option<((Millis, &'a str), u64)>) -> Row<'a> {
         let trials = entry.trials.as_deref().unwrap_or_default();
         let median_of = |value: fn(&Trial) -> u64| median(trials.iter().map(value).collect());
         let part_of =
             |value: fn(&Usage) -> Option<f64>| median_part(trials.iter().filter_map(|trial| value(&trial.usage)));
         let makespans = || trials.iter().map(|trial| trial.makespan.0);
-        let makespan = median_of(|trial| trial.makespan.0);
-        let is_best = |trial: &&Trial| bound.is_some_and(|(bound, _)| trial.makespan == bound);
+        let values = || trials.iter().map(|trial| counted(trial.value));
+        let (makespan, value) = (median_of(|trial| trial.makespan.0), median_of(|trial| counted(trial.value)));
+        let ((bound, value_bound), has_plan) = (bounds.unzip(), makespan.is_some());
+        let is_best = |value: &u64| Some(*value) == value_bound;
         Row {
             pipeline: &self.pipeline,
             tasks: self.tasks,
@@ -136,10 +158,15 @@ impl Comparison {
             makespan_ms: makespan,
             makespan_least_ms: makespans().min(),
             makespan_most_ms: makespans().max(),
-            lower_bound_ms: bound.filter(|_| makespan.is_some()).map(|(bound, _)| bound.0),
-            bound_by: bound.filter(|_| makespan.is_some()).map(|(_, by)| by),
-            gap: makespan.zip(bound).map(|(makespan, (bound, _))| ratio(makespan - bound.0, bound.0)),
-            optimal: trials.iter().filter(is_best).count(),
+            lower_bound_ms: bound.filter(|_| has_plan).map(|(bound, _)| bound.0),
+            bound_by: bound.filter(|_| has_plan).map(|(_, by)| by),
+            objective: self.objective.name(),
+            objective_value: value,
+            objective_least: values().min(),
+            objective_most: values().max(),
+            objective_bound: value_bound.filter(|_| has_plan),
+            gap: value.zip(value_bound).map(|(value, bound)| ratio(value - bound, bound)),
+            optimal: values().filter(is_best).count(),
             gpu_memory_use: part_of(|usage| usage.memory),
             gpu_share_use: part_of(|usage| usage.share),
             fragmentation: part_of(|usage| usage.fragmentation),
@@ -152,11 +179,13 @@ impl Comparison {
     /// way.
     #[must_use]
     pub fn text(&self, colour: Colour, most: Option<usize>) -> String {
+        let by = self.by();
         let mut table = Table::new([
             Column::left("policy").that_gives_way(),
-            Column::right("makespan"),
+            Column::right(by.unwrap_or("makespan")),
             Column::right("spread"),
             Column::right("gap"),
+            Column::right("makespan"),
             Column::right("memory"),
             Column::right("share"),
             Column::right("fragments"),
@@ -165,20 +194,22 @@ impl Comparison {
             Column::left(""),
         ]);
         let rows = self.rows();
-        let best = rows.iter().filter_map(|row| row.makespan_ms).min();
+        let best = rows.iter().filter_map(|row| row.objective_value).min();
         for row in &rows {
             if let Some(error) = row.error {
-                let cells = std::iter::once(row.policy.into()).chain(std::iter::repeat_n(Cell::default(), 8));
+                let cells = std::iter::once(row.policy.into()).chain(std::iter::repeat_n(Cell::default(), 9));
                 table.row(cells.chain([Cell::new(error, Tone::Bad)]));
                 continue;
             }
-            let tone = if row.makespan_ms == best { Tone::Strong } else { Tone::Plain };
+            let tone = if row.objective_value == best { Tone::Strong } else { Tone::Plain };
             let percent = |part: Option<f64>| part.map_or(String::new(), percent);
+            let makespan = row.makespan_ms.filter(|_| by.is_some());
             table.row([
                 Cell::new(row.policy, tone),
-                Cell::new(row.makespan_ms.map_or(String::new(), |ms| Millis(ms).to_string()), tone),
+                Cell::new(row.objective_value.map_or(String::new(), |value| self.amount(value)), tone),
                 spread(row).map_or(String::new(), self::percent).into(),
                 percent(row.gap).into(),
+                makespan.map_or(String::new(), |ms| Millis(ms).to_string()).into(),
                 percent(row.gpu_memory_use).into(),
                 percent(row.gpu_share_use).into(),
                 percent(row.fragmentation).into(),
@@ -198,9 +229,29 @@ impl Comparison {
             n => format!("{n} GPUs"),
         };
         let (pipeline, fleet) = (text::visible(&self.pipeline), text::visible(&self.fleet));
-        let bound = self.bound().map_or(String::new(), |(bound, by)| format!("; no plan ends before {bound} ({by})"));
+        let bound = match self.by() {
+            None => self.bound().map_or(String::new(), |(bound, by)| format!("; no plan ends before {bound} ({by})")),
+            Some(_) => {
+                let bound = self.value_bound().map(|bound| self.amount(bound));
+                let words = bound.map_or(String::new(), |bound| format!("; no plan is under {bound}"));
+                format!("; by {}{words}", self.objective)
+            }
+        };
         let tasks = if self.tasks == 1 { "1 task".to_owned() } else { format!("{} tasks", self.tasks) };
         format!("{pipeline} on {fleet}: {tasks}, {devices}{bound}")
+    }
+
+    /// Returns what the column of the objective is called, where that is not the makespan.
+    const fn by(&self) -> Option<&'static str> {
+        match self.objective {
+            Objective::Makespan => None,
+            Objective::WeightedCompletion => Some("weighted"),
+            Objective::Energy => Some("energy"),
+        }
+    }
+
+    fn amount(&self, value: u64) -> String {
+        amount(self.objective, value.into())
     }
 }
 
@@ -210,10 +261,15 @@ pub fn rows(comparisons: &[Comparison]) -> Vec<Row<'_>> {
     comparisons.iter().flat_map(Comparison::rows).collect()
 }
 
-/// How far the makespans lie apart, as a part of the median; `None` where there is one only or all are equal.
+/// How far the values lie apart, as a part of the median; `None` where there is one only or all are equal.
 fn spread(row: &Row<'_>) -> Option<f64> {
-    let (least, most) = row.makespan_least_ms.zip(row.makespan_most_ms)?;
-    (most > least).then(|| ratio(most - least, row.makespan_ms.unwrap_or(most)))
+    let (least, most) = row.objective_least.zip(row.objective_most)?;
+    (most > least).then(|| ratio(most - least, row.objective_value.unwrap_or(most)))
+}
+
+/// JSON has room for 64 bits: what is beyond is no value of a real plan.
+fn counted(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 /// The lower of the two middle ones where their number is even: a value that was really seen.

@@ -136,7 +136,7 @@ pub(super) fn bars(parts: &[(&str, f64)]) -> String {
             .expect(TAKES);
         write!(out, "<text x=\"{}\" y=\"{}\">{}</text>", left + width + 6, y + 13, super::percent(*part)).expect(TAKES);
     }
-    out.push_str("</svg><figcaption>How much longer each policy's plan may be than the best one</figcaption></figure>");
+    out.push_str("</svg><figcaption>How much worse each policy's plan may be than the best one</figcaption></figure>");
     out
 }
 

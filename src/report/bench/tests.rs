@@ -7,6 +7,8 @@ fn trial(makespan: u64, seed: u64) -> Trial {
     Trial {
         seed,
         makespan: Millis(makespan),
+        value: makespan.into(),
+        value_bound: 1_000,
         lower_bound: Millis(1_000),
         bound_by: "GPUs",
         evaluations: 7,
@@ -22,6 +24,7 @@ fn example() -> Comparison {
         tasks: 12,
         fleet: "<two>".into(),
         devices: 2,
+        objective: Objective::Makespan,
         entries: vec![
             entry("fifo+first-fit", Ok(vec![trial(1_500, 1)])),
             entry("ga", Ok(vec![trial(1_100, 1), trial(1_000, 2), trial(1_050, 3)])),
@@ -45,10 +48,10 @@ fn the_table_has_medians_and_spreads() {
 #[test]
 fn csv_quotes_what_must_be_quoted_and_leaves_the_unknown_empty() {
     insta::assert_snapshot!(csv(&[example()]).replace("\r\n", "\n"), @r#"
-    pipeline,tasks,fleet,devices,policy,seeds,error,makespan_ms,makespan_least_ms,makespan_most_ms,lower_bound_ms,bound_by,gap,optimal,gpu_memory_use,gpu_share_use,fragmentation,planning_us,evaluations
-    digits,12,<two>,2,fifo+first-fit,1,,1500,1500,1500,1000,GPUs,0.5,0,0.5,0.25,0.1,1250,7
-    digits,12,<two>,2,ga,3,,1050,1000,1100,1000,GPUs,0.05,1,0.5,0.25,0.1,1250,7
-    digits,12,<two>,2,auto,0,"no ""choice"", none",,,,,,,0,,,,,
+    pipeline,tasks,fleet,devices,policy,seeds,error,makespan_ms,makespan_least_ms,makespan_most_ms,lower_bound_ms,bound_by,objective,objective_value,objective_least,objective_most,objective_bound,gap,optimal,gpu_memory_use,gpu_share_use,fragmentation,planning_us,evaluations
+    digits,12,<two>,2,fifo+first-fit,1,,1500,1500,1500,1000,GPUs,makespan,1500,1500,1500,1000,0.5,0,0.5,0.25,0.1,1250,7
+    digits,12,<two>,2,ga,3,,1050,1000,1100,1000,GPUs,makespan,1050,1000,1100,1000,0.05,1,0.5,0.25,0.1,1250,7
+    digits,12,<two>,2,auto,0,"no ""choice"", none",,,,,,makespan,,,,,,0,,,,,
     "#);
 }
 
@@ -56,10 +59,28 @@ fn csv_quotes_what_must_be_quoted_and_leaves_the_unknown_empty() {
 fn the_gap_is_over_the_best_bound_of_all() {
     let mut example = example();
     if let Ok(trials) = &mut example.entries[1].trials {
-        trials[0].lower_bound = Millis(1_050);
+        (trials[0].lower_bound, trials[0].value_bound) = (Millis(1_050), 1_050);
     }
     let rows = example.rows();
     assert_eq!((rows[0].lower_bound_ms, rows[0].gap), (Some(1_050), Some(450.0 / 1_050.0)));
+}
+
+#[test]
+fn another_objective_has_a_column_of_its_own_and_its_own_gap() {
+    let mut example = example();
+    example.objective = Objective::Energy;
+    for trial in example.entries.iter_mut().filter_map(|entry| entry.trials.as_mut().ok()).flatten() {
+        // What ends early takes much.
+        (trial.value, trial.value_bound) = (u128::from(4_000_000_000 / trial.makespan.0), 2_000_000);
+    }
+    insta::assert_snapshot!(example.text(Colour::Never, None), @r#"
+    digits on <two>: 12 tasks, 2 GPUs; by energy; no plan is under 2000 J
+    policy          energy  spread     gap  makespan  memory   share  fragments  planning  schedules
+    fifo+first-fit  2667 J          33.3 %     1.50s  50.0 %  25.0 %     10.0 %     1.2ms          7
+    ga              3810 J   9.5 %  90.5 %     1.05s  50.0 %  25.0 %     10.0 %     1.2ms          7
+    auto                                                                                              no "choice", none
+    "#);
+    assert!(page(&[example]).contains("<th>energy</th><th>makespan</th>"));
 }
 
 #[test]
