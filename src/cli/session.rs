@@ -24,7 +24,7 @@ use crate::engine::{process, room};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::rest::{self, Rest, Revision};
-use crate::plan::{self, Limits, Objective, Plan};
+use crate::plan::{self, Limits, Plan};
 use crate::probe::disk::Disk;
 use crate::probe::gpu::Fault;
 use crate::probe::{self, Machine, Monitor, mps};
@@ -229,11 +229,9 @@ impl Again<'_> {
         let clock = || watch.elapsed();
         let budget = Some(Millis((rest.expected.0 / 100).clamp(5, 1_000)));
         let limits = Limits { evaluations: None, budget, clock: Some(&clock) };
-        if plan.objective != Objective::Makespan {
-            return None;
-        }
         let policy = plan.policy.parse().unwrap_or_default();
-        let options = plan::Options { policy, seed: self.seed, limits, ..plan::Options::default() };
+        let objective = plan.objective;
+        let options = plan::Options { policy, seed: self.seed, limits, objective, ..plan::Options::default() };
         let revision = rest::rest(pipeline, graph, fleet, rest, &options);
         revision.inspect_err(|error| tracing::debug!(%error, "the rest of the run cannot be planned")).ok()
     }

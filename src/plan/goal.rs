@@ -117,12 +117,7 @@ impl<'a, const W: usize> Planner<'a, W> {
         if self.decoder.decode(&wanted, &mut self.fit, &mut draft).is_err() {
             return false;
         }
-        let of = |task: TaskId| {
-            let choice = &self.instance.choices(task)[draft.choice[task.index()] as usize];
-            self.goal.task(task, choice, draft.devices(task), draft.finish[task.index()])
-        };
-        let value = self.instance.graph.ids().map(of).sum::<u128>() + self.goal.end(draft.makespan);
-        let measure = (value, draft.makespan);
+        let measure = self.goal.measure(&draft);
         let better = self.best.as_ref().is_none_or(|best| measure < best.measure);
         if better {
             self.improved = self.evaluations;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Placed;
+use super::draft::Draft;
 use super::instance::{Choice, DeviceNeed, Instance};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
@@ -148,6 +149,21 @@ impl<'a> Goal<'a> {
             each.iter().take(choice.gang as usize).sum::<u128>()
         };
         members.iter().map(|(_, devices)| of_node(devices)).min().unwrap_or(0)
+    }
+
+    /// Returns the value of a schedule and when it ends: of equal values the one that ends first is the better one.
+    pub(super) fn measure(&self, draft: &Draft) -> (u128, u64) {
+        let of = |task: TaskId| {
+            let choice = &self.instance.choices(task)[draft.choice[task.index()] as usize];
+            self.task(task, choice, draft.devices(task), draft.finish[task.index()])
+        };
+        let tasks = (self.objective != Objective::Makespan).then(|| self.instance.graph.ids().map(of).sum::<u128>());
+        (tasks.unwrap_or(0) + self.end(draft.makespan), draft.makespan)
+    }
+
+    /// Whether it is anything but an early end.
+    pub(super) fn is_special(&self) -> bool {
+        self.objective != Objective::Makespan
     }
 
     /// Returns the value of placed tasks.

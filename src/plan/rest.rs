@@ -12,6 +12,7 @@ use super::draft::{Draft, Site};
 use super::fit::{Fit, FitRule};
 use super::instance::{Instance, Kind};
 use super::machine::{Machine, demands};
+use super::objective::Goal;
 use super::order::{OrderRule, by_key};
 use super::policy::Policy;
 use super::random::Random;
@@ -25,8 +26,8 @@ use crate::units::Millis;
 /// What is to start so soon is not moved.
 const SOON: u64 = 1_000;
 
-/// A new order must end the run earlier by this part of what is left: one in a hundred.
-const WORTH: u64 = 100;
+/// A new order must be better by this part of what is left: one in a hundred.
+const WORTH: u128 = 100;
 
 /// Schedules without a better one after which no more are tried.
 const PATIENCE: u64 = 400;
@@ -42,6 +43,9 @@ pub struct Rest {
     pub unfit: Vec<DeviceId>,
     /// How much longer the run is expected to take.
     pub expected: Millis,
+    /// `[n_tasks]`, by TaskId: the mode and the devices that the plan has for each; empty where an early end is all that
+    /// counts, for which places are found anew.
+    pub intended: Vec<(usize, Vec<DeviceId>)>,
 }
 
 /// What is left of a task.
@@ -86,7 +90,7 @@ pub struct Revision {
 }
 
 /// Plans the rest of a run of `graph`, which was built from `pipeline`, on `fleet`. The policy of the options gives order
-/// and fit if it is one of those; its limits hold for the search that follows.
+/// and fit if it is one of those; its limits hold for the search that follows, and its objective says what is better.
 ///
 /// # Errors
 /// Where the pipeline can not be planned at all.
@@ -103,10 +107,11 @@ pub fn rest(
     leave_out(&mut instance, &rest.unfit);
     settle_modes(&mut instance, &rest.tasks);
     let (node, device) = demands(&instance);
+    let goal = Goal::new(options.objective, &instance);
     let revision = match amounts::words(&node).max(amounts::words(&device)) {
-        1 => Planner::<1>::new(&instance, rest, options).revise(),
-        2..=4 => Planner::<4>::new(&instance, rest, options).revise(),
-        5..=32 => Planner::<32>::new(&instance, rest, options).revise(),
+        1 => Planner::<1>::new(&instance, rest, &goal, options).revise(),
+        2..=4 => Planner::<4>::new(&instance, rest, &goal, options).revise(),
+        5..=32 => Planner::<32>::new(&instance, rest, &goal, options).revise(),
         _ => return Err(PlanError::TooManyResources),
     };
     revision.ok_or(PlanError::Budgets)
@@ -180,6 +185,7 @@ fn settle_modes(instance: &mut Instance<'_>, tasks: &[Left]) {
 struct Planner<'a, const W: usize> {
     instance: &'a Instance<'a>,
     rest: &'a Rest,
+    goal: &'a Goal<'a>,
     policy: Policy,
     limits: Limits<'a>,
     seed: u64,
@@ -190,6 +196,13 @@ struct Planner<'a, const W: usize> {
     tried: u64,
 }
 
+/// The best schedule so far and what led to it.
+struct Best {
+    draft: Draft,
+    choice: Vec<u32>,
+    measure: (u128, u64),
+}
+
 /// A schedule and how many tasks at the beginning of its order stay where they are.
 struct Base {
     draft: Draft,
@@ -197,10 +210,11 @@ struct Base {
 }
 
 impl<'a, const W: usize> Planner<'a, W> {
-    fn new(instance: &'a Instance<'a>, rest: &'a Rest, options: &Options<'a>) -> Self {
+    fn new(instance: &'a Instance<'a>, rest: &'a Rest, goal: &'a Goal<'a>, options: &Options<'a>) -> Self {
         Self {
             instance,
             rest,
+            goal,
             policy: options.policy,
             limits: options.limits,
             seed: options.seed,
@@ -213,19 +227,39 @@ impl<'a, const W: usize> Planner<'a, W> {
 
     fn revise(mut self) -> Option<Revision> {
         let fixed = self.fixed();
-        let before = self.decode(&self.by_rank(&fixed), &fixed)?;
+        let intended = self.intended();
+        let before = self.decode(&self.by_rank(&fixed), &intended, &fixed)?;
         let base = self.keep_what_starts_soon(&fixed, before);
-        let mut best = base.draft.clone();
+        let measure = self.goal.measure(&base.draft);
+        let mut best = Best { draft: base.draft.clone(), choice: intended.clone(), measure };
+        let free = vec![FREE; self.instance.len()];
         for (order, fit) in self.rules() {
-            if self.is_over() {
-                break;
-            }
             let order = self.by_rule(order, &base);
             self.fit.change(fit, self.instance);
-            self.try_order(&order, &base, &mut best);
+            for choice in [&intended, &free].into_iter().skip(usize::from(!self.goal.is_special())) {
+                if !self.is_over() {
+                    self.try_order(&order, choice, &base, &mut best);
+                }
+            }
         }
         self.search(&base, &mut best);
         Some(self.revision(&base, best))
+    }
+
+    /// Returns the choices that the plan has made for tasks, as far as they still can be had; free ones where an early end
+    /// is all that counts.
+    fn intended(&self) -> Vec<u32> {
+        let mut choice = vec![FREE; self.instance.len()];
+        for (task, (mode, devices)) in self.instance.graph.ids().zip(&self.rest.intended) {
+            let allows = |group: u32| {
+                let mut members = self.instance.groups[group as usize].members.iter();
+                members.any(|(_, of)| devices.iter().all(|device| of.contains(device)))
+            };
+            let mut choices = (0..).zip(self.instance.choices(task));
+            let found = choices.find(|(_, choice)| choice.mode as usize == *mode && allows(choice.group));
+            choice[task.index()] = found.map_or(FREE, |(index, _)| index);
+        }
+        choice
     }
 
     /// Returns a schedule of what is done and of what runs, in which nothing else is placed.
@@ -333,33 +367,34 @@ impl<'a, const W: usize> Planner<'a, W> {
         Base { draft, kept }
     }
 
-    fn decode(&mut self, order: &[TaskId], base: &Base) -> Option<Draft> {
+    fn decode(&mut self, order: &[TaskId], choice: &[u32], base: &Base) -> Option<Draft> {
         self.tried += 1;
-        let free = vec![FREE; order.len()];
         let kept = Some((&base.draft, base.kept));
-        let wanted = Wanted { order, choice: &free, paid: false, direction: Direction::Forward, kept, by: None };
+        let wanted = Wanted { order, choice, paid: false, direction: Direction::Forward, kept, by: None };
         let mut draft = Draft::default();
         self.decoder.decode(&wanted, &mut self.fit, &mut draft).ok()?;
         Some(draft)
     }
 
-    fn try_order(&mut self, order: &[TaskId], base: &Base, best: &mut Draft) -> bool {
-        match self.decode(order, base) {
-            Some(found) if found.makespan < best.makespan => {
-                *best = found;
+    fn try_order(&mut self, order: &[TaskId], choice: &[u32], base: &Base, best: &mut Best) -> bool {
+        let found = self.decode(order, choice, base).map(|draft| (self.goal.measure(&draft), draft));
+        match found.filter(|(measure, _)| *measure < best.measure) {
+            Some((measure, draft)) => {
+                *best = Best { draft, choice: choice.to_vec(), measure };
                 self.patience = PATIENCE;
                 true
             }
-            Some(_) | None => {
+            None => {
                 self.patience = self.patience.saturating_sub(1);
                 false
             }
         }
     }
 
-    /// Moves a few tasks to other places in the best order, again and again.
-    fn search(&mut self, base: &Base, best: &mut Draft) {
-        let len = best.order.len();
+    /// Moves a few tasks to other places in the best order, again and again; where more than an early end counts, also ties
+    /// some to another way to run.
+    fn search(&mut self, base: &Base, best: &mut Best) {
+        let len = best.draft.order.len();
         let moving = len - base.kept;
         if moving < 2 || matches!(self.policy, Policy::List(..)) {
             return;
@@ -369,16 +404,21 @@ impl<'a, const W: usize> Planner<'a, W> {
         let places = |order: &[TaskId], place: &mut Vec<u64>| {
             (0..).zip(order).for_each(|(at, task)| place[task.index()] = 2 * at);
         };
-        places(&best.order, &mut place);
+        places(&best.draft.order, &mut place);
         while self.patience > 0 && !self.is_over() {
-            let mut changed = place.clone();
+            let (mut changed, mut choice) = (place.clone(), best.choice.clone());
             for _ in 0..=random.index(3) {
-                let task = best.order[base.kept + random.index(moving)];
-                changed[task.index()] = 2 * (base.kept + random.index(moving)) as u64 + 1;
+                let task = best.draft.order[base.kept + random.index(moving)];
+                let ways = self.instance.choices(task).len();
+                if self.goal.is_special() && ways > 1 && random.below(2) == 0 {
+                    choice[task.index()] = u32::try_from(random.index(ways)).unwrap_or(FREE);
+                } else {
+                    changed[task.index()] = 2 * (base.kept + random.index(moving)) as u64 + 1;
+                }
             }
             let order = self.ordered(base, |task| std::cmp::Reverse(changed[task.index()]));
-            if self.try_order(&order, base, best) {
-                places(&best.order, &mut place);
+            if self.try_order(&order, &choice, base, best) {
+                places(&best.draft.order, &mut place);
             }
         }
     }
@@ -388,9 +428,13 @@ impl<'a, const W: usize> Planner<'a, W> {
         self.limits.evaluations.is_some_and(|most| self.tried >= most) || self.limits.budget.is_some_and(over)
     }
 
-    fn revision(&self, base: &Base, best: Draft) -> Revision {
+    fn revision(&self, base: &Base, best: Best) -> Revision {
+        let (value, _) = self.goal.measure(&base.draft);
+        let gain = value.saturating_sub(best.measure.0);
+        let best = best.draft;
         let (before, after) = (base.draft.makespan, best.makespan);
-        let is_better = after < before && before - after >= (before / WORTH).max(SOON.min(before / 10)).max(1);
+        let least = if self.goal.is_special() { 0 } else { u128::from(SOON.min(before / 10)) };
+        let is_better = gain >= (value / WORTH).max(least).max(1);
         let waits = |task: &TaskId| matches!(self.rest.tasks[task.index()], Left::Waiting { .. });
         let mut soon = vec![false; self.instance.len()];
         base.draft.order[..base.kept].iter().for_each(|task| soon[task.index()] = true);

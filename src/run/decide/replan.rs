@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use super::Dispatcher;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
-use crate::plan::Plan;
 use crate::plan::rest::{Left, Rest, Revision};
+use crate::plan::{Objective, Plan};
 use crate::run::admission::{Live, Readings};
 use crate::run::event::{Because, Event, Intent};
 use crate::run::expect;
@@ -240,6 +240,8 @@ impl Dispatcher<'_> {
         };
         let tasks = self.graph.ids().map(left).collect();
         let unfit = self.watch.unfit.iter().copied().collect();
-        Rest { tasks, factors: self.expect.factors(), unfit, expected: Millis::ZERO }
+        let placed = self.plan.placed.iter().filter(|_| self.plan.objective != Objective::Makespan);
+        let intended = placed.map(|placed| (placed.mode, placed.devices.clone())).collect();
+        Rest { tasks, factors: self.expect.factors(), unfit, expected: Millis::ZERO, intended }
     }
 }
