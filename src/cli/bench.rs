@@ -1,8 +1,8 @@
-//! `trainyard bench [PIPELINE…]`: what every policy makes of a pipeline on a fleet, side by side, without running any of
-//! it.
+//! `trainyard bench [PIPELINE…]`: what every policy makes of a pipeline on a fleet, side by side; with `--live` also what
+//! becomes of that here.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -19,6 +19,9 @@ use crate::report::paint::Colour;
 use crate::spec::Pipeline;
 use crate::units::Millis;
 
+mod copy;
+mod live;
+
 /// Compare policies on pipelines and fleets: how long, how far from the best, how full
 #[derive(Args)]
 pub(super) struct Command {
@@ -28,7 +31,8 @@ pub(super) struct Command {
     /// Fleets to plan for; this machine when absent
     #[arg(long = "fleet", value_name = "FILE", value_delimiter = ',')]
     fleets: Vec<PathBuf>,
-    /// Policies, `*+FIT`, `ORDER+*` or `all` [default: every order, every fit and every search once]
+    /// Policies, `*+FIT`, `ORDER+*` or `all` [default: every order, every fit and every search once; with --live `auto` and
+    /// `fifo+first-fit`]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = Policy::select)]
     policies: Vec<Vec<Policy>>,
     /// How often each policy plans, each time with another seed
@@ -49,6 +53,8 @@ pub(super) struct Command {
     /// Use the durations of the newest recorded run of each pipeline instead of those that it declares
     #[arg(long)]
     from_history: bool,
+    #[command(flatten)]
+    live: live::Arguments,
     #[command(flatten)]
     state: StateArgs,
     /// Override a value of every file: `--set train.with.epochs=5`
@@ -74,11 +80,15 @@ struct Case {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let cases = match self.cases()? {
+        let mut cases = match self.cases()? {
             Ok(cases) => cases,
             Err(exit) => return Ok(exit),
         };
+        if self.live.live {
+            live::get_ready(&self, &mut cases)?;
+        }
         let policies: Vec<Policy> = match self.policies.concat() {
+            none if none.is_empty() && self.live.live => live::usual(),
             none if none.is_empty() => Policy::usual().into_iter().filter(|policy| self.can(*policy)).collect(),
             mut named => {
                 let mut seen = std::collections::HashSet::new();
@@ -98,20 +108,33 @@ impl Command {
             comparisons.push(self.compare(case, &policies, &mut progress)?);
         }
         progress.clear();
+        let ended =
+            if self.live.live { live::carry_out(&self, &cases, &policies, &mut comparisons) } else { Ok(Exit::Done) };
+        // What was measured before something went wrong is shown all the same.
+        self.show(&comparisons)?;
+        ended
+    }
+
+    fn show(&self, comparisons: &[Comparison]) -> Result<Exit, Failure> {
         if let Some(path) = &self.html {
-            std::fs::write(path, bench::page(&comparisons)).map_err(|error| Failure {
+            std::fs::write(path, bench::page(comparisons)).map_err(|error| Failure {
                 exit: Exit::Bug,
                 report: miette::miette!("cannot write {}: {error}", path.display()),
             })?;
         }
         if self.json {
-            return output::print_json(&bench::rows(&comparisons));
+            return output::print_json(&bench::rows(comparisons));
         }
         if self.csv {
-            return output::print(&bench::csv(&comparisons));
+            return output::print(&bench::csv(comparisons));
         }
         let texts = comparisons.iter().map(|one| one.text(Colour::for_stdout(), output::columns()));
         output::print(&texts.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn file(&self, path: &Path) -> PipelineFile {
+        let max_tasks = Limits::default().max_tasks;
+        PipelineFile { file: path.to_owned(), sets: self.sets.clone(), max_tasks }
     }
 
     /// Whether a policy knows the objective.
@@ -123,9 +146,7 @@ impl Command {
     fn cases(&self) -> Result<Result<Vec<Case>, Exit>, Failure> {
         let mut pipelines = Vec::new();
         for path in &self.pipelines {
-            let max_tasks = Limits::default().max_tasks;
-            let file = PipelineFile { file: path.clone(), sets: self.sets.clone(), max_tasks };
-            match file.load(false)? {
+            match self.file(path).load(self.live.live)? {
                 Ok(loaded) => pipelines.push(loaded),
                 Err(exit) => return Ok(Err(exit)),
             }
@@ -184,7 +205,7 @@ impl Command {
                     Err(error) => return Err(planning::failure(pipeline, &error)),
                 }
             }
-            entries.push(Entry { policy: policy.to_string(), trials });
+            entries.push(Entry { policy: policy.to_string(), trials, live: None });
         }
         let chart = best.filter(|_| self.html.is_some()).map(|plan| Gantt::new(graph, fleet, &plan));
         let (tasks, devices) = (graph.len(), fleet.devices.len());
@@ -223,19 +244,23 @@ impl Progress {
 
     /// Says that the next plan is being made, and how long the rest may take.
     fn next(&mut self, what: &str) {
+        let left = self.watch.elapsed().0 / self.done.max(1) as u64 * (self.all - self.done) as u64;
+        self.tell(&format!("{what}, about {} left", Millis(left.next_multiple_of(1_000))));
+        self.done += 1;
+    }
+
+    /// Says what is being done, not too often.
+    fn tell(&mut self, what: &str) {
         let now = self.watch.elapsed();
         if self.term.is_term() && now >= self.shown + REDRAW {
             self.shown = now;
-            let left = now.0 / self.done.max(1) as u64 * (self.all - self.done) as u64;
-            let left = Millis(left.next_multiple_of(1_000));
             let filled = self.done * 20 / self.all.max(1);
             let bar = "#".repeat(filled) + &".".repeat(20 - filled);
-            let line = format!("[{bar}] {}/{} {what}, about {left} left", self.done, self.all);
+            let line = format!("[{bar}] {}/{} {what}", self.done, self.all);
             let line = crate::report::text::fit_middle(&line, usize::from(self.term.size().1)).into_owned();
             // A terminal that cannot be drawn on shows nothing; the comparison goes on.
             drop(self.term.clear_line().and_then(|()| write!(&self.term, "\r{line}")));
         }
-        self.done += 1;
     }
 
     fn clear(&self) {

@@ -34,6 +34,7 @@ mod plan;
 mod planning;
 mod presence;
 mod problems;
+mod rehearsal;
 mod replay;
 mod resume;
 mod rotate;

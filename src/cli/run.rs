@@ -7,6 +7,7 @@ use clap::Args;
 use super::detach;
 use super::pipeline_file::{self, PipelineFile};
 use super::planning::Planning;
+use super::rehearsal::Rehearsal;
 use super::session::{self, Manner, Prepared, Read};
 use super::state::{self, broken};
 use super::up_to_date::{self, Force, UpToDate};
@@ -48,6 +49,8 @@ pub(super) struct Command {
     /// Folder of the record, the logs, the checkpoints and the cache [default: .trainyard beside FILE]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    #[command(flatten)]
+    rehearsal: Rehearsal,
 }
 
 impl Command {
@@ -55,9 +58,12 @@ impl Command {
         if self.manner.detach {
             return detach::relaunch();
         }
+        if let Some(exit) = self.rehearsal.begin()? {
+            return Ok(exit);
+        }
         self.manner.begin();
         let read = match session::read(&self.file, &self.planning)? {
-            Ok(read) => read,
+            Ok(read) => Read { pipeline: self.rehearsal.of(read.pipeline), ..read },
             Err(exit) => return Ok(exit),
         };
         let forced = self.force.forced(&read.pipeline, &read.graph)?;
@@ -93,7 +99,7 @@ impl Command {
         crash::point("read");
         // A damaged record is out of the way before anything is learned from it, and a new one is begun only with a plan.
         let store = dir.join("state.db").exists().then(|| open_store(&dir)).transpose()?;
-        let prepared = read.prepare(&self.planning, &dir, &[])?;
+        let prepared = read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
         let store = match store {
             Some(store) if !store.is_in_doubt() => store,
             Some(_) | None => open_store(&dir)?,

@@ -1,4 +1,5 @@
-//! What devices held while a run went on, kept in its folder for whoever looks later: bounded, as every course of figures.
+//! What devices held and did while a run went on, kept in its folder for whoever looks later: bounded, as every course
+//! of figures.
 //!
 //! The file is not part of the record: a run is resumed without it.
 
@@ -19,7 +20,7 @@ const FILE: &str = "memory.json";
 const PARTS: u64 = 200;
 const LAG: (Millis, Millis) = (Millis(2_000), Millis(60_000));
 
-/// What devices held: one series for each of them, ms since the Unix epoch, bytes.
+/// What devices held and did: one series for each of them, ms since the Unix epoch; bytes, where nothing else is said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Held {
@@ -27,13 +28,15 @@ pub struct Held {
     pub used: Vec<Series>,
     /// What of it the run's own tasks held, where the driver says whose it is.
     pub ours: Vec<Series>,
+    /// The part of the time in which they computed, in percent.
+    pub busy: Vec<Series>,
 }
 
 impl Held {
     /// Returns this with what another saw after it.
     #[must_use]
     pub fn followed_by(mut self, later: Self) -> Self {
-        for (own, later) in [(&mut self.used, later.used), (&mut self.ours, later.ours)] {
+        for (own, later) in [(&mut self.used, later.used), (&mut self.ours, later.ours), (&mut self.busy, later.busy)] {
             for series in later {
                 match own.iter_mut().find(|one| one.name == series.name) {
                     Some(one) => {
@@ -52,7 +55,7 @@ impl Held {
     /// Returns this with times counted from `start`; what was before it is left out.
     #[must_use]
     pub fn since(mut self, start: Millis) -> Self {
-        for series in self.used.iter_mut().chain(&mut self.ours) {
+        for series in self.used.iter_mut().chain(&mut self.ours).chain(&mut self.busy) {
             let before = series.ms.partition_point(|ms| *ms < start.0);
             series.ms.drain(..before);
             series.step.drain(..before);
@@ -68,7 +71,7 @@ impl Held {
 pub fn read(dir: &Path) -> Held {
     let kept = fs::read(dir.join(FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let mut held: Held = kept.unwrap_or_default();
-    for series in [&mut held.used, &mut held.ours] {
+    for series in [&mut held.used, &mut held.ours, &mut held.busy] {
         // Arrays of different lengths are no points.
         series.retain(|one| !one.ms.is_empty() && one.ms.len() == one.value.len() && one.step.len() == one.ms.len());
     }
@@ -80,23 +83,30 @@ pub fn read(dir: &Path) -> Held {
 pub struct Course {
     used: Book,
     ours: Book,
+    busy: Book,
 }
 
 impl Course {
     /// Goes on with what was kept.
     #[must_use]
     pub fn going_on(held: Held) -> Self {
-        Self { used: Book::going_on(held.used), ours: Book::going_on(held.ours) }
+        let Held { used, ours, busy } = held;
+        Self { used: Book::going_on(used), ours: Book::going_on(ours), busy: Book::going_on(busy) }
     }
 
     /// Takes in what the devices hold now; what is unknown leaves a gap.
     pub fn take_in(&mut self, now: Millis, gauges: &[DeviceGauge]) {
         for gauge in gauges {
-            let figures = [(&mut self.used, gauge.used), (&mut self.ours, gauge.ours)];
-            for (book, bytes) in figures {
-                if let Some(Bytes(bytes)) = bytes {
+            let bytes = |bytes: Option<Bytes>| bytes.map(|bytes| bytes.0);
+            let figures = [
+                (&mut self.used, bytes(gauge.used)),
+                (&mut self.ours, bytes(gauge.ours)),
+                (&mut self.busy, gauge.utilisation.map(u64::from)),
+            ];
+            for (book, value) in figures {
+                if let Some(value) = value {
                     #[expect(clippy::cast_precision_loss, reason = "a point of a curve")]
-                    book.push(&gauge.id, now.0, None, bytes as f64);
+                    book.push(&gauge.id, now.0, None, value as f64);
                 }
             }
         }
@@ -105,7 +115,8 @@ impl Course {
     /// Returns all of it.
     #[must_use]
     pub fn held(&self) -> Held {
-        Held { used: self.used.series().to_vec(), ours: self.ours.series().to_vec() }
+        let of = |book: &Book| book.series().to_vec();
+        Held { used: of(&self.used), ours: of(&self.ours), busy: of(&self.busy) }
     }
 }
 

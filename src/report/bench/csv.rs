@@ -1,6 +1,6 @@
 //! Comparisons as CSV (RFC 4180): a line for each policy, under the names of the JSON. What is not known is empty.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Comparison, rows};
 
@@ -10,12 +10,23 @@ pub fn csv(comparisons: &[Comparison]) -> String {
     let mut out = String::new();
     for row in rows(comparisons) {
         let Ok(Value::Object(fields)) = serde_json::to_value(&row) else { continue };
+        let fields = flat("", fields);
         if out.is_empty() {
-            line(&mut out, fields.keys().cloned());
+            line(&mut out, fields.iter().map(|(name, _)| name.clone()));
         }
-        line(&mut out, fields.values().map(plain));
+        line(&mut out, fields.iter().map(|(_, value)| plain(value)));
     }
     out
+}
+
+/// Returns the fields of objects within the object as its own: `live_runs`.
+fn flat(prefix: &str, fields: Map<String, Value>) -> Vec<(String, Value)> {
+    let named = fields.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value));
+    let flat = named.flat_map(|(name, value)| match value {
+        Value::Object(fields) => flat(&format!("{name}_"), fields),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => vec![(name, value)],
+    });
+    flat.collect()
 }
 
 fn plain(value: &Value) -> String {

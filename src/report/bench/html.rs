@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::live;
 use super::svg::{bars, escaped};
 use super::{Comparison, micros, percent, spread};
 use crate::units::Millis;
@@ -30,6 +31,7 @@ pub fn page(comparisons: &[Comparison]) -> String {
     for comparison in comparisons {
         writeln!(out, "<h2>{}</h2>", escaped(&comparison.title())).expect(TAKES);
         table(&mut out, comparison);
+        carried_out(&mut out, comparison);
         let rows = comparison.rows();
         let mut gaps: Vec<_> = rows.iter().filter_map(|row| Some((row.policy, row.gap?))).collect();
         gaps.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -78,6 +80,29 @@ fn table(out: &mut String, comparison: &Comparison) {
             row.evaluations.map_or(String::new(), |count| count.to_string()),
         ];
         cells.iter().for_each(|cell| write!(out, "<td>{cell}</td>").expect(TAKES));
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody></table>\n");
+}
+
+/// How plans did that were carried out, if any were.
+fn carried_out(out: &mut String, comparison: &Comparison) {
+    let rows = live::rows(comparison);
+    if rows.is_empty() {
+        return;
+    }
+    let cell =
+        |out: &mut String, kind: &str, text: &str| write!(out, "<{kind}>{}</{kind}>", escaped(text)).expect(TAKES);
+    write!(out, "<h3>{}</h3><table><thead><tr>", live::TITLE).expect(TAKES);
+    ["policy"].into_iter().chain(live::HEADINGS).chain([""]).for_each(|heading| cell(out, "th", heading));
+    out.push_str("</tr></thead><tbody>\n");
+    let best = rows.iter().filter_map(|(_, row)| row.measured_ms).min();
+    for (policy, row) in &rows {
+        let is_best = row.measured_ms.is_some() && row.measured_ms == best;
+        out.push_str(if is_best { "<tr class=\"best\">" } else { "<tr>" });
+        cell(out, "td", policy);
+        row.cells().iter().for_each(|text| cell(out, "td", text));
+        cell(out, "td", row.error.unwrap_or_default());
         out.push_str("</tr>\n");
     }
     out.push_str("</tbody></table>\n");

@@ -1,6 +1,6 @@
 //! How policies compare: what each makes of a pipeline on a fleet, as a table, CSV, JSON and an HTML page.
 //!
-//! Does not make plans and does not measure time.
+//! Does not make plans, carries none out, and does not measure time.
 
 use serde::Serialize;
 
@@ -14,10 +14,12 @@ use crate::units::Millis;
 
 mod csv;
 mod html;
+mod live;
 mod svg;
 
 pub use csv::csv;
 pub use html::page;
+pub use live::{Done, Live};
 pub use svg::Gantt;
 
 /// What was compared: a pipeline on a fleet by several policies.
@@ -46,6 +48,8 @@ pub struct Entry {
     pub policy: String,
     /// One for each seed, or why there is no plan.
     pub trials: Result<Vec<Trial>, String>,
+    /// How its plans did, where they were carried out.
+    pub live: Option<Vec<Live>>,
 }
 
 /// One plan.
@@ -112,6 +116,9 @@ pub struct Row<'a> {
     fragmentation: Option<f64>,
     planning_us: Option<u64>,
     evaluations: Option<u64>,
+    /// How its plans did; absent where none was carried out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<live::LiveRow<'a>>,
 }
 
 impl Comparison {
@@ -172,6 +179,7 @@ impl Comparison {
             fragmentation: part_of(|usage| usage.fragmentation),
             planning_us: median_of(|trial| trial.planning_us),
             evaluations: median_of(|trial| trial.evaluations),
+            live: live::row(entry),
         }
     }
 
@@ -218,7 +226,8 @@ impl Comparison {
                 if row.optimal > 0 && row.optimal == row.seeds { "optimal".into() } else { Cell::default() },
             ]);
         }
-        colour.paint(Tone::Strong, &self.title()) + "\n" + &table.render(colour, most)
+        let live = live::text(self, colour, most);
+        colour.paint(Tone::Strong, &self.title()) + "\n" + &table.render(colour, most) + &live
     }
 
     /// Says what was compared, in one line.

@@ -18,7 +18,7 @@ fn trial(makespan: u64, seed: u64) -> Trial {
 }
 
 fn example() -> Comparison {
-    let entry = |policy: &str, trials| Entry { policy: policy.into(), trials };
+    let entry = |policy: &str, trials| Entry { policy: policy.into(), trials, live: None };
     Comparison {
         pipeline: "digits".into(),
         tasks: 12,
@@ -81,6 +81,42 @@ fn another_objective_has_a_column_of_its_own_and_its_own_gap() {
     auto                                                                                              no "choice", none
     "#);
     assert!(page(&[example]).contains("<th>energy</th><th>makespan</th>"));
+}
+
+/// One policy carried out twice, another once and in vain.
+fn carried_out() -> Comparison {
+    let mut example = example();
+    let done = |ms| Done { makespan: Millis(ms), usage: Usage::default(), held: Some(0.25), busy: Some(0.5) };
+    let run = |done| Live { seed: 1, planned: Some(Millis(1_000)), done };
+    example.entries[0].live = Some(vec![run(Err("`<a>` failed: exit code 3".into()))]);
+    example.entries[1].live = Some(vec![run(Ok(done(1_100))), run(Ok(done(1_200)))]);
+    example.entries.truncate(2);
+    example
+}
+
+#[test]
+fn what_was_carried_out_has_a_table_of_its_own() {
+    let example = carried_out();
+    let text = example.text(Colour::Never, None);
+    let (_, live) = text.split_once("carried out").unwrap();
+    insta::assert_snapshot!(live, @"
+     on this machine
+    policy          planned  measured  spread  over plan    held    busy    runs
+    fifo+first-fit       1s                                               0 of 1  `<a>` failed: exit code 3
+    ga                   1s     1.10s   9.1 %    +10.0 %  25.0 %  50.0 %       2
+    ");
+    let page = page(&[example]);
+    assert!(page.contains("<h3>carried out on this machine</h3>") && page.contains("`&lt;a&gt;` failed: exit code 3"));
+}
+
+#[test]
+fn what_was_carried_out_has_columns_of_its_own() {
+    let csv = csv(&[carried_out()]);
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    let of = |name: &str| lines[0].iter().position(|field| *field == name).map(|at| (lines[1][at], lines[2][at]));
+    assert_eq!(of("live_runs"), Some(("1", "2")));
+    assert_eq!(of("live_measured_ms"), Some(("", "1100")));
+    assert_eq!(of("live_error"), Some(("`<a>` failed: exit code 3", "")));
 }
 
 #[test]
