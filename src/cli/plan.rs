@@ -1,17 +1,21 @@
 //! `trainyard plan FILE`: shows where and when every task would run, and how far that is from the best, without running
 //! any of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::pipeline_file::PipelineFile;
-use super::planning::Planning;
+use super::planning::{self, Planning};
 use super::{Exit, Failure, output, state};
-use crate::plan::Instance;
+use crate::fleet::Fleet;
+use crate::graph::TaskGraph;
+use crate::plan::proof::NoProof;
+use crate::plan::{Instance, Plan};
 use crate::probe::mps;
 use crate::report::paint::Colour;
 use crate::report::plan::Sheet;
+use crate::spec::Pipeline;
 
 /// Show where and when every task would run, and how good that is
 #[derive(Args)]
@@ -20,6 +24,9 @@ pub(super) struct Command {
     pipeline: PipelineFile,
     #[command(flatten)]
     planning: Planning,
+    /// With --policy exact: write a proof of the lower bound to FILE (DRCP), and what its steps are about to FILE.json
+    #[arg(long, value_name = "FILE")]
+    proof: Option<PathBuf>,
     /// Show how long every task takes on every device
     #[arg(long)]
     load_matrix: bool,
@@ -33,6 +40,7 @@ pub(super) struct Command {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        self.proof.as_ref().map_or(Ok(()), |_| self.planning.can_prove())?;
         let (mut pipeline, graph) = match self.pipeline.load(false)? {
             Ok(loaded) => loaded,
             Err(exit) => return Ok(exit),
@@ -57,7 +65,34 @@ impl Command {
             timing: &timing,
             loads: loads.as_ref(),
         };
+        if let Some(file) = &self.proof {
+            self.prove((&pipeline, &graph, &fleet), &plan, file)?;
+        }
         let text = || sheet.text(Colour::for_stdout(), output::columns());
         output::print(&if self.json { sheet.json() + "\n" } else { text() })
+    }
+
+    /// Writes a proof of the plan's bound, and says what it proves.
+    fn prove(&self, of: (&Pipeline, &TaskGraph, &Fleet), plan: &Plan, file: &Path) -> Result<(), Failure> {
+        let proof = match self.planning.prove(of, plan.lower_bound, file) {
+            Ok(proof) => proof,
+            Err(NoProof::File(error)) => {
+                let report = miette::miette!("cannot write the proof to {}: {error}", file.display());
+                return Err(Failure { exit: Exit::Bug, report });
+            }
+            Err(error) => {
+                output::warn(&format!("no proof: {error}"));
+                return Ok(());
+            }
+        };
+        let (bound, of_plan) = (proof.bound, plan.lower_bound);
+        let less = if bound < of_plan {
+            format!(" (that none ends before {of_plan} rests on {}, which is not part of it)", plan.bound_by)
+        } else {
+            String::new()
+        };
+        let (file, about) = (file.display(), planning::about(file));
+        output::note(&format!("proof that no plan ends before {bound}{less}: {file}, about {}", about.display()));
+        Ok(())
     }
 }

@@ -14,6 +14,8 @@ use super::{Exit, Failure, contradiction, output};
 use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, file};
 use crate::graph::TaskGraph;
+use crate::plan::policy::Engine;
+use crate::plan::proof::{self, NoProof, Proof};
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
 use crate::probe::{self, Machine, mps};
 use crate::report::text;
@@ -162,6 +164,52 @@ impl Planning {
         say_what_falls_back(pipeline, graph, &plan);
         Ok((plan, timer.into_timing()))
     }
+}
+
+impl Planning {
+    /// Writes a proof that no plan ends before `bound` to a file, and what it is about to another beside it.
+    pub(super) fn prove(
+        &self,
+        of: (&Pipeline, &TaskGraph, &Fleet),
+        bound: Millis,
+        file: &Path,
+    ) -> Result<Proof, NoProof> {
+        let watch = Stopwatch::start();
+        let clock = || watch.elapsed();
+        let limited = self.evaluations.is_some() || self.budget.is_some();
+        let budget = self.budget.or((!limited).then_some(LONGEST_PROOF));
+        let limits = plan::Limits { evaluations: self.evaluations, budget, clock: Some(&clock) };
+        let proof = proof::prove(of, bound, file, &limits).and_then(|proof| {
+            let statement = serde_json::to_vec(&proof.statement).expect("plain data with text keys");
+            std::fs::write(about(file), statement).map_err(NoProof::File)?;
+            Ok(proof)
+        });
+        proof.inspect_err(|_| drop(std::fs::remove_file(file)))
+    }
+
+    /// Refuses a proof from whoever makes none.
+    pub(super) fn can_prove(&self) -> Result<(), Failure> {
+        if self.policy == Policy::Search(Engine::Exact) && self.objective == Objective::Makespan {
+            return Ok(());
+        }
+        let report = miette::miette!(
+            help = "plan with `--policy exact`",
+            "`--proof` is for the makespan and `exact`, not for {} and `{}`",
+            self.objective,
+            self.policy
+        );
+        Err(Failure { exit: Exit::Usage, report })
+    }
+}
+
+/// The time that a proof may take where nobody says.
+const LONGEST_PROOF: Millis = Millis(10_000);
+
+/// Returns where it stands what the steps of a proof are about.
+pub(super) fn about(proof: &Path) -> PathBuf {
+    let mut name = proof.as_os_str().to_owned();
+    name.push(".json");
+    name.into()
 }
 
 /// Returns what earlier runs used for stages like those of the pipeline.

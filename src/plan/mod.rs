@@ -43,6 +43,7 @@ pub mod usage;
 
 pub use build::wanted_memory;
 pub use check::{Violation, check};
+pub use exact::proof;
 pub use impossible::Impossible;
 pub use instance::Instance;
 pub use objective::Objective;

@@ -23,6 +23,7 @@ use crate::graph::TaskId;
 use crate::units::Millis;
 
 mod pools;
+pub mod proof;
 mod split;
 
 use pools::{Pool, Pools};
@@ -59,10 +60,14 @@ pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
 /// in the search is made anew by the next schedule.
 fn guarded<const W: usize>(search: &mut Search<'_, W>, work: impl FnOnce(&mut Search<'_, W>)) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(search))) else { return };
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason");
-    search.given_up = Some(text.to_owned());
+    search.given_up = Some(words_of(&*panic));
     search.fit.change(FitRule::EarliestFinish, search.instance);
+}
+
+/// Returns what a panic says.
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason").to_owned()
 }
 
 /// Closes the distance between bound and schedules on pools, or on the devices that they are made of.
