@@ -189,6 +189,7 @@ impl Command {
         let mark = run_mark(&ground.run);
         warden::end_marked_but(&mark, &left.spared(), session::longest_grace(&prepared.pipeline));
         crash::point("swept");
+        let jobs = prepared.jobs(&manner)?;
         let now = session::now();
         let events = resume::events(&state, |task, number| left.fate(task, number));
         let mut events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
@@ -217,7 +218,7 @@ impl Command {
         crash::point("resumed");
         manner.leave_if_detached(&ground)?;
         let session = prepared.session(&ground, row.header.started, now).with(up_to_date);
-        session.carry_out(&manner, (&mut store, key), state, (told, events))
+        session.carry_out((&manner, jobs), (&mut store, key), state, (told, events))
     }
 }
 

@@ -104,6 +104,7 @@ impl Command {
             Some(store) if !store.is_in_doubt() => store,
             Some(_) | None => open_store(&dir)?,
         };
+        let jobs = prepared.jobs(&self.manner)?;
         let header = self.header((&prepared.pipeline, digest), &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
         let (mut store, key) = begin(store, &header)?;
@@ -113,7 +114,7 @@ impl Command {
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
         let session = prepared.session(&ground, started, started).with(up_to_date);
-        session.carry_out(&self.manner, (&mut store, key), state.clone(), (state, Vec::new()))
+        session.carry_out((&self.manner, jobs), (&mut store, key), state.clone(), (state, Vec::new()))
     }
 
     /// Records and tells a run in which everything is up to date.

@@ -212,6 +212,24 @@ impl Prepared {
     pub(super) const fn session<'a>(&'a self, ground: &'a Ground, seed: Millis, now: Millis) -> Session<'a> {
         Session { of: self, ground, seed, now, up_to_date: None }
     }
+
+    /// Returns how many tasks may run at once: as many as was said, or fewer where the system has no room for them,
+    /// and refuses where it has none for a single one.
+    pub(super) fn jobs(&self, manner: &Manner) -> Result<Option<usize>, Failure> {
+        let wanted = manner.jobs().unwrap_or(usize::MAX).min(self.graph.len());
+        let each = if manner.survives() { 2 } else { 1 };
+        match room::for_attempts(u64::try_from(wanted).unwrap_or(u64::MAX), each) {
+            (0, Some(scarce)) => {
+                let report = miette::miette!(help = "raise that limit", "no task can be started: {scarce}");
+                Err(Failure { exit: Exit::Bug, report })
+            }
+            (most, Some(scarce)) => {
+                output::warn(&format!("at most {most} tasks at once, since {scarce}"));
+                Ok(usize::try_from(most).ok())
+            }
+            (_, None) => Ok(manner.jobs()),
+        }
+    }
 }
 
 /// Plans the rest of a run.
@@ -257,26 +275,26 @@ impl Session<'_> {
     /// of which no observer has heard, and the state before them.
     pub(super) fn carry_out(
         &self,
-        manner: &Manner,
+        (manner, jobs): (&Manner, Option<usize>),
         recorded: (&mut Store, RunKey),
         state: RunState,
         untold: (RunState, Vec<Recorded>),
     ) -> Result<Exit, Failure> {
-        std::thread::scope(|scope| self.carry_out_beside(scope, manner, recorded, state, untold))
+        std::thread::scope(|scope| self.carry_out_beside(scope, (manner, jobs), recorded, state, untold))
     }
 
     /// The same; what is planned while the run goes on has threads in `scope`.
     fn carry_out_beside<'s, 'e>(
         &'e self,
         scope: &'s std::thread::Scope<'s, 'e>,
-        manner: &Manner,
+        (manner, jobs): (&Manner, Option<usize>),
         (store, mut key): (&mut Store, RunKey),
         state: RunState,
         (told, untold): (RunState, Vec<Recorded>),
     ) -> Result<Exit, Failure> {
         give_memory_back();
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
-        let (jobs, seed) = (self.jobs(manner)?, self.seed.0);
+        let seed = self.seed.0;
         let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
         let unseen = self.up_to_date.as_ref().map(UpToDate::unseen).unwrap_or_default();
         let mut dispatcher =
@@ -346,23 +364,6 @@ impl Session<'_> {
             RunEnd::Interrupted => Exit::Interrupted,
         };
         output::finish(lost.take().map_or(Ok(()), Err)).map(|_| exit)
-    }
-
-    /// Returns how many tasks may run at once: as many as was said, or fewer where the system has no room for them.
-    fn jobs(&self, manner: &Manner) -> Result<Option<usize>, Failure> {
-        let wanted = manner.jobs().unwrap_or(usize::MAX).min(self.of.graph.len());
-        let each = if manner.survives() { 2 } else { 1 };
-        match room::for_attempts(u64::try_from(wanted).unwrap_or(u64::MAX), each) {
-            (0, Some(scarce)) => {
-                let report = miette::miette!(help = "raise that limit", "no task can be started: {scarce}");
-                Err(Failure { exit: Exit::Bug, report })
-            }
-            (most, Some(scarce)) => {
-                output::warn(&format!("at most {most} tasks at once, since {scarce}"));
-                Ok(usize::try_from(most).ok())
-            }
-            (_, None) => Ok(manner.jobs()),
-        }
     }
 
     /// Returns what looks for room on the disks of the record and of the pipeline.

@@ -115,6 +115,8 @@ fn where_few_files_may_be_open_fewer_tasks_run_at_once() {
     let (code, said) = run("ulimit -n 66");
     assert_eq!(code, Some(70), "{said}");
     assert!(said.contains("no task can be started"), "{said}");
+    let runs = world.path(".trainyard/runs").read_dir().unwrap().count();
+    assert_eq!(runs, 2, "nothing is recorded of it");
 }
 
 #[test]
