@@ -139,8 +139,7 @@ fn a_run_that_waits_for_a_card_in_quarantine_goes_on_once_it_is_taken_back() -> 
     lose(Some(15))?;
     world.until(&["show", "--json"], |run| attempts(run, "outcome").first().is_some_and(|how| how == "displaced"))?;
     lose(None)?;
-    let words =
-        "gpu0 is in quarantine: it was lost (it fell off the bus or cannot be reached); `trainyard devices --undrain`";
+    let words = "gpu0 is in quarantine: it was lost (it fell off the bus or cannot be reached), until `trainyard";
     world.until_printed(&["explain", "train"], |why| why.contains(words))?;
     assert!(world.command(&["devices", "--undrain", "gpu0"])?.status.success());
     let ended = end_of(run)?;

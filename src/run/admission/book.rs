@@ -182,7 +182,10 @@ impl Book {
                 let fits = request.gpu_memory <= left;
                 return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
             }
-            Live::Fault { fault, .. } => return Err(Why::Fault { fault: fault.clone() }),
+            Live::Fault { fault, until, .. } => {
+                let comma = if until.is_empty() { "" } else { ", " };
+                return Err(Why::Fault { fault: format!("{fault}{comma}{until}") });
+            }
             Live::Seen(seen) => seen,
         };
         if now.saturating_sub(at) > FRESH {

@@ -29,7 +29,7 @@ impl Ledger {
             let live = readings.of(device.index());
             book.observe(live, readings.at);
             let shortage = book.shortage(live, readings.at);
-            if let Live::Fault { fault, ends_tasks: true } = live {
+            if let Live::Fault { fault, ends_tasks: true, .. } = live {
                 let cause = Cause::Unfit { fault: fault.clone() };
                 leaving.extend(ours(book).map(|(task, _)| (*task, device, cause.clone())));
             } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {

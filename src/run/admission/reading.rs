@@ -27,6 +27,8 @@ pub enum Live {
         fault: String,
         /// Whether nothing that runs on it can go on.
         ends_tasks: bool,
+        /// How long whoever waits for it has to; empty where nobody can say.
+        until: &'static str,
     },
     /// It was read.
     Seen(Seen),
@@ -71,12 +73,11 @@ impl Readings {
 
 fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) -> Live {
     if let Some(fault) = &reading.fault {
-        // Whoever waits for it should know how long.
         let until = match fault {
-            Fault::Aside(_) => "; `trainyard devices --undrain` takes it back",
+            Fault::Aside(_) => "until `trainyard devices --undrain` takes it back",
             Fault::Lost(_) | Fault::Unreadable(_) => "",
         };
-        return Live::Fault { fault: format!("{fault}{until}"), ends_tasks: fault.ends_tasks() };
+        return Live::Fault { fault: fault.to_string(), ends_tasks: fault.ends_tasks(), until };
     }
     let Some(memory) = reading.memory else { return Live::Unwatched };
     let used = memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO);

@@ -129,7 +129,7 @@ fn an_old_reading_or_a_lost_device_admits_nothing() {
     let old = readings(10, vec![seen(80, 0, &[])]);
     let refusal = ledger.try_admit(TaskId(0), &shared(1), None, &old, Millis(10_000)).unwrap_err();
     assert_eq!(refusal.devices[0].1, Why::Stale { age: Millis(9_990) });
-    let lost = readings(10, vec![Live::Fault { fault: "lost".into(), ends_tasks: true }]);
+    let lost = readings(10, vec![Live::Fault { fault: "lost".into(), ends_tasks: true, until: "" }]);
     assert!(admit(&mut ledger, 0, &shared(1), &lost).is_err());
     assert!(admit(&mut ledger, 0, &Resources::default(), &lost).is_ok());
 }
@@ -452,7 +452,7 @@ fn no_more_leave_than_must_and_the_youngest_first() {
 #[test]
 fn everything_leaves_a_device_that_fell_out_and_nothing_one_that_is_drained() {
     let mut ledger = promised(&[20, 20]);
-    let fault = |ends_tasks| readings(100, vec![Live::Fault { fault: "lost".into(), ends_tasks }]);
+    let fault = |ends_tasks| readings(100, vec![Live::Fault { fault: "lost".into(), ends_tasks, until: "" }]);
     assert_eq!(displaced(&mut ledger, &fault(false)), [0_u32; 0]);
     assert_eq!(displaced(&mut ledger, &fault(true)), [0, 1]);
 }

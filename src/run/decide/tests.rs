@@ -201,7 +201,7 @@ fn nothing_is_held_for_a_task_whose_device_has_fallen_out() {
     let problem = one_each(&modes, gpus(2));
     let plan = in_file_order(&problem);
     let mut sim = Sim::new(&problem, &plan, declared(&modes));
-    sim.readings.devices[1] = Live::Fault { fault: "lost".to_owned(), ends_tasks: true };
+    sim.readings.devices[1] = Live::Fault { fault: "lost".to_owned(), ends_tasks: true, until: "" };
     sim.decide();
     assert_eq!(sim.starts.keys().copied().collect::<Vec<_>>(), [TaskId(1)]);
 }
@@ -367,7 +367,7 @@ fn a_device_that_falls_out_and_comes_back_is_planned_without_and_with() {
         because
     };
     sim.now += Millis(3_000);
-    sim.readings.devices[1] = Live::Fault { fault: "lost".to_owned(), ends_tasks: true };
+    sim.readings.devices[1] = Live::Fault { fault: "lost".to_owned(), ends_tasks: true, until: "" };
     assert_eq!(because(&mut sim), Because::Lost { device: "n0/gpu1".to_owned() });
     sim.now += Millis(3_000);
     sim.readings.devices[1] = Live::Unwatched;

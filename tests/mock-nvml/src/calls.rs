@@ -357,7 +357,7 @@ device_calls! {
 
     fn nvmlDeviceGetMemoryInfo(asked, info: *mut nvml::nvmlMemory_t) {
         let (total, used, reserved) = asked.memory();
-        give(info, nvml::nvmlMemory_t { total, free: total - used - reserved, used: used + reserved })
+        give(info, nvml::nvmlMemory_t { total, free: total.saturating_sub(used + reserved), used: used + reserved })
     }
 
     fn nvmlDeviceGetMemoryInfo_v2(asked, info: *mut nvml::nvmlMemory_v2_t) {
@@ -366,7 +366,7 @@ device_calls! {
             return Err(VERSION_MISMATCH);
         }
         let (total, used, reserved) = asked.memory();
-        give(info, nvml::nvmlMemory_v2_t { version: wanted, total, reserved, free: total - used - reserved, used })
+        give(info, nvml::nvmlMemory_v2_t { version: wanted, total, reserved, free: total.saturating_sub(used + reserved), used })
     }
 
     fn nvmlDeviceGetUtilizationRates(asked, rates: *mut nvml::nvmlUtilization_t) {
