@@ -277,7 +277,12 @@ fn replanned(facts: &Facts<'_>, task: &TaskState) -> Option<String> {
     let devices = revised.moved.get(&facts.task).map(|intent| intent.devices.join(", "));
     let on = devices.filter(|devices| !devices.is_empty());
     let on = on.map_or_else(String::new, |devices| format!(", on {}", text::visible(&devices)));
-    Some(format!("replanned: {} that wait go first{on}", wording::plural(ahead, "task")))
+    let first = match ahead {
+        0 => "it goes first".to_owned(),
+        1 => "a task that waits goes first".to_owned(),
+        more => format!("{more} tasks that wait go first"),
+    };
+    Some(format!("replanned: {first}{on}"))
 }
 
 #[cfg(test)]
