@@ -94,6 +94,7 @@ pub struct Rows {
 impl Rows {
     /// Returns the edges of one task.
     #[must_use]
+    #[inline]
     pub fn of(&self, task: TaskId) -> &[Edge] {
         let i = task.index();
         &self.edges[self.offsets[i] as usize..self.offsets[i + 1] as usize]

@@ -54,9 +54,9 @@ impl Demand {
         self.capacity.min(self.total).checked_div(self.unit).unwrap_or(0)
     }
 
-    /// Bits of its lane with the guard.
+    /// Bits of its lane with the guard; none where nobody asks.
     fn bits(&self) -> u32 {
-        u64::BITS - self.largest().leading_zeros() + 1
+        if self.unit == 0 { 0 } else { u64::BITS - self.largest().leading_zeros() + 1 }
     }
 }
 
@@ -85,12 +85,21 @@ impl<const W: usize> Lanes<W> {
                 word += 1;
                 used = 0;
             }
+            if bits == 0 {
+                lanes.push(Lane { word: 0, shift: 0, mask: 0, unit: 1 });
+                continue;
+            }
             let mask = (1_u64 << (bits - 1)) - 1;
-            lanes.push(Lane { word, shift: used, mask, unit: demand.unit.max(1) });
+            lanes.push(Lane { word, shift: used, mask, unit: demand.unit });
             guards[word] |= 1 << (used + bits - 1);
             used += bits;
         }
         Self { lanes, guards: Amounts(guards) }
+    }
+
+    /// Returns the guards of all lanes.
+    pub(super) const fn guards(&self) -> Amounts<W> {
+        self.guards
     }
 
     /// Packs what somebody asks for.
@@ -136,6 +145,11 @@ impl<const W: usize> Lanes<W> {
 impl<const W: usize> Amounts<W> {
     /// Nothing of everything, without guards.
     pub(super) const NONE: Self = Self([0; W]);
+
+    /// Returns all of it as one word; `None` where it takes more.
+    pub(super) const fn word(self) -> Option<u64> {
+        if W == 1 { Some(self.0[0]) } else { None }
+    }
 
     /// Returns what is left of `self` after `need`, which fits.
     #[inline]

@@ -72,7 +72,7 @@ pub(super) struct Decoder<'i, const W: usize> {
     packed: Vec<Vec<Packed<W>>>,
     has_lags: bool,
     /// Decodes in its place where only the order is to be chosen.
-    pub(super) serial: Option<Serial<W>>,
+    pub(super) serial: Option<Serial>,
     /// `[n_kinds][n_choices]`: milliseconds that each choice wastes of the scarcest resource; empty where none does.
     waste: Vec<Vec<u64>>,
     /// How much a free choice minds waste, in eighths: it takes what ends first where waste, times this, is time as well.
@@ -118,7 +118,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
     /// When there is no such schedule.
     pub(super) fn decode(&mut self, wanted: &Wanted<'_>, fit: &mut Fit, draft: &mut Draft) -> Result<(), GivenUp> {
         if let Some(serial) = &mut self.serial {
-            return serial.decode(self.instance, wanted, draft);
+            return serial.decode(wanted, draft);
         }
         self.machine.clear();
         draft.reset(self.instance.len());
