@@ -7,6 +7,7 @@
 use super::amounts::{Amounts, Lanes};
 use super::instance::Instance;
 use super::machine::{self, Machine};
+use super::mix::Mix;
 use super::random::Random;
 use crate::fleet::{DeviceId, NodeId};
 
@@ -82,7 +83,7 @@ pub(super) struct Fit {
     turn: usize,
     n_devices: usize,
     /// Requests for devices with how many tasks make each; for `fragmentation` only.
-    mix: Vec<([u64; 2], u64)>,
+    mix: Mix<[u64; 2]>,
 }
 
 /// At most so many different requests stand for the mix of tasks, the most frequent ones: the score of a device costs
@@ -94,7 +95,7 @@ impl Fit {
     pub(super) fn new(rule: FitRule, seed: u64, instance: &Instance<'_>) -> Self {
         let n_devices = instance.devices.len();
         let n = n_devices + instance.nodes.len();
-        let mix = if rule == FitRule::Fragmentation { mix(instance) } else { Vec::new() };
+        let mix = if rule == FitRule::Fragmentation { mix(instance) } else { Mix::default() };
         let ends = if rule == FitRule::LeastConnections { vec![Vec::new(); n] } else { Vec::new() };
         Self { rule, seed, random: Random::new(seed), busy: vec![0; n], ends, turn: 0, n_devices, mix }
     }
@@ -212,31 +213,20 @@ impl Fit {
         let lost = |free: Amounts<W>, other: Amounts<W>| {
             if lanes.fits(free, other) { 0 } else { i128::from(lanes.lane(free, 1).max(1)) }
         };
-        let growth = self.mix.iter().map(|(other, tasks)| {
+        let growth = self.mix.lost(|other| {
             let other = lanes.request(*other);
-            i128::from(*tasks) * (lost(after, other) - lost(free, other))
+            lost(after, other) - lost(free, other)
         });
         // Growth may be negative; half the range stands for none.
-        u64::try_from(growth.sum::<i128>() + i128::from(u64::MAX / 2)).unwrap_or(u64::MAX)
+        u64::try_from(growth + i128::from(u64::MAX / 2)).unwrap_or(u64::MAX)
     }
 }
 
 /// Returns the most frequent requests for devices.
-fn mix(instance: &Instance<'_>) -> Vec<([u64; 2], u64)> {
+fn mix(instance: &Instance<'_>) -> Mix<[u64; 2]> {
     let mut tasks_of = vec![0_u64; instance.kinds.len()];
     instance.kind.iter().for_each(|kind| tasks_of[*kind as usize] += 1);
     let first = |kind: &super::instance::Kind| kind.choices.iter().find(|choice| choice.gang > 0).map(machine::asked);
     let asked = instance.kinds.iter().zip(tasks_of).filter_map(|(kind, tasks)| Some((first(kind)?, tasks)));
-    let mut mix: Vec<_> = asked.collect();
-    mix.sort_unstable();
-    let mut merged: Vec<([u64; 2], u64)> = Vec::new();
-    for (request, tasks) in mix {
-        match merged.last_mut() {
-            Some((last, sum)) if *last == request => *sum += tasks,
-            Some(_) | None => merged.push((request, tasks)),
-        }
-    }
-    merged.sort_by_key(|(_, tasks)| std::cmp::Reverse(*tasks));
-    merged.truncate(MIX_MOST);
-    merged
+    Mix::new(asked).at_most(MIX_MOST)
 }

@@ -14,6 +14,7 @@ use crate::timing::{Backend, Cpu};
 use crate::units::Millis;
 
 mod amounts;
+pub mod arrivals;
 pub mod bound;
 mod budget;
 mod build;
@@ -28,6 +29,7 @@ mod goal;
 pub mod impossible;
 pub mod instance;
 mod machine;
+mod mix;
 pub mod objective;
 pub mod order;
 mod pieces;
