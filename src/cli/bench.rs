@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use self::arrivals::Replaying;
 use super::pipeline_file::PipelineFile;
 use super::planning::{self, Stopwatch};
 use super::state::StateArgs;
@@ -19,8 +20,10 @@ use crate::report::paint::Colour;
 use crate::spec::Pipeline;
 use crate::units::Millis;
 
+mod arrivals;
 mod copy;
 mod live;
+mod trace;
 
 /// Compare policies on pipelines and fleets: how long, how far from the best, how full
 #[derive(Args)]
@@ -69,6 +72,8 @@ pub(super) struct Command {
     /// Also write a page with tables and charts
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    replaying: Replaying,
 }
 
 /// A pipeline and a fleet to compare policies on.
@@ -80,6 +85,9 @@ struct Case {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        if let Some(path) = &self.replaying.trace {
+            return self.replaying.run(path, &self);
+        }
         let mut cases = match self.cases()? {
             Ok(cases) => cases,
             Err(exit) => return Ok(exit),

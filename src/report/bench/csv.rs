@@ -1,5 +1,6 @@
 //! Comparisons as CSV (RFC 4180): a line for each policy, under the names of the JSON. What is not known is empty.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Comparison, rows};
@@ -7,9 +8,14 @@ use super::{Comparison, rows};
 /// Returns all comparisons, with a heading.
 #[must_use]
 pub fn csv(comparisons: &[Comparison]) -> String {
+    lines(&rows(comparisons))
+}
+
+/// Returns a heading and a line for each row.
+pub(super) fn lines(rows: &[impl Serialize]) -> String {
     let mut out = String::new();
-    for row in rows(comparisons) {
-        let Ok(Value::Object(fields)) = serde_json::to_value(&row) else { continue };
+    for row in rows {
+        let Ok(Value::Object(fields)) = serde_json::to_value(row) else { continue };
         let fields = flat("", fields);
         if out.is_empty() {
             line(&mut out, fields.iter().map(|(name, _)| name.clone()));
@@ -43,6 +49,8 @@ fn line(out: &mut String, fields: impl Iterator<Item = String>) {
     out.push_str("\r\n");
 }
 
-fn quoted(field: String) -> String {
+/// Returns a field as it stands in a line, in quotes where it must be.
+#[must_use]
+pub fn quoted(field: String) -> String {
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
 }

@@ -12,12 +12,13 @@ use crate::plan::usage::Usage;
 use crate::plan::{Objective, Plan};
 use crate::units::Millis;
 
+pub mod arrivals;
 mod csv;
 mod html;
 mod live;
 mod svg;
 
-pub use csv::csv;
+pub use csv::{csv, quoted};
 pub use html::page;
 pub use live::{Done, Live};
 pub use svg::Gantt;

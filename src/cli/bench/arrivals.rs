@@ -1,0 +1,112 @@
+//! `trainyard bench --trace PATH`: requests that arrive one by one at a cluster, placed by every fit, without running any.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Command, Progress, trace};
+use crate::cli::planning::Stopwatch;
+use crate::cli::{Exit, Failure, output};
+use crate::plan::arrivals::{Order, Outcome, Rule, Trace, replay};
+use crate::report::bench::arrivals::{Replayed, Replays};
+use crate::report::paint::Colour;
+
+/// How much of all GPUs is asked for where nobody gives an order, in percent: what FGD was measured with.
+const ASKED: u64 = 130;
+
+/// Arguments that a replay has no use for.
+const OF_PLANS: [&str; 10] =
+    ["pipelines", "fleets", "policies", "evaluations", "budget", "objective", "from_history", "live", "sets", "html"];
+
+/// Arguments of a replay.
+#[derive(Args)]
+pub(super) struct Replaying {
+    /// Replay arrivals on a cluster instead: a CSV of pods, or a folder with `pods.csv` and `nodes.csv`
+    #[arg(long, value_name = "PATH", conflicts_with_all = OF_PLANS)]
+    pub(super) trace: Option<PathBuf>,
+    /// Nodes of the cluster [default: `nodes.csv` beside the pods]
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    nodes: Option<PathBuf>,
+    /// Orders in which pods arrive [default: drawn ones, until they ask for 130 % of the GPUs]
+    #[arg(long, value_name = "FILE", num_args = 1.., value_delimiter = ',', requires = "trace")]
+    arrivals: Vec<PathBuf>,
+    /// Fits to compare [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "trace")]
+    fits: Vec<Rule>,
+    /// Also write where each pod went: a CSV for each fit and order
+    #[arg(long, value_name = "DIR", requires = "trace")]
+    placements: Option<PathBuf>,
+}
+
+impl Replaying {
+    /// Replays the trace and prints what came of it, in the form that `command` asks for.
+    pub(super) fn run(&self, path: &Path, command: &Command) -> Result<Exit, Failure> {
+        let trace = trace::read(path, self.nodes.as_deref())?;
+        let orders = self.orders(&trace, command)?;
+        let mut rules = self.fits.clone();
+        if rules.is_empty() {
+            rules.extend(Rule::ALL.iter().map(|(_, rule)| *rule));
+        }
+        let mut seen = std::collections::HashSet::new();
+        rules.retain(|rule| seen.insert(*rule));
+        let mut progress = Progress::new(rules.len() * orders.len());
+        let mut entries = Vec::with_capacity(rules.len());
+        for rule in rules {
+            let mut replays = Vec::with_capacity(orders.len());
+            for order in &orders {
+                progress.next(&format!("{} of {}", rule.name(), order.name));
+                let watch = Stopwatch::start();
+                let outcome = replay(&trace, order, rule);
+                replays.push(Replayed::new(&outcome, watch.micros()));
+                self.keep(&trace, order, rule, &outcome)?;
+            }
+            entries.push((rule, replays));
+        }
+        progress.clear();
+        let replays = Replays { trace: name_of(path), nodes: trace.nodes.len(), entries };
+        match (command.json, command.csv) {
+            (true, _) => output::print_json(&replays.rows()),
+            (false, true) => output::print(&replays.csv()),
+            (false, false) => output::print(&replays.text(Colour::for_stdout(), output::columns())),
+        }
+    }
+
+    fn orders(&self, trace: &Trace, command: &Command) -> Result<Vec<Order>, Failure> {
+        let seeds = command.seed..;
+        if self.arrivals.is_empty() {
+            let seeds = seeds.take(usize::try_from(command.seeds).unwrap_or(1));
+            return Ok(seeds.map(|seed| Order::drawn(trace, ASKED, seed)).collect());
+        }
+        self.arrivals.iter().zip(seeds).map(|(path, seed)| trace::order(path, trace, seed)).collect()
+    }
+
+    /// Writes where everything went, if that is wanted.
+    fn keep(&self, trace: &Trace, order: &Order, rule: Rule, outcome: &Outcome) -> Result<(), Failure> {
+        let Some(folder) = &self.placements else { return Ok(()) };
+        let path = folder.join(format!("{}-{}.csv", rule.name(), name_of(Path::new(&order.name))));
+        let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, csv(trace, order, outcome)));
+        written.map_err(|error| Failure {
+            exit: Exit::Bug,
+            report: miette::miette!("cannot write {}: {error}", path.display()),
+        })
+    }
+}
+
+/// Returns a file's name without what says of which kind it is.
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    name.split('.').find(|part| !part.is_empty()).unwrap_or("trace").to_owned()
+}
+
+/// Returns every arrival with its node and its devices, both empty for what was turned away.
+fn csv(trace: &Trace, order: &Order, outcome: &Outcome) -> String {
+    let mut out = "k,pod,node,gpus\r\n".to_owned();
+    for (number, (pod, site)) in order.arrivals.iter().zip(&outcome.sites).enumerate() {
+        let node = site.as_ref().map_or("", |site| &trace.nodes[site.node].name);
+        let devices = site.iter().flat_map(|site| &site.devices).map(usize::to_string).collect::<Vec<_>>();
+        let line = [number.to_string(), trace.requests[*pod].name.clone(), node.to_owned(), devices.join("-")];
+        out += &line.map(crate::report::bench::quoted).join(",");
+        out += "\r\n";
+    }
+    out
+}
