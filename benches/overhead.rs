@@ -8,6 +8,7 @@
 
 #![expect(clippy::disallowed_methods, clippy::zombie_processes, reason = "it measures processes from outside")]
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -66,6 +67,14 @@ fn pipeline(workload: &Workload) -> String {
     text
 }
 
+/// Returns a command whose programs load as they do for a user: cargo names folders in which every one would look for its
+/// libraries first.
+fn plain(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("LD_LIBRARY_PATH");
+    command
+}
+
 /// Two threads take tasks in order; a task that comes after others waits for its turn only roughly, as the floor is
 /// about processes, not order: a chain is run by one thread.
 fn floor(workload: &Workload) -> Duration {
@@ -76,7 +85,7 @@ fn floor(workload: &Workload) -> Duration {
         for _ in 0..in_flight {
             scope.spawn(|| {
                 while next.fetch_add(1, Ordering::Relaxed) < workload.after.len() {
-                    let child = Command::new("/bin/true").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+                    let child = plain("/bin/true").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
                     assert!(child.and_then(|mut child| child.wait()).expect("/bin/true runs").success());
                 }
             });
@@ -88,8 +97,8 @@ fn floor(workload: &Workload) -> Duration {
 /// Returns wall time and peak memory (bytes) of one run, by this program where it is to hold something besides.
 fn run(file: &Path, state: &Path, ballast: usize) -> (Duration, u64) {
     let mut command = match ballast {
-        0 => Command::new(env!("CARGO_BIN_EXE_trainyard")),
-        _ => Command::new(std::env::current_exe().expect("this program")),
+        0 => plain(env!("CARGO_BIN_EXE_trainyard")),
+        _ => plain(std::env::current_exe().expect("this program")),
     };
     if ballast > 0 {
         command.env(BALLAST, ballast.to_string());

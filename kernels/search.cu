@@ -92,6 +92,7 @@ __device__ __forceinline__ void build(u32 tasks, u32 blocks, const u32* __restri
         least = tile_min(ALL_LANES, least, LANES);
         u32 task = (u32)least >> 16, slot = (u32)least & 0xffff;
         n_ready -= 1;
+        __syncwarp(ALL_LANES);
         if (lane == 0) {
             out[place] = (u16)task;
             ready[slot] = ready[n_ready];
@@ -219,6 +220,7 @@ __device__ __forceinline__ u32 take(u32 tasks, const u16* __restrict__ from, u32
         bool is_new = first + lane < tasks && !is_marked(marks, task);
         u32 votes = __ballot_sync(ALL_LANES, is_new);
         u32 place = taken + __popc(votes & bits_before(lane));
+        __syncwarp(ALL_LANES);
         if (is_new && place < most) {
             out[place] = (u16)task;
             atomicOr(&marks[task / 32], 1u << task % 32);

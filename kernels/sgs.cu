@@ -49,6 +49,8 @@ KERNEL __launch_bounds__(128) sgs(u32 tasks, u32 candidates, u32 horizon, u64 ca
             start = look + run + gap;
             fitting = 0;
         }
+        // Others have read their ticks before they are changed.
+        __syncwarp(ALL_LANES);
         for (u32 tick = start + lane; tick < start + takes; tick += LANES) profile[tick] -= wants;
         u32 end = start + takes;
         if (lane == 0) finish[task] = end;

@@ -6,9 +6,12 @@ use super::state::broken;
 use super::{Exit, Failure, output};
 use crate::cuda::{CudaError, Device, Pace, guarded, pace};
 use crate::probe::speeds::{self, List};
-use crate::probe::{Gpu, Machine};
+use crate::probe::{Gpu, Machine, Reading};
 use crate::report::table::{Cell, Column, Table};
 use crate::units::{Bytes, Speed};
+
+/// Memory that has to be free: what is copied in it must be more than caches hold.
+const ENOUGH: Bytes = Bytes(1 << 30);
 
 /// A device that was measured.
 struct Measured<'m> {
@@ -77,11 +80,23 @@ fn measure<'m>(
         });
         return Ok(None);
     };
-    if gpu.reading.processes.iter().flatten().any(|process| process.pid != std::process::id()) {
+    if is_in_use(&gpu.reading) {
         missed.push(format!("{} is in use, and was not measured", gpu.name()));
         return Ok(None);
     }
+    if gpu.reading.memory.is_some_and(|memory| memory.free < ENOUGH) {
+        missed.push(format!("{} has less than {ENOUGH} of its memory free, and was not measured", gpu.name()));
+        return Ok(None);
+    }
     Ok(Some(Measured { gpu, pace: pace::measure(&device)? }))
+}
+
+/// Whether anybody but us works on a device, as far as one can see: where processes are hidden, by what else they show.
+fn is_in_use(reading: &Reading) -> bool {
+    let others = reading.processes.iter().flatten().any(|process| process.pid != std::process::id());
+    let is_busy = || reading.utilisation.is_none_or(|percent| percent > 5);
+    let is_taken = || reading.memory.is_none_or(|memory| memory.total - memory.free > Bytes(memory.total.0 / 10));
+    others || (reading.hides_processes() && (is_busy() || is_taken()))
 }
 
 fn hundredths(speed: Speed) -> String {

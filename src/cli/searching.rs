@@ -32,7 +32,10 @@ impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = || text.strip_prefix("cuda:")?.parse().ok();
+        let number = || {
+            let digits = text.strip_prefix("cuda:")?;
+            digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?
+        };
         match text {
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
@@ -97,6 +100,13 @@ impl Searcher for Searching {
                 output::note(&format!("searching on the CPU: {error}"));
                 None
             }
+        }
+    }
+
+    fn looks_a_millisecond(&self) -> u64 {
+        match self.place {
+            Place::Cpu => 50_000,
+            Place::Cuda(_) => 10_000_000,
         }
     }
 

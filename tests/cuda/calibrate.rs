@@ -76,6 +76,23 @@ fn a_card_that_others_use_is_not_measured() -> Tested {
 }
 
 #[test]
+fn a_card_is_not_measured_where_hidden_processes_may_use_it_or_hardly_anything_is_free() -> Tested {
+    let (cuda, folder) = (Scene::new()?, tempfile::tempdir()?);
+    let idle = mock_nvml::Card { uuid: emulated_cuda::uuid(0), ..mock_nvml::Card::default() };
+    let full = mock_nvml::Card { nobodys_mib: idle.mib - idle.reserved_mib - 900, ..idle.clone() };
+    let hidden = mock_nvml::Card { hides_processes: true, nobodys_mib: 1_024, utilisation: 98, ..idle };
+    for (card, why) in [(hidden, "gpu0 is in use"), (full, "gpu0 ")] {
+        let nvml = mock_nvml::Scene::new(vec![card])?;
+        let variables = two_cards(&cuda, &nvml)?;
+        let refused = trainyard(folder.path(), &variables, &["devices", "--calibrate"])?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(4), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn without_a_device_there_is_nothing_to_measure() -> Tested {
     let (cuda, folder) = (Scene::new()?, tempfile::tempdir()?);
     let nvml = mock_nvml::Scene::new(Vec::new())?;

@@ -207,6 +207,9 @@ pub trait Searcher: fmt::Debug {
     /// Searches, or says why not and returns `None`.
     fn search(&self, problem: &Problem, effort: &Effort<'_>) -> Option<Found>;
 
+    /// Returns roughly how often it looks at a place in a millisecond: by that a search within a time is sized.
+    fn looks_a_millisecond(&self) -> u64;
+
     /// Takes notice that there is nothing to search.
     fn refuse(&self, why: Unfit);
 }

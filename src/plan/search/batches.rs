@@ -32,7 +32,9 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>, method: M
         Ok(problem) => problem,
         Err(why) => return searcher.refuse(why),
     };
-    let most = allowed(search, looks);
+    let time = half_of_the_time(search);
+    let in_time = time.map(|(_, from, to)| searcher.looks_a_millisecond().saturating_mul(to.0 - from.0));
+    let most = allowed(search, in_time, looks);
     if most < WANTED as u64 + known.len() as u64 {
         return;
     }
@@ -41,7 +43,6 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>, method: M
     let generations = u32::try_from(most / candidates - 1).unwrap_or(u32::MAX);
     // A copy draws: without a device the search goes on as if it had never been asked for.
     let seed = search.random.clone().next();
-    let time = half_of_the_time(search);
     let spent = || time.map_or(0, |(clock, from, to)| part_of((from, to), clock()));
     let candidates = usize::try_from(candidates).unwrap_or(WANTED);
     let effort = Effort { method, seed, candidates, generations, wanted: WANTED, spent: &spent };
@@ -67,12 +68,12 @@ fn by_start(draft: &Draft) -> Vec<TaskId> {
     order
 }
 
-/// Returns how many orders may be judged.
-fn allowed<const W: usize>(search: &Search<'_, W>, looks: u64) -> u64 {
+/// Returns how many orders may be judged, each of which takes so many looks, as many of which as there is time for.
+fn allowed<const W: usize>(search: &Search<'_, W>, in_time: Option<u64>, looks: u64) -> u64 {
     let makespan = search.best().map_or(0, |best| best.makespan);
-    match (search.limits.evaluations, search.limits.budget) {
+    match (search.limits.evaluations, in_time) {
         (None, None) => LOOKS / FULL_MS * makespan.min(FULL_MS) / looks.max(1),
-        (None, Some(_)) => u64::from(u32::MAX),
+        (None, Some(in_time)) => (in_time / looks.max(1)).min(u32::MAX.into()),
         (Some(_), _) => {
             let left = search.left().unwrap_or(0).saturating_sub(WANTED as u64);
             left - search.unasked().min(left / 2)
@@ -116,6 +117,10 @@ mod tests {
         fn search(&self, problem: &Problem, effort: &Effort<'_>) -> Option<Found> {
             self.asked.set(self.asked.get() + 1);
             self.works.then(|| on_cpu(problem, effort))
+        }
+
+        fn looks_a_millisecond(&self) -> u64 {
+            50_000
         }
 
         fn refuse(&self, why: Unfit) {
