@@ -217,6 +217,24 @@ fn a_stage_that_must_wait_for_others_to_leave_a_device_is_planned_alone_on_it() 
 }
 
 #[test]
+fn who_wants_all_of_a_device_is_planned_where_nobody_else_is_or_must_wait() {
+    let mut fleet = one_node(8, &[("large", 80, 1_000), ("large", 80, 1_000)]);
+    fleet.devices[0].free = Some(Bytes(60 << 30));
+    let two = vec![vec![on_gpus(Gpus::Whole(1), 0, 10)]; 2];
+    let (plan, devices) =
+        (planned(&problem(two, &[], fleet.clone()), Policy::Auto).unwrap(), |at: &Placed| at.devices.clone());
+    assert!(plan.placed.iter().map(devices).all(|on| on == [DeviceId(1)]));
+    // With a word about memory it shares what is left.
+    let beside = vec![vec![on_gpus(Gpus::Whole(1), 50, 10)]; 2];
+    assert_eq!(makespan(&problem(beside, &[], fleet.clone())), Millis(10));
+    let both = vec![vec![on_gpus(Gpus::Whole(2), 0, 10)]];
+    assert_eq!(
+        planned(&problem(both, &[], fleet), Policy::Auto).unwrap().placed[0].devices,
+        [DeviceId(0), DeviceId(1)]
+    );
+}
+
+#[test]
 fn durations_that_cannot_be_added_up_are_refused() {
     let modes = vec![vec![on_host(1, u64::MAX / 2)]; 2];
     assert!(matches!(planned(&problem(modes, &[], one_node(1, &[])), Policy::Auto), Err(PlanError::TooLong)));
