@@ -307,6 +307,8 @@ pub struct Reading {
     /// Processes that compute on it, read before `memory`: what a process allocates in between is then counted as
     /// promised and as taken, never as neither. `None`: the driver does not say.
     pub processes: Option<Vec<Process>>,
+    /// Whether it lists processes that draw on it, a desktop's; asked only where none computes.
+    pub draws: bool,
     /// Its memory.
     pub memory: Option<Memory>,
     /// How much of the time a kernel was running, in percent.
@@ -400,6 +402,7 @@ impl Reading {
         match self.processes.as_deref() {
             None => true,
             // The first version counts what the driver keeps for itself.
+            Some([]) if self.draws => false,
             Some([]) => memory.reserved.is_some_and(|reserved| memory.total - memory.free - reserved > IDLE),
             Some(listed) => listed.iter().any(|process| process.memory.is_none()),
         }

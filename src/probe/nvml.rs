@@ -250,6 +250,7 @@ fn read(device: &Device, uuid: String) -> Reading {
         Ok(memory) => Reading {
             uuid,
             fault: None,
+            draws: processes.as_ref().is_some_and(Vec::is_empty) && draws(device),
             processes,
             memory,
             utilisation: device.utilization_rates().ok().map(|rates| rates.gpu),
@@ -325,6 +326,15 @@ fn processes(device: &Device) -> Option<Vec<Process>> {
     let mut processes: Vec<_> = listed.ok()?.iter().map(process).collect();
     processes.sort_by_key(|process| process.pid);
     Some(processes)
+}
+
+/// Whether processes draw on a device.
+fn draws(device: &Device) -> bool {
+    let counted = match device.running_graphics_processes_count() {
+        Err(NvmlError::FailedToLoadSymbol(_)) => device.running_graphics_processes_count_v2(),
+        other => other,
+    };
+    counted.is_ok_and(|count| count > 0)
 }
 
 fn process(info: &ProcessInfo) -> Process {

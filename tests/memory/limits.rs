@@ -79,6 +79,18 @@ fn where_processes_are_hidden_nobody_is_said_to_be_watched() -> Tested {
 }
 
 #[test]
+fn a_desktop_on_a_card_hides_nobody() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nmemory_limit = 'watch'\nresources = { gpu_memory = '1GiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    world.scene.change(|machine| machine.cards[0].desktop_mib = 600)?;
+    assert!(world.printed(&["plan", "p.toml"])?.contains("limit watch"));
+    let (code, said, run) = world.run()?;
+    assert_eq!((code, attempts(&run, "memory_limit")), (Some(0), vec!["watch".into()]), "{said}");
+    assert!(!said.contains("hides"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn an_unknown_limit_is_rejected_with_the_near_word() -> Tested {
     let world = World::new(cards(&[]), "[stage.train]\nrun = 'true'\nmemory_limit = 'wacth'\n")?;
     let checked = world.command(&["check", "p.toml"])?;

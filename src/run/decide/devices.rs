@@ -80,6 +80,9 @@ impl Dispatcher<'_> {
         let mut unwatched = Vec::new();
         for (id, reading) in (0..).map(DeviceId).zip(raw) {
             if !reading.hides_processes() {
+                if reading.processes.as_ref().is_some_and(|listed| !listed.is_empty()) {
+                    self.hidden.remove(&id);
+                }
                 continue;
             }
             self.hidden.insert(id);

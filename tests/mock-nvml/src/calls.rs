@@ -86,7 +86,7 @@ impl Asked {
         match self.handle {
             Handle::Card(_) => {
                 let card = self.card();
-                (card.mib * MIB, (held + card.nobodys_mib) * MIB, card.reserved_mib * MIB)
+                (card.mib * MIB, (held + card.nobodys_mib + card.desktop_mib) * MIB, card.reserved_mib * MIB)
             }
             Handle::Slice(_, slice) => (self.card().slices[slice].mib * MIB, held * MIB, 0),
         }
@@ -165,11 +165,20 @@ unsafe fn give_pci(to: *mut nvml::nvmlPciInfo_t, bus: &str) -> Answer {
 /// # Safety
 /// `count` is null or may be used; `to` has room for `*count` entries or is null.
 unsafe fn give_processes(asked: &Asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) -> Answer {
+    let mut held = if asked.card().hides_processes { Vec::new() } else { asked.held() };
+    held.retain(|held| held.is_alive);
+    // SAFETY: the caller's promise.
+    unsafe { give_list(&held, count, to) }
+}
+
+/// Writes a list of processes.
+///
+/// # Safety
+/// As for [`give_processes`].
+unsafe fn give_list(held: &[Held], count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) -> Answer {
     if count.is_null() {
         return Err(INVALID_ARGUMENT);
     }
-    let mut held = if asked.card().hides_processes { Vec::new() } else { asked.held() };
-    held.retain(|held| held.is_alive);
     // SAFETY: not null, and the caller's promise.
     let room = unsafe { count.replace(held.len() as c_uint) };
     if held.len() > room as usize {
@@ -501,6 +510,12 @@ device_calls! {
 
     fn nvmlDeviceGetComputeRunningProcesses_v3(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {
         give_processes(&asked, count, to)
+    }
+
+    fn nvmlDeviceGetGraphicsRunningProcesses_v3(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {
+        let desktop = asked.card().desktop_mib;
+        let drawing = Held { pid: 1, is_alive: true, card: asked.handle.card(), slice: None, mib: desktop };
+        give_list(&Vec::from_iter((desktop > 0).then_some(drawing)), count, to)
     }
 
     fn nvmlDeviceGetComputeRunningProcesses_v2(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {

@@ -39,7 +39,7 @@ impl Scene {
     fn set(&self, machine: Machine) -> io::Result<()> {
         for (index, card) in machine.cards.iter().enumerate() {
             // For `hold.sh`, which reads no JSON.
-            let room = card.mib.saturating_sub(card.reserved_mib + card.nobodys_mib);
+            let room = card.mib.saturating_sub(card.reserved_mib + card.nobodys_mib + card.desktop_mib);
             replace(&self.folder.path().join(format!("room-{index}")), room.to_string().as_bytes())?;
             replace(&self.folder.path().join(format!("card-{}", card.uuid)), index.to_string().as_bytes())?;
             let late = self.folder.path().join(format!("late-{index}"));

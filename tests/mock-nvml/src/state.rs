@@ -55,7 +55,9 @@ pub struct Card {
     pub switch: Option<u32>,
     /// Cards that NVLink joins it to, by index.
     pub nvlink: Vec<usize>,
-    /// Whether the driver lists processes, which it does not in some containers.
+    /// What a desktop holds of its memory, in MiB: a process that draws and does not compute.
+    pub desktop_mib: u64,
+    /// Whether the driver hides processes, as it does in some containers.
     pub hides_processes: bool,
     /// Whether what ended processes held stays taken, in nobody's name: drivers give it back seconds late.
     pub releases_late: bool,
@@ -102,6 +104,7 @@ impl Default for Card {
             cpus: Vec::new(),
             switch: None,
             nvlink: Vec::new(),
+            desktop_mib: 0,
             hides_processes: false,
             releases_late: false,
             slices: Vec::new(),
