@@ -181,3 +181,33 @@ fn every_policy_plans_the_chain_in_7_seconds() {
         assert!(stdout.contains("\"makespan_ms\":7000"), "{policy}: {stdout}{stderr}");
     }
 }
+
+#[test]
+fn islands_find_the_same_every_time_and_share_what_may_be_tried() {
+    let stages = (0..14).map(|i| {
+        let after = if i > 2 { format!("after = ['s{}']\n", i - 3) } else { String::new() };
+        format!(
+            "[stage.s{i}]\nrun = ['true']\nduration = '{}s'\nresources = {{ cpus = {} }}\n{after}",
+            3 + i * 7 % 11,
+            1 + i % 3
+        )
+    });
+    let pipeline = format!("name = 'p'\n{}", stages.collect::<String>());
+    for policy in ["ga", "sa", "lns", "aco", "pso"] {
+        let found =
+            || outcome(&pipeline, BOX, &["--policy", policy, "--islands", "3", "--evaluations", "900", "--json"]);
+        let (code, first, stderr) = found();
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(found().1, first, "{policy}");
+    }
+}
+
+#[test]
+fn islands_are_for_searches_of_many_schedules() {
+    for policy in ["auto", "exact", "fifo+best-fit"] {
+        let (code, _, stderr) = outcome(CHAIN, BOX, &["--policy", policy, "--islands", "2"]);
+        assert_eq!(code, Some(2));
+        assert!(stderr.contains("`--islands` is for `ga`"), "{stderr}");
+    }
+    assert_eq!(outcome(CHAIN, BOX, &["--policy", "ga", "--islands", "0"]).0, Some(2));
+}

@@ -23,6 +23,7 @@ mod follow;
 mod fullscreen;
 mod gpu_check;
 mod holes;
+mod islands;
 mod log_out;
 mod logs;
 mod metrics;

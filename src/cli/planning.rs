@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::islands::Threads;
 use super::problems::Texts;
 use super::searching::{Place, Searching};
 use super::timing::{Timer, Where};
@@ -14,6 +15,7 @@ use super::{Exit, Failure, contradiction, output};
 use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, file};
 use crate::graph::TaskGraph;
+use crate::plan::islands::Islands;
 use crate::plan::policy::Engine;
 use crate::plan::proof::{self, NoProof, Proof};
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
@@ -59,6 +61,9 @@ pub(super) struct Planning {
     /// Let `ga`, `sa`, `aco`, `pso` or `auto` search among orders by the thousand there first: `cuda:0`, or `cpu`
     #[arg(long, value_name = "WHERE")]
     device: Option<Place>,
+    /// Let `ga`, `sa`, `lns`, `aco` or `pso` search on N islands at once, which share the schedules that may be tried
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    islands: Option<u32>,
 }
 
 impl Planning {
@@ -146,6 +151,14 @@ impl Planning {
             );
             return Err(Failure { exit: Exit::Usage, report: miette::miette!("{words}") });
         }
+        if self.islands.is_some() && !matches!(self.policy, Policy::Search(engine) if engine != Engine::Exact) {
+            let report = miette::miette!(
+                help = "name one of these with `--policy`, or leave `--islands` out",
+                "`--islands` is for `ga`, `sa`, `lns`, `aco` and `pso`, not for `{}`",
+                self.policy
+            );
+            return Err(Failure { exit: Exit::Usage, report });
+        }
         let searching = self.device.map(Searching::new);
         let watch = Stopwatch::start();
         let clock = || watch.elapsed();
@@ -156,6 +169,7 @@ impl Planning {
             limits,
             objective: self.objective,
             searcher: searching.as_ref().map(|searching| searching as &dyn Searcher),
+            islands: self.islands.map(|count| Islands { count, crew: &Threads }),
         };
         let timer = Timer::new(self.timing);
         let plan = plan::make_timed(pipeline, graph, fleet, &options, &timer);

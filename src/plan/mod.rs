@@ -28,6 +28,7 @@ pub(crate) mod fixture;
 mod goal;
 pub mod impossible;
 pub mod instance;
+pub mod islands;
 mod machine;
 mod mix;
 pub mod objective;
@@ -151,6 +152,8 @@ pub struct Options<'a> {
     pub objective: Objective,
     /// Who searches in batches for the policies that can: see [`Policy::in_batches`].
     pub searcher: Option<&'a dyn Searcher>,
+    /// On how many islands an engine searches; on one where absent.
+    pub islands: Option<islands::Islands<'a>>,
 }
 
 /// How long a better plan may be looked for. The first plan is always finished.
@@ -161,7 +164,7 @@ pub struct Limits<'a> {
     /// Time that may pass on `clock`; a second or a hundredth of the makespan, whichever is less, when absent.
     pub budget: Option<Millis>,
     /// Returns the time since planning began. Without it only `evaluations` counts.
-    pub clock: Option<&'a dyn Fn() -> Millis>,
+    pub clock: Option<&'a (dyn Fn() -> Millis + Sync)>,
 }
 
 impl fmt::Debug for Limits<'_> {

@@ -12,7 +12,7 @@ use super::instance::Instance;
 use super::machine::demands;
 use super::order::{OrderRule, by_rank_with};
 use super::search::{Search, ants, batches, genetic, local, swarm};
-use super::{Options, Plan, PlanError, amounts};
+use super::{Options, Plan, PlanError, amounts, islands};
 use crate::batch::search::Method;
 use crate::graph::TaskId;
 use crate::spec::problem::did_you_mean;
@@ -226,30 +226,34 @@ struct Found {
 }
 
 struct Planner<'a, const W: usize> {
-    policy: Policy,
+    options: Options<'a>,
     search: Search<'a, W>,
 }
 
 impl<'a, const W: usize> Planner<'a, W> {
     fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &Options<'a>) -> Self {
         let search = Search::new(instance, timing, bound, options);
-        Self { policy: options.policy, search }
+        Self { options: *options, search }
     }
 
     fn best(mut self) -> Result<Found, PlanError> {
-        match self.policy {
+        match self.options.policy {
             Policy::List(order, fit) => self.list(order, fit),
             Policy::Auto => self.auto(),
             Policy::Search(engine) => {
                 self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
                 self.batches();
-                match engine {
-                    Engine::Genetic => genetic::run(&mut self.search),
-                    Engine::Annealing => local::anneal(&mut self.search),
-                    Engine::Neighbourhood => local::large(&mut self.search),
-                    Engine::Ants => ants::run(&mut self.search),
-                    Engine::Swarm => swarm::run(&mut self.search),
-                    Engine::Exact => exact::run(&mut self.search),
+                let run = match engine {
+                    Engine::Genetic => genetic::run,
+                    Engine::Annealing => local::anneal,
+                    Engine::Neighbourhood => local::large,
+                    Engine::Ants => ants::run,
+                    Engine::Swarm => swarm::run,
+                    Engine::Exact => exact::run,
+                };
+                match self.options.islands.filter(|_| engine != Engine::Exact) {
+                    Some(islands) => islands::run(&mut self.search, islands, &self.options, run),
+                    None => run(&mut self.search),
                 }
             }
         }
@@ -282,7 +286,7 @@ impl<'a, const W: usize> Planner<'a, W> {
 
     /// A search in batches, where the policy has one and somebody computes it.
     fn batches(&mut self) {
-        if let Some(method) = self.policy.in_batches() {
+        if let Some(method) = self.options.policy.in_batches() {
             batches::run(&mut self.search, method);
         }
     }

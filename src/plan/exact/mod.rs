@@ -335,18 +335,16 @@ mod tests {
         let timing = Timing::new(&problem.graph, instance.shortest());
         let bound = super::super::bound::lower_bound(&instance, &timing);
         // Every look at this clock is half a second later than the one before.
-        let looks = std::cell::Cell::new(0);
-        let clock = || {
-            looks.set(looks.get() + 1);
-            Millis(500 * looks.get())
-        };
+        let looks = std::sync::atomic::AtomicU64::new(0);
+        let clock = || Millis(500 * (looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1));
         let limits = super::super::Limits { clock: Some(&clock), ..super::super::Limits::default() };
         let options = Options { policy: Policy::Auto, limits, ..Options::default() };
         let mut search = Search::<1>::new(&instance, &timing, bound, &options);
         let any = [super::super::decode::FREE; 10];
         search.evaluate(&problem.graph.order, &any, Direction::Forward, &mut Draft::default());
         run(&mut search);
-        assert!(looks.get() <= 8, "{} looks", looks.get());
+        let looks = looks.into_inner();
+        assert!(looks <= 8, "{looks} looks");
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>) {
     let mut draft = Draft::default();
     let (mut order, mut orders) = (Vec::new(), Orders::default());
     while !search.is_over() && parents.len() > 1 {
+        parents.extend(search.arrived(direction.opposite()).as_ref().map(Individual::of));
         let mut children = Vec::with_capacity(2 * size);
         for father in 0..parents.len() {
             if search.is_over() {

@@ -9,6 +9,7 @@ use super::decode::{Decoder, Direction, Wanted};
 use super::draft::Draft;
 use super::fit::{Fit, FitRule};
 use super::instance::Instance;
+use super::islands::Passage;
 use super::random::Random;
 use super::{Limits, Options};
 use crate::batch::search::Searcher;
@@ -55,6 +56,10 @@ pub(super) struct Search<'a, const W: usize> {
     guessed: bool,
     /// Why the exact search was given up, where it broke down.
     pub(super) given_up: Option<String>,
+    /// To other islands, where there are some.
+    passage: Option<Passage>,
+    /// What came from there last.
+    arrived: Option<Draft>,
 }
 
 /// A part of a search.
@@ -97,6 +102,8 @@ impl<'a, const W: usize> Search<'a, W> {
             granted: 0,
             guessed: is_guessed(instance),
             given_up: None,
+            passage: None,
+            arrived: None,
         }
     }
 
@@ -141,11 +148,36 @@ impl<'a, const W: usize> Search<'a, W> {
     fn decode(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> bool {
         self.evaluations += 1;
         let direction = wanted.direction;
-        if self.decoder.decode(wanted, &mut self.fit, draft).is_err() {
-            return false;
+        let is_one = self.decoder.decode(wanted, &mut self.fit, draft).is_ok();
+        if is_one {
+            self.keep(draft, direction);
         }
-        self.keep(draft, direction);
-        true
+        if self.passage.as_ref().is_some_and(|passage| passage.is_due(self.evaluations)) {
+            self.exchange();
+        }
+        is_one
+    }
+
+    /// Becomes an island that begins with a schedule.
+    pub(super) fn settle(&mut self, first: Option<Draft>, passage: Passage) {
+        self.found.extend(first);
+        self.passage = Some(passage);
+    }
+
+    /// Sends the best schedule to the next island and takes that of the one before in.
+    fn exchange(&mut self) {
+        let best = self.found.last();
+        let arrived = self.passage.as_mut().and_then(|passage| passage.exchange(best));
+        if let Some(arrived) = &arrived {
+            self.keep(arrived, Direction::Forward);
+        }
+        self.arrived = arrived;
+    }
+
+    /// Returns what came from another island since this was last asked, as seen from an end of time.
+    fn arrived(&mut self, from: Direction) -> Option<Draft> {
+        let arrived = self.arrived.take()?;
+        Some(if from == Direction::Forward { arrived } else { arrived.mirrored() })
     }
 
     /// Keeps a schedule if it is the best so far.

@@ -37,6 +37,10 @@ pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>) {
     let mut draft = Draft::default();
     let mut leader = (u64::MAX, first);
     while n > 1 && !search.is_over() {
+        if let Some(found) = search.arrived(Direction::Forward).filter(|found| found.makespan < leader.0) {
+            let early = |start: &u64| 1.0 - to_f64(*start) / to_f64(found.makespan.max(1));
+            leader = (found.makespan, found.start.iter().map(early).collect());
+        }
         for particle in &mut swarm {
             if search.is_over() {
                 return;
