@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn planned(problem: &Problem, engine: Engine, count: u32, crew: &Threads) -> Option<Plan> {
-        let limits = Limits { evaluations: Some(2_400), ..Limits::default() };
+        let limits = Limits { evaluations: Some(1_200), ..Limits::default() };
         let islands = Some(Islands { count, crew });
         let options = Options { policy: Policy::Search(engine), seed: 7, limits, islands, ..Options::default() };
         plan::make(&problem.pipeline, &problem.graph, &problem.fleet, &options).ok()
@@ -152,14 +152,14 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(8))]
         #[test]
         fn islands_find_the_same_in_whatever_order_they_run(problem in any_problem(14, 4_000), count in 1_u32..5) {
-            for (name, engine) in Engine::ALL {
+            for (name, engine) in Engine::ALL.into_iter().filter(|(_, engine)| *engine != Engine::Exact) {
                 let Some(plan) = planned(&problem, engine, count, &Threads { backwards: false }) else { return Ok(()) };
                 let again = planned(&problem, engine, count, &Threads { backwards: true }).unwrap();
                 prop_assert_eq!((&plan.placed, plan.evaluations), (&again.placed, again.evaluations), "{}", name);
-                prop_assert!(plan.evaluations <= 2_400 || engine == Engine::Exact, "{}: {}", name, plan.evaluations);
+                prop_assert!(plan.evaluations <= 1_200, "{}: {}", name, plan.evaluations);
                 prop_assert!(plan.makespan >= plan.lower_bound);
             }
         }
