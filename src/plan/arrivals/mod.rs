@@ -98,6 +98,9 @@ struct Costs {
     seen: usize,
 }
 
+/// Costs that are remembered at most, of 16 bytes each: beyond that all are forgotten. Tests forget often.
+const KEPT: usize = if cfg!(test) { 8 } else { 1 << 24 };
+
 /// A cluster that fills up.
 struct Replay<'t> {
     /// Requests that ask for the same, once each.
@@ -108,11 +111,19 @@ struct Replay<'t> {
     log: Vec<usize>,
     /// `[n_asks]`
     costs: Vec<Option<Costs>>,
+    /// How many of them there are.
+    kept: usize,
 }
 
 impl Replay<'_> {
     /// Returns the cheapest node for a request, the first of equal ones.
     fn cheapest(&mut self, ask: usize, scorer: &mut Scorer) -> Option<usize> {
+        if self.costs[ask].is_none() {
+            if (self.kept + 1) * self.rooms.len() > KEPT {
+                self.forget();
+            }
+            self.kept += 1;
+        }
         let (rooms, asked) = (&self.rooms, &self.asks[ask]);
         let mut cost = |room: &Room| room.can_host(asked).then(|| scorer.cost(room, asked));
         let costs = match self.costs[ask].take() {
@@ -121,8 +132,8 @@ impl Replay<'_> {
                 let mut changed = self.log[costs.seen..].to_vec();
                 changed.sort_unstable();
                 changed.dedup();
-                for node in changed.into_iter().filter(|node| costs.of[*node].is_some()).collect::<Vec<_>>() {
-                    costs.of[node] = cost(&rooms[node]);
+                for node in changed {
+                    costs.of[node] = costs.of[node].and_then(|_| cost(&rooms[node]));
                 }
                 Costs { seen: self.log.len(), ..costs }
             }
@@ -132,6 +143,11 @@ impl Replay<'_> {
         let found = scorer.pick(hosts.map(|(cost, node)| (*cost, node)));
         self.costs[ask] = Some(costs);
         found
+    }
+
+    fn forget(&mut self) {
+        self.costs.iter_mut().for_each(|costs| *costs = None);
+        self.kept = 0;
     }
 
     /// Places a request on a node.
@@ -157,7 +173,8 @@ pub fn replay(trace: &Trace, order: &Order, rule: Rule) -> Outcome {
     kind.iter().for_each(|kind| times[*kind] += 1);
     let mix = typical(&asks, &times);
     let mut scorer = Scorer::new(rule, order.seed, &rooms, mix.clone());
-    let mut replay = Replay { asks: &asks, rooms, log: Vec::new(), costs: asks.iter().map(|_| None).collect() };
+    let mut replay =
+        Replay { asks: &asks, rooms, log: Vec::new(), costs: asks.iter().map(|_| None).collect(), kept: 0 };
     let capacity = replay.rooms.iter().map(Room::devices_left).sum();
     let mut outcome = Outcome { capacity, ..Outcome::default() };
     let mut arrived = vec![0_u64; asks.len()];
@@ -167,7 +184,7 @@ pub fn replay(trace: &Trace, order: &Order, rule: Rule) -> Outcome {
         arrived[ask] += 1;
         if scorer.learns_at(number) {
             scorer.learn(&asks, &arrived);
-            replay.costs.iter_mut().for_each(|costs| *costs = None);
+            replay.forget();
         }
         let site = replay.cheapest(ask, &mut scorer).map(|node| {
             outcome.given += asks[ask].devices();
