@@ -307,11 +307,14 @@ impl<'i, const W: usize> Decoder<'i, W> {
             *score = fit.score_device(machine, *device, machine.need_of(packed, *device), start);
         }
         if gang == 1 {
-            let rank = |i: &usize| {
-                let (score, device) = self.feasible[*i];
-                (score, self.instance.devices[device.index()].beside, device)
+            let beside = |device: DeviceId| self.instance.devices[device.index()].beside;
+            let rank = |a: &usize, b: &usize| {
+                let ((score, one), (of_other, other)) = (self.feasible[*a], self.feasible[*b]);
+                let first = (score, beside(one)).cmp(&(of_other, beside(other)));
+                let devices = || [one, other].map(|device| (device, machine.need_of(packed, device)));
+                first.then_with(|| fit.break_tie(machine, devices(), start)).then_with(|| one.cmp(&other))
             };
-            let best = (0..self.feasible.len()).min_by_key(rank).unwrap_or(0);
+            let best = (0..self.feasible.len()).min_by(rank).unwrap_or(0);
             self.feasible.swap(0, best);
             return self.feasible[0].0;
         }

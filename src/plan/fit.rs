@@ -4,6 +4,8 @@
 //! *balancing* rule chooses the place without looking at the time, as a load balancer does, in the first mode that the
 //! fleet allows; the task then starts there as early as it can. Does not know the order of tasks.
 
+use std::cmp::Ordering;
+
 use super::amounts::{Amounts, Lanes};
 use super::instance::Instance;
 use super::machine::{self, Machine};
@@ -17,7 +19,8 @@ pub(super) type Score = u64;
 /// A fit rule by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FitRule {
-    /// Ends first; among those the place that has worked least so far. Source: HEFT, Topcuoglu et al., 2002.
+    /// Ends first; among those the place that has worked least so far, and of such devices the one with the least left,
+    /// so that room in one piece stays. Source: HEFT, Topcuoglu et al., 2002.
     EarliestFinish,
     /// Ends first; among those the first in the fleet's order.
     FirstFit,
@@ -179,6 +182,23 @@ impl Fit {
             return self.fragmented(lanes, free(), need);
         }
         self.score(lanes, offer, free, need, device.index())
+    }
+
+    /// Compares devices with equal scores for a task that starts at `start`.
+    pub(super) fn break_tie<const W: usize>(
+        &self,
+        machine: &Machine<W>,
+        devices: [(DeviceId, Amounts<W>); 2],
+        start: u64,
+    ) -> Ordering {
+        if self.rule != FitRule::EarliestFinish {
+            return Ordering::Equal;
+        }
+        let [one, other] = devices.map(|(device, need)| -> u64 {
+            let left = machine.devices[device.index()].at(start).less(need);
+            machine.device_lanes.relative(left, machine.device_offer[device.index()]).sum()
+        });
+        one.cmp(&other)
     }
 
     fn score<const W: usize>(

@@ -47,6 +47,17 @@ fn a_chain_of_2_2_and_3_takes_7_and_is_proven_optimal() {
 }
 
 #[test]
+fn of_devices_that_are_equally_early_the_one_with_the_least_left_is_taken() {
+    // In the fleet's order the small task would lie on the large device, and the large one would have to wait.
+    let modes = [10, 75].map(|gib| vec![on_gpus(Gpus::Shared, gib, 10)]).to_vec();
+    let problem = problem(modes, &[], one_node(4, &[("a", 80, 1_000), ("a", 24, 1_000)]));
+    let plan = planned(&problem, Policy::List(OrderRule::Fifo, FitRule::EarliestFinish)).unwrap();
+    assert_eq!(plan.makespan, Millis(10));
+    let first = planned(&problem, Policy::List(OrderRule::Fifo, FitRule::FirstFit)).unwrap();
+    assert_eq!(first.makespan, Millis(20));
+}
+
+#[test]
 fn five_tasks_on_devices_of_speed_2_3_and_4_end_at_4() {
     // A unit of work is 12 ms, so that every quotient is whole.
     let devices = [("a", 8, 2_000), ("b", 8, 3_000), ("c", 8, 4_000)];
