@@ -122,7 +122,7 @@ fn to_f64(value: u64) -> f64 {
 #[derive(Default)]
 pub(super) struct Orders {
     /// Tasks with their wishes, in one word each: whole numbers are sorted without branches.
-    wanted: Vec<u128>,
+    wanted: Vec<u64>,
     placed: Vec<bool>,
     stack: Vec<TaskId>,
 }
@@ -138,18 +138,24 @@ impl Orders {
         order: &mut Vec<TaskId>,
     ) {
         let Self { wanted, placed, stack } = self;
+        let last = child.finish.iter().copied().max().unwrap_or(0);
+        let bits = |most: u64| u64::BITS - most.leading_zeros();
+        let low = bits(graph.len() as u64);
+        // Years of milliseconds fit beside a million tasks; what would not is compared a little coarser.
+        let coarse = (bits(last) + low).saturating_sub(u64::BITS);
         wanted.clear();
-        wanted.extend(
-            (0..).zip(&child.finish).map(|(task, finish): (u32, _)| u128::from(!finish) << 32 | u128::from(task)),
-        );
+        wanted.extend((0..).zip(&child.finish).map(|(task, finish): (u64, _)| (last - finish) >> coarse << low | task));
         wanted.sort_unstable();
         placed.clear();
         placed.resize(graph.len(), false);
         order.clear();
         let rows = direction.waits_for(graph);
         for word in wanted {
-            #[expect(clippy::cast_possible_truncation, reason = "the lower half is the task")]
-            stack.push(TaskId(*word as u32));
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the lower bits are the task, of which there are 2^32"
+            )]
+            stack.push(TaskId((*word & ((1 << low) - 1)) as u32));
             put(rows, stack, placed, order);
         }
     }
