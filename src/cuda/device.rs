@@ -42,7 +42,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Opens a device, counted as the driver counts those that this process may see.
+    /// Opens a device, counted by PCI address among those that this process may see: as tasks are told theirs, and
+    /// whatever order the driver has been asked for.
     ///
     /// # Errors
     /// Where there is no driver or no such device, or where it cannot be used.
@@ -51,11 +52,9 @@ impl Device {
         let mut count: c_int = 0;
         // SAFETY: the driver is initialised; the pointers of all calls in this file are to live values.
         check("count the CUDA devices", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;
-        let number = c_int::try_from(ordinal).ok().filter(|number| *number < count);
-        let number = number.ok_or(CudaError::NoDevice(ordinal))?;
-        let mut handle = 0;
-        // SAFETY: as above.
-        check("find the CUDA device", unsafe { sys::cuDeviceGet(&raw mut handle, number) })?;
+        let mut devices = (0..count).map(by_address).collect::<Result<Vec<_>, _>>()?;
+        devices.sort_unstable();
+        let (_, handle) = *devices.get(ordinal).ok_or(CudaError::NoDevice(ordinal))?;
         let about = about(handle)?;
         if about.capability < (7, 0) {
             return Err(CudaError::OldDevice { name: about.name, capability: about.capability });
@@ -169,15 +168,30 @@ impl Drop for Device {
     }
 }
 
+const ASK: &str = "ask what the CUDA device is";
+
+/// Returns the device with this number, as the driver counts, behind its PCI address: domain, bus, slot.
+fn by_address(number: c_int) -> Result<([u32; 3], sys::CUdevice), CudaError> {
+    let mut handle = 0;
+    // SAFETY: the pointer is to a live value.
+    check("find the CUDA device", unsafe { sys::cuDeviceGet(&raw mut handle, number) })?;
+    let address = [
+        attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?,
+        attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?,
+        attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?,
+    ];
+    Ok((address, handle))
+}
+
+fn attribute(handle: sys::CUdevice, attribute: CUdevice_attribute) -> Result<u32, CudaError> {
+    let mut value: c_int = 0;
+    // SAFETY: a handle that the driver gave.
+    check(ASK, unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, handle) })?;
+    Ok(u32::try_from(value).unwrap_or(0))
+}
+
 /// Asks what a device is.
 fn about(handle: sys::CUdevice) -> Result<About, CudaError> {
-    const ASK: &str = "ask what the CUDA device is";
-    let attribute = |attribute: CUdevice_attribute| {
-        let mut value: c_int = 0;
-        // SAFETY: a handle that the driver gave.
-        check(ASK, unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, handle) })?;
-        Ok::<_, CudaError>(u32::try_from(value).unwrap_or(0))
-    };
     let mut name = [0_u8; 128];
     // SAFETY: the length is that of the array.
     check(ASK, unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), 128, handle) })?;
@@ -196,11 +210,11 @@ fn about(handle: sys::CUdevice) -> Result<About, CudaError> {
         uuid: format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]),
         driver: u32::try_from(driver).unwrap_or(0),
         capability: (
-            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
-        multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1),
+        multiprocessors: attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1),
         memory: Bytes(memory as u64),
-        shared_memory: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        shared_memory: attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
     })
 }

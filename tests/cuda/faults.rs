@@ -108,6 +108,18 @@ fn a_plan_on_the_device_is_the_plan_on_the_cpu() -> Tested {
 }
 
 #[test]
+fn devices_are_counted_by_their_addresses_whatever_the_drivers_order_is() -> Tested {
+    let world = World::new(PIPELINE)?;
+    for (backwards, opened) in [(false, "card 0"), (true, "card 1")] {
+        world.plan(&Card { count: 2, backwards, ..Card::default() }, &["--timing", "cuda"])?;
+        let log = world.scene.log()?;
+        let opens = log.0.iter().find(|line| line.starts_with("cuDevicePrimaryCtxRetain")).ok_or("it was opened")?;
+        assert!(opens.ends_with(opened), "{opens}");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_device_is_given_back_before_anything_runs() -> Tested {
     let world = World::new(PIPELINE)?;
     let ran = world.command(&Card::default(), &["run", "p.toml", "--timing", "cuda"])?;

@@ -140,8 +140,11 @@ driver! {
     }
     cuDeviceGetUuid(uuid: *mut [u8; 16], device: c_int) { put(uuid, [device.to_le_bytes()[0]; 16]) }
     cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) { put(bytes, card().memory) }
-    cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, _device: c_int) {
+    cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: c_int) {
         put(value, match attribute {
+            33 if card().backwards => card().count - device,
+            33 => 1 + device,
+            34 | 50 => 0,
             16 => card().multiprocessors,
             75 => card().capability.0,
             76 => card().capability.1,
@@ -151,6 +154,7 @@ driver! {
     }
     cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) {
         let number = usize::try_from(device).map_err(|_| INVALID_DEVICE)?;
+        NOTE.set(Some(format!("card {number}")));
         put(context, std::ptr::without_provenance_mut(number + 1))
     }
     cuDevicePrimaryCtxRelease_v2(_device: c_int) {

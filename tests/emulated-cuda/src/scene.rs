@@ -20,6 +20,8 @@ pub(crate) const LOG_VARIABLE: &str = "EMULATED_CUDA_LOG";
 pub struct Card {
     /// How many there are.
     pub count: i32,
+    /// Whether the driver counts them against the order of their PCI addresses, as it does with the fastest one last.
+    pub backwards: bool,
     /// Compute capability.
     pub capability: (i32, i32),
     /// The CUDA version of the driver.
@@ -40,6 +42,7 @@ impl Default for Card {
     fn default() -> Self {
         Self {
             count: 1,
+            backwards: false,
             capability: (9, 0),
             version: 12_080,
             memory: 1 << 30,
