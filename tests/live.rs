@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use mock_nvml::{Card, Scene};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::{Pid, Signal, kill_process};
@@ -251,6 +252,30 @@ fn what_is_linked_is_not_copied_and_records_are_kept_on_request() {
     let again = world.live(&args);
     assert_eq!(again.status.code(), Some(2));
     assert!(said(&again).contains("name another folder"), "{}", said(&again));
+}
+
+/// Trains until what it holds was seen.
+const SEEN: &str = r#"
+name = "p"
+[stage.train]
+run = "TRAIN 4000 100 & until grep -q 4194304000 .trainyard/runs/$TRAINYARD_RUN/memory.json; do sleep 0.05; done; kill $!; true"
+resources = { gpu_memory = "6GiB" }
+duration = "3s"
+timeout = "2m"
+"#;
+
+#[test]
+fn what_gpus_held_is_measured() {
+    let card = Card { name: "NVIDIA Emulated".to_owned(), mib: 8_192, ..Card::default() };
+    let scene = Scene::new(vec![card]).unwrap();
+    let world = World::new(&SEEN.replace("TRAIN ", &format!("{} ", Scene::trainer().display())));
+    let mut bench = world.command(&["bench", "p.toml", "--live", "--policies", "fifo", "--seeds", "1", "--json"]);
+    let output = bench.envs(scene.environment()).env("CUDA_MPS_PIPE_DIRECTORY", world.path("no-mps")).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let live = &rows(&output)[0]["live"];
+    // What is asked for of all but the headroom, and what is held of all of it.
+    assert!(live["gpu_memory_use"].as_f64() > Some(0.75), "{live}");
+    assert!(live["gpu_memory_held"].as_f64().is_some_and(|part| part > 0.0 && part < 0.5), "{live}");
 }
 
 #[test]
