@@ -60,6 +60,9 @@ pub(super) struct Wanted<'w> {
     pub(super) direction: Direction,
     /// So many tasks at the beginning of the order lie where this schedule has them.
     pub(super) kept: Option<(&'w Draft, usize)>,
+    /// Of devices that are free as early, tasks take those that they have in this schedule: what is decoded again in the
+    /// order of its starts and with its choices hardly changes.
+    pub(super) near: Option<&'w Draft>,
     /// A schedule that cannot end by this time is given up; `[n_tasks]` by TaskId is what must follow each task.
     pub(super) by: Option<(u64, &'w [u64])>,
 }
@@ -146,7 +149,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
         if fit.rule().balances() {
             self.balanced_site(task, fit, wanted.direction, draft, purse)
         } else {
-            self.best_site(task, fit, wish, wanted.direction, draft, purse)
+            self.best_site(task, fit, wish, wanted, draft, purse)
         }
     }
 
@@ -164,11 +167,12 @@ impl<'i, const W: usize> Decoder<'i, W> {
         task: TaskId,
         fit: &Fit,
         wish: Option<u32>,
-        direction: Direction,
+        &Wanted { direction, near, .. }: &Wanted<'_>,
         draft: &Draft,
         purse: &Purse,
     ) -> Option<Site> {
         let instance = self.instance;
+        let usual = near.map_or(&[][..], |near| near.devices(task));
         let kind = instance.kind[task.index()] as usize;
         let common = (!self.has_lags).then(|| self.ready(task, NodeId(0), direction, draft));
         let mut best: Option<(u64, Score, Site)> = None;
@@ -188,7 +192,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
                 });
                 let Some(start) = found else { continue };
                 let finish = start + duration;
-                let score = self.select(fit, packed, choice, *node, start);
+                let score = self.select(fit, packed, choice, (*node, usual), start);
                 let by = finish.saturating_add(waste);
                 if best.is_none_or(|(least, other, _)| (by, score) < (least, other)) {
                     best = Some((by, score, Site { choice: index, member, start, finish }));
@@ -297,12 +301,23 @@ impl<'i, const W: usize> Decoder<'i, W> {
     }
 
     /// Scores the free devices, moves the best ones to the front and returns the score of the place: lower is better.
-    fn select(&mut self, fit: &Fit, packed: Packed<W>, choice: &Choice, node: NodeId, start: u64) -> Score {
+    /// Nothing is better than all of the devices that the task usually has.
+    fn select(
+        &mut self,
+        fit: &Fit,
+        packed: Packed<W>,
+        choice: &Choice,
+        (node, usual): (NodeId, &[DeviceId]),
+        start: u64,
+    ) -> Score {
         let gang = choice.gang as usize;
-        let machine = &self.machine;
         if gang == 0 {
-            return fit.score_node(machine, node, packed.node, start);
+            return fit.score_node(&self.machine, node, packed.node, start);
         }
+        if usual.len() == gang && self.move_to_front(usual) {
+            return 0;
+        }
+        let machine = &self.machine;
         for (score, device) in &mut self.feasible {
             *score = fit.score_device(machine, *device, machine.need_of(packed, *device), start);
         }
@@ -324,6 +339,14 @@ impl<'i, const W: usize> Decoder<'i, W> {
         let part = near::closest(&self.spots, gang);
         self.feasible.sort_unstable_by_key(|(score, device)| (!spot(*device).is_within(&part), *score, *device));
         self.feasible[..gang].iter().map(|(score, _)| score).fold(0, |sum, score| sum.saturating_add(*score))
+    }
+
+    /// Moves some devices to the front of those that are free. Returns whether all of them are.
+    fn move_to_front(&mut self, devices: &[DeviceId]) -> bool {
+        (0..).zip(devices).all(|(at, device)| {
+            let found = self.feasible[at..].iter().position(|(_, free)| free == device);
+            found.inspect(|found| self.feasible.swap(at, at + found)).is_some()
+        })
     }
 
     /// Holds what a task needs.

@@ -112,7 +112,7 @@ impl<'a, const W: usize> Planner<'a, W> {
     fn try_order(&mut self, order: &[TaskId], choice: &[u32]) -> bool {
         self.evaluations += 1;
         let direction = Direction::Forward;
-        let wanted = Wanted { order, choice, paid: false, direction, kept: None, by: None };
+        let wanted = Wanted { order, choice, paid: false, direction, kept: None, near: None, by: None };
         let mut draft = Draft::default();
         if self.decoder.decode(&wanted, &mut self.fit, &mut draft).is_err() {
             return false;

@@ -370,7 +370,7 @@ impl<'a, const W: usize> Planner<'a, W> {
     fn decode(&mut self, order: &[TaskId], choice: &[u32], base: &Base) -> Option<Draft> {
         self.tried += 1;
         let kept = Some((&base.draft, base.kept));
-        let wanted = Wanted { order, choice, paid: false, direction: Direction::Forward, kept, by: None };
+        let wanted = Wanted { order, choice, paid: false, direction: Direction::Forward, kept, near: None, by: None };
         let mut draft = Draft::default();
         self.decoder.decode(&wanted, &mut self.fit, &mut draft).ok()?;
         Some(draft)

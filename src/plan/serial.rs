@@ -333,7 +333,7 @@ mod tests {
                 decoder.serial = decoder.serial.filter(|_| serial).map(|narrow| if wide { widened(&instance, narrow) } else { narrow });
                 let mut fit = Fit::new(FitRule::EarliestFinish, 1, &instance);
                 let (mut base, mut draft) = (Draft::default(), Draft::default());
-                let wanted = Wanted { order: &first, choice: &free, paid: true, direction, kept: None, by: None };
+                let wanted = Wanted { order: &first, choice: &free, paid: true, direction, kept: None, near: None, by: None };
                 decoder.decode(&wanted, &mut fit, &mut base).unwrap();
                 let by = Some((base.makespan + slack - 15.min(base.makespan), &tail[..]));
                 let wanted = Wanted { order: &second, kept: Some((&base, kept)), by, ..wanted };

@@ -19,8 +19,8 @@ use crate::graph::TaskId;
 /// How a local search moves.
 #[derive(Clone, Copy)]
 struct Style {
-    /// Tasks of a window: at least this many, and up to so many hundredths of all.
-    window: (usize, usize),
+    /// Tasks of a window: at least this many, and up to so many, or so many hundredths of all where that is more.
+    window: (usize, usize, usize),
     /// Of a hundred tasks of a window so many are moved, and so many may choose anew.
     moved: u64,
     flipped: u64,
@@ -28,13 +28,18 @@ struct Style {
     slack: u64,
     /// Whether that is drawn anew for each schedule.
     by_chance: bool,
+    /// Whether tasks stay on their devices where that costs no time.
+    stays: bool,
+    /// Schedules after which the search goes on from the other end: at least these, and so many hundredths of the tasks.
+    turn: (u64, u64),
 }
 
-const LARGE: Style = Style { window: (8, 17), moved: 40, flipped: 12, slack: 40, by_chance: false };
-const ANNEALING: Style = Style { window: (2, 0), moved: 100, flipped: 20, slack: 150, by_chance: true };
+/// Of 1,000 stages a window of up to 170 is too wide: most of what it changes makes the rest longer.
+const LARGE: Style =
+    Style { window: (8, 20, 3), moved: 40, flipped: 3, slack: 40, by_chance: false, stays: true, turn: (30, 0) };
+const ANNEALING: Style =
+    Style { window: (2, 4, 0), moved: 100, flipped: 20, slack: 150, by_chance: true, stays: false, turn: (100, 25) };
 
-/// Schedules after which the search goes on from the other end: as many as there are tasks, but at least these.
-const TURN: u64 = 100;
 /// Evaluations that the slack is made to last for where only time is limited, for each task.
 const COOLING: u64 = 100;
 
@@ -69,14 +74,15 @@ fn run<const W: usize>(search: &mut Search<'_, W>, style: Style) {
             std::mem::swap(&mut current, &mut walk.next);
             walk.follow(&current);
         }
-        if search.evaluations - turned > TURN.max(n as u64 / 4) && !search.is_over() {
+        if search.evaluations - turned > style.turn.0.max(n as u64 * style.turn.1 / 100) && !search.is_over() {
             turned = search.evaluations;
             // From where the search strayed too far it goes back.
-            let strayed = search.best().filter(|best| current.makespan > best.makespan + slack).map(Individual::of);
+            let strayed = search.best().filter(|best| current.makespan > best.makespan + slack).cloned();
             direction = if strayed.is_some() { Direction::Backward } else { direction.opposite() };
-            let from = strayed.unwrap_or_else(|| Individual::of(&current));
-            orders.by_end(search.instance.graph, &from, direction, &mut walk.order);
-            if search.evaluate(&walk.order, &from.choice, direction, &mut walk.next) {
+            let from = strayed.as_ref().unwrap_or(&current);
+            orders.by_end(search.instance.graph, &Individual::of(from), direction, &mut walk.order);
+            let near = style.stays.then_some(from);
+            if search.evaluate_near(near, &walk.order, &from.choice, direction, &mut walk.next) {
                 std::mem::swap(&mut current, &mut walk.next);
             } else if let Some(best) = search.best() {
                 (current, direction) = (best.clone(), Direction::Forward);
@@ -160,8 +166,9 @@ impl Walk {
         by: (u64, &[u64]),
     ) -> bool {
         let n = self.order.len();
-        let widest = (n * style.window.1 / 100).max(style.window.0 + 2).min(n);
-        let length = (style.window.0 + search.random.index(widest - style.window.0.min(widest) + 1)).min(n).max(2);
+        let (least, most, hundredths) = style.window;
+        let widest = (n * hundredths / 100).max(most).min(n);
+        let length = (least + search.random.index(widest - least.min(widest) + 1)).min(n).max(2);
         let first = search.random.index(n - length + 1);
         self.choice.clone_from(&current.choice);
         self.reorder(search, current, style, direction, first..first + length);
@@ -183,7 +190,15 @@ impl Walk {
         let same = |task: &&TaskId| self.choice[task.index()] == current.choice[task.index()];
         let kept = if paid { self.changed[..first].iter().take_while(same).count() } else { first };
         let (order, choice) = (&self.changed[..], &self.choice[..]);
-        let wanted = Wanted { order, choice, paid, direction, kept: Some((current, kept)), by: Some(by) };
+        let wanted = Wanted {
+            order,
+            choice,
+            paid,
+            direction,
+            kept: Some((current, kept)),
+            near: style.stays.then_some(current),
+            by: Some(by),
+        };
         search.decode(&wanted, &mut self.next)
     }
 

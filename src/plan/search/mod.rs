@@ -140,8 +140,20 @@ impl<'a, const W: usize> Search<'a, W> {
         direction: Direction,
         draft: &mut Draft,
     ) -> bool {
+        self.evaluate_near(None, order, choice, direction, draft)
+    }
+
+    /// The same with tasks on the devices that they have in another schedule, where that costs no time.
+    fn evaluate_near(
+        &mut self,
+        near: Option<&Draft>,
+        order: &[TaskId],
+        choice: &[u32],
+        direction: Direction,
+        draft: &mut Draft,
+    ) -> bool {
         let paid = !self.instance.budgets.is_empty() && modes::fit_budgets(self.instance, choice);
-        self.decode(&Wanted { order, choice, paid, direction, kept: None, by: None }, draft)
+        self.decode(&Wanted { order, choice, paid, direction, kept: None, near, by: None }, draft)
     }
 
     /// The same for anything that can be decoded. Returns whether there is such a schedule.
