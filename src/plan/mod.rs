@@ -33,6 +33,7 @@ mod machine;
 mod mix;
 pub mod objective;
 pub mod order;
+pub mod pace;
 mod pieces;
 pub mod policy;
 mod profile;

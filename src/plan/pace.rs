@@ -1,0 +1,41 @@
+//! How fast schedules are made: what benches measure. Does not know what time it is.
+
+use super::amounts;
+use super::decode::{Decoder, Direction, FREE, Wanted};
+use super::draft::Draft;
+use super::fit::{Fit, FitRule};
+use super::instance::Instance;
+use super::machine::demands;
+use super::order::OrderRule;
+use crate::timing::Timing;
+use crate::units::Millis;
+
+/// Makes the schedule of `critical-path+earliest-finish` so many times and returns its makespan; `None` for more resources
+/// than the planner can hold.
+#[must_use]
+pub fn schedules(instance: &Instance<'_>, timing: &Timing, times: u64) -> Option<Millis> {
+    let (node, device) = demands(instance);
+    match amounts::words(&node).max(amounts::words(&device)) {
+        1 => Some(decoded::<1>(instance, timing, times)),
+        2..=4 => Some(decoded::<4>(instance, timing, times)),
+        5..=32 => Some(decoded::<32>(instance, timing, times)),
+        _ => None,
+    }
+}
+
+fn decoded<const W: usize>(instance: &Instance<'_>, timing: &Timing, times: u64) -> Millis {
+    let order = OrderRule::CriticalPath.order(instance, timing);
+    let choice = vec![FREE; order.len()];
+    let mut decoder = Decoder::<W>::new(instance);
+    let mut fit = Fit::new(FitRule::EarliestFinish, 0, instance);
+    let mut draft = Draft::default();
+    let direction = Direction::Forward;
+    for _ in 0..times {
+        let order = std::hint::black_box(&order);
+        let wanted = Wanted { order, choice: &choice, paid: false, direction, kept: None, near: None, by: None };
+        if decoder.decode(&wanted, &mut fit, &mut draft).is_err() {
+            break;
+        }
+    }
+    Millis(draft.makespan)
+}
