@@ -24,9 +24,16 @@ kernels: ## Build the PTX of the CUDA kernels (NVRTC is fetched once) and show r
 	python3 scripts/kernels.py
 
 TRAINYARD ?= $(TARGET)/release/trainyard
-gpu-check: ## Check the kernels, their speed and packing on this machine's GPU (builds only what is missing)
-	@test -x $(TRAINYARD) || $(CARGO) build --release
-	$(TRAINYARD) gpu-check --json gpu-check.json
+gpu-check: ## Check the kernels, their speed, packing and a training on this machine's GPU, within ten minutes
+ifeq ($(origin TRAINYARD),file)
+	@if ! command -v $(CARGO) >/dev/null 2>&1; then echo "no $(CARGO) here: using $(TRAINYARD) as it is"; \
+	elif libtorch="$$($(FIND_LIBTORCH) --offline 2>/dev/null)"; then \
+		LIBTORCH="$$libtorch" $(CARGO) build --release --features torch; \
+	else $(CARGO) build --release; fi
+endif
+	@if test -x $(dir $(TRAINYARD))trainyard-ops; then set -- --pipeline pipelines/digits.toml; \
+	else echo "no training is checked: \`make build\` first builds the stages for it"; set --; fi; \
+	$(TRAINYARD) gpu-check --json gpu-check.json "$$@"
 
 build: ## Build the release binaries, built-in stages included
 	@$(WITH_LIBTORCH) $(CARGO) build --release --features torch

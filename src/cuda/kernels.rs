@@ -35,6 +35,22 @@ macro_rules! ptx {
 }
 
 impl Source {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::BatchTiming,
+        Self::Calibrate,
+        Self::ListSchedule,
+        Self::LoadMatrix,
+        Self::Search,
+        Self::Sgs,
+        Self::Timing,
+    ];
+
+    /// Returns the names of the kernels that a device of this compute capability gets.
+    pub fn kernels(self, capability: (u32, u32)) -> impl Iterator<Item = &'static str> {
+        self.ptx(capability).lines().filter_map(|line| line.strip_prefix(".visible .entry ")?.strip_suffix('('))
+    }
+
     /// Returns the newest PTX that a device of this compute capability takes.
     pub(super) const fn ptx(self, capability: (u32, u32)) -> &'static str {
         match (self, capability.0 >= 9) {

@@ -1,7 +1,6 @@
 //! Packing by memory with real allocations: whole runs of this very program, whose stages are this program again, holding
 //! memory of the device through its driver.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,14 +9,17 @@ use serde_json::Value;
 use super::rows::Rows;
 use crate::cli::{Exit, output};
 use crate::cuda::{CudaError, Device, guarded};
-use crate::probe::{self, Gpus};
+use crate::probe::{self, Gpu};
 use crate::units::Bytes;
 
 /// What a context may leave behind in NVML's count without being one: other programs come and go.
 const NOISE: Bytes = Bytes(64 << 20);
 
 /// How long two of us wait for each other at most.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one run may take.
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Waits until two of us have come to a point, or have been there before: each leaves a file in this folder.
 fn meet(point: &str) {
@@ -40,7 +42,7 @@ fn meet(point: &str) {
 
 /// Holds memory of the first device, as a training would. Those that `meet` take theirs at the same time, and hold it until
 /// the other has tried.
-pub(super) fn hold(mib: u64, seconds: f64, meets: bool) -> Exit {
+pub(super) fn hold(mib: u64, time: Duration, meets: bool) -> Exit {
     let held = guarded(|| {
         let device = Device::open(0)?;
         let bytes = usize::try_from(mib << 20).unwrap_or(usize::MAX);
@@ -54,7 +56,7 @@ pub(super) fn hold(mib: u64, seconds: f64, meets: bool) -> Exit {
         let array = array?;
         device.wait()?;
         output::say(&format!("holding {mib} MiB of {}", device.about().name));
-        std::thread::sleep(Duration::from_secs_f64(seconds));
+        std::thread::sleep(time);
         drop(array);
         Ok::<_, CudaError>(())
     });
@@ -71,32 +73,39 @@ pub(super) fn hold(mib: u64, seconds: f64, meets: bool) -> Exit {
     }
 }
 
-/// Returns what NVML says is free on the first device.
-pub(super) fn free_by_nvml() -> Option<Bytes> {
+/// Returns what NVML says is free on a device now.
+pub(super) fn free_by_nvml(uuid: &str) -> Option<Bytes> {
     let machine = probe::this_machine(&probe::Options::from_env());
-    machine.gpus.devices().first()?.reading.memory.as_ref().map(|memory| memory.free)
+    let gpu = machine.gpus.devices().iter().find(|gpu| gpu.uuid == uuid)?;
+    gpu.reading.memory.as_ref().map(|memory| memory.free)
 }
 
 /// Checks that nothing stays on the device once it was given back.
-pub(super) fn given_back(rows: &mut Rows, before: Option<Bytes>, during: Option<Bytes>) {
+pub(super) fn given_back(rows: &mut Rows, gpu: Option<&Gpu>, before: Option<Bytes>, during: Option<Bytes>) {
     const WHAT: &str = "memory of a context is given back";
-    let (Some(before), Some(during)) = (before, during) else {
+    let (Some(gpu), Some(before), Some(during)) = (gpu, before, during) else {
         return rows.skipped("memory", WHAT, "NVML does not say what is free");
     };
+    if !rows.begin("memory", WHAT) {
+        return;
+    }
+    let free = || free_by_nvml(&gpu.uuid);
     // NVML may lag by a few seconds.
     for _ in 0..50 {
-        let after = free_by_nvml().unwrap_or(Bytes::ZERO);
+        let after = free().unwrap_or(Bytes::ZERO);
         if after + NOISE >= before {
             return rows.passed("memory", WHAT, &format!("it took {}", before - during));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    rows.fail("memory", WHAT, &format!("{before} were free before, {:?} afterwards", free_by_nvml()));
+    rows.fail("memory", WHAT, &format!("{before} were free before, {:?} afterwards", free()));
 }
 
 /// What a run is expected to have been like.
 struct Case {
     what: &'static str,
+    /// Of its folder.
+    name: &'static str,
     /// Of the device's free memory, in percent: what each of two tasks reserves and what it takes.
     reserves: u64,
     takes: u64,
@@ -107,9 +116,17 @@ struct Case {
 }
 
 const CASES: [Case; 3] = [
-    Case { what: "two that fit run side by side", reserves: 40, takes: 30, beside: Some(true), runs_out: false },
+    Case {
+        what: "two that fit run side by side",
+        name: "beside",
+        reserves: 40,
+        takes: 30,
+        beside: Some(true),
+        runs_out: false,
+    },
     Case {
         what: "two that do not fit run one after the other",
+        name: "after",
         reserves: 60,
         takes: 50,
         beside: Some(false),
@@ -117,6 +134,7 @@ const CASES: [Case; 3] = [
     },
     Case {
         what: "one that ran out of memory gets more and succeeds",
+        name: "more",
         reserves: 35,
         takes: 55,
         beside: None,
@@ -124,47 +142,38 @@ const CASES: [Case; 3] = [
     },
 ];
 
-/// Runs the cases; what fails is a row.
-pub(super) fn check(rows: &mut Rows, quick: bool) {
-    let machine = probe::this_machine(&probe::Options::from_env());
-    if let Gpus::None { reason, .. } = &machine.gpus {
-        return CASES.iter().for_each(|case| rows.skipped("packing", case.what, &reason.to_string()));
-    }
-    let Some(free) = free_by_nvml() else {
-        return CASES.iter().for_each(|case| rows.skipped("packing", case.what, "NVML does not say what is free"));
+/// Skips everything.
+pub(super) fn skip(rows: &mut Rows, why: &str) {
+    CASES.iter().for_each(|case| rows.skipped("packing", case.what, why));
+}
+
+/// Runs the cases on this device; what fails is a row.
+pub(super) fn check(rows: &mut Rows, gpu: &Gpu, quick: bool) {
+    let Some(free) = free_by_nvml(&gpu.uuid) else {
+        return skip(rows, "NVML does not say what is free");
     };
-    if let Err(error) = guarded(|| Device::open(0)) {
-        return CASES.iter().for_each(|case| rows.skipped("packing", case.what, &error.to_string()));
-    }
     // Long enough that NVML, which lags, shows it.
-    let seconds = if quick { 0.5 } else { 5.0 };
+    let time = if quick { "500ms" } else { "5s" };
     for case in &CASES {
-        match run(case, free, seconds) {
+        if !rows.begin("packing", case.what) {
+            continue;
+        }
+        match run(rows, case, &gpu.uuid, free, time) {
             Ok(detail) => rows.passed("packing", case.what, &detail),
             Err(why) => rows.fail("packing", case.what, &why),
         }
     }
 }
 
-/// A folder that goes when this is dropped.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left of it lies among temporary files.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-fn run(case: &Case, free: Bytes, seconds: f64) -> Result<String, String> {
-    let folder = Folder(std::env::temp_dir().join(format!("trainyard-gpu-check-{}", std::process::id())));
+fn run(rows: &Rows, case: &Case, uuid: &str, free: Bytes, time: &str) -> Result<String, String> {
     let words = |error: std::io::Error| error.to_string();
-    std::fs::create_dir_all(&folder.0).map_err(words)?;
+    let folder = rows.folder().map_err(words)?.join(case.name);
+    std::fs::create_dir_all(&folder).map_err(words)?;
     let program = std::env::current_exe().map_err(words)?;
     let mib = |percent: u64| (free.0 >> 20) * percent / 100;
-    let (takes, seconds) = (mib(case.takes).to_string(), seconds.to_string());
+    let takes = mib(case.takes).to_string();
     let mut command = vec![program.display().to_string(), "gpu-check".to_owned(), "--hold".to_owned(), takes];
-    command.extend(["--seconds".to_owned(), seconds]);
+    command.extend(["--time".to_owned(), time.to_owned()]);
     // Those that run one after the other would wait for each other in vain.
     if case.beside != Some(false) {
         command.push("--meet".to_owned());
@@ -176,15 +185,12 @@ fn run(case: &Case, free: Bytes, seconds: f64) -> Result<String, String> {
          resources = {{ cpus = 0, gpu_memory = \"{}MiB\" }}\n",
         mib(case.reserves)
     );
-    std::fs::write(folder.0.join("p.toml"), pipeline).map_err(words)?;
+    std::fs::write(folder.join("p.toml"), pipeline).map_err(words)?;
     let trainyard = |args: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(args).current_dir(&folder.0);
         // One device, so that the two meet.
-        if std::env::var_os("CUDA_VISIBLE_DEVICES").is_none() {
-            command.env("CUDA_DEVICE_ORDER", "PCI_BUS_ID").env("CUDA_VISIBLE_DEVICES", "0");
-        }
-        command.output().map_err(words)
+        command.args(args).current_dir(&folder).env("CUDA_VISIBLE_DEVICES", uuid);
+        rows.run(&mut command, LIMIT).map_err(words)
     };
     let ran = trainyard(&["run", "p.toml", "--quiet", "--timing", "cpu"])?;
     let shown = trainyard(&["show", "--json"])?;

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::equality::GENERATIONS;
 use super::rows::{Figure, Rows};
 use crate::batch::device::{DeviceTape, Judge};
 use crate::batch::lists::Lists;
@@ -17,7 +18,9 @@ use crate::timing::Timing;
 use crate::timing::choice::Way;
 use crate::timing::device::{DeviceGraph, DeviceLoads, OffDevice};
 use crate::timing::sample::{Random, durations, even};
-use crate::units::Speed;
+use crate::timing::sweep::{Step, Sweep};
+use crate::timing::ticks::Ticks;
+use crate::units::{Millis, Speed};
 
 /// How large the problems are, and how often they are run.
 #[derive(Clone, Copy)]
@@ -25,6 +28,8 @@ struct Sizes {
     /// Runs that do not count, and those behind them of which the median does.
     warm_up: usize,
     runs: usize,
+    /// The same on the CPU, behind one that does not count.
+    cpu_runs: usize,
     copy: usize,
     loads: usize,
     wide: (usize, usize),
@@ -39,6 +44,7 @@ struct Sizes {
 const FULL: Sizes = Sizes {
     warm_up: 3,
     runs: 31,
+    cpu_runs: 7,
     copy: 1 << 30,
     loads: 10_000_000,
     wide: (64, 156_250),
@@ -52,6 +58,7 @@ const FULL: Sizes = Sizes {
 const QUICK: Sizes = Sizes {
     warm_up: 1,
     runs: 1,
+    cpu_runs: 1,
     copy: 1 << 20,
     loads: 4_000,
     wide: (8, 200),
@@ -76,6 +83,9 @@ struct Bench<'d> {
 }
 
 pub(super) fn check(rows: &mut Rows, device: &Device, quick: bool) {
+    if !rows.begin("speed", "copy") {
+        return;
+    }
     let mut bench = Bench { device, sizes: if quick { QUICK } else { FULL }, bandwidth: 0.0 };
     match guarded(|| bench.copy()) {
         Ok(bandwidth) => bench.bandwidth = bandwidth,
@@ -94,7 +104,12 @@ pub(super) fn check(rows: &mut Rows, device: &Device, quick: bool) {
         ("searches", &|rows| bench.searches(rows)),
     ];
     for (what, part) in parts {
-        if let Err(why) = part(rows) {
+        if !rows.begin("speed", what) {
+            continue;
+        }
+        // A panic is an error, too.
+        let done = guarded(|| Ok::<_, CudaError>(part(rows)));
+        if let Err(why) = done.unwrap_or_else(|error| Err(words(error))) {
             rows.fail("speed", what, &why);
         }
     }
@@ -149,10 +164,9 @@ impl Bench<'_> {
     fn earliest(&self, rows: &mut Rows, name: &str, (levels, width): (usize, usize)) -> Measured {
         let graph = even(levels, width, 4, 1);
         let duration = durations(graph.len(), 1);
-        let before = Instant::now();
         let cpu = Timing::new(&graph, duration.clone());
-        let by_cpu = before.elapsed().as_secs_f64();
-        let edges = graph.before.edges.len();
+        let by_cpu = self.by_one_core(&graph, &duration, &cpu)?;
+        let (edges, step) = (graph.before.edges.len(), Step::best());
         for way in Way::ALL {
             let mut on_device = match DeviceGraph::new(self.device, &graph, way) {
                 Err(OffDevice::TooWide) => {
@@ -167,7 +181,7 @@ impl Bench<'_> {
             let forward = self.median(|| on_device.forward()).map_err(words)?;
             let both = self.median(|| on_device.compute()).map_err(words)?;
             let detail = format!(
-                "{levels} levels of {width}, {edges} edges: {:.2} G edges/s; with latest times and slack {:.3} ms; one CPU core needs {:.1} ms for both",
+                "{levels} levels of {width}, {edges} edges: {:.2} G edges/s; with latest times and slack {:.3} ms; one CPU core needs {:.3} ms for both",
                 edges as f64 / forward / 1e9,
                 both * 1e3,
                 by_cpu * 1e3
@@ -175,8 +189,32 @@ impl Bench<'_> {
             let asked = Some(if name == "wide" { 1.5 } else { 1.0 });
             let figure = Figure { value: forward * 1e3, unit: "ms", asked };
             rows.measured(&format!("earliest times, {name}, {way:?}"), &detail, figure);
+            let detail = format!("earliest and latest times and slack; {step:?} on the CPU, laid out before, median");
+            let asked = Some(5.0).filter(|_| name == "deep");
+            let figure = Figure { value: by_cpu / both, unit: "× one CPU core", asked };
+            rows.measured(&format!("against the CPU, {name}, {way:?}"), &detail, figure);
         }
         Ok(())
+    }
+
+    /// Returns the median time in which one core computes all times, in seconds, as the device does: on a graph that is laid
+    /// out already, warm, with the widest instructions there are.
+    fn by_one_core(&self, graph: &TaskGraph, duration: &[Millis], wanted: &Timing) -> Result<f64, String> {
+        let mut sweep = Sweep::new(graph, Step::best());
+        let ticks = Ticks::new(duration, sweep.n_levels()).ok_or("durations that do not fit")?;
+        let runs = self.sizes.cpu_runs;
+        let mut times = Vec::with_capacity(runs);
+        // This warms up, too.
+        if sweep.timing(duration.to_vec()).as_ref() != Some(wanted) {
+            return Err("the CPU disagrees with itself".to_owned());
+        }
+        for _ in 0..runs {
+            let before = Instant::now();
+            sweep.run(&ticks);
+            times.push(before.elapsed());
+        }
+        times.sort_unstable();
+        Ok(times[runs / 2].as_secs_f64())
     }
 
     fn batch(&self, rows: &mut Rows) -> Measured {
@@ -222,7 +260,7 @@ impl Bench<'_> {
         let (candidates, generations) = self.sizes.search;
         let spent = || 0;
         for method in [Method::Genetic, Method::Annealing, Method::Ants, Method::Swarm] {
-            let few = Effort { method, seed: 1, candidates: 2, generations: 1, wanted: 2, spent: &spent };
+            let few = Effort { method, seed: 1, candidates: 2, generations: GENERATIONS, wanted: 2, spent: &spent };
             if on_device(self.device, &problem, &few).map_err(words)? != on_cpu(&problem, &few) {
                 return Err(format!("{method:?}: other orders than the CPU's"));
             }

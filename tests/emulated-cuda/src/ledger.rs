@@ -14,6 +14,9 @@ pub(crate) fn hold(bytes: usize) -> bool {
     let Some(folder) = std::env::var_os("MOCK_NVML_STATE").map(PathBuf::from) else { return true };
     let visible = std::env::var_os("CUDA_VISIBLE_DEVICES").and_then(|list| list.into_string().ok()).unwrap_or_default();
     let card = visible.split(',').next().filter(|card| !card.is_empty()).unwrap_or("0");
+    // NVML knows cards by their UUID as well.
+    let known = fs::read_to_string(folder.join(format!("card-{card}")));
+    let card = known.as_ref().map_or(card, |number| number.trim());
     write(&folder, card, bytes.div_ceil(MIB)).unwrap_or(false)
 }
 
