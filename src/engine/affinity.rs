@@ -1,27 +1,39 @@
-//! The CPUs that a child may run on.
+//! The CPUs that a child may run on: it inherits those of the thread that starts it.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Returns what CPUs to give a thread so that it has those that this one has: every one where none was taken from it, so
-/// that it will use what its control group is given later. `None` where the system does not say.
-pub(super) fn ours() -> Option<CpuSet> {
-    let now = sched_getaffinity(None).ok()?;
-    let mut every = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|cpu| every.set(cpu));
-    sched_setaffinity(None, &every).ok()?;
-    if sched_getaffinity(None) == Ok(now) {
-        return Some(every);
-    }
-    sched_setaffinity(None, &now).ok().map(|()| now)
+/// Narrows the CPUs of this thread, and so of the children that it starts, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Affinity {
+    before: Option<CpuSet>,
 }
 
-/// Returns those of this thread's CPUs that are among `wanted`; `None` where that is none of them or all.
-pub(super) fn narrowed(wanted: &[u32]) -> Option<CpuSet> {
-    let ours = if wanted.is_empty() { None } else { sched_getaffinity(None).ok() }?;
+impl Affinity {
+    /// Leaves this thread those of its CPUs that are among `wanted`; all of them where none is, or the system refuses.
+    pub(super) fn narrow(wanted: &[u32]) -> Self {
+        let before = if wanted.is_empty() { None } else { sched_getaffinity(None).ok() };
+        let narrowed = before.as_ref().and_then(|before| narrowed(before, wanted));
+        let done = narrowed.is_some_and(|narrowed| sched_setaffinity(None, &narrowed).is_ok());
+        Self { before: before.filter(|_| done) }
+    }
+}
+
+impl Drop for Affinity {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before
+            && let Err(error) = sched_setaffinity(None, before)
+        {
+            tracing::warn!(%error, "the CPUs of this thread cannot be widened again");
+        }
+    }
+}
+
+/// Returns the CPUs of a set that are wanted; `None` where they are none or all.
+fn narrowed(set: &CpuSet, wanted: &[u32]) -> Option<CpuSet> {
     let mut narrowed = CpuSet::new();
     let index = wanted.iter().filter_map(|cpu| usize::try_from(*cpu).ok());
-    index.filter(|cpu| *cpu < CpuSet::MAX_CPU && ours.is_set(*cpu)).for_each(|cpu| narrowed.set(cpu));
-    (narrowed.count() > 0 && narrowed.count() < ours.count()).then_some(narrowed)
+    index.filter(|cpu| *cpu < CpuSet::MAX_CPU && set.is_set(*cpu)).for_each(|cpu| narrowed.set(cpu));
+    (narrowed.count() > 0 && narrowed.count() < set.count()).then_some(narrowed)
 }
 
 #[cfg(test)]
@@ -29,25 +41,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_some_of_our_own_cpus_narrow_them() {
-        let before = sched_getaffinity(None).unwrap();
-        let ours = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu)).map(|cpu| u32::try_from(cpu).unwrap());
-        let ours: Vec<u32> = ours.collect();
-        assert_eq!(narrowed(&ours[..1]).map(|cpus| cpus.count()), (ours.len() > 1).then_some(1));
-        assert_eq!([narrowed(&ours), narrowed(&[u32::MAX]), narrowed(&[])], [None; 3]);
-    }
-
-    #[test]
-    fn a_thread_stays_as_narrow_as_it_was() {
+    fn a_thread_gets_its_cpus_back() {
         let before = sched_getaffinity(None).unwrap();
         let first = (0..CpuSet::MAX_CPU).find(|cpu| before.is_set(*cpu)).unwrap();
-        let mut one = CpuSet::new();
-        one.set(first);
-        sched_setaffinity(None, &one).unwrap();
-        assert_eq!((ours(), sched_getaffinity(None)), (Some(one), Ok(one)));
-        sched_setaffinity(None, &before).unwrap();
-        let given = ours().unwrap();
-        sched_setaffinity(None, &given).unwrap();
-        assert_eq!(sched_getaffinity(None), Ok(before));
+        let near = Affinity::narrow(&[u32::try_from(first).unwrap()]);
+        assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+        drop(near);
+        assert_eq!(sched_getaffinity(None).unwrap(), before);
+        // None of ours, and no set at all.
+        for wanted in [&[u32::MAX][..], &[]] {
+            let _near = Affinity::narrow(wanted);
+            assert_eq!(sched_getaffinity(None).unwrap(), before);
+        }
     }
 }

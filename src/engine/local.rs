@@ -15,6 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::affinity::Affinity;
 use super::heard::Heard;
 use super::log::Log;
 use super::oom::Kills;
@@ -206,6 +207,7 @@ fn spawn(
     launch: &Launch,
     output: OwnedFd,
 ) -> Result<(u32, Process), String> {
+    let _near = Affinity::narrow(&launch.cpus);
     let (pid, identity) = starts.of(|| begin(inherited, launch, output)).map_err(|error| {
         if launch.cwd.is_dir() {
             format!("`{}`: {error}", launch.program)
@@ -227,9 +229,9 @@ fn begin(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> std::io::Re
     inherited.spawn_file(&own, &launch, output.as_fd(), Group::Own)
 }
 
-/// Returns where, on which CPUs and with what environment an attempt runs, and nothing else of it.
+/// Returns where and with what environment an attempt runs, and nothing else of it.
 fn bare(launch: &Launch) -> Launch {
-    Launch { cwd: launch.cwd.clone(), env: launch.env.clone(), cpus: launch.cpus.clone(), ..Launch::default() }
+    Launch { cwd: launch.cwd.clone(), env: launch.env.clone(), ..Launch::default() }
 }
 
 /// Opens what tells of the child's end and output.

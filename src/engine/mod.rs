@@ -4,7 +4,6 @@
 //! whether an attempt will be followed by another.
 
 mod affinity;
-mod child;
 mod heard;
 mod hole;
 pub mod local;

@@ -1,7 +1,8 @@
 //! Starts a process with as little work as possible between the end of one task and the start of the next.
 //!
 //! `std::process::Command` copies and sorts the whole environment for every child, and opens files that the child can
-//! open itself. Here the inherited environment is turned into C strings once, and the rest is a [`Child`].
+//! open itself. Here the inherited environment is turned into C strings once, and the rest is one `posix_spawn`, which
+//! does not copy our page tables either.
 
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr, OsString, c_char};
@@ -11,12 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use rustix::thread::CpuSet;
-
-use super::affinity;
-use super::child::{Child, Stack};
 use super::process;
 use crate::run::engine::Launch;
 
@@ -27,10 +23,6 @@ pub(super) struct Inherited {
     path: OsString,
     /// Signals that do to a child what they usually do. All but those that whoever started us ignores.
     usual: Vec<libc::c_int>,
-    /// The CPUs that this thread may use.
-    cpus: Option<CpuSet>,
-    /// What a child uses until it has its program's own.
-    stack: Mutex<Box<Stack>>,
 }
 
 impl Inherited {
@@ -43,9 +35,9 @@ impl Inherited {
         };
         // As `execvp` does where the variable is not set.
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        // Named one by one: of a signal that is not named, the C library asks in every child what it does there.
         let usual = (1..=libc::SIGRTMAX()).filter(|signal| !stays_ignored(*signal)).collect();
-        let entries = std::env::vars_os().filter_map(entry).collect();
-        Self { entries, path, usual, cpus: affinity::ours(), stack: Mutex::new(Stack::new()) }
+        Self { entries: std::env::vars_os().filter_map(entry).collect(), path, usual }
     }
 
     /// Starts the program of an attempt as the leader of a process group of its own. Both output streams go to
@@ -77,18 +69,23 @@ impl Inherited {
         let name = c_string(OsStr::new(&launch.program))?;
         let argv = Pointers::new(std::iter::once(&name).chain(&args));
         let envp = Pointers::new(inherited.chain(&own));
-        let child = Child {
-            file: &program,
-            argv: argv.as_ptr(),
-            envp: envp.as_ptr(),
-            cwd: &cwd,
-            output: output.as_raw_fd(),
-            leads: group == Group::Own,
-            usual: &self.usual,
-            ours: self.cpus,
-            cpus: affinity::narrowed(&launch.cpus),
+        let mut actions = Actions::new()?;
+        actions.prepare(output, &cwd)?;
+        let attributes = Attributes::new(group, &self.usual)?;
+        let mut pid = 0;
+        // SAFETY: all strings and both arrays, which end with a null pointer, outlive the call, and the call changes
+        // neither; actions and attributes are initialised.
+        let failed = unsafe {
+            libc::posix_spawn(
+                &raw mut pid,
+                program.as_ptr(),
+                actions.0.as_ptr(),
+                attributes.0.as_ptr(),
+                argv.as_ptr(),
+                envp.as_ptr(),
+            )
         };
-        let pid = child.start(&mut self.stack.lock().unwrap_or_else(PoisonError::into_inner))?;
+        check(failed)?;
         u32::try_from(pid).map_err(io::Error::other)
     }
 
@@ -144,8 +141,43 @@ impl<'a> Pointers<'a> {
         Self(pointers.collect(), PhantomData)
     }
 
-    const fn as_ptr(&self) -> *const *const c_char {
-        self.0.as_ptr()
+    const fn as_ptr(&self) -> *const *mut c_char {
+        self.0.as_ptr().cast()
+    }
+}
+
+fn check(error: libc::c_int) -> io::Result<()> {
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// What the child does before its program is loaded.
+struct Actions(MaybeUninit<libc::posix_spawn_file_actions_t>);
+
+impl Actions {
+    fn new() -> io::Result<Self> {
+        let mut actions = MaybeUninit::uninit();
+        // SAFETY: the call initialises what it points to.
+        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
+        Ok(Self(actions))
+    }
+
+    fn prepare(&mut self, output: BorrowedFd<'_>, cwd: &CString) -> io::Result<()> {
+        let actions = self.0.as_mut_ptr();
+        let null = c"/dev/null".as_ptr();
+        // SAFETY: the actions are initialised, and the calls copy the strings that they are given.
+        unsafe {
+            check(libc::posix_spawn_file_actions_addopen(actions, 0, null, libc::O_RDONLY, 0))?;
+            check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 1))?;
+            check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 2))?;
+            check(libc::posix_spawn_file_actions_addchdir_np(actions, cwd.as_ptr()))
+        }
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: they were initialised, and are not used again.
+        unsafe { libc::posix_spawn_file_actions_destroy(self.0.as_mut_ptr()) };
     }
 }
 
@@ -156,6 +188,42 @@ pub(super) enum Group {
     Own,
     /// That of this process.
     Ours,
+}
+
+/// What kind of process the child is: its group, no signal blocked, and what signals do.
+struct Attributes(MaybeUninit<libc::posix_spawnattr_t>);
+
+impl Attributes {
+    fn new(group: Group, usual: &[libc::c_int]) -> io::Result<Self> {
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: the first call initialises what it points to.
+        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
+        let mut attributes = Self(attributes);
+        let own_group = if group == Group::Own { libc::POSIX_SPAWN_SETPGROUP } else { 0 };
+        let flags = own_group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let to = attributes.0.as_mut_ptr();
+        let mut signals = MaybeUninit::uninit();
+        // SAFETY: attributes are initialised above, the set of signals by `sigemptyset` before it is used.
+        unsafe {
+            check(libc::posix_spawnattr_setflags(to, libc::c_short::try_from(flags).map_err(io::Error::other)?))?;
+            check(libc::posix_spawnattr_setpgroup(to, 0))?;
+            libc::sigemptyset(signals.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigmask(to, signals.as_ptr()))?;
+            for signal in usual {
+                // Refuses those that the C library needs for itself, and resets them in any case.
+                libc::sigaddset(signals.as_mut_ptr(), *signal);
+            }
+            check(libc::posix_spawnattr_setsigdefault(to, signals.as_ptr()))?;
+        }
+        Ok(attributes)
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: they were initialised, and are not used again.
+        unsafe { libc::posix_spawnattr_destroy(self.0.as_mut_ptr()) };
+    }
 }
 
 #[cfg(test)]
@@ -219,23 +287,6 @@ mod tests {
         let ignored = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
         let is_ignored = |signal: libc::c_int| ignored & 1 << (signal - 1) != 0;
         assert_eq!([libc::SIGUSR2, libc::SIGPIPE, libc::SIGXFSZ].map(is_ignored), [true, false, false]);
-    }
-
-    #[test]
-    fn a_child_blocks_no_signal_and_has_the_cpus_it_is_given() {
-        let told = |name: &str, cpus: Vec<u32>| {
-            let line = format!("grep {name}: /proc/self/status");
-            let told = output_of(&Launch { cpus, ..shell(&line) }).unwrap();
-            told.split_once(':').unwrap().1.trim().to_owned()
-        };
-        assert_eq!(told("SigBlk", Vec::new()), "0000000000000000");
-        let ours = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-        let ours = ours.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
-        assert_eq!(told("Cpus_allowed_list", Vec::new()), ours);
-        let first: u32 = ours.split([',', '-']).next().unwrap().parse().unwrap();
-        assert_eq!(told("Cpus_allowed_list", vec![first]), first.to_string());
-        let after = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-        assert!(after.contains(&format!("Cpus_allowed_list:\t{ours}\n")), "this thread has them back");
     }
 
     #[test]
