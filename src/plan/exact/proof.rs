@@ -1,6 +1,6 @@
 //! A proof that no plan ends before some time, for whoever does not trust the solver.
 //!
-//! The relaxed problem of [`pools`](super::pools) is stated once more, with sums and with what tasks hold together only,
+//! The relaxed problem of `pools` is stated once more, with sums and with what tasks hold together only,
 //! and the solver is asked for a solution that ends a tick before the bound. While it shows that there is none, it writes
 //! down every step in the format DRCP: Flippo et al., "A multi-stage proof logging framework to certify the correctness of
 //! CP solvers", 2024. Steps refer to variables by name and to constraints by number; the [`Statement`] says what they are.
