@@ -60,6 +60,28 @@ impl Demand {
     }
 }
 
+/// Makes something with a constant `W` of at least so many words; `None` for more than can be planned with.
+macro_rules! in_words {
+    ($words:expr, $w:ident => $made:expr) => {
+        match $words {
+            1 => {
+                const $w: usize = 1;
+                Some($made)
+            }
+            2..=4 => {
+                const $w: usize = 4;
+                Some($made)
+            }
+            5..=32 => {
+                const $w: usize = 32;
+                Some($made)
+            }
+            _ => None,
+        }
+    };
+}
+pub(super) use in_words;
+
 /// Returns how many words the lanes of these resources need.
 pub(super) fn words(demands: &[Demand]) -> usize {
     let (mut words, mut used) = (1, 0);

@@ -3,17 +3,18 @@
 //!
 //! Deterministic for a seed and a number of schedules. A plan made by an order and a fit is only measured.
 
+use super::amounts::in_words;
 use super::bound::Bound;
 use super::decode::{Decoder, Direction, FREE, Wanted};
 use super::draft::Draft;
 use super::fit::{Fit, FitRule};
 use super::instance::Instance;
-use super::machine::demands;
+use super::machine;
 use super::objective::Goal;
 use super::order::{OrderRule, by_key};
 use super::policy::Policy;
 use super::random::Random;
-use super::{Limits, Options, Plan, PlanError, amounts};
+use super::{Limits, Options, Plan, PlanError};
 use crate::graph::TaskId;
 use crate::timing::Timing;
 use crate::units::Millis;
@@ -32,14 +33,8 @@ pub(super) fn plan(
     options: &Options<'_>,
 ) -> Result<Plan, PlanError> {
     let goal = Goal::new(options.objective, instance);
-    let (node, device) = demands(instance);
-    let found = match amounts::words(&node).max(amounts::words(&device)) {
-        1 => Planner::<1>::new(instance, timing, &goal, options).best(),
-        2..=4 => Planner::<4>::new(instance, timing, &goal, options).best(),
-        5..=32 => Planner::<32>::new(instance, timing, &goal, options).best(),
-        _ => return Err(PlanError::TooManyResources),
-    };
-    let (draft, evaluations) = found.ok_or(PlanError::Budgets)?;
+    let found = in_words!(machine::words(instance), W => Planner::<W>::new(instance, timing, &goal, options).best());
+    let (draft, evaluations) = found.ok_or(PlanError::TooManyResources)?.ok_or(PlanError::Budgets)?;
     let plan = draft.into_plan(instance, options.policy.to_string());
     let value = goal.value(&plan.placed, plan.makespan);
     let value_bound = goal.bound(timing, bound.time);

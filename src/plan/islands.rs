@@ -74,13 +74,14 @@ pub(super) fn run<const W: usize>(
     options: &Options<'_>,
     engine: fn(&mut Search<'_, W>),
 ) {
-    let count = u64::from(islands.count.max(1));
+    let n = islands.count.max(1) as usize;
+    let count = n as u64;
     let (instance, timing, bound) = (search.instance, search.timing, search.bound);
     let (first, left, limits) = (search.best().cloned(), search.left(), search.limits);
     let (policy, objective, seed) = (options.policy, options.objective, options.seed);
     let mut found: Vec<Option<(Draft, u64)>> = Vec::new();
-    found.resize_with(islands.count.max(1) as usize, || None);
-    let places = found.iter_mut().zip(ring(islands.count.max(1) as usize)).zip(0_u64..);
+    found.resize_with(n, || None);
+    let places = found.iter_mut().zip(ring(n)).zip(0_u64..);
     let jobs = places.map(|((found, passage), island)| {
         let first = first.clone();
         let job = move || {

@@ -2,7 +2,7 @@
 //!
 //! Does not know tasks or rules.
 
-use super::amounts::{Amounts, Demand, Lanes};
+use super::amounts::{self, Amounts, Demand, Lanes};
 use super::instance::{Choice, DeviceNeed, Instance, Kind};
 use super::profile::Profile;
 use crate::fleet::{DeviceId, NodeId};
@@ -27,6 +27,12 @@ pub(super) struct Packed<const W: usize> {
     pub(super) node: Amounts<W>,
     /// `None`: all of the device.
     pub(super) device: Option<Amounts<W>>,
+}
+
+/// Returns how many words hold what a node or a device has.
+pub(super) fn words(instance: &Instance<'_>) -> usize {
+    let (node, device) = demands(instance);
+    amounts::words(&node).max(amounts::words(&device))
 }
 
 /// Returns what is asked for and offered: of nodes by resource; of devices memory, then share.

@@ -31,6 +31,7 @@ pub mod instance;
 pub mod islands;
 mod machine;
 mod mix;
+mod names;
 pub mod objective;
 pub mod order;
 pub mod pace;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use super::Placed;
 use super::draft::Draft;
 use super::instance::{Choice, DeviceNeed, Instance};
+use super::names::{by_name, name_of, names};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::spec::problem::did_you_mean;
@@ -37,7 +38,7 @@ impl Objective {
     /// Returns the name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, objective)| *objective == self).map_or("", |(name, _)| name)
+        name_of(&Self::ALL, &self)
     }
 }
 
@@ -64,9 +65,8 @@ impl FromStr for Objective {
     type Err = UnknownObjective;
 
     fn from_str(text: &str) -> Result<Self, UnknownObjective> {
-        let found = Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, objective)| *objective);
-        found.ok_or_else(|| {
-            let near = did_you_mean(text, Self::ALL.iter().map(|(name, _)| *name)).map(str::to_owned);
+        by_name(&Self::ALL, text).ok_or_else(|| {
+            let near = did_you_mean(text, names(&Self::ALL)).map(str::to_owned);
             UnknownObjective { written: text.to_owned(), near }
         })
     }

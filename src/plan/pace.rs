@@ -1,11 +1,11 @@
 //! How fast schedules are made: what benches measure. Does not know what time it is.
 
-use super::amounts;
+use super::amounts::in_words;
 use super::decode::{Decoder, Direction, FREE, Wanted};
 use super::draft::Draft;
 use super::fit::{Fit, FitRule};
 use super::instance::Instance;
-use super::machine::demands;
+use super::machine;
 use super::order::OrderRule;
 use crate::timing::Timing;
 use crate::units::Millis;
@@ -14,13 +14,7 @@ use crate::units::Millis;
 /// than the planner can hold.
 #[must_use]
 pub fn schedules(instance: &Instance<'_>, timing: &Timing, times: u64) -> Option<Millis> {
-    let (node, device) = demands(instance);
-    match amounts::words(&node).max(amounts::words(&device)) {
-        1 => Some(decoded::<1>(instance, timing, times)),
-        2..=4 => Some(decoded::<4>(instance, timing, times)),
-        5..=32 => Some(decoded::<32>(instance, timing, times)),
-        _ => None,
-    }
+    in_words!(machine::words(instance), W => decoded::<W>(instance, timing, times))
 }
 
 fn decoded<const W: usize>(instance: &Instance<'_>, timing: &Timing, times: u64) -> Millis {

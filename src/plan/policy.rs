@@ -3,16 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::amounts::in_words;
 use super::bound::Bound;
 use super::decode::{Direction, FREE};
 use super::draft::Draft;
 use super::exact;
 use super::fit::FitRule;
 use super::instance::Instance;
-use super::machine::demands;
+use super::machine;
+use super::names::{by_name, name_of, names};
 use super::order::{OrderRule, by_rank_with};
 use super::search::{Search, ants, batches, genetic, local, swarm};
-use super::{Options, Plan, PlanError, amounts, islands};
+use super::{Options, Plan, PlanError, islands};
 use crate::batch::search::Method;
 use crate::graph::TaskId;
 use crate::spec::problem::did_you_mean;
@@ -77,11 +79,10 @@ impl FromStr for Policy {
 
     /// Reads `auto`, `ORDER+FIT`, or one of the two alone: the other is then `critical-path` or `earliest-finish`.
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        let order = |name: &str| OrderRule::ALL.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule);
-        let fit = |name: &str| FitRule::ALL.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule);
-        let engine = Engine::ALL.iter().find(|(known, _)| *known == text);
-        if let Some((_, engine)) = engine {
-            return Ok(Self::Search(*engine));
+        let order = |name: &str| by_name(&OrderRule::ALL, name);
+        let fit = |name: &str| by_name(&FitRule::ALL, name);
+        if let Some(engine) = by_name(&Engine::ALL, text) {
+            return Ok(Self::Search(engine));
         }
         let found = match text.split_once('+') {
             Some((first, second)) => order(first).zip(fit(second)),
@@ -142,9 +143,7 @@ impl Policy {
 }
 
 fn unknown(text: &str) -> UnknownPolicy {
-    let orders = || OrderRule::ALL.iter().map(|(name, _)| *name);
-    let fits = || FitRule::ALL.iter().map(|(name, _)| *name);
-    let engines = || Engine::ALL.iter().map(|(name, _)| *name);
+    let (orders, fits, engines) = (|| names(&OrderRule::ALL), || names(&FitRule::ALL), || names(&Engine::ALL));
     let near = match text.split_once('+') {
         Some((first, second)) => {
             let (first, second) = (did_you_mean(first, orders()), did_you_mean(second, fits()));
@@ -161,13 +160,9 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.pad("auto"),
-            Self::Search(engine) => {
-                f.pad(Engine::ALL.iter().find(|(_, known)| known == engine).map_or("", |(name, _)| name))
-            }
+            Self::Search(engine) => f.pad(name_of(&Engine::ALL, engine)),
             Self::List(order, fit) => {
-                let order = OrderRule::ALL.iter().find(|(_, rule)| rule == order).map_or("", |(name, _)| name);
-                let fit = FitRule::ALL.iter().find(|(_, rule)| rule == fit).map_or("", |(name, _)| name);
-                f.pad(&format!("{order}+{fit}"))
+                f.pad(&format!("{}+{}", name_of(&OrderRule::ALL, order), name_of(&FitRule::ALL, fit)))
             }
         }
     }
@@ -181,8 +176,8 @@ const PORTFOLIO: [(OrderRule, FitRule); 4] = [
     (OrderRule::LongestFirst, FitRule::BestFit),
 ];
 
-/// How much `auto` and the searches mind waste, in eighths: on pipelines of 1,000 stages for four fast and four slow devices a first plan
-/// without it is longer by 1.2 %, one that minds it fully by 0.4 %.
+/// How much `auto` and the searches mind waste, in eighths: on pipelines of 1,000 stages for four fast and four slow
+/// devices a first plan without it is longer by 1.2 %, one that minds it fully by 0.4 %.
 const THRIFT: u64 = 4;
 
 /// How many times their mean time edges count in further orders where data takes time.
@@ -203,14 +198,8 @@ pub(super) fn plan<'a>(
     bound: Bound,
     options: &Options<'a>,
 ) -> Result<Plan, PlanError> {
-    let (node, device) = demands(instance);
-    let found = match amounts::words(&node).max(amounts::words(&device)) {
-        1 => Planner::<1>::new(instance, timing, bound, options).best(),
-        2..=4 => Planner::<4>::new(instance, timing, bound, options).best(),
-        5..=32 => Planner::<32>::new(instance, timing, bound, options).best(),
-        _ => return Err(PlanError::TooManyResources),
-    };
-    found.map(|found| {
+    let found = in_words!(machine::words(instance), W => Planner::<W>::new(instance, timing, bound, options).best());
+    found.ok_or(PlanError::TooManyResources)?.map(|found| {
         let (lower_bound, bound_by) = (found.bound.time, found.bound.by);
         let plan = found.draft.into_plan(instance, options.policy.to_string());
         Plan { evaluations: found.evaluations, given_up: found.given_up, lower_bound, bound_by, ..plan }

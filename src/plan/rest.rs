@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 
-use super::amounts;
+use super::amounts::in_words;
 use super::decode::{Decoder, Direction, FREE, Wanted};
 use super::draft::{Draft, Site};
 use super::fit::{Fit, FitRule};
 use super::instance::{Instance, Kind};
-use super::machine::{Machine, demands};
+use super::machine::{self, Machine};
 use super::objective::Goal;
 use super::order::{OrderRule, by_key};
 use super::policy::Policy;
@@ -106,15 +106,10 @@ pub fn rest(
         Instance::new(scaled.as_ref().unwrap_or(pipeline), graph, fleet).map_err(PlanError::Impossible)?;
     leave_out(&mut instance, &rest.unfit);
     settle_modes(&mut instance, &rest.tasks);
-    let (node, device) = demands(&instance);
     let goal = Goal::new(options.objective, &instance);
-    let revision = match amounts::words(&node).max(amounts::words(&device)) {
-        1 => Planner::<1>::new(&instance, rest, &goal, options).revise(),
-        2..=4 => Planner::<4>::new(&instance, rest, &goal, options).revise(),
-        5..=32 => Planner::<32>::new(&instance, rest, &goal, options).revise(),
-        _ => return Err(PlanError::TooManyResources),
-    };
-    revision.ok_or(PlanError::Budgets)
+    let revision =
+        in_words!(machine::words(&instance), W => Planner::<W>::new(&instance, rest, &goal, options).revise());
+    revision.ok_or(PlanError::TooManyResources)?.ok_or(PlanError::Budgets)
 }
 
 /// Returns the pipeline with the durations that were learned.

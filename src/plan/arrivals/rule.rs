@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::super::mix::Mix;
+use super::super::names::{by_name, name_of, names};
 use super::super::random::Random;
 use super::fill::Fill;
 use super::room::{Ask, Room};
@@ -47,7 +48,7 @@ impl Rule {
     /// Returns its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, rule)| *rule == self).map_or("", |(name, _)| name)
+        name_of(&Self::ALL, &self)
     }
 
     /// Says what it knows of what arrives, besides what it places.
@@ -84,9 +85,8 @@ impl FromStr for Rule {
     type Err = UnknownRule;
 
     fn from_str(text: &str) -> Result<Self, UnknownRule> {
-        let found = Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, rule)| *rule);
-        let near = || did_you_mean(text, Self::ALL.map(|(name, _)| name));
-        found.ok_or_else(|| UnknownRule { written: text.to_owned(), near: near() })
+        let near = || did_you_mean(text, names(&Self::ALL));
+        by_name(&Self::ALL, text).ok_or_else(|| UnknownRule { written: text.to_owned(), near: near() })
     }
 }
 
