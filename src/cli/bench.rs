@@ -1,7 +1,9 @@
 //! `trainyard bench [PIPELINE…]`: what every policy makes of a pipeline on a fleet, side by side; with `--live` also what
 //! becomes of that here.
 
-use std::io::Write;
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -76,6 +78,17 @@ pub(super) struct Command {
     replaying: Replaying,
 }
 
+/// Leaves out what was named before.
+fn each_once<T: Copy + Eq + Hash>(mut named: Vec<T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    named.retain(|one| seen.insert(*one));
+    named
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Failure {
+    Failure { exit: Exit::Bug, report: miette::miette!("cannot write {}: {error}", path.display()) }
+}
+
 /// A pipeline and a fleet to compare policies on.
 struct Case {
     pipeline: Pipeline,
@@ -98,11 +111,7 @@ impl Command {
         let policies: Vec<Policy> = match self.policies.concat() {
             none if none.is_empty() && self.live.live => live::usual(),
             none if none.is_empty() => Policy::usual().into_iter().filter(|policy| self.can(*policy)).collect(),
-            mut named => {
-                let mut seen = std::collections::HashSet::new();
-                named.retain(|policy| seen.insert(*policy));
-                named
-            }
+            named => each_once(named),
         };
         if let Some(policy) = policies.first().filter(|_| !policies.iter().any(|policy| self.can(*policy)))
             && let Some(case) = cases.first()
@@ -125,10 +134,7 @@ impl Command {
 
     fn show(&self, comparisons: &[Comparison]) -> Result<Exit, Failure> {
         if let Some(path) = &self.html {
-            std::fs::write(path, bench::page(comparisons)).map_err(|error| Failure {
-                exit: Exit::Bug,
-                report: miette::miette!("cannot write {}: {error}", path.display()),
-            })?;
+            std::fs::write(path, bench::page(comparisons)).map_err(|error| unwritten(path, &error))?;
         }
         if self.json {
             return output::print_json(&bench::rows(comparisons));

@@ -49,6 +49,7 @@ mod session;
 mod shapes;
 mod show;
 mod state;
+mod stops;
 mod timing;
 mod trace;
 mod up_to_date;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::session;
 use super::state::broken;
-use super::{Failure, output};
+use super::{Failure, output, stops};
 use crate::engine::notify::{self, NotTold, Notice};
 use crate::report::json::rfc3339;
 use crate::report::wording;
@@ -93,7 +93,7 @@ impl<'a> Finish<'a> {
 
 /// Tells in another thread, so that a signal is heard meanwhile.
 async fn wait(on_finish: OnFinish, notice: Notice) -> std::io::Result<Result<(), NotTold>> {
-    let mut stops = session::signals()?;
+    let mut stops = stops::asked()?;
     let (ended, end) = pipe_with(PipeFlags::CLOEXEC)?;
     let ended = Arc::new(ended);
     let (done, told) = oneshot::channel();

@@ -178,9 +178,7 @@ impl Planning {
         say_what_falls_back(pipeline, graph, &plan);
         Ok((plan, timer.into_timing()))
     }
-}
 
-impl Planning {
     /// Writes a proof that no plan ends before `bound` to a file, and what it is about to another beside it.
     pub(super) fn prove(
         &self,
@@ -221,9 +219,7 @@ const LONGEST_PROOF: Millis = Millis(10_000);
 
 /// Returns where it stands what the steps of a proof are about.
 pub(super) fn about(proof: &Path) -> PathBuf {
-    let mut name = proof.as_os_str().to_owned();
-    name.push(".json");
-    name.into()
+    proof.with_added_extension("json")
 }
 
 /// Returns what earlier runs used for stages like those of the pipeline.

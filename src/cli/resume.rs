@@ -217,8 +217,8 @@ impl Command {
         session::sweep(&ground.dir, &open.collect());
         crash::point("resumed");
         manner.leave_if_detached(&ground)?;
-        let session = prepared.session(&ground, row.header.started, now).with(up_to_date);
-        session.carry_out((&manner, jobs), (&mut store, key), state, (told, events))
+        let session = prepared.session(&ground, jobs, (row.header.started, now)).with(up_to_date);
+        session.carry_out(&manner, (&mut store, key), state, (told, events))
     }
 }
 

@@ -24,9 +24,7 @@ pub(super) fn rotate(path: &Path, length: u64, longest: u64) -> io::Result<Optio
     if length < longest {
         return Ok(None);
     }
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".1");
-    std::fs::rename(path, aside)?;
+    std::fs::rename(path, path.with_added_extension("1"))?;
     open(path).map(Some)
 }
 

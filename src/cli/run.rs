@@ -113,8 +113,8 @@ impl Command {
         crash::point("begun");
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
-        let session = prepared.session(&ground, started, started).with(up_to_date);
-        session.carry_out((&self.manner, jobs), (&mut store, key), state.clone(), (state, Vec::new()))
+        let session = prepared.session(&ground, jobs, (started, started)).with(up_to_date);
+        session.carry_out(&self.manner, (&mut store, key), state.clone(), (state, Vec::new()))
     }
 
     /// Records and tells a run in which everything is up to date.

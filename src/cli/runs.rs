@@ -5,11 +5,11 @@ use jiff::tz::TimeZone;
 
 use super::state::{self, StateArgs, broken};
 use super::{Exit, Failure, output};
+use crate::probe::clock;
 use crate::report::dashboard::{self, Counts};
 use crate::report::history::{self, Listed};
 use crate::report::paint::Colour;
 use crate::run::store::{RunRow, Store};
-use crate::units::Millis;
 
 const NONE: &str = "no runs are recorded here\n";
 
@@ -41,7 +41,7 @@ impl Command {
             let (tasks, away) = (row.header.tasks.len(), store.away(&row.header.id).map_err(broken)?);
             listed.push(Listed { header: state::header(row), tasks, end: row.end, away });
         }
-        let table = history::runs(&listed, now(), &TimeZone::system());
+        let table = history::runs(&listed, clock::now(), &TimeZone::system());
         output::print(&table.render(Colour::for_stdout(), output::columns()))
     }
 }
@@ -50,10 +50,4 @@ impl Command {
 fn counted(store: &Store, row: &RunRow) -> Result<dashboard::Listed, Failure> {
     let (header, run) = (state::header(row), state::replay(store, row)?);
     Ok(dashboard::Listed::new(&header, row.end, run.took(header.started), Counts::of(&run, header.alive)))
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long a run has been running depends on the clock")]
-fn now() -> Millis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

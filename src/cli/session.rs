@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+
 use tokio::sync::mpsc;
 
 use super::on_finish::Finish;
@@ -16,7 +16,7 @@ use super::planning::{self, Planning, Stopwatch};
 use super::presence::Processes;
 use super::state::broken;
 use super::up_to_date::UpToDate;
-use super::{Exit, Failure, detach, output, state, trace};
+use super::{Exit, Failure, detach, output, state, stops, trace};
 use crate::engine::local::Local;
 use crate::engine::race::{self, Racing};
 use crate::engine::warden::{self, Warden};
@@ -25,6 +25,7 @@ use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::rest::{self, Rest, Revision};
 use crate::plan::{self, Limits, Plan};
+pub(super) use crate::probe::clock::now;
 use crate::probe::disk::Disk;
 use crate::probe::gpu::Fault;
 use crate::probe::{self, Machine, Monitor, mps};
@@ -34,7 +35,6 @@ use crate::run::cache::aside::forget_leftovers;
 use crate::run::cache::engine::Caching;
 use crate::run::crash;
 use crate::run::decide::{Dispatcher, Options};
-use crate::run::engine::Stop;
 use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{self, Ground, run_mark};
 use crate::run::limit;
@@ -209,8 +209,13 @@ fn give_memory_back() {
 
 impl Prepared {
     /// Returns what carries the run out. `seed` is for the jitter of retries: the run's first start.
-    pub(super) const fn session<'a>(&'a self, ground: &'a Ground, seed: Millis, now: Millis) -> Session<'a> {
-        Session { of: self, ground, seed, now, up_to_date: None }
+    pub(super) const fn session<'a>(
+        &'a self,
+        ground: &'a Ground,
+        jobs: Option<usize>,
+        (seed, now): (Millis, Millis),
+    ) -> Session<'a> {
+        Session { of: self, ground, jobs, seed, now, up_to_date: None }
     }
 
     /// Returns how many tasks may run at once: as many as was said, or fewer where the system has no room for them,
@@ -259,6 +264,8 @@ impl Again<'_> {
 pub(super) struct Session<'a> {
     of: &'a Prepared,
     ground: &'a Ground,
+    /// How many tasks may run at once.
+    jobs: Option<usize>,
     seed: Millis,
     now: Millis,
     up_to_date: Option<UpToDate>,
@@ -275,26 +282,26 @@ impl Session<'_> {
     /// of which no observer has heard, and the state before them.
     pub(super) fn carry_out(
         &self,
-        (manner, jobs): (&Manner, Option<usize>),
+        manner: &Manner,
         recorded: (&mut Store, RunKey),
         state: RunState,
         untold: (RunState, Vec<Recorded>),
     ) -> Result<Exit, Failure> {
-        std::thread::scope(|scope| self.carry_out_beside(scope, (manner, jobs), recorded, state, untold))
+        std::thread::scope(|scope| self.carry_out_beside(scope, manner, recorded, state, untold))
     }
 
     /// The same; what is planned while the run goes on has threads in `scope`.
     fn carry_out_beside<'s, 'e>(
         &'e self,
         scope: &'s std::thread::Scope<'s, 'e>,
-        (manner, jobs): (&Manner, Option<usize>),
+        manner: &Manner,
         (store, mut key): (&mut Store, RunKey),
         state: RunState,
         (told, untold): (RunState, Vec<Recorded>),
     ) -> Result<Exit, Failure> {
         give_memory_back();
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
-        let seed = self.seed.0;
+        let (jobs, seed) = (self.jobs, self.seed.0);
         let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
         let unseen = self.up_to_date.as_ref().map(UpToDate::unseen).unwrap_or_default();
         let mut dispatcher =
@@ -332,7 +339,7 @@ impl Session<'_> {
             .build()
             .map_err(broken)?;
         let ended = runtime.block_on(async {
-            let mut stops = signals().map_err(broken)?;
+            let mut stops = stops::asked().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
             let engine = Caching::new(Racing::new(Local::new(manner.mirror)), cache);
             let clock = Clock::starting_at(self.now);
@@ -435,12 +442,6 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Returns the time, ms since the Unix epoch.
-pub(super) fn now() -> Millis {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// Returns the time that was so long ago.
 pub(super) fn ago(time: Duration) -> SystemTime {
     SystemTime::now().checked_sub(time).unwrap_or(UNIX_EPOCH)
@@ -449,27 +450,6 @@ pub(super) fn ago(time: Duration) -> SystemTime {
 /// Returns the nanoseconds of the running second.
 pub(super) fn subsecond() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos()
-}
-
-/// Returns what the user asks for by signals: the first one ends the run gracefully, the next one at once.
-pub(super) fn signals() -> std::io::Result<mpsc::UnboundedReceiver<Stop>> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        for stop in std::iter::once(Stop::Gracefully).chain(std::iter::repeat(Stop::Now)) {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hang_up.recv() => {}
-            }
-            if sender.send(stop).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(receiver)
 }
 
 /// Returns the program of the built-in ops: `$TRAINYARD_OPS`, or the one beside this program.
@@ -481,7 +461,7 @@ fn ops_program(pipeline: &Pipeline) -> Result<PathBuf, Failure> {
     let path = path.unwrap_or_else(|| PathBuf::from("trainyard-ops"));
     let uses = pipeline.stages.iter().find(|stage| matches!(stage.action, Action::Op { .. }));
     match uses {
-        Some(stage) if !is_file(&path) => Err(Failure::because(
+        Some(stage) if !path.is_file() => Err(Failure::because(
             Exit::Impossible,
             std::io::Error::other(format!(
                 "stage `{}` uses a built-in op, but {} is not there: build it with `make build`, or name it in \
@@ -492,8 +472,4 @@ fn ops_program(pipeline: &Pipeline) -> Result<PathBuf, Failure> {
         )),
         _ => Ok(path),
     }
-}
-
-fn is_file(path: &Path) -> bool {
-    path.is_file()
 }

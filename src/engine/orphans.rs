@@ -59,11 +59,8 @@ fn look_at(pid: u32) -> Option<Marked> {
 #[must_use]
 pub fn is_attended(marked: &Marked) -> bool {
     let mark = [format!("TRAINYARD_RUN={}", marked.run)];
-    let parent = |pid: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
-    };
-    let above = std::iter::successors(parent(marked.process.pid), |pid| parent(*pid)).take_while(|pid| *pid > 1);
+    let above = std::iter::successors(process::parent(marked.process.pid), |pid| process::parent(*pid))
+        .take_while(|pid| *pid > 1);
     let mut outside = above.filter(|pid| !process::is_marked(*pid, &mark));
     outside.any(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "trainyard"))
 }

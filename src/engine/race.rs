@@ -90,9 +90,7 @@ impl Staged {
 
     /// Where to put what is in the way of an output.
     fn before(&self) -> PathBuf {
-        let mut name = self.aside.as_os_str().to_owned();
-        name.push(".before");
-        name.into()
+        self.aside.with_added_extension("before")
     }
 
     /// Moves aside what was published of a result that cannot be published whole, and what is left of it.

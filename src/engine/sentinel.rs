@@ -19,6 +19,7 @@ use super::log::Log;
 use super::overtime::Overtime;
 use super::process::{self, Reaped, Status};
 use super::spawn::{Group, Inherited};
+use crate::probe::clock;
 use crate::run::crash;
 use crate::run::engine::Launch;
 use crate::run::event::Process;
@@ -158,7 +159,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             let overtime = Overtime::start(watch.limits);
             let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime };
             let Reaped { status, peak_memory } = attended.until_exit(pid, &exit)?;
-            let at = now();
+            let at = Some(clock::now());
             attended.drain();
             attended.log.finish();
             let (output_open, heard) = (attended.output.is_some(), attended.heard);
@@ -173,7 +174,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
         }
         Err(error) => {
             let how = How::NotStarted(error.to_string());
-            (Ended { how, peak_memory: None, output_open: false, log_error: None, at: now() }, true)
+            (Ended { how, peak_memory: None, output_open: false, log_error: None, at: Some(clock::now()) }, true)
         }
     };
     crash::point("sentinel-ended");
@@ -189,11 +190,6 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     crash::point("sentinel-recorded");
     // The full disk that keeps the record away is told by the orchestrator, who still sees how this process ends.
     if orphaned { written.map(|()| status) } else { Ok(status) }
-}
-
-/// Returns the time, ms since the Unix epoch.
-fn now() -> Option<Millis> {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).ok().map(Millis)
 }
 
 /// Ends this process as the stage ended.

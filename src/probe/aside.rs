@@ -4,18 +4,15 @@
 //! A drained device is given nothing new until it is taken back. One in quarantine is left at once; a reboot of the host
 //! takes it back, since the driver starts anew then.
 
-#![expect(clippy::disallowed_methods, reason = "says since when a device is set aside")]
-
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::xid;
+use super::{clock, xid};
 use crate::units::Millis;
 
 /// A device that is not to be used.
@@ -108,8 +105,7 @@ impl List {
     /// # Errors
     /// Where the list cannot be written.
     pub fn add(&self, uuid: &str, why: Why) -> io::Result<()> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let since = Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let since = clock::now();
         self.change(|listed| {
             if !listed.iter().any(|aside| aside.uuid == uuid && (aside.why == why || aside.why.ends_tasks())) {
                 listed.retain(|aside| aside.uuid != uuid);

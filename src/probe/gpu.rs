@@ -161,6 +161,17 @@ pub enum Warning {
     },
 }
 
+impl Warning {
+    /// Returns the card that does not answer, where that is what it is about.
+    #[must_use]
+    pub const fn lost(&self) -> Option<&Lost> {
+        match self {
+            Self::Lost(lost) => Some(lost),
+            Self::Aside { .. } | Self::Mask { .. } | Self::Order { .. } => None,
+        }
+    }
+}
+
 /// A card that is there but does not answer: not even which one it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 pub mod aside;
 pub mod cgroup;
+pub mod clock;
 pub mod disk;
 pub mod gpu;
 mod groups;
@@ -139,10 +140,7 @@ pub fn this_machine(options: &Options) -> Machine {
 impl Machine {
     /// Yields the cards that do not answer.
     pub fn lost(&self) -> impl Iterator<Item = &Lost> {
-        self.warnings.iter().filter_map(|warning| match warning {
-            Warning::Lost(lost) => Some(lost),
-            Warning::Aside { .. } | Warning::Mask { .. } | Warning::Order { .. } => None,
-        })
+        self.warnings.iter().filter_map(Warning::lost)
     }
 
     /// Returns the machine as a fleet of one node with the devices that we may use, those that are lost or set aside left

@@ -217,10 +217,8 @@ fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> 
     };
     let mut named: Vec<_> = devices.iter().map(|gpu| Named { uuid: &gpu.uuid, pci_index: gpu.pci_index }).collect();
     // A lost card that the mask names by its index is in vain, and no mistake: the rest of the mask counts.
-    named.extend(warnings.iter().filter_map(|warning| match warning {
-        Warning::Lost(lost) => Some(Named { uuid: "", pci_index: lost.pci_index }),
-        Warning::Aside { .. } | Warning::Mask { .. } | Warning::Order { .. } => None,
-    }));
+    let lost = warnings.iter().filter_map(Warning::lost);
+    named.extend(lost.map(|lost| Named { uuid: "", pci_index: lost.pci_index }));
     let visible = mask::visible(&mask, &named);
     if let Some(problem) = visible.problem {
         warnings.push(Warning::Mask { mask: mask.clone(), problem });

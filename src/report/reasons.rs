@@ -89,6 +89,11 @@ pub struct Patience {
     alone: bool,
 }
 
+/// Whether a task has waited so long for room or for somebody else's output.
+fn waits_long(one: &Waiting, now: Millis, long: Millis) -> bool {
+    matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= long
+}
+
 impl Patience {
     /// Takes in what tasks wait for in this state of the run.
     pub fn take_in(&mut self, waiting: &[Waiting], state: &RunState) {
@@ -101,10 +106,8 @@ impl Patience {
     pub fn due(&mut self, now: Millis) -> Vec<Waiting> {
         let long = self.long();
         let Self { latest, said, .. } = self;
-        let is_due = |one: &&Waiting| {
-            let long = matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= long;
-            long && said.get(&one.since).is_none_or(|at| now - *at >= AGAIN)
-        };
+        let is_due =
+            |one: &&Waiting| waits_long(one, now, long) && said.get(&one.since).is_none_or(|at| now - *at >= AGAIN);
         let due: Vec<_> = latest.iter().filter(is_due).cloned().collect();
         said.extend(due.iter().map(|one| (one.since, now)));
         due
@@ -117,10 +120,7 @@ impl Patience {
     /// Returns what tasks wait for longest, if that is long.
     #[must_use]
     pub fn longest(&self, now: Millis) -> Option<&Waiting> {
-        let long = |one: &&Waiting| {
-            matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= self.long()
-        };
-        self.latest.iter().filter(long).min_by_key(|one| one.since)
+        self.latest.iter().filter(|one| waits_long(one, now, self.long())).min_by_key(|one| one.since)
     }
 }
 

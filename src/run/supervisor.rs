@@ -346,12 +346,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     /// Starts the attempts that were decided on.
     fn start_attempts(&mut self, decided: &[Event]) {
+        let by_uuid = self.look.lost.then(|| self.parts.fleet.clone().named_by_uuid());
         for event in decided {
             let Event::AttemptStarted { task, number, place } = event else { continue };
             let port = (place.devices.len() > 1).then(|| self.ports.take((*task, place.role))).flatten();
             let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
             let of = &graph.tasks[task.index()];
-            let by_uuid = self.look.lost.then(|| (*fleet).clone().named_by_uuid());
             let fleet = by_uuid.as_ref().unwrap_or(fleet);
             self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port));
             self.alive += 1;

@@ -339,6 +339,15 @@ fn a_folder_in_the_place_of_the_database_is_told_with_what_helps() {
     }
 }
 
+/// Runs a script in a folder, with the binary as `$0` and mounts of its own; `None` where the system does not let us have them:
+/// the script says so by 77.
+fn with_own_mounts(folder: &Path, script: &str) -> Option<Output> {
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(folder);
+    let output = command.env("HOME", folder).env_remove("RUST_LOG").stdin(Stdio::null()).output().ok()?;
+    (!matches!(output.status.code(), Some(1 | 77))).then_some(output)
+}
+
 #[test]
 fn a_record_that_may_only_be_read_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -346,14 +355,7 @@ fn a_record_that_may_only_be_read_can_be_read() {
     assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
     let script = "mount --bind . . && mount -o remount,bind,ro . || exit 77; cd \"$PWD\" || exit 78
                   \"$0\" runs && \"$0\" show && \"$0\" logs latest a || exit 79; ! touch here 2> /dev/null";
-    let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(folder.path());
-    let Ok(output) = command.env("HOME", folder.path()).env_remove("RUST_LOG").stdin(Stdio::null()).output() else {
-        return;
-    };
-    if matches!(output.status.code(), Some(1 | 77)) {
-        return;
-    }
+    let Some(output) = with_own_mounts(folder.path(), script) else { return };
     assert!(output.status.success() && said(&output).ends_with("here\n"), "{:?}: {}", output.status, said(&output));
 }
 
@@ -366,14 +368,7 @@ fn a_disk_that_fills_up_ends_nothing_that_runs() {
     // A small disk of its own, where the system lets us have one.
     let script = "mkdir disk && mount -t tmpfs -o size=8m none disk || exit 77; cp p.toml disk && cd disk || exit 78
                   \"$0\" run p.toml --keep-free 0 --quiet || exit 79; rm fill; \"$0\" show";
-    let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(folder.path());
-    let Ok(output) = command.env("HOME", folder.path()).env_remove("RUST_LOG").stdin(Stdio::null()).output() else {
-        return;
-    };
-    if matches!(output.status.code(), Some(1 | 77)) {
-        return;
-    }
+    let Some(output) = with_own_mounts(folder.path(), script) else { return };
     assert!(output.status.success(), "{:?}: {}", output.status, said(&output));
     assert!(said(&output).contains("3 succeeded"), "{}", said(&output));
 }

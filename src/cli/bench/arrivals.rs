@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Command, Progress, trace};
+use super::{Command, Progress, each_once, trace, unwritten};
 use crate::cli::planning::Stopwatch;
 use crate::cli::{Exit, Failure, output};
 use crate::plan::arrivals::{Order, Outcome, Rule, Trace, replay};
@@ -43,12 +43,10 @@ impl Replaying {
     pub(super) fn run(&self, path: &Path, command: &Command) -> Result<Exit, Failure> {
         let trace = trace::read(path, self.nodes.as_deref())?;
         let orders = self.orders(&trace, command)?;
-        let mut rules = self.fits.clone();
-        if rules.is_empty() {
-            rules.extend(Rule::ALL.iter().map(|(_, rule)| *rule));
-        }
-        let mut seen = std::collections::HashSet::new();
-        rules.retain(|rule| seen.insert(*rule));
+        let rules = match self.fits.as_slice() {
+            [] => Rule::ALL.map(|(_, rule)| rule).to_vec(),
+            named => each_once(named.to_vec()),
+        };
         let mut progress = Progress::new(rules.len() * orders.len());
         let mut entries = Vec::with_capacity(rules.len());
         for rule in rules {
@@ -85,10 +83,7 @@ impl Replaying {
         let Some(folder) = &self.placements else { return Ok(()) };
         let path = folder.join(format!("{}-{}.csv", rule.name(), name_of(Path::new(&order.name))));
         let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, csv(trace, order, outcome)));
-        written.map_err(|error| Failure {
-            exit: Exit::Bug,
-            report: miette::miette!("cannot write {}: {error}", path.display()),
-        })
+        written.map_err(|error| unwritten(&path, &error))
     }
 }
 

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "a command starts itself again")]
 
 use std::cell::Cell;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -17,15 +18,13 @@ use std::process::{ExitStatus, Stdio};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::low_level::pipe;
 
 use super::copy::{Copy, CopyError, Original};
 use super::{Case, Command, Progress};
 use crate::cli::planning::{self, Planning};
 use crate::cli::rehearsal::Rehearsal;
 use crate::cli::state::{self, broken};
-use crate::cli::{Exit, Failure, output, session};
+use crate::cli::{Exit, Failure, output, session, stops};
 use crate::engine::{process, warden};
 use crate::graph::TaskGraph;
 use crate::plan::Policy;
@@ -222,11 +221,16 @@ struct Act {
     planned: Millis,
 }
 
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, seed {}", self.policy, self.seed)
+    }
+}
+
 impl Stage<'_> {
     /// Carries one plan out; `None` where the user wants no more.
     fn carry_out(&self, act: &Act, progress: &mut Progress) -> Result<Option<Live>, Failure> {
-        let Act { policy, seed, .. } = act;
-        progress.tell(&format!("{policy}, seed {seed}: copying {}", self.original.root().display()));
+        progress.tell(&format!("{act}: copying {}", self.original.root().display()));
         let copy = match self.original.copy(&|| self.stops.asked()) {
             Ok(copy) => copy,
             Err(CopyError::Stopped) => return Ok(None),
@@ -243,7 +247,7 @@ impl Stage<'_> {
         let exit = status.code().and_then(Exit::of_code);
         if let Some(exit @ (Exit::Usage | Exit::Rejected | Exit::Impossible | Exit::Bug)) = exit {
             let words = text::report_words(&said);
-            let report = miette::miette!("{policy}, seed {seed} cannot be carried out: {words}");
+            let report = miette::miette!("{act} cannot be carried out: {words}");
             return Err(Failure { exit, report });
         }
         let live = self.measured(&state, act, status)?;
@@ -310,9 +314,8 @@ impl Stage<'_> {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            let Act { policy, seed, planned } = act;
             let so_far = Millis(watch.elapsed().0 / 1_000 * 1_000);
-            progress.tell(&format!("{policy}, seed {seed}: {so_far} of about {planned}"));
+            progress.tell(&format!("{act}: {so_far} of about {}", act.planned));
         }
     }
 
@@ -345,14 +348,13 @@ impl Stage<'_> {
 
     /// Says what a run that failed said, while its logs are still there or because they are kept.
     fn tell_failure(&self, act: &Act, said: &str) {
-        let Act { policy, seed, .. } = act;
         let kept = self.bench.live.keep.is_some();
         let line = |line: &str| match line.trim_start().strip_prefix("log: ") {
             Some(_) if !kept => "  log: gone with the copy; `--keep DIR` keeps it".to_owned(),
             Some(_) | None => line.to_owned(),
         };
         let lines: Vec<String> = said.lines().map(line).collect();
-        output::say(&text::coloured(&format!("{policy}, seed {seed}:\n{}", lines.join("\n"))));
+        output::say(&text::coloured(&format!("{act}:\n{}", lines.join("\n"))));
     }
 }
 
@@ -365,11 +367,8 @@ struct Stops {
 impl Stops {
     /// Hears of them from here on, instead of ending by them.
     fn listen() -> io::Result<Self> {
-        let (pipe, to_us) = UnixStream::pair()?;
+        let pipe = stops::heard()?;
         pipe.set_nonblocking(true)?;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            pipe::register(signal, to_us.try_clone()?)?;
-        }
         Ok(Self { pipe, asked: Cell::new(false) })
     }
 

@@ -5,9 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -15,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::low_level::{self, pipe};
+use signal_hook::low_level;
 
 use super::rows::{Kept, Rows, State, lock};
-use crate::cli::Exit;
+use crate::cli::{Exit, stops};
 use crate::engine::process;
 
 /// How long a program that was asked to end may take for it.
@@ -86,10 +83,7 @@ impl Rows {
     /// # Errors
     /// Where signals or threads are not to be had.
     pub(super) fn guard(&self) -> io::Result<()> {
-        let (heard, to_us) = UnixStream::pair()?;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            pipe::register(signal, to_us.try_clone()?)?;
-        }
+        let heard = stops::heard()?;
         let (kept, ends) = (self.share(), self.ends() + HANGS);
         let watch = move || {
             let stopped = readable(heard.as_fd(), ends).unwrap_or(true);

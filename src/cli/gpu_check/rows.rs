@@ -104,8 +104,7 @@ impl Kept {
         let mut all = self.about.clone();
         all.insert("state".to_owned(), serde_json::to_value(self.state)?);
         all.insert("rows".to_owned(), serde_json::to_value(&self.rows)?);
-        let mut draft = file.clone().into_os_string();
-        draft.push(format!(".{}.draft", std::process::id()));
+        let draft = file.with_added_extension(format!("{}.draft", std::process::id()));
         let written = std::fs::write(&draft, format!("{:#}\n", Value::Object(all)));
         let placed = written.and_then(|()| std::fs::rename(&draft, file));
         if placed.is_err() {

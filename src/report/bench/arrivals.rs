@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::paint::{Colour, Tone};
 use super::super::table::{Cell, Column, Table};
 use super::super::text;
-use super::{csv, median, median_part, micros, percent};
+use super::{csv, median, median_part, micros, percent, ratio};
 use crate::plan::arrivals::{Outcome, Rule};
 
 /// What was compared: a trace of arrivals by several fits.
@@ -169,11 +169,6 @@ impl Replays {
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
 fn gpus(millionths: u64) -> f64 {
     millionths as f64 / 1e6
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-fn ratio(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
 }
 
 #[cfg(test)]

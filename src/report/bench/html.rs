@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::live;
 use super::svg::{bars, escaped};
-use super::{Comparison, micros, percent, spread};
+use super::{Comparison, micros, percent};
 use crate::units::Millis;
 
 const STYLE: &str = "
@@ -70,7 +70,7 @@ fn table(out: &mut String, comparison: &Comparison) {
         }
         let cells = [
             row.makespan_ms.map_or(String::new(), |ms| Millis(ms).to_string()),
-            part(spread(row)),
+            part(row.spread()),
             part(row.gap),
             if row.optimal > 0 { format!("{} of {}", row.optimal, row.seeds) } else { String::new() },
             part(row.gpu_memory_use),

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{Comparison, Entry, median, median_part, percent};
+use super::{Comparison, Entry, median, median_part, percent, spread};
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskGraph;
 use crate::plan::usage::Usage;
@@ -192,8 +192,7 @@ impl LiveRow<'_> {
     pub(super) fn cells(&self) -> [String; HEADINGS.len()] {
         let time = |ms: Option<u64>| ms.map_or(String::new(), |ms| Millis(ms).to_string());
         let part = |part: Option<f64>| part.map_or(String::new(), percent);
-        let spread = self.measured_least_ms.zip(self.measured_most_ms).filter(|(least, most)| most > least);
-        let spread = spread.map(|(least, most)| super::ratio(most - least, self.measured_ms.unwrap_or(most)));
+        let spread = spread(self.measured_least_ms, self.measured_most_ms, self.measured_ms);
         let over = self.over_plan.map_or(String::new(), |over| format!("{:+.1} %", over * 100.0));
         let runs = if self.succeeded == self.runs {
             self.runs.to_string()

@@ -122,6 +122,12 @@ pub struct Row<'a> {
     live: Option<live::LiveRow<'a>>,
 }
 
+impl Row<'_> {
+    fn spread(&self) -> Option<f64> {
+        spread(self.objective_least, self.objective_most, self.objective_value)
+    }
+}
+
 impl Comparison {
     /// Returns the largest lower bound that any policy brought, and what it rests on.
     fn bound(&self) -> Option<(Millis, &'static str)> {
@@ -216,7 +222,7 @@ impl Comparison {
             table.row([
                 Cell::new(row.policy, tone),
                 Cell::new(row.objective_value.map_or(String::new(), |value| self.amount(value)), tone),
-                spread(row).map_or(String::new(), self::percent).into(),
+                row.spread().map_or(String::new(), self::percent).into(),
                 percent(row.gap).into(),
                 makespan.map_or(String::new(), |ms| Millis(ms).to_string()).into(),
                 percent(row.gpu_memory_use).into(),
@@ -272,9 +278,9 @@ pub fn rows(comparisons: &[Comparison]) -> Vec<Row<'_>> {
 }
 
 /// How far the values lie apart, as a part of the median; `None` where there is one only or all are equal.
-fn spread(row: &Row<'_>) -> Option<f64> {
-    let (least, most) = row.objective_least.zip(row.objective_most)?;
-    (most > least).then(|| ratio(most - least, row.objective_value.unwrap_or(most)))
+fn spread(least: Option<u64>, most: Option<u64>, median: Option<u64>) -> Option<f64> {
+    let (least, most) = least.zip(most)?;
+    (most > least).then(|| ratio(most - least, median.unwrap_or(most)))
 }
 
 /// JSON has room for 64 bits: what is beyond is no value of a real plan.

@@ -9,6 +9,8 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::aside::with;
+
 /// Room for the ends of some hundred attempts: each commit takes a few pages.
 const HELD_BACK: u64 = 1 << 20;
 
@@ -24,9 +26,8 @@ pub(super) struct Room {
 impl Room {
     /// Holds room back behind what the log has grown to; where there is none, that is not worth an error.
     pub(super) fn hold_back(&mut self, database: &Path) {
-        let mut log = database.as_os_str().to_owned();
-        log.push("-wal");
-        let Ok(length) = rustix::fs::stat(Path::new(&log)).map(|file| u64::try_from(file.st_size).unwrap_or(0)) else {
+        let log = with(database, "-wal");
+        let Ok(length) = rustix::fs::stat(&log).map(|file| u64::try_from(file.st_size).unwrap_or(0)) else {
             return;
         };
         if self.cannot || length + HELD_BACK / 2 <= self.until {
