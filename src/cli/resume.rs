@@ -15,6 +15,7 @@ use super::planning::Planning;
 use super::run::file_digest;
 use super::session::{self, Manner, Prepared, Read};
 use super::state::{self, Replay, StateArgs, broken};
+use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, output};
 use crate::engine::sentinel::{self, Found};
@@ -162,6 +163,7 @@ impl Command {
     fn go_on(&self, prepared: &Prepared, past: Past, store: Store, row: &RunRow) -> Result<Exit, Failure> {
         let run = row.header.id.clone();
         let mut store = Store::open(store.dir()).map_err(broken)?;
+        let early = Early::keep().map_err(broken)?;
         let key = store.take_over(&row.header, &this_process()?).map_err(broken)?;
         let mut key = key.ok_or_else(|| Refusal::Outrun(run.clone()))?;
         crash::point("taken-over");
@@ -218,7 +220,7 @@ impl Command {
         crash::point("resumed");
         manner.leave_if_detached(&ground)?;
         let session = prepared.session(&ground, jobs, (row.header.started, now)).with(up_to_date);
-        session.carry_out(&manner, (&mut store, key), state, (told, events))
+        session.carry_out(&manner, (&mut store, key), state, (told, events), early)
     }
 }
 

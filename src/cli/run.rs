@@ -10,6 +10,7 @@ use super::planning::Planning;
 use super::rehearsal::Rehearsal;
 use super::session::{self, Manner, Prepared, Read};
 use super::state::{self, broken};
+use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, dry_run, output};
 use crate::engine::process;
@@ -107,6 +108,7 @@ impl Command {
         let jobs = prepared.jobs(&self.manner)?;
         let header = self.header((&prepared.pipeline, digest), &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
+        let early = Early::keep().map_err(broken)?;
         let (mut store, key) = begin(store, &header)?;
         // It is as large as the pipeline, and the record has it now.
         drop(header);
@@ -114,7 +116,7 @@ impl Command {
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
         let session = prepared.session(&ground, jobs, (started, started)).with(up_to_date);
-        session.carry_out(&self.manner, (&mut store, key), state.clone(), (state, Vec::new()))
+        session.carry_out(&self.manner, (&mut store, key), state.clone(), (state, Vec::new()), early)
     }
 
     /// Records and tells a run in which everything is up to date.

@@ -15,8 +15,9 @@ use super::pipeline_file::{Loaded, PipelineFile};
 use super::planning::{self, Planning, Stopwatch};
 use super::presence::Processes;
 use super::state::broken;
+use super::stops::Early;
 use super::up_to_date::UpToDate;
-use super::{Exit, Failure, detach, output, state, stops, trace};
+use super::{Exit, Failure, detach, output, state, trace};
 use crate::engine::local::Local;
 use crate::engine::race::{self, Racing};
 use crate::engine::warden::{self, Warden};
@@ -279,15 +280,16 @@ impl Session<'_> {
     }
 
     /// Carries the run out from a state, and returns how the command ends. `untold` are the newest events of the record,
-    /// of which no observer has heard, and the state before them.
+    /// of which no observer has heard, and the state before them; `early` keeps the signals since the run is ours.
     pub(super) fn carry_out(
         &self,
         manner: &Manner,
         recorded: (&mut Store, RunKey),
         state: RunState,
         untold: (RunState, Vec<Recorded>),
+        early: Early,
     ) -> Result<Exit, Failure> {
-        std::thread::scope(|scope| self.carry_out_beside(scope, manner, recorded, state, untold))
+        std::thread::scope(|scope| self.carry_out_beside(scope, manner, recorded, state, untold, early))
     }
 
     /// The same; what is planned while the run goes on has threads in `scope`.
@@ -298,6 +300,7 @@ impl Session<'_> {
         (store, mut key): (&mut Store, RunKey),
         state: RunState,
         (told, untold): (RunState, Vec<Recorded>),
+        early: Early,
     ) -> Result<Exit, Failure> {
         give_memory_back();
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
@@ -339,7 +342,7 @@ impl Session<'_> {
             .build()
             .map_err(broken)?;
         let ended = runtime.block_on(async {
-            let mut stops = stops::asked().map_err(broken)?;
+            let mut stops = early.hand_over().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
             let engine = Caching::new(Racing::new(Local::new(manner.mirror)), cache);
             let clock = Clock::starting_at(self.now);
