@@ -204,7 +204,7 @@ impl Command {
         let of = (&prepared.pipeline, &prepared.graph);
         let Invocation { force, force_stages: force_stage, .. } = row.header.invocation.clone();
         let forced = Force { force, force_stage }.forced(&prepared.pipeline, &prepared.graph)?;
-        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground.dir, &state, (&lost, &forced))?;
+        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground, &state, (&lost, &forced))?;
         for event in reopened.into_iter().map(|event| Recorded { at: now, event }) {
             state.apply(&event).map_err(broken)?;
             events.push(event);

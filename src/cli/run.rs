@@ -90,7 +90,7 @@ impl Command {
             return self.tell_idle(&read, &ground, started, &dir, up_to_date::all_cached(&read.graph, logs));
         }
         let of = (&read.pipeline, &read.graph);
-        let up_to_date = UpToDate::look(places, of, &ground.dir, (&forced, &[]), Some(&claim))?;
+        let up_to_date = UpToDate::look(places, of, &ground, (&forced, &[]), Some(&claim))?;
         if let Some(all) = up_to_date.as_ref().filter(|known| known.is_all()) {
             let told = self.tell_idle(&read, &ground, started, &dir, all.events(&read.graph));
             all.finish();

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::presence::Processes;
 use super::session::{self, Manner};
-use super::state::broken;
+use super::state::{self, broken};
 use super::{Exit, Failure, output};
 use crate::fleet::{Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
@@ -22,6 +23,7 @@ use crate::run::cache::survey::Wish;
 use crate::run::cache::verdict::{Verdict, Why};
 use crate::run::event::{Event, Recorded, RunEnd};
 use crate::run::launch::Ground;
+use crate::run::neighbours::Onlooker;
 use crate::run::observer::View;
 use crate::run::state::{Phase, RunState};
 use crate::run::store::{RunKey, Store};
@@ -75,16 +77,19 @@ pub(super) struct UpToDate {
 
 impl UpToDate {
     /// Looks all tasks up, and restores outputs of those that are up to date; `None` where no task is ever left out.
-    /// `dir` is the run's folder; for `claim` see [`Wish`].
+    /// `ground` is the run's; for `claim` see [`Wish`].
     pub(super) fn look(
         places: Places<'_>,
         (pipeline, graph): (&Pipeline, &TaskGraph),
-        dir: &Path,
+        ground: &Ground,
         (forced, done): (&[bool], &[bool]),
         claim: Option<&Digest>,
     ) -> Result<Option<Self>, Failure> {
-        let Some(keeper) = Keeper::open(places, pipeline, graph, done).map_err(broken)? else { return Ok(None) };
-        let aside = dir.join("aside");
+        let others = Onlooker::new((places.state, state::this_host()), ground.run.clone(), places.root, Processes);
+        let Some(keeper) = Keeper::open(places, pipeline, graph, done, Box::new(others)).map_err(broken)? else {
+            return Ok(None);
+        };
+        let aside = ground.dir.join("aside");
         let verdicts = keeper.survey(graph, Wish { forced, aside: Some(&aside), claim }).map_err(broken)?;
         Ok(Some(Self { keeper: Arc::new(keeper), verdicts, aside }))
     }
@@ -94,7 +99,7 @@ impl UpToDate {
     pub(super) fn look_again(
         places: Places<'_>,
         (pipeline, graph): (&Pipeline, &TaskGraph),
-        dir: &Path,
+        ground: &Ground,
         state: &RunState,
         (lost, forced): (&[bool], &[bool]),
     ) -> Result<(Option<Self>, Vec<Event>), Failure> {
@@ -103,7 +108,7 @@ impl UpToDate {
         let forced = (0..).zip(&state.tasks).map(|(index, task): (usize, _)| {
             task.phase == Phase::Running || !task.phase.is_done() && forced.get(index) == Some(&true)
         });
-        let mut known = Self::look(places, (pipeline, graph), dir, (&forced.collect::<Vec<_>>(), &done), None)?;
+        let mut known = Self::look(places, (pipeline, graph), ground, (&forced.collect::<Vec<_>>(), &done), None)?;
         let mut reopened = Vec::new();
         for task in graph.order.iter().filter(|task| lost[task.index()]) {
             match known.as_mut().map(|known| &mut known.verdicts[task.index()]) {
@@ -121,7 +126,7 @@ impl UpToDate {
 
     /// Returns `[n_tasks]`: whether it is still to be looked whether a task is up to date.
     pub(super) fn unseen(&self) -> Vec<bool> {
-        self.verdicts.iter().map(|verdict| matches!(verdict, Verdict::MayRun { .. })).collect()
+        self.verdicts.iter().map(|verdict| matches!(verdict, Verdict::MayRun { .. } | Verdict::BeingWritten)).collect()
     }
 
     /// Returns `[n_tasks]`: whether a task may be looked up once more after another run has written its outputs.
@@ -133,7 +138,7 @@ impl UpToDate {
     pub(super) fn events(&self, graph: &TaskGraph) -> Vec<Event> {
         let cached = |task: &TaskId| match &self.verdicts[task.index()] {
             Verdict::Cached(cached) => Some(Event::TaskCached { task: *task, log: cached.log.clone() }),
-            Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::Done => None,
+            Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::BeingWritten | Verdict::Done => None,
         };
         graph.order.iter().filter_map(cached).collect()
     }

@@ -36,7 +36,7 @@ impl DryRun<'_> {
             let tone = match verdict {
                 Verdict::Cached(_) | Verdict::Done => Tone::Good,
                 Verdict::Runs(_) => Tone::Active,
-                Verdict::MayRun { .. } => Tone::Uneasy,
+                Verdict::MayRun { .. } | Verdict::BeingWritten => Tone::Uneasy,
             };
             table.row([(&task.name).into(), Cell::new(word.replace('-', " "), tone), self.reasons(verdict).into()]);
         }
@@ -54,7 +54,7 @@ impl DryRun<'_> {
                 Verdict::Cached(cached) => (cached.restored.as_slice(), None, Vec::new()),
                 Verdict::Runs(why) => (&[][..], None, reason_json(why)),
                 Verdict::MayRun { after } => (&[][..], Some(&self.graph.tasks[after.index()].name), Vec::new()),
-                Verdict::Done => (&[][..], None, Vec::new()),
+                Verdict::BeingWritten | Verdict::Done => (&[][..], None, Vec::new()),
             };
             json!({"name": task.name, "verdict": word(verdict), "restores": restores, "after": after, "why": why})
         });
@@ -67,6 +67,7 @@ impl DryRun<'_> {
             Verdict::Cached(cached) if cached.restored.is_empty() => String::new(),
             Verdict::Cached(cached) => format!("restores {}", some_of(&cached.restored)),
             Verdict::MayRun { after } => format!("{} comes before it", self.graph.tasks[after.index()].name),
+            Verdict::BeingWritten => "another run writes its outputs".to_owned(),
             Verdict::Runs(why) => reason(why),
         }
     }
@@ -76,7 +77,7 @@ const fn word(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Cached(_) => "cached",
         Verdict::Runs(_) => "will-run",
-        Verdict::MayRun { .. } => "may-run",
+        Verdict::MayRun { .. } | Verdict::BeingWritten => "may-run",
         Verdict::Done => "done",
     }
 }

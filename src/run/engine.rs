@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::cache::verdict::Cached;
+use super::cache::restore::Found;
 use super::event::{Process, Role};
 use super::observer::Progress;
 use super::outcome::{Outcome, Usage};
@@ -100,8 +100,8 @@ pub enum Report {
     LookedUp {
         /// The task.
         task: TaskId,
-        /// What is known of it, if it is up to date.
-        found: Option<Cached>,
+        /// Whether it is.
+        found: Found,
     },
 }
 

@@ -6,9 +6,13 @@
 //! A run that is alone asks SQLite for one number each time it starts something.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tracing::debug;
 
 use super::admission::Holding;
+use super::cache::restore::Writers;
 use super::decide::absolute;
 use super::event::{Event, Place, Process, Recorded, Role};
 use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
@@ -37,11 +41,32 @@ pub struct Shared<'a> {
     presence: &'a dyn Presence,
     host: String,
     within: Option<(String, String)>,
-    /// The number of the record when it was last read.
-    version: Option<i64>,
-    others: BTreeMap<i64, Other>,
+    others: Others,
     /// What was last said that others hold.
     told: Vec<Holding>,
+}
+
+/// Who else writes outputs, told from the record, for those who put outputs back.
+pub struct Onlooker<P> {
+    state: PathBuf,
+    host: String,
+    within: Option<(String, String)>,
+    /// The id of the run that asks.
+    run: String,
+    /// The folder of its pipeline file, links resolved.
+    root: String,
+    presence: P,
+    /// The record, once it was asked.
+    record: Mutex<Option<(Store, Others)>>,
+}
+
+/// The runs that have not ended, besides the one that asks.
+#[derive(Default)]
+struct Others {
+    /// The number of the record when it was last read.
+    version: Option<i64>,
+    /// By their keys in the database.
+    all: BTreeMap<i64, Other>,
 }
 
 /// Another run.
@@ -62,52 +87,96 @@ struct Other {
 impl<'a> Shared<'a> {
     /// Makes the record of a run that is carried out on `host`.
     pub fn new((store, key): (&'a mut Store, &'a mut RunKey), presence: &'a dyn Presence, host: String) -> Self {
-        let (within, others, told) = (presence.within(), BTreeMap::new(), Vec::new());
-        Self { store, key, presence, host, within, version: None, others, told }
+        let (within, others, told) = (presence.within(), Others::default(), Vec::new());
+        Self { store, key, presence, host, within, others, told }
     }
 
     /// Returns what others hold, if that has changed since it was last asked.
     fn news(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
-        let version = self.store.version()?;
-        if self.version != Some(version) {
-            self.read()?;
-            self.version = Some(version);
-        }
-        for other in self.others.values_mut() {
-            other.look_for(self.presence);
-        }
-        let holdings: Vec<Holding> = self.others.values().flat_map(Other::holdings).collect();
-        // The attempt that we are part of made room for us.
-        let is_around =
-            |of: &Holding| self.within.as_ref().is_some_and(|(run, task)| (&of.run, &of.task) == (run, task));
-        let holdings: Vec<Holding> = holdings.into_iter().filter(|of| !is_around(of)).collect();
+        self.others.renew(self.store, |run| !self.key.is_of(run), &self.host, self.presence)?;
+        let holdings: Vec<Holding> = self.others.holdings(self.within.as_ref()).collect();
         if holdings == self.told {
             return Ok(None);
         }
         self.told.clone_from(&holdings);
         Ok(Some(holdings))
     }
+}
+
+impl Others {
+    /// Reads what has been recorded since, and looks who is left of those that were.
+    fn renew(
+        &mut self,
+        store: &Store,
+        counts: impl Fn(&Unfinished) -> bool,
+        host: &str,
+        presence: &dyn Presence,
+    ) -> Result<(), StoreError> {
+        let version = store.version()?;
+        if self.version != Some(version) {
+            self.read(store, counts, host)?;
+            self.version = Some(version);
+        }
+        self.all.values_mut().for_each(|other| other.look_for(presence));
+        Ok(())
+    }
 
     /// Reads what others have recorded.
-    fn read(&mut self) -> Result<(), StoreError> {
-        let unfinished = self.store.others(self.key, &self.host)?;
-        self.others.retain(|key, _| unfinished.iter().any(|run| run.key == *key));
+    fn read(&mut self, store: &Store, counts: impl Fn(&Unfinished) -> bool, host: &str) -> Result<(), StoreError> {
+        let mut unfinished = store.unfinished(host)?;
+        unfinished.retain(counts);
+        self.all.retain(|key, _| unfinished.iter().any(|run| run.key == *key));
         for run in unfinished {
-            let other = match self.others.remove(&run.key) {
+            let other = match self.all.remove(&run.key) {
                 // Another process may have taken it over.
                 Some(other) if other.run.orchestrator == run.orchestrator => other,
                 Some(other) => Other { run, left: None, ..other },
-                None => Other::new(run, self.store)?,
+                None => Other::new(run, store)?,
             };
-            let key = other.run.key;
-            self.others.insert(key, other);
+            self.all.insert(other.run.key, other);
         }
-        for other in self.others.values_mut() {
-            for recorded in self.store.events_from(&other.run.id, other.taken)? {
+        for other in self.all.values_mut() {
+            for recorded in store.events_from(&other.run.id, other.taken)? {
                 other.take_in(recorded);
             }
         }
         Ok(())
+    }
+
+    /// Yields what they hold, but the attempt that we are part of: it made room for us.
+    fn holdings(&self, within: Option<&(String, String)>) -> impl Iterator<Item = Holding> {
+        let is_around = move |of: &Holding| within.is_some_and(|(run, task)| (&of.run, &of.task) == (run, task));
+        self.all.values().flat_map(Other::holdings).filter(move |of| !is_around(of))
+    }
+}
+
+impl<P: Presence> Onlooker<P> {
+    /// Makes what tells a run on `host` who else writes outputs of its pipeline, whose file is in the folder `root`.
+    pub fn new((state, host): (&Path, String), run: String, root: &Path, presence: P) -> Self {
+        let (within, record) = (presence.within(), Mutex::default());
+        Self { state: state.to_owned(), host, within, run, root: real(root), presence, record }
+    }
+
+    fn look(&self, outputs: &[String]) -> Result<bool, StoreError> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let (store, others) = match &mut *record {
+            Some(known) => known,
+            unknown @ None => match Store::open_existing(&self.state) {
+                Err(StoreError::NoState(_)) => return Ok(false),
+                opened => unknown.insert((opened?, Others::default())),
+            },
+        };
+        others.renew(store, |run| run.id != self.run, &self.host, &self.presence)?;
+        let paths: Vec<String> = outputs.iter().map(|output| absolute(&self.root, output)).collect();
+        let writes = |of: &Holding| of.writes.iter().any(|path| paths.contains(path));
+        Ok(others.holdings(self.within.as_ref()).any(|of| writes(&of)))
+    }
+}
+
+impl<P: Presence + Send + Sync> Writers for Onlooker<P> {
+    fn write_any(&self, outputs: &[String]) -> bool {
+        // A record that cannot be read is moved aside before anyone starts something: then nobody else is left to write.
+        self.look(outputs).inspect_err(|error| debug!("who else writes is not known: {error}")).unwrap_or(false)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
+use super::cache::restore::Found;
 use super::crash;
 use super::decide::{Dispatcher, Waiting};
 use super::engine::{Ended, Engine, Report, Stop};
@@ -377,10 +378,14 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 self.tell_facts();
                 self.tell(|observer, view| observer.progressed(view, task, role, &progress));
             }
-            Report::LookedUp { task, found: Some(found) } => {
-                self.note(&[Event::TaskCached { task, log: found.log }])?;
-            }
-            Report::LookedUp { task, found: None } => self.parts.dispatcher.runs(task),
+            Report::LookedUp { task, found } => match found {
+                Found::UpToDate(found) => self.note(&[Event::TaskCached { task, log: found.log }])?,
+                Found::Runs => self.parts.dispatcher.runs(task),
+                Found::BeingWritten => {
+                    self.ask_what_others_hold()?;
+                    self.parts.dispatcher.is_being_written(task, self.clock.now());
+                }
+            },
             Report::Ended(ended) => {
                 crash::point("ended");
                 self.alive -= 1;
@@ -419,14 +424,19 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         self.commit()?;
         self.tell_facts();
         let now = self.clock.now();
-        if self.parts.dispatcher.waits_for_others()
-            && let Some(others) = self.record.others()?
-        {
-            self.parts.dispatcher.others_hold(&others, now);
+        if self.parts.dispatcher.waits_for_others() {
+            self.ask_what_others_hold()?;
         }
         self.tell_why_tasks_wait(now);
         self.replan_if_due();
         self.tell(|observer, view| observer.ticked(view, now));
+        Ok(())
+    }
+
+    fn ask_what_others_hold(&mut self) -> Result<(), RunError> {
+        if let Some(others) = self.record.others()? {
+            self.parts.dispatcher.others_hold(&others, self.clock.now());
+        }
         Ok(())
     }
 

@@ -217,3 +217,35 @@ fn second_attempts_of_two_runs_do_not_hold_more_than_there_is_either() {
     let runs = std::fs::read_dir(world.path(".trainyard/runs")).unwrap().map(|run| run.unwrap().path());
     assert!(runs.map(|run| run.join("staging")).all(|staging| !staging.exists()));
 }
+
+#[test]
+fn what_another_run_writes_is_not_put_back_meanwhile() {
+    let world = World::new(
+        r#"
+[stage.train]
+run = "exec 9> model; echo $LR half >&9; touch at-it; until test -e gate; do sleep 0.05; done; echo $LR whole >&9"
+env = { LR = "a" }
+outputs = ["model"]
+"#,
+    );
+    let model = || std::fs::read_to_string(world.path("model")).unwrap();
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(start(&world, &["p.toml"]).wait().unwrap().code(), Some(0));
+    for file in ["gate", "at-it"] {
+        std::fs::remove_file(world.path(file)).unwrap();
+    }
+    let mut other = start(&world, &["p.toml", "--set", "train.env.LR=b"]);
+    until("the other writes", || world.path("at-it").exists());
+    // It could be put back from the cache, and must not be yet.
+    let mut same = start(&world, &["p.toml", "--name", "same"]);
+    until("it waits", || {
+        let explained = said(&world, &["explain", "same", "train", "--json"]);
+        explained.contains("writes") || same.try_wait().unwrap().is_some()
+    });
+    assert_eq!(model(), "b half\n");
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!((other.wait().unwrap().code(), same.wait().unwrap().code()), (Some(0), Some(0)));
+    assert_eq!(model(), "a half\na whole\n");
+    assert_eq!(start(&world, &["p.toml", "--set", "train.env.LR=b"]).wait().unwrap().code(), Some(0));
+    assert_eq!(model(), "b half\nb whole\n", "what each has made is kept as its own");
+}

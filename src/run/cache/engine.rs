@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::keeper::Keeper;
 use super::keeping::Keeping;
-use super::verdict::Cached;
+use super::restore::Found;
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
@@ -23,7 +23,7 @@ use crate::units::Millis;
 /// What has been done on another thread.
 pub(crate) enum Done {
     /// A task was looked up.
-    LookedUp { task: TaskId, found: Option<Cached>, note: Option<String> },
+    LookedUp { task: TaskId, found: Found, note: Option<String> },
     /// The way of an attempt is clear, or cannot be cleared.
     Prepared { launch: Box<Launch>, cleared: std::io::Result<()> },
     /// What a failed attempt left is aside.

@@ -15,18 +15,18 @@ use tracing::{debug, warn};
 use super::aside;
 use super::files::{Files, Seen, coarse_now, in_parallel};
 use super::index::{Action, Done, Index, IndexError};
-use super::keeping::Keeping;
+use super::keeping::{Keeping, PuttingBack};
 use super::key::{Content, Digest, How, Ingredients, Part, changes};
 use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, is_within};
-use super::verdict::{Always, Cached, Verdict, Why};
+use super::restore::{Nobody, Writers};
+use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
 use crate::run::preflight;
 use crate::spec::Pipeline;
 
 /// The cache, opened for the tasks of one graph.
-#[derive(Debug)]
 pub struct Keeper {
     pub(super) index: Index,
     pub(super) objects: Objects,
@@ -38,6 +38,7 @@ pub struct Keeper {
     /// The program of the built-in ops.
     pub(super) tool: String,
     state: PathBuf,
+    pub(super) others: Box<dyn Writers>,
     /// `[n_tasks]`, by TaskId.
     pub(super) tasks: Vec<Kept>,
     /// What attempts that run were started with.
@@ -93,7 +94,7 @@ pub fn folder(state: &Path) -> PathBuf {
 
 impl Keeper {
     /// Opens the cache, making it where there is none; `None` where no task of the graph is ever left out. `done`
-    /// (`[n_tasks]`, or empty) are tasks of which nothing is to be known any more.
+    /// (`[n_tasks]`, or empty) are tasks of which nothing is to be known any more; `others` tells who else writes outputs.
     ///
     /// # Errors
     /// Where it cannot be made or read.
@@ -102,12 +103,13 @@ impl Keeper {
         pipeline: &Pipeline,
         graph: &TaskGraph,
         done: &[bool],
+        others: Box<dyn Writers>,
     ) -> Result<Option<Self>, CacheError> {
         let tasks = kept(places, pipeline, graph, done);
         if tasks.iter().all(|task| task.recipe.is_err()) {
             return Ok(None);
         }
-        Self::with(places, pipeline, tasks, Index::open(&folder(places.state))?).map(Some)
+        Self::with(places, pipeline, tasks, Index::open(&folder(places.state))?, others).map(Some)
     }
 
     /// Opens the cache to look at it; where there is none, none is made.
@@ -117,10 +119,16 @@ impl Keeper {
     pub fn open_to_look(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Self, CacheError> {
         let cache = folder(places.state);
         let index = if cache.join("index.db").is_file() { Index::open(&cache)? } else { Index::in_memory()? };
-        Self::with(places, pipeline, kept(places, pipeline, graph, &[]), index)
+        Self::with(places, pipeline, kept(places, pipeline, graph, &[]), index, Box::new(Nobody))
     }
 
-    fn with(places: Places<'_>, pipeline: &Pipeline, tasks: Vec<Kept>, index: Index) -> Result<Self, CacheError> {
+    fn with(
+        places: Places<'_>,
+        pipeline: &Pipeline,
+        tasks: Vec<Kept>,
+        index: Index,
+        others: Box<dyn Writers>,
+    ) -> Result<Self, CacheError> {
         let files = Files::open(places.root, places.state)
             .map_err(|source| CacheError::Project { path: places.root.to_owned(), source })?;
         let root = places.root.as_os_str().as_encoded_bytes();
@@ -134,6 +142,7 @@ impl Keeper {
             root: root_digest,
             tool: places.ops.display().to_string(),
             state: places.state.to_owned(),
+            others,
             tasks,
             under_way: Mutex::default(),
         })
@@ -160,116 +169,8 @@ impl Keeper {
         recipe.ingredients(&self.tool, made, files, content)
     }
 
-    fn ingredients_on_disk(&self, recipe: &Recipe, made: &[String]) -> io::Result<Ingredients> {
+    pub(super) fn ingredients_on_disk(&self, recipe: &Recipe, made: &[String]) -> io::Result<Ingredients> {
         self.ingredients(recipe, made, |path| self.files.content(path, &recipe.outputs))
-    }
-
-    /// Looks whether a task is up to date, all tasks before it being done, and puts its outputs back where they are not
-    /// as it made them. The second value is what a person should hear of.
-    #[must_use]
-    pub fn look_up(&self, task: TaskId, aside: &Path) -> (Option<Cached>, Option<String>) {
-        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (None, None) };
-        Keeping::wait(&self.keeping(), &self.project, name);
-        let look = || -> Result<Option<Cached>, Trouble> {
-            let last = self.index.task(&self.project, name)?;
-            let made = last.as_ref().map(|last| last.made.clone()).unwrap_or_default();
-            let ingredients = self.ingredients_on_disk(recipe, &made)?;
-            let key = ingredients.key();
-            let same = last.as_ref().filter(|last| last.key == key);
-            let action = match same {
-                Some(last) => last.action.clone(),
-                None => self.index.action(&key)?,
-            };
-            let Some(action) = action else { return Ok(None) };
-            let wrong = self.out_of_place(recipe, &action)?;
-            let restored = self.restore(&wrong, &aside.join(file_part(name) + ".before"))?;
-            if same.is_none() {
-                let done = Done { name, key, trace: ingredients.trace(), made: &made, action: action.clone() };
-                self.index.record(&self.project, &self.root, &[done], &[])?;
-            }
-            if action.is_due(now()) {
-                self.index.note_use(&[key], now())?;
-            }
-            Ok(Some(Cached { log: action.log, restored }))
-        };
-        match look() {
-            Ok(found) => (found, None),
-            Err(Trouble::Lost(lost)) => (None, Some(format!("{lost}; it is made again"))),
-            Err(trouble) => (None, Some(format!("whether it is up to date cannot be seen: {}", chain(&trouble)))),
-        }
-    }
-
-    /// Returns the outputs that are not as the action made them.
-    pub(super) fn out_of_place<'a>(&self, recipe: &Recipe, action: &'a Action) -> io::Result<Vec<&'a Entry>> {
-        let mut wrong = Vec::new();
-        for entry in &action.outputs {
-            let seen = self.files.look(&entry.path, false)?;
-            if !self.is_in_place(recipe, entry, seen)? {
-                wrong.push(entry);
-            }
-        }
-        Ok(wrong)
-    }
-
-    /// Whether what is seen at an output's path is what the entry says.
-    pub(super) fn is_in_place(&self, recipe: &Recipe, entry: &Entry, seen: Seen) -> io::Result<bool> {
-        Ok(match (&entry.kind, seen) {
-            (Kind::File { size, digest, .. }, Seen::File { stamp, .. }) if stamp.size == *size => {
-                let known = self.files.known(&entry.path, &stamp);
-                known.map_or_else(|| self.files.digest(&entry.path), Ok)? == *digest
-            }
-            (Kind::Tree { digest, .. }, Seen::Folder { .. }) => {
-                let without: Vec<String> = recipe.outputs.iter().filter(|path| **path != entry.path).cloned().collect();
-                self.files.tree(&entry.path, &without).is_ok_and(|tree| tree.digest == *digest)
-            }
-            _ => false,
-        })
-    }
-
-    /// Whether the cache holds what an entry needs, as far as that can be seen without reading it.
-    pub(super) fn has(&self, entry: &Entry) -> bool {
-        match &entry.kind {
-            Kind::File { size, digest, .. } => self.objects.has(digest, Some(*size)),
-            Kind::Tree { digest, .. } => self.objects.has(digest, None),
-            Kind::Folder { .. } | Kind::Link { .. } => false,
-        }
-    }
-
-    /// Puts outputs back into their places and returns their names. What is there goes to the folder `old`, unless the
-    /// cache holds it as well.
-    pub(super) fn restore(&self, wrong: &[&Entry], old: &Path) -> Result<Vec<String>, Lost> {
-        if let Some(gone) = wrong.iter().find(|entry| !self.has(entry)) {
-            return Err(match gone.kind {
-                Kind::File { digest, .. } | Kind::Tree { digest, .. } => Lost::Missing(digest),
-                Kind::Folder { .. } | Kind::Link { .. } => return Ok(Vec::new()),
-            });
-        }
-        for entry in wrong {
-            let (place, old) = (self.files.whole(&entry.path), old.join(&entry.path));
-            if !self.files.is_ours(&entry.path) {
-                return Err(Lost::Refused { path: place, source: io::Error::other("a link leads out of the project") });
-            }
-            self.forget_kept_copy(&entry.path).map_err(|source| Lost::Refused { path: place.clone(), source })?;
-            aside::restore(&self.objects, entry, &place, &old)?;
-            let now = coarse_now();
-            if let (Kind::File { digest, .. }, Ok(Seen::File { stamp, .. })) =
-                (&entry.kind, self.files.look(&entry.path, false))
-            {
-                self.files.note(&entry.path, stamp, *digest, now);
-            }
-        }
-        Ok(wrong.iter().map(|entry| entry.path.clone()).collect())
-    }
-
-    /// Removes what is at an output's path if the cache holds the same.
-    fn forget_kept_copy(&self, path: &str) -> io::Result<()> {
-        if let Seen::File { stamp, .. } = self.files.look(path, false)?
-            && let Some(digest) = self.files.known(path, &stamp)
-            && self.objects.has(&digest, Some(stamp.size))
-        {
-            return aside::remove_all(&self.files.whole(path));
-        }
-        Ok(())
     }
 
     /// Clears the way for an attempt: notes what its result will depend on, and moves earlier outputs to
@@ -293,6 +194,8 @@ impl Keeper {
             // It cannot be kept then; whether it can run is the task's own business.
             Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
         }
+        // We are on record as who writes them, and whoever puts them back looks there first.
+        recipe.outputs.iter().for_each(|output| PuttingBack::wait(&self.putting_back(), &self.root, output));
         let aside = aside.join(format!("{attempt}.before"));
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
             self.forget_kept_copy(output)?;
@@ -330,8 +233,12 @@ impl Keeper {
         Keeping::begin(&self.keeping(), &self.project, &self.tasks[task.index()].name)
     }
 
-    fn keeping(&self) -> PathBuf {
+    pub(super) fn keeping(&self) -> PathBuf {
         self.cache().join("keeping")
+    }
+
+    pub(super) fn putting_back(&self) -> PathBuf {
+        self.cache().join("putting-back")
     }
 
     pub(super) fn cache(&self) -> PathBuf {

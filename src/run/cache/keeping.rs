@@ -1,14 +1,50 @@
-//! Results on their way into the cache: that a task has succeeded is known to other runs before its result is kept, and
-//! whoever looks the task up in between waits for that.
+//! Results on their way into the cache and back: that a task has succeeded is known to other runs before its result is
+//! kept, and whoever looks the task up in between waits for that; and nobody writes an output while it is being put back.
 //!
-//! A lock of the kernel, one file for each task whose result is being kept: a run that is killed leaves none.
+//! Locks of the kernel, one file for each: a run that is killed holds none.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::key::Digest;
+
+/// Held while an output is being put back.
+#[derive(Debug)]
+pub(super) struct PuttingBack {
+    path: PathBuf,
+    _file: File,
+}
+
+impl PuttingBack {
+    /// Waits until nobody else puts an output of a project folder back, and keeps others from it; `None` where nothing can
+    /// be locked.
+    pub(super) fn begin(folder: &Path, root: &Digest, output: &str) -> Option<Self> {
+        let path = file(folder, root, output);
+        loop {
+            let file = open(folder, &path)?;
+            flock(&file, FlockOperation::LockExclusive).ok()?;
+            // Whoever held it has removed it: it may be another one by now.
+            let is_held = fs::metadata(&path).ok().zip(file.metadata().ok());
+            if is_held.is_some_and(|(there, own)| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+                return Some(Self { path, _file: file });
+            }
+        }
+    }
+
+    /// Waits until nobody puts an output back.
+    pub(super) fn wait(folder: &Path, root: &Digest, output: &str) {
+        wait(&file(folder, root, output));
+    }
+}
+
+impl Drop for PuttingBack {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
 
 /// Held while a result is being kept.
 #[derive(Debug)]
@@ -22,17 +58,14 @@ impl Keeping {
     /// result may then be made again, which is all that can happen.
     pub(super) fn begin(folder: &Path, project: &Digest, task: &str) -> Option<Self> {
         let path = file(folder, project, task);
-        let open = || OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = open().or_else(|_| fs::create_dir_all(folder).and_then(|()| open())).ok()?;
+        let file = open(folder, &path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         Some(Self { path, _file: file })
     }
 
     /// Waits until no other run is keeping the result of a task.
     pub(super) fn wait(folder: &Path, project: &Digest, task: &str) {
-        if let Ok(file) = File::open(file(folder, project, task)) {
-            let _ = flock(&file, FlockOperation::LockShared);
-        }
+        wait(&file(folder, project, task));
     }
 }
 
@@ -40,6 +73,17 @@ impl Drop for Keeping {
     fn drop(&mut self) {
         // Before it is unlocked: whoever opened it waits for this very file.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn open(folder: &Path, path: &Path) -> Option<File> {
+    let open = || OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    open().or_else(|_| fs::create_dir_all(folder).and_then(|()| open())).ok()
+}
+
+fn wait(lock: &Path) {
+    if let Ok(file) = File::open(lock) {
+        let _ = flock(&file, FlockOperation::LockShared);
     }
 }
 

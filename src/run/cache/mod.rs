@@ -15,6 +15,7 @@ pub mod key;
 pub mod manifest;
 pub mod objects;
 pub mod recipe;
+pub mod restore;
 pub mod standstill;
 pub mod survey;
 pub mod sweep;

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::files::{Seen, in_parallel};
 use super::index::{Action, Done, IndexError, Last, USE_NOTED_EVERY};
-use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, file_part, now};
+use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, now};
 use super::key::{Content, Digest, Ingredients, changes};
 use super::manifest::{Entry, Kind};
 use super::recipe::{Recipe, is_within};
@@ -167,7 +167,8 @@ impl<'a> Survey<'a> {
         if self.wish.forced.get(task.index()) == Some(&true) {
             return Verdict::Runs(Why::Forced);
         }
-        let runs = |verdict: &Verdict| matches!(verdict, Verdict::Runs(_) | Verdict::MayRun { .. });
+        let runs =
+            |verdict: &Verdict| matches!(verdict, Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::BeingWritten);
         if let Some(edge) = graph.before.of(task).iter().find(|edge| runs(&verdicts[edge.task.index()])) {
             return Verdict::MayRun { after: edge.task };
         }
@@ -180,14 +181,15 @@ impl<'a> Survey<'a> {
                 };
                 recipe.inputs.iter().any(hides)
             }),
-            Verdict::Cached(_) | Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::Done => false,
+            Verdict::Cached(_) | Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::BeingWritten | Verdict::Done => {
+                false
+            }
         };
         if let Some(edge) = graph.before.of(task).iter().find(hidden) {
             return Verdict::MayRun { after: edge.task };
         }
         match self.look_up(task, recipe) {
-            Ok(Ok(cached)) => Verdict::Cached(cached),
-            Ok(Err(why)) => Verdict::Runs(why),
+            Ok(verdict) => verdict,
             Err(Trouble::Lost(lost)) => {
                 warn!(task = keeper.tasks[task.index()].name, "{lost}; it is made again");
                 Verdict::Runs(Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()))
@@ -196,7 +198,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    fn look_up(&mut self, task: TaskId, recipe: &'a Recipe) -> Result<Result<Cached, Why>, Trouble> {
+    fn look_up(&mut self, task: TaskId, recipe: &'a Recipe) -> Result<Verdict, Trouble> {
         let keeper = self.keeper;
         let Kept { name, .. } = &keeper.tasks[task.index()];
         let (last_key, made, last_action) = match self.last.remove(name) {
@@ -207,7 +209,7 @@ impl<'a> Survey<'a> {
         let key = ingredients.key();
         let is_same = last_key == Some(key);
         let Some(action) = (if is_same { last_action } else { keeper.index.action(&key)? }) else {
-            return Ok(Err(match last_key {
+            return Ok(Verdict::Runs(match last_key {
                 None => Why::New,
                 Some(_) if is_same => Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()),
                 Some(_) => {
@@ -224,10 +226,13 @@ impl<'a> Survey<'a> {
             }
         }
         if let Some(gone) = wrong.iter().find(|entry| !keeper.has(entry)) {
-            return Ok(Err(Why::OutputsGone(gone.path.clone())));
+            return Ok(Verdict::Runs(Why::OutputsGone(gone.path.clone())));
         }
         let restored = match self.wish.aside {
-            Some(aside) if !wrong.is_empty() => keeper.restore(&wrong, &aside.join(file_part(name) + ".before"))?,
+            Some(aside) if !wrong.is_empty() => match keeper.put_back((name, recipe), &action, aside)? {
+                Some(restored) => restored,
+                None => return Ok(Verdict::BeingWritten),
+            },
             _ => wrong.iter().map(|entry| entry.path.clone()).collect(),
         };
         self.unsettled |= !restored.is_empty();
@@ -242,14 +247,16 @@ impl<'a> Survey<'a> {
         } else if action.is_due(self.now) {
             self.used.push(key);
         }
-        Ok(Ok(cached))
+        Ok(Verdict::Cached(cached))
     }
 
     /// Returns what was seen, if every task is up to date and will be as long as that stays as it is.
     fn standstill<'v>(&'v self, verdicts: &'v [Verdict]) -> Option<Standstill<'v>> {
         let log = |verdict: &'v Verdict| match verdict {
             Verdict::Cached(Cached { log, restored }) if restored.is_empty() => Some(log.as_deref()),
-            Verdict::Cached(_) | Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::Done => None,
+            Verdict::Cached(_) | Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::BeingWritten | Verdict::Done => {
+                None
+            }
         };
         let logs = verdicts.iter().map(log).collect::<Option<Vec<_>>>()?;
         let recipes = || self.keeper.tasks.iter().filter_map(|task| task.recipe.as_ref().ok());

@@ -15,6 +15,8 @@ pub enum Verdict {
         /// That task.
         after: TaskId,
     },
+    /// It may be what it makes that another run writes just now: it is looked up again once that has ended.
+    BeingWritten,
     /// It is done already: the run is being resumed.
     Done,
 }

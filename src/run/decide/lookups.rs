@@ -2,6 +2,7 @@
 
 use super::Dispatcher;
 use crate::graph::TaskId;
+use crate::units::Millis;
 
 impl Dispatcher<'_> {
     /// Takes a task out of wherever it waits.
@@ -17,6 +18,13 @@ impl Dispatcher<'_> {
     /// [`Dispatcher::runs`] at the earliest.
     pub fn take_lookups(&mut self) -> Vec<TaskId> {
         std::mem::take(&mut self.lookups)
+    }
+
+    /// Takes in that another run writes what a task may have made: it is looked up again once that has ended.
+    pub fn is_being_written(&mut self, task: TaskId, now: Millis) {
+        if !self.waits_for_other_run(task, now) {
+            self.lookups.push(task);
+        }
     }
 
     /// Takes in that a task is not up to date.

@@ -21,6 +21,14 @@ pub struct Unfinished {
     pub orchestrator: Orchestrator,
 }
 
+impl RunKey {
+    /// Whether this is the key of a run.
+    #[must_use]
+    pub const fn is_of(&self, run: &Unfinished) -> bool {
+        self.key == run.key
+    }
+}
+
 impl Store {
     /// Keeps all others from recording anything until the next [`Store::append`] or [`Store::let_go`].
     ///
@@ -48,17 +56,17 @@ impl Store {
         self.on(|db| db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0)))
     }
 
-    /// Returns the other runs on this host that have not ended.
+    /// Returns the runs on this host that have not ended.
     ///
     /// # Errors
     /// Where the database cannot be read.
-    pub fn others(&self, own: &RunKey, host: &str) -> Result<Vec<Unfinished>, StoreError> {
+    pub fn unfinished(&self, host: &str) -> Result<Vec<Unfinished>, StoreError> {
         self.on(|db| {
             let mut query = db.prepare_cached(
                 "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started FROM run
-                 WHERE finished IS NULL AND host = ?1 AND key <> ?2",
+                 WHERE finished IS NULL AND host = ?1",
             )?;
-            let rows = query.query_map(rusqlite::params![host, own.key], |row| {
+            let rows = query.query_map([host], |row| {
                 let process = Process { pid: row.get(5)?, started: unsigned(row.get(6)?) };
                 Ok(Unfinished {
                     key: row.get(0)?,

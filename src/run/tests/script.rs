@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::graph::{TaskGraph, TaskId};
+use crate::run::cache::restore::Found;
 use crate::run::cache::verdict::Cached;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
@@ -118,7 +119,10 @@ impl Engine for Scripted<'_> {
     fn look_up(&mut self, task: TaskId) -> bool {
         let name = &self.graph.tasks[task.index()].name;
         let is_cached = self.script.cached.as_ref().is_some_and(|cached| cached.contains(name));
-        self.spawned.push_back(Report::LookedUp { task, found: is_cached.then(Cached::default) });
+        self.spawned.push_back(Report::LookedUp {
+            task,
+            found: if is_cached { Found::UpToDate(Cached::default()) } else { Found::Runs },
+        });
         true
     }
 

@@ -1,0 +1,181 @@
+//! What is up to date and not in its place is put back, unless another run is about to write there.
+//!
+//! An attempt is on record before it touches its outputs, and waits until nobody puts any of them back any more
+//! ([`Keeper::prepare`]). Who puts them back takes their locks first and looks into the record then. So of the two, one
+//! always sees the other.
+
+use std::io;
+use std::path::Path;
+
+use super::aside;
+use super::files::{Seen, coarse_now};
+use super::index::{Action, Done};
+use super::keeper::{Keeper, Kept, Trouble, chain, file_part, now};
+use super::keeping::{Keeping, PuttingBack};
+use super::manifest::{Entry, Kind};
+use super::objects::Lost;
+use super::recipe::Recipe;
+use super::verdict::Cached;
+use crate::graph::TaskId;
+
+/// Tells who else writes outputs.
+pub trait Writers: Send + Sync {
+    /// Whether another run writes one of these outputs now.
+    fn write_any(&self, outputs: &[String]) -> bool;
+}
+
+/// Nobody writes anything.
+pub(super) struct Nobody;
+
+impl Writers for Nobody {
+    fn write_any(&self, _: &[String]) -> bool {
+        false
+    }
+}
+
+/// What was found out about a task whose turn it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It is up to date.
+    UpToDate(Cached),
+    /// It is not.
+    Runs,
+    /// It might be, but another run writes its outputs.
+    BeingWritten,
+}
+
+impl Keeper {
+    /// Looks whether a task is up to date, all tasks before it being done, and puts its outputs back where they are not
+    /// as it made them. The second value is what a person should hear of.
+    #[must_use]
+    pub fn look_up(&self, task: TaskId, aside: &Path) -> (Found, Option<String>) {
+        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (Found::Runs, None) };
+        Keeping::wait(&self.keeping(), &self.project, name);
+        let look = || -> Result<Found, Trouble> {
+            let last = self.index.task(&self.project, name)?;
+            let made = last.as_ref().map(|last| last.made.clone()).unwrap_or_default();
+            let ingredients = self.ingredients_on_disk(recipe, &made)?;
+            let key = ingredients.key();
+            let same = last.as_ref().filter(|last| last.key == key);
+            let action = match same {
+                Some(last) => last.action.clone(),
+                None => self.index.action(&key)?,
+            };
+            let Some(action) = action else { return Ok(Found::Runs) };
+            let Some(restored) = self.put_back((name, recipe), &action, aside)? else { return Ok(Found::BeingWritten) };
+            if same.is_none() {
+                let done = Done { name, key, trace: ingredients.trace(), made: &made, action: action.clone() };
+                self.index.record(&self.project, &self.root, &[done], &[])?;
+            }
+            if action.is_due(now()) {
+                self.index.note_use(&[key], now())?;
+            }
+            Ok(Found::UpToDate(Cached { log: action.log, restored }))
+        };
+        match look() {
+            Ok(found) => (found, None),
+            Err(Trouble::Lost(lost)) => (Found::Runs, Some(format!("{lost}; it is made again"))),
+            Err(trouble) => {
+                (Found::Runs, Some(format!("whether it is up to date cannot be seen: {}", chain(&trouble))))
+            }
+        }
+    }
+
+    /// Returns the outputs that are not as the action made them.
+    fn out_of_place<'a>(&self, recipe: &Recipe, action: &'a Action) -> io::Result<Vec<&'a Entry>> {
+        let mut wrong = Vec::new();
+        for entry in &action.outputs {
+            let seen = self.files.look(&entry.path, false)?;
+            if !self.is_in_place(recipe, entry, seen)? {
+                wrong.push(entry);
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Whether what is seen at an output's path is what the entry says.
+    pub(super) fn is_in_place(&self, recipe: &Recipe, entry: &Entry, seen: Seen) -> io::Result<bool> {
+        Ok(match (&entry.kind, seen) {
+            (Kind::File { size, digest, .. }, Seen::File { stamp, .. }) if stamp.size == *size => {
+                let known = self.files.known(&entry.path, &stamp);
+                known.map_or_else(|| self.files.digest(&entry.path), Ok)? == *digest
+            }
+            (Kind::Tree { digest, .. }, Seen::Folder { .. }) => {
+                let without: Vec<String> = recipe.outputs.iter().filter(|path| **path != entry.path).cloned().collect();
+                self.files.tree(&entry.path, &without).is_ok_and(|tree| tree.digest == *digest)
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether the cache holds what an entry needs, as far as that can be seen without reading it.
+    pub(super) fn has(&self, entry: &Entry) -> bool {
+        match &entry.kind {
+            Kind::File { size, digest, .. } => self.objects.has(digest, Some(*size)),
+            Kind::Tree { digest, .. } => self.objects.has(digest, None),
+            Kind::Folder { .. } | Kind::Link { .. } => false,
+        }
+    }
+
+    /// Puts outputs that are not as the action made them back into their places and returns their names; `None` where another
+    /// run writes one. What is there goes to a folder in `aside`, unless the cache holds it as well.
+    pub(super) fn put_back(
+        &self,
+        (name, recipe): (&str, &Recipe),
+        action: &Action,
+        aside: &Path,
+    ) -> Result<Option<Vec<String>>, Trouble> {
+        if self.out_of_place(recipe, action)?.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let mut outputs = recipe.outputs.clone();
+        // All in one order, lest two wait for each other.
+        outputs.sort_unstable();
+        let begin = |output: &String| PuttingBack::begin(&self.putting_back(), &self.root, output);
+        let _alone: Vec<PuttingBack> = outputs.iter().filter_map(begin).collect();
+        if self.others.write_any(&outputs) {
+            return Ok(None);
+        }
+        // Whoever has written them may still be keeping them, and somebody may have put them back already.
+        Keeping::wait(&self.keeping(), &self.project, name);
+        let wrong = self.out_of_place(recipe, action)?;
+        Ok(Some(self.restore(&wrong, &aside.join(file_part(name) + ".before"))?))
+    }
+
+    /// Puts outputs back and returns their names. What is there goes to the folder `old`, unless the
+    /// cache holds it as well.
+    fn restore(&self, wrong: &[&Entry], old: &Path) -> Result<Vec<String>, Lost> {
+        if let Some(gone) = wrong.iter().find(|entry| !self.has(entry)) {
+            return Err(match gone.kind {
+                Kind::File { digest, .. } | Kind::Tree { digest, .. } => Lost::Missing(digest),
+                Kind::Folder { .. } | Kind::Link { .. } => return Ok(Vec::new()),
+            });
+        }
+        for entry in wrong {
+            let (place, old) = (self.files.whole(&entry.path), old.join(&entry.path));
+            if !self.files.is_ours(&entry.path) {
+                return Err(Lost::Refused { path: place, source: io::Error::other("a link leads out of the project") });
+            }
+            self.forget_kept_copy(&entry.path).map_err(|source| Lost::Refused { path: place.clone(), source })?;
+            aside::restore(&self.objects, entry, &place, &old)?;
+            let now = coarse_now();
+            if let (Kind::File { digest, .. }, Ok(Seen::File { stamp, .. })) =
+                (&entry.kind, self.files.look(&entry.path, false))
+            {
+                self.files.note(&entry.path, stamp, *digest, now);
+            }
+        }
+        Ok(wrong.iter().map(|entry| entry.path.clone()).collect())
+    }
+
+    /// Removes what is at an output's path if the cache holds the same.
+    pub(super) fn forget_kept_copy(&self, path: &str) -> io::Result<()> {
+        if let Seen::File { stamp, .. } = self.files.look(path, false)?
+            && let Some(digest) = self.files.known(path, &stamp)
+            && self.objects.has(&digest, Some(stamp.size))
+        {
+            return aside::remove_all(&self.files.whole(path));
+        }
+        Ok(())
+    }
+}
