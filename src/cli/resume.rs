@@ -23,12 +23,13 @@ use crate::engine::{process, warden};
 use crate::graph::{self, TaskId};
 use crate::probe;
 use crate::run::cache::keeper::Places;
+use crate::run::cache::since::is_changed_since;
 use crate::run::crash;
 use crate::run::event::{Recorded, RunEnd, StopReason};
 use crate::run::launch::{self, Ground, run_mark};
 use crate::run::resume::{self, Fate};
 use crate::run::state::{Phase, RunState};
-use crate::run::store::{Header, Invocation, Orchestrator, RunRow, Store};
+use crate::run::store::{Header, Invocation, Orchestrator, RunRow, Store, TaskHeader};
 
 /// Go on with a run that was interrupted or failed; what succeeded is not done again
 // Plans for other hardware are not carried out here; who asks for one is told so.
@@ -229,7 +230,7 @@ struct Past {
     state: RunState,
     /// How many events tell of it.
     events: usize,
-    /// `[n_tasks]`: what is done and not there any more.
+    /// `[n_tasks]`: what is done and not there as it was.
     lost: Vec<bool>,
 }
 
@@ -239,7 +240,7 @@ impl Past {
         let mut replay = Replay::from(RunState::new(header.tasks.len()));
         let events = store.learn_from(&header.id, |recorded| replay.take_in(recorded)).map_err(broken)?;
         let state = replay.end()?;
-        let lost = up_to_date::lost(&read.root, &read.graph, &state);
+        let lost = up_to_date::lost(&read.root, (&read.pipeline, &read.graph), &state);
         Ok(Self { events: usize::try_from(events).unwrap_or(usize::MAX), state, lost })
     }
 
@@ -283,10 +284,21 @@ impl Left<'_> {
         let wanted = self.adopt && self.state.stopping != Some(StopReason::Signal) && !is_lost;
         let orchestrator = &self.row.header.orchestrator;
         let same_boot = state::is_here(orchestrator) && orchestrator.boot == process::boot_id();
-        match sentinel::find(&launch::sentinel(&self.ground.dir, name, number), same_boot) {
-            Found::Kept(process) if wanted => Fate::Kept(process),
+        let sentinel = launch::sentinel(&self.ground.dir, name, number);
+        match sentinel::find(&sentinel, same_boot) {
+            Found::Kept(process) if wanted && !self.is_replaced(task, number, &sentinel) => Fate::Kept(process),
             Found::Kept(_) | Found::Lost => Fate::Lost { logged: self.ground.log(name, number).exists() },
         }
+    }
+
+    /// Whether somebody else has written what an attempt made that ended with nobody there: another run may do so then.
+    fn is_replaced(&self, task: TaskId, number: u32, sentinel: &Path) -> bool {
+        let TaskHeader { name, outputs, .. } = &self.row.header.tasks[task.index()];
+        let ended = sentinel::read(sentinel).and_then(|record| record.ended).and_then(|ended| ended.at);
+        // Of a race, what has won comes into its place later.
+        let is_staged = launch::staging(&self.ground.dir, name, number).exists();
+        let later = |ended| outputs.iter().any(|output| is_changed_since(&self.ground.root.join(output), ended));
+        !is_staged && ended.is_some_and(later)
     }
 
     /// Returns the marks of each attempt that is to go on.

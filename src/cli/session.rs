@@ -344,8 +344,10 @@ impl Session<'_> {
         let ended = runtime.block_on(async {
             let mut stops = early.hand_over().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
-            let engine = Caching::new(Racing::new(Local::new(manner.mirror)), cache);
-            let clock = Clock::starting_at(self.now);
+            let unkept = self.up_to_date.as_ref().map(UpToDate::unkept).unwrap_or_default();
+            let engine = Caching::new(Racing::new(Local::new(manner.mirror)), cache, unkept);
+            // Planning and looking at files took their time.
+            let clock = Clock::starting_at(now().max(self.now));
             let record = Shared::new((&mut *store, &mut key), &Processes, state::this_host());
             let mut supervisor = Supervisor::new(parts, engine, record, state, clock, (told, untold));
             supervisor.carry_out(&mut stops).await.map_err(broken)

@@ -15,17 +15,19 @@ use super::{Exit, Failure, output};
 use crate::fleet::{Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::{Placed, Plan};
+use crate::report::dry_run::some_of;
 use crate::report::{self, text};
 use crate::run::cache::engine::Cache;
-use crate::run::cache::keeper::{Keeper, Places};
+use crate::run::cache::keeper::{Keeper, Places, half_kept};
 use crate::run::cache::key::Digest;
+use crate::run::cache::since::is_changed_since;
 use crate::run::cache::survey::Wish;
 use crate::run::cache::verdict::{Verdict, Why};
 use crate::run::event::{Event, Recorded, RunEnd};
 use crate::run::launch::Ground;
 use crate::run::neighbours::Onlooker;
 use crate::run::observer::View;
-use crate::run::state::{Phase, RunState};
+use crate::run::state::{Phase, RunState, TaskState};
 use crate::run::store::{RunKey, Store};
 use crate::spec::Pipeline;
 use crate::spec::problem::did_you_mean;
@@ -73,6 +75,8 @@ pub(super) struct UpToDate {
     keeper: Arc<Keeper>,
     verdicts: Vec<Verdict>,
     aside: PathBuf,
+    /// Tasks whose results are still to be kept, with what they printed.
+    unkept: Vec<(TaskId, PathBuf)>,
 }
 
 impl UpToDate {
@@ -91,7 +95,17 @@ impl UpToDate {
         };
         let aside = ground.dir.join("aside");
         let verdicts = keeper.survey(graph, Wish { forced, aside: Some(&aside), claim }).map_err(broken)?;
-        Ok(Some(Self { keeper: Arc::new(keeper), verdicts, aside }))
+        let restored = verdicts.iter().flat_map(|verdict| match verdict {
+            Verdict::Cached(cached) => cached.restored.as_slice(),
+            Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::BeingWritten | Verdict::Done => &[],
+        });
+        let restored: Vec<String> = restored.cloned().collect();
+        if !restored.is_empty() {
+            let before =
+                if aside.exists() { format!("; what was there is in {}", aside.display()) } else { String::new() };
+            output::note(&format!("restored {}{before}", some_of(&restored)));
+        }
+        Ok(Some(Self { keeper: Arc::new(keeper), verdicts, aside, unkept: Vec::new() }))
     }
 
     /// Looks again before a run goes on. What is done stays so, unless it is [`lost`] and the cache cannot restore it: these
@@ -103,12 +117,31 @@ impl UpToDate {
         state: &RunState,
         (lost, forced): (&[bool], &[bool]),
     ) -> Result<(Option<Self>, Vec<Event>), Failure> {
-        let done: Vec<bool> = state.tasks.iter().zip(lost).map(|(task, lost)| task.phase.is_done() && !lost).collect();
+        let half_kept = half_kept(places, pipeline, graph.tasks.iter().map(|task| task.name.as_str()));
+        let unkept = |task: &TaskId| {
+            let (of, known) = (&graph.tasks[task.index()], state.task(*task));
+            let (number, _) = known.telling().filter(|_| known.phase == Phase::Succeeded)?;
+            let since = known.done_at?;
+            let is_as_it_was = || !of.outputs.iter().any(|path| is_changed_since(&places.root.join(path), since));
+            let is_unkept = !lost[task.index()] && half_kept.contains(of.name.as_str()) && is_as_it_was();
+            is_unkept.then(|| (*task, ground.log(&of.name, number)))
+        };
+        let unkept: Vec<(TaskId, PathBuf)> = graph.order.iter().filter_map(unkept).collect();
+        let is_unkept = |task: usize| unkept.iter().any(|(unkept, _)| unkept.index() == task);
+        let is_done =
+            |(index, (task, lost)): (usize, (&TaskState, &bool))| task.phase.is_done() && !lost && !is_unkept(index);
+        let done: Vec<bool> = state.tasks.iter().zip(lost).enumerate().map(is_done).collect();
         // What runs is not touched, and what was to run in any case and has not is not left out.
         let forced = (0..).zip(&state.tasks).map(|(index, task): (usize, _)| {
             task.phase == Phase::Running || !task.phase.is_done() && forced.get(index) == Some(&true)
         });
         let mut known = Self::look(places, (pipeline, graph), ground, (&forced.collect::<Vec<_>>(), &done), None)?;
+        if let Some(known) = &mut known {
+            for (task, _) in &unkept {
+                known.verdicts[task.index()] = Verdict::Done;
+            }
+            known.unkept = unkept;
+        }
         let mut reopened = Vec::new();
         for task in graph.order.iter().filter(|task| lost[task.index()]) {
             match known.as_mut().map(|known| &mut known.verdicts[task.index()]) {
@@ -149,6 +182,11 @@ impl UpToDate {
         Cache { keeper: Arc::clone(&self.keeper), aside: self.aside.clone(), names }
     }
 
+    /// Returns the tasks whose results are still to be kept.
+    pub(super) fn unkept(&self) -> Vec<(TaskId, PathBuf)> {
+        self.unkept.clone()
+    }
+
     /// Remembers what was found out, at the end of a run.
     pub(super) fn finish(&self) {
         self.keeper.finish();
@@ -184,14 +222,18 @@ pub(super) fn tell_idle(
     output::finish(lost.take().map_or(Ok(()), Err))
 }
 
-/// Returns `[n_tasks]`: whether a task is done, but what it made is not all there and a task that is not done needs it.
-pub(super) fn lost(root: &Path, graph: &TaskGraph, state: &RunState) -> Vec<bool> {
+/// Returns `[n_tasks]`: whether a task is done, but what it made is not all there, or may be another's by now, and a task
+/// that is not done needs it.
+pub(super) fn lost(root: &Path, (pipeline, graph): (&Pipeline, &TaskGraph), state: &RunState) -> Vec<bool> {
     let mut lost = vec![false; graph.len()];
     for task in graph.order.iter().rev() {
         let runs = |task: TaskId| lost[task.index()] || !state.task(task).phase.is_done();
         let is_needed = state.task(*task).phase.is_done() && graph.after.of(*task).iter().any(|edge| runs(edge.task));
-        lost[task.index()] =
-            is_needed && graph.tasks[task.index()].outputs.iter().any(|output| !root.join(output).exists());
+        let of = &graph.tasks[task.index()];
+        // What is not kept cannot be put back as it was: whoever changed it may have meant to.
+        let since = state.task(*task).done_at.filter(|_| pipeline.stages[of.stage].is_cached());
+        let is_lost = |path: &Path| !path.exists() || since.is_some_and(|since| is_changed_since(path, since));
+        lost[task.index()] = is_needed && of.outputs.iter().any(|output| is_lost(&root.join(output)));
     }
     lost
 }

@@ -100,7 +100,9 @@ pub fn reason(why: &Why) -> String {
     }
 }
 
-fn some_of(parts: &[String]) -> String {
+/// Returns the first of these, and how many more there are.
+#[must_use]
+pub fn some_of(parts: &[String]) -> String {
     let named = parts.iter().take(MOST_REASONS).map(|part| text::visible(part)).collect::<Vec<_>>().join(", ");
     match parts.len().saturating_sub(MOST_REASONS) {
         0 => named,

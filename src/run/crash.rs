@@ -6,7 +6,7 @@
 //! `TRAINYARD_CRASH_BY=INT` or several with commas (`INT,INT`) has these signals sent there instead.
 
 /// Every point, in the order in which a run passes them.
-pub const POINTS: [&str; 13] = [
+pub const POINTS: [&str; 14] = [
     "read",
     "begun",
     "taken-over",
@@ -17,6 +17,7 @@ pub const POINTS: [&str; 13] = [
     "spawned",
     "publishing",
     "ended",
+    "keeping",
     "told",
     "closing",
     "dismissed",

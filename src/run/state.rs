@@ -98,6 +98,8 @@ pub struct TaskState {
     pub raise: Option<Raise>,
     /// How many of them, the first ones, no longer stand against another try: the run was resumed after they failed.
     pub forgiven: usize,
+    /// When what it makes was there, ms since the Unix epoch: it had succeeded, or was found to be up to date.
+    pub done_at: Option<Millis>,
     /// What it printed when it ran in an earlier run, as a path in the state folder, if it is up to date.
     pub cached_log: Option<String>,
     /// The failed task for which it was skipped, if it was for one.
@@ -310,6 +312,7 @@ impl RunState {
                 attempt.ended = Some(Ended { at, outcome: outcome.clone(), usage: *usage, logged: *logged });
                 self.running -= 1;
                 if outcome.is_success() {
+                    self.tasks[task.index()].done_at = Some(recorded.at);
                     self.settle(*task, Phase::Succeeded);
                 } else if !is_won && self.task(*task).open().next().is_none() {
                     // What follows, a retry or the end, is an event of its own.
@@ -344,6 +347,7 @@ impl RunState {
                     return illegal("the task does not wait");
                 }
                 self.tasks[task.index()].cached_log.clone_from(log);
+                self.tasks[task.index()].done_at = Some(recorded.at);
                 self.settle(*task, Phase::Cached);
             }
             Event::Replanned { order, moved, .. } => {

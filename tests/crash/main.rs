@@ -308,6 +308,8 @@ fn a_run_killed_at_any_named_point_goes_on() {
     ];
     let of_ends = [
         "publishing:1",
+        "keeping:1",
+        "keeping:6",
         "publishing:2",
         "publishing:7",
         "publishing:12",
@@ -327,8 +329,18 @@ fn a_run_killed_at_any_named_point_goes_on() {
         of_runs.iter().chain(&of_ends).chain(&of_resumes).map(|point| (*point, false)).collect();
     // Where processes outlive the orchestrator, these leave the most behind.
     jobs.extend(
-        ["committed:17", "spawned:26", "publishing:2", "publishing:8", "ended:23", "closing", "swept", "resumed"]
-            .map(|point| (point, true)),
+        [
+            "committed:17",
+            "spawned:26",
+            "publishing:2",
+            "publishing:8",
+            "keeping:4",
+            "ended:23",
+            "closing",
+            "swept",
+            "resumed",
+        ]
+        .map(|point| (point, true)),
     );
     in_pairs(jobs, |(point, survive)| {
         let what = format!("{point}{}", if survive { ", surviving" } else { "" });
@@ -392,7 +404,7 @@ fn a_run_ended_by_signals_in_any_phase_leaves_nothing_and_goes_on() {
     }
     let (peace, _) = peace_of(FEW);
     let of_runs = ["read", "begun", "decided:1", "committed:1", "committed:4", "spawned:1", "spawned:9"];
-    let of_ends = ["publishing:1", "publishing:3", "ended:8", "ended:15", "told", "closing", "dismissed"];
+    let of_ends = ["publishing:1", "publishing:3", "keeping:2", "ended:8", "ended:15", "told", "closing", "dismissed"];
     let of_resumes = ["taken-over", "swept", "resumed"];
     let points = of_runs.iter().chain(&of_ends).chain(&of_resumes);
     let named: std::collections::BTreeSet<&str> =

@@ -11,4 +11,5 @@ mod resume;
 mod sharing;
 mod signals;
 mod survive;
+mod whose;
 mod world;

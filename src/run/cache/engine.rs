@@ -8,12 +8,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::keeper::Keeper;
 use super::keeping::Keeping;
 use super::restore::Found;
+use super::verdict::Cached;
 use crate::graph::TaskId;
+use crate::run::crash;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
 use crate::run::layer::{Apart, Layer};
@@ -65,9 +67,10 @@ pub struct Cache {
 }
 
 impl<E: Engine> Caching<E> {
-    /// Puts a cache around an engine; without one everything is passed on as it is.
-    pub fn new(inner: E, cache: Option<Cache>) -> Self {
-        Self {
+    /// Puts a cache around an engine; without one everything is passed on as it is. `unkept` are tasks that succeeded under
+    /// another process, which died before what they made was kept, with what they printed.
+    pub fn new(inner: E, cache: Option<Cache>, unkept: Vec<(TaskId, PathBuf)>) -> Self {
+        let mut caching = Self {
             inner,
             cache,
             apart: Apart::default(),
@@ -79,7 +82,18 @@ impl<E: Engine> Caching<E> {
             held_back: HashMap::new(),
             keeping: 0,
             stop: Stop::No,
+        };
+        for (task, log) in unkept {
+            let Some(cache) = caching.cache_of(task) else { continue };
+            caching.keeping += 1;
+            caching.apart(&cache, move |keeper, _| {
+                let _keeping = keeper.begin_to_keep(task);
+                keeper.take_up(task, &log);
+                let note = keeper.keep(task, Some(&log).filter(|log| log.exists()).map(PathBuf::as_path));
+                Done::Kept { task, note }
+            });
         }
+        caching
     }
 
     /// Does something on another thread.
@@ -146,6 +160,11 @@ impl<E: Engine> Layer for Caching<E> {
         match done {
             Done::LookedUp { task, found, note } => {
                 self.tell(task, note.as_deref());
+                if let (Found::UpToDate(Cached { restored, .. }), Some(cache)) = (&found, &self.cache)
+                    && !restored.is_empty()
+                {
+                    info!(task = cache.names[task.index()], "restored {}", restored.join(", "));
+                }
                 self.apart.report(Report::LookedUp { task, found });
             }
             Done::Prepared { launch, cleared } => self.start_prepared(*launch, cleared),
@@ -233,6 +252,7 @@ impl<E: Engine> Engine for Caching<E> {
         if let (Some((log, keeping)), Some(cache)) = (self.succeeded.remove(&task), self.cache_of(task)) {
             self.keeping += 1;
             self.apart(&cache, move |keeper, _| {
+                crash::point("keeping");
                 let note = keeper.keep(task, log.as_deref());
                 drop(keeping);
                 Done::Kept { task, note }

@@ -92,6 +92,20 @@ pub fn folder(state: &Path) -> PathBuf {
     state.join("cache")
 }
 
+/// Returns those of a pipeline's tasks whose results a process began to keep that died over it.
+#[must_use]
+pub fn half_kept<'n>(
+    places: Places<'_>,
+    pipeline: &Pipeline,
+    tasks: impl Iterator<Item = &'n str>,
+) -> HashSet<&'n str> {
+    Keeping::left(&keeping(places.state), &project(places.root, &pipeline.name), tasks)
+}
+
+fn keeping(state: &Path) -> PathBuf {
+    folder(state).join("keeping")
+}
+
 impl Keeper {
     /// Opens the cache, making it where there is none; `None` where no task of the graph is ever left out. `done`
     /// (`[n_tasks]`, or empty) are tasks of which nothing is to be known any more; `others` tells who else writes outputs.
@@ -234,7 +248,7 @@ impl Keeper {
     }
 
     pub(super) fn keeping(&self) -> PathBuf {
-        self.cache().join("keeping")
+        keeping(&self.state)
     }
 
     pub(super) fn putting_back(&self) -> PathBuf {

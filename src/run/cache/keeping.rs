@@ -3,6 +3,7 @@
 //!
 //! Locks of the kernel, one file for each: a run that is killed holds none.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,18 @@ impl Keeping {
         let file = open(folder, &path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         Some(Self { path, _file: file })
+    }
+
+    /// Returns the tasks of a project whose results a process began to keep that is gone.
+    pub(super) fn left<'n>(folder: &Path, project: &Digest, tasks: impl Iterator<Item = &'n str>) -> HashSet<&'n str> {
+        if fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none()) {
+            return HashSet::new();
+        }
+        let is_left = |task: &&str| {
+            File::open(file(folder, project, task))
+                .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_ok())
+        };
+        tasks.filter(is_left).collect()
     }
 
     /// Waits until no other run is keeping the result of a task.

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod objects;
 pub mod recipe;
 pub mod restore;
+pub mod since;
 pub mod standstill;
 pub mod survey;
 pub mod sweep;
