@@ -341,6 +341,7 @@ impl Session<'_> {
             .max_blocking_threads(CACHE_THREADS)
             .build()
             .map_err(broken)?;
+        store.attend(true).map_err(broken)?;
         let ended = runtime.block_on(async {
             let mut stops = early.hand_over().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
@@ -352,6 +353,7 @@ impl Session<'_> {
             let mut supervisor = Supervisor::new(parts, engine, record, state, clock, (told, untold));
             supervisor.carry_out(&mut stops).await.map_err(broken)
         });
+        store.attend(false).map_err(broken)?;
         // What left its group and closed its output was not seen when its task ended.
         crash::point("closing");
         warden::end_leftovers(&mark);

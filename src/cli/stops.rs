@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
@@ -12,13 +12,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Exit;
+use crate::engine::process;
 use crate::run::engine::Stop;
+
+/// Returns the signals that ask this process to end: not a hang-up that it was started to ignore, as by `nohup`.
+fn ours() -> &'static [i32] {
+    static OURS: OnceLock<Vec<i32>> = OnceLock::new();
+    let counts = |signal: &i32| *signal != SIGHUP || !process::is_ignored(*signal);
+    OURS.get_or_init(|| [SIGINT, SIGTERM, SIGHUP].into_iter().filter(counts).collect())
+}
 
 /// Returns what has a byte to read for each signal that asks this process to end, which does not end by them any more.
 pub(super) fn heard() -> io::Result<UnixStream> {
     let (heard, to_us) = UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        pipe::register(signal, to_us.try_clone()?)?;
+    for signal in ours() {
+        pipe::register(*signal, to_us.try_clone()?)?;
     }
     Ok(heard)
 }
@@ -35,7 +43,7 @@ impl Early {
     pub(super) fn keep() -> io::Result<Self> {
         let came = Arc::new(AtomicBool::new(false));
         let mut registered = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for &signal in ours() {
             // In this order: the first one is no second.
             registered.push(flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(&came))?);
             registered.push(flag::register(signal, Arc::clone(&came))?);
@@ -48,35 +56,31 @@ impl Early {
         for id in self.registered {
             unregister(id);
         }
-        asked_after(self.came.load(Ordering::Relaxed))
+        asked_after(self.came)
     }
 }
 
 /// Returns what the user asks for by signals: the first one ends the run gracefully, the next one at once.
 pub(super) fn asked() -> io::Result<mpsc::UnboundedReceiver<Stop>> {
-    asked_after(false)
+    asked_after(Arc::default())
 }
 
-fn asked_after(one_came: bool) -> io::Result<mpsc::UnboundedReceiver<Stop>> {
+fn asked_after(came: Arc<AtomicBool>) -> io::Result<mpsc::UnboundedReceiver<Stop>> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut stops = std::iter::once(Stop::Gracefully).chain(std::iter::repeat(Stop::Now));
-    if one_came && let Some(stop) = stops.next() {
-        let _ = sender.send(stop);
+    if came.load(Ordering::Relaxed) {
+        let _ = sender.send(Stop::Gracefully);
     }
-    tokio::spawn(async move {
-        for stop in stops {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hang_up.recv() => {}
+    for &kind in ours() {
+        let mut heard = signal(SignalKind::from_raw(kind))?;
+        let (sender, came) = (sender.clone(), Arc::clone(&came));
+        tokio::spawn(async move {
+            while heard.recv().await.is_some() {
+                let stop = if came.swap(true, Ordering::Relaxed) { Stop::Now } else { Stop::Gracefully };
+                if sender.send(stop).is_err() {
+                    return;
+                }
             }
-            if sender.send(stop).is_err() {
-                return;
-            }
-        }
-    });
+        });
+    }
     Ok(receiver)
 }

@@ -245,6 +245,18 @@ pub fn reap(pid: u32) -> Option<Reaped> {
     Some(Reaped { status, peak_memory: max_resident(&usage) })
 }
 
+/// Whether this process ignores a signal.
+#[must_use]
+pub fn is_ignored(signal: libc::c_int) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed, and the pointer is to a live local variable, for which zero is valid.
+    let now = unsafe {
+        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.sa_sigaction == libc::SIG_IGN
+}
+
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "these tests are about processes")]
 mod tests {

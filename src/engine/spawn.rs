@@ -106,13 +106,7 @@ impl Inherited {
 /// Whether a signal is to be ignored by children, as it is by us, and not only by us: we outlive a reader that goes away
 /// and a limit of file sizes, children need not.
 fn stays_ignored(signal: libc::c_int) -> bool {
-    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: nothing is changed, and the pointer is to a live local variable, for which zero is valid.
-    let now = unsafe {
-        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
-        now.assume_init()
-    };
-    now.sa_sigaction == libc::SIG_IGN && !matches!(signal, libc::SIGPIPE | libc::SIGXFSZ)
+    process::is_ignored(signal) && !matches!(signal, libc::SIGPIPE | libc::SIGXFSZ)
 }
 
 /// Turns the attempt's own variables into entries, of which the last of a name counts.

@@ -8,10 +8,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::event::{Event, Process, Recorded};
 use crate::units::Millis;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 mod aside;
 mod events;
@@ -97,9 +98,22 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether somebody else has locked the database, for longer than was waited.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let code = |source: &rusqlite::Error| source.sqlite_error_code();
+        matches!(self, Self::Database { source, .. } if code(source) == Some(ErrorCode::DatabaseBusy))
+    }
+}
+
 /// Pages of the write-ahead log, 16 MiB, after which it is checkpointed: twice the loop waits for the disk then. Where many
 /// short tasks fill it, that is every few seconds; where few long ones do, the kernel has written it long before.
 const LOG_PAGES: u32 = 4_096;
+
+/// How long a lock of somebody else is waited for; and while a run is attended to, which tries again.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_OF_RUNS: Duration = Duration::from_millis(100);
 
 /// A name that says how to open the file.
 const URI: OpenFlags = OpenFlags::SQLITE_OPEN_URI;
@@ -204,7 +218,7 @@ impl Store {
                 None => Connection::open_with_flags(&path, flags)?,
             };
             // Another orchestrator on the same folder holds the lock for the length of one small transaction.
-            db.busy_timeout(std::time::Duration::from_secs(10))?;
+            db.busy_timeout(PATIENCE)?;
             // 256 KiB: events are written once, one behind the other, and read rarely.
             db.pragma_update(None, "cache_size", -256)?;
             Ok(db)
@@ -247,6 +261,14 @@ impl Store {
     #[must_use]
     pub fn run_dir(&self, run: &str) -> PathBuf {
         self.dir.join("runs").join(run)
+    }
+
+    /// Waits for locks only as long as someone may who attends to a run, or as long as anyone again.
+    ///
+    /// # Errors
+    /// Where the database cannot be told.
+    pub fn attend(&self, is_attending: bool) -> Result<(), StoreError> {
+        self.on(|db| db.busy_timeout(if is_attending { PATIENCE_OF_RUNS } else { PATIENCE }))
     }
 
     fn on<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {

@@ -29,10 +29,12 @@ use crate::plan::Plan;
 use crate::spec::Pipeline;
 use crate::units::Millis;
 
+mod commit;
 mod look;
 mod record;
 mod replan;
 
+use commit::Locked;
 pub use look::{FullDisk, Look};
 pub use record::Record;
 pub use replan::Replanner;
@@ -121,6 +123,8 @@ pub struct Supervisor<'a, E, R> {
     leaving: HashMap<(TaskId, Role), Outcome>,
     /// Attempts that were to be watched, and are not.
     unwatched: HashSet<(TaskId, Role)>,
+    /// Set while somebody else has locked the record.
+    locked: Option<Locked>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
     alive: usize,
 }
@@ -179,6 +183,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             ports,
             leaving: HashMap::new(),
             unwatched: HashSet::new(),
+            locked: None,
             alive: 0,
         }
     }
@@ -213,12 +218,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             self.look_at_disks(now);
             let decided = self.decide(now)?;
             if decided.iter().any(|event| matches!(event, Event::RunFinished { .. })) {
-                self.commit()?;
+                self.commit_whatever_comes(stops).await?;
                 self.settle(stops).await;
             }
             self.note(&decided)?;
             crash::point("decided");
-            self.commit_before_effects()?;
+            self.commit_before_effects(stops).await?;
             crash::point("committed");
             self.start_attempts(&decided);
             if let Some((_, end)) = self.state.end {
@@ -248,17 +253,6 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
     }
 
-    /// Decides what happens next. From the first task that might start until that is committed, no other run admits any.
-    fn decide(&mut self, now: Millis) -> Result<Vec<Event>, RunError> {
-        let dispatcher = &mut self.parts.dispatcher;
-        if dispatcher.could_start(&self.state, now, &self.look.readings)
-            && let Some(others) = self.record.hold()?
-        {
-            dispatcher.others_hold(&others, now);
-        }
-        Ok(dispatcher.decide(&self.state, now, &self.look.readings))
-    }
-
     /// Asks whether tasks are up to date whose turn it is; whether there was any that is not looked up but starts.
     fn look_up_tasks(&mut self) -> bool {
         let (engine, dispatcher) = (&mut self.engine, &mut self.parts.dispatcher);
@@ -278,54 +272,6 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         tokio::select! {
             () = self.engine.settle() => {}
             () = impatient => {}
-        }
-    }
-
-    /// Applies events. They are committed together with whatever else this turn of the loop brings, before any effect.
-    fn note(&mut self, events: &[Event]) -> Result<(), RunError> {
-        let at = self.clock.now();
-        for event in events {
-            let recorded = Recorded { at, event: event.clone() };
-            self.state.apply(&recorded)?;
-            self.parts.dispatcher.take_in(&recorded);
-            self.uncommitted.push(recorded);
-        }
-        Ok(())
-    }
-
-    /// Commits what was noted, unless it is only the processes of attempts that are on record already: those can wait
-    /// for the next commit or tick. An attempt whose process is not on record is found by its mark.
-    fn commit_before_effects(&mut self) -> Result<(), RunError> {
-        let can_wait = |recorded: &Recorded| matches!(recorded.event, Event::AttemptSpawned { .. });
-        if self.uncommitted.iter().all(can_wait) { Ok(self.record.let_go()?) } else { self.commit() }
-    }
-
-    /// Commits everything that was noted.
-    fn commit(&mut self) -> Result<(), RunError> {
-        if self.uncommitted.is_empty() {
-            self.record.let_go()?;
-        } else {
-            self.record.append(&self.uncommitted)?;
-            for recorded in &self.uncommitted {
-                if let Event::AttemptFinished { task, outcome: Outcome::Succeeded, .. } = &recorded.event {
-                    self.engine.keep(*task);
-                    // Whoever still runs has lost.
-                    for (_, attempt) in self.state.task(*task).open() {
-                        self.engine.stop_task(*task, attempt.place.role, Stop::Gracefully);
-                    }
-                }
-            }
-            self.untold.append(&mut self.uncommitted);
-        }
-        Ok(())
-    }
-
-    /// Tells everyone what was committed since the last time. Observers are for people: they hear of many short tasks
-    /// at once, a tick later at most, so that telling never stands between the end of one task and the next start.
-    fn tell_facts(&mut self) {
-        for recorded in std::mem::take(&mut self.untold) {
-            self.told.apply(&recorded).expect("what could follow once can follow again");
-            self.tell(|observer, view| observer.recorded(view, &recorded));
         }
     }
 
@@ -430,13 +376,6 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         self.tell_why_tasks_wait(now);
         self.replan_if_due();
         self.tell(|observer, view| observer.ticked(view, now));
-        Ok(())
-    }
-
-    fn ask_what_others_hold(&mut self) -> Result<(), RunError> {
-        if let Some(others) = self.record.others()? {
-            self.parts.dispatcher.others_hold(&others, self.clock.now());
-        }
         Ok(())
     }
 

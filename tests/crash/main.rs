@@ -107,6 +107,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.dir.path()).env("HOME", self.dir.path()).stdin(Stdio::null());
         command.env_remove("RUST_LOG").env("TRAINYARD_TEST_WORLD", &self.mark);
+        hears_hang_ups(&mut command);
         command
     }
 
@@ -468,4 +469,15 @@ impl Random {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (z ^ (z >> 31)) % bound
     }
+}
+
+/// Lets a command hear a hang-up also where these tests were started by `nohup`.
+fn hears_hang_ups(command: &mut Command) {
+    let set = || {
+        // SAFETY: it is one that may be called between fork and exec, and installs no handler.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: as said there.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, set) };
 }

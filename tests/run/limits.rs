@@ -130,3 +130,35 @@ fn nothing_is_started_while_the_disk_has_too_little_room() {
     assert!(!world.path("started").exists());
     assert_eq!(world.run(&["--keep-free", "0B"]).status.code(), Some(0));
 }
+
+#[test]
+fn a_record_that_somebody_else_has_locked_is_waited_for() {
+    let world = World::new(
+        r#"
+[stage.short]
+run = "echo ready; until test -e gate; do sleep 0.05; done"
+[stage.long]
+run = "echo going; until test -e last; do sleep 0.05; done; echo $TRAINYARD_ATTEMPT >> done"
+[stage.next]
+run = "echo $TRAINYARD_ATTEMPT >> next"
+after = ["short"]
+"#,
+    );
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.wait_for("going");
+    let lock = rusqlite::Connection::open(world.path(".trainyard/state.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::fs::write(world.path("gate"), "").unwrap();
+    run.wait_for("another process has locked the record");
+    std::fs::write(world.path("last"), "").unwrap();
+    while !world.path("done").exists() {
+        std::thread::yield_now();
+    }
+    assert!(!world.path("next").exists(), "nothing starts that is not on record");
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(run.end(), Some(0));
+    for file in ["done", "next"] {
+        assert_eq!(std::fs::read_to_string(world.path(file)).unwrap(), "1\n", "{file}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::world::{World, outcomes, pid_in, state, wait_for_end};
+use crate::world::{Started, World, hears_hang_ups, outcomes, pid_in, state, wait_for_end};
 
 /// A stage that says when it runs, and cleans up when it is asked to end.
 const POLITE: &str = r#"
@@ -12,6 +12,18 @@ run = "trap 'echo cleaned up; exit 3' TERM; echo $$ > pid; echo ready; while :; 
 run = "true"
 after = ["a"]
 "#;
+
+#[test]
+fn a_run_that_was_started_to_ignore_hang_ups_does() {
+    let world = World::new("[stage.a]\nrun = \"echo ready; until test -e gate; do sleep 0.05; done\"\n");
+    let mut command = world.command(&["run", "p.toml", "--mirror"]);
+    hears_hang_ups(&mut command, false);
+    let mut run = Started::of(command);
+    run.wait_for("ready");
+    run.signal(Signal::HUP);
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(run.end(), Some(0));
+}
 
 /// A stage that does not listen.
 const DEAF: &str = r#"

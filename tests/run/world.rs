@@ -36,6 +36,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.dir.path()).env("HOME", self.dir.path()).env("NO_COLOR", "1");
         command.env_remove("RUST_LOG").env_remove("CUDA_VISIBLE_DEVICES").stdin(Stdio::null());
+        hears_hang_ups(&mut command, true);
         command
     }
 
@@ -56,14 +57,17 @@ impl World {
     }
 
     pub(crate) fn start(&self, args: &[&str]) -> Started {
-        let mut command = self.command(&[&["run", "p.toml", "--mirror"], args].concat());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        Started { child, lines, seen: Vec::new() }
+        Started::of(self.command(&[&["run", "p.toml", "--mirror"], args].concat()))
     }
 }
 
 impl Started {
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, lines, seen: Vec::new() }
+    }
+
     /// Waits until a line holds `words`, and returns it.
     pub(crate) fn wait_for(&mut self, words: &str) -> String {
         for line in self.lines.by_ref() {
@@ -122,4 +126,16 @@ pub(crate) fn wait_for_end(pid: u32) {
         let minute = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
         assert!(rustix::event::poll(&mut one, Some(&minute)).unwrap() > 0, "process {pid} lives on");
     }
+}
+
+/// Lets a command hear a hang-up, also where these tests were started by `nohup`; or not.
+pub(crate) fn hears_hang_ups(command: &mut Command, it_does: bool) {
+    let how = if it_does { libc::SIG_DFL } else { libc::SIG_IGN };
+    let set = move || {
+        // SAFETY: it is one that may be called between fork and exec, and installs no handler.
+        unsafe { libc::signal(libc::SIGHUP, how) };
+        Ok(())
+    };
+    // SAFETY: as said there.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, set) };
 }

@@ -309,7 +309,7 @@ impl Stage<'_> {
                 Err(error) => return Err(error.into()),
             }
             for _ in 0..self.stops.heard() {
-                process::signal(child.id(), Signal::INT);
+                process::signal(child.id(), Signal::TERM);
             }
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
