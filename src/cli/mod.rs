@@ -138,7 +138,6 @@ enum Command {
     Resume(resume::Command),
     Cancel(cancel::Command),
     Cache(cache::Command),
-    #[command(hide = true)]
     GpuCheck(gpu_check::Command),
     #[command(hide = true)]
     Warden(warden::Command),

@@ -8,7 +8,7 @@ use std::ffi::{CString, c_int};
 
 use cudarc::driver::sys::{self, CUdevice_attribute};
 
-use super::driver::{CudaError, check, open};
+use super::driver::{CudaError, check, start};
 use super::kernels::{Kernel, Source};
 use super::memory::{Buffer, Word};
 use super::stopwatch::Stopwatch;
@@ -48,7 +48,7 @@ impl Device {
     /// # Errors
     /// Where there is no driver or no such device, or where it cannot be used.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        open()?;
+        start()?;
         let mut count: c_int = 0;
         // SAFETY: the driver is initialised; the pointers of all calls in this file are to live values.
         check("count the CUDA devices", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;

@@ -1,6 +1,6 @@
 //! The driver's library: whether it is there, whether it has what is called, and what its errors mean.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
@@ -47,6 +47,10 @@ const CALLED: [&str; 33] = [
 /// Looked up like the others, but too long for the line above.
 const OCCUPANCY: &str = "cuOccupancyMaxActiveBlocksPerMultiprocessor";
 
+/// The CUDA version that the PTX is built for, as drivers give theirs: its PTX is refused by those that speak less. The
+/// first driver that speaks it is 525.
+const LEAST_VERSION: c_int = 12_000;
+
 /// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CudaError {
@@ -54,8 +58,14 @@ pub enum CudaError {
     #[error("no CUDA driver is installed")]
     NoDriver,
     /// The library lacks a function.
-    #[error("the CUDA driver is too old: it has no {0}")]
+    #[error("the CUDA driver is too old: it has no {0}; driver 525 or newer is needed")]
     Old(&'static str),
+    /// The driver does not take the kernels.
+    #[error(
+        "the CUDA driver is too old: it speaks CUDA {}.{}, and the kernels need 12.0; driver 525 or newer is needed",
+        .0 / 1_000, .0 % 1_000 / 10
+    )]
+    OldDriver(u32),
     /// The driver is there, but no device, or not so many.
     #[error("there is no CUDA device {0}")]
     NoDevice(usize),
@@ -97,7 +107,7 @@ impl CudaError {
 ///
 /// # Errors
 /// Where there is no driver, where it lacks something, or where it does not start.
-pub(super) fn open() -> Result<(), CudaError> {
+pub fn start() -> Result<(), CudaError> {
     static FOUND: OnceLock<Result<(), CudaError>> = OnceLock::new();
     FOUND.get_or_init(|| guarded(find)).clone()
 }
@@ -120,7 +130,14 @@ fn find() -> Result<(), CudaError> {
     if code == CUresult::CUDA_ERROR_NO_DEVICE {
         return Err(CudaError::NoDevice(0));
     }
-    check("start the CUDA driver", code)
+    check("start the CUDA driver", code)?;
+    let mut version = 0;
+    // SAFETY: the pointer is to a live value.
+    check("ask for the driver's version", unsafe { sys::cuDriverGetVersion(&raw mut version) })?;
+    if version < LEAST_VERSION {
+        return Err(CudaError::OldDriver(u32::try_from(version).unwrap_or(0)));
+    }
+    Ok(())
 }
 
 /// Makes an error of what a call returned.

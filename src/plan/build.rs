@@ -7,10 +7,11 @@ use std::sync::OnceLock;
 
 use super::impossible::{Impossible, reasons};
 use super::instance::{Choice, DeviceNeed, DeviceRoom, Group, Instance, Kind, Kinds, NodeRoom};
+use super::loads::Loads;
 use crate::fleet::{Device, DeviceId, Fleet, Node, NodeId, Spot, near};
 use crate::graph::TaskGraph;
 use crate::spec::{Gpus, Mode, Pipeline, Resources, Stage};
-use crate::timing::Load;
+use crate::timing::{Backend, Cpu, Load};
 use crate::units::Bytes;
 
 impl<'a> Instance<'a> {
@@ -19,18 +20,35 @@ impl<'a> Instance<'a> {
     /// # Errors
     /// Every task that fits nowhere even on an empty fleet, with the reasons mode by mode.
     pub fn new(pipeline: &Pipeline, graph: &'a TaskGraph, fleet: &Fleet) -> Result<Self, Vec<Impossible>> {
-        let mut builder = Builder::new(pipeline, fleet);
+        Self::timed(pipeline, graph, fleet, &Cpu)
+    }
+
+    /// As [`new`](Self::new); `timed_by` computes the load matrix.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn timed(
+        pipeline: &Pipeline,
+        graph: &'a TaskGraph,
+        fleet: &Fleet,
+        timed_by: &dyn Backend,
+    ) -> Result<Self, Vec<Impossible>> {
         let mut numbers = Kinds::default();
-        let mut kinds = Vec::new();
         let mut impossible = Vec::new();
-        let mut by_stage = Vec::with_capacity(pipeline.stages.len());
+        let (mut firsts, mut by_stage) = (Vec::new(), Vec::with_capacity(pipeline.stages.len()));
         for stage in &pipeline.stages {
             let (number, is_new) = numbers.number(stage);
-            if is_new {
-                kinds.push(builder.kind(stage));
-            }
+            firsts.extend(is_new.then_some(stage));
             by_stage.push(number);
         }
+        let mut builder = Builder::new(pipeline, fleet, Loads::new(&firsts, fleet, timed_by));
+        let mut first_mode = 0;
+        let mut kind = |stage: &&Stage| {
+            let kind = builder.kind(stage, first_mode);
+            first_mode += stage.modes.len();
+            kind
+        };
+        let kinds: Vec<_> = firsts.iter().map(&mut kind).collect();
         for (index, stage) in pipeline.stages.iter().enumerate() {
             if kinds[by_stage[index] as usize].choices.is_empty() {
                 let of_stage = graph.tasks.iter().filter(|task| task.stage == index);
@@ -71,10 +89,12 @@ struct Builder<'f> {
     on_node: Vec<Vec<DeviceId>>,
     groups: Vec<Group>,
     known_groups: HashMap<(u32, Vec<u32>), u32>,
+    /// How long modes take, models aside.
+    quotients: Loads,
 }
 
 impl<'f> Builder<'f> {
-    fn new(pipeline: &Pipeline, fleet: &'f Fleet) -> Self {
+    fn new(pipeline: &Pipeline, fleet: &'f Fleet, quotients: Loads) -> Self {
         let resources = resource_names(pipeline);
         let devices = device_rooms(fleet);
         let mut on_node = vec![Vec::new(); fleet.nodes.len()];
@@ -97,23 +117,23 @@ impl<'f> Builder<'f> {
             nodes.push(NodeRoom { capacity, class });
         }
         let (groups, known_groups) = (Vec::new(), HashMap::new());
-        Self { fleet, resources, nodes, devices, classes, on_node, groups, known_groups }
+        Self { fleet, resources, nodes, devices, classes, on_node, groups, known_groups, quotients }
     }
 
     /// Returns what the tasks of a stage can choose between: modes that fit what is free now, or if there are none,
-    /// those that fit once others have left the devices.
-    fn kind(&mut self, stage: &Stage) -> Kind {
-        let now = self.choices(stage, Device::usable_memory);
+    /// those that fit once others have left the devices. Its first mode is the load matrix's `first_mode`.
+    fn kind(&mut self, stage: &Stage, first_mode: usize) -> Kind {
+        let now = self.choices(stage, first_mode, Device::usable_memory);
         if !now.is_empty() {
             return Kind { choices: now };
         }
-        let mut choices = self.choices(stage, Device::whole_memory);
+        let mut choices = self.choices(stage, first_mode, Device::whole_memory);
         // It needs memory that others hold now, so nothing else of ours can be beside it.
         choices.iter_mut().for_each(|choice| choice.per_device = DeviceNeed::Exclusive);
         Kind { choices }
     }
 
-    fn choices(&mut self, stage: &Stage, memory: fn(&Device) -> Bytes) -> Vec<Choice> {
+    fn choices(&mut self, stage: &Stage, first_mode: usize, memory: fn(&Device) -> Bytes) -> Vec<Choice> {
         let mut choices = Vec::new();
         let mut can_ever = false;
         let has_fallback = stage.modes.iter().any(|mode| mode.fallback);
@@ -124,7 +144,8 @@ impl<'f> Builder<'f> {
             can_ever = false;
             for class in 0..self.classes.len() {
                 let node = self.classes[class][0];
-                can_ever |= has_fallback && !self.loads(mode, node, gang(mode), Device::whole_memory).is_empty();
+                let mode = (mode, first_mode + index as usize);
+                can_ever |= has_fallback && !self.loads(mode, node, Device::whole_memory).is_empty();
                 self.choices_on(index, mode, class, memory, &mut choices);
             }
         }
@@ -135,7 +156,7 @@ impl<'f> Builder<'f> {
     fn choices_on(
         &mut self,
         index: u32,
-        mode: &Mode,
+        (mode, column): (&Mode, usize),
         class: usize,
         memory: fn(&Device) -> Bytes,
         choices: &mut Vec<Choice>,
@@ -157,7 +178,7 @@ impl<'f> Builder<'f> {
             Gpus::Whole(_) => DeviceNeed::Exclusive,
         };
         let gang = gang(mode);
-        for (load, device_classes) in self.loads(mode, node, gang, memory) {
+        for (load, device_classes) in self.loads((mode, column), node, memory) {
             let group = self.group(class, device_classes);
             let (need, spend) = (need.clone(), spend.clone());
             choices.push(Choice { mode: index, group, load, need, gang, per_device, spend });
@@ -166,15 +187,22 @@ impl<'f> Builder<'f> {
 
     /// Returns the durations that a mode can have on a node, ascending, each with the classes of the devices that give
     /// it: those with exactly this load for one device, and for a gang also all faster ones, since the slowest counts.
-    fn loads(&self, mode: &Mode, node: NodeId, gang: u32, memory: fn(&Device) -> Bytes) -> Vec<(Load, Vec<u32>)> {
+    /// The mode comes with its column of the load matrix.
+    fn loads(
+        &self,
+        (mode, column): (&Mode, usize),
+        node: NodeId,
+        memory: fn(&Device) -> Bytes,
+    ) -> Vec<(Load, Vec<u32>)> {
+        let gang = gang(mode);
         if gang == 0 {
-            return vec![(Load::on_node(&mode.duration, &self.fleet.nodes[node.index()]), Vec::new())];
+            return vec![(Load::divided(&mode.duration, self.quotients.on_node(node, column)), Vec::new())];
         }
         let mut by_time = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
         for id in &self.on_node[node.index()] {
             let device = &self.fleet.devices[id.index()];
             if wanted_memory(mode, device) <= memory(device) && device.can_join(gang) {
-                let load = Load::on_device(&mode.duration, device);
+                let load = Load::on_model(&mode.duration, &device.model, self.quotients.on_device(*id, column));
                 let entry = by_time.entry(load.time).or_insert_with(|| (load, BTreeSet::new(), 0));
                 entry.1.insert(self.devices[id.index()].class);
                 entry.2 += 1;

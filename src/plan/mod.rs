@@ -29,6 +29,7 @@ mod goal;
 pub mod impossible;
 pub mod instance;
 pub mod islands;
+mod loads;
 mod machine;
 mod mix;
 mod names;
@@ -230,7 +231,7 @@ pub fn make(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, options: &Opt
     make_timed(pipeline, graph, fleet, options, &Cpu)
 }
 
-/// As [`make`]; `timed_by` computes the earliest and latest times.
+/// As [`make`]; `timed_by` computes the load matrix, and the earliest and latest times.
 ///
 /// # Errors
 /// As [`make`].
@@ -242,7 +243,7 @@ pub fn make_timed(
     timed_by: &dyn Backend,
 ) -> Result<Plan, PlanError> {
     possible(fleet, options)?;
-    let instance = Instance::new(pipeline, graph, fleet).map_err(PlanError::Impossible)?;
+    let instance = Instance::timed(pipeline, graph, fleet, timed_by).map_err(PlanError::Impossible)?;
     if let Some((index, least)) = budget::exceeded(&instance) {
         let (budget, limit) = instance.budgets[index].clone();
         return Err(PlanError::Budget { budget, least, limit });

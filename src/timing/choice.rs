@@ -1,5 +1,5 @@
 //! Who should compute the times of a graph: the processor, or a device and in which way. Predicted from the shape of the
-//! graph and from five constants that are measured once per machine.
+//! graph and from five constants that are measured once per machine. Two more say who should compute a load matrix.
 //!
 //! Pure arithmetic in picoseconds; does not compute any times.
 
@@ -34,14 +34,16 @@ pub enum Choice {
     Device(Way),
 }
 
-impl std::fmt::Display for Choice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl Choice {
+    /// Returns its name.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
             Self::Cpu => "CPU",
             Self::Device(Way::Levels) => "CUDA, level by level",
             Self::Device(Way::Dataflow) => "CUDA, dataflow",
             Self::Device(Way::Transfer) => "CUDA, in chunks",
-        })
+        }
     }
 }
 
@@ -80,6 +82,8 @@ impl Shape {
 pub struct CpuCost {
     /// The processor, for a unit of work in both directions.
     pub work: u64,
+    /// For an entry of a load matrix.
+    pub load: u64,
 }
 
 /// What a device needs, in picoseconds. With [`CpuCost`] these are the five constants, and the time that opening takes.
@@ -96,17 +100,31 @@ pub struct DeviceCost {
     pub barrier: u64,
     /// From a task's end to the start of the next one of a chain.
     pub hop: u64,
+    /// An entry of a load matrix, brought back.
+    pub load: u64,
 }
 
 impl CpuCost {
-    /// Returns how long the processor takes.
+    /// Returns how long the processor takes for the times of a graph.
     #[must_use]
     pub const fn predict(self, work: u64) -> u64 {
         work.saturating_mul(self.work)
     }
+
+    /// Returns how long it takes for a load matrix.
+    #[must_use]
+    pub const fn predict_loads(self, entries: u64) -> u64 {
+        entries.saturating_mul(self.load)
+    }
 }
 
 impl DeviceCost {
+    /// Returns how long a device takes for a load matrix, opening it included.
+    #[must_use]
+    pub const fn predict_loads(self, entries: u64) -> u64 {
+        self.open.saturating_add(entries.saturating_mul(self.load))
+    }
+
     /// Returns what no way can be faster than, whatever the shape.
     #[must_use]
     pub const fn least(self, work: u64) -> u64 {
@@ -144,7 +162,7 @@ mod tests {
     use super::*;
 
     /// About what a large card is expected to need; no measurement.
-    const DEVICE: DeviceCost = DeviceCost { open: 0, carry: 0, work: 10, barrier: 1_500_000, hop: 600_000 };
+    const DEVICE: DeviceCost = DeviceCost { open: 0, carry: 0, work: 10, barrier: 1_500_000, hop: 600_000, load: 0 };
 
     #[test]
     fn a_wide_graph_flows_and_a_deep_narrow_one_goes_in_chunks() {

@@ -4,11 +4,16 @@
 //! This is the definition that any other backend must equal exactly. Two passes over the topological order, O(n + e).
 //! Source: Kelley and Walker, "Critical-path planning and scheduling", 1959. Does not know where tasks run.
 
+use super::loads;
 use crate::graph::{TaskGraph, TaskId};
-use crate::units::Millis;
+use crate::units::{Millis, Speed};
 
-/// Who computes times: the seam between the processor and devices. Whoever it is, the answer is that of [`Timing::new`].
+/// Who computes times: the seam between the processor and devices. Whoever it is, the answers are those of
+/// [`loads::matrix`] and [`Timing::new`]. A plan asks for the load matrix and then, at once, for the times.
 pub trait Backend: std::fmt::Debug {
+    /// Computes the load matrix `L = T / P`, `[n_speeds][n_durations]`.
+    fn loads(&self, duration: &[Millis], speed: &[Speed]) -> Vec<Vec<Millis>>;
+
     /// Computes the times for `duration`, `[n_tasks]` by TaskId.
     fn timing(&self, graph: &TaskGraph, duration: Vec<Millis>) -> Timing;
 }
@@ -18,6 +23,10 @@ pub trait Backend: std::fmt::Debug {
 pub struct Cpu;
 
 impl Backend for Cpu {
+    fn loads(&self, duration: &[Millis], speed: &[Speed]) -> Vec<Vec<Millis>> {
+        loads::matrix(duration, speed)
+    }
+
     fn timing(&self, graph: &TaskGraph, duration: Vec<Millis>) -> Timing {
         Timing::new(graph, duration)
     }
@@ -71,7 +80,7 @@ impl Timing {
         self.latest_start[task.index()] + self.duration[task.index()]
     }
 
-    /// Returns how much a task may slip without delaying the end.
+    /// Returns how much a task may slip without delaying the end: one subtraction, done when somebody asks.
     #[must_use]
     pub fn slack(&self, task: TaskId) -> Millis {
         self.latest_start[task.index()] - self.earliest_start[task.index()]
@@ -90,6 +99,9 @@ impl Timing {
     }
 
     /// Returns one longest path from first to last task; among equal ones, the one with the smallest TaskIds.
+    ///
+    /// Always the processor's work: one step hangs on the one before, and each needs no more than the times of the tasks
+    /// that it passes, which are here already.
     #[must_use]
     pub fn critical_path(&self, graph: &TaskGraph) -> Vec<TaskId> {
         let starts = |task: &TaskId| self.is_critical(*task) && graph.before.of(*task).is_empty();

@@ -189,9 +189,12 @@ impl<'d> Side<'d> {
             Way::Levels => {
                 let kernel = device.kernel(Source::Timing, "longest_levels")?;
                 let widest = layout.level_slice.windows(2).map(|level| level[1] - level[0]).max().unwrap_or(0);
+                let launch = all_at_once(&kernel, widest)?;
+                // Every block arrives at every level, and that is counted in 32 bits.
+                let most = u32::MAX / count(layout.n_levels()).max(1);
                 By::Levels {
                     kernel,
-                    launch: all_at_once(&kernel, widest)?,
+                    launch: Launch { grid: launch.grid.min(most), ..launch },
                     level_slice: device.upload(&layout.level_slice)?,
                     slices: Slices::new(device, &layout)?,
                     arrived: device.array(1)?,
@@ -397,7 +400,8 @@ impl<'d> DeviceLoads<'d> {
         Ok(times.chunks(self.stride.max(1) as usize).map(row).collect())
     }
 
-    /// Returns what [`loads::fastest`](super::loads::fastest) returns.
+    /// Returns what [`loads::fastest`](super::loads::fastest) returns: a twelfth of the bytes of the matrix. A plan has to
+    /// look at memory and at who waits where, too, so none takes this for an answer; `gpu-check` compares it.
     ///
     /// # Errors
     /// Of the device.

@@ -5,7 +5,7 @@
 
 use crate::fleet::{Device, Node};
 use crate::spec::Duration;
-use crate::units::{Millis, Speed};
+use crate::units::Millis;
 
 /// What a stage is taken to need where nothing says how long it takes: one minute, on a device of speed 1. Short enough
 /// that a stage with a declared duration of hours dominates the plan, long enough that starting it costs nothing.
@@ -34,24 +34,37 @@ impl Load {
     /// Returns how long a mode takes on a device.
     #[must_use]
     pub fn on_device(duration: &Duration, device: &Device) -> Self {
-        duration.by_model.get(&device.model).map_or_else(
-            || Self::at_speed(duration, device.speed),
-            |time| Self { time: *time, origin: Origin::Declared },
-        )
+        Self::on_model(duration, &device.model, device.speed.time_for(Self::at_speed_one(duration)))
     }
 
     /// Returns how long a mode without devices takes on a node.
     #[must_use]
     pub fn on_node(duration: &Duration, node: &Node) -> Self {
-        Self::at_speed(duration, node.speed)
+        Self::divided(duration, node.speed.time_for(Self::at_speed_one(duration)))
     }
 
-    /// A model that is not listed takes as long as the slowest one that is, where there is no duration for speed 1.
-    fn at_speed(duration: &Duration, speed: Speed) -> Self {
+    /// Returns how long a mode takes at speed 1: what is divided.
+    #[must_use]
+    pub fn at_speed_one(duration: &Duration) -> Millis {
+        duration.base.unwrap_or(DEFAULT_DURATION)
+    }
+
+    /// As [`on_device`](Self::on_device), on a device of a model, where it is known what
+    /// [`at_speed_one`](Self::at_speed_one) comes to there.
+    #[must_use]
+    pub fn on_model(duration: &Duration, model: &str, quotient: Millis) -> Self {
+        let listed = duration.by_model.get(model);
+        listed.map_or_else(|| Self::divided(duration, quotient), |time| Self { time: *time, origin: Origin::Declared })
+    }
+
+    /// As [`on_node`](Self::on_node), likewise. A model that is not listed takes as long as the slowest one that is, where
+    /// there is no duration for speed 1.
+    #[must_use]
+    pub fn divided(duration: &Duration, quotient: Millis) -> Self {
         match (duration.base, duration.by_model.values().max()) {
-            (Some(base), _) => Self { time: speed.time_for(base), origin: Origin::Declared },
+            (Some(_), _) => Self { time: quotient, origin: Origin::Declared },
             (None, Some(slowest)) => Self { time: *slowest, origin: Origin::Declared },
-            (None, None) => Self { time: speed.time_for(DEFAULT_DURATION), origin: Origin::Default },
+            (None, None) => Self { time: quotient, origin: Origin::Default },
         }
     }
 }
@@ -70,6 +83,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::units::Speed;
 
     fn device(model: &str, speed: u64) -> Device {
         Device { model: model.to_owned(), speed: Speed(speed), ..Device::default() }

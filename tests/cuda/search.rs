@@ -72,6 +72,9 @@ fn a_graph_that_needs_more_shared_memory_than_a_block_has_is_refused() {
     let effort = Effort { method: Method::Ants, seed: 1, candidates: 2, generations: 1, wanted: 1, spent: &never };
     let refused = on_device(&device, &problem, &effort).unwrap_err();
     assert!(matches!(refused, OffDevice::TooLarge { .. }), "{refused}");
+    let words = refused.to_string();
+    // The four tiles of a warp have a word for each task.
+    assert!(words.starts_with("30000 tasks are too many") && words.ends_with("enough for about 14528"), "{words}");
 }
 
 /// Thirty tasks whose best order is not obvious, on two devices of different speeds.
@@ -173,7 +176,7 @@ fn without_a_device_that_will_do_the_cpu_searches() -> Tested {
     let fails = |name: &str, code| Card { fails: [(name.to_owned(), code)].into(), ..Card::default() };
     let cases = [
         ("no card", Card { count: 0, ..Card::default() }, "there is no CUDA device 0"),
-        ("an old driver", Card { version: 11_080, ..Card::default() }, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
+        ("an old driver", Card { version: 11_080, ..Card::default() }, "driver 525 or newer is needed"),
         ("an old card", Card { capability: (6, 1), ..Card::default() }, "has compute capability 6.1"),
         ("a full card", Card { memory: 100, ..Card::default() }, "CUDA_ERROR_OUT_OF_MEMORY"),
         ("no launch", fails("cuLaunchKernel", 719), "start a kernel"),
