@@ -23,13 +23,38 @@ pub enum OffDevice {
     #[error(transparent)]
     Cuda(#[from] CudaError),
     /// A candidate needs more shared memory than there is.
-    #[error("a candidate needs {needs} bytes of shared memory, and a block has {has}")]
+    #[error(
+        "{} {} are too many for this device: they need {needs} bytes of a block's shared memory, of which it has {has}, \
+         enough for about {}",
+        extent.count, extent.of, extent.that_fits(*needs, *has)
+    )]
     TooLarge {
+        /// What there is too much of.
+        extent: Extent,
         /// What the smallest group of threads needs.
         needs: u64,
         /// What there is.
         has: u64,
     },
+}
+
+/// What the shared memory of a candidate grows with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Of what, in the plural.
+    pub of: &'static str,
+    /// How many of them.
+    pub count: u64,
+}
+
+impl Extent {
+    pub(super) const fn tasks(count: usize) -> Self {
+        Self { of: "tasks", count: count as u64 }
+    }
+
+    fn that_fits(self, needs: u64, has: u64) -> u128 {
+        u128::from(self.count) * u128::from(has) / u128::from(needs.max(1))
+    }
 }
 
 /// A length as kernels take it.
@@ -46,20 +71,21 @@ pub(super) struct Deal {
 }
 
 impl Deal {
-    /// `threads` are a group's, for `candidates` of them, with `bytes` of shared memory.
+    /// `threads` are a group's, for `candidates` of them, with `bytes` of shared memory, which grow with `extent`.
     pub(super) fn new(
         device: &Device,
         kernel: &Kernel<'_>,
         threads: u32,
         candidates: u32,
         bytes: u64,
+        extent: Extent,
     ) -> Result<Self, OffDevice> {
         let has = u64::from(device.about().shared_memory);
         // A block is at least a warp, whose groups all need their part.
         let in_warp = (LANES as u32 / threads).max(1);
         let needs = bytes * u64::from(in_warp);
         if needs > has {
-            return Err(OffDevice::TooLarge { needs, has });
+            return Err(OffDevice::TooLarge { extent, needs, has });
         }
         let most = u64::from(BLOCK / (threads * in_warp));
         let warps = (has / needs.max(1)).clamp(1, most);
@@ -100,13 +126,14 @@ impl<'d> DeviceTape<'d> {
     pub fn new(device: &'d Device, tape: &Tape, times: &Times) -> Result<Self, OffDevice> {
         let kernel = device.kernel(Source::BatchTiming, "batch_timing")?;
         let bytes = tape.n_rows() as u64 * 4 * LANES as u64;
+        let extent = Extent { of: "finishes to be kept at once", count: tape.n_rows() as u64 };
         Ok(Self {
             device,
             n_tasks: count(times.by_step().len()),
             n_rows: count(tape.n_rows()),
             tape: device.upload(tape.words())?,
             times: device.upload(times.by_step().as_flattened())?,
-            deal: Deal::new(device, &kernel, LANES as u32, LANES as u32, bytes)?,
+            deal: Deal::new(device, &kernel, LANES as u32, LANES as u32, bytes, extent)?,
             kernel,
         })
     }
@@ -176,7 +203,8 @@ impl<'d> Judge<'d> {
         let kernel = device.kernel(Source::ListSchedule, "list_schedule")?;
         let n_devices = count(lists.capacity.len());
         let width = n_devices.next_power_of_two().max(8);
-        let deal = Deal::new(device, &kernel, width, 1, lists.memory.len() as u64 * 4)?;
+        let n_tasks = lists.memory.len();
+        let deal = Deal::new(device, &kernel, width, 1, n_tasks as u64 * 4, Extent::tasks(n_tasks))?;
         let by = By::Lists {
             n_devices,
             width,
@@ -193,8 +221,9 @@ impl<'d> Judge<'d> {
     /// Where the device cannot, or has too little shared memory for the profile.
     pub fn of_project(device: &'d Device, project: &Project) -> Result<Self, OffDevice> {
         let kernel = device.kernel(Source::Sgs, "sgs")?;
+        let extent = Extent { of: "ticks one after the other", count: project.horizon.into() };
         let words = u64::from(project.horizon) + LANES as u64 + project.duration.len().div_ceil(2) as u64;
-        let deal = Deal::new(device, &kernel, LANES as u32, 1, words * 8)?;
+        let deal = Deal::new(device, &kernel, LANES as u32, 1, words * 8, extent)?;
         let by = By::Project {
             horizon: project.horizon,
             capacity: project.capacity,

@@ -2,6 +2,10 @@
 //!
 //! The lanes of a vector register are candidates: all of them walk the same tape, so there is nothing to branch on. The same
 //! source is compiled for what processors have; which of these runs is found out when it runs.
+//!
+//! For whoever has one graph and many durations, as the author of a search or of a what-if has. The planner's own searches
+//! judge orders with devices and memory in the way ([`lists`](super::lists), [`sgs`](super::sgs)), which tells more of a
+//! plan than its longest path, so none of them asks for this.
 
 use super::tape::Tape;
 use super::{MOST_TICKS, Unfit};

@@ -1,6 +1,6 @@
 //! The search on a device: the population is made there, stays there, and only the best orders come back.
 
-use super::super::device::{Deal, Judge as DeviceJudge, OffDevice, count};
+use super::super::device::{Deal, Extent, Judge as DeviceJudge, OffDevice, count};
 use super::moves::Round;
 use super::tables::Tables;
 use super::{BLOCKS, Effort, FIRST_TRAIL, Found, GAIN, Judge, LEAVE, Machine, Method, Problem, Shelf, search};
@@ -40,9 +40,9 @@ struct ByWarp<'d> {
 
 impl<'d> ByWarp<'d> {
     /// `bytes` is the shared memory of a warp.
-    fn new(device: &'d Device, name: &str, candidates: u32, bytes: u64) -> Result<Self, OffDevice> {
+    fn new(device: &'d Device, name: &str, candidates: u32, bytes: u64, n_tasks: usize) -> Result<Self, OffDevice> {
         let kernel = device.kernel(Source::Search, name)?;
-        let deal = Deal::new(device, &kernel, LANES as u32, 1, bytes)?;
+        let deal = Deal::new(device, &kernel, LANES as u32, 1, bytes, Extent::tasks(n_tasks))?;
         Ok(Self { kernel, launch: deal.launch(candidates) })
     }
 
@@ -91,7 +91,7 @@ impl<'d> OnDevice<'d> {
         let if_method = |method, values| if effort.method == method { values } else { 0 };
         let keys = if_method(Method::Swarm, n * effort.candidates);
         let tables = Tables::default();
-        let by_warp = |name, bytes| ByWarp::new(device, name, candidates, bytes);
+        let by_warp = |name, bytes| ByWarp::new(device, name, candidates, bytes, n);
         // What is missing and keys, a word a task each, and what is ready, half a word; marks, a bit a task.
         let (building, marks) = (4 * (2 * n as u64 + n.div_ceil(2) as u64), 4 * n.div_ceil(32) as u64);
         Ok(Self {
