@@ -132,6 +132,7 @@ fn measure(cached: bool) {
     let orchestrator = Orchestrator {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         boot: "another".to_owned(),
+        pids: None,
         process: Process { pid: 1, started: 1 },
     };
     let invocation = Invocation {

@@ -65,7 +65,7 @@ fn record(store: &mut Store, n: usize, whole: bool) -> (String, RunKey) {
         id: id.clone(),
         pipeline: "sweep".into(),
         file: "sweep.toml".into(),
-        orchestrator: Orchestrator { host, boot: process::boot_id(), process },
+        orchestrator: Orchestrator { host, boot: process::boot_id(), pids: None, process },
         started: now(),
         invocation: Invocation::default(),
         tasks: (0..TASKS).map(task).collect(),

@@ -45,7 +45,7 @@ impl World {
             id: id.into(),
             pipeline: "digits".into(),
             file: "/w/digits.toml".into(),
-            orchestrator: Orchestrator { host, boot: process::boot_id(), process },
+            orchestrator: Orchestrator { host, boot: process::boot_id(), pids: None, process },
             started: Millis(EPOCH),
             invocation: Default::default(),
             tasks: vec![task("clean", "clean"), task("train[lr=0.1]", "train")],

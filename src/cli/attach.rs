@@ -49,7 +49,7 @@ impl Attached {
     /// Takes in what was recorded since the last call, and gives every fact to `each` once the state includes it.
     pub(super) fn catch_up(&mut self, mut each: impl FnMut(&Self, &Recorded)) -> Result<(), Failure> {
         // Asked before the record is read: what it wrote before it went is then read as well.
-        self.alive = self.state.end.is_none() && state::is_alive(&self.row.header.orchestrator);
+        self.alive = self.state.end.is_none() && state::is_alive(&self.row);
         let events = self.store.events_from(&self.row.header.id, self.taken).map_err(broken)?;
         let mut resumed = false;
         for recorded in events {
@@ -69,7 +69,7 @@ impl Attached {
             if let Some(row) = self.store.run(&self.row.header.id).map_err(broken)? {
                 self.row = row;
             }
-            self.alive = self.state.end.is_none() && state::is_alive(&self.row.header.orchestrator);
+            self.alive = self.state.end.is_none() && state::is_alive(&self.row);
         }
         self.alive &= self.state.end.is_none();
         Ok(())

@@ -34,9 +34,9 @@ enum Refusal {
     #[error("no run is under way")]
     #[diagnostic(help("`trainyard runs` lists all"))]
     NoneUnderWay,
-    #[error("run {run} is carried out on {host}, and cannot be ended from here")]
+    #[error("run {run} is carried out {place}, and cannot be ended from here")]
     #[diagnostic(help("call `trainyard cancel {run}` there"))]
-    Elsewhere { run: String, host: String },
+    Elsewhere { run: String, place: String },
 }
 
 impl From<Refusal> for Failure {
@@ -47,7 +47,7 @@ impl From<Refusal> for Failure {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(&row.header.orchestrator);
+        let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(row);
         let left_alone = |row: &RunRow| !state::tasks_that_go_on(row).is_empty();
         let picked = self.state.pick_where(self.run.as_deref(), |row| under_way(row) || left_alone(row))?;
         let (store, row) = picked.ok_or(Refusal::NoneUnderWay)?;
@@ -69,8 +69,8 @@ impl Command {
     fn end(&self, row: &RunRow) -> Result<(), Failure> {
         let orchestrator = &row.header.orchestrator;
         if !state::is_here(orchestrator) {
-            let (run, host) = (row.header.id.clone(), orchestrator.host.clone());
-            return Err(Refusal::Elsewhere { run, host }.into());
+            let (run, place) = (row.header.id.clone(), state::elsewhere_on(orchestrator));
+            return Err(Refusal::Elsewhere { run, place }.into());
         }
         let Ok(watched) = process::watch(orchestrator.process.pid) else { return Ok(()) };
         // The descriptor stands for one process: if that is still the recorded one, no later one gets the signal.

@@ -81,7 +81,7 @@ impl Follow {
     /// Returns whether the attempt is over, and whether it was the task's last.
     fn stands(&self, state: &RunState, number: u32) -> (bool, bool) {
         let task = &state.tasks[self.task];
-        let gone = state.end.is_some() || !is_alive(&self.opened.row.header.orchestrator);
+        let gone = state.end.is_some() || !is_alive(&self.opened.row);
         let ended = task.attempts.get(number as usize - 1).is_some_and(|attempt| attempt.ended.is_some());
         let later = task.attempts.len() > number as usize;
         (ended || gone || task.phase.is_final(), (task.phase.is_final() || gone) && !later)

@@ -89,7 +89,7 @@ impl Runs {
         }
         // Whoever survives its orchestrator is taken up by `resume`.
         let survives = launch::sentinel(&one.dir, &one.task, one.attempt).is_file();
-        (!state::is_alive(&row.header.orchestrator) && !survives).then_some(Why::RunGone)
+        (!state::is_alive(row) && !survives).then_some(Why::RunGone)
     }
 }
 

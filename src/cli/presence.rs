@@ -5,14 +5,14 @@ use crate::engine::process;
 use crate::run::event::Process;
 use crate::run::launch::run_mark;
 use crate::run::neighbours::Presence;
-use crate::run::store::Orchestrator;
+use crate::run::store::Unfinished;
 
-/// Looks into `/proc`.
+/// Looks into `/proc`, and at the locks of runs in other containers.
 pub(super) struct Processes;
 
 impl Presence for Processes {
-    fn carries_out(&self, orchestrator: &Orchestrator) -> bool {
-        state::is_alive(orchestrator)
+    fn carries_out(&self, run: &Unfinished) -> bool {
+        state::is_carried_out(&run.orchestrator, &run.dir)
     }
 
     fn lives(&self, process: Process) -> bool {

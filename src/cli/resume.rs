@@ -18,8 +18,9 @@ use super::state::{self, Replay, StateArgs, broken};
 use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, output};
+use crate::engine::attendance::Share;
 use crate::engine::sentinel::{self, Found};
-use crate::engine::{process, warden};
+use crate::engine::warden;
 use crate::graph::{self, TaskId};
 use crate::probe;
 use crate::run::cache::keeper::Places;
@@ -29,7 +30,7 @@ use crate::run::event::{Recorded, RunEnd, StopReason};
 use crate::run::launch::{self, Ground, run_mark};
 use crate::run::resume::{self, Fate};
 use crate::run::state::{Phase, RunState};
-use crate::run::store::{Header, Invocation, Orchestrator, RunRow, Store, TaskHeader};
+use crate::run::store::{Header, Invocation, RunRow, Store, TaskHeader};
 
 /// Go on with a run that was interrupted or failed; what succeeded is not done again
 // Plans for other hardware are not carried out here; who asks for one is told so.
@@ -54,9 +55,9 @@ pub(super) struct Command {
 enum Refusal {
     #[error("every run has succeeded: there is nothing to resume")]
     NothingUnfinished,
-    #[error("run {run} is still carried out, by process {pid} on {host}")]
+    #[error("run {run} is still carried out, {by}")]
     #[diagnostic(help("`trainyard cancel {run}` ends it"))]
-    UnderWay { run: String, pid: u32, host: String },
+    UnderWay { run: String, by: String },
     #[error("another process is resuming run {0}")]
     Outrun(String),
     #[error("{file} has changed since run {run} was started")]
@@ -94,16 +95,21 @@ impl Command {
         let run = row.header.id.clone();
         if !unfinished(&row) {
             // The orchestrator may have been killed before it ended what had hidden from its tasks.
-            if !state::is_alive(&row.header.orchestrator) {
+            if !state::is_alive(&row) {
                 warden::end_marked(&run_mark(&run), Duration::ZERO);
                 session::sweep(&store.run_dir(&run), &HashSet::new());
                 self.tell_of_the_end(&store, &row)?;
             }
             return output::print(&format!("run {run} has succeeded: there is nothing left to do\n"));
         }
-        let Orchestrator { host, process, .. } = &row.header.orchestrator;
-        if row.end.is_none() && state::is_alive(&row.header.orchestrator) {
-            return Err(Refusal::UnderWay { run, pid: process.pid, host: host.clone() }.into());
+        if row.end.is_none() && state::is_alive(&row) {
+            let by = &row.header.orchestrator;
+            let by = if state::is_here(by) {
+                format!("by process {} on {}", by.process.pid, by.host)
+            } else {
+                state::elsewhere_on(by)
+            };
+            return Err(Refusal::UnderWay { run, by }.into());
         }
         if self.manner.detach {
             return detach::relaunch();
@@ -128,8 +134,10 @@ impl Command {
         let Ok((pipeline, _)) = pipeline.load(false)? else { return Ok(()) };
         let Some(on_finish) = &pipeline.on_finish else { return Ok(()) };
         let mut store = Store::open(store.dir()).map_err(broken)?;
-        let mut key =
-            store.take_over(&row.header, &this_process()?).map_err(broken)?.ok_or(Refusal::Outrun(id.clone()))?;
+        let mut key = store
+            .take_over(&row.header, &state::this_process()?)
+            .map_err(broken)?
+            .ok_or(Refusal::Outrun(id.clone()))?;
         let root = session::absolute(Path::new(file).parent().unwrap_or(Path::new("/")));
         let dir = session::absolute(&store.run_dir(id));
         Finish { run: id, pipeline: &pipeline.name, end, root: &root, dir: &dir }.tell(on_finish, &mut store, &mut key)
@@ -165,7 +173,8 @@ impl Command {
         let run = row.header.id.clone();
         let mut store = Store::open(store.dir()).map_err(broken)?;
         let early = Early::keep().map_err(broken)?;
-        let key = store.take_over(&row.header, &this_process()?).map_err(broken)?;
+        let attended = Share::take(&row.dir).map_err(broken)?;
+        let key = store.take_over(&row.header, &state::this_process()?).map_err(broken)?;
         let mut key = key.ok_or_else(|| Refusal::Outrun(run.clone()))?;
         crash::point("taken-over");
         let mut manner = self.manner.clone();
@@ -220,7 +229,7 @@ impl Command {
         session::sweep(&ground.dir, &open.collect());
         crash::point("resumed");
         manner.leave_if_detached(&ground)?;
-        let session = prepared.session(&ground, jobs, (row.header.started, now)).with(up_to_date);
+        let session = prepared.session(&ground, &attended, jobs, (row.header.started, now)).with(up_to_date);
         session.carry_out(&manner, (&mut store, key), state, (told, events), early)
     }
 }
@@ -259,13 +268,6 @@ impl Past {
     }
 }
 
-/// Returns this process as the one that carries a run out.
-fn this_process() -> Result<Orchestrator, Failure> {
-    let process = process::identify(std::process::id());
-    let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
-    Ok(Orchestrator { host: state::this_host(), boot: process::boot_id(), process })
-}
-
 /// What an orchestrator left that is gone.
 struct Left<'a> {
     state: &'a RunState,
@@ -283,9 +285,8 @@ impl Left<'_> {
         let is_lost = self.state.task(task).phase != Phase::Running;
         let wanted = self.adopt && self.state.stopping != Some(StopReason::Signal) && !is_lost;
         let orchestrator = &self.row.header.orchestrator;
-        let same_boot = state::is_here(orchestrator) && orchestrator.boot == process::boot_id();
         let sentinel = launch::sentinel(&self.ground.dir, name, number);
-        match sentinel::find(&sentinel, same_boot) {
+        match sentinel::find(&sentinel, state::is_here(orchestrator)) {
             Found::Kept(process) if wanted && !self.is_replaced(task, number, &sentinel) => Fate::Kept(process),
             Found::Kept(_) | Found::Lost => Fate::Lost { logged: self.ground.log(name, number).exists() },
         }

@@ -13,7 +13,7 @@ use super::state::{self, broken};
 use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, dry_run, output};
-use crate::engine::process;
+use crate::engine::attendance::Share;
 use crate::graph::TaskId;
 use crate::probe;
 use crate::run::cache::keeper::Places;
@@ -23,7 +23,7 @@ use crate::run::crash;
 use crate::run::event::Event;
 use crate::run::launch::Ground;
 use crate::run::state::RunState;
-use crate::run::store::{Header, Invocation, Orchestrator, RunKey, Store, StoreError, TaskHeader};
+use crate::run::store::{Header, Invocation, RunKey, Store, StoreError, TaskHeader};
 use crate::spec::Pipeline;
 use crate::timing::Timing;
 use crate::units::Millis;
@@ -108,6 +108,7 @@ impl Command {
         let jobs = prepared.jobs(&self.manner)?;
         let header = self.header((&prepared.pipeline, digest), &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
+        let attended = Share::take(&ground.dir).map_err(broken)?;
         let early = Early::keep().map_err(broken)?;
         let (mut store, key) = begin(store, &header)?;
         // It is as large as the pipeline, and the record has it now.
@@ -115,7 +116,7 @@ impl Command {
         crash::point("begun");
         self.manner.leave_if_detached(&ground)?;
         let state = RunState::new(prepared.graph.len());
-        let session = prepared.session(&ground, jobs, (started, started)).with(up_to_date);
+        let session = prepared.session(&ground, &attended, jobs, (started, started)).with(up_to_date);
         session.carry_out(&self.manner, (&mut store, key), state.clone(), (state, Vec::new()), early)
     }
 
@@ -155,13 +156,11 @@ impl Command {
         started: Millis,
         tasks: Vec<TaskHeader>,
     ) -> Result<Header, Failure> {
-        let process = process::identify(std::process::id());
-        let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
         Ok(Header {
             id: id.to_owned(),
             pipeline: pipeline.name.clone(),
             file: session::absolute(&self.file.file).display().to_string(),
-            orchestrator: Orchestrator { host: state::this_host(), boot: process::boot_id(), process },
+            orchestrator: state::this_process()?,
             started,
             invocation: Invocation {
                 file_digest,

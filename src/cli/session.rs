@@ -18,6 +18,7 @@ use super::state::broken;
 use super::stops::Early;
 use super::up_to_date::UpToDate;
 use super::{Exit, Failure, detach, output, state, trace};
+use crate::engine::attendance::Share;
 use crate::engine::local::Local;
 use crate::engine::race::{self, Racing};
 use crate::engine::warden::{self, Warden};
@@ -42,8 +43,8 @@ use crate::run::limit;
 use crate::run::neighbours::{self, Shared};
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
-use crate::run::store::{RunKey, Store};
-use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Replanner, Supervisor};
+use crate::run::store::{RunKey, Store, StoreError};
+use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Replanner, RunError, Supervisor};
 use crate::spec::{Action, Pipeline};
 use crate::units::{Bytes, Millis, ParseUnitError};
 
@@ -213,10 +214,11 @@ impl Prepared {
     pub(super) const fn session<'a>(
         &'a self,
         ground: &'a Ground,
+        attended: &'a Share,
         jobs: Option<usize>,
         (seed, now): (Millis, Millis),
     ) -> Session<'a> {
-        Session { of: self, ground, jobs, seed, now, up_to_date: None }
+        Session { of: self, ground, attended, jobs, seed, now, up_to_date: None }
     }
 
     /// Returns how many tasks may run at once: as many as was said, or fewer where the system has no room for them,
@@ -265,6 +267,7 @@ impl Again<'_> {
 pub(super) struct Session<'a> {
     of: &'a Prepared,
     ground: &'a Ground,
+    attended: &'a Share,
     /// How many tasks may run at once.
     jobs: Option<usize>,
     seed: Millis,
@@ -334,7 +337,8 @@ impl Session<'_> {
         };
         let mark = run_mark(&self.ground.run);
         // Where attempts are to survive us, nobody ends them when we die.
-        let warden = (!manner.survives()).then(|| Warden::start(&mark, longest_grace(pipeline))).transpose();
+        let warden =
+            (!manner.survives()).then(|| Warden::start(&mark, longest_grace(pipeline), self.attended)).transpose();
         let warden = warden.map_err(broken)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -351,12 +355,15 @@ impl Session<'_> {
             let clock = Clock::starting_at(now().max(self.now));
             let record = Shared::new((&mut *store, &mut key), &Processes, state::this_host());
             let mut supervisor = Supervisor::new(parts, engine, record, state, clock, (told, untold));
-            supervisor.carry_out(&mut stops).await.map_err(broken)
-        });
+            Ok::<_, Failure>(supervisor.carry_out(&mut stops).await)
+        })?;
         store.attend(false).map_err(broken)?;
         // What left its group and closed its output was not seen when its task ended.
         crash::point("closing");
-        warden::end_leftovers(&mark);
+        // What carries the mark of a run that was taken over is somebody else's by now.
+        if !matches!(ended, Err(RunError::Store(StoreError::TakenOver { .. }))) {
+            warden::end_leftovers(&mark);
+        }
         if ended.is_ok() {
             sweep(&self.ground.dir, &HashSet::new());
         }
@@ -367,7 +374,7 @@ impl Session<'_> {
             warden.dismiss();
         }
         crash::point("dismissed");
-        let exit = match ended? {
+        let exit = match ended.map_err(broken)? {
             RunEnd::Succeeded => {
                 if let Err(error) = forget_leftovers(&self.ground.dir.join("aside")) {
                     tracing::debug!(%error, "what failed attempts left stays aside");

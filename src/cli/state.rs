@@ -8,7 +8,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use super::{Exit, Failure};
-use crate::engine::process;
+use crate::engine::{attendance, process};
 use crate::report::json::Header;
 use crate::report::text;
 use crate::run::event::Recorded;
@@ -187,20 +187,31 @@ pub(super) fn header(row: &RunRow) -> Header<'_> {
         name: header.invocation.name.as_deref(),
         pipeline: &header.pipeline,
         started: header.started,
-        alive: row.end.is_none() && is_alive(&header.orchestrator),
+        alive: row.end.is_none() && is_alive(row),
     }
 }
 
-/// Whether the process that carries a run out is still there. On another host it cannot be looked at: that it runs is
-/// then believed.
-pub(super) fn is_alive(orchestrator: &Orchestrator) -> bool {
-    let is_this = || orchestrator.boot == process::boot_id() && process::is_alive(orchestrator.process);
-    !is_here(orchestrator) || is_this()
+/// Whether a run that has not ended is still carried out.
+pub(super) fn is_alive(row: &RunRow) -> bool {
+    is_carried_out(&row.header.orchestrator, &row.dir)
+}
+
+/// Whether somebody still carries out the run whose folder this is. On another machine nobody can be looked at: that it
+/// goes on is then believed.
+pub(super) fn is_carried_out(orchestrator: &Orchestrator, dir: &Path) -> bool {
+    if is_here(orchestrator) {
+        return process::is_alive(orchestrator.process);
+    }
+    match orchestrator.boot == process::boot_id() {
+        // In another container: its processes cannot be seen, the lock that they hold can.
+        true => attendance::is_attended(dir).unwrap_or(true),
+        false => orchestrator.host != this_host(),
+    }
 }
 
 /// Returns the tasks of a run whose processes go on although the one that carried it out is gone.
 pub(super) fn tasks_that_go_on(row: &RunRow) -> BTreeSet<String> {
-    if is_alive(&row.header.orchestrator) {
+    if is_alive(row) {
         return BTreeSet::new();
     }
     let mark = run_mark(&row.header.id);
@@ -208,9 +219,27 @@ pub(super) fn tasks_that_go_on(row: &RunRow) -> BTreeSet<String> {
     processes.into_iter().filter_map(|pid| process::marked_as(pid, &mark, "TRAINYARD_TASK")).collect()
 }
 
-/// Whether a run is or was carried out on this host.
+/// Whether the number of the process that carries or carried a run out means that process here: on this host, since it was
+/// started, in this PID namespace.
 pub(super) fn is_here(orchestrator: &Orchestrator) -> bool {
-    this_host() == orchestrator.host
+    orchestrator.host == this_host()
+        && orchestrator.boot == process::boot_id()
+        && orchestrator.pids.is_none_or(|pids| Some(pids) == process::namespace())
+}
+
+/// Returns where a run is carried out that [`is_here`] denies.
+pub(super) fn elsewhere_on(orchestrator: &Orchestrator) -> String {
+    if orchestrator.boot == process::boot_id() {
+        return "in another container of this machine".to_owned();
+    }
+    format!("on {}", orchestrator.host)
+}
+
+/// Returns this process as the one that carries a run out.
+pub(super) fn this_process() -> Result<Orchestrator, Failure> {
+    let process = process::identify(std::process::id());
+    let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
+    Ok(Orchestrator { host: this_host(), boot: process::boot_id(), pids: process::namespace(), process })
 }
 
 /// Returns this host's name.
@@ -231,15 +260,19 @@ pub(super) fn unopened(error: StoreError) -> Failure {
     broken(error)
 }
 
-/// A record that cannot be read: the disk, or a bug of ours.
+/// A record that cannot be read: the disk, or a bug of ours. One that another process goes on with is neither.
 pub(super) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     let first: &(dyn std::error::Error + 'static) = &error;
-    let help = std::iter::successors(Some(first), |error| error.source()).find_map(remedy);
+    let chain = || std::iter::successors(Some(first), |error| error.source());
+    let help = chain().find_map(remedy);
+    let is_taken_over = |error| matches!(error, Some(&StoreError::TakenOver { .. }));
+    let is_taken_over = chain().any(|error| is_taken_over(error.downcast_ref::<StoreError>()));
+    let exit = if is_taken_over { Exit::Interrupted } else { Exit::Bug };
     let report = match help {
         Some(help) => Helped { error: Box::new(error), help }.into(),
         None => miette::Report::from_err(error),
     };
-    Failure { exit: Exit::Bug, report }
+    Failure { exit, report }
 }
 
 /// An error and what helps against it.
@@ -286,6 +319,7 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             let full = || "make room on that disk; `trainyard resume` goes on".to_owned();
             is_forbidden.then(forbidden).or((code == DiskFull).then(full))
         }
+        StoreError::TakenOver { run, .. } => Some(format!("`trainyard watch {run}` shows it")),
         StoreError::Folder { .. }
         | StoreError::NoState(_)
         | StoreError::Format { .. }
@@ -302,8 +336,8 @@ mod tests {
     use crate::units::Millis;
 
     fn row(id: &str) -> RunRow {
-        let orchestrator =
-            Orchestrator { host: "box".into(), boot: "b".into(), process: Process { pid: 1, started: 1 } };
+        let process = Process { pid: 1, started: 1 };
+        let orchestrator = Orchestrator { host: "box".into(), boot: "b".into(), pids: None, process };
         let header = store::Header {
             id: id.into(),
             pipeline: "digits".into(),
@@ -313,7 +347,7 @@ mod tests {
             invocation: store::Invocation::default(),
             tasks: Vec::new(),
         };
-        RunRow { header, end: None }
+        RunRow { header, dir: PathBuf::from(id), end: None }
     }
 
     fn picked(wanted: Option<&str>) -> Result<String, String> {
@@ -357,11 +391,24 @@ mod tests {
 
     #[test]
     fn a_process_number_of_an_earlier_boot_is_not_alive() {
-        let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let process = process::identify(std::process::id()).unwrap();
-        let mut orchestrator = Orchestrator { host: here, boot: process::boot_id(), process };
-        assert!(is_alive(&orchestrator));
+        let (mut orchestrator, dir) = (this_process().unwrap(), Path::new("/nowhere"));
+        assert!(is_carried_out(&orchestrator, dir));
         orchestrator.boot = "another".into();
-        assert!(!is_alive(&orchestrator));
+        assert!(!is_carried_out(&orchestrator, dir));
+        orchestrator.host = "another".into();
+        assert!(is_carried_out(&orchestrator, dir), "nobody can tell");
+    }
+
+    #[test]
+    fn a_process_number_of_another_container_says_nothing_but_the_lock_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut orchestrator = this_process().unwrap();
+        orchestrator.pids = orchestrator.pids.map(|own| own + 1);
+        assert!(!is_here(&orchestrator) && !is_carried_out(&orchestrator, dir.path()));
+        orchestrator.process.pid += 1;
+        let held = attendance::Share::take(dir.path()).unwrap();
+        assert!(is_carried_out(&orchestrator, dir.path()));
+        drop(held);
+        assert!(!is_carried_out(&orchestrator, dir.path()));
     }
 }

@@ -4,6 +4,7 @@
 //! whether an attempt will be followed by another.
 
 mod affinity;
+pub mod attendance;
 mod heard;
 mod hole;
 pub mod local;

@@ -118,6 +118,12 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
+/// Returns the PID namespace that this process is in: in another one, the same number is another process.
+#[must_use]
+pub fn namespace() -> Option<u64> {
+    rustix::fs::stat("/proc/self/ns/pid").ok().map(|namespace| namespace.st_ino)
+}
+
 /// Returns all processes whose environment holds every one of `marks` (`NAME=value`), this one excepted.
 ///
 /// Sees through `setsid` and double forks, since a child inherits its parent's environment; does not see processes

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
 
+use super::attendance::Share;
 use super::log::Log;
 use super::overtime::Overtime;
 use super::process::{self, Reaped, Status};
@@ -148,6 +149,8 @@ impl Watch {
 pub fn watch(watch: Watch) -> io::Result<Status> {
     block_signals();
     let own = process::identify(std::process::id()).ok_or(io::Error::other("/proc cannot be read"))?;
+    // `RUN/attempts/NAME.json`: seen from other containers, it is attended to until this process ends.
+    let _attended = watch.record.ancestors().nth(2).map(Share::take);
     // Before the stage exists: who finds no record knows that there is no stage either.
     write(&watch.record, &Record { sentinel: own, ended: None }, false)?;
     crash::point("sentinel-begun");

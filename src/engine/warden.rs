@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use tracing::warn;
 
+use super::attendance::Share;
 use super::process;
 
 /// What the orchestrator says before it closes the pipe in peace.
@@ -27,15 +28,17 @@ pub struct Warden {
 }
 
 impl Warden {
-    /// Starts a warden over all processes that carry `mark` (`NAME=value`) in their environment.
+    /// Starts a warden over all processes that carry `mark` (`NAME=value`) in their environment. It has its own part of the
+    /// lock on the run.
     ///
     /// # Errors
     /// Where this program cannot start itself a second time.
-    pub fn start(mark: &str, grace: Duration) -> std::io::Result<Self> {
+    pub fn start(mark: &str, grace: Duration, attended: &Share) -> std::io::Result<Self> {
         let child = Command::new(std::env::current_exe()?)
             .args(["warden", mark, &grace.as_millis().to_string()])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            // It prints nothing: what it ends is attended to until it has.
+            .stdout(attended.copy()?)
             .stderr(Stdio::null())
             // A Ctrl-C at the terminal is not for it.
             .process_group(0)

@@ -55,6 +55,12 @@ pub fn sentinel(dir: &Path, task: &str, number: u32) -> PathBuf {
     dir.join("attempts").join(format!("{}.{number}.json", file_name(task)))
 }
 
+/// Returns the file that is locked for as long as somebody attends to a run, in the run's folder.
+#[must_use]
+pub fn attended(dir: &Path) -> PathBuf {
+    dir.join("attended")
+}
+
 /// Returns where the progress of an attempt is kept in a run's folder.
 #[must_use]
 pub fn progress(dir: &Path, task: &str, number: u32) -> PathBuf {

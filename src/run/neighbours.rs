@@ -15,14 +15,14 @@ use super::admission::Holding;
 use super::cache::restore::Writers;
 use super::decide::absolute;
 use super::event::{Event, Place, Process, Recorded, Role};
-use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
+use super::store::{RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::Record;
 use crate::graph::TaskId;
 
 /// What can be told of processes.
 pub trait Presence {
     /// Whether the process that carries a run out is still there.
-    fn carries_out(&self, orchestrator: &Orchestrator) -> bool;
+    fn carries_out(&self, run: &Unfinished) -> bool;
 
     /// Whether a process is still there.
     fn lives(&self, process: Process) -> bool;
@@ -236,7 +236,7 @@ impl Other {
             return;
         }
         match &mut self.left {
-            None if presence.carries_out(&self.run.orchestrator) => {}
+            None if presence.carries_out(&self.run) => {}
             // One of them may have started another before it ended.
             Some(left) if left.is_empty() || left.iter().all(|(_, process)| presence.lives(*process)) => {}
             None | Some(_) => self.left = Some(presence.of_tasks(&self.run.id)),

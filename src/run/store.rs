@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use super::event::{Event, Process, Recorded};
 use crate::units::Millis;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 mod aside;
+mod error;
 mod events;
 mod header;
 mod marks;
@@ -24,88 +25,12 @@ mod room;
 mod samples;
 mod sharing;
 
+pub use error::StoreError;
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
 pub use marks::Mark;
 use numbers::{COUNT, number};
 use room::Room;
 pub use sharing::Unfinished;
-
-/// Why the record cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no state folder yet.
-    #[error("no runs are recorded in {0}")]
-    NoState(PathBuf),
-    /// The folder cannot be made.
-    #[error("the state folder {path} cannot be used")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The database was written by another version.
-    #[error("{path} was written by another version of trainyard (format {found}, this one knows {FORMAT})")]
-    Format {
-        /// The database.
-        path: PathBuf,
-        /// The format that was found.
-        found: i64,
-    },
-    /// The database itself is damaged.
-    #[error("{path} is damaged")]
-    Corrupt {
-        /// The database.
-        path: PathBuf,
-        /// What SQLite said.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// Something that is no file has the database's name.
-    #[error("{0} is not a file")]
-    NotAFile(PathBuf),
-    /// The database is not where it was.
-    #[error("{0} was removed or replaced while the run went on: nothing can be recorded any more")]
-    Gone(PathBuf),
-    /// Another run of this folder has the name that a new one is to have.
-    #[error("run {run} is called {name} already")]
-    NameTaken {
-        /// The name.
-        name: String,
-        /// The run that has it.
-        run: String,
-    },
-    /// A record that cannot be read back.
-    #[error("the record of run {run} is damaged at event {seq}")]
-    Damaged {
-        /// The run.
-        run: String,
-        /// Its event, counted from 0.
-        seq: i64,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// SQLite's own errors, a full disk among them.
-    #[error("the record in {path} cannot be read or written")]
-    Database {
-        /// The database.
-        path: PathBuf,
-        /// What SQLite said.
-        #[source]
-        source: rusqlite::Error,
-    },
-}
-
-impl StoreError {
-    /// Whether somebody else has locked the database, for longer than was waited.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        let code = |source: &rusqlite::Error| source.sqlite_error_code();
-        matches!(self, Self::Database { source, .. } if code(source) == Some(ErrorCode::DatabaseBusy))
-    }
-}
 
 /// Pages of the write-ahead log, 16 MiB, after which it is checkpointed: twice the loop waits for the disk then. Where many
 /// short tasks fill it, that is every few seconds; where few long ones do, the kernel has written it long before.
@@ -122,7 +47,7 @@ const URI: OpenFlags = OpenFlags::SQLITE_OPEN_URI;
 const FORMAT: i64 = STEPS.len() as i64;
 
 /// What leads from each format to the next, from an empty database on.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
@@ -153,6 +78,8 @@ CREATE TABLE event (
     // A name means one run.
     "CREATE UNIQUE INDEX run_name ON run (invocation ->> 'name') WHERE invocation ->> 'name' IS NOT NULL;",
     numbers::STEP,
+    // Where the orchestrator's process number means it: not known of runs of earlier versions.
+    "ALTER TABLE run ADD COLUMN pids INTEGER;",
 ];
 
 /// A state folder's database.
@@ -286,8 +213,8 @@ impl Store {
         let written = in_transaction(&self.db, |db| {
             db.execute(
                 "INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks,
-                                  invocation)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', ?9)",
+                                  invocation, pids)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', ?9, ?10)",
                 params![
                     header.id,
                     header.pipeline,
@@ -298,6 +225,7 @@ impl Store {
                     signed(header.orchestrator.process.started),
                     signed(header.started.0),
                     invocation,
+                    header.orchestrator.pids.map(signed),
                 ],
             )?;
             key = db.last_insert_rowid();
@@ -326,10 +254,10 @@ impl Store {
     /// # Errors
     /// Where the database cannot be written.
     pub fn take_over(&mut self, run: &Header, by: &Orchestrator) -> Result<Option<RunKey>, StoreError> {
-        let Orchestrator { host, boot, process } = &run.orchestrator;
+        let Orchestrator { host, boot, process, .. } = &run.orchestrator;
         self.on(|db| {
             let taken = db.execute(
-                "UPDATE run SET host = ?1, boot = ?2, pid = ?3, pid_started = ?4
+                "UPDATE run SET host = ?1, boot = ?2, pid = ?3, pid_started = ?4, pids = ?10
                  WHERE id = ?5 AND host = ?6 AND boot = ?7 AND pid = ?8 AND pid_started = ?9",
                 params![
                     by.host,
@@ -341,6 +269,7 @@ impl Store {
                     boot,
                     process.pid,
                     signed(process.started),
+                    by.pids.map(signed),
                 ],
             )?;
             if taken == 0 {
@@ -354,7 +283,7 @@ impl Store {
     /// Records events, all of them or none, and ends what [`Store::hold`] began.
     ///
     /// # Errors
-    /// Where the database cannot be written; nothing is recorded then.
+    /// [`StoreError::TakenOver`], or where the database cannot be written; nothing is recorded then.
     pub fn append(&mut self, run: &mut RunKey, events: &[Recorded]) -> Result<(), StoreError> {
         let path = self.path();
         // SQLite would go on writing to a file that nobody finds.
@@ -374,7 +303,7 @@ impl Store {
             }
             Ok(())
         });
-        written.map_err(|source| failed(&path, source))?;
+        written.map_err(|source| self.taken_over(run, source))?;
         self.room.hold_back(&path);
         run.next_seq += i64::try_from(events.len()).expect("a batch fits in memory");
         Ok(())
@@ -397,7 +326,7 @@ impl Store {
         let columns = self.on(|db| {
             let mut query = db.prepare(&format!(
                 "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, task_list.tasks,
-                        invocation
+                        invocation, pids
                  FROM run JOIN task_list ON task_list.run = key {such} ORDER BY started DESC, key DESC",
             ))?;
             let rows = query.query_map(values, |row| {
@@ -408,6 +337,7 @@ impl Store {
                     orchestrator: Orchestrator {
                         host: row.get(3)?,
                         boot: row.get(4)?,
+                        pids: row.get::<_, Option<i64>>(12)?.map(unsigned),
                         process: Process { pid: row.get(5)?, started: unsigned(row.get(6)?) },
                     },
                     started: Millis(unsigned(row.get(7)?)),
@@ -426,7 +356,8 @@ impl Store {
             let invocation = serde_json::from_str(&invocation).map_err(damaged)?;
             let end = end.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?;
             (header.tasks, header.invocation) = (tasks, invocation);
-            Ok(RunRow { header, end: finished.map(|at| Millis(unsigned(at))).zip(end) })
+            let dir = self.run_dir(&header.id);
+            Ok(RunRow { header, dir, end: finished.map(|at| Millis(unsigned(at))).zip(end) })
         };
         columns.into_iter().map(decode).collect()
     }

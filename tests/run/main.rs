@@ -5,6 +5,7 @@
 
 mod backup;
 mod cache;
+mod containers;
 mod endings;
 mod limits;
 mod resume;

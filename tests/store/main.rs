@@ -38,7 +38,7 @@ fn header() -> Header {
         id: "r1".to_owned(),
         pipeline: "p".to_owned(),
         file: "/p/p.toml".to_owned(),
-        orchestrator: Orchestrator { host: "box".to_owned(), boot: "b".to_owned(), process },
+        orchestrator: Orchestrator { host: "box".to_owned(), boot: "b".to_owned(), pids: None, process },
         started: Millis(1_000),
         invocation: Invocation::default(),
         tasks: (0..TASKS).map(task).collect(),

@@ -70,7 +70,7 @@ pub(super) fn get_ready(bench: &Command, cases: &mut [Case]) -> Result<(), Failu
         let origins = Planning::learn(pipeline, fleet, &history);
         say_what_is_guessed(pipeline, &origins);
         if let Ok(store) = Store::open_existing(&history) {
-            let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(&row.header.orchestrator);
+            let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(row);
             if let Some(row) = store.runs().map_err(broken)?.iter().find(|row| under_way(row)) {
                 let run = &row.header.id;
                 output::warn(&format!("run {run} is under way: what is measured beside it is longer than it would be"));

@@ -75,7 +75,7 @@ pub(super) fn metrics(dir: &Path) -> Result<Option<Response>, Failure> {
 pub(super) fn retry(dir: &Path, run: &str) -> Result<Option<Response>, Failure> {
     let Some((_, row)) = open(dir, run)? else { return Ok(None) };
     let conflict = |words: &str| Ok(Some(answer::error(StatusCode::CONFLICT, words)));
-    if row.end.is_none() && state::is_alive(&row.header.orchestrator) {
+    if row.end.is_none() && state::is_alive(&row) {
         return conflict("the run is under way: what fails can be tried again once it is over");
     }
     if matches!(row.end, Some((_, RunEnd::Succeeded))) {
@@ -96,12 +96,13 @@ pub(super) fn retry(dir: &Path, run: &str) -> Result<Option<Response>, Failure> 
 pub(super) fn cancel(dir: &Path, run: &str, now: bool) -> Result<Option<Response>, Failure> {
     let Some((_, row)) = open(dir, run)? else { return Ok(None) };
     let conflict = |words: &str| Ok(Some(answer::error(StatusCode::CONFLICT, words)));
-    let alive = state::is_alive(&row.header.orchestrator);
+    let alive = state::is_alive(&row);
     if row.end.is_some() || (!alive && state::tasks_that_go_on(&row).is_empty()) {
         return conflict("the run is not under way");
     }
     if !state::is_here(&row.header.orchestrator) {
-        return conflict("the run is carried out on another machine, and has to be ended there");
+        let place = state::elsewhere_on(&row.header.orchestrator);
+        return conflict(&format!("the run is carried out {place}, and has to be ended there"));
     }
     let own = std::env::current_exe().map_err(broken)?;
     let mut cancel = std::process::Command::new(own);

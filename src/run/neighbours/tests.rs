@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::run::outcome::{Outcome, Usage};
-use crate::run::store::{Header, Invocation};
+use crate::run::store::{Header, Invocation, Orchestrator};
 use crate::units::{Cpus, Millis};
 
 /// Processes as a test wants them.
@@ -17,8 +17,8 @@ struct Told {
 }
 
 impl Presence for Told {
-    fn carries_out(&self, orchestrator: &Orchestrator) -> bool {
-        !self.dead.borrow().contains(&orchestrator.process.pid)
+    fn carries_out(&self, run: &Unfinished) -> bool {
+        !self.dead.borrow().contains(&run.orchestrator.process.pid)
     }
 
     fn lives(&self, process: Process) -> bool {
@@ -40,7 +40,12 @@ fn header(id: &str, pid: u32) -> Header {
         id: id.into(),
         pipeline: "p".into(),
         file: "/nowhere/p.toml".into(),
-        orchestrator: Orchestrator { host: "box".into(), boot: "b".into(), process: Process { pid, started: 1 } },
+        orchestrator: Orchestrator {
+            host: "box".into(),
+            boot: "b".into(),
+            pids: None,
+            process: Process { pid, started: 1 },
+        },
         started: Millis(1),
         invocation: Invocation { name: Some(format!("{id}-name")), ..Invocation::default() },
         tasks: vec![task("t0"), task("t1")],

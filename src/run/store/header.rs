@@ -1,5 +1,7 @@
 //! What is known of a run without its events. Plain values: where they are kept is the store's business.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::graph::TaskId;
@@ -70,6 +72,8 @@ pub struct Orchestrator {
     pub host: String,
     /// The host's boot id, so that a process number of an earlier boot is not taken for a later process.
     pub boot: String,
+    /// The PID namespace in which its number means it, as the kernel counts them; not known of records of earlier versions.
+    pub pids: Option<u64>,
     /// The process.
     pub process: Process,
 }
@@ -102,6 +106,8 @@ pub struct TaskHeader {
 pub struct RunRow {
     /// What was known at its start.
     pub header: Header,
+    /// The folder of its logs and checkpoints.
+    pub dir: PathBuf,
     /// When (ms since the Unix epoch) and how it ended, if it did.
     pub end: Option<(Millis, RunEnd)>,
 }

@@ -1,6 +1,8 @@
 //! What runs on one state folder need of each other: a moment in which nobody else records, whether anything was recorded
 //! by others, and who they are.
 
+use std::path::PathBuf;
+
 use rusqlite::OptionalExtension;
 
 use super::{Orchestrator, RunKey, Store, StoreError, TaskHeader, failed, undecodable, unsigned};
@@ -17,6 +19,8 @@ pub struct Unfinished {
     pub name: Option<String>,
     /// The pipeline file.
     pub file: String,
+    /// The folder of its logs and checkpoints.
+    pub dir: PathBuf,
     /// Who carries it out.
     pub orchestrator: Orchestrator,
 }
@@ -63,21 +67,33 @@ impl Store {
     pub fn unfinished(&self, host: &str) -> Result<Vec<Unfinished>, StoreError> {
         self.on(|db| {
             let mut query = db.prepare_cached(
-                "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started FROM run
+                "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started, pids FROM run
                  WHERE finished IS NULL AND host = ?1",
             )?;
             let rows = query.query_map([host], |row| {
                 let process = Process { pid: row.get(5)?, started: unsigned(row.get(6)?) };
+                let pids = row.get::<_, Option<i64>>(7)?.map(unsigned);
+                let id: String = row.get(1)?;
                 Ok(Unfinished {
                     key: row.get(0)?,
-                    id: row.get(1)?,
+                    dir: self.run_dir(&id),
+                    id,
                     name: row.get(2)?,
                     file: row.get(3)?,
-                    orchestrator: Orchestrator { host: host.to_owned(), boot: row.get(4)?, process },
+                    orchestrator: Orchestrator { host: host.to_owned(), boot: row.get(4)?, pids, process },
                 })
             })?;
             rows.collect()
         })
+    }
+
+    /// Returns why a run's events could not be recorded: another process has recorded some since, or what SQLite said.
+    pub(super) fn taken_over(&self, run: &RunKey, source: rusqlite::Error) -> StoreError {
+        let is_taken = source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
+        let by = self.db.query_row("SELECT id, pid, host FROM run WHERE key = ?1", [run.key], |row| {
+            Ok(StoreError::TakenOver { run: row.get(0)?, pid: row.get(1)?, host: row.get(2)? })
+        });
+        by.ok().filter(|_| is_taken).unwrap_or_else(|| failed(&self.path(), source))
     }
 
     /// Returns `[n_tasks]`, by TaskId: what is recorded of a run's tasks.

@@ -12,6 +12,7 @@ pub(super) fn header(id: &str) -> Header {
         orchestrator: Orchestrator {
             host: "box".to_owned(),
             boot: "b".to_owned(),
+            pids: Some(4_026_531_836),
             process: Process { pid: 7, started: 99 },
         },
         started: Millis(1_000),
@@ -41,7 +42,10 @@ fn what_is_recorded_is_read_back_by_another_connection() {
     let reader = Store::open_existing(dir.path()).unwrap();
     assert_eq!(reader.events("r1").unwrap(), events);
     let rows = reader.runs().unwrap();
-    assert_eq!(rows, [RunRow { header: header("r1"), end: Some((Millis(2), RunEnd::Failed)) }]);
+    assert_eq!(
+        rows,
+        [RunRow { header: header("r1"), dir: store.run_dir("r1"), end: Some((Millis(2), RunEnd::Failed)) }]
+    );
 }
 
 #[test]
@@ -78,7 +82,7 @@ fn a_run_is_taken_over_once_and_goes_on_behind_its_record() {
     let ended = Recorded { at: Millis(2), event: Event::RunFinished { end: RunEnd::Interrupted } };
     store.append(&mut run, std::slice::from_ref(&ended)).unwrap();
 
-    let by = Orchestrator { process: Process { pid: 8, started: 100 }, ..header("r1").orchestrator };
+    let by = Orchestrator { pids: None, process: Process { pid: 8, started: 100 }, ..header("r1").orchestrator };
     let mut taken = store.take_over(&header("r1"), &by).unwrap().expect("nobody was faster");
     assert!(store.take_over(&header("r1"), &by).unwrap().is_none());
     let resumed = Recorded { at: Millis(3), event: Event::RunResumed { adopted: Vec::new() } };
@@ -86,6 +90,10 @@ fn a_run_is_taken_over_once_and_goes_on_behind_its_record() {
     assert_eq!(store.events("r1").unwrap(), [ended, resumed]);
     let rows = store.runs().unwrap();
     assert_eq!((rows[0].end, &rows[0].header.orchestrator), (None, &by));
+
+    let error = store.append(&mut run, &[Recorded { at: Millis(4), event: Event::RunResumed { adopted: Vec::new() } }]);
+    let told = "run r1 was taken over by process 8 on box: this process records nothing more of it";
+    assert_eq!(error.unwrap_err().to_string(), told);
 }
 
 #[test]
