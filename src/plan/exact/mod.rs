@@ -9,10 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pumpkin_conflict_resolvers::resolvers::ResolutionResolver;
 use pumpkin_core::Solver;
+use pumpkin_core::constraints::Constraint;
 use pumpkin_core::predicate;
+use pumpkin_core::proof::ConstraintTag;
 use pumpkin_core::results::{ProblemSolution, SatisfactionResultUnderAssumptions};
 use pumpkin_core::termination::TerminationCondition;
 use pumpkin_core::variables::{AffineView, DomainId, Literal, TransformableVariable};
+use pumpkin_propagators::cumulative::options::CumulativeOptions;
+use pumpkin_propagators::cumulative::time_table::CumulativeExplanationType;
 
 use super::bound::Bound;
 use super::decode::Direction;
@@ -146,6 +150,29 @@ fn realise<const W: usize>(search: &mut Search<'_, W>, solution: &Solution) {
     search.fit.change(FitRule::EarliestFinish, search.instance);
 }
 
+/// Moves by the shortest duration that may take the place of one past the longest.
+const MOVES: i32 = 1_000;
+
+/// Returns the constraint that what is held at one instant is no more than there is.
+///
+/// Whoever is moved behind others is moved by its own duration again and again, each time with a reason of its own: from
+/// such reasons the solver learns most, but it gives all of them in one step, which nothing ends. A task of a millisecond
+/// beside one of a day is moved at once.
+fn together(
+    starts: Vec<DomainId>,
+    durations: Vec<i32>,
+    amounts: Vec<i32>,
+    capacity: i32,
+    tag: ConstraintTag,
+) -> impl Constraint {
+    let mut options = CumulativeOptions::default();
+    let (shortest, longest) = (durations.iter().min(), durations.iter().max());
+    if shortest.zip(longest).is_some_and(|(shortest, longest)| longest / shortest.max(&1) > MOVES) {
+        options.propagator_options.explanation_type = CumulativeExplanationType::BigStep;
+    }
+    pumpkin_constraints::cumulative_with_options(starts, durations, amounts, capacity, options, tag)
+}
+
 /// The relaxed problem as the solver sees it.
 struct Model {
     solver: Solver,
@@ -243,7 +270,7 @@ impl Model {
         let durations: Vec<_> = lasting.iter().map(|(task, choice, _)| ways[*task][*choice]).collect();
         let amounts: Vec<_> = lasting.iter().map(|(.., amount)| *amount).collect();
         let tag = self.solver.new_constraint_tag();
-        let held = pumpkin_constraints::cumulative(starts, durations, amounts, pool.capacity, tag);
+        let held = together(starts, durations, amounts, pool.capacity, tag);
         self.solver.add_constraint(held).post();
     }
 
@@ -317,10 +344,11 @@ impl<const W: usize> TerminationCondition for Steps<'_, '_, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{add_node, on_host, problem};
+    use super::super::fixture::{add_node, on_gpus, on_host, problem};
     use super::super::policy::Policy;
     use super::super::{Instance, Options};
     use super::*;
+    use crate::spec::Gpus;
     use crate::timing::Timing;
 
     #[test]
@@ -345,6 +373,21 @@ mod tests {
         run(&mut search);
         let looks = looks.into_inner();
         assert!(looks <= 8, "{looks} looks");
+    }
+
+    #[test]
+    fn a_task_of_a_millisecond_beside_one_of_a_day_is_searched_exactly() {
+        let mut fleet = crate::fleet::Fleet::default();
+        add_node(&mut fleet, 4, 64, &[("A", 8, 1_000)]);
+        let (hour, gpu) = (3_600_000, |ms| on_gpus(Gpus::Whole(1), 0, ms));
+        let problem = problem(vec![vec![gpu(1)], vec![gpu(24 * hour), on_host(1, 34 * hour)]], &[], fleet);
+        // By moves of a millisecond one step of the solver would take minutes.
+        for policy in [Policy::Auto, "exact".parse().unwrap()] {
+            let limits = super::super::Limits { evaluations: Some(200), ..super::super::Limits::default() };
+            let options = Options { policy, limits, ..Options::default() };
+            let plan = super::super::make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap();
+            assert_eq!((plan.makespan, plan.is_optimal()), (Millis(24 * hour + 1), true));
+        }
     }
 
     #[test]

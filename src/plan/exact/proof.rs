@@ -22,7 +22,7 @@ use pumpkin_core::variables::{DomainId, TransformableVariable};
 use serde::Serialize;
 
 use super::pools::{Pool, Pools};
-use super::{GLANCE, tick_count};
+use super::{GLANCE, tick_count, together};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::{Instance, Limits};
@@ -318,7 +318,7 @@ impl<'a> Problem<'a> {
         let starts: Vec<_> = held.iter().map(|(start, ..)| start.id).collect();
         let durations: Vec<_> = held.iter().map(|(_, duration, _)| *duration).collect();
         let amounts: Vec<_> = held.iter().map(|(.., amount)| *amount).collect();
-        let together = pumpkin_constraints::cumulative(starts, durations, amounts, pool.capacity, tag);
+        let together = together(starts, durations, amounts, pool.capacity, tag);
         self.solver.add_constraint(together).post();
         let uses = held.into_iter().map(|(start, duration, amount)| Use { start: start.name, duration, amount });
         let (capacity, uses) = (pool.capacity, uses.collect());

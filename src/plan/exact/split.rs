@@ -12,7 +12,7 @@ use super::super::draft::{Draft, Site};
 use super::super::instance::{Choice, DeviceNeed, Instance};
 use super::super::search::Search;
 use super::pools::Pools;
-use super::{Model, Solution};
+use super::{Model, Solution, together};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::units::Share;
@@ -116,7 +116,7 @@ impl Model {
             }
             let tag = self.solver.new_constraint_tag();
             let capacity = i32::try_from(capacity).unwrap_or(i32::MAX);
-            let fits = pumpkin_constraints::cumulative(starts, durations, takes, capacity, tag);
+            let fits = together(starts, durations, takes, capacity, tag);
             self.solver.add_constraint(fits).post();
         }
     }
