@@ -39,7 +39,7 @@ mod sharing;
 mod tests;
 mod waiting;
 
-pub use sharing::absolute;
+pub use sharing::{absolute, overlap};
 pub use waiting::{At, Reason, Waiting};
 
 /// How a run is to be carried out.

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::admission::Holding;
 use super::cache::restore::Writers;
-use super::decide::absolute;
+use super::decide::{absolute, overlap};
 use super::event::{Event, Place, Process, Recorded, Role};
 use super::store::{RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::Record;
@@ -168,7 +168,7 @@ impl<P: Presence> Onlooker<P> {
         };
         others.renew(store, |run| run.id != self.run, &self.host, &self.presence)?;
         let paths: Vec<String> = outputs.iter().map(|output| absolute(&self.root, output)).collect();
-        let writes = |of: &Holding| of.writes.iter().any(|path| paths.contains(path));
+        let writes = |of: &Holding| of.writes.iter().any(|theirs| paths.iter().any(|own| overlap(theirs, own)));
         Ok(others.holdings(self.within.as_ref()).any(|of| writes(&of)))
     }
 }

@@ -9,19 +9,24 @@ use std::time::SystemTime;
 use super::manifest::{Entry, Kind, decode};
 use super::objects::{Lost, Objects};
 
-/// Moves a file or folder, also to another file system; that it is not there is no error.
+/// How the names of folders end that hold earlier results which were in the way of an attempt.
+pub const BEFORE: &str = "before";
+/// The same for what no run has made.
+pub const FOUND: &str = "found";
+
+/// Moves a file or folder, also to another file system, and returns whether it was there.
 ///
 /// # Errors
 /// Where it cannot be moved.
-pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
+pub fn relocate(from: &Path, to: &Path) -> io::Result<bool> {
     if let Err(error) = from.symlink_metadata() {
-        return if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+        return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
     }
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
     }
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    let moved = match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             copy_all(from, to)?;
             remove_all(from)
@@ -32,7 +37,8 @@ pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
             fs::rename(from, to)
         }
         other => other,
-    }
+    };
+    moved.map(|()| true)
 }
 
 /// Removes a file or a folder with all that is in it; that it is not there is no error.
@@ -52,7 +58,7 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
 }
 
 /// Removes what failed attempts of a run left, `TASK.NUMBER`, once the run has succeeded: the results are there. What was
-/// in their way, `TASK.NUMBER.before`, stays.
+/// in their way stays.
 ///
 /// # Errors
 /// Where it cannot be removed.
@@ -60,7 +66,7 @@ pub fn forget_leftovers(aside: &Path) -> io::Result<()> {
     let Ok(entries) = fs::read_dir(aside) else { return Ok(()) };
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension != "before") {
+        if path.extension().is_some_and(|extension| extension != BEFORE && extension != FOUND) {
             remove_all(&path)?;
         }
     }
@@ -69,7 +75,7 @@ pub fn forget_leftovers(aside: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what runs of a state folder have set aside before a time, and returns how many files and folders that were and
+/// Removes what runs of a state folder have set aside before a time, but what no run has made, and returns how many files and folders that were and
 /// what they took, in bytes.
 ///
 /// # Errors
@@ -83,7 +89,8 @@ pub fn forget_old(state: &Path, before: SystemTime) -> io::Result<(usize, u64)> 
         for entry in entries {
             let entry = entry?;
             // The folder was made when something was first put into it.
-            if entry.metadata()?.modified()? < before {
+            let is_ours = entry.path().extension().is_none_or(|extension| extension != FOUND);
+            if is_ours && entry.metadata()?.modified()? < before {
                 bytes += size(&entry.path())?;
                 remove_all(&entry.path())?;
                 count += 1;
@@ -216,17 +223,17 @@ mod tests {
     fn what_is_aside_goes_once_the_run_has_succeeded_or_it_is_old() {
         let state = tempfile::tempdir().unwrap();
         let aside = state.path().join("runs/r/aside");
-        for name in ["a.1", "b[x=0.1].2", "a.1.before"] {
+        for name in ["a.1", "b[x=0.1].2", "a.1.before", "a.1.found"] {
             fs::create_dir_all(aside.join(name)).unwrap();
             fs::write(aside.join(name).join("out"), "four").unwrap();
         }
         forget_leftovers(&aside).unwrap();
         let left = || fs::read_dir(&aside).map(|entries| entries.count()).unwrap_or(0);
-        assert_eq!(left(), 1, "what was in the way stays");
+        assert_eq!(left(), 2, "what was in the way stays");
         assert_eq!(forget_old(state.path(), SystemTime::UNIX_EPOCH).unwrap(), (0, 0));
         let later = fs::metadata(&aside).unwrap().modified().unwrap() + std::time::Duration::from_secs(60);
         assert_eq!(forget_old(state.path(), later).unwrap(), (1, 4));
-        assert_eq!(left(), 0);
+        assert_eq!(left(), 1, "what no run has made stays for ever");
         forget_leftovers(&aside).unwrap();
     }
 

@@ -27,7 +27,7 @@ pub(crate) enum Done {
     /// A task was looked up.
     LookedUp { task: TaskId, found: Found, note: Option<String> },
     /// The way of an attempt is clear, or cannot be cleared.
-    Prepared { launch: Box<Launch>, cleared: std::io::Result<()> },
+    Prepared { launch: Box<Launch>, cleared: std::io::Result<Option<String>> },
     /// What a failed attempt left is aside.
     SetAside { ended: Ended },
     /// What an attempt made is in the cache, or why not.
@@ -167,7 +167,12 @@ impl<E: Engine> Layer for Caching<E> {
                 }
                 self.apart.report(Report::LookedUp { task, found });
             }
-            Done::Prepared { launch, cleared } => self.start_prepared(*launch, cleared),
+            Done::Prepared { launch, cleared } => {
+                if let Ok(note) = &cleared {
+                    self.tell(launch.task, note.as_deref());
+                }
+                self.start_prepared(*launch, cleared.map(drop));
+            }
             Done::SetAside { ended } => self.apart.report(Report::Ended(ended)),
             Done::Kept { task, note } => {
                 self.keeping -= 1;

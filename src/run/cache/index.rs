@@ -338,6 +338,18 @@ impl Index {
         })
     }
 
+    /// Whether an attempt of a task ever began.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub fn has_begun(&self, project: &Digest, name: &str) -> Result<bool, IndexError> {
+        self.on(|db| {
+            let query = "SELECT EXISTS (SELECT 1 FROM begun WHERE project = ?1 AND name = ?2)
+                             OR EXISTS (SELECT 1 FROM task WHERE project = ?1 AND name = ?2)";
+            db.query_row(query, params![project.0, name], |row| row.get(0))
+        })
+    }
+
     /// Returns what is remembered of the files of a project.
     ///
     /// # Errors

@@ -188,13 +188,16 @@ impl Keeper {
     }
 
     /// Clears the way for an attempt: notes what its result will depend on, and moves earlier outputs to
-    /// `aside/TASK.NUMBER.before`, except those that the cache holds. `log` is where it will print.
+    /// `aside/TASK.NUMBER.before`, except those that the cache holds. What was there before any attempt is no result of ours:
+    /// that goes to `TASK.NUMBER.found`, and is told. `log` is where the attempt will print.
     ///
     /// # Errors
     /// Where an output cannot be moved: the attempt must not start then.
-    pub fn prepare(&self, task: TaskId, aside: &Path, log: &Path) -> io::Result<()> {
+    pub fn prepare(&self, task: TaskId, aside: &Path, log: &Path) -> io::Result<Option<String>> {
         let attempt = attempt(log);
-        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return Ok(()) };
+        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return Ok(None) };
+        // Where that is not known it is taken for ours: an earlier run may have been of another version.
+        let is_first = !self.index.has_begun(&self.project, name).unwrap_or(true);
         let made = self.index.task(&self.project, name).ok().flatten().map(|last| last.made).unwrap_or_default();
         match self.ingredients_on_disk(recipe, &made) {
             Ok(ingredients) => {
@@ -210,12 +213,15 @@ impl Keeper {
         }
         // We are on record as who writes them, and whoever puts them back looks there first.
         recipe.outputs.iter().for_each(|output| PuttingBack::wait(&self.putting_back(), &self.root, output));
-        let aside = aside.join(format!("{attempt}.before"));
+        let aside = aside.join(format!("{attempt}.{}", if is_first { aside::FOUND } else { aside::BEFORE }));
+        let mut found = Vec::new();
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
             self.forget_kept_copy(output)?;
-            aside::relocate(&self.files.whole(output), &aside.join(output))?;
+            let moved = aside::relocate(&self.files.whole(output), &aside.join(output))?;
+            found.extend((moved && is_first).then_some(output.as_str()));
         }
-        Ok(())
+        let found = (!found.is_empty()).then(|| found.join(", "));
+        Ok(found.map(|found| format!("no run has made what was there: {found}; it is in {} now", aside.display())))
     }
 
     /// Takes up an attempt that began under another process. What it makes is kept only if what it depends on is now as
@@ -239,7 +245,7 @@ impl Keeper {
         let Some(recipe) = self.recipe(task) else { return Ok(()) };
         let aside = aside.join(attempt(log));
         let mut ours = recipe.outputs.iter().filter(|output| self.files.is_ours(output));
-        ours.try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(output)))
+        ours.try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(output)).map(drop))
     }
 
     /// Has other runs that look a task up wait until what it made is kept.

@@ -4,7 +4,7 @@
 //! A task whose output another run writes waits apart from its queue. Once the other has written it, the task is looked
 //! up again: what it would make may be there then.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::{Dispatcher, Queue};
 use crate::graph::TaskId;
@@ -17,8 +17,8 @@ use crate::units::Millis;
 pub(super) struct Sharing {
     /// Whether another run held anything when that was last asked.
     others: bool,
-    /// Who writes a path.
-    writers: HashMap<String, String>,
+    /// What is written, and by whom.
+    writers: Vec<(String, String)>,
     /// Tasks that wait until somebody else has written their outputs.
     waiting: BTreeMap<TaskId, ForOutput>,
     /// What paths of outputs begin with.
@@ -91,7 +91,11 @@ impl Dispatcher<'_> {
         if writers.is_empty() {
             return false;
         }
-        let writer = |path: &String| Some((path.clone(), writers.get(&absolute(root, path))?.clone()));
+        let writer = |path: &String| {
+            let own = absolute(root, path);
+            let (_, run) = writers.iter().find(|(theirs, _)| overlap(theirs, &own))?;
+            Some((path.clone(), run.clone()))
+        };
         let found = self.graph.tasks[task.index()].outputs.iter().find_map(writer);
         if let Some((path, run)) = found {
             waiting.insert(task, ForOutput { path, run, since });
@@ -111,8 +115,27 @@ impl Dispatcher<'_> {
     }
 }
 
+/// Whether two paths are the same, or one lies within the other.
+#[must_use]
+pub fn overlap(one: &str, other: &str) -> bool {
+    let is_within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    one == other || is_within(one, other) || is_within(other, one)
+}
+
 /// Returns where an output lies.
 #[must_use]
 pub fn absolute(root: &str, output: &str) -> String {
     if output.starts_with('/') { output.to_owned() } else { format!("{root}/{output}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn a_folder_and_what_is_in_it_are_written_one_after_the_other() {
+        assert!(overlap("/p/out", "/p/out"));
+        assert!(overlap("/p/out", "/p/out/x") && overlap("/p/out/x", "/p/out"));
+        assert!(!overlap("/p/out", "/p/output") && !overlap("/p/out/x", "/p/out/y"));
+    }
 }
