@@ -1,5 +1,6 @@
 //! `trainyard cache`: how large the cache is, keeping it within a limit, and whether it holds what it says.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,7 +11,7 @@ use super::{Exit, Failure, output, session};
 use crate::report::{text, wording};
 use crate::run::cache::aside;
 use crate::run::cache::keeper::folder;
-use crate::run::cache::sweep::{Damaged, Size, Sweep, Swept};
+use crate::run::cache::sweep::{Damaged, Size, Sweep, SweepError, Swept, Verified};
 use crate::units::Bytes;
 
 /// After this time nobody looks for what was set aside: a week.
@@ -56,15 +57,19 @@ enum What {
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         match self.what {
-            None => self.common.tell(|sweep| Ok((Exit::Done, Told::Size(sweep.size().map_err(broken)?)))),
+            None => self
+                .common
+                .tell(Sweep::open_to_look, |sweep| Ok((Exit::Done, Told::Size(sweep.size().map_err(broken)?)))),
             Some(What::Gc { max_size, common }) => {
                 let aside = aside::forget_old(&common.state.folder()?, session::ago(OLD)).map_err(broken)?;
-                common.tell(|sweep| Ok((Exit::Done, Told::Swept(sweep.collect(max_size).map_err(broken)?, aside))))
+                common.tell(Sweep::open, |sweep| {
+                    Ok((Exit::Done, Told::Swept(sweep.collect(max_size).map_err(broken)?, aside)))
+                })
             }
-            Some(What::Verify { common }) => common.tell(|sweep| {
+            Some(What::Verify { common }) => common.tell(Sweep::open, |sweep| {
                 let verified = sweep.verify().map_err(broken)?;
-                let exit = if verified.damaged.is_empty() { Exit::Done } else { Exit::Bug };
-                Ok((exit, Told::Verified(verified.seen, verified.damaged)))
+                let is_whole = verified.index.is_none() && verified.damaged.is_empty();
+                Ok((if is_whole { Exit::Done } else { Exit::Bug }, Told::Verified(verified)))
             }),
         }
     }
@@ -75,13 +80,17 @@ enum Told {
     Size(Size),
     /// And how many files and folders that had been set aside were removed, and their bytes.
     Swept(Swept, (usize, u64)),
-    Verified(Size, Vec<Damaged>),
+    Verified(Verified),
 }
 
 impl Common {
-    fn tell(&self, work: impl FnOnce(&Sweep) -> Result<(Exit, Told), Failure>) -> Result<Exit, Failure> {
+    fn tell(
+        &self,
+        open: impl FnOnce(&Path) -> Result<Option<Sweep>, SweepError>,
+        work: impl FnOnce(&Sweep) -> Result<(Exit, Told), Failure>,
+    ) -> Result<Exit, Failure> {
         let state = self.state.folder()?;
-        let (exit, told) = match Sweep::open(&folder(&state)).map_err(broken)? {
+        let (exit, told) = match open(&folder(&state)).map_err(broken)? {
             Some(sweep) => work(&sweep)?,
             None => (Exit::Done, Told::Size(Size::default())),
         };
@@ -108,8 +117,15 @@ impl Told {
                 };
                 format!("removed: {}\n{aside}left: {}\n", size(removed), size(left))
             }
-            Self::Verified(seen, damaged) => {
-                let mut said: String = damaged.iter().map(damaged_line).collect();
+            Self::Verified(Verified { index, seen, damaged }) => {
+                let index = index.iter().map(|aside| {
+                    format!(
+                        "damaged: the index, which is now {}; results are made again when they are needed\n",
+                        aside.display()
+                    )
+                });
+                let mut said: String = index.collect();
+                said.extend(damaged.iter().map(damaged_line));
                 said.push_str(&format!("{}: ", size(seen)));
                 said.push_str(&match damaged.len() {
                     0 => "all whole\n".to_owned(),
@@ -127,9 +143,10 @@ impl Told {
             Self::Swept(Swept { removed, left }, (_, aside)) => {
                 json!({"removed": size(removed), "left": size(left), "aside_removed_bytes": aside})
             }
-            Self::Verified(seen, damaged) => {
+            Self::Verified(Verified { index, seen, damaged }) => {
                 let one = |damaged: &Damaged| json!({"object": damaged.digest.to_string(), "outputs": damaged.outputs});
-                json!({"verified": size(seen), "damaged": damaged.iter().map(one).collect::<Vec<_>>()})
+                let damaged: Vec<Value> = damaged.iter().map(one).collect();
+                json!({"verified": size(seen), "damaged": damaged, "index_moved_to": index})
             }
         }
     }

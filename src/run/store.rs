@@ -25,6 +25,7 @@ mod room;
 mod samples;
 mod sharing;
 
+pub(super) use aside::is_damage;
 pub use error::StoreError;
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
 pub use marks::Mark;
@@ -375,7 +376,7 @@ pub(super) fn alone(dir: &Path) -> std::io::Result<File> {
 }
 
 /// Returns what tells a file from every other one.
-fn identity(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     rustix::fs::stat(path).ok().map(|file| (file.st_dev, file.st_ino))
 }
 

@@ -208,6 +208,36 @@ fn verify_names_what_is_damaged_and_removes_it() {
 }
 
 #[test]
+fn a_damaged_index_keeps_nothing_from_running_and_verify_mends_it() {
+    let world = chain();
+    ran(&world, &[]);
+    let (index, aside) = (world.path(".trainyard/cache/index.db"), world.path(".trainyard/cache/index.db.damaged-1"));
+    let whole = std::fs::read(&index).unwrap();
+    for page in 1..whole.len() / 4_096 {
+        let damage = || {
+            let mut damaged = whole.clone();
+            damaged[page * 4_096..][..4_096].fill(0);
+            std::fs::write(&index, damaged).unwrap();
+            let _ = std::fs::remove_file(&aside);
+            let _ = std::fs::remove_dir_all(world.path(".trainyard/cache/standstill"));
+        };
+        damage();
+        assert!(world.command(&["cache"]).output().unwrap().status.success());
+        assert!(world.run(&["--dry-run"]).status.success());
+        assert!(!aside.exists(), "what only shows moves nothing");
+        ran(&world, &[]);
+        let idle = said(&world.run(&[]));
+        assert!(idle.contains("nothing to do"), "page {page}: {idle}");
+        damage();
+        let output = world.command(&["cache", "verify"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(70), "page {page}: {}", said(&output));
+        assert!(said(&output).contains("index.db.damaged-1"), "{}", said(&output));
+        assert!(aside.is_file());
+        assert_eq!(world.command(&["cache", "verify"]).output().unwrap().status.code(), Some(0));
+    }
+}
+
+#[test]
 fn the_cache_is_kept_within_a_limit_the_oldest_first() {
     let world = World::new("[stage.a]\nrun = \"head -c 1000 in > a\"\ninputs = [\"in\"]\noutputs = [\"a\"]\n");
     for n in 0..5 {

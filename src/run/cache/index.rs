@@ -4,17 +4,18 @@
 //! remembers what files hold. The newest entries may be missing after a power loss, never one in the middle
 //! (`synchronous = NORMAL`): what is missing is made again.
 
+mod opened;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::Mutex;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
-use tracing::warn;
+use rusqlite::{OptionalExtension, params};
 
+use self::opened::{Damage, Opened};
 use super::files::{Remembered, Stamp};
 use super::key::{Digest, Trace};
 use super::manifest::{self, Entry};
-use crate::run::store::alone;
 
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -134,89 +135,12 @@ pub struct Done<'a> {
 /// An index, for one project.
 #[derive(Debug)]
 pub struct Index {
-    db: Mutex<Connection>,
+    opened: Mutex<Opened>,
     path: PathBuf,
+    damage: Damage,
 }
 
 impl Index {
-    /// Opens the index of a cache folder, making both where there are none. A damaged one is moved aside: what it knew
-    /// is made again.
-    ///
-    /// # Errors
-    /// Where it cannot be made or read.
-    pub fn open(cache: &Path) -> Result<Self, IndexError> {
-        let folder = |source| IndexError::Folder { path: cache.to_owned(), source };
-        std::fs::create_dir_all(cache).map_err(folder)?;
-        let _alone = alone(cache).map_err(folder)?;
-        let path = cache.join("index.db");
-        match Self::connect(&path) {
-            Err(IndexError::Database { source, .. }) if is_damaged(&source) => {
-                let aside = (1..).map(|n| cache.join(format!("index.db.damaged-{n}"))).find(|aside| !aside.exists());
-                let aside = aside.unwrap_or_else(|| cache.join("index.db.damaged"));
-                std::fs::rename(&path, &aside).map_err(folder)?;
-                for rest in ["index.db-wal", "index.db-shm"] {
-                    // The log of a database that is not there any more would be taken for that of the next one.
-                    let _ = std::fs::remove_file(cache.join(rest));
-                }
-                warn!("the index of the cache was damaged and is now {}; what it knew is made again", aside.display());
-                Self::connect(&path)
-            }
-            other => other,
-        }
-    }
-
-    /// Makes an index that knows nothing and leaves nothing behind.
-    ///
-    /// # Errors
-    /// Those of SQLite.
-    pub fn in_memory() -> Result<Self, IndexError> {
-        Self::connect(Path::new(":memory:"))
-    }
-
-    fn connect(path: &Path) -> Result<Self, IndexError> {
-        let damaged = |source| IndexError::Database { path: path.to_owned(), source };
-        let mut db = Connection::open(path).map_err(damaged)?;
-        // Another run on the same folder holds the lock for the length of one small transaction.
-        db.busy_timeout(std::time::Duration::from_secs(10)).map_err(damaged)?;
-        db.pragma_update(None, "journal_mode", "WAL").map_err(damaged)?;
-        db.pragma_update(None, "synchronous", "NORMAL").map_err(damaged)?;
-        // 4 MiB, of which only what is read is taken: actions are found in no order, those of 10,000 tasks again and again.
-        db.pragma_update(None, "cache_size", -4096).map_err(damaged)?;
-        let format: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
-        if !(0..=FORMAT).contains(&format) {
-            return Err(IndexError::Format { path: path.to_owned(), found: format });
-        }
-        if format < FORMAT {
-            // Two processes may come here at once.
-            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(damaged)?;
-            let format: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
-            if format < FORMAT {
-                tx.execute_batch(TABLES).map_err(damaged)?;
-            }
-            tx.commit().map_err(damaged)?;
-        }
-        Ok(Self { db: Mutex::new(db), path: path.to_owned() })
-    }
-
-    fn db(&self) -> MutexGuard<'_, Connection> {
-        // Another thread's panic leaves at most a transaction that was rolled back.
-        self.db.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn on<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
-        work(&self.db()).map_err(|source| IndexError::Database { path: self.path.clone(), source })
-    }
-
-    fn in_transaction<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
-        let mut db = self.db();
-        let done = (|| {
-            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = work(&tx)?;
-            tx.commit().map(|()| done)
-        })();
-        done.map_err(|source| IndexError::Database { path: self.path.clone(), source })
-    }
-
     /// Returns what is known of all tasks of a project, by name.
     ///
     /// # Errors
@@ -412,25 +336,22 @@ fn digest(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
     row.get(at).map(Digest)
 }
 
-/// Whether a database holds something else than a database should.
-fn is_damaged(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-}
-
 #[cfg(test)]
 mod tests {
+    use rusqlite::Connection;
+
     use super::*;
     use crate::run::cache::key::Part;
     use crate::run::cache::manifest::Kind;
 
-    const HERE: Digest = Digest([1; 32]);
+    pub(super) const HERE: Digest = Digest([1; 32]);
 
     fn action(used: i64) -> Action {
         let kind = Kind::File { mode: 0o644, size: 3, digest: Digest::of(b"abc") };
         Action { outputs: vec![Entry { path: "work/a".into(), kind }], log: Some("runs/r/logs/a.1.log".into()), used }
     }
 
-    fn done(name: &str, key: Digest, used: i64) -> Done<'_> {
+    pub(super) fn done(name: &str, key: Digest, used: i64) -> Done<'_> {
         Done { name, key, trace: vec![(Part::Command, 7)], made: &[], action: action(used) }
     }
 

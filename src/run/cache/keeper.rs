@@ -131,8 +131,7 @@ impl Keeper {
     /// # Errors
     /// Where it cannot be read.
     pub fn open_to_look(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Self, CacheError> {
-        let cache = folder(places.state);
-        let index = if cache.join("index.db").is_file() { Index::open(&cache)? } else { Index::in_memory()? };
+        let index = Index::open_to_look(&folder(places.state))?;
         Self::with(places, pipeline, kept(places, pipeline, graph, &[]), index, Box::new(Nobody))
     }
 

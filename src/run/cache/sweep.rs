@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::files::in_parallel;
 use super::index::{Action, Index, IndexError};
@@ -45,6 +45,8 @@ pub struct Swept {
 /// What became of all objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
+    /// Where the index went if it was damaged: another one is begun.
+    pub index: Option<PathBuf>,
     /// Everything that was looked at.
     pub seen: Size,
     /// Objects that did not hold what they should, and were removed.
@@ -72,10 +74,22 @@ impl Sweep {
     /// # Errors
     /// Where it cannot be read.
     pub fn open(cache: &Path) -> Result<Option<Self>, SweepError> {
+        Self::with(cache, Index::open)
+    }
+
+    /// Opens the cache in a folder to look at it; `None` where there is none. What is damaged stays where it is.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn open_to_look(cache: &Path) -> Result<Option<Self>, SweepError> {
+        Self::with(cache, Index::open_to_look)
+    }
+
+    fn with(cache: &Path, open: impl Fn(&Path) -> Result<Index, IndexError>) -> Result<Option<Self>, SweepError> {
         if !cache.is_dir() {
             return Ok(None);
         }
-        Ok(Some(Self { index: Index::open(cache)?, objects: Objects::new(cache) }))
+        Ok(Some(Self { index: open(cache)?, objects: Objects::new(cache) }))
     }
 
     /// Returns how large it is.
@@ -163,11 +177,12 @@ impl Sweep {
         entries.into_iter().filter_map(file).collect()
     }
 
-    /// Reads every object and removes those that are damaged.
+    /// Reads the index and every object, moves a damaged index aside and removes the objects that are damaged.
     ///
     /// # Errors
     /// Where the cache cannot be read or something cannot be removed.
     pub fn verify(&self) -> Result<Verified, SweepError> {
+        let index = self.index.check()?;
         let mut objects = self.objects.list()?;
         objects.sort_by_key(|object| object.digest);
         let whole = in_parallel(&objects, |object| self.objects.is_whole(&object.digest));
@@ -184,8 +199,8 @@ impl Sweep {
             }
         }
         let bytes = objects.iter().map(|object| Bytes(object.size)).sum();
-        let mut verified =
-            Verified { seen: Size { results: actions.len(), objects: objects.len(), bytes }, damaged: Vec::new() };
+        let seen = Size { results: actions.len(), objects: objects.len(), bytes };
+        let mut verified = Verified { index, seen, damaged: Vec::new() };
         for (object, whole) in objects.iter().zip(whole) {
             match whole {
                 Ok(true) => continue,

@@ -145,7 +145,7 @@ const SMALLEST: u64 = 512;
 const FEW_PAGES: i64 = 512;
 
 /// Whether an error says that the database itself is damaged. All columns have the types that are asked for.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+pub(in crate::run) fn is_damage(error: &rusqlite::Error) -> bool {
     let cannot_be_read = matches!(
         error,
         rusqlite::Error::FromSqlConversionFailure(..)
