@@ -398,6 +398,18 @@ fn a_file_that_the_command_names_and_makes_itself_does_not_count() {
 }
 
 #[test]
+fn a_folder_on_the_command_line_is_not_read() {
+    let world = World::new("[stage.a]\nrun = \"ls data > a\"\noutputs = [\"a\"]\n");
+    std::fs::create_dir(world.path("data")).unwrap();
+    std::fs::write(world.path("data/large"), "years of work").unwrap();
+    ran(&world, &[]);
+    let index = rusqlite::Connection::open(world.path(".trainyard/cache/index.db")).unwrap();
+    let of = "SELECT count(*) FROM memo WHERE path LIKE '%large'";
+    assert_eq!(index.query_row(of, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    assert!(dry(&world, &[]).contains("1 cached"));
+}
+
+#[test]
 fn what_is_forced_runs_and_what_follows_only_if_it_makes_a_difference() {
     let world = chain();
     ran(&world, &[]);

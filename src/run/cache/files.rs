@@ -16,6 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::key::{Content, Digest};
 use super::manifest::{Entry, Kind, encode};
+use super::recipe::Wanted;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 256 << 10;
@@ -223,15 +224,18 @@ impl Files {
         Ok(digest)
     }
 
-    /// Returns what is at a path; links are followed. `without` are paths that do not count as part of a folder.
+    /// Returns what is at a path; links are followed. `without` are paths that do not count as part of a folder. Where a
+    /// file is wanted, a folder is as good as nothing.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn content(&self, path: &str, without: &[String]) -> io::Result<Content> {
+    pub fn content(&self, path: &str, wanted: Wanted, without: &[String]) -> io::Result<Content> {
         let found = match self.look(path, true)? {
             Seen::File { stamp, .. } => self.known(path, &stamp).map_or_else(|| self.digest(path), Ok),
-            Seen::Folder { .. } => return Ok(Content::Tree(self.tree(path, without)?.digest)),
-            Seen::Absent | Seen::Link | Seen::Other => return Ok(Content::Absent),
+            Seen::Folder { .. } if wanted == Wanted::Anything => {
+                return Ok(Content::Tree(self.tree(path, without)?.digest));
+            }
+            Seen::Folder { .. } | Seen::Absent | Seen::Link | Seen::Other => return Ok(Content::Absent),
         };
         match found {
             Ok(digest) => Ok(Content::File(digest)),
@@ -376,14 +380,14 @@ mod tests {
         let (folder, files) = project();
         let path = folder.path().join("a");
         write_long_ago(&path, "one", 0);
-        let one = files.content("a", &[]).unwrap();
+        let one = files.content("a", Wanted::Anything, &[]).unwrap();
         assert_eq!(one, Content::File(Digest::of(b"one")));
         assert_eq!(files.take_fresh().len(), 1);
         // Same size and time, as nobody does by accident: what is remembered counts.
         write_long_ago(&path, "two", 0);
-        assert_eq!(files.content("a", &[]).unwrap(), one);
+        assert_eq!(files.content("a", Wanted::Anything, &[]).unwrap(), one);
         write_long_ago(&path, "two", 1);
-        assert_eq!(files.content("a", &[]).unwrap(), Content::File(Digest::of(b"two")));
+        assert_eq!(files.content("a", Wanted::Anything, &[]).unwrap(), Content::File(Digest::of(b"two")));
     }
 
     #[test]
@@ -410,6 +414,7 @@ mod tests {
         assert_eq!(tree.entries[3].kind, Kind::Link { target: "e/x".into() });
         std::fs::write(folder.path().join("d/e/x"), "22").unwrap();
         assert_ne!(files.tree(".", &[]).unwrap().digest, tree.digest);
+        assert!(matches!(files.content("d", Wanted::Anything, &[]), Ok(Content::Tree(_))));
         let without = files.tree(".", &["d/e/x".into()]).unwrap();
         assert_eq!(without.entries.len(), 3);
     }

@@ -19,7 +19,7 @@ use super::keeping::{Keeping, PuttingBack};
 use super::key::{Content, Digest, How, Ingredients, Part, changes};
 use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
-use super::recipe::{Recipe, is_within};
+use super::recipe::{Recipe, Wanted, is_within};
 use super::restore::{Nobody, Writers};
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
@@ -176,14 +176,14 @@ impl Keeper {
         &self,
         recipe: &Recipe,
         made: &[String],
-        content: impl FnMut(&str) -> io::Result<Content>,
+        content: impl FnMut(&str, Wanted) -> io::Result<Content>,
     ) -> io::Result<Ingredients> {
         let files = |pattern: &str| preflight::existing(&self.files.whole("."), pattern);
         recipe.ingredients(&self.tool, made, files, content)
     }
 
     pub(super) fn ingredients_on_disk(&self, recipe: &Recipe, made: &[String]) -> io::Result<Ingredients> {
-        self.ingredients(recipe, made, |path| self.files.content(path, &recipe.outputs))
+        self.ingredients(recipe, made, |path, wanted| self.files.content(path, wanted, &recipe.outputs))
     }
 
     /// Clears the way for an attempt: notes what its result will depend on, and moves earlier outputs to

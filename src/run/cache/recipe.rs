@@ -23,6 +23,15 @@ pub struct Recipe {
     pub is_op: bool,
 }
 
+/// What is looked for at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A file, or a folder with all that is in it.
+    Anything,
+    /// A file. A folder on a command line may hold the data of years, or be the whole machine: it is not read.
+    File,
+}
+
 impl Recipe {
     /// Makes the recipe of a task.
     #[must_use]
@@ -61,8 +70,8 @@ impl Recipe {
         self.inputs.iter().any(|input| is_within(input, &self.outputs))
     }
 
-    /// Puts the ingredients together. `files` finds what matches a pattern, `content` looks at a file; words of the
-    /// command that are in `made`, or that are no files, are left out.
+    /// Puts the ingredients together. `files` finds what matches a pattern, `content` looks at a file or folder, or at a
+    /// word that may be a file; words of the command that are in `made`, or that are no files, are left out.
     ///
     /// # Errors
     /// Those of `content` for the program and declared inputs.
@@ -71,27 +80,27 @@ impl Recipe {
         tool: &str,
         made: &[String],
         files: impl Fn(&str) -> Vec<String>,
-        mut content: impl FnMut(&str) -> Result<Content, E>,
+        mut content: impl FnMut(&str, Wanted) -> Result<Content, E>,
     ) -> Result<Ingredients, E> {
         let mut parts = Vec::with_capacity(self.fixed.len() + self.inputs.len() + self.named.len() + 1);
         parts.extend_from_slice(&self.fixed);
         if self.is_op {
-            parts.push((Part::Tool, content(tool)?));
+            parts.push((Part::Tool, content(tool, Wanted::Anything)?));
         }
         for input in &self.inputs {
             if !path::is_pattern(input) {
-                parts.push((Part::Input(input.clone()), content(input)?));
+                parts.push((Part::Input(input.clone()), content(input, Wanted::Anything)?));
                 continue;
             }
             for file in files(input) {
-                let found = content(&file)?;
+                let found = content(&file, Wanted::Anything)?;
                 parts.push((Part::Input(file), found));
             }
         }
         for word in self.named.iter().filter(|word| !made.contains(word)) {
             // A folder on the command line is where something goes as often as where it comes from, and what cannot be
             // looked at may be no file at all.
-            if let Ok(found @ Content::File(_)) = content(word) {
+            if let Ok(found @ Content::File(_)) = content(word, Wanted::File) {
                 parts.push((Part::Named(word.clone()), found));
             }
         }
@@ -205,7 +214,7 @@ mod tests {
 
     /// The key where every file that may be one holds its own name.
     fn key(stage: &str) -> Digest {
-        let content = |path: &str| Ok::<_, ()>(Content::File(Digest::of(path.as_bytes())));
+        let content = |path: &str, _| Ok::<_, ()>(Content::File(Digest::of(path.as_bytes())));
         recipe(stage).ingredients("ops", &[], |_| Vec::new(), content).unwrap().key()
     }
 

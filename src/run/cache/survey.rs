@@ -15,7 +15,7 @@ use super::index::{Action, Done, IndexError, Last, USE_NOTED_EVERY};
 use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, now};
 use super::key::{Content, Digest, Ingredients, changes};
 use super::manifest::{Entry, Kind};
-use super::recipe::{Recipe, is_within};
+use super::recipe::{Recipe, Wanted, is_within};
 use super::standstill::{self, Standstill};
 use super::verdict::{Cached, Verdict, Why};
 use crate::graph::{Edge, TaskGraph, TaskId, path};
@@ -205,7 +205,7 @@ impl<'a> Survey<'a> {
             Some(Last { key, made, action }) => (Some(key), made, action),
             None => (None, Vec::new(), None),
         };
-        let ingredients = keeper.ingredients(recipe, &made, |path| self.content(recipe, path))?;
+        let ingredients = keeper.ingredients(recipe, &made, |path, wanted| self.content(recipe, path, wanted))?;
         let key = ingredients.key();
         let is_same = last_key == Some(key);
         let Some(action) = (if is_same { last_action } else { keeper.index.action(&key)? }) else {
@@ -281,7 +281,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Returns what a file holds: from the record where a task before made it, otherwise as it was seen.
-    fn content(&self, recipe: &Recipe, path: &str) -> std::io::Result<Content> {
+    fn content(&self, recipe: &Recipe, path: &str, wanted: Wanted) -> std::io::Result<Content> {
         if let Some(made) = self.made.get(path) {
             return Ok(*made);
         }
@@ -291,7 +291,8 @@ impl<'a> Survey<'a> {
             Some(Seen::File { stamp, .. }) => self.keeper.files.known(path, &stamp),
             Some(Seen::Folder { .. } | Seen::Link | Seen::Other) | None => None,
         };
-        known.map_or_else(|| self.keeper.files.content(path, &recipe.outputs), |digest| Ok(Content::File(digest)))
+        let look = || self.keeper.files.content(path, wanted, &recipe.outputs);
+        known.map_or_else(look, |digest| Ok(Content::File(digest)))
     }
 
     /// Writes down what is known now.
