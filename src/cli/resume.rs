@@ -210,7 +210,8 @@ impl Command {
             state.apply(event).map_err(broken)?;
         }
         let dir = session::absolute(store.dir());
-        let places = Places { state: &dir, root: &prepared.root, ops: &prepared.ops };
+        let keep_free = manner.keep_free;
+        let places = Places { state: &dir, root: &prepared.root, ops: &prepared.ops, keep_free };
         let of = (&prepared.pipeline, &prepared.graph);
         let Invocation { force, force_stages: force_stage, .. } = row.header.invocation.clone();
         let forced = Force { force, force_stage }.forced(&prepared.pipeline, &prepared.graph)?;

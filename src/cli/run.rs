@@ -69,7 +69,12 @@ impl Command {
         };
         let forced = self.force.forced(&read.pipeline, &read.graph)?;
         let dir = self.state.clone().unwrap_or_else(|| self.file.folder().join(state::FOLDER));
-        let places = Places { state: &session::absolute(&dir), root: &read.root.clone(), ops: &read.ops.clone() };
+        let places = Places {
+            state: &session::absolute(&dir),
+            root: &read.root.clone(),
+            ops: &read.ops.clone(),
+            keep_free: self.manner.keep_free,
+        };
         if self.dry_run {
             return dry_run::show(places, &read, &forced, self.manner.is_json());
         }
@@ -142,7 +147,7 @@ impl Command {
 
     /// Returns what stands for everything, besides files, from which it follows that tasks are up to date.
     fn claim(&self, places: Places<'_>, read: &Read) -> Digest {
-        let Places { state, root, ops } = places;
+        let Places { state, root, ops, .. } = places;
         let PipelineFile { sets, max_tasks, .. } = &self.file;
         Digest::of(
             format!("{:?}", (env!("CARGO_PKG_VERSION"), state, root, ops, &read.text.0, sets, max_tasks)).as_bytes(),

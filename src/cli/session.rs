@@ -71,7 +71,7 @@ pub(super) struct Manner {
     json: bool,
     /// Start nothing new while less than SIZE is left on the disk [default: 1GiB, or a twentieth of a small disk]
     #[arg(long, value_name = "SIZE", value_parser = size_or_zero)]
-    keep_free: Option<Bytes>,
+    pub(super) keep_free: Option<Bytes>,
     /// Let running tasks go on should the orchestrator die: `resume` learns how they ended [always with --detach]
     #[arg(long)]
     pub(super) survive: bool,

@@ -162,3 +162,26 @@ after = ["short"]
         assert_eq!(std::fs::read_to_string(world.path(file)).unwrap(), "1\n", "{file}");
     }
 }
+
+#[test]
+fn a_copy_for_the_cache_leaves_free_what_is_kept_free() {
+    let world = World::new(
+        "[stage.a]\nrun = \"head -c 40M /dev/zero > a.bin\"\noutputs = [\"a.bin\"]\n\
+         [stage.b]\nrun = \"mkdir d; for n in 1 2 3; do head -c 5M /dev/zero > d/$n; echo $n >> d/$n; done\"\n\
+         outputs = [\"d\"]\nafter = [\"a\"]\n",
+    );
+    // A small disk of its own, where the system lets us have one.
+    let script = "mkdir disk && mount -t tmpfs -o size=64m none disk || exit 77; cp p.toml disk && cd disk || exit 78
+                  \"$0\" run p.toml || exit 79; \"$0\" run p.toml || exit 80";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
+    let Ok(output) = command.env("HOME", world.path("")).env_remove("RUST_LOG").output() else { return };
+    if matches!(output.status.code(), Some(1 | 77)) {
+        return;
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("`a.bin`: 40.0 MiB are needed, and only "), "{said}");
+    assert_eq!(said.matches(" are needed, and only ").count(), 2, "{said}");
+    assert!(said.contains("nothing to do"), "{said}");
+}

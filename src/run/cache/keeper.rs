@@ -21,10 +21,12 @@ use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, Wanted, is_within};
 use super::restore::{Nobody, Writers};
+use super::room::is_full;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
 use crate::run::preflight;
 use crate::spec::Pipeline;
+use crate::units::Bytes;
 
 /// The cache, opened for the tasks of one graph.
 pub struct Keeper {
@@ -62,6 +64,8 @@ pub struct Places<'a> {
     pub root: &'a Path,
     /// The program of the built-in ops.
     pub ops: &'a Path,
+    /// What no copy may take of the disk; without it, what is usual.
+    pub keep_free: Option<Bytes>,
 }
 
 /// Why the cache cannot be used.
@@ -149,7 +153,7 @@ impl Keeper {
         files.remember(index.memo(&root_digest)?);
         Ok(Self {
             index,
-            objects: Objects::new(&folder(places.state)),
+            objects: Objects::with_room(&folder(places.state), places.keep_free),
             files,
             project: project(places.root, &pipeline.name),
             root: root_digest,
@@ -280,30 +284,44 @@ impl Keeper {
                     return Ok(Some(changed_meanwhile(&change.part)));
                 }
             }
-            let outputs = recipe.outputs.iter().map(|output| self.take_in(recipe, output)).collect::<Result<_, _>>()?;
+            let mut full = None;
+            let take_in = |output: &String| self.take_in(recipe, output, &mut full);
+            let outputs = recipe.outputs.iter().map(take_in).collect::<Result<_, _>>()?;
             let log = log.and_then(|log| log.strip_prefix(&self.state).ok()).map(|log| log.display().to_string());
             let action = Action { outputs, log, used: now() };
             let done = Done { name, key: before.key(), trace, made: &made, action };
             self.index.record(&self.project, &self.root, &[done], &self.files.take_fresh())?;
-            Ok(None)
+            Ok(full.map(|full| {
+                format!("what it made is not in the cache: {full}; it is up to date as long as it stays in its place")
+            }))
         };
         keep().unwrap_or_else(|trouble| Some(format!("what it made is not in the cache: {}", chain(&trouble))))
     }
 
-    /// Takes an output in and returns what is recorded of it.
-    fn take_in(&self, recipe: &Recipe, output: &str) -> io::Result<Entry> {
+    /// Takes an output in and returns what is recorded of it. Where there is no room for a copy, that is said in `full`, and
+    /// nothing more is copied.
+    fn take_in(&self, recipe: &Recipe, output: &str, full: &mut Option<String>) -> io::Result<Entry> {
         let kind = match self.files.look(output, false)? {
-            Seen::File { .. } => self.take_in_file(output)?,
+            Seen::File { .. } => self.take_in_file(output, full)?,
             Seen::Folder { mode } => {
                 let without: Vec<String> = recipe.outputs.iter().filter(|path| *path != output).cloned().collect();
                 let tree = self.files.tree(output, &without)?;
+                let new = |entry: &&Entry| !self.has(entry);
+                let mut left: u64 = tree.entries.iter().filter(new).map(Entry::size).sum();
                 for entry in tree.entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. })) {
-                    let kept = self.take_in_file(&format!("{output}/{}", entry.path))?;
+                    // A part of a folder is of no use, and the room that it takes is gone.
+                    if let Err(error) = self.objects.look_for_room(left) {
+                        full.get_or_insert(format!("`{output}`: {error}"));
+                    }
+                    left = left.saturating_sub(entry.size());
+                    let kept = self.take_in_file(&format!("{output}/{}", entry.path), full)?;
                     if kept != entry.kind {
                         return Err(io::Error::other(format!("`{output}/{}` changed while it was read", entry.path)));
                     }
                 }
-                self.objects.put_bytes(tree.manifest.as_bytes())?;
+                if full.is_none() {
+                    self.objects.put_bytes(tree.manifest.as_bytes())?;
+                }
                 Kind::Tree { mode, size: tree.entries.iter().map(Entry::size).sum(), digest: tree.digest }
             }
             Seen::Link => return Err(io::Error::other(format!("the output `{output}` is a link"))),
@@ -312,7 +330,7 @@ impl Keeper {
         Ok(Entry { path: output.to_owned(), kind })
     }
 
-    fn take_in_file(&self, path: &str) -> io::Result<Kind> {
+    fn take_in_file(&self, path: &str, full: &mut Option<String>) -> io::Result<Kind> {
         let now = coarse_now();
         let Seen::File { stamp, mode } = self.files.look(path, false)? else {
             return Err(io::Error::other(format!("`{path}` is no file any more")));
@@ -322,7 +340,15 @@ impl Keeper {
         {
             return Ok(Kind::File { mode, size: stamp.size, digest });
         }
-        let (digest, size) = self.objects.put(&self.files.whole(path))?;
+        let put = if full.is_none() { Some(self.objects.put(&self.files.whole(path))) } else { None };
+        let (digest, size) = match put {
+            Some(Err(error)) if is_full(&error) => {
+                *full = Some(format!("`{path}`: {error}"));
+                (self.files.digest(path)?, stamp.size)
+            }
+            Some(put) => put?,
+            None => (self.files.digest(path)?, stamp.size),
+        };
         if self.files.look(path, false)? != (Seen::File { stamp, mode }) || size != stamp.size {
             return Err(io::Error::other(format!("`{path}` changed while it was read")));
         }

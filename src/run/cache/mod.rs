@@ -3,7 +3,7 @@
 //! Pure: [`key`], [`recipe`], [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
 //! [`index`] knows which key made which; [`keeper`] brings them together for one run, [`survey`] looks all tasks up at
 //! once, [`engine`] puts it all around an engine, [`standstill`] sees that nothing has changed at all, [`sweep`] keeps the size
-//! in bounds.
+//! in bounds, `room` what is to be kept free.
 
 pub mod aside;
 pub mod engine;
@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod objects;
 pub mod recipe;
 pub mod restore;
+mod room;
 pub mod since;
 pub mod standstill;
 pub mod survey;

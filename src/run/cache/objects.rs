@@ -9,10 +9,12 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::files::copy_and_digest;
 use super::key::Digest;
+use super::room::{Room, is_full};
+use crate::units::Bytes;
 
 /// Objects are read-only: nobody should change them by mistake.
 const MODE: u32 = 0o444;
@@ -26,6 +28,14 @@ pub enum Lost {
     /// It does not hold what its name says. It has been removed.
     #[error("{0} was damaged in the cache")]
     Damaged(Digest),
+    /// What is kept free would not be.
+    #[error("{path} is not put back: {source}")]
+    NoRoom {
+        /// What was to be written.
+        path: PathBuf,
+        /// How much room there is.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("{path} cannot be written")]
     Refused {
@@ -53,13 +63,36 @@ pub struct Objects {
     scratch: PathBuf,
     /// Makes names of unfinished files unique within this process.
     next: AtomicU64,
+    room: Room,
+    /// Whether something could not be cloned and was copied.
+    copies: AtomicBool,
 }
 
 impl Objects {
     /// Names the objects of a cache folder, which need not be there.
     #[must_use]
     pub fn new(cache: &Path) -> Self {
-        Self { dir: cache.join("objects"), scratch: cache.join("tmp"), next: AtomicU64::new(0) }
+        Self::with_room(cache, None)
+    }
+
+    /// The same; no copy takes what is to be kept free: `keep_free`, or what is usual for the disk.
+    #[must_use]
+    pub fn with_room(cache: &Path, keep_free: Option<Bytes>) -> Self {
+        Self {
+            dir: cache.join("objects"),
+            scratch: cache.join("tmp"),
+            next: AtomicU64::new(0),
+            room: Room::new(keep_free),
+            copies: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks whether there is room to take in so many bytes, should they have to be copied.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] where there is not.
+    pub fn look_for_room(&self, bytes: u64) -> io::Result<()> {
+        if self.copies.load(Ordering::Relaxed) { self.room.look(&self.scratch, bytes) } else { Ok(()) }
     }
 
     /// Returns where an object lies.
@@ -84,13 +117,15 @@ impl Objects {
     /// Takes a copy of a file in; returns the digest and the size of what was taken.
     ///
     /// # Errors
-    /// Where it cannot be read or the copy cannot be written.
+    /// Where it cannot be read or the copy cannot be written, or there is no room for it.
     pub fn put(&self, from: &Path) -> io::Result<(Digest, u64)> {
         self.take_in(&mut File::open(from)?, |from, to| {
             if rustix::fs::ioctl_ficlone(&*to, &*from).is_ok() {
                 // What was cloned is hashed, not what has become of the file since.
                 return copy_and_digest(to, &mut io::sink());
             }
+            self.copies.store(true, Ordering::Relaxed);
+            self.room.take(to, &self.scratch, from.metadata()?.len())?;
             copy_and_digest(from, to)
         })
     }
@@ -148,7 +183,7 @@ impl Objects {
     /// Writes an object to a new file.
     ///
     /// # Errors
-    /// Where it is gone or damaged, or the file cannot be written; nothing is left of the file then.
+    /// Where it is gone or damaged, or the file cannot be written, or there is no room; nothing is left of the file then.
     pub fn restore(&self, digest: &Digest, to: &Path, mode: u32) -> Result<(), Lost> {
         let refused = |source| Lost::Refused { path: to.to_owned(), source };
         let mut from = File::open(self.path(digest)).map_err(|_| Lost::Missing(*digest))?;
@@ -157,6 +192,7 @@ impl Objects {
             let found = if rustix::fs::ioctl_ficlone(&file, &from).is_ok() {
                 copy_and_digest(&mut file, &mut io::sink())?
             } else {
+                self.room.take(&file, to.parent().unwrap_or(to), from.metadata()?.len())?;
                 copy_and_digest(&mut from, &mut file)?
             };
             file.set_permissions(Permissions::from_mode(mode))?;
@@ -168,6 +204,7 @@ impl Objects {
         let _ = fs::remove_file(to);
         Err(match written {
             Ok(_) => self.throw_away(digest),
+            Err(source) if is_full(&source) => Lost::NoRoom { path: to.to_owned(), source },
             Err(error) => refused(error),
         })
     }
@@ -280,6 +317,24 @@ mod tests {
         assert!(matches!(objects.restore(&digest, &to, 0o644), Err(Lost::Missing(_))));
         objects.put_bytes(b"result").unwrap();
         assert!(objects.is_whole(&digest).unwrap());
+    }
+
+    #[test]
+    fn no_copy_takes_what_is_kept_free() {
+        let (folder, objects) = objects();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::write(&from, "result").unwrap();
+        let digest = objects.put_bytes(b"result").unwrap();
+        let full = Objects::with_room(&folder.path().join("cache"), Some(Bytes(u64::MAX)));
+        if let Err(error) = full.put(&from) {
+            assert!(is_full(&error), "{error}");
+            assert!(matches!(full.restore(&digest, &to, 0o644), Err(Lost::NoRoom { .. })));
+            assert!(!to.exists() && is_full(&full.look_for_room(0).unwrap_err()));
+        } else {
+            full.restore(&digest, &to, 0o644).expect("a clone takes no room");
+        }
+        let left = fs::read_dir(folder.path().join("cache/tmp")).unwrap().count();
+        assert_eq!(left, 0);
     }
 
     #[test]

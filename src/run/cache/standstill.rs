@@ -125,7 +125,7 @@ mod tests {
         let files = Files::open(root, &state).unwrap();
         let looked = looked.iter().map(|path| (*path, true, files.look(path, true).unwrap())).collect();
         let seen = Standstill { until: now() + until, logs: vec![None, Some("runs/r/logs/b.1.log")], looked };
-        let (claim, places) = (Digest::of(b"claim"), Places { state: &state, root, ops: root });
+        let (claim, places) = (Digest::of(b"claim"), Places { state: &state, root, ops: root, keep_free: None });
         remember(&folder(&state), &project(root, "p"), &claim, &seen).unwrap();
         assert_eq!(recall(places, "p", &Digest::of(b"another"), 2), None);
         assert_eq!(recall(places, "q", &claim, 2), None);
