@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "run/cache/manifest.rs",
     "run/cache/recipe.rs",
     "run/cache/verdict.rs",
+    "run/cache/words.rs",
     "run/admission",
     "run/learn",
     "run/found.rs",

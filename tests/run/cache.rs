@@ -157,6 +157,26 @@ fn an_edited_script_that_the_command_names_runs_again() {
 }
 
 #[test]
+fn a_script_behind_another_shell_or_in_another_folder_counts_too() {
+    for run in [
+        "[\"sh\", \"-c\", \"sh top.sh > out\"]",
+        "\"sh -c 'sh top.sh' > out\"",
+        "\"cd sub && sh low.sh > ../out\"",
+        "\"echo `sh top.sh` > out\"",
+    ] {
+        let world = World::new(&format!("[stage.a]\nrun = {run}\noutputs = [\"out\"]\n"));
+        std::fs::create_dir(world.path("sub")).unwrap();
+        let write = |text: &str| ["top.sh", "sub/low.sh"].map(|file| std::fs::write(world.path(file), text).unwrap());
+        write("echo one\n");
+        ran(&world, &[]);
+        assert!(dry(&world, &[]).contains("1 cached"), "{run}");
+        write("echo two\n");
+        ran(&world, &[]);
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "two\n", "{run}");
+    }
+}
+
+#[test]
 fn an_output_that_is_gone_or_was_changed_is_restored_without_running_anything() {
     let world = chain();
     ran(&world, &[]);

@@ -1,6 +1,6 @@
 //! What has been made before is not made again: results by the content of everything that they depend on.
 //!
-//! Pure: [`key`], [`recipe`], [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
+//! Pure: [`key`], [`recipe`], `words`, [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
 //! [`index`] knows which key made which; [`keeper`] brings them together for one run, [`survey`] looks all tasks up at
 //! once, [`engine`] puts it all around an engine, [`standstill`] sees that nothing has changed at all, [`sweep`] keeps the size
 //! in bounds, `room` what is to be kept free.
@@ -22,3 +22,4 @@ pub mod standstill;
 pub mod survey;
 pub mod sweep;
 pub mod verdict;
+mod words;

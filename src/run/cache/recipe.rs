@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::key::{Content, Digest, Ingredients, Part};
+use super::words;
 use crate::graph::{Task, path};
 use crate::spec::{self, Action, Pipeline, op};
 
@@ -44,7 +45,7 @@ impl Recipe {
             (Part::Writes, text(task.outputs.join("\0"))),
         ];
         fixed.extend(task.env(pipeline).into_iter().map(|(name, value)| (Part::Variable(name), text(value))));
-        let mut named = words(&task.action);
+        let mut named = words::of(&task.action);
         for word in &mut named {
             *word =
                 if word.starts_with('/') { path::normalise(word) } else { path::normalise(&format!("{cwd}/{word}")) };
@@ -132,74 +133,6 @@ fn command(action: &Action) -> String {
     }
 }
 
-/// Returns the words of a command that may name files.
-fn words(action: &Action) -> Vec<String> {
-    let mut words = Vec::new();
-    match action {
-        Action::Shell(line) => shell_words(&line.text, |word| candidates(word, &mut words)),
-        Action::Exec(arguments) => arguments.iter().for_each(|word| candidates(&word.text, &mut words)),
-        Action::Op { .. } => {}
-    }
-    words
-}
-
-/// Adds what may be a file in a word: itself, or what is behind the `=` of `--config=a.toml`.
-fn candidates(word: &str, found: &mut Vec<String>) {
-    const NEVER: [char; 15] = ['$', '`', '{', '}', '(', ')', '<', '>', '|', ';', '&', '*', '?', '\n', '"'];
-    // Longer than any path the kernel takes.
-    const LONGEST: usize = 4_096;
-    let file = match word.split_once('=') {
-        Some((_, value)) => value,
-        None if word.starts_with('-') => return,
-        None => word,
-    };
-    let is_number = file.parse::<f64>().is_ok();
-    if !file.is_empty() && !is_number && file.len() < LONGEST && !file.contains(NEVER) {
-        found.push(file.to_owned());
-    }
-}
-
-/// Tells the words of a shell line, quotes taken away, without those that it writes to. Not a shell: what is expanded
-/// stays as it is written.
-fn shell_words(line: &str, mut tell: impl FnMut(&str)) {
-    let mut word = String::new();
-    let (mut quote, mut written) = (None, false);
-    let mut chars = line.chars().peekable();
-    let mut end = |word: &mut String, written: &mut bool| {
-        if !word.is_empty() {
-            if !std::mem::take(written) {
-                tell(word);
-            }
-            word.clear();
-        }
-    };
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some('"') | None, '\\') => word.extend(chars.next()),
-            (Some(_), c) => word.push(c),
-            (None, '\'' | '"') => quote = Some(c),
-            (None, '>') => {
-                // The number of a stream before it is no word.
-                if word.chars().all(|c| c.is_ascii_digit()) {
-                    word.clear();
-                }
-                end(&mut word, &mut written);
-                written = true;
-                // `>>`, `>|` and `>&1`, which is no file.
-                while let Some(more) = chars.next_if(|c| matches!(c, '>' | '|' | '&')) {
-                    written = more != '&' || written;
-                }
-            }
-            (None, c) if c.is_whitespace() || matches!(c, '|' | '&' | ';' | '(' | ')' | '<') => {
-                end(&mut word, &mut written);
-            }
-            (None, c) => word.push(c),
-        }
-    }
-    end(&mut word, &mut written);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +155,10 @@ mod tests {
     fn files_on_a_shell_line_are_found_and_what_it_writes_is_not() {
         let stage = r#"run = "FOO=1 python3 'my clean.py' --out work/a.npz --config=c.toml -v 20 < in.txt > o.log 2>> e.log && cat \"x y\" $HOME/z | tee *.t""#;
         let stage = format!("{stage}\noutputs = [\"work/a.npz\"]");
-        assert_eq!(recipe(&stage).named, ["c.toml", "cat", "in.txt", "my clean.py", "python3", "tee", "x y"]);
+        assert_eq!(
+            recipe(&stage).named,
+            ["c.toml", "cat", "clean.py", "in.txt", "my", "my clean.py", "python3", "tee", "x", "x y", "y"]
+        );
     }
 
     #[test]
