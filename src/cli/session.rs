@@ -22,7 +22,7 @@ use crate::engine::attendance::Share;
 use crate::engine::local::Local;
 use crate::engine::race::{self, Racing};
 use crate::engine::warden::{self, Warden};
-use crate::engine::{process, room};
+use crate::engine::{process, room, strays};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::rest::{self, Rest, Revision};
@@ -340,6 +340,7 @@ impl Session<'_> {
         let warden =
             (!manner.survives()).then(|| Warden::start(&mark, longest_grace(pipeline), self.attended)).transpose();
         let warden = warden.map_err(broken)?;
+        strays::adopt_orphans();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(CACHE_THREADS)
@@ -362,7 +363,8 @@ impl Session<'_> {
         crash::point("closing");
         // What carries the mark of a run that was taken over is somebody else's by now.
         if !matches!(ended, Err(RunError::Store(StoreError::TakenOver { .. }))) {
-            warden::end_leftovers(&mark);
+            let warden = warden.as_ref().map(Warden::pid);
+            warden::end_leftovers(&mark, || strays::adopted(warden));
         }
         if ended.is_ok() {
             sweep(&self.ground.dir, &HashSet::new());

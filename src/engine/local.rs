@@ -22,6 +22,7 @@ use super::oom::Kills;
 use super::process::{self, Starts};
 use super::sentinel::Watch;
 use super::spawn::{Group, Inherited};
+use super::strays::Awaited;
 use super::supervise::{Attempt, Clock, Exit};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
@@ -43,6 +44,7 @@ pub struct Local {
     inherited: Inherited,
     starts: Starts,
     kills: Arc<Kills>,
+    awaited: Arc<Awaited>,
 }
 
 impl Local {
@@ -57,6 +59,7 @@ impl Local {
             inherited: Inherited::new(),
             starts: Starts::default(),
             kills: Arc::new(Kills::new(Path::new("/"))),
+            awaited: Arc::default(),
         }
     }
 
@@ -65,7 +68,7 @@ impl Local {
         prepare(&launch)?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let killed_before = self.kills.count();
-        let (pid, identity) = spawn((&self.inherited, &self.starts), &launch, writer)?;
+        let (pid, identity) = self.awaited.start(|| spawn((&self.inherited, &self.starts), &launch, writer))?;
         let (exit, output) = watch_child(pid, reader).inspect_err(|_| {
             process::signal_group(pid, rustix::process::Signal::KILL);
         })?;
@@ -85,6 +88,7 @@ impl Local {
             heard: Heard::new(Instant::now(), launch.events.clone(), launch.progress.clone()),
             kills: Arc::clone(&self.kills),
             killed_before,
+            awaited: Arc::clone(&self.awaited),
             launch,
         };
         Ok((attempt, identity))
@@ -115,6 +119,7 @@ impl Local {
             ),
             kills: Arc::clone(&self.kills),
             killed_before: self.kills.count(),
+            awaited: Arc::clone(&self.awaited),
             launch,
         }
     }

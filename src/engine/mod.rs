@@ -18,5 +18,6 @@ pub mod race;
 pub mod room;
 pub mod sentinel;
 mod spawn;
+pub mod strays;
 mod supervise;
 pub mod warden;

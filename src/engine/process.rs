@@ -102,6 +102,18 @@ pub fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// Returns all processes that have not ended, each with the one that it is a child of.
+#[must_use]
+pub fn table() -> Vec<(u32, u32)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let row = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|stat| !is_zombie(stat))?;
+        Some((pid, stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?))
+    };
+    pids.filter_map(row).collect()
+}
+
 fn is_zombie(stat: &str) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().as_bytes().first(), Some(b'Z' | b'X')))
 }
@@ -200,6 +212,12 @@ pub fn signal_group(leader: u32, signal: Signal) {
     }
 }
 
+/// Whether we may send signals to a process.
+#[must_use]
+pub fn may_signal(pid: u32) -> bool {
+    as_pid(pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+}
+
 /// Whether a process group has a member that can be signalled.
 #[must_use]
 pub fn group_is_alive(leader: u32) -> bool {
@@ -233,14 +251,24 @@ fn max_resident(usage: &libc::rusage) -> Bytes {
 /// Takes a child that has ended off the process table, or returns `None` while it runs.
 #[must_use]
 pub fn reap(pid: u32) -> Option<Reaped> {
-    let pid = libc::pid_t::try_from(pid).ok()?;
+    wait(libc::pid_t::try_from(pid).ok()?).map(|(_, reaped)| reaped)
+}
+
+/// Takes any child that has ended off the process table, or returns `None` while all run or where there is none.
+#[must_use]
+pub fn reap_any() -> Option<(u32, Reaped)> {
+    let (pid, reaped) = wait(-1)?;
+    Some((u32::try_from(pid).ok()?, reaped))
+}
+
+fn wait(pid: libc::pid_t) -> Option<(libc::pid_t, Reaped)> {
     let mut status = 0;
     // SAFETY: a zeroed `rusage` is valid, and both pointers are to live local variables.
     let (waited, usage) = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         (libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
     };
-    if waited != pid {
+    if waited <= 0 {
         return None;
     }
     let status = if libc::WIFEXITED(status) {
@@ -248,7 +276,7 @@ pub fn reap(pid: u32) -> Option<Reaped> {
     } else {
         Status::Signalled(libc::WTERMSIG(status))
     };
-    Some(Reaped { status, peak_memory: max_resident(&usage) })
+    Some((waited, Reaped { status, peak_memory: max_resident(&usage) }))
 }
 
 /// Whether this process ignores a signal.

@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +20,7 @@ use super::log::Log;
 use super::overtime::Overtime;
 use super::process::{self, Reaped, Status};
 use super::spawn::{Group, Inherited};
+use super::strays;
 use crate::probe::clock;
 use crate::run::crash;
 use crate::run::engine::Launch;
@@ -48,6 +49,9 @@ pub struct Ended {
     pub output_open: bool,
     /// Why its log is cut short, if it is.
     pub log_error: Option<String>,
+    /// What held its output open without being one of its own group, as far as that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Process>,
     /// When, ms since the Unix epoch; not known of records of earlier versions.
     #[serde(default)]
     pub at: Option<Millis>,
@@ -148,6 +152,7 @@ impl Watch {
 /// Where there is nothing to watch with: no pipe, no record.
 pub fn watch(watch: Watch) -> io::Result<Status> {
     block_signals();
+    strays::adopt_orphans();
     let own = process::identify(std::process::id()).ok_or(io::Error::other("/proc cannot be read"))?;
     // `RUN/attempts/NAME.json`: seen from other containers, it is attended to until this process ends.
     let _attended = watch.record.ancestors().nth(2).map(Share::take);
@@ -156,16 +161,18 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     crash::point("sentinel-begun");
     let mut log = Log::new(watch.log.clone(), watch.limits.log);
     let (ended, heard) = match start(&watch) {
-        Ok((pid, exit, output)) => {
+        Ok((pid, ends, output)) => {
             crash::point("sentinel-spawned");
             let own_peak = process::own_peak_memory();
             let overtime = Overtime::start(watch.limits);
             let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime };
-            let Reaped { status, peak_memory } = attended.until_exit(pid, &exit)?;
+            let Reaped { status, peak_memory } = attended.until_exit(pid, &ends)?;
             let at = Some(clock::now());
             attended.drain();
             attended.log.finish();
             let (output_open, heard) = (attended.output.is_some(), attended.heard);
+            let holders = attended.output.as_ref().map(strays::holding).unwrap_or_default();
+            let holders = holders.into_iter().filter_map(process::identify).collect();
             let how = match (attended.overtime.ended_for(), status) {
                 (Some(limit), _) => How::TimedOut(limit),
                 (None, Status::Exited(code)) => How::Exited(code),
@@ -173,11 +180,12 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             };
             let peak_memory = Some(peak_memory).filter(|peak| *peak > own_peak);
             let log_error = log.error().map(ToString::to_string);
-            (Ended { how, peak_memory, output_open, log_error, at }, heard)
+            (Ended { how, peak_memory, output_open, log_error, holders, at }, heard)
         }
         Err(error) => {
             let how = How::NotStarted(error.to_string());
-            (Ended { how, peak_memory: None, output_open: false, log_error: None, at: Some(clock::now()) }, true)
+            let (holders, at) = (Vec::new(), Some(clock::now()));
+            (Ended { how, peak_memory: None, output_open: false, log_error: None, holders, at }, true)
         }
     };
     crash::point("sentinel-ended");
@@ -191,6 +199,10 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     let orphaned = !heard || nobody_listens();
     let written = write(&watch.record, &Record { sentinel: own, ended: Some(ended) }, orphaned);
     crash::point("sentinel-recorded");
+    if orphaned {
+        // With this process their last parent goes that knows where they come from.
+        strays::end_adopted(watch.limits.grace.as_std());
+    }
     // The full disk that keeps the record away is told by the orchestrator, who still sees how this process ends.
     if orphaned { written.map(|()| status) } else { Ok(status) }
 }
@@ -218,21 +230,39 @@ pub fn end_as(status: Status) -> i32 {
 
 /// Keeps all signals away from this process; the stage starts with none blocked.
 fn block_signals() {
-    // SAFETY: the set is initialised before it is used.
+    // SAFETY: the set is initialised before it is used; no handler is installed.
     unsafe {
+        // Where it is ignored, children vanish without a word.
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
     }
 }
 
-/// Starts the stage in this process's group; the stage holds the only other end of the output.
+/// Starts the stage in this process's group; the stage holds the only other end of the output. Returns what tells of ends
+/// as well.
 fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (program, args) = watch.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let launch = Launch { program: program.clone(), args: args.to_vec(), cwd: ".".into(), ..Launch::default() };
+    let ends = ends_of_children()?;
     let pid = Inherited::new().spawn_file(&watch.file, &launch, writer.as_fd(), Group::Ours)?;
-    Ok((pid, process::watch(pid)?, reader))
+    Ok((pid, ends, reader))
+}
+
+/// Opens what becomes readable when a child has ended, the stage or what it orphaned. Their signal is blocked.
+fn ends_of_children() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised before it is used, and the descriptor is nobody else's.
+    unsafe {
+        let mut only = std::mem::zeroed();
+        libc::sigemptyset(&raw mut only);
+        libc::sigaddset(&raw mut only, libc::SIGCHLD);
+        match libc::signalfd(-1, &raw const only, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
 }
 
 /// A stage that runs, its log, and whether the orchestrator still takes what it prints.
@@ -244,19 +274,23 @@ struct Attended<'a> {
 }
 
 impl Attended<'_> {
-    fn until_exit(&mut self, pid: u32, exit: &OwnedFd) -> io::Result<Reaped> {
+    fn until_exit(&mut self, pid: u32, ends: &OwnedFd) -> io::Result<Reaped> {
         loop {
-            if let Some(reaped) = process::reap(pid) {
-                return Ok(reaped);
+            // What ends from here on makes it readable again.
+            let _ = rustix::io::read(ends, &mut [0; 128]);
+            while let Some((ended, reaped)) = process::reap_any() {
+                if ended == pid {
+                    return Ok(reaped);
+                }
             }
             let wait = self.overtime.wait(nobody_listens);
             let there = match &self.output {
                 None => {
-                    poll(&mut [PollFd::new(exit, PollFlags::IN)], wait.as_ref())?;
+                    poll(&mut [PollFd::new(ends, PollFlags::IN)], wait.as_ref())?;
                     false
                 }
                 Some(output) => {
-                    let mut both = [PollFd::new(exit, PollFlags::IN), PollFd::new(output, PollFlags::IN)];
+                    let mut both = [PollFd::new(ends, PollFlags::IN), PollFd::new(output, PollFlags::IN)];
                     poll(&mut both, wait.as_ref())?;
                     !both[1].revents().is_empty()
                 }

@@ -19,8 +19,10 @@ use super::log::Log;
 use super::oom::{Kills, Memory};
 use super::process::{self, Reaped, Status};
 use super::sentinel::{self, How};
+use super::strays::{self, Awaited};
 use crate::progress::Progress;
 use crate::run::engine::{Ended, Launch, Report, Stop};
+use crate::run::event::Process;
 use crate::run::outcome::{Limit, Outcome, Usage};
 use crate::units::Bytes;
 
@@ -46,6 +48,8 @@ pub(super) struct Attempt {
     /// Where the kernel counts what it kills for want of memory, and how many that were when the attempt started.
     pub(super) kills: Arc<Kills>,
     pub(super) killed_before: Option<u64>,
+    /// Which children of ours are attempts.
+    pub(super) awaited: Arc<Awaited>,
 }
 
 /// What tells of the end of an attempt's process.
@@ -92,7 +96,8 @@ impl Attempt {
         self.drain().await;
         let sentinel = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
         let output_open = self.output.is_some() || sentinel.as_ref().is_some_and(|ended| ended.output_open);
-        let survivors = self.end_survivors(output_open).await;
+        let holders = sentinel.as_ref().map(|ended| ended.holders.as_slice()).unwrap_or_default();
+        let survivors = self.end_survivors(output_open, holders).await;
         self.drain().await;
         while self.is_adopted() && self.read_along().await {}
         self.log.finish();
@@ -146,7 +151,7 @@ impl Attempt {
     /// Returns how the process ended, if it has.
     fn reap(&self) -> Option<Reaped> {
         if !self.is_adopted() {
-            return process::reap(self.pid);
+            return process::reap(self.pid).inspect(|_| self.awaited.forget(self.pid));
         }
         // Not a child of ours, its end is what its sentinel wrote; one that wrote nothing was killed.
         let ended = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
@@ -248,6 +253,7 @@ impl Attempt {
     async fn on_time(&mut self, now: Instant) {
         if now >= self.clock.look_at_progress {
             self.clock.look_at_progress = now + PROGRESS_EVERY;
+            self.awaited.bury_now_and_then(now);
             while self.is_adopted() && self.read_along().await {}
             let progress = self.heard.look(now);
             self.report_progress(progress).await;
@@ -290,12 +296,17 @@ impl Attempt {
     /// Ends what the process left behind, and returns how many processes that were.
     ///
     /// There is something where its group has members or its output is still held open; both together miss only a
-    /// process that left the group and closed its output, which the end of the run looks for.
-    async fn end_survivors(&mut self, output_open: bool) -> u32 {
+    /// process that left the group and closed its output, which the end of the run looks for. `holders`: what held its
+    /// output open when its sentinel looked.
+    async fn end_survivors(&mut self, output_open: bool, holders: &[Process]) -> u32 {
+        if !output_open && process::group_is_alive(self.pid) {
+            // An orphan that has ended stays in the group until it is buried.
+            self.awaited.bury();
+        }
         if !output_open && !process::group_is_alive(self.pid) {
             return 0;
         }
-        let left = process::find_marked(&self.launch.marks);
+        let left = self.survivors(holders);
         for pid in &left {
             process::signal(*pid, Signal::TERM);
         }
@@ -305,17 +316,31 @@ impl Attempt {
         wait_for(&left, Instant::now() + grace).await;
         process::signal_group(self.pid, Signal::KILL);
         // A process that forked while it was being ended is found by a second look.
-        let more = process::find_marked(&self.launch.marks);
+        let more = self.survivors(holders);
         for pid in &more {
             process::signal(*pid, Signal::KILL);
         }
         wait_for(&more, Instant::now() + Duration::from_secs(5)).await;
+        self.awaited.bury();
         // What we end in the midst of its work has not left anything behind.
         if self.clock.ending.is_some() {
             return 0;
         }
         let newcomers = more.iter().filter(|pid| !left.contains(pid)).count();
         u32::try_from(left.len() + newcomers).unwrap_or(u32::MAX)
+    }
+
+    /// Returns what carries the attempt's marks, and what carries none and holds its output open.
+    fn survivors(&self, holders: &[Process]) -> Vec<u32> {
+        let mut found = process::find_marked(&self.launch.marks);
+        let holding = self.output.as_ref().map(strays::holding).unwrap_or_default();
+        let holders = holders.iter().filter(|process| process::is_alive(**process)).map(|process| process.pid);
+        for pid in holding.into_iter().chain(holders) {
+            if !found.contains(&pid) {
+                found.push(pid);
+            }
+        }
+        found
     }
 
     fn outcome(&mut self, status: Status) -> Outcome {

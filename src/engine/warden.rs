@@ -16,7 +16,8 @@ use rustix::process::Signal;
 use tracing::warn;
 
 use super::attendance::Share;
-use super::process;
+use super::{process, strays};
+use crate::run::event::Process;
 
 /// What the orchestrator says before it closes the pipe in peace.
 const FAREWELL: &[u8] = b"done";
@@ -46,6 +47,12 @@ impl Warden {
         Ok(Self { child })
     }
 
+    /// Returns its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends the warden home: everything has ended.
     pub fn dismiss(mut self) {
         if let Some(mut pipe) = self.child.stdin.take() {
@@ -55,7 +62,8 @@ impl Warden {
     }
 }
 
-/// Waits for the orchestrator's farewell or death on standard input, and after a death ends what it left.
+/// Waits for the orchestrator's farewell or death on standard input, and after a death ends what it left: what carries the
+/// mark, and what is below that. What tasks had orphaned without the mark is nobody's child any more, and not found.
 pub fn watch(mark: &str, grace: Duration) {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring a signal installs no handler.
@@ -74,10 +82,11 @@ pub fn end_marked(mark: &str, grace: Duration) {
     end_marked_but(mark, &[], grace);
 }
 
-/// Ends what is left of a run that is over, at once, and says which processes of tasks that was.
-pub fn end_leftovers(mark: &str) {
+/// Ends what is left of a run that is over, at once, and says which processes of tasks that was. `orphans` returns those
+/// that need no mark.
+pub fn end_leftovers(mark: &str, orphans: impl Fn() -> Vec<u32>) {
     let exe = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    end_all(mark, &[], Duration::ZERO, |found| {
+    end_all(mark, &[], Duration::ZERO, orphans, |found| {
         let own = exe("self");
         // A sentinel that is about to go is none of a task's.
         let of_tasks = found.iter().map(u32::to_string).filter(|pid| exe(pid) != own);
@@ -90,14 +99,34 @@ pub fn end_leftovers(mark: &str) {
 
 /// Like [`end_marked`], but spares processes that carry all of the marks of one of these attempts.
 pub fn end_marked_but(mark: &str, spared: &[Vec<String>], grace: Duration) {
-    end_all(mark, spared, grace, |_| {});
+    end_all(mark, spared, grace, Vec::new, |_| {});
 }
 
-fn end_all(mark: &str, spared: &[Vec<String>], grace: Duration, found: impl FnOnce(&[u32])) {
+fn end_all(
+    mark: &str,
+    spared: &[Vec<String>],
+    grace: Duration,
+    orphans: impl Fn() -> Vec<u32>,
+    found: impl FnOnce(&[u32]),
+) {
     let marks = [mark.to_owned()];
-    let find = || {
+    // What carries no mark, and whom nobody finds once its parent has ended.
+    let mut unmarked: Vec<Process> = Vec::new();
+    let mut find = || {
         let mut left = process::find_marked(&marks);
         left.retain(|pid| !spared.iter().any(|marks| process::is_marked(*pid, marks)));
+        let mut others = orphans();
+        if !left.is_empty() || !others.is_empty() {
+            others.extend(strays::unmarked_below(&[left.as_slice(), &others].concat()));
+        }
+        unmarked.retain(|process| process::is_alive(*process));
+        let new = others.into_iter().filter_map(process::identify);
+        for process in new.collect::<Vec<_>>() {
+            if !unmarked.contains(&process) {
+                unmarked.push(process);
+            }
+        }
+        left.extend(unmarked.iter().map(|process| process.pid));
         left
     };
     let left = find();
@@ -119,7 +148,7 @@ fn end_all(mark: &str, spared: &[Vec<String>], grace: Duration, found: impl FnOn
     }
 }
 
-fn wait_for(pids: &[u32], at_most: Duration) {
+pub(super) fn wait_for(pids: &[u32], at_most: Duration) {
     let until = Instant::now() + at_most;
     for pid in pids {
         let Ok(watched) = process::watch(*pid) else { continue };

@@ -11,6 +11,7 @@ mod limits;
 mod resume;
 mod sharing;
 mod signals;
+mod strays;
 mod survive;
 mod whose;
 mod world;

@@ -340,7 +340,7 @@ impl Stage<'_> {
         let mut live = Live::of(act.seed, (pipeline, graph, fleet), (&row.header.tasks, &run), &held);
         if let Some(reason) = ended_by(status) {
             // Whoever was to end its tasks may not have done so yet, and the next run wants the machine for itself.
-            warden::end_leftovers(&run_mark(&row.header.id));
+            warden::end_leftovers(&run_mark(&row.header.id), Vec::new);
             live.done = Err(reason);
         }
         Ok(live)

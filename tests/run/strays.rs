@@ -1,0 +1,131 @@
+//! What a stage leaves behind with another environment: nothing in it tells whose it is.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::world::{World, outcomes, parent, pid_in, wait_for_end};
+
+fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::yield_now();
+    }
+}
+
+/// Whether nothing has this number, not even a process that has ended and is not awaited.
+fn is_gone(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn a_daemon_with_another_environment_ends_with_its_attempt_or_with_the_run() {
+    for args in [&[][..], &["--survive"]] {
+        let world = World::new(
+            r#"
+            [stage.open]
+            run = "env -i setsid sleep 1000 & echo $! > open"
+            [stage.closed]
+            run = "env -i setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > closed"
+            after = ["open"]
+            [stage.after]
+            run = "! kill -0 $(cat open) && kill -0 $(cat closed)"
+            after = ["closed"]
+            "#,
+        );
+        let output = world.run(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let [open, closed] = ["open", "closed"].map(|file| pid_in(&world.path(file)));
+        assert!(is_gone(open) && is_gone(closed));
+        assert!(said.contains(&format!("what tasks had left behind is ended: process {closed}")), "{said}");
+    }
+}
+
+#[test]
+fn daemons_of_tasks_that_run_beside_each_other_end_with_their_own() {
+    let world = World::new(
+        r#"
+        [stage.long]
+        run = "env -i setsid sleep 1000 & echo $! > long; until test -e ended; do sleep 0.02; done; kill -0 $(cat long)"
+        [stage.short]
+        run = "until test -e long; do sleep 0.02; done; env -i setsid sleep 1000 & echo $! > short"
+        [stage.after]
+        run = "! kill -0 $(cat short); echo $? > ended; exit $(cat ended)"
+        after = ["short"]
+        "#,
+    );
+    let (code, run) = world.run_and_show(&["-k"]);
+    assert_eq!(
+        (code, outcomes(&run, "after"), outcomes(&run, "long")),
+        (0, vec!["succeeded".into()], vec!["succeeded".into()])
+    );
+    assert!(["long", "short"].iter().all(|file| is_gone(pid_in(&world.path(file)))));
+}
+
+#[test]
+fn orphans_that_end_while_a_task_goes_on_leave_no_zombies() {
+    for args in [&[][..], &["--survive"]] {
+        let world = World::new(
+            r#"
+            [stage.a]
+            run = """
+            for n in 1 2 3 4 5; do (sh -c 'echo $$ >> orphans' &) ; done
+            until test "$(wc -l < orphans)" = 5; do sleep 0.02; done
+            echo ready; until test -e gate; do sleep 0.05; done"""
+            "#,
+        );
+        let mut run = world.start(args);
+        run.wait_for("ready");
+        let orphans = std::fs::read_to_string(world.path("orphans")).unwrap();
+        for orphan in orphans.lines().map(|pid| pid.parse().unwrap()) {
+            wait_for_end(orphan);
+            while !is_gone(orphan) {
+                std::thread::yield_now();
+            }
+        }
+        std::fs::write(world.path("gate"), "").unwrap();
+        assert_eq!(run.end(), Some(0));
+    }
+}
+
+#[test]
+fn a_sentinel_that_is_alone_ends_what_its_stage_left() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = """
+        env -i setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > stray
+        echo $$ > pid; echo ready; until test -e gate; do sleep 0.05; done"""
+        "#,
+    );
+    let mut run = world.start(&["--survive"]);
+    run.wait_for("ready");
+    let sentinel = parent(pid_in(&world.path("pid"))).unwrap();
+    run.signal(Signal::KILL);
+    run.end();
+    std::fs::write(world.path("gate"), "").unwrap();
+    wait_for_end(sentinel);
+    wait_for_end(pid_in(&world.path("stray")));
+    assert_eq!(world.command(&["resume"]).output().unwrap().status.code(), Some(0));
+    assert_eq!(outcomes(&world.show(), "a"), ["succeeded"]);
+}
+
+#[test]
+fn what_runs_below_a_task_ends_with_a_killed_orchestrator_whatever_its_environment() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = "env -i sh -c 'trap \"\" TERM; echo $$ > stray; sleep 1000; sleep 1000' & echo ready; wait"
+        grace = "100ms"
+        "#,
+    );
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    wait_for(&world.path("stray"));
+    while std::fs::read_to_string(world.path("stray")).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    run.signal(Signal::KILL);
+    run.end();
+    wait_for_end(pid_in(&world.path("stray")));
+}
