@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use miette::Diagnostic;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
 
@@ -27,6 +27,9 @@ pub(super) struct Command {
     #[arg(long)]
     now: bool,
 }
+
+/// How long one waits before it is said for what.
+const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// Why nothing can be ended.
 #[derive(Debug, Error, Diagnostic)]
@@ -82,7 +85,15 @@ impl Command {
         for signal in signals {
             pidfd_send_signal(&watched, *signal).map_err(broken)?;
         }
-        while poll(&mut [PollFd::new(&watched, PollFlags::IN)], None).map_err(broken)? == 0 {}
+        // Stopped, by Ctrl-Z at its terminal, it hears them only once it goes on; it may have ended by now.
+        let _ = pidfd_send_signal(&watched, Signal::CONT);
+        let mut ended = [PollFd::new(&watched, PollFlags::IN)];
+        if poll(&mut ended, Some(&PATIENCE)).map_err(broken)? == 0 {
+            let (pid, run) = (orchestrator.process.pid, &row.header.id);
+            let hint = if self.now { "" } else { "; with --now they are killed at once" };
+            output::note(&format!("waiting until process {pid} has ended the tasks of run {run}{hint}"));
+        }
+        while poll(&mut ended, None).map_err(broken)? == 0 {}
         Ok(())
     }
 }

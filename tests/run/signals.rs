@@ -1,5 +1,8 @@
 //! Ctrl-C once, twice, and an orchestrator that is killed.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use rustix::process::Signal;
 
 use crate::world::{Started, World, hears_hang_ups, outcomes, pid_in, state, wait_for_end};
@@ -57,6 +60,21 @@ fn a_second_ctrl_c_kills() {
     assert_eq!(run.end(), Some(130));
     assert_eq!(outcomes(&world.show(), "a"), ["interrupted"]);
     wait_for_end(pid_in(&world.path("pid")));
+}
+
+#[test]
+fn cancel_ends_a_run_that_is_stopped_and_says_what_it_waits_for() {
+    let world = World::new(DEAF);
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::STOP);
+    let mut cancel = world.command(&["cancel"]).stderr(Stdio::piped()).spawn().unwrap();
+    let waits =
+        BufReader::new(cancel.stderr.take().unwrap()).lines().next().expect("it says what it waits for").unwrap();
+    assert!(waits.starts_with("waiting until process "), "{waits}");
+    let now = world.command(&["cancel", "--now"]).output().unwrap();
+    assert!(now.status.success() && cancel.wait().unwrap().success());
+    assert_eq!((run.end(), outcomes(&world.show(), "a")), (Some(130), vec!["interrupted".to_owned()]));
 }
 
 /// A stage that forks, forks twice and closes its descriptors; none of it listens.
