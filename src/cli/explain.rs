@@ -4,7 +4,6 @@ use clap::Args;
 
 use super::logs::Opened;
 use super::pipeline_file::PipelineFile;
-use super::run::file_digest;
 use super::session;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
@@ -69,7 +68,7 @@ fn graph_of(opened: &Opened) -> Option<TaskGraph> {
     let called = &header.invocation;
     let max_tasks = if called.max_tasks == 0 { graph::Limits::default().max_tasks } else { called.max_tasks };
     let file = PipelineFile { file: header.file.clone().into(), sets: called.sets.clone(), max_tasks };
-    let unchanged = file_digest(&file.file).is_ok_and(|digest| digest == called.file_digest);
+    let unchanged = file.has(&called.file_digest).unwrap_or(false);
     let (_, graph) = file.read(false).ok().filter(|_| unchanged)?.result.ok()?;
     graph.tasks.iter().map(|task| &task.name).eq(header.tasks.iter().map(|task| &task.name)).then_some(graph)
 }

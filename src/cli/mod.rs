@@ -56,6 +56,7 @@ mod up_to_date;
 mod wake;
 mod warden;
 mod watch;
+mod wrap;
 
 /// How a command ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,7 @@ fn outlive_large_files() {
 pub fn main() -> ExitCode {
     share_one_heap();
     outlive_large_files();
+    wrap::begin();
     let cli = Cli::parse();
     trace::start(&cli.trace);
     let ended: Result<Exit, Failure> = match cli.command {

@@ -54,6 +54,14 @@ impl PipelineFile {
         }
     }
 
+    /// Whether the file has this digest.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn has(&self, digest: &str) -> std::io::Result<bool> {
+        Ok(blake3::hash(&std::fs::read(&self.file)?).to_hex().as_str() == digest)
+    }
+
     /// Reads and checks the file, and prints all problems if it has any.
     ///
     /// `run` also wants its inputs to be there: `with_files` checks what can be seen in the file system.
@@ -105,7 +113,7 @@ impl PipelineFile {
 }
 
 /// Returns where a state folder keeps a pipeline file that has this digest.
-fn kept(state: &Path, digest: &str) -> PathBuf {
+pub(super) fn kept(state: &Path, digest: &str) -> PathBuf {
     state.join("pipelines").join(format!("{digest}.toml"))
 }
 

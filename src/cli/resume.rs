@@ -10,9 +10,8 @@ use thiserror::Error;
 
 use super::detach;
 use super::on_finish::Finish;
-use super::pipeline_file::PipelineFile;
+use super::pipeline_file::{self, PipelineFile};
 use super::planning::Planning;
-use super::run::file_digest;
 use super::session::{self, Manner, Prepared, Read};
 use super::state::{self, Replay, StateArgs, broken};
 use super::stops::Early;
@@ -23,6 +22,7 @@ use crate::engine::sentinel::{self, Found};
 use crate::engine::warden;
 use crate::graph::{self, TaskId};
 use crate::probe;
+use crate::report::summary::shell_word;
 use crate::run::cache::keeper::Places;
 use crate::run::cache::since::is_changed_since;
 use crate::run::crash;
@@ -60,20 +60,26 @@ enum Refusal {
     UnderWay { run: String, by: String },
     #[error("another process is resuming run {0}")]
     Outrun(String),
+    #[error("the pipeline file {file} cannot be read")]
+    #[diagnostic(help(
+        "the run began with what is kept as `{kept}`: put that there. Where the file has moved, `trainyard run` starts anew \
+         with it, and what is up to date is not done again"
+    ))]
+    Unread { file: String, source: std::io::Error, kept: String },
     #[error("{file} has changed since run {run} was started")]
     #[diagnostic(help(
-        "`trainyard run {file}` starts anew; `trainyard resume {run} --changed` goes on with the tasks that have not \
-         succeeded yet, as the file says now"
+        "`trainyard run {word}` starts anew; `trainyard resume {run} --changed` goes on with the tasks that have not \
+         succeeded yet, as the file says now", word = shell_word(file)
     ))]
     Changed { file: String, run: String },
     #[error("run {run} was recorded by an earlier version, which did not note how it was called")]
     #[diagnostic(help(
-        "`trainyard run {file}` starts anew; `trainyard resume {run} --changed` goes on with the tasks that have not \
-         succeeded yet, as the file says now and without `--set`"
+        "`trainyard run {word}` starts anew; `trainyard resume {run} --changed` goes on with the tasks that have not \
+         succeeded yet, as the file says now and without `--set`", word = shell_word(file)
     ))]
     Earlier { file: String, run: String },
     #[error("{file} has other tasks now than run {run}")]
-    #[diagnostic(help("`trainyard run {file}` starts anew"))]
+    #[diagnostic(help("`trainyard run {word}` starts anew", word = shell_word(file)))]
     OtherTasks { file: String, run: String },
 }
 
@@ -81,7 +87,9 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let exit = match refusal {
             Refusal::NothingUnfinished | Refusal::UnderWay { .. } | Refusal::Outrun(_) => Exit::Usage,
-            Refusal::Changed { .. } | Refusal::Earlier { .. } | Refusal::OtherTasks { .. } => Exit::Rejected,
+            Refusal::Unread { .. } | Refusal::Changed { .. } | Refusal::Earlier { .. } | Refusal::OtherTasks { .. } => {
+                Exit::Rejected
+            }
         };
         Self { exit, report: refusal.into() }
     }
@@ -124,13 +132,13 @@ impl Command {
     /// Tells that the run is over, should its orchestrator have died before it had.
     fn tell_of_the_end(&self, store: &Store, row: &RunRow) -> Result<(), Failure> {
         let (Header { id, file, invocation, .. }, Some(end)) = (&row.header, row.end) else { return Ok(()) };
-        let is_as_it_was = file_digest(Path::new(file)).is_ok_and(|digest| digest == invocation.file_digest);
-        if !is_as_it_was || state::replay(store, row)?.finish_told {
-            return Ok(());
-        }
         let max_tasks =
             if invocation.max_tasks == 0 { graph::Limits::default().max_tasks } else { invocation.max_tasks };
         let pipeline = PipelineFile { file: file.into(), sets: invocation.sets.clone(), max_tasks };
+        let is_as_it_was = pipeline.has(&invocation.file_digest).unwrap_or(false);
+        if !is_as_it_was || state::replay(store, row)?.finish_told {
+            return Ok(());
+        }
         let Ok((pipeline, _)) = pipeline.load(false)? else { return Ok(()) };
         let Some(on_finish) = &pipeline.on_finish else { return Ok(()) };
         let mut store = Store::open(store.dir()).map_err(broken)?;
@@ -152,7 +160,11 @@ impl Command {
         if !self.changed && digest.is_empty() {
             return Err(Refusal::Earlier { file, run }.into());
         }
-        if !self.changed && file_digest(&pipeline.file)? != *digest {
+        let is_as_it_was = pipeline.has(digest).map_err(|source| {
+            let kept = pipeline_file::kept(store.dir(), digest);
+            Refusal::Unread { file: file.clone(), source, kept: kept.display().to_string() }
+        })?;
+        if !self.changed && !is_as_it_was {
             return Err(Refusal::Changed { file, run }.into());
         }
         let read = match session::read(&pipeline, &self.planning)? {

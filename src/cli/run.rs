@@ -279,12 +279,6 @@ fn new_id(pipeline: &str) -> (String, Millis) {
     (format!("{}-{pipeline}-{nonce:04x}", day_and_time(started)), started)
 }
 
-/// Returns the BLAKE3 of a file in hexadecimal digits.
-pub(super) fn file_digest(file: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(file).map_err(|error| Failure::because(Exit::Rejected, error))?;
-    Ok(blake3::hash(&bytes).to_hex().to_string())
-}
-
 /// Returns `20261121-093015`, in UTC.
 fn day_and_time(at: Millis) -> String {
     let at = jiff::Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();

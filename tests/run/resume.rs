@@ -227,3 +227,31 @@ fn help_names_no_option_that_is_refused() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(said(&refused).contains("trainyard plan --fleet"), "{}", said(&refused));
 }
+
+#[test]
+fn a_pipeline_file_that_is_gone_is_named_with_what_helps() {
+    let world = World::new("[stage.a]\nrun = \"exit 1\"\n");
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    let text = std::fs::read_to_string(world.path("p.toml")).unwrap();
+    std::fs::remove_file(world.path("p.toml")).unwrap();
+    let refused = world.command(&["resume"]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains(&world.path("p.toml").display().to_string()) && said.contains("No such file"), "{said}");
+    let kept = said.split('`').nth(1).expect("a path that can be copied");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), text);
+}
+
+#[test]
+fn what_a_refusal_names_can_be_copied() {
+    let world = World::new("");
+    let file = world.path("my very own pipeline.toml");
+    std::fs::write(&file, "[stage.a]\nrun = \"exit 1\"\n").unwrap();
+    let failed = world.command(&["run", "my very own pipeline.toml"]).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    std::fs::write(&file, "[stage.a]\nrun = \"exit 2\"\n").unwrap();
+    let said = String::from_utf8(world.command(&["resume"]).output().unwrap().stderr).unwrap();
+    assert!(said.contains(&format!("`trainyard run '{}'`", file.display())), "{said}");
+    let run = world.show()["run"].as_str().unwrap().to_owned();
+    assert!(said.contains(&format!("`trainyard resume {run} --changed`")), "{said}");
+}
