@@ -76,11 +76,13 @@ pub(super) struct Clock {
     look_at_progress: Instant,
     /// Why we are ending it, and when SIGKILL follows.
     ending: Option<(Outcome, Instant)>,
+    /// Whether SIGKILL was sent.
+    killed: bool,
 }
 
 impl Clock {
     pub(super) fn start(now: Instant) -> Self {
-        Self { started: now, printed: None, look_at_progress: now + PROGRESS_EVERY, ending: None }
+        Self { started: now, printed: None, look_at_progress: now + PROGRESS_EVERY, ending: None, killed: false }
     }
 
     /// Goes on with an attempt of this age. When it last printed is not known: it is taken to be now.
@@ -141,9 +143,10 @@ impl Attempt {
                 () = self.exit.readable() => if let Some(reaped) = self.reap() {
                     return reaped;
                 },
-                () = readable(self.output.as_ref()) => self.copy_output().await,
-                changed = self.stop.changed() => self.obey(changed.is_ok()),
+                // Before its output, which may never be empty.
                 () = sleep_until(wake) => self.on_time(Instant::now()).await,
+                changed = self.stop.changed() => self.obey(changed.is_ok()),
+                () = readable(self.output.as_ref()) => self.copy_output().await,
             }
         }
     }
@@ -263,6 +266,7 @@ impl Attempt {
                 process::signal_group(self.pid, Signal::KILL);
                 // A process in an uninterruptible system call dies late; the signal is not sent twice a moment.
                 *kill_at = now + Duration::from_secs(1);
+                self.clock.killed = true;
             }
             return;
         }
@@ -311,9 +315,17 @@ impl Attempt {
             process::signal(*pid, Signal::TERM);
         }
         process::signal_group(self.pid, Signal::TERM);
-        let forceful = self.clock.ending.as_ref().is_some_and(|(_, kill_at)| *kill_at <= Instant::now());
-        let grace = if forceful { Duration::ZERO } else { self.launch.limits.grace.as_std() };
-        wait_for(&left, Instant::now() + grace).await;
+        let now = Instant::now();
+        // What is ended has one grace, with all that belongs to it.
+        let until = match &self.clock.ending {
+            _ if self.clock.killed => now,
+            Some((_, kill_at)) => *kill_at,
+            None => now + self.launch.limits.grace.as_std(),
+        };
+        tokio::select! {
+            () = wait_for(&left, until) => {}
+            () = asked_for_now(&mut self.stop) => {}
+        }
         process::signal_group(self.pid, Signal::KILL);
         // A process that forked while it was being ended is found by a second look.
         let more = self.survivors(holders);
@@ -396,6 +408,12 @@ fn broken_promise(outputs: &[(String, PathBuf)]) -> Option<Outcome> {
         let leads_to = (!real.starts_with(project)).then(|| real.display().to_string());
         leads_to.map(|to| Outcome::OutputMissing { path: name.clone(), leads_to: Some(to), also: Box::default() })
     })
+}
+
+/// Waits until the attempt is to end at once.
+async fn asked_for_now(stop: &mut watch::Receiver<Stop>) {
+    // A run that is gone asks for it as well.
+    let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
 }
 
 /// Waits until there is output to read; for ever where the stream is closed.

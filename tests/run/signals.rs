@@ -77,6 +77,34 @@ fn cancel_ends_a_run_that_is_stopped_and_says_what_it_waits_for() {
     assert_eq!((run.end(), outcomes(&world.show(), "a")), (Some(130), vec!["interrupted".to_owned()]));
 }
 
+#[test]
+fn what_a_stage_leaves_in_another_session_is_killed_at_once_if_that_is_asked_for() {
+    const LEAVING: &str = r#"
+        [stage.a]
+        run = """
+        setsid sh -c 'trap "" TERM; echo $$ > deaf; while :; do sleep 1000; done' &
+        trap 'ENDED' TERM; until test -s deaf; do sleep 0.02; done; echo ready; while :; do sleep 0.05; done"""
+        grace = "10h"
+        "#;
+    for (stage, asks) in [("", &["--now"][..]), ("echo asked; exit 0", &["", "--now"])] {
+        let world = World::new(&LEAVING.replace("ENDED", stage));
+        let mut run = world.start(&[]);
+        run.wait_for("ready");
+        let cancels = asks.iter().map(|ask| {
+            let cancel = world.command(&["cancel"]).args(Some(ask).filter(|ask| !ask.is_empty())).spawn().unwrap();
+            if *ask != "--now" {
+                run.wait_for("asked");
+            }
+            cancel
+        });
+        let mut cancels = cancels.collect::<Vec<_>>();
+        wait_for_end(cancels[0].id());
+        wait_for_end(pid_in(&world.path("deaf")));
+        assert!(cancels.iter_mut().all(|cancel| cancel.wait().unwrap().success()));
+        assert_eq!((run.end(), outcomes(&world.show(), "a")), (Some(130), vec!["interrupted".to_owned()]));
+    }
+}
+
 /// A stage that forks, forks twice and closes its descriptors; none of it listens.
 const HORDE: &str = r#"
 [stage.a]
