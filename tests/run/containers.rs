@@ -52,6 +52,7 @@ fn a_run_of_another_container_is_under_way_as_long_as_something_attends_to_it() 
     let world = World::new(GATED);
     let mut run = world.start(&[]);
     run.wait_for("ready");
+    let stage = process::identify(pid_in(&world.path("pid"))).unwrap();
     move_to_another_container(&world);
     assert_is_left_alone(&world);
     run.signal(Signal::KILL);
@@ -60,7 +61,7 @@ fn a_run_of_another_container_is_under_way_as_long_as_something_attends_to_it() 
     while world.show()["state"] == "running" {
         std::thread::yield_now();
     }
-    assert!(!std::path::Path::new(&format!("/proc/{}", pid_in(&world.path("pid")))).exists());
+    assert!(!process::is_alive(stage));
     std::fs::write(world.path("gate"), "").unwrap();
     resume(&world);
     assert_eq!((world.show()["state"].as_str(), begun(&world)), (Some("succeeded"), 2));
