@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use super::impossible::{Impossible, reasons};
 use super::instance::{Choice, DeviceNeed, DeviceRoom, Group, Instance, Kind, Kinds, NodeRoom};
 use super::loads::Loads;
+use super::objective::Objective;
 use crate::fleet::{Device, DeviceId, Fleet, Node, NodeId, Spot, near};
 use crate::graph::TaskGraph;
 use crate::spec::{Gpus, Mode, Pipeline, Resources, Stage};
@@ -20,10 +21,11 @@ impl<'a> Instance<'a> {
     /// # Errors
     /// Every task that fits nowhere even on an empty fleet, with the reasons mode by mode.
     pub fn new(pipeline: &Pipeline, graph: &'a TaskGraph, fleet: &Fleet) -> Result<Self, Vec<Impossible>> {
-        Self::timed(pipeline, graph, fleet, &Cpu)
+        Self::timed(pipeline, graph, fleet, Objective::Makespan, &Cpu)
     }
 
-    /// As [`new`](Self::new); `timed_by` computes the load matrix.
+    /// As [`new`](Self::new), for a plan with an objective: where that is energy, a task can choose between equal devices by
+    /// their power. `timed_by` computes the load matrix.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -31,6 +33,7 @@ impl<'a> Instance<'a> {
         pipeline: &Pipeline,
         graph: &'a TaskGraph,
         fleet: &Fleet,
+        objective: Objective,
         timed_by: &dyn Backend,
     ) -> Result<Self, Vec<Impossible>> {
         let mut numbers = Kinds::default();
@@ -41,7 +44,8 @@ impl<'a> Instance<'a> {
             firsts.extend(is_new.then_some(stage));
             by_stage.push(number);
         }
-        let mut builder = Builder::new(pipeline, fleet, Loads::new(&firsts, fleet, timed_by));
+        let mut builder =
+            Builder::new(pipeline, fleet, Loads::new(&firsts, fleet, timed_by), objective == Objective::Energy);
         let mut first_mode = 0;
         let mut kind = |stage: &&Stage| {
             let kind = builder.kind(stage, first_mode);
@@ -91,12 +95,14 @@ struct Builder<'f> {
     known_groups: HashMap<(u32, Vec<u32>), u32>,
     /// How long modes take, models aside.
     quotients: Loads,
+    /// Whether devices that take different power are different.
+    by_power: bool,
 }
 
 impl<'f> Builder<'f> {
-    fn new(pipeline: &Pipeline, fleet: &'f Fleet, quotients: Loads) -> Self {
+    fn new(pipeline: &Pipeline, fleet: &'f Fleet, quotients: Loads, by_power: bool) -> Self {
         let resources = resource_names(pipeline);
-        let devices = device_rooms(fleet);
+        let devices = device_rooms(fleet, by_power);
         let mut on_node = vec![Vec::new(); fleet.nodes.len()];
         for (index, device) in (0..).zip(&fleet.devices) {
             on_node[device.node.index()].push(DeviceId(index));
@@ -117,7 +123,7 @@ impl<'f> Builder<'f> {
             nodes.push(NodeRoom { capacity, class });
         }
         let (groups, known_groups) = (Vec::new(), HashMap::new());
-        Self { fleet, resources, nodes, devices, classes, on_node, groups, known_groups, quotients }
+        Self { fleet, resources, nodes, devices, classes, on_node, groups, known_groups, quotients, by_power }
     }
 
     /// Returns what the tasks of a stage can choose between: modes that fit what is free now, or if there are none,
@@ -187,6 +193,7 @@ impl<'f> Builder<'f> {
 
     /// Returns the durations that a mode can have on a node, ascending, each with the classes of the devices that give
     /// it: those with exactly this load for one device, and for a gang also all faster ones, since the slowest counts.
+    /// Where power counts, each for the devices of every power, and for a gang also for all that take less.
     /// The mode comes with its column of the load matrix.
     fn loads(
         &self,
@@ -198,28 +205,34 @@ impl<'f> Builder<'f> {
         if gang == 0 {
             return vec![(Load::divided(&mode.duration, self.quotients.on_node(node, column)), Vec::new())];
         }
-        let mut by_time = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
+        let mut alike = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
         for id in &self.on_node[node.index()] {
             let device = &self.fleet.devices[id.index()];
             if wanted_memory(mode, device) <= memory(device) && device.can_join(gang) {
                 let load = Load::on_model(&mode.duration, &device.model, self.quotients.on_device(*id, column));
-                let entry = by_time.entry(load.time).or_insert_with(|| (load, BTreeSet::new(), 0));
+                let power = power(device, self.by_power);
+                let entry = alike.entry((load.time, power)).or_insert_with(|| (load, BTreeSet::new(), 0));
                 entry.1.insert(self.devices[id.index()].class);
                 entry.2 += 1;
             }
         }
         if gang == 1 {
-            return by_time.into_values().map(|(load, classes, _)| (load, classes.into_iter().collect())).collect();
+            return alike.into_values().map(|(load, classes, _)| (load, classes.into_iter().collect())).collect();
         }
-        let (mut all, mut count) = (BTreeSet::new(), 0);
-        let mut loads = Vec::new();
-        for (load, classes, more) in by_time.into_values() {
-            all.extend(classes);
-            count += more;
-            if count >= gang as usize {
-                loads.push((load, all.iter().copied().collect()));
+        let powers: BTreeSet<u64> = alike.keys().map(|(_, power)| *power).collect();
+        let mut loads: Vec<(Load, Vec<u32>)> = Vec::new();
+        for most in powers {
+            let (mut all, mut count) = (BTreeSet::new(), 0);
+            for (_, (load, classes, more)) in alike.iter().filter(|((_, power), _)| *power <= most) {
+                all.extend(classes);
+                count += more;
+                let is_new = || loads.iter().all(|(_, known)| !known.iter().eq(&all));
+                if count >= gang as usize && is_new() {
+                    loads.push((*load, all.iter().copied().collect()));
+                }
             }
         }
+        loads.sort_by_key(|(load, _)| load.time);
         loads
     }
 
@@ -287,7 +300,13 @@ pub fn wanted_memory(mode: &Mode, device: &Device) -> Bytes {
     }
 }
 
-fn device_rooms(fleet: &Fleet) -> Vec<DeviceRoom> {
+/// Returns what a device takes in use beyond what it takes idle, in watts; nothing where power doesn't count.
+fn power(device: &Device, counts: bool) -> u64 {
+    let watts = device.watts.filter(|_| counts);
+    watts.map_or(0, |(idle, active)| active.saturating_sub(idle))
+}
+
+fn device_rooms(fleet: &Fleet, by_power: bool) -> Vec<DeviceRoom> {
     let mut spots: BTreeMap<NodeId, Vec<Spot>> = BTreeMap::new();
     fleet.devices.iter().for_each(|device| spots.entry(device.node).or_default().push(device.spot));
     let on_node = |node: NodeId| spots.get(&node).map_or(&[][..], Vec::as_slice);
@@ -295,7 +314,7 @@ fn device_rooms(fleet: &Fleet) -> Vec<DeviceRoom> {
     let mut room = |device: &Device| {
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let memory = device.usable_memory();
-        let kind = (device.model.clone(), device.is_mig());
+        let kind = (device.model.clone(), device.is_mig(), power(device, by_power));
         let class = *numbers.entry((kind, memory, device.whole_memory(), device.speed)).or_insert(next);
         DeviceRoom {
             node: device.node,

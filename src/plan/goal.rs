@@ -85,16 +85,23 @@ impl<'a, const W: usize> Planner<'a, W> {
         if let Policy::List(order, fit) = self.policy {
             self.rule(order, fit, &free);
         } else {
-            for (_, order) in OrderRule::ALL {
-                for fit in [FitRule::EarliestFinish, FitRule::BestFit] {
-                    if self.best.is_none() || !self.is_over() {
-                        self.rule(order, fit, &free);
-                    }
-                }
+            for choice in [Some(free), self.goal.thriftiest()].into_iter().flatten() {
+                self.rules(&choice);
             }
             self.search();
         }
         self.best.map(|best| (best.draft, self.evaluations))
+    }
+
+    /// Tries every order.
+    fn rules(&mut self, choice: &[u32]) {
+        for (_, order) in OrderRule::ALL {
+            for fit in [FitRule::EarliestFinish, FitRule::BestFit] {
+                if self.best.is_none() || !self.is_over() {
+                    self.rule(order, fit, choice);
+                }
+            }
+        }
     }
 
     fn rule(&mut self, order: OrderRule, fit: FitRule, choice: &[u32]) {
@@ -208,6 +215,22 @@ mod tests {
         assert_eq!((plan.makespan, plan.value, plan.is_optimal()), (Millis(10_000), 1_000_000, true));
         let plan = made(&two_cards(200), Objective::Energy);
         assert_eq!((plan.makespan, plan.value), (Millis(5_000), 2 * 200 * 5_000 + 400 * 5_000));
+    }
+
+    #[test]
+    fn of_equal_devices_those_that_take_less_power_are_taken_even_later() {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 4, 64, &[("a", 16, 1_000); 4]);
+        for (device, active) in fleet.devices.iter_mut().zip([400, 100, 300, 100]) {
+            device.watts = Some((0, active));
+        }
+        let gang = |n| vec![on_gpus(Gpus::Whole(n), 0, 1_000)];
+        let problem = problem(vec![gang(1), gang(1), gang(1), gang(2)], &[], fleet);
+        let plan = made(&problem, Objective::Energy);
+        // All one after the other on the two that take 100 W.
+        assert_eq!((plan.value, plan.value_bound), (500_000, 500_000));
+        let devices: Vec<_> = plan.placed.iter().flat_map(|placed| &placed.devices).map(|device| device.0).collect();
+        assert!(devices.iter().all(|device| [1, 3].contains(device)), "{devices:?}");
     }
 
     #[test]

@@ -243,7 +243,8 @@ pub fn make_timed(
     timed_by: &dyn Backend,
 ) -> Result<Plan, PlanError> {
     possible(fleet, options)?;
-    let instance = Instance::timed(pipeline, graph, fleet, timed_by).map_err(PlanError::Impossible)?;
+    let instance = Instance::timed(pipeline, graph, fleet, options.objective, timed_by);
+    let instance = instance.map_err(PlanError::Impossible)?;
     if let Some((index, least)) = budget::exceeded(&instance) {
         let (budget, limit) = instance.budgets[index].clone();
         return Err(PlanError::Budget { budget, least, limit });

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::Placed;
 use super::draft::Draft;
-use super::instance::{Choice, DeviceNeed, Instance};
+use super::instance::{Choice, DeviceNeed, Instance, Kind};
 use super::names::{by_name, name_of, names};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
@@ -149,6 +149,17 @@ impl<'a> Goal<'a> {
             each.iter().take(choice.gang as usize).sum::<u128>()
         };
         members.iter().map(|(_, devices)| of_node(devices)).min().unwrap_or(0)
+    }
+
+    /// Returns the choice of each task that takes the least of devices, `[n_tasks]` by TaskId; `None` where that is no aim.
+    pub(super) fn thriftiest(&self) -> Option<Vec<u32>> {
+        let of_kind = |kind: &Kind| {
+            let cost = |choice: &Choice| (self.cheapest(choice), choice.duration());
+            (0..).zip(&kind.choices).min_by_key(|(_, choice)| cost(choice)).map_or(0, |(index, _)| index)
+        };
+        let by_kind: Vec<u32> = self.instance.kinds.iter().map(of_kind).collect();
+        let is_aim = self.objective == Objective::Energy;
+        is_aim.then(|| self.instance.kind.iter().map(|kind| by_kind[*kind as usize]).collect())
     }
 
     /// Returns the value of a schedule and when it ends: of equal values the one that ends first is the better one.
