@@ -1,5 +1,7 @@
 //! A schedule in the making, in the arrays that planners work on. Does not know names.
 
+use std::cmp::Reverse;
+
 use super::instance::Instance;
 use super::{Placed, Plan};
 use crate::fleet::{DeviceId, NodeId};
@@ -80,12 +82,18 @@ impl Draft {
         instance.groups[choice.group as usize].members[self.member[i] as usize].0
     }
 
-    /// Makes the plan of it: tasks are to be started in the order of their starts, equal ones as they were placed.
+    /// Makes the plan of it: tasks are to be started in the order of their starts. Of equal ones those that take no time
+    /// come first, since others may wait for them, then those of higher priority, then as they were placed.
     pub(super) fn into_plan(self, instance: &Instance<'_>, policy: String) -> Plan {
         let mut position = vec![0_u32; self.start.len()];
         (0..).zip(&self.order).for_each(|(at, task)| position[task.index()] = at);
         let mut order = self.order.clone();
-        order.sort_unstable_by_key(|task| (self.start[task.index()], position[task.index()]));
+        order.sort_unstable_by_key(|task| {
+            let i = task.index();
+            let lasts = self.finish[i] > self.start[i];
+            let priority = if lasts { instance.priority[i] } else { 0 };
+            (self.start[i], lasts, Reverse(priority), position[i])
+        });
         let mut rank = vec![0; order.len()];
         (0..).zip(&order).for_each(|(at, task)| rank[task.index()] = at);
         let placed = instance.graph.ids().map(|task| self.placed(instance, task)).collect();

@@ -309,8 +309,7 @@ impl<'a, const W: usize> Planner<'a, W> {
         let mut stays = vec![false; self.instance.len()];
         let mut order = base.draft.order[..base.kept].to_vec();
         order.iter().for_each(|task| stays[task.index()] = true);
-        let priority = |task: TaskId| self.instance.priority[task.index()];
-        let all = by_key(self.instance, |task, _| (stays[task.index()], priority(task), key(task)));
+        let all = by_key(self.instance, |task, _| (stays[task.index()], key(task)));
         order.extend(all.into_iter().filter(|task| !stays[task.index()]));
         order
     }

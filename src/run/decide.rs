@@ -105,7 +105,7 @@ pub struct Dispatcher<'a> {
 }
 
 /// A ready task's place in its queue: the smallest goes first.
-type Turn = (std::cmp::Reverse<i64>, u32, TaskId);
+type Turn = (u32, TaskId);
 
 /// Ready tasks that ask for the same.
 #[derive(Debug)]
@@ -284,9 +284,9 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    /// As planned: the plan has weighed priorities where that was its aim.
     fn turn(&self, task: TaskId) -> Turn {
-        let priority = self.pipeline.stages[self.graph.tasks[task.index()].stage].priority;
-        (std::cmp::Reverse(priority), self.plan.rank[task.index()], task)
+        (self.plan.rank[task.index()], task)
     }
 
     /// Starts nothing new for the time being, or starts again.
@@ -345,7 +345,7 @@ impl<'a> Dispatcher<'a> {
         let mut line = Line::new(self.ready.len());
         while free_jobs > 0 {
             let heads = self.ready.iter().enumerate().filter_map(|(queue, of)| Some((line.head(queue, of)?, queue)));
-            let Some((turn @ (_, _, task), queue)) = heads.min() else { break };
+            let Some((turn @ (_, task), queue)) = heads.min() else { break };
             if self.waits_for_other_run(task, now) {
                 self.ready[queue].turns.remove(&turn);
                 continue;

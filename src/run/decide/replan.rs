@@ -129,7 +129,7 @@ impl Dispatcher<'_> {
 
     /// Takes up a new order, and new places for some tasks.
     pub(super) fn revise(&mut self, revised: &Revised) {
-        let queued: Vec<TaskId> = self.ready.iter().flat_map(|queue| queue.turns.iter().map(|turn| turn.2)).collect();
+        let queued: Vec<TaskId> = self.ready.iter().flat_map(|queue| queue.turns.iter().map(|turn| turn.1)).collect();
         self.ready.iter_mut().for_each(|queue| queue.turns.clear());
         let plan = self.plan.to_mut();
         let first = u32::try_from(revised.order.len()).unwrap_or(u32::MAX);

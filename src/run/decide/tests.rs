@@ -183,6 +183,22 @@ fn a_gang_of_gpus_among_endless_single_ones_starts_when_it_was_promised() {
 }
 
 #[test]
+fn what_the_plan_puts_first_starts_first_whatever_its_priority() {
+    let modes = [on_gpus(Gpus::Whole(2), 0, 3_000), on_gpus(Gpus::Shared, 4, 500), on_gpus(Gpus::Shared, 4, 500)];
+    let mut problem = one_each(&modes, gpus(2));
+    (0..).zip(&mut problem.pipeline.stages).for_each(|(more, stage)| stage.priority = 5 + more);
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, declared(&modes));
+    sim.run();
+    let starts = plan.placed.iter().map(|placed| placed.start.0 + 1_000);
+    assert_eq!((0..3).map(|task| sim.start(task)).collect::<Vec<_>>(), starts.collect::<Vec<_>>());
+    // Of what the plan starts at once, who has priority is the first.
+    let plan = plan::make(&problem.pipeline, &problem.graph, &problem.fleet, &options()).unwrap();
+    assert_eq!(plan.placed[1].start, plan.placed[2].start);
+    assert!(plan.rank[2] < plan.rank[1]);
+}
+
+#[test]
 fn one_that_would_be_in_the_way_on_a_device_goes_to_another() {
     // Two of three devices are for the gang: which, is open until it starts. A third task fits beside it anywhere.
     let whole = |gang, ms| on_gpus(Gpus::Whole(gang), 0, ms);

@@ -121,7 +121,7 @@ impl Dispatcher<'_> {
                 }
                 (None, _) => return None,
             };
-            let tasks = queue.turns.iter().take(LISTED).map(|(_, _, task)| *task).collect();
+            let tasks = queue.turns.iter().take(LISTED).map(|(_, task)| *task).collect();
             Some(Waiting { tasks, count: queue.turns.len(), since, reason })
         });
         let for_outputs = self.for_outputs().map(|(task, waits)| Waiting {
