@@ -147,7 +147,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
     fn site(&mut self, task: TaskId, wanted: &Wanted<'_>, fit: &mut Fit, draft: &Draft, purse: &Purse) -> Option<Site> {
         let wish = Some(wanted.choice[task.index()]).filter(|wish| *wish != FREE);
         if fit.rule().balances() {
-            self.balanced_site(task, fit, wanted.direction, draft, purse)
+            self.balanced_site(task, fit, (wish, wanted.direction), draft, purse)
         } else {
             self.best_site(task, fit, wish, wanted, draft, purse)
         }
@@ -233,19 +233,20 @@ impl<'i, const W: usize> Decoder<'i, W> {
         Site { choice: fastest.0, finish: site.start + fastest.1.duration(), ..site }
     }
 
-    /// Returns the place that a balancing rule chooses without looking at the time, in the first mode that the budgets
-    /// allow, and the earliest start there; `None` where they allow none.
+    /// Returns the place that a balancing rule chooses without looking at the time, in the mode that is wished or else in
+    /// the first that the budgets allow, and the earliest start there; `None` where they allow none.
     fn balanced_site(
         &mut self,
         task: TaskId,
         fit: &mut Fit,
-        direction: Direction,
+        (wish, direction): (Option<u32>, Direction),
         draft: &Draft,
         purse: &Purse,
     ) -> Option<Site> {
         let instance = self.instance;
         let choices = instance.choices(task);
-        let first = choices.iter().find(|choice| purse.allows(instance, task, choice))?.mode;
+        let wished = wish.map(|wish| &choices[wish as usize]);
+        let first = wished.or_else(|| choices.iter().find(|choice| purse.allows(instance, task, choice)))?.mode;
         let mut best: Option<(Score, u32, u32)> = None;
         for (index, choice) in (0..).zip(choices).filter(|(_, choice)| choice.mode == first) {
             if !purse.allows(instance, task, choice) {

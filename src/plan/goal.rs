@@ -12,8 +12,9 @@ use super::instance::Instance;
 use super::machine;
 use super::objective::Goal;
 use super::order::{OrderRule, by_key};
-use super::policy::Policy;
+use super::policy::{Policy, REPAIRS};
 use super::random::Random;
+use super::search::modes;
 use super::{Limits, Options, Plan, PlanError};
 use crate::graph::TaskId;
 use crate::timing::Timing;
@@ -84,13 +85,27 @@ impl<'a, const W: usize> Planner<'a, W> {
         let free = vec![FREE; self.instance.len()];
         if let Policy::List(order, fit) = self.policy {
             self.rule(order, fit, &free);
+            self.repaired(order, fit);
         } else {
             for choice in [Some(free), self.goal.thriftiest()].into_iter().flatten() {
                 self.rules(&choice);
             }
+            self.repaired(OrderRule::CriticalPath, FitRule::EarliestFinish);
             self.search();
         }
         self.best.map(|best| (best.draft, self.evaluations))
+    }
+
+    /// Where everything ran out of a budget, tries an order with choices that stay in all of them.
+    fn repaired(&mut self, order: OrderRule, fit: FitRule) {
+        let mut random = Random::new(self.seed);
+        let mut left = REPAIRS;
+        while self.best.is_none() && left > 0 && !self.instance.budgets.is_empty() {
+            left -= 1;
+            if let Some(choice) = modes::repaired(self.instance, &mut random, vec![FREE; self.instance.len()]) {
+                self.rule(order, fit, &choice);
+            }
+        }
     }
 
     /// Tries every order.

@@ -183,6 +183,9 @@ const THRIFT: u64 = 4;
 /// How many times their mean time edges count in further orders where data takes time.
 const EDGES: [f64; 4] = [0.0, 0.5, 2.0, 4.0];
 
+/// How often choices that stay in all budgets are looked for before there is said to be none.
+pub(super) const REPAIRS: usize = 20;
+
 /// Tasks up to which `auto` tries its whole portfolio and searches unasked: beyond, one pass takes a tenth of a second
 /// and hardly leaves anything to gain.
 const PORTFOLIO_TASKS: usize = 20_000;
@@ -287,7 +290,8 @@ impl<'a, const W: usize> Planner<'a, W> {
         }
     }
 
-    /// One pass of an order and a fit rule, without effect where it runs out of a budget.
+    /// One pass of an order and a fit rule; where that runs out of a budget and there is no plan yet, with choices that
+    /// stay in all of them.
     fn list(&mut self, order: OrderRule, fit: FitRule) {
         self.pass(&order.order(self.search.instance, self.search.timing), fit);
     }
@@ -297,6 +301,13 @@ impl<'a, const W: usize> Planner<'a, W> {
         let free = vec![FREE; order.len()];
         search.fit.change(fit, search.instance);
         search.evaluate(order, &free, Direction::Forward, &mut Draft::default());
+        let mut left = REPAIRS;
+        while search.best().is_none() && left > 0 && !search.instance.budgets.is_empty() {
+            left -= 1;
+            if let Some(choice) = search.modes() {
+                search.evaluate(order, &choice, Direction::Forward, &mut Draft::default());
+            }
+        }
     }
 
     /// Several passes.

@@ -132,6 +132,27 @@ fn modes_are_found_that_stay_in_two_budgets_at_once() {
 }
 
 #[test]
+fn every_policy_finds_modes_that_stay_in_two_tight_budgets() {
+    let mode = |budget: &str, amount, ms| {
+        let mut mode = on_host(1, ms);
+        mode.spend.insert(budget.to_owned(), amount);
+        mode
+    };
+    // Whoever pays the first task with the money that it is shorter for cannot pay the second one.
+    let modes = vec![vec![mode("money", 1, 1), mode("power", 1, 9)], vec![mode("money", 2, 1), mode("power", 2, 1)]];
+    let mut problem = problem(modes, &[(0, 1)], one_node(1, &[]));
+    problem.fleet.budgets.extend([("money".to_owned(), 2), ("power".to_owned(), 1)]);
+    for policy in every_policy() {
+        assert_eq!(planned(&problem, policy).unwrap().makespan, Millis(10), "{policy}");
+    }
+    let Problem { pipeline, graph, fleet } = &problem;
+    for policy in [Policy::Auto, Policy::List(OrderRule::Fifo, FitRule::LeastLoaded)] {
+        let options = Options { policy, objective: Objective::WeightedCompletion, ..Options::default() };
+        assert_eq!(make(pipeline, graph, fleet, &options).unwrap().makespan, Millis(10), "{policy}");
+    }
+}
+
+#[test]
 fn a_search_shortens_what_one_pass_leaves_long() {
     // Packing 5, 4, 3, 3 and 3 onto two CPUs: the longest first ends at 10, the best at 9.
     let modes = [5, 4, 3, 3, 3].map(|ms| vec![on_host(1, ms)]).to_vec();

@@ -22,7 +22,7 @@ pub(super) mod batches;
 mod crossover;
 pub(super) mod genetic;
 pub(super) mod local;
-mod modes;
+pub(super) mod modes;
 mod relaxed;
 mod sample;
 pub(super) mod swarm;

@@ -64,7 +64,11 @@ pub(super) fn fit_budgets(instance: &Instance<'_>, choice: &[u32]) -> bool {
 }
 
 /// Changes choices, as few as it can, until they stay in the budgets; `None` where it does not find how.
-pub(super) fn repaired(instance: &Instance<'_>, random: &mut Random, mut choice: Vec<u32>) -> Option<Vec<u32>> {
+pub(in crate::plan) fn repaired(
+    instance: &Instance<'_>,
+    random: &mut Random,
+    mut choice: Vec<u32>,
+) -> Option<Vec<u32>> {
     let n_choices = |task: usize| instance.kinds[instance.kind[task] as usize].choices.len();
     for (task, choice) in choice.iter_mut().enumerate() {
         if *choice == FREE {
