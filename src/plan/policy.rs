@@ -235,6 +235,7 @@ impl<'a, const W: usize> Planner<'a, W> {
             Policy::Search(engine) => {
                 self.mind_waste();
                 self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+                self.wasteful();
                 self.batches();
                 let run = match engine {
                     Engine::Genetic => genetic::run,
@@ -327,8 +328,15 @@ impl<'a, const W: usize> Planner<'a, W> {
                 self.pass(&by_rank_with(self.search.instance, edges), FitRule::EarliestFinish);
             }
         }
+        if tries > 1 {
+            self.wasteful();
+        }
+    }
+
+    /// One pass that minds no waste, where others do.
+    fn wasteful(&mut self) {
         let thrift = self.search.decoder.thrift;
-        if thrift > 0 && tries > 1 && !self.search.is_over() {
+        if thrift > 0 && !self.search.is_over() {
             self.search.decoder.thrift = 0;
             self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
             self.search.decoder.thrift = thrift;

@@ -174,6 +174,23 @@ fn an_exact_search_proves_what_areas_cannot() {
 }
 
 #[test]
+fn searches_are_never_worse_than_the_pass_that_minds_no_waste() {
+    // The fast device is the scarce one, but nobody wants it yet when the first task takes the slow one to spare it.
+    let on = |gpus, fast, slow| {
+        let mut mode = on_gpus(gpus, 0, fast);
+        mode.duration.by_model = [("fast".to_owned(), Millis(fast)), ("slow".to_owned(), Millis(slow))].into();
+        vec![mode]
+    };
+    let whole = || on(Gpus::Whole(1), 500, 2_000);
+    let modes = vec![on(Gpus::Share(Share(500_000)), 300, 360), whole(), whole()];
+    let problem = problem(modes, &[(0, 1), (0, 2)], one_node(8, &[("fast", 16, 1_000), ("slow", 16, 1_000)]));
+    for (_, engine) in policy::Engine::ALL {
+        let plan = planned_within(&problem, Policy::Search(engine), 2).unwrap();
+        assert_eq!(plan.makespan, Millis(1_300), "{engine:?}");
+    }
+}
+
+#[test]
 fn an_exact_search_deals_gangs_out_to_devices() {
     // On the pools of both cards all four run at once; on the cards themselves the gang meets somebody on either.
     let share = |part: u32| on_gpus(Gpus::Share(Share(part)), 0, 10);
