@@ -191,6 +191,18 @@ fn searches_are_never_worse_than_the_pass_that_minds_no_waste() {
 }
 
 #[test]
+fn an_exact_search_counts_months_in_longer_ticks() {
+    // In milliseconds a solution has more instants than the solver can count.
+    let days = |days: u64, ms: u64| vec![on_host(1, days * 86_400_000 + ms)];
+    let problem = problem(vec![days(30, 1), days(30, 3), days(30, 7)], &[], one_node(2, &[]));
+    for policy in [Policy::Search(policy::Engine::Exact), Policy::Auto] {
+        let plan = planned_within(&problem, policy, 2_000).unwrap();
+        assert_eq!((plan.makespan, plan.bound_by), (Millis(60 * 86_400_000 + 4), "exact search"));
+        assert!(plan.lower_bound > Millis(60 * 86_400_000 - 100) && plan.gap() < 1e-6, "{plan:?}");
+    }
+}
+
+#[test]
 fn an_exact_search_deals_gangs_out_to_devices() {
     // On the pools of both cards all four run at once; on the cards themselves the gang meets somebody on either.
     let share = |part: u32| on_gpus(Gpus::Share(Share(part)), 0, 10);

@@ -51,10 +51,10 @@ pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
     }
     search.grant(STEPS);
     search.end_within(LONGEST);
-    let Some(pools) = Pools::new(search.instance, best) else { return };
+    let pools = Pools::new(search.instance, best);
     guarded(search, |search| {
         close(search, &pools, false);
-        if split::can_split(search.instance) {
+        if pools.is_exact && split::can_split(search.instance) {
             close(search, &pools, true);
         }
     });

@@ -5,8 +5,10 @@
 //! spend stays in the budgets. Objective: the end of the last task. Whatever plan is legal is a solution, so that no plan
 //! ends before the best solution; a solution is a plan where its tasks can be dealt out to the places of the pools.
 //!
-//! Times are counted in the ticks of the instance. Amounts are cut to 20 bits: what is asked for
-//! is rounded down and what is offered up, which keeps every plan a solution. Does not know who solves it.
+//! Times are counted in the ticks of the instance, or in longer ones where those are too many; starts and durations are
+//! then rounded down. Amounts are cut to 20 bits: what is asked for is rounded down and what is offered up. Both keep
+//! every plan a solution: who runs in a tick after rounding did run at the end of that tick before. Does not know who
+//! solves it.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +20,8 @@ use crate::units::Share;
 pub(super) struct Pools {
     /// A tick, in milliseconds.
     pub(super) tick: u64,
+    /// Whether all durations are whole ticks.
+    pub(super) is_exact: bool,
     /// `[n_tasks][n_choices]`: durations in ticks.
     pub(super) ways: Vec<Vec<i32>>,
     /// What tasks share.
@@ -40,23 +44,22 @@ const PARTS: u128 = 1 << 20;
 const TICKS: u64 = 1 << 28;
 
 impl Pools {
-    /// Relaxes an instance; `None` where its times are too long for their resolution.
-    pub(super) fn new(instance: &Instance<'_>, makespan: u64) -> Option<Self> {
-        let tick = instance.tick();
-        if makespan / tick > TICKS {
-            return None;
-        }
+    /// Relaxes an instance of which a plan with this makespan is known.
+    pub(super) fn new(instance: &Instance<'_>, makespan: u64) -> Self {
+        let whole = instance.tick();
+        let tick = whole.max(makespan.div_ceil(TICKS));
         // A way that takes longer than the whole plan is never taken.
         let ticks = |choice: &Choice| i32::try_from((choice.duration() / tick).min(2 * TICKS)).unwrap_or(i32::MAX);
         let ways = instance.graph.ids().map(|task| instance.choices(task).iter().map(ticks).collect()).collect();
-        let mut relaxed = Self { tick, ways, pools: Vec::new(), budgets: Vec::new() };
+        let is_exact = tick == whole;
+        let mut relaxed = Self { tick, is_exact, ways, pools: Vec::new(), budgets: Vec::new() };
         relaxed.add_devices(instance);
         relaxed.add_nodes(instance);
         for (index, (_, limit)) in instance.budgets.iter().enumerate() {
             let spend = |choice: &Choice| Some(u128::from(choice.spend[index]));
             relaxed.budgets.extend(pool(instance, u128::from(*limit), spend));
         }
-        Some(relaxed)
+        relaxed
     }
 
     /// Memory and compute of devices, once for every set of classes that some choice is confined to.

@@ -136,7 +136,10 @@ pub fn prove(
     limits: &Limits<'_>,
 ) -> Result<Proof, NoProof> {
     let instance = Instance::new(pipeline, graph, fleet).map_err(|_| NoProof::Nothing)?;
-    let pools = Pools::new(&instance, bound.0).ok_or(NoProof::TooLong)?;
+    let pools = Pools::new(&instance, bound.0);
+    if !pools.is_exact {
+        return Err(NoProof::TooLong);
+    }
     let mut steps = Steps { spent: 0, limits };
     let mut least = bound.0.div_ceil(pools.tick);
     while least > 0 {
