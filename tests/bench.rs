@@ -50,6 +50,14 @@ fn rows(output: &Output) -> Result<Vec<Value>, Box<dyn Error>> {
 }
 
 #[test]
+fn behind_the_last_seed_comes_the_first() -> Tested {
+    let last = u64::MAX.to_string();
+    let rows = rows(&bench(&["--policies", "random", "--seed", &last, "--seeds", "3", "--json"])?)?;
+    assert_eq!(rows[0]["seeds"], 3);
+    Ok(())
+}
+
+#[test]
 fn each_policy_has_a_row_and_the_best_is_proven_optimal() -> Tested {
     let rows = rows(&bench(&["--policies", "fifo,ga,auto", "--seeds", "2", "--json"])?)?;
     let policies: Vec<_> = rows.iter().filter_map(|row| row["policy"].as_str()).collect();

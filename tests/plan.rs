@@ -160,6 +160,12 @@ fn a_bad_fleet_file_ends_with_3_at_its_place() {
 }
 
 #[test]
+fn as_many_evaluations_as_can_be_counted_are_no_reason_to_panic() {
+    let (code, _, stderr) = outcome(CHAIN, BOX, &["--evaluations", &u64::MAX.to_string()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
 fn every_policy_plans_the_chain_in_7_seconds() {
     let orders = ["fifo", "sjf", "ljf", "priority", "critical-path", "least-slack", "most-successors", "efficiency"];
     let fits = [

@@ -200,7 +200,7 @@ impl Command {
         let mut entries = Vec::with_capacity(policies.len());
         for policy in policies {
             let mut trials = Ok(Vec::new());
-            for seed in (self.seed..).take(usize::try_from(self.seeds).unwrap_or(1)) {
+            for seed in (0..self.seeds).map(|more| self.seed.wrapping_add(more)) {
                 progress.next(&format!("{policy} on {}", fleet.name));
                 let Ok(found) = &mut trials else { continue };
                 match self.plan(case, *policy, seed) {

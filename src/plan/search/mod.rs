@@ -109,7 +109,7 @@ impl<'a, const W: usize> Search<'a, W> {
 
     /// Lets an engine use a part of the evaluations and of the time that are left, or less where it finds nothing more.
     pub(super) fn part(&mut self, of: u64, whole: u64, engine: impl FnOnce(&mut Self)) {
-        let evaluations = self.left().map(|left| self.evaluations + left * of / whole);
+        let evaluations = self.left().map(|left| self.evaluations.saturating_add(left.saturating_mul(of) / whole));
         let time = self.limits.budget.zip(self.limits.clock).map(|(budget, clock)| {
             let now = clock();
             now + Millis((budget - now).0 / whole * of)
