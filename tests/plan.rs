@@ -160,6 +160,38 @@ fn a_bad_fleet_file_ends_with_3_at_its_place() {
 }
 
 #[test]
+fn between_nodes_without_a_link_data_takes_no_time_and_that_is_said() {
+    let pipeline = r#"
+name = "p"
+[stage.a]
+run = ["true"]
+duration = "10s"
+outputs = [{ path = "a.bin", size = "1TiB" }]
+[stage.b]
+run = ["true"]
+matrix = { x = [1, 2] }
+inputs = ["a.bin"]
+duration = "10s"
+"#;
+    let fleet = "[[node]]\nname = \"n1\"\ncpus = 1\n[[node]]\nname = \"n2\"\ncpus = 1\n";
+    let (code, stdout, stderr) = outcome(pipeline, fleet, &["--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["makespan_ms"], json!(20_000));
+    let said =
+        "no [[link]] for n1 and n2 (up to 1.0 TiB): data is taken to need no time there, as on a shared file system\n";
+    assert_eq!(stderr, said);
+    let link = |rate: &str| format!("{fleet}[[link]]\nbetween = [\"n2\", \"n1\"]\nbandwidth = \"{rate}\"\n");
+    let (_, stdout, stderr) = outcome(pipeline, &link("1GB/s"), &["--json"]);
+    assert_eq!(
+        (serde_json::from_str::<Value>(&stdout).unwrap()["makespan_ms"].clone(), stderr.as_str()),
+        (json!(30_000), "")
+    );
+    let (code, _, stderr) = outcome(pipeline, &link("0GB/s"), &[]);
+    assert_eq!(code, Some(3));
+    assert!(stderr.contains("nodes without a link share a file system: data takes no time"), "{stderr}");
+}
+
+#[test]
 fn as_many_evaluations_as_can_be_counted_are_no_reason_to_panic() {
     let (code, _, stderr) = outcome(CHAIN, BOX, &["--evaluations", &u64::MAX.to_string()]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));

@@ -1,7 +1,7 @@
 //! The arguments that say for what and how to plan, taken alike by every subcommand that plans, and how a plan that
 //! cannot be made is reported.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::searching::{Place, Searching};
 use super::timing::{Timer, Where};
 use super::{Exit, Failure, contradiction, output};
 use crate::batch::search::Searcher;
-use crate::fleet::{Fleet, Headroom, file};
+use crate::fleet::{Fleet, Headroom, Link, NodeId, file};
 use crate::graph::TaskGraph;
 use crate::plan::islands::Islands;
 use crate::plan::policy::Engine;
@@ -26,7 +26,7 @@ use crate::run::limit;
 use crate::run::store::{Store, StoreError};
 use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
 use crate::timing::Timing;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// Says what `--headroom` does, where that is absent.
 const HEADROOM: &str = "TRAINYARD_HEADROOM";
@@ -176,6 +176,7 @@ impl Planning {
         let plan = plan.map_err(|error| failure(pipeline, &error))?;
         searching.iter().for_each(Searching::say_if_idle);
         say_what_falls_back(pipeline, graph, &plan);
+        say_what_needs_no_link(graph, fleet, &plan);
         Ok((plan, timer.into_timing()))
     }
 
@@ -286,6 +287,34 @@ fn say_what_falls_back(pipeline: &Pipeline, graph: &TaskGraph, plan: &Plan) {
     let names: Vec<String> = names.collect();
     if !names.is_empty() {
         output::note(&format!("on the CPU, since no GPU could hold it: {}", names.join(", ")));
+    }
+}
+
+/// Says between which nodes data takes no time because the fleet file has no link for it.
+fn say_what_needs_no_link(graph: &TaskGraph, fleet: &Fleet, plan: &Plan) {
+    let joined = |ends: (NodeId, NodeId)| {
+        let is = |link: &Link| link.between == ends || link.between == (ends.1, ends.0);
+        fleet.links.iter().any(is)
+    };
+    let mut pairs = BTreeMap::new();
+    for (task, placed) in graph.ids().zip(&plan.placed) {
+        for edge in graph.before.of(task).iter().filter(|edge| edge.data > Bytes::ZERO) {
+            let from = plan.placed[edge.task.index()].node;
+            if from != placed.node && !joined((from, placed.node)) {
+                let ends = (from.min(placed.node), from.max(placed.node));
+                let most: &mut Bytes = pairs.entry(ends).or_default();
+                *most = edge.data.max(*most);
+            }
+        }
+    }
+    let name = |node: &NodeId| text::visible(&fleet.nodes[node.index()].name).into_owned();
+    let mut names = pairs.iter().map(|((a, b), most)| format!("{} and {} (up to {most})", name(a), name(b)));
+    if let Some(first) = names.next() {
+        let more = names.len();
+        let rest = if more > 0 { format!(", nor for {more} more pairs of nodes") } else { String::new() };
+        output::note(&format!(
+            "no [[link]] for {first}{rest}: data is taken to need no time there, as on a shared file system"
+        ));
     }
 }
 

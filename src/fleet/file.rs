@@ -218,7 +218,9 @@ fn rate(decoder: &mut Decoder<'_>, node: &tree::Node) -> Option<Bandwidth> {
     let rate = decoder.quantity::<Bandwidth>(node)?;
     if rate == Bandwidth(0) {
         let problem = Problem::new(node.span.clone(), "nothing would ever arrive over this link");
-        decoder.report(problem.help("leave the link out: nodes without one share no data"));
+        decoder.report(
+            problem.help("say how fast data gets there; nodes without a link share a file system: data takes no time"),
+        );
         return None;
     }
     Some(rate)

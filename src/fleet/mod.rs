@@ -125,7 +125,7 @@ impl Device {
     }
 }
 
-/// A connection between two nodes.
+/// A connection between two nodes. Without one they share a file system: data takes no time from one to the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
     /// Its ends, in any order.

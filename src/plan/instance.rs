@@ -167,7 +167,8 @@ impl Instance<'_> {
         work + moves
     }
 
-    /// Returns how long data takes from one node to another: nothing within a node or where no link is declared.
+    /// Returns how long data takes from one node to another: nothing within a node or where no link is declared, as on a
+    /// file system that both see.
     #[must_use]
     pub fn lag(&self, data: Bytes, from: NodeId, to: NodeId) -> Millis {
         if from == to || data == Bytes::ZERO || self.bandwidth.is_empty() {
