@@ -21,7 +21,7 @@ use crate::plan::proof::{self, NoProof, Proof};
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
 use crate::probe::{self, Machine, mps};
 use crate::report::text;
-use crate::run::learn::{self, Basis, Origins, Sample};
+use crate::run::learn::{self, Basis, Exceeded, Origins, Sample};
 use crate::run::limit;
 use crate::run::store::{Store, StoreError};
 use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
@@ -101,9 +101,9 @@ impl Planning {
     }
 
     /// Fills in what the pipeline leaves open by what earlier runs in this state folder used, and says where its numbers
-    /// come from. A record that cannot be read leaves them open.
+    /// come from, and which of those declared were seen to be too small. A record that cannot be read leaves them open.
     pub(super) fn learn(pipeline: &mut Pipeline, fleet: &Fleet, dir: &Path) -> Origins {
-        if !learn::has_open_numbers(pipeline) {
+        if !learn::has_open_numbers(pipeline) && !learn::declares_memory(pipeline) {
             return Origins::of(pipeline);
         }
         let history = history(pipeline, dir).unwrap_or_else(|error| {
@@ -114,6 +114,7 @@ impl Planning {
             }
             Vec::new()
         });
+        say_what_holds_more(pipeline, &learn::exceeded(pipeline, fleet, &history));
         learn::fill_in(pipeline, fleet, &history)
     }
 
@@ -314,6 +315,21 @@ fn say_what_needs_no_link(graph: &TaskGraph, fleet: &Fleet, plan: &Plan) {
         let rest = if more > 0 { format!(", nor for {more} more pairs of nodes") } else { String::new() };
         output::note(&format!(
             "no [[link]] for {first}{rest}: data is taken to need no time there, as on a shared file system"
+        ));
+    }
+}
+
+/// Says which stages were seen to hold more of a GPU than they declare.
+fn say_what_holds_more(pipeline: &Pipeline, exceeded: &[Exceeded]) {
+    let name = |stage: usize| text::visible(&pipeline.stages[stage].name);
+    let each = exceeded
+        .iter()
+        .map(|&Exceeded { stage, declared, seen }| format!("`{}` {seen} instead of {declared}", name(stage)));
+    let each: Vec<_> = each.collect();
+    if !each.is_empty() {
+        output::warn(&format!(
+            "seen to hold more GPU memory than declared, so others beside it may run out: {} (raise `gpu_memory`, or write \"auto\")",
+            each.join(", ")
         ));
     }
 }

@@ -47,6 +47,22 @@ fn what_a_stage_needs_is_measured_once_and_then_reserved() -> Tested {
 }
 
 #[test]
+fn what_holds_more_than_it_declares_is_said() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 6000 1.6'\nduration = '2s'\nresources = { gpu_memory = '2GiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!((code, said.contains("instead of")), (Some(0), false), "{said}");
+    assert_eq!(reserved(&run), [Value::from(2_u64 << 30)]);
+    let said = |world: &World| Ok::<_, Box<dyn Error>>(String::from_utf8(world.command(&["plan", "p.toml"])?.stderr)?);
+    let warned = said(&world)?;
+    assert!(warned.contains("seen to hold more GPU memory than declared"), "{warned}");
+    assert!(warned.contains("`train` 5.9 GiB instead of 2.0 GiB"), "{warned}");
+    world.write(&pipeline.replace("2GiB", "6GiB"))?;
+    assert_eq!(said(&world)?, "");
+    Ok(())
+}
+
+#[test]
 fn a_sweep_of_unknown_need_shares_the_card_after_its_first_task() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 3000 1.6'\nmatrix = { seed = [1, 2, 3, 4] }\n\
                     resources = { cpus = 0, gpu_memory = 'auto' }\n";

@@ -6,7 +6,7 @@ use super::estimate::{self, Estimate};
 use super::{Sample, definition};
 use crate::fleet::Fleet;
 use crate::probe::model;
-use crate::spec::{Duration, Gpus, Mode, Pipeline};
+use crate::spec::{Duration, Gpus, Mode, Pipeline, Stage};
 use crate::units::{Bytes, Millis, Speed};
 
 /// Where a number comes from.
@@ -114,6 +114,50 @@ pub fn fill_in(pipeline: &mut Pipeline, fleet: &Fleet, history: &[Sample]) -> Or
         }
     }
     origins
+}
+
+/// A stage that was seen to hold more of a device than it declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Index of the stage.
+    pub stage: usize,
+    /// The most that its tasks declare.
+    pub declared: Bytes,
+    /// The most that one of them held.
+    pub seen: Bytes,
+}
+
+/// Whether any stage declares how much it needs of a device that it shares.
+#[must_use]
+pub fn declares_memory(pipeline: &Pipeline) -> bool {
+    pipeline.stages.iter().flat_map(|stage| &stage.modes).any(|mode| declared(mode).is_some())
+}
+
+/// Returns the stages that share devices by a number that `history` has seen to be too small, by more than the devices'
+/// headroom is there for.
+#[must_use]
+pub fn exceeded(pipeline: &Pipeline, fleet: &Fleet, history: &[Sample]) -> Vec<Exceeded> {
+    let headroom = fleet.devices.iter().map(|device| device.headroom).min().unwrap_or_default();
+    let mut most: BTreeMap<&str, Bytes> = BTreeMap::new();
+    for sample in history {
+        let held = most.entry(&sample.definition).or_default();
+        *held = sample.gpu_memory.max(sample.ran_out).unwrap_or(Bytes::ZERO).max(*held);
+    }
+    let of_stage = |(index, stage): (usize, &Stage)| {
+        let of_mode = |mode: &Mode| {
+            let declared = declared(mode)?;
+            let seen = *most.get(definition(pipeline, stage, mode).as_str())?;
+            (seen > declared + headroom).then_some(Exceeded { stage: index, declared, seen })
+        };
+        stage.modes.iter().filter_map(of_mode).max_by_key(|exceeded| exceeded.seen - exceeded.declared)
+    };
+    pipeline.stages.iter().enumerate().filter_map(of_stage).collect()
+}
+
+/// Returns what a mode declares of a device that others share; `None` where it has it alone or leaves it open.
+fn declared(mode: &Mode) -> Option<Bytes> {
+    let shares = matches!(mode.resources.gpus, Gpus::Shared | Gpus::Share(_)) && mode.auto.is_none();
+    Some(mode.resources.gpu_memory).filter(|memory| shares && *memory > Bytes::ZERO)
 }
 
 fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: &[&Sample]) {
@@ -256,6 +300,23 @@ mod tests {
         assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Shared, Bytes(4 * GIB)));
         assert_eq!(numbers.gpu_memory, Some(Basis::Declared));
         assert_eq!(numbers.duration, Basis::Learned { runs: 1 });
+    }
+
+    #[test]
+    fn what_was_seen_to_hold_more_than_it_declares_is_named() {
+        let seen = |resources: &str, gib: u64| {
+            let pipeline = pipeline(resources);
+            let history = [sample(&pipeline, Some("T4"), 1, 2), sample(&pipeline, Some("L4"), 1, gib)];
+            let mut fleet = fleet(&[("T4", 16, 1_000_000)]);
+            fleet.devices[0].headroom = Bytes(GIB);
+            exceeded(&pipeline, &fleet, &history)
+        };
+        let more = Exceeded { stage: 0, declared: Bytes(4 * GIB), seen: Bytes(15 * GIB) };
+        assert_eq!(seen("gpu_memory = '4GiB'", 15), [more]);
+        assert_eq!(seen("gpus = 0.5, gpu_memory = '4GiB'", 15), [more]);
+        for kept in ["gpu_memory = '14GiB'", "gpu_memory = 'auto'", "gpus = 1, gpu_memory = '4GiB'", "gpus = 1"] {
+            assert_eq!(seen(kept, 15), [], "{kept}");
+        }
     }
 
     #[test]
