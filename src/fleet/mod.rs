@@ -147,6 +147,8 @@ pub struct Fleet {
     pub links: Vec<Link>,
     /// What may be spent over a whole plan.
     pub budgets: BTreeMap<String, u64>,
+    /// Devices that are there and not to be used, by name: drained by hand, or in quarantine.
+    pub aside: Vec<String>,
 }
 
 impl Fleet {

@@ -34,8 +34,11 @@ pub enum Reason {
         /// That node's name.
         node: String,
     },
-    /// It asks for a device and the fleet has none.
-    NoDevice,
+    /// It asks for a device and the fleet has none, or none that may be used.
+    NoDevice {
+        /// Those that are set aside.
+        aside: Vec<String>,
+    },
     /// It asks for more memory than any device has.
     DeviceMemory {
         /// What is asked for, on each device.
@@ -113,7 +116,7 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
         return None;
     }
     let Some(largest) = fleet.devices.iter().rev().max_by_key(|device| device.whole_memory()) else {
-        return Some(Reason::NoDevice);
+        return Some(Reason::NoDevice { aside: fleet.aside.clone() });
     };
     if held.gpu_memory > largest.whole_memory() {
         // The largest gives nothing: so do all.
@@ -175,7 +178,10 @@ impl fmt::Display for Reason {
                 };
                 write!(f, "it asks for {asked} {resource}, and the most on one node is {most} (`{node}`)")
             }
-            Self::NoDevice => f.write_str("it asks for a GPU, and the fleet has none"),
+            Self::NoDevice { aside } if aside.is_empty() => f.write_str("it asks for a GPU, and the fleet has none"),
+            Self::NoDevice { aside } => {
+                write!(f, "it asks for a GPU, and none may be used: {} set aside", aside.join(", "))
+            }
             Self::DeviceMemory { asked, most, device, model, headroom } => {
                 let (asked, most) = finer(*asked, *most);
                 write!(
@@ -222,7 +228,12 @@ impl Reason {
                 format!("ask for at most {most} {resource}, or add a node that has more")
             }
             Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
-            Self::NoDevice => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
+            Self::NoDevice { aside } => match aside.first() {
+                Some(first) => {
+                    format!("`trainyard devices` says why; `trainyard devices --undrain {first}` takes it back")
+                }
+                None => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
+            },
             Self::DeviceMemory { asked, most, .. } => {
                 format!("ask for at most {}, or use a larger device", finer(*asked, *most).1)
             }

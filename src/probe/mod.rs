@@ -152,7 +152,9 @@ impl Machine {
         let gpus = self.gpus.devices();
         let devices = gpus.iter().filter(used).map(|gpu| device(&name, gpu, self.headroom)).collect();
         let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
-        let fleet = Fleet { name, nodes: vec![node], devices, ..Fleet::default() };
+        let is_aside = |gpu: &&Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_)));
+        let aside = gpus.iter().filter(is_aside).map(Gpu::name).collect();
+        let fleet = Fleet { name, nodes: vec![node], devices, aside, ..Fleet::default() };
         let is_lost = |gpu: &Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Lost(_)));
         if self.lost().next().is_some() || gpus.iter().any(is_lost) { fleet.named_by_uuid() } else { fleet }
     }

@@ -166,5 +166,13 @@ fn a_drained_card_is_given_nothing_new() -> Tested {
     );
     let unknown = world.command(&["devices", "--drain", "gpu7"])?;
     assert_eq!(unknown.status.code(), Some(2));
+    assert!(world.command(&["devices", "--drain", "gpu1"])?.status.success());
+    let refused = world.command(&["plan", "p.toml"])?;
+    let said = String::from_utf8(refused.stderr)?.replace('│', " ");
+    // Wherever its lines are broken.
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("it asks for a GPU, and none may be used: gpu0, gpu1 set aside"), "{said}");
+    assert!(said.contains("`trainyard devices --undrain gpu0` takes it back"), "{said}");
     Ok(())
 }
