@@ -39,8 +39,8 @@ const DEVICE: [&str; 13] = [
 ];
 
 /// What a line says besides "out of memory" that is about a device: of CUDA's own text, with the call or the name of a
-/// macro before it, and of NCCL's.
-const BESIDE: [&str; 4] = ["CUDA error", "CUDA Error", "GPUassert", "Cuda failure"];
+/// macro before it, of NCCL's and of Triton's.
+const BESIDE: [&str; 5] = ["CUDA error", "CUDA Error", "GPUassert", "Cuda failure", "Triton Error [CUDA]"];
 
 /// What a line of TensorFlow's says besides the name of the error.
 const EXHAUSTED: [&str; 2] = ["failed to allocate memory", "Out of memory while trying to allocate"];
@@ -65,6 +65,9 @@ const TRACE: &str = "Traceback (most recent call last)";
 
 /// Words of a program that goes on with less.
 const GOES_ON: [&str; 6] = ["retry", "trying again", "reducing", "halving", "skipping", "falling back"];
+
+/// How a line begins that gives advice, whatever goes wrong.
+const ADVICE: [&str; 3] = ["tip:", "hint:", "note:"];
 
 /// How much may be printed after the message by an attempt that ends of it: traces of many processes are long.
 pub(super) const BEHIND: u64 = 1 << 20;
@@ -177,6 +180,11 @@ impl Listener {
 
 /// Recognises a line that says that memory ran out.
 fn recognise(line: &str) -> Option<Memory> {
+    let begins =
+        |word: &&str| line.trim_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    if ADVICE.iter().any(|word| begins(&word)) {
+        return None;
+    }
     // TensorFlow has the same words for both memories, and names the place.
     if line.contains("OOM when allocating tensor") && line.contains("device:CPU:") {
         return Some(Memory::Host);
@@ -249,7 +257,8 @@ mod tests {
     use super::*;
 
     /// Messages as the programs print them, and whose memory it was.
-    const KNOWN: [(&str, Memory); 29] = [
+    const KNOWN: [(&str, Memory); 30] = [
+        ("RuntimeError: Triton Error [CUDA]: out of memory", Memory::Device(None)),
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of \
              79.15 GiB of which 1.20 GiB is free.",
@@ -339,6 +348,7 @@ mod tests {
         for message in [
             "Segmentation fault",
             "RuntimeError: CUDA error: device-side assert triggered",
+            "Tip: on CUDA out of memory, lower the batch size\nValueError: bad shape",
             "memory: 3 GiB",
             "",
             "CUDA out of memory, retrying with batch 8\nstep 9\nTraceback (most recent call last):\nKeyError: 'x'\n",
