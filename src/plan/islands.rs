@@ -79,6 +79,7 @@ pub(super) fn run<const W: usize>(
     let (instance, timing, bound) = (search.instance, search.timing, search.bound);
     let (first, left, limits) = (search.best().cloned(), search.left(), search.limits);
     let (policy, objective, seed) = (options.policy, options.objective, options.seed);
+    let is_limited = limits.evaluations.is_some() || limits.budget.is_some();
     let mut found: Vec<Option<(Draft, u64)>> = Vec::new();
     found.resize_with(n, || None);
     let places = found.iter_mut().zip(ring(n)).zip(0_u64..);
@@ -91,7 +92,7 @@ pub(super) fn run<const W: usize>(
             let seed = seed.wrapping_add(island.wrapping_mul(0x9E37_79B9_7F4A_7C15));
             let options = Options { policy, objective, seed, limits, ..Options::default() };
             let mut search = Search::<W>::new(instance, timing, bound, &options);
-            search.settle(first, passage);
+            search.settle(first, passage, !is_limited);
             engine(&mut search);
             let evaluations = search.evaluations;
             *found = search.into_best().map(|best| (best, evaluations));
@@ -110,7 +111,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::fixture::{Problem, any_problem};
+    use crate::fleet::Fleet;
+    use crate::plan::fixture::{Problem, add_node, any_problem, on_host, problem};
     use crate::plan::policy::{Engine, Policy};
     use crate::plan::{self, Plan};
 
@@ -150,6 +152,21 @@ mod tests {
         assert_eq!(arrived, [3, 1, 2]);
         drop(ring.remove(0));
         assert!(ring[0].exchange(None).is_none(), "one that has ended keeps nobody waiting");
+    }
+
+    #[test]
+    fn islands_that_nobody_limits_end_where_nothing_was_found_for_long_as_one_search_does() {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 2, 64, &[]);
+        let Problem { pipeline, graph, fleet } = problem(vec![vec![on_host(1, 50_000)]; 3], &[], fleet);
+        let evaluations = |islands| {
+            let policy = Policy::Search(Engine::Genetic);
+            let options = Options { policy, seed: 7, islands, ..Options::default() };
+            plan::make(&pipeline, &graph, &fleet, &options).unwrap().evaluations
+        };
+        let crew = Threads { backwards: false };
+        let (alone, four) = (evaluations(None), evaluations(Some(Islands { count: 4, crew: &crew })));
+        assert!(four <= 8 * alone, "{four} schedules on four islands, {alone} on one");
     }
 
     proptest! {

@@ -170,8 +170,9 @@ impl<'a, const W: usize> Search<'a, W> {
         is_one
     }
 
-    /// Becomes an island that begins with a schedule.
-    pub(super) fn settle(&mut self, first: Option<Draft>, passage: Passage) {
+    /// Becomes an island that begins with a schedule; a patient one ends where nothing was found for long.
+    pub(super) fn settle(&mut self, first: Option<Draft>, passage: Passage, patient: bool) {
+        self.part.patient = patient;
         self.found.extend(first);
         self.passage = Some(passage);
     }
