@@ -198,7 +198,8 @@ pub enum PlanError {
     Budgets,
     /// The energy of a device is not known.
     #[error(
-        "nothing says how much power {device} takes: give its entry in the fleet file `idle_watts` and `active_watts`"
+        "nothing says how much power {device} takes: plan with a fleet file (`--fleet FILE`) that says its \
+         `idle_watts` and `active_watts`"
     )]
     NoWatts {
         /// Its id.

@@ -256,7 +256,11 @@ impl<'a> Sheet<'a> {
             (true, _) => "proven optimal".to_owned(),
             (false, gap) => {
                 let worse = if plan.objective == Objective::Makespan { "longer" } else { "worse" };
-                format!("the plan is at most {:.1} % {worse} than the best one", gap * 100.0)
+                // Rounded up, since it is a limit.
+                format!(
+                    "the plan is at most {:.1} % {worse} than the best one",
+                    (gap * 1_000.0 - 1e-6).ceil().max(1.0) / 10.0
+                )
             }
         };
         if plan.objective == Objective::Makespan {
