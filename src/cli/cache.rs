@@ -42,7 +42,7 @@ enum What {
     /// aside more than a week ago
     Gc {
         /// How much may stay, like 10GiB [default: all results that are known]
-        #[arg(long, value_name = "SIZE")]
+        #[arg(long, value_name = "SIZE", value_parser = session::size_or_zero)]
         max_size: Option<Bytes>,
         #[command(flatten)]
         common: Common,

@@ -84,7 +84,7 @@ pub(super) struct Manner {
 }
 
 /// Reads a memory size; nothing at all needs no unit.
-fn size_or_zero(text: &str) -> Result<Bytes, ParseUnitError> {
+pub(super) fn size_or_zero(text: &str) -> Result<Bytes, ParseUnitError> {
     if text.trim() == "0" { Ok(Bytes::ZERO) } else { text.parse() }
 }
 

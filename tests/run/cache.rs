@@ -228,6 +228,25 @@ fn verify_names_what_is_damaged_and_removes_it() {
 }
 
 #[test]
+fn what_only_shows_the_cache_leaves_what_is_damaged_to_verify() {
+    let world = World::new("[stage.a]\nrun = \"mkdir d; echo x > d/x\"\noutputs = [\"d\"]\n");
+    ran(&world, &[]);
+    let list = objects(&world).into_iter().find(|object| std::fs::read(object).unwrap() != b"x\n").unwrap();
+    std::fs::remove_file(&list).unwrap();
+    std::fs::write(&list, "damaged").unwrap();
+    for _ in 0..2 {
+        let output = world.command(&["cache"]).output().unwrap();
+        assert!(said(&output).starts_with("0 results, 2 files"), "{}", said(&output));
+    }
+    let output = world.command(&["cache", "verify"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(70), "{}", said(&output));
+    assert!(said(&output).contains(" of d\n0 results, 2 files"), "{}", said(&output));
+    assert!(!list.exists());
+    let swept = said(&world.command(&["cache", "gc", "--max-size", "0"]).output().unwrap());
+    assert!(swept.contains("left: 0 results, 0 files"), "{swept}");
+}
+
+#[test]
 fn a_damaged_index_keeps_nothing_from_running_and_verify_mends_it() {
     let world = chain();
     ran(&world, &[]);

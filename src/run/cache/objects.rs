@@ -6,7 +6,7 @@
 //! stage that writes into its output would write into the object.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -166,18 +166,24 @@ impl Objects {
         written
     }
 
-    /// Returns a small object.
+    /// Returns a small object. A damaged one is removed.
     ///
     /// # Errors
     /// Where it is gone or damaged.
     pub fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, Lost> {
-        let mut bytes = Vec::new();
-        let read = File::open(self.path(digest)).and_then(|mut file| file.read_to_end(&mut bytes));
-        match read {
-            Err(_) => Err(Lost::Missing(*digest)),
-            Ok(_) if Digest::of(&bytes) == *digest => Ok(bytes),
-            Ok(_) => Err(self.throw_away(digest)),
-        }
+        self.look_at(digest).map_err(|lost| match lost {
+            Lost::Damaged(digest) => self.throw_away(&digest),
+            lost => lost,
+        })
+    }
+
+    /// Returns a small object; a damaged one stays.
+    ///
+    /// # Errors
+    /// Where it is gone or damaged.
+    pub fn look_at(&self, digest: &Digest) -> Result<Vec<u8>, Lost> {
+        let bytes = fs::read(self.path(digest)).map_err(|_| Lost::Missing(*digest))?;
+        if Digest::of(&bytes) == *digest { Ok(bytes) } else { Err(Lost::Damaged(*digest)) }
     }
 
     /// Writes an object to a new file.

@@ -98,9 +98,7 @@ impl Sweep {
     /// Where it cannot be read.
     pub fn size(&self) -> Result<Size, SweepError> {
         let sizes = self.sizes()?;
-        let actions = self.index.actions()?;
-        let is_held = |action: &Action| self.needs(action).iter().all(|digest| sizes.contains_key(digest));
-        let results = actions.iter().filter(|(_, action)| is_held(action)).count();
+        let results = self.index.actions()?.iter().filter(|(_, action)| self.holds(action, &sizes)).count();
         Ok(Size { results, objects: sizes.len(), bytes: sizes.values().copied().map(Bytes).sum() })
     }
 
@@ -117,7 +115,9 @@ impl Sweep {
         let (mut room, mut forgotten) = (most.map_or(u64::MAX, |most| most.0), Vec::new());
         // The newest first: an object that two results share is paid for once.
         for (key, action) in actions.iter().rev() {
-            let needs: HashSet<Digest> = self.needs(action).difference(&kept).copied().collect();
+            // What is damaged cannot be taken out, and keeps nothing.
+            let Some(needs) = self.needs(action) else { continue };
+            let needs: HashSet<Digest> = needs.difference(&kept).copied().collect();
             let cost: u64 = needs.iter().filter_map(|digest| sizes.get(digest)).sum();
             match room.checked_sub(cost) {
                 Some(left) => {
@@ -150,31 +150,35 @@ impl Sweep {
         Ok(self.objects.list()?.into_iter().map(|object| (object.digest, object.size)).collect())
     }
 
-    /// Returns the objects that a result needs.
-    fn needs(&self, action: &Action) -> HashSet<Digest> {
+    /// Whether everything that a result needs is there, `sizes` being what is.
+    fn holds(&self, action: &Action, sizes: &HashMap<Digest, u64>) -> bool {
+        self.needs(action).is_some_and(|needs| needs.iter().all(|digest| sizes.contains_key(digest)))
+    }
+
+    /// Returns the objects that a result needs; `None` where what a folder holds is not known any more.
+    fn needs(&self, action: &Action) -> Option<HashSet<Digest>> {
         let mut needs = HashSet::new();
         for entry in &action.outputs {
             match entry.kind {
                 Kind::File { digest, .. } => drop(needs.insert(digest)),
                 Kind::Tree { digest, .. } => {
                     needs.insert(digest);
-                    needs.extend(self.files_of(&digest).into_iter().map(|(_, digest)| digest));
+                    needs.extend(self.files_of(&digest)?.into_iter().map(|(_, digest)| digest));
                 }
                 Kind::Folder { .. } | Kind::Link { .. } => {}
             }
         }
-        needs
+        Some(needs)
     }
 
-    /// Returns the files of a folder's manifest; none where that is lost.
-    fn files_of(&self, manifest: &Digest) -> Vec<(String, Digest)> {
-        let text = self.objects.bytes(manifest).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let entries = text.as_deref().and_then(decode).unwrap_or_default();
+    /// Returns the files of a folder's manifest; `None` where that is lost.
+    fn files_of(&self, manifest: &Digest) -> Option<Vec<(String, Digest)>> {
+        let text = String::from_utf8(self.objects.look_at(manifest).ok()?).ok()?;
         let file = |entry: super::manifest::Entry| match entry.kind {
             Kind::File { digest, .. } => Some((entry.path, digest)),
             Kind::Tree { .. } | Kind::Folder { .. } | Kind::Link { .. } => None,
         };
-        entries.into_iter().filter_map(file).collect()
+        Some(decode(&text)?.into_iter().filter_map(file).collect())
     }
 
     /// Reads the index and every object, moves a damaged index aside and removes the objects that are damaged.
@@ -193,13 +197,15 @@ impl Sweep {
                 stands_for.entry(digest).or_default().push(entry.path.clone());
             }
             if let Kind::Tree { digest, .. } = entry.kind {
-                for (path, file) in self.files_of(&digest) {
+                for (path, file) in self.files_of(&digest).unwrap_or_default() {
                     stands_for.entry(file).or_default().push(format!("{}/{path}", entry.path));
                 }
             }
         }
         let bytes = objects.iter().map(|object| Bytes(object.size)).sum();
-        let seen = Size { results: actions.len(), objects: objects.len(), bytes };
+        let sizes = objects.iter().map(|object| (object.digest, object.size)).collect();
+        let results = actions.iter().filter(|(_, action)| self.holds(action, &sizes)).count();
+        let seen = Size { results, objects: objects.len(), bytes };
         let mut verified = Verified { index, seen, damaged: Vec::new() };
         for (object, whole) in objects.iter().zip(whole) {
             match whole {
