@@ -1,5 +1,7 @@
 //! What is up to date is left out, and nothing else is: every test looks at what really ran.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -189,6 +191,26 @@ fn an_output_that_is_gone_or_was_changed_is_restored_without_running_anything() 
     assert_eq!(std::fs::read_to_string(world.path("work/clean.csv")).unwrap(), "a\nb\n");
     assert_eq!(std::fs::read_to_string(world.path("report.txt")).unwrap().trim(), "2");
     assert_eq!(aside(&world), ["report.before/report.txt"], "what somebody wrote there is not lost");
+}
+
+#[test]
+fn an_output_gets_the_permissions_back_that_it_was_made_with() {
+    let world = World::new("[stage.a]\nrun = \"echo true > tool; chmod 755 tool\"\noutputs = [\"tool\"]\n");
+    ran(&world, &[]);
+    let tool = world.path("tool");
+    let mode = || std::fs::metadata(&tool).unwrap().permissions().mode() & 0o777;
+    // The second time nothing has to be looked up, and the third time there is no copy.
+    for prepare in [&[][..], &["run", "p.toml"], &["cache", "gc", "--max-size", "0"]] {
+        if !prepare.is_empty() {
+            assert!(world.command(prepare).output().unwrap().status.success());
+        }
+        let inode = std::fs::metadata(&tool).unwrap().ino();
+        std::fs::set_permissions(&tool, Permissions::from_mode(0o644)).unwrap();
+        let output = world.run(&[]);
+        assert!(said(&output).contains("restored tool"), "{prepare:?}: {}", said(&output));
+        assert!(said(&output).contains("nothing to do"), "{prepare:?}: {}", said(&output));
+        assert_eq!((mode(), std::fs::metadata(&tool).unwrap().ino()), (0o755, inode), "it is not written anew");
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! ([`Keeper::prepare`]). Who puts them back takes their locks first and looks into the record then. So of the two, one
 //! always sees the other.
 
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::aside;
@@ -96,7 +98,9 @@ impl Keeper {
     /// Whether what is seen at an output's path is what the entry says.
     pub(super) fn is_in_place(&self, recipe: &Recipe, entry: &Entry, seen: Seen) -> io::Result<bool> {
         Ok(match (&entry.kind, seen) {
-            (Kind::File { size, digest, .. }, Seen::File { stamp, .. }) if stamp.size == *size => {
+            (Kind::File { mode, size, digest }, Seen::File { stamp, mode: seen })
+                if (stamp.size, seen) == (*size, *mode) =>
+            {
                 let known = self.files.known(&entry.path, &stamp);
                 known.map_or_else(|| self.files.digest(&entry.path), Ok)? == *digest
             }
@@ -114,6 +118,22 @@ impl Keeper {
             Kind::File { size, digest, .. } => self.objects.has(digest, Some(*size)),
             Kind::Tree { digest, .. } => self.objects.has(digest, None),
             Kind::Folder { .. } | Kind::Link { .. } => false,
+        }
+    }
+
+    /// Whether an output can be made as the entry says, as far as that can be seen without reading it.
+    pub(super) fn can_put_back(&self, entry: &Entry) -> bool {
+        self.has(entry) || self.has_content(entry)
+    }
+
+    /// Whether what is in a file's place holds what the entry says, with other permissions perhaps.
+    fn has_content(&self, Entry { path, kind }: &Entry) -> bool {
+        match (kind, self.files.look(path, false)) {
+            (Kind::File { size, digest, .. }, Ok(Seen::File { stamp, .. })) if stamp.size == *size => {
+                let known = self.files.known(path, &stamp);
+                known.map_or_else(|| self.files.digest(path), Ok).is_ok_and(|found| found == *digest)
+            }
+            _ => false,
         }
     }
 
@@ -145,7 +165,7 @@ impl Keeper {
     /// Puts outputs back and returns their names. What is there goes to the folder `old`, unless the
     /// cache holds it as well.
     fn restore(&self, wrong: &[&Entry], old: &Path) -> Result<Vec<String>, Lost> {
-        if let Some(gone) = wrong.iter().find(|entry| !self.has(entry)) {
+        if let Some(gone) = wrong.iter().find(|entry| !self.can_put_back(entry)) {
             return Err(match gone.kind {
                 Kind::File { digest, .. } | Kind::Tree { digest, .. } => Lost::Missing(digest),
                 Kind::Folder { .. } | Kind::Link { .. } => return Ok(Vec::new()),
@@ -155,6 +175,11 @@ impl Keeper {
             let (place, old) = (self.files.whole(&entry.path), old.join(&entry.path));
             if !self.files.is_ours(&entry.path) {
                 return Err(Lost::Refused { path: place, source: io::Error::other("a link leads out of the project") });
+            }
+            if let (Kind::File { mode, .. }, true) = (&entry.kind, self.has_content(entry)) {
+                let refused = |source| Lost::Refused { path: place.clone(), source };
+                fs::set_permissions(&place, Permissions::from_mode(*mode)).map_err(refused)?;
+                continue;
             }
             self.forget_kept_copy(&entry.path).map_err(|source| Lost::Refused { path: place.clone(), source })?;
             aside::restore(&self.objects, entry, &place, &old)?;

@@ -73,7 +73,7 @@ fn place(cache: &Path, of: &Digest) -> PathBuf {
 }
 
 fn head(claim: &Digest) -> String {
-    format!("trainyard standstill 1 {claim}")
+    format!("trainyard standstill 2 {claim}")
 }
 
 /// Returns the list, or nothing where a name would break a line.
@@ -97,7 +97,9 @@ fn text(claim: &Digest, seen: &Standstill<'_>) -> Option<String> {
 /// Returns what is written of something that is at a path: without blanks.
 fn there(seen: &Seen) -> Option<String> {
     match seen {
-        Seen::File { stamp: Stamp { size, modified, inode }, .. } => Some(format!("{size}:{modified}:{inode}")),
+        Seen::File { stamp: Stamp { size, modified, inode }, mode } => {
+            Some(format!("{size}:{modified}:{inode}:{mode:o}"))
+        }
         Seen::Folder { .. } => Some("folder".to_owned()),
         Seen::Absent => Some("absent".to_owned()),
         Seen::Link | Seen::Other => None,
@@ -114,6 +116,8 @@ fn is_as_it_was(files: &Files, line: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     /// Remembers what is at the paths, and returns whether it is found unchanged after something was done.
@@ -149,6 +153,8 @@ mod tests {
         assert!(!holds_after(&looked, 1_000_000, |root| std::fs::remove_file(root.join("a")).unwrap()));
         assert!(!holds_after(&looked, 1_000_000, |root| std::fs::write(root.join("b"), "").unwrap()));
         assert!(!holds_after(&looked, 1_000_000, |root| std::fs::remove_dir(root.join("d")).unwrap()));
+        let mode = |root: &Path| std::fs::set_permissions(root.join("a"), PermissionsExt::from_mode(0o700)).unwrap();
+        assert!(!holds_after(&looked, 1_000_000, mode));
         let another = |root: &Path| {
             std::fs::write(root.join("c"), "1").unwrap();
             std::fs::rename(root.join("c"), root.join("a")).unwrap();

@@ -225,7 +225,7 @@ impl<'a> Survey<'a> {
                 wrong.push(entry);
             }
         }
-        if let Some(gone) = wrong.iter().find(|entry| !keeper.has(entry)) {
+        if let Some(gone) = wrong.iter().find(|entry| !keeper.can_put_back(entry)) {
             return Ok(Verdict::Runs(Why::OutputsGone(gone.path.clone())));
         }
         let restored = match self.wish.aside {
