@@ -58,6 +58,7 @@ fn record(store: &mut Store, n: usize, whole: bool) -> (String, RunKey) {
         after: if i == 0 { Vec::new() } else { vec![TaskId(0)] },
         critical: i.is_multiple_of(100),
         outputs: Vec::new(),
+        pieces: Vec::new(),
     };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let process = process::identify(std::process::id()).expect("this process is there");

@@ -211,3 +211,25 @@ fn objectives_that_cannot_be_had_end_with_2_and_what_helps() -> Tested {
     refused(by_energy(&["--policies", "ga,sa"])?, "for `--objective energy` take `auto`");
     Ok(())
 }
+
+#[test]
+fn turns_may_end_before_any_plan_without_and_the_bounds_know() -> Tested {
+    let folder = folder()?;
+    // In one piece they take two rounds of two, in turns one and a half.
+    let half = "name = 'half'\n[stage.a]\nrun = ['true']\nmatrix = { n = [1, 2, 3] }\nduration = '20m'\nsuspend = true\n\
+                resources = { gpus = 0.5, gpu_memory = '1GiB' }\n";
+    fs::write(folder.path().join("half.toml"), half)?;
+    fs::write(folder.path().join("one.toml"), TWO.replace("count = 2", "count = 1"))?;
+    let of = ["bench", "half.toml", "--fleet", "one.toml", "--policies", "exact,time-slice", "--quantum", "10m"];
+    let rows = rows(&trainyard(folder.path(), &[&of[..], &["--json"]].concat())?)?;
+    let of_row = |at: usize| ["makespan_ms", "lower_bound_ms", "optimal"].map(|key| rows[at][key].as_u64());
+    let minutes = |minutes: u64| Some(minutes * 60_000);
+    assert_eq!(of_row(0), [minutes(40), minutes(40), Some(3)]);
+    assert_eq!(of_row(1), [minutes(30), minutes(30), Some(3)]);
+    let said = String::from_utf8(trainyard(folder.path(), &of)?.stdout)?;
+    assert!(
+        said.contains("no plan ends before 30m") && said.contains("no plan without turns ends before 40m"),
+        "{said}"
+    );
+    Ok(())
+}

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and reads its seed")]
 
-use trainyard::fleet::{Fleet, Node};
+use trainyard::fleet::{Device, Fleet, Node};
 use trainyard::graph::{self, TaskGraph, TaskId};
 use trainyard::plan::{self, Plan};
 use trainyard::run::admission::{Ledger, Readings};
@@ -11,7 +11,7 @@ use trainyard::run::decide::{Dispatcher, Options};
 use trainyard::run::event::{Because, Event, Place, Process, Recorded, Role, RunEnd, StopReason};
 use trainyard::run::outcome::{Limit, Outcome, Usage};
 use trainyard::run::resume::{self, Fate};
-use trainyard::run::state::{Phase, RunState};
+use trainyard::run::state::{Attempt, Phase, RunState};
 use trainyard::spec::{Pipeline, Source, op};
 use trainyard::units::{Bytes, Cpus, Millis};
 
@@ -65,6 +65,8 @@ struct Its {
     doing: Doing,
     /// Its attempts that have not ended, the main one and the one beside it: whether each has a process.
     ways: [Option<bool>; 2],
+    /// Whether the main one is suspended.
+    stands: bool,
     /// When the main one began, and whether another one has been beside it.
     begun: u64,
     raced: bool,
@@ -90,6 +92,7 @@ impl Told {
         let fresh = Its {
             doing: Doing::Waits,
             ways: [None; 2],
+            stands: false,
             begun: 0,
             raced: false,
             tries: 0,
@@ -147,6 +150,7 @@ impl Told {
                     its.raced &= *role == Role::Main || *outcome != Outcome::Interrupted;
                     let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Interrupted | Outcome::Outrun);
                     if *role == Role::Main {
+                        its.stands = false;
                         its.failures += u32::from(failed);
                         its.failed = failed;
                     }
@@ -158,6 +162,12 @@ impl Told {
                 }
                 may
             }
+            (Event::TaskSuspended { .. }, Some(its)) => {
+                let may = its.ways[Role::Main as usize].is_some() && !its.stands;
+                its.stands |= may;
+                may
+            }
+            (Event::TaskContinued { .. }, Some(its)) => std::mem::take(&mut its.stands),
             (Event::RetryPlanned { not_before, .. }, Some(its)) => {
                 let may = its.doing == Doing::Waits;
                 if may {
@@ -251,6 +261,7 @@ impl Told {
             assert_eq!((task.phase, task.attempts.len()), (phase, its.tries as usize));
             assert_eq!(task.open().count(), its.ways.iter().flatten().count());
             assert_eq!(task.failures(), its.failures as usize);
+            assert_eq!(task.open_as(Role::Main).is_some_and(Attempt::is_suspended), its.stands);
         }
         let of = |doing: &[Doing]| self.tasks.iter().filter(|its| doing.contains(&its.doing)).count();
         assert_eq!(state.running, self.running());
@@ -276,7 +287,7 @@ fn any_event(random: &mut Random, told: &Told) -> Event {
     let task = random.task(told.tasks.len() + 1);
     let role = if random.one_in(3) { Role::Backup } else { Role::Main };
     let tries = told.tasks.get(task.index()).map_or(0, |its| its.tries);
-    match random.below(33) {
+    match random.below(37) {
         0..7 => {
             let number = if random.one_in(10) { u32::try_from(random.below(4)).unwrap() } else { tries + 1 };
             Event::AttemptStarted { task, number, place: Place { role, ..Place::default() } }
@@ -299,6 +310,8 @@ fn any_event(random: &mut Random, told: &Told) -> Event {
         25 => Event::StopRequested { reason: [StopReason::Signal, StopReason::TaskFailed][random.below(2)] },
         27 => Event::TaskCached { task, log: random.one_in(2).then(|| "runs/r/logs/x.1.log".to_owned()) },
         28 => Event::TaskReopened { task },
+        33 | 34 => Event::TaskSuspended { task },
+        35 | 36 => Event::TaskContinued { task },
         29 => {
             let order = (0..random.below(4)).map(|_| random.task(told.tasks.len() + 1)).collect();
             let because = Because::Lost { device: "box/gpu0".to_owned() };
@@ -344,6 +357,9 @@ fn the_state_takes_in_and_refuses_what_the_rules_say() {
 /// CPUs of the host that everything runs on; each task takes one.
 const CPUS: usize = 4;
 
+/// How long a turn at its device lasts.
+const QUANTUM: Millis = Millis(40);
+
 /// A random pipeline on a small host.
 struct Case {
     pipeline: Pipeline,
@@ -353,6 +369,8 @@ struct Case {
     retries: Vec<u32>,
     /// How long after its first attempt a second one of a task may start.
     backups: Vec<Option<u64>>,
+    /// What a task takes of the device where it takes turns, in hundredths.
+    turns: Vec<Option<usize>>,
     options: Options,
 }
 
@@ -360,13 +378,18 @@ impl Case {
     fn new(random: &mut Random) -> Self {
         let stages = 1 + random.below(10);
         let mut text = String::new();
-        let (mut retries, mut backups) = (Vec::new(), Vec::new());
+        let (mut retries, mut backups, mut turns) = (Vec::new(), Vec::new(), Vec::new());
         for stage in 0..stages {
             let before: Vec<String> =
                 (0..stage).filter(|_| random.one_in(4)).map(|before| format!("'s{before}'")).collect();
             let again = random.below(3);
             retries.push(u32::try_from(again).unwrap());
+            let share = random.one_in(3).then(|| 1 + random.below(99));
+            turns.push(share);
+            let turn = share
+                .map(|share| format!("suspend = true\nresources = {{ gpus = 0.{share:02}, gpu_memory = '1GiB' }}\n"));
             let (second, wait) = match random.below(4) {
+                _ if turn.is_some() => ("", None),
                 0 => ("replicas = 2\n", Some(0)),
                 1 => ("backup = { after = 1.5 }\nduration = '20ms'\n", Some(30)),
                 2 => ("backup = { after = 1.5 }\n", None),
@@ -374,7 +397,8 @@ impl Case {
             };
             backups.push(wait);
             text += &format!(
-                "[stage.s{stage}]\nrun = 'x {{outputs}}'\noutputs = ['o{stage}']\n{second}after = [{}]\nretries = {again}\nbackoff = '{}ms'\n",
+                "[stage.s{stage}]\nrun = 'x {{outputs}}'\noutputs = ['o{stage}']\n{second}{}after = [{}]\nretries = {again}\nbackoff = '{}ms'\n",
+                turn.unwrap_or_default(),
                 before.join(","),
                 random.below(50)
             );
@@ -383,11 +407,13 @@ impl Case {
         let (pipeline, graph) = graph::load(&source, &[], op::CATALOGUE, graph::Limits::default()).unwrap();
         let cpus = Cpus(u64::try_from(CPUS).unwrap() * 1_000);
         let node = Node { name: "box".to_owned(), cpus, memory: Bytes(64 << 30), ..Node::default() };
-        let fleet = Fleet { name: "here".to_owned(), nodes: vec![node], ..Fleet::default() };
+        let device = Device { id: "box/gpu0".to_owned(), memory: Bytes(64 << 30), ..Device::default() };
+        let fleet = Fleet { name: "here".to_owned(), nodes: vec![node], devices: vec![device], ..Fleet::default() };
         let plan = plan::make(&pipeline, &graph, &fleet, &plan::Options::default()).unwrap();
         let jobs = Some(1 + random.below(5));
-        let options = Options { jobs, keep_going: random.one_in(2), seed: 1, ..Options::default() };
-        Self { pipeline, graph, fleet, plan, retries, backups, options }
+        let quantum = Some(QUANTUM);
+        let options = Options { jobs, keep_going: random.one_in(2), seed: 1, quantum, ..Options::default() };
+        Self { pipeline, graph, fleet, plan, retries, backups, turns, options }
     }
 
     fn dispatcher(&self, state: &RunState) -> Dispatcher<'_> {
@@ -430,7 +456,7 @@ impl<'c> Played<'c> {
         let mut events = 0;
         loop {
             let before = self.told.clone();
-            let decided = self.dispatcher.decide(&self.state, self.now, &Readings::unwatched(0));
+            let decided = self.dispatcher.decide(&self.state, self.now, &Readings::unwatched(1));
             if decided.is_empty() {
                 break;
             }
@@ -488,6 +514,10 @@ impl<'c> Played<'c> {
                 };
                 assert_eq!(*end, wanted);
             }
+            Event::TaskSuspended { task } | Event::TaskContinued { task } => {
+                assert_ne!(self.told.stop, Some(StopReason::Signal), "who is to end is left alone");
+                assert!(self.case.turns[task.index()].is_some(), "it takes no turns");
+            }
             Event::AttemptSpawned { .. }
             | Event::FinishTold { .. }
             | Event::AttemptFinished { .. }
@@ -506,6 +536,7 @@ impl<'c> Played<'c> {
             return;
         }
         assert!(self.told.tasks.iter().all(|its| !its.open), "a failure was not judged");
+        self.has_given_turns();
         let running = self.told.running();
         assert!(self.told.stop.is_none() || running > 0, "a run that stops and has nothing left to wait for is over");
         let startable = self.case.graph.ids().any(|task| {
@@ -521,6 +552,23 @@ impl<'c> Played<'c> {
         assert!(self.told.stop.is_some() || full || !startable, "something could start");
         let pauses = self.told.tasks.iter().any(|its| matches!(its.doing, Doing::Pauses(_)));
         assert!(running > 0 || pauses, "the run is stuck: {:#?}", self.told);
+    }
+
+    /// Asserts that those who run fit the device together, and that somebody does and is told when the next turn comes.
+    fn has_given_turns(&self) {
+        if self.told.stop == Some(StopReason::Signal) {
+            return;
+        }
+        let at_device = || {
+            let open = self.told.tasks.iter().zip(&self.case.turns).filter(|(its, _)| its.ways[0].is_some());
+            open.filter_map(|(its, share)| Some((its.stands, (*share)?)))
+        };
+        let together: usize = at_device().filter(|(stands, _)| !stands).map(|(_, share)| share).sum();
+        assert!(together <= 100, "they do not fit together");
+        if at_device().any(|(stands, _)| stands) {
+            assert!(together > 0, "all stand still");
+            assert!(self.dispatcher.next_due(&self.state).is_some(), "nobody's turn ever ends");
+        }
     }
 
     /// Whether it is time for a second attempt of a task.

@@ -249,3 +249,45 @@ fn islands_are_for_searches_of_many_schedules() {
     }
     assert_eq!(outcome(CHAIN, BOX, &["--policy", "ga", "--islands", "0"]).0, Some(2));
 }
+
+const TURNS: &str = r#"
+name = "p"
+[stage.long]
+run = ["true"]
+suspend = true
+duration = "10m"
+resources = { gpus = 0.6, gpu_memory = "20GiB" }
+[stage.short]
+run = ["true"]
+suspend = true
+duration = "1m"
+resources = { gpus = 0.6, gpu_memory = "20GiB" }
+"#;
+
+#[test]
+fn turns_are_told_and_drawn() {
+    let (code, stdout, stderr) = outcome(TURNS, BOX, &["--json", "--policy", "time-slice", "--quantum", "2m"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let plan: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(plan["policy"], "time-slice+earliest-finish");
+    let (long, short) = (&plan["tasks"][0], &plan["tasks"][1]);
+    assert_eq!(long["segments"], json!([[0, 120_000], [180_000, 660_000]]));
+    assert_eq!(short["segments"], json!([[120_000, 180_000]]));
+    assert_eq!((&long["duration_ms"], &long["finish_ms"]), (&json!(600_000), &json!(660_000)));
+    let (_, stdout, _) = outcome(TURNS, BOX, &["--policy", "time-slice", "--quantum", "2m"]);
+    assert!(stdout.contains("]....") && stdout.matches("[long").count() == 2, "{stdout}");
+    // Nobody else interrupts a task.
+    let (_, stdout, _) = outcome(TURNS, BOX, &["--json"]);
+    assert!(!stdout.contains("segments"), "{stdout}");
+}
+
+#[test]
+fn a_quantum_that_is_too_short_is_refused() {
+    let (code, _, stderr) = outcome(TURNS, BOX, &["--policy", "time-slice", "--quantum", "5ms"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("a process is not stopped more often than every 100ms"), "{stderr}");
+    let months = TURNS.replace("10m", "10000h");
+    let (code, _, stderr) = outcome(&months, BOX, &["--policy", "time-slice", "--quantum", "1s"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("plan with `--quantum 6m"), "{stderr}");
+}

@@ -19,7 +19,7 @@ const PURE: &[&str] = &[
     "progress/",
     "run/event.rs",
     "run/outcome.rs",
-    "run/state.rs",
+    "run/state",
     "run/decide",
     "run/expect.rs",
     "run/retry.rs",

@@ -52,6 +52,9 @@ pub(super) struct Command {
     /// Time that each search may take, instead of a number of schedules
     #[arg(long, value_name = "TIME")]
     budget: Option<Millis>,
+    /// How long a task runs with `time-slice` before others have their turn [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = planning::quantum)]
+    quantum: Option<Millis>,
     /// What plans are to be good for, and are compared by: `makespan`, `weighted-completion` or `energy`
     #[arg(long, value_name = "NAME", default_value_t)]
     objective: Objective,
@@ -233,7 +236,8 @@ impl Command {
         let clock = || watch.elapsed();
         let evaluations = self.budget.is_none().then_some(self.evaluations);
         let limits = plan::Limits { evaluations, budget: self.budget, clock: Some(&clock) };
-        let options = Options { policy, seed, limits, objective: self.objective, ..Options::default() };
+        let options =
+            Options { policy, seed, limits, objective: self.objective, quantum: self.quantum, ..Options::default() };
         let plan = plan::make(&case.pipeline, &case.graph, &case.fleet, &options)?;
         Ok((plan, watch.micros()))
     }

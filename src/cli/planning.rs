@@ -16,17 +16,19 @@ use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, Link, NodeId, file};
 use crate::graph::TaskGraph;
 use crate::plan::islands::Islands;
+use crate::plan::order::OrderRule;
 use crate::plan::policy::Engine;
 use crate::plan::proof::{self, NoProof, Proof};
+use crate::plan::turns::{QUANTUM, QUANTUM_LEAST};
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
 use crate::probe::{self, Machine, mps};
 use crate::report::text;
 use crate::run::learn::{self, Basis, Exceeded, Origins, Sample};
 use crate::run::limit;
-use crate::run::store::{Store, StoreError};
+use crate::run::store::{Store, StoreError, Turns};
 use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
 use crate::timing::Timing;
-use crate::units::{Bytes, Millis};
+use crate::units::{Bytes, Millis, ParseUnitError};
 
 /// Says what `--headroom` does, where that is absent.
 const HEADROOM: &str = "TRAINYARD_HEADROOM";
@@ -37,9 +39,12 @@ pub(super) struct Planning {
     /// Plan for the hardware in this file instead of this machine
     #[arg(long, value_name = "FILE")]
     pub(super) fleet: Option<PathBuf>,
-    /// `auto`, or an order and a fit like `critical-path+best-fit`
+    /// `auto`, or an order and a fit like `critical-path+best-fit`; with `time-slice` stages that may be suspended take turns
     #[arg(long, value_name = "NAME", default_value_t)]
     policy: Policy,
+    /// How long a task runs with `time-slice` before others have their turn [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = quantum)]
+    quantum: Option<Millis>,
     /// Equal seeds give equal plans
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -66,6 +71,15 @@ pub(super) struct Planning {
     islands: Option<u32>,
 }
 
+/// Reads how long a turn lasts.
+pub(super) fn quantum(text: &str) -> Result<Millis, String> {
+    let quantum: Millis = text.parse().map_err(|error: ParseUnitError| error.to_string())?;
+    if quantum < QUANTUM_LEAST {
+        return Err(format!("a process is not stopped more often than every {QUANTUM_LEAST}"));
+    }
+    Ok(quantum)
+}
+
 impl Planning {
     /// Returns the fleet to plan for, or prints what is wrong with its file.
     pub(super) fn fleet(&self, pipeline: &Pipeline) -> Result<Result<Fleet, Exit>, Failure> {
@@ -81,6 +95,25 @@ impl Planning {
             }
             fleet
         }))
+    }
+
+    /// Returns how long a turn lasts with `time-slice`.
+    pub(super) fn quantum(&self) -> Millis {
+        self.quantum.unwrap_or(QUANTUM)
+    }
+
+    /// Returns how turns are taken, so that whoever goes on with a run goes on so; `None` where none are.
+    pub(super) fn turns(&self) -> Option<Turns> {
+        let policy = self.policy.to_string();
+        matches!(self.policy, Policy::List(OrderRule::TimeSlice, _)).then(|| Turns { policy, quantum: self.quantum() })
+    }
+
+    /// Returns these with turns as they were taken before, unless another policy is asked for.
+    pub(super) fn going_on(&self, turns: Option<&Turns>) -> Self {
+        let asked = self.policy != Policy::default();
+        let Some(Turns { policy, quantum }) = turns.filter(|_| !asked) else { return self.clone() };
+        let policy = policy.parse().unwrap_or_default();
+        Self { policy, quantum: self.quantum.or(Some(*quantum)), ..self.clone() }
     }
 
     /// Returns where to look for this machine's devices, and how much of them is left free.
@@ -171,6 +204,7 @@ impl Planning {
             objective: self.objective,
             searcher: searching.as_ref().map(|searching| searching as &dyn Searcher),
             islands: self.islands.map(|count| Islands { count, crew: &Threads }),
+            quantum: self.quantum,
         };
         let timer = Timer::new(self.timing);
         let plan = plan::make_timed(pipeline, graph, fleet, &options, &timer);
@@ -393,7 +427,7 @@ pub(super) fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
     let exit = match error {
         PlanError::Impossible(_) | PlanError::Budget { .. } | PlanError::Budgets => Exit::Impossible,
         PlanError::TooLong | PlanError::TooManyResources => Exit::Rejected,
-        PlanError::NoWatts { .. } | PlanError::OnlyMakespan { .. } => Exit::Usage,
+        PlanError::NoWatts { .. } | PlanError::OnlyMakespan { .. } | PlanError::Quantum { .. } => Exit::Usage,
         PlanError::Illegal(_) => Exit::Bug,
     };
     let mut words = error.to_string();

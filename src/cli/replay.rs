@@ -51,7 +51,7 @@ pub(super) fn measured(
 fn took<'r>(row: &'r RunRow, tasks: &[crate::run::state::TaskState]) -> HashMap<&'r str, (usize, Millis)> {
     let time = |attempt: &Attempt| {
         let ended = attempt.ended.as_ref().filter(|ended| ended.outcome == Outcome::Succeeded)?;
-        Some((attempt.place.mode, ended.at - attempt.started))
+        Some((attempt.place.mode, attempt.ran(ended.at)))
     };
     let last = |task: &crate::run::state::TaskState| task.telling().and_then(|(_, attempt)| time(attempt));
     let named = row.header.tasks.iter().map(|task| task.name.as_str());

@@ -167,7 +167,8 @@ impl Command {
         if !self.changed && !is_as_it_was {
             return Err(Refusal::Changed { file, run }.into());
         }
-        let read = match session::read(&pipeline, &self.planning)? {
+        let planning = self.planning.going_on(header.invocation.turns.as_ref());
+        let read = match session::read(&pipeline, &planning)? {
             Ok(read) => read,
             Err(exit) => return Ok(Err(exit)),
         };
@@ -176,7 +177,7 @@ impl Command {
             return Err(Refusal::OtherTasks { file, run }.into());
         }
         let past = Past::read(store, header, &read)?;
-        let mut prepared = read.prepare(&self.planning, store.dir(), &past.done())?;
+        let mut prepared = read.prepare(&planning, store.dir(), &past.done())?;
         past.enter(&mut prepared);
         Ok(Ok((prepared, past)))
     }

@@ -177,6 +177,7 @@ impl Command {
                 force: self.force.force,
                 force_stages: self.force.force_stage.clone(),
                 name: self.name.clone(),
+                turns: self.planning.turns(),
             },
             tasks,
         })
@@ -186,7 +187,7 @@ impl Command {
 /// Returns what is recorded of the tasks of a plan.
 fn planned(prepared: &Prepared) -> Vec<TaskHeader> {
     let Prepared { pipeline, graph, plan, fleet, .. } = prepared;
-    let timing = Timing::new(graph, plan.placed.iter().map(|placed| placed.finish - placed.start).collect());
+    let timing = Timing::new(graph, plan.placed.iter().map(crate::plan::Placed::ran).collect());
     let task_header = |id: TaskId| {
         let (task, placed) = (&graph.tasks[id.index()], &plan.placed[id.index()]);
         let devices = placed.devices.iter().map(|device| fleet.devices[device.index()].id.clone());
@@ -195,6 +196,7 @@ fn planned(prepared: &Prepared) -> Vec<TaskHeader> {
             name: task.name.clone(),
             stage: pipeline.stages[task.stage].name.clone(),
             planned: (placed.start, placed.finish),
+            pieces: placed.segments.clone(),
             places: if placed.devices.is_empty() { vec![host()] } else { devices.collect() },
             after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
             outputs: task.outputs.clone(),
@@ -213,6 +215,7 @@ fn unplanned(read: &Read) -> Vec<TaskHeader> {
             name: task.name.clone(),
             stage: pipeline.stages[task.stage].name.clone(),
             planned: (Millis::ZERO, Millis::ZERO),
+            pieces: Vec::new(),
             places: Vec::new(),
             after: graph.before.of(id).iter().map(|edge| edge.task).collect(),
             outputs: task.outputs.clone(),

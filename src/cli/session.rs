@@ -152,6 +152,8 @@ pub(super) struct Prepared {
     pub(super) ops: PathBuf,
     options: probe::Options,
     pub(super) fleet: Fleet,
+    /// How long a turn lasts where tasks take turns.
+    pub(super) quantum: Millis,
 }
 
 /// A pipeline that has been read and can be carried out here.
@@ -196,7 +198,8 @@ impl Read {
         planning::say_what_is_not_limited(&pipeline, &fleet);
         planning::say_which_have_no_backup(&pipeline, &origins);
         let plan = planning.make_rest(&pipeline, &graph, &fleet, done)?;
-        Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet })
+        let quantum = planning.quantum();
+        Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet, quantum })
     }
 }
 
@@ -308,7 +311,8 @@ impl Session<'_> {
         give_memory_back();
         let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
         let (jobs, seed) = (self.jobs, self.seed.0);
-        let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed };
+        let quantum = plan.takes_turns.then_some(self.of.quantum);
+        let options = Options { jobs, keep_going: manner.keep_going, mps: mps::runs(), seed, quantum };
         let unseen = self.up_to_date.as_ref().map(UpToDate::unseen).unwrap_or_default();
         let mut dispatcher =
             Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);

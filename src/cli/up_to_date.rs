@@ -241,7 +241,8 @@ pub(super) fn lost(root: &Path, (pipeline, graph): (&Pipeline, &TaskGraph), stat
 /// Returns the plan of a run in which nothing happens.
 pub(super) fn idle_plan(tasks: usize) -> Plan {
     let now = Millis::ZERO;
-    let placed = Placed { mode: 0, node: NodeId(0), devices: Vec::new(), start: now, finish: now };
+    let placed =
+        Placed { mode: 0, node: NodeId(0), devices: Vec::new(), start: now, finish: now, segments: Vec::new() };
     Plan {
         policy: "none".to_owned(),
         placed: vec![placed; tasks],

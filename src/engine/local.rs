@@ -17,13 +17,14 @@ use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::heard::Heard;
+use super::hold::Hold;
 use super::log::Log;
 use super::oom::Kills;
 use super::process::{self, Starts};
 use super::sentinel::Watch;
 use super::spawn::{Group, Inherited};
 use super::strays::Awaited;
-use super::supervise::{Attempt, Clock, Exit};
+use super::supervise::{Attempt, Clock, Exit, Wish};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
@@ -39,7 +40,7 @@ pub struct Local {
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     /// What became of starting attempts, to be reported before anything else about them.
     begun: VecDeque<Report>,
-    stops: HashMap<(TaskId, Role), watch::Sender<Stop>>,
+    wishes: HashMap<(TaskId, Role), watch::Sender<Wish>>,
     mirror: bool,
     inherited: Inherited,
     starts: Starts,
@@ -54,7 +55,7 @@ impl Local {
         Self {
             reports: mpsc::channel(REPORTS),
             begun: VecDeque::new(),
-            stops: HashMap::new(),
+            wishes: HashMap::new(),
             mirror,
             inherited: Inherited::new(),
             starts: Starts::default(),
@@ -64,7 +65,7 @@ impl Local {
     }
 
     /// Starts the process of an attempt.
-    fn begin(&self, launch: Launch, stop: watch::Receiver<Stop>) -> Result<(Attempt, Process), String> {
+    fn begin(&self, launch: Launch, wish: watch::Receiver<Wish>) -> Result<(Attempt, Process), String> {
         prepare(&launch)?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let killed_before = self.kills.count();
@@ -77,7 +78,7 @@ impl Local {
             own_peak: process::own_peak_memory(),
             exit: Exit::OfChild(exit),
             output: Some(output),
-            stop,
+            wish,
             reports: self.reports.0.clone(),
             mirror: self.mirror,
             log: match launch.sentinel {
@@ -85,6 +86,7 @@ impl Local {
                 None => Log::new(launch.log.clone(), launch.limits.log),
             },
             clock: Clock::start(Instant::now()),
+            hold: Hold::new(&launch, pid),
             heard: Heard::new(Instant::now(), launch.events.clone(), launch.progress.clone()),
             kills: Arc::clone(&self.kills),
             killed_before,
@@ -95,23 +97,24 @@ impl Local {
     }
 
     /// Attends to an attempt that an earlier orchestrator started.
-    fn take_on(&self, launch: Launch, sentinel: Process, age: Millis, stop: watch::Receiver<Stop>) -> Attempt {
+    fn take_on(&self, launch: Launch, sentinel: Process, age: Millis, wish: watch::Receiver<Wish>) -> Attempt {
         // Where it is not the recorded one any more, it has ended and its record tells how.
         let watched = process::watch_async(sentinel.pid).ok().filter(|_| process::is_alive(sentinel));
         let now = Instant::now();
         let mut log = Log::kept_by_sentinel(launch.log.clone());
         log.skip_to_end();
-        let clock = Clock::go_on(now, age.as_std(), log.is_used());
+        let clock = Clock::go_on(now, (age - launch.stood).as_std(), log.is_used());
         Attempt {
             pid: sentinel.pid,
             own_peak: process::own_peak_memory(),
             exit: Exit::OfStranger(watched),
             output: None,
-            stop,
+            wish,
             reports: self.reports.0.clone(),
             mirror: self.mirror,
             log,
             clock,
+            hold: Hold::new(&launch, sentinel.pid),
             heard: Heard::go_on(
                 now.checked_sub(age.as_std()).unwrap_or(now),
                 launch.events.clone(),
@@ -127,7 +130,7 @@ impl Local {
     /// Forgets an attempt that has ended.
     fn note_end(&mut self, report: &Report) {
         if let Report::Ended(ended) = report {
-            self.stops.remove(&(ended.task, ended.role));
+            self.wishes.remove(&(ended.task, ended.role));
         }
     }
 }
@@ -135,10 +138,10 @@ impl Local {
 impl Engine for Local {
     fn start(&mut self, launch: Launch) {
         let (task, role) = (launch.task, launch.role);
-        let (stop, stopped) = watch::channel(Stop::No);
+        let (stop, stopped) = watch::channel(Wish::default());
         match self.begin(launch, stopped) {
             Ok((attempt, process)) => {
-                self.stops.insert((task, role), stop);
+                self.wishes.insert((task, role), stop);
                 self.begun.push_back(Report::Spawned { task, role, process });
                 tokio::spawn(attempt.attend());
             }
@@ -152,8 +155,8 @@ impl Engine for Local {
     }
 
     fn adopt(&mut self, launch: Launch, sentinel: Process, age: Millis) {
-        let (stop, stopped) = watch::channel(Stop::No);
-        self.stops.insert((launch.task, launch.role), stop);
+        let (stop, stopped) = watch::channel(Wish::default());
+        self.wishes.insert((launch.task, launch.role), stop);
         tokio::spawn(self.take_on(launch, sentinel, age, stopped).attend());
     }
 
@@ -176,21 +179,27 @@ impl Engine for Local {
     }
 
     fn stop(&mut self, how: Stop) {
-        self.stops.values().for_each(|stop| ask(stop, how));
+        self.wishes.values().for_each(|wish| ask(wish, how));
     }
 
     fn stop_task(&mut self, task: TaskId, role: Role, how: Stop) {
-        if let Some(stop) = self.stops.get(&(task, role)) {
-            ask(stop, how);
+        if let Some(wish) = self.wishes.get(&(task, role)) {
+            ask(wish, how);
+        }
+    }
+
+    fn suspend(&mut self, task: TaskId, role: Role, suspended: bool) {
+        if let Some(wish) = self.wishes.get(&(task, role)) {
+            wish.send_modify(|now| now.suspended = suspended);
         }
     }
 }
 
 /// Asks an attempt to end, unless it was asked as urgently before.
-fn ask(stop: &watch::Sender<Stop>, how: Stop) {
-    stop.send_if_modified(|now| {
-        let more = how > *now;
-        *now = how.max(*now);
+fn ask(wish: &watch::Sender<Wish>, how: Stop) {
+    wish.send_if_modified(|now| {
+        let more = how > now.stop;
+        now.stop = how.max(now.stop);
         more
     });
 }
@@ -230,8 +239,9 @@ fn begin(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> std::io::Re
     let file = launch.cwd.join(inherited.find(launch)?);
     let args = Watch::args(record, launch, &file);
     let own = std::env::current_exe()?;
+    let group = Group::of(launch);
     let launch = Launch { program: own.display().to_string(), args, ..bare(launch) };
-    inherited.spawn_file(&own, &launch, output.as_fd(), Group::Own)
+    inherited.spawn_file(&own, &launch, output.as_fd(), group)
 }
 
 /// Returns where and with what environment an attempt runs, and nothing else of it.

@@ -6,6 +6,7 @@
 mod affinity;
 pub mod attendance;
 mod heard;
+mod hold;
 mod hole;
 pub mod local;
 mod log;

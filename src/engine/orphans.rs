@@ -74,6 +74,8 @@ pub fn end(processes: &[Process]) -> Vec<Process> {
         let asked: Vec<_> = alive().collect();
         for process in &asked {
             process::signal(process.pid, ask);
+            // One that is suspended cannot hear of it before it goes on.
+            process::signal(process.pid, Signal::CONT);
         }
         for process in asked {
             let Ok(watched) = process::watch(process.pid) else { continue };

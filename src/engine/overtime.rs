@@ -21,6 +21,8 @@ pub(super) struct Overtime {
     limits: Limits,
     started: Instant,
     printed: Option<Instant>,
+    /// Since when it stands still.
+    stands: Option<Instant>,
     /// The limit that it has passed, and when SIGKILL follows.
     ending: Option<(Limit, Instant)>,
     /// Entries of the environment by which all processes of the attempt are known.
@@ -32,12 +34,32 @@ impl Overtime {
     pub(super) fn start(limits: Limits) -> Self {
         let mark = |name: &str| Some(format!("{name}={}", std::env::var_os(name)?.into_string().ok()?));
         let marks = ["TRAINYARD_RUN", "TRAINYARD_TASK", "TRAINYARD_ATTEMPT"].into_iter().filter_map(mark).collect();
-        Self { limits, started: Instant::now(), printed: None, ending: None, marks }
+        Self { limits, started: Instant::now(), printed: None, stands: None, ending: None, marks }
     }
 
     /// Takes in that it has printed something.
     pub(super) fn has_printed(&mut self) {
         self.printed = Some(Instant::now());
+    }
+
+    /// Takes in that the stage stands still, or goes on: as long as it stands still its time does too.
+    pub(super) fn stand(&mut self, stands: bool) {
+        let now = Instant::now();
+        match (self.stands, stands) {
+            (None, true) => self.stands = Some(now),
+            (Some(since), false) => {
+                self.started += now - since;
+                self.printed = self.printed.map(|printed| now.min(printed + (now - since)));
+                self.stands = None;
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+
+    /// Lets everything go on that the attempt has started.
+    pub(super) fn go_on(&mut self) {
+        self.signal(Signal::CONT);
+        self.stand(false);
     }
 
     /// Returns the limit for which it was ended.
@@ -56,10 +78,12 @@ impl Overtime {
                 now + AGAIN
             }
             Some((_, kill_at)) => kill_at,
+            None if self.stands.is_some() => return None,
             None => match self.next_limit()? {
                 (at, _) if now < at => at,
                 (_, limit) if alone() => {
                     self.signal(Signal::TERM);
+                    self.signal(Signal::CONT);
                     let kill_at = now + self.limits.grace.as_std();
                     self.ending = Some((limit, kill_at));
                     kill_at
@@ -87,5 +111,24 @@ impl Overtime {
         if !self.marks.is_empty() {
             process::find_marked(&self.marks).into_iter().for_each(|pid| process::signal(pid, signal));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Millis;
+
+    #[test]
+    fn the_time_of_a_stage_that_stands_still_does_too() {
+        let limits = Limits { timeout: Some(Millis::ZERO), ..Limits::default() };
+        // Nothing carries its marks: there are none.
+        let mut overtime = Overtime { marks: Vec::new(), ..Overtime::start(limits) };
+        overtime.stand(true);
+        assert!(overtime.wait(|| true).is_none());
+        assert_eq!(overtime.ended_for(), None);
+        overtime.go_on();
+        assert!(overtime.wait(|| true).is_some());
+        assert_eq!(overtime.ended_for(), Some(Limit::Wall));
     }
 }

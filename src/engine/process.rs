@@ -150,6 +150,29 @@ pub fn find_marked(marks: &[String]) -> Vec<u32> {
         .collect()
 }
 
+/// A process of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) pid: u32,
+    /// Whether it is stopped, or has ended and was not waited for yet.
+    pub(super) stands: bool,
+}
+
+/// Returns all processes of a group and all whose environment holds every one of `marks`, this one excepted.
+pub(super) fn members(marks: &[String], group: u32) -> Vec<Member> {
+    let own = std::process::id();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let member = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let stands = matches!(fields.next()?, "T" | "t" | "Z" | "X");
+        let of_group = fields.nth(1)?.parse() == Ok(group);
+        (of_group || is_marked(pid, marks)).then_some(Member { pid, stands })
+    };
+    pids.filter(|pid| *pid != own).filter_map(member).collect()
+}
+
 /// Whether a process's environment holds every one of `marks` (`NAME=value`).
 #[must_use]
 pub fn is_marked(pid: u32, marks: &[String]) -> bool {

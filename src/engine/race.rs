@@ -309,6 +309,10 @@ impl<E: Engine> Engine for Racing<E> {
         self.inner.stop_task(task, role, how);
     }
 
+    fn suspend(&mut self, task: TaskId, role: Role, suspended: bool) {
+        self.inner.suspend(task, role, suspended);
+    }
+
     fn stop(&mut self, how: Stop) {
         self.stops = true;
         let held = self.won.values_mut().filter_map(|won| match won {

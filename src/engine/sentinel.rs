@@ -16,6 +16,7 @@ use rustix::pipe::PipeFlags;
 use serde::{Deserialize, Serialize};
 
 use super::attendance::Share;
+use super::hold::{self, Holder};
 use super::log::Log;
 use super::overtime::Overtime;
 use super::process::{self, Reaped, Status};
@@ -164,8 +165,8 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
         Ok((pid, ends, output)) => {
             crash::point("sentinel-spawned");
             let own_peak = process::own_peak_memory();
-            let overtime = Overtime::start(watch.limits);
-            let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime };
+            let (overtime, holder) = (Overtime::start(watch.limits), Holder::of(&watch.record));
+            let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime, holder };
             let Reaped { status, peak_memory } = attended.until_exit(pid, &ends)?;
             let at = Some(clock::now());
             attended.drain();
@@ -251,13 +252,15 @@ fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
     Ok((pid, ends, reader))
 }
 
-/// Opens what becomes readable when a child has ended, the stage or what it orphaned. Their signal is blocked.
+/// Opens what becomes readable when a child has ended, the stage or what it orphaned, and when somebody who has stopped the
+/// stage, or lets it go on, says so by SIGCONT. Both signals are blocked.
 fn ends_of_children() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised before it is used, and the descriptor is nobody else's.
     unsafe {
         let mut only = std::mem::zeroed();
         libc::sigemptyset(&raw mut only);
         libc::sigaddset(&raw mut only, libc::SIGCHLD);
+        libc::sigaddset(&raw mut only, libc::SIGCONT);
         match libc::signalfd(-1, &raw const only, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
             -1 => Err(io::Error::last_os_error()),
             fd => Ok(OwnedFd::from_raw_fd(fd)),
@@ -271,33 +274,46 @@ struct Attended<'a> {
     output: Option<OwnedFd>,
     heard: bool,
     overtime: Overtime,
+    /// Who has stopped it.
+    holder: Holder,
 }
 
 impl Attended<'_> {
     fn until_exit(&mut self, pid: u32, ends: &OwnedFd) -> io::Result<Reaped> {
+        // It may have been said before anybody listened.
+        let mut told = true;
         loop {
-            // What ends from here on makes it readable again.
-            let _ = rustix::io::read(ends, &mut [0; 128]);
+            // What ends or is told from here on makes it readable again.
+            told |= rustix::io::read(ends, &mut [0; 128]).is_ok();
             while let Some((ended, reaped)) = process::reap_any() {
                 if ended == pid {
                     return Ok(reaped);
                 }
             }
+            if std::mem::take(&mut told) {
+                self.look_who_holds();
+            }
             let wait = self.overtime.wait(nobody_listens);
-            let there = match &self.output {
-                None => {
-                    poll(&mut [PollFd::new(ends, PollFlags::IN)], wait.as_ref())?;
-                    false
-                }
-                Some(output) => {
-                    let mut both = [PollFd::new(ends, PollFlags::IN), PollFd::new(output, PollFlags::IN)];
-                    poll(&mut both, wait.as_ref())?;
-                    !both[1].revents().is_empty()
-                }
-            };
+            let mut all = vec![PollFd::new(ends, PollFlags::IN)];
+            let others = [self.output.as_ref(), self.holder.watched()];
+            all.extend(others.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            poll(&mut all, wait.as_ref())?;
+            let is_output = usize::from(self.output.is_some());
+            let there = all[1..=is_output].iter().any(|fd| !fd.revents().is_empty());
+            told |= all[1 + is_output..].iter().any(|fd| !fd.revents().is_empty());
+            drop(all);
             if there {
                 self.copy();
             }
+        }
+    }
+
+    /// Lets the stage go on if whoever has stopped it is gone.
+    fn look_who_holds(&mut self) {
+        match self.holder.look() {
+            hold::Found::Nobody => self.overtime.stand(false),
+            hold::Found::Somebody => self.overtime.stand(true),
+            hold::Found::Gone => self.overtime.go_on(),
         }
     }
 

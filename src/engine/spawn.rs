@@ -46,7 +46,7 @@ impl Inherited {
     /// # Errors
     /// The system's reason why there is no process.
     pub(super) fn spawn(&self, launch: &Launch, output: BorrowedFd<'_>) -> io::Result<u32> {
-        self.spawn_file(&self.find(launch)?, launch, output, Group::Own)
+        self.spawn_file(&self.find(launch)?, launch, output, Group::of(launch))
     }
 
     /// Like [`Inherited::spawn`], with the program's file known and as a member of this group.
@@ -180,8 +180,18 @@ impl Drop for Actions {
 pub(super) enum Group {
     /// A new one, which it leads.
     Own,
+    /// A new one in a session of its own. Where whoever started a group dies, the kernel sends SIGHUP to it if one of it is
+    /// stopped: only within a session.
+    Session,
     /// That of this process.
     Ours,
+}
+
+impl Group {
+    /// Returns the group of an attempt.
+    pub(super) const fn of(launch: &Launch) -> Self {
+        if launch.suspends { Self::Session } else { Self::Own }
+    }
 }
 
 /// What kind of process the child is: its group, no signal blocked, and what signals do.
@@ -193,7 +203,11 @@ impl Attributes {
         // SAFETY: the first call initialises what it points to.
         check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
         let mut attributes = Self(attributes);
-        let own_group = if group == Group::Own { libc::POSIX_SPAWN_SETPGROUP } else { 0 };
+        let own_group = match group {
+            Group::Own => libc::POSIX_SPAWN_SETPGROUP,
+            Group::Session => libc::POSIX_SPAWN_SETSID.into(),
+            Group::Ours => 0,
+        };
         let flags = own_group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
         let to = attributes.0.as_mut_ptr();
         let mut signals = MaybeUninit::uninit();

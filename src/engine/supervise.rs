@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::heard::Heard;
+use super::hold::Hold;
 use super::log::Log;
 use super::oom::{Kills, Memory};
 use super::process::{self, Reaped, Status};
@@ -38,7 +39,8 @@ pub(super) struct Attempt {
     pub(super) exit: Exit,
     /// Both of its output streams, until they are closed.
     pub(super) output: Option<pipe::Receiver>,
-    pub(super) stop: watch::Receiver<Stop>,
+    pub(super) wish: watch::Receiver<Wish>,
+    pub(super) hold: Hold,
     pub(super) reports: mpsc::Sender<Report>,
     /// Whether printed output is reported.
     pub(super) mirror: bool,
@@ -50,6 +52,13 @@ pub(super) struct Attempt {
     pub(super) killed_before: Option<u64>,
     /// Which children of ours are attempts.
     pub(super) awaited: Arc<Awaited>,
+}
+
+/// What is wanted of an attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wish {
+    pub(super) stop: Stop,
+    pub(super) suspended: bool,
 }
 
 /// What tells of the end of an attempt's process.
@@ -145,7 +154,7 @@ impl Attempt {
                 },
                 // Before its output, which may never be empty.
                 () = sleep_until(wake) => self.on_time(Instant::now()).await,
-                changed = self.stop.changed() => self.obey(changed.is_ok()),
+                changed = self.wish.changed() => self.obey(changed.is_ok()),
                 () = readable(self.output.as_ref()) => self.copy_output().await,
             }
         }
@@ -235,6 +244,9 @@ impl Attempt {
         if let Some((_, kill_at)) = &self.clock.ending {
             return (*kill_at).min(self.clock.look_at_progress);
         }
+        if let Some(look_again) = self.hold.next() {
+            return look_again.min(self.clock.look_at_progress);
+        }
         let limits = self.limits().into_iter().flatten().map(|(at, _)| at);
         limits.fold(self.clock.look_at_progress, Instant::min)
     }
@@ -270,6 +282,11 @@ impl Attempt {
             }
             return;
         }
+        self.hold.look_again(now);
+        // While it stands still its time does too.
+        if self.hold.is_held() {
+            return;
+        }
         let passed = self.limits().into_iter().flatten().find(|(at, _)| now >= *at);
         if let Some((_, limit)) = passed {
             self.end_it(Outcome::TimedOut { limit }, now);
@@ -278,10 +295,12 @@ impl Attempt {
 
     /// Does what the run asks for; a run that is gone asks for the end.
     fn obey(&mut self, run_is_there: bool) {
-        let stop = if run_is_there { *self.stop.borrow() } else { Stop::Now };
+        let gone = Wish { stop: Stop::Now, suspended: false };
+        let wish = if run_is_there { *self.wish.borrow() } else { gone };
         let now = Instant::now();
-        match stop {
-            Stop::No => {}
+        match wish.stop {
+            Stop::No if wish.suspended && self.clock.ending.is_none() => self.hold.stop(now),
+            Stop::No => self.go_on(now),
             Stop::Gracefully => self.end_it(Outcome::Interrupted, now),
             Stop::Now => {
                 let why = self.clock.ending.take().map_or(Outcome::Interrupted, |(why, _)| why);
@@ -290,9 +309,20 @@ impl Attempt {
         }
     }
 
+    /// Lets it go on; for how long it stood still does not count for its limits.
+    fn go_on(&mut self, now: Instant) {
+        let stood = self.hold.go_on(now);
+        self.clock.started += stood;
+        self.clock.printed = self.clock.printed.map(|printed| now.min(printed + stood));
+    }
+
     fn end_it(&mut self, why: Outcome, now: Instant) {
         if self.clock.ending.is_none() {
             process::signal_group(self.pid, Signal::TERM);
+            if self.hold.is_held() {
+                // Only what goes on hears of it.
+                self.go_on(now);
+            }
             self.clock.ending = Some((why, now + self.launch.limits.grace.as_std()));
         }
     }
@@ -313,8 +343,10 @@ impl Attempt {
         let left = self.survivors(holders);
         for pid in &left {
             process::signal(*pid, Signal::TERM);
+            process::signal(*pid, Signal::CONT);
         }
         process::signal_group(self.pid, Signal::TERM);
+        process::signal_group(self.pid, Signal::CONT);
         let now = Instant::now();
         // What is ended has one grace, with all that belongs to it.
         let until = match &self.clock.ending {
@@ -324,7 +356,7 @@ impl Attempt {
         };
         tokio::select! {
             () = wait_for(&left, until) => {}
-            () = asked_for_now(&mut self.stop) => {}
+            () = asked_for_now(&mut self.wish) => {}
         }
         process::signal_group(self.pid, Signal::KILL);
         // A process that forked while it was being ended is found by a second look.
@@ -411,9 +443,9 @@ fn broken_promise(outputs: &[(String, PathBuf)]) -> Option<Outcome> {
 }
 
 /// Waits until the attempt is to end at once.
-async fn asked_for_now(stop: &mut watch::Receiver<Stop>) {
+async fn asked_for_now(wish: &mut watch::Receiver<Wish>) {
     // A run that is gone asks for it as well.
-    let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
+    let _ = wish.wait_for(|wish| wish.stop == Stop::Now).await;
 }
 
 /// Waits until there is output to read; for ever where the stream is closed.

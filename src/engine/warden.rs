@@ -133,6 +133,8 @@ fn end_all(
     found(&left);
     for pid in &left {
         process::signal(*pid, Signal::TERM);
+        // One that is suspended cannot hear of it before it goes on.
+        process::signal(*pid, Signal::CONT);
     }
     wait_for(&left, grace);
     // Each round ends what the previous one forked before it died; a fork bomb is not our task.

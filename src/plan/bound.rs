@@ -34,15 +34,22 @@ const HEADS: usize = 32;
 /// Heads times tasks, at most: keeps a bound of 100,000 tasks under a tenth of a second.
 const STEPS: usize = 1 << 20;
 
-/// Returns the best lower bound.
+/// Returns the best lower bound of plans that interrupt no task.
 #[must_use]
 pub fn lower_bound(instance: &Instance<'_>, timing: &Timing) -> Bound {
+    let best = with_turns(instance, timing);
+    Bound { time: instance.rounded_up(best.time), ..best }
+}
+
+/// Returns the best lower bound of all plans, also those that interrupt tasks: what tasks hold together and what comes one
+/// after the other is the same for both, but an interrupted one may end between the ticks.
+#[must_use]
+pub fn with_turns(instance: &Instance<'_>, timing: &Timing) -> Bound {
     let path = Bound { time: timing.makespan, by: "critical path" };
     let ends = Ends::new(instance, timing);
     let areas = areas(instance).iter().map(|area| Bound { time: area.bound(instance, &ends), by: area.axis.name });
     // The critical path wins a tie: it is the simplest reason.
-    let best = areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best });
-    Bound { time: instance.rounded_up(best.time), ..best }
+    areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best })
 }
 
 /// One resource over the classes of places that offer it.

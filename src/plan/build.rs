@@ -135,7 +135,7 @@ impl<'f> Builder<'f> {
         }
         let mut choices = self.choices(stage, first_mode, Device::whole_memory);
         // It needs memory that others hold now, so nothing else of ours can be beside it.
-        choices.iter_mut().for_each(|choice| choice.per_device = DeviceNeed::Exclusive);
+        choices.iter_mut().for_each(|choice| (choice.per_device, choice.turn) = (DeviceNeed::Exclusive, None));
         Kind { choices }
     }
 
@@ -183,11 +183,11 @@ impl<'f> Builder<'f> {
             Gpus::Share(share) => part(0, u64::from(share.0)),
             Gpus::Whole(_) => DeviceNeed::Exclusive,
         };
-        let gang = gang(mode);
+        let (gang, turn) = (gang(mode), held.turn().map(|share| u64::from(share.0)));
         for (load, device_classes) in self.loads((mode, column), node, memory) {
             let group = self.group(class, device_classes);
             let (need, spend) = (need.clone(), spend.clone());
-            choices.push(Choice { mode: index, group, load, need, gang, per_device, spend });
+            choices.push(Choice { mode: index, group, load, need, gang, per_device, spend, turn });
         }
     }
 

@@ -31,15 +31,23 @@ pub enum Violation {
         /// What is wrong with its place.
         what: &'static str,
     },
-    /// The time from start to finish is not what the load matrix says.
+    /// The time for which it runs is not what the load matrix says.
     #[error("`{task}` is planned for {planned} and takes {takes}")]
     Duration {
         /// The task's name.
         task: String,
-        /// Time from start to finish.
+        /// Time from start to finish, less that for which it is suspended.
         planned: Millis,
         /// Its entry of the load matrix.
         takes: Millis,
+    },
+    /// A task is planned to be interrupted, and not as it may be.
+    #[error("`{task}` cannot be interrupted so: {what}")]
+    Pieces {
+        /// The task's name.
+        task: String,
+        /// What is wrong.
+        what: &'static str,
     },
     /// A task starts before one that it waits for has ended and its data has arrived.
     #[error("`{task}` starts at {start}, and what it needs from `{before}` is there at {ready}")]
@@ -125,6 +133,7 @@ pub fn check(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, plan: &Plan)
     if !found.is_empty() {
         return Err(found);
     }
+    found.extend(graph.ids().filter_map(|task| checker.pieces(task)));
     found.extend(graph.ids().filter_map(|task| checker.duration(task)));
     found.extend(checker.precedence());
     found.extend(checker.nodes());
@@ -212,15 +221,46 @@ impl Checker<'_> {
         on_node.iter().any(|count| *count >= gang)
     }
 
+    /// Whoever is interrupted allows it, and runs within its stay until the end of that, one piece after the other.
+    fn pieces(&self, task: TaskId) -> Option<Violation> {
+        let placed = &self.plan.placed[task.index()];
+        let (first, last) = (placed.segments.first()?, placed.segments.last()?);
+        let wrong = |what| Some(Violation::Pieces { task: self.name(task), what });
+        let resources = self.mode(task).map(|mode| &mode.resources);
+        if !resources.is_some_and(|held| held.suspend && matches!(held.gpus, Gpus::Share(_))) {
+            return wrong("it may not be suspended");
+        }
+        if !self.plan.takes_turns {
+            return wrong("nobody takes turns in this plan");
+        }
+        if first.0 < placed.start || last.1 != placed.finish {
+            return wrong("it runs before its start, or not until its end");
+        }
+        let in_order = placed.segments.windows(2).all(|pair| pair[0].1 <= pair[1].0);
+        if !in_order || placed.segments.iter().any(|(from, to)| from >= to) {
+            return wrong("its pieces overlap, or are empty");
+        }
+        None
+    }
+
     fn duration(&self, task: TaskId) -> Option<Violation> {
         let placed = &self.plan.placed[task.index()];
         let mode = self.mode(task)?;
         let on_device = |device: &DeviceId| Load::on_device(&mode.duration, &self.fleet.devices[device.index()]).time;
         let on_node = || Load::on_node(&mode.duration, &self.fleet.nodes[placed.node.index()]).time;
         let takes = placed.devices.iter().map(on_device).max().unwrap_or_else(on_node);
-        let ends = placed.start.0.checked_add(takes.0);
-        let planned = placed.finish - placed.start;
-        (ends != Some(placed.finish.0)).then(|| Violation::Duration { task: self.name(task), planned, takes })
+        if placed.segments.is_empty() {
+            let ends = placed.start.0.checked_add(takes.0);
+            let planned = placed.finish - placed.start;
+            return (ends != Some(placed.finish.0)).then(|| Violation::Duration {
+                task: self.name(task),
+                planned,
+                takes,
+            });
+        }
+        let ran: u128 = placed.segments.iter().map(|(from, to)| u128::from(to.0.saturating_sub(from.0))).sum();
+        let planned = Millis(u64::try_from(ran).unwrap_or(u64::MAX));
+        (ran != u128::from(takes.0)).then(|| Violation::Duration { task: self.name(task), planned, takes })
     }
 
     fn bandwidth(&self, a: NodeId, b: NodeId) -> Option<Bandwidth> {
@@ -301,9 +341,13 @@ impl Checker<'_> {
                 };
                 // Who asks for more than is free now waits until others have left: it holds all there is.
                 let asked = mode.resources.gpu_memory.min(device.usable_memory());
-                for (changes, amount) in [(&mut memory, asked.0), (&mut share, u64::from(part.0))] {
-                    changes.push((placed.start, i128::from(amount)));
-                    changes.push((placed.finish, -i128::from(amount)));
+                memory.push((placed.start, i128::from(asked.0)));
+                memory.push((placed.finish, -i128::from(asked.0)));
+                // What is suspended keeps its memory and needs nothing of the compute.
+                let all = [(placed.start, placed.finish)];
+                for (from, to) in if placed.segments.is_empty() { &all[..] } else { &placed.segments } {
+                    share.push((*from, i128::from(part.0)));
+                    share.push((*to, -i128::from(part.0)));
                 }
             }
             let usable = device.usable_memory().0;

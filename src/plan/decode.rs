@@ -81,11 +81,11 @@ pub(super) struct Decoder<'i, const W: usize> {
     /// How much a free choice minds waste, in eighths: it takes what ends first where waste, times this, is time as well.
     pub(super) thrift: u64,
     /// Devices that are free at the instant found, with their scores.
-    feasible: Vec<(Score, DeviceId)>,
+    pub(super) feasible: Vec<(Score, DeviceId)>,
     /// Where they sit, for a gang.
     spots: Vec<Spot>,
     /// Devices of the best place so far.
-    chosen: Vec<DeviceId>,
+    pub(super) chosen: Vec<DeviceId>,
 }
 
 impl<'i, const W: usize> Decoder<'i, W> {
@@ -215,7 +215,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
 
     /// Returns the site with the shortest duration that its devices allow: a gang that was looked for among slow and
     /// fast devices may have got fast ones only.
-    fn tightened(&self, task: TaskId, site: Site) -> Site {
+    pub(super) fn tightened(&self, task: TaskId, site: Site) -> Site {
         if self.chosen.len() < 2 {
             return site;
         }
@@ -233,16 +233,22 @@ impl<'i, const W: usize> Decoder<'i, W> {
         Site { choice: fastest.0, finish: site.start + fastest.1.duration(), ..site }
     }
 
+    /// Returns what a choice of a task asks for, packed.
+    pub(super) fn packed(&self, task: TaskId, choice: u32) -> Packed<W> {
+        self.packed[self.instance.kind[task.index()] as usize][choice as usize]
+    }
+
     /// Returns the place that a balancing rule chooses without looking at the time, in the mode that is wished or else in
-    /// the first that the budgets allow, and the earliest start there; `None` where they allow none.
-    fn balanced_site(
+    /// the first that the budgets allow, as a choice and a member of its group, its devices in `self.chosen`; `None` where
+    /// they allow none.
+    pub(super) fn balanced_place(
         &mut self,
         task: TaskId,
         fit: &mut Fit,
         (wish, direction): (Option<u32>, Direction),
         draft: &Draft,
         purse: &Purse,
-    ) -> Option<Site> {
+    ) -> Option<(u32, u32)> {
         let instance = self.instance;
         let choices = instance.choices(task);
         let wished = wish.map(|wish| &choices[wish as usize]);
@@ -262,10 +268,23 @@ impl<'i, const W: usize> Decoder<'i, W> {
                 }
             }
         }
-        let (_, index, member) = best?;
-        let choice = &choices[index as usize];
+        best.map(|(_, index, member)| (index, member))
+    }
+
+    /// Returns the place that a balancing rule chooses, and the earliest start there; `None` where the budgets allow none.
+    fn balanced_site(
+        &mut self,
+        task: TaskId,
+        fit: &mut Fit,
+        (wish, direction): (Option<u32>, Direction),
+        draft: &Draft,
+        purse: &Purse,
+    ) -> Option<Site> {
+        let (index, member) = self.balanced_place(task, fit, (wish, direction), draft, purse)?;
+        let instance = self.instance;
+        let choice = &instance.choices(task)[index as usize];
         let (node, _) = instance.groups[choice.group as usize].members[member as usize];
-        let packed = self.packed[instance.kind[task.index()] as usize][index as usize];
+        let packed = self.packed(task, index);
         let ready = self.ready(task, node, direction, draft);
         let devices = std::mem::take(&mut self.chosen);
         let most = u64::MAX - choice.duration();
@@ -288,7 +307,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
     }
 
     /// Returns when a task's predecessors, in `direction`, have ended and their data has reached a node.
-    fn ready(&self, task: TaskId, node: NodeId, direction: Direction, draft: &Draft) -> u64 {
+    pub(super) fn ready(&self, task: TaskId, node: NodeId, direction: Direction, draft: &Draft) -> u64 {
         let rows = direction.waits_for(self.instance.graph);
         let arrival = |edge: &crate::graph::Edge| {
             let finish = draft.finish[edge.task.index()];
@@ -303,7 +322,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
 
     /// Scores the free devices, moves the best ones to the front and returns the score of the place: lower is better.
     /// Nothing is better than all of the devices that the task usually has.
-    fn select(
+    pub(super) fn select(
         &mut self,
         fit: &Fit,
         packed: Packed<W>,
@@ -351,7 +370,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
     }
 
     /// Holds what a task needs.
-    fn take(&mut self, task: TaskId, site: Site) {
+    pub(super) fn take(&mut self, task: TaskId, site: Site) {
         let kind = self.instance.kind[task.index()] as usize;
         let packed = self.packed[kind][site.choice as usize];
         let choice = &self.instance.kinds[kind].choices[site.choice as usize];

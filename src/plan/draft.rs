@@ -108,6 +108,6 @@ impl Draft {
         let mut devices = self.devices(task).to_vec();
         devices.sort_unstable();
         let (start, finish) = (Millis(self.start[i]), Millis(self.finish[i]));
-        Placed { mode, node, devices, start, finish }
+        Placed { mode, node, devices, start, finish, segments: Vec::new() }
     }
 }

@@ -110,7 +110,7 @@ impl<'a, const W: usize> Planner<'a, W> {
 
     /// Tries every order.
     fn rules(&mut self, choice: &[u32]) {
-        for (_, order) in OrderRule::ALL {
+        for (_, order) in OrderRule::ALL.into_iter().filter(|(_, order)| *order != OrderRule::TimeSlice) {
             for fit in [FitRule::EarliestFinish, FitRule::BestFit] {
                 if self.best.is_none() || !self.is_over() {
                     self.rule(order, fit, choice);

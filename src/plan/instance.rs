@@ -97,6 +97,8 @@ pub struct Choice {
     pub per_device: DeviceNeed,
     /// `[n_budgets]`: what it spends.
     pub spend: Vec<u64>,
+    /// The share of its device, in millionths, for which it may take turns with others.
+    pub turn: Option<u64>,
 }
 
 /// What a task holds of a device.
@@ -140,6 +142,36 @@ impl Instance<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kind.is_empty()
+    }
+
+    /// Whether some task may take turns with others at a device.
+    #[must_use]
+    pub fn takes_turns(&self) -> bool {
+        self.kinds.iter().any(|kind| kind.choices.iter().any(|choice| choice.turn.is_some()))
+    }
+
+    /// Returns the same problem with what is taken in turns left open: who takes turns holds memory and no share.
+    pub(super) fn without_shares_of_turns(&self) -> Self {
+        let open = |choice: &Choice| match choice.per_device {
+            // At least one byte, so that it keeps off a device that somebody has to himself.
+            DeviceNeed::Part { memory, .. } if choice.turn.is_some() => {
+                Choice { per_device: DeviceNeed::Part { memory: memory.max(1), share: 0 }, ..choice.clone() }
+            }
+            DeviceNeed::Part { .. } | DeviceNeed::Exclusive => choice.clone(),
+        };
+        Self {
+            graph: self.graph,
+            resources: self.resources.clone(),
+            nodes: self.nodes.clone(),
+            devices: self.devices.clone(),
+            bandwidth: self.bandwidth.clone(),
+            groups: self.groups.clone(),
+            kinds: self.kinds.iter().map(|kind| Kind { choices: kind.choices.iter().map(open).collect() }).collect(),
+            kind: self.kind.clone(),
+            priority: self.priority.clone(),
+            budgets: self.budgets.clone(),
+            areas: OnceLock::new(),
+        }
     }
 
     /// Returns what a task can choose between.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use self::order::OrderRule;
 use crate::batch::search::Searcher;
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
@@ -43,8 +44,10 @@ mod random;
 pub mod rest;
 mod search;
 mod serial;
+mod sliced;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 pub mod usage;
 
 pub use build::wanted_memory;
@@ -68,6 +71,23 @@ pub struct Placed {
     pub start: Millis,
     /// When it ends.
     pub finish: Millis,
+    /// When it really runs, from and to, ascending and apart, where that is not all the time from start to finish: it is
+    /// suspended in between. Empty otherwise.
+    pub segments: Vec<(Millis, Millis)>,
+}
+
+impl Placed {
+    /// Yields when it runs, from and to.
+    pub fn pieces(&self) -> impl Iterator<Item = (Millis, Millis)> {
+        let whole = self.segments.is_empty().then_some((self.start, self.finish));
+        self.segments.iter().copied().chain(whole)
+    }
+
+    /// Returns for how long it runs.
+    #[must_use]
+    pub fn ran(&self) -> Millis {
+        self.pieces().map(|(from, to)| to - from).sum()
+    }
 }
 
 /// Placement and start time of every task, and what is known of its quality.
@@ -85,6 +105,9 @@ pub struct Plan {
     pub lower_bound: Millis,
     /// What `lower_bound` rests on: `critical path`, `GPU memory`, …
     pub bound_by: &'static str,
+    /// Whether tasks take turns in it. `lower_bound` then holds for plans that interrupt tasks as well, of which some end
+    /// before any that does not.
+    pub takes_turns: bool,
     /// Schedules that were tried to find it.
     pub evaluations: u64,
     /// Why the exact search was given up, where it broke down; plan and bound are what was found without it.
@@ -113,7 +136,8 @@ impl Plan {
     #[must_use]
     pub fn among(self, left: &[TaskId], all: usize) -> Self {
         let now = Millis::ZERO;
-        let nothing = Placed { mode: 0, node: NodeId(0), devices: Vec::new(), start: now, finish: now };
+        let nothing =
+            Placed { mode: 0, node: NodeId(0), devices: Vec::new(), start: now, finish: now, segments: Vec::new() };
         let (mut placed, mut rank) = (vec![nothing; all], vec![u32::MAX; all]);
         for ((task, of_task), at) in left.iter().zip(self.placed).zip(self.rank) {
             (placed[task.index()], rank[task.index()]) = (of_task, at);
@@ -157,6 +181,9 @@ pub struct Options<'a> {
     pub searcher: Option<&'a dyn Searcher>,
     /// On how many islands an engine searches; on one where absent.
     pub islands: Option<islands::Islands<'a>>,
+    /// How long a task runs with [`OrderRule::TimeSlice`](order::OrderRule::TimeSlice) before others have their turn; a
+    /// minute when absent.
+    pub quantum: Option<Millis>,
 }
 
 /// How long a better plan may be looked for. The first plan is always finished.
@@ -216,6 +243,14 @@ pub enum PlanError {
     /// The durations add up to more than can be counted.
     #[error("the durations add up to more than can be planned: 146 million years")]
     TooLong,
+    /// So short a quantum that the turns cannot be told one by one.
+    #[error("with turns of {quantum} tasks would be stopped too often: plan with `--quantum {least}` or more")]
+    Quantum {
+        /// The quantum.
+        quantum: Millis,
+        /// The shortest one.
+        least: Millis,
+    },
     /// More different resources than the planner can hold at once.
     #[error("the pipeline asks for too many different resources at once")]
     TooManyResources,
@@ -254,10 +289,14 @@ pub fn make_timed(
         return Err(PlanError::TooLong);
     }
     let timing = timed_by.timing(graph, instance.shortest());
-    let bound = bound::lower_bound(&instance, &timing);
-    let plan = match options.objective {
-        Objective::Makespan => policy::plan(&instance, &timing, bound, options)?,
-        Objective::WeightedCompletion | Objective::Energy => goal::plan(&instance, &timing, bound, options)?,
+    let plan = match (options.policy, options.objective) {
+        (Policy::List(OrderRule::TimeSlice, fit), _) if instance.takes_turns() => {
+            sliced::plan(&instance, &timing, fit, options)?
+        }
+        (_, Objective::Makespan) => policy::plan(&instance, &timing, bound::lower_bound(&instance, &timing), options)?,
+        (_, Objective::WeightedCompletion | Objective::Energy) => {
+            goal::plan(&instance, &timing, bound::lower_bound(&instance, &timing), options)?
+        }
     };
     check(pipeline, graph, fleet, &plan).map_err(PlanError::Illegal)?;
     Ok(plan)

@@ -180,7 +180,7 @@ impl<'a> Goal<'a> {
     /// Returns the value of placed tasks.
     pub(super) fn value(&self, placed: &[Placed], makespan: Millis) -> u128 {
         let of = |(task, placed): (TaskId, &Placed)| {
-            let took = placed.finish - placed.start;
+            let took = placed.ran();
             let is_it = |choice: &&Choice| choice.mode as usize == placed.mode && choice.load.time == took;
             let choice = self.instance.choices(task).iter().find(is_it);
             choice.map_or(0, |choice| self.task(task, choice, &placed.devices, placed.finish.0))

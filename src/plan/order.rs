@@ -33,6 +33,8 @@ pub enum OrderRule {
     /// The most work for what it holds first: how fast a task is done in each place where it may run, summed up, over
     /// the part of that place that it holds while it runs.
     Efficiency,
+    /// In the order of the file; those that may be suspended take turns at the device that they share.
+    TimeSlice,
 }
 
 /// So many tasks taken before it raise a waiting task's priority by one, so that a low priority only waits, never
@@ -41,7 +43,7 @@ const AGEING: i128 = 10;
 
 impl OrderRule {
     /// Every rule with its name on the command line.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("fifo", Self::Fifo),
         ("sjf", Self::ShortestFirst),
         ("ljf", Self::LongestFirst),
@@ -50,19 +52,21 @@ impl OrderRule {
         ("least-slack", Self::LeastSlack),
         ("most-successors", Self::MostSuccessors),
         ("efficiency", Self::Efficiency),
+        ("time-slice", Self::TimeSlice),
     ];
 
     /// Returns all tasks, each after those it waits for.
     pub(super) fn order(self, instance: &Instance<'_>, timing: &Timing) -> Vec<TaskId> {
         let rank = match self {
             Self::CriticalPath | Self::LeastSlack | Self::MostSuccessors => upward_rank(instance),
-            Self::Fifo | Self::ShortestFirst | Self::LongestFirst | Self::Priority | Self::Efficiency => Vec::new(),
+            Self::Fifo | Self::ShortestFirst | Self::LongestFirst | Self::Priority => Vec::new(),
+            Self::Efficiency | Self::TimeSlice => Vec::new(),
         };
         let efficiency = if self == Self::Efficiency { efficiencies(instance) } else { Vec::new() };
         let key = |task: TaskId, taken: usize| -> (i128, i128) {
             let i = task.index();
             match self {
-                Self::Fifo => (-i128::from(task.0), 0),
+                Self::Fifo | Self::TimeSlice => (-i128::from(task.0), 0),
                 Self::ShortestFirst => (-i128::from(timing.duration[i].0), 0),
                 Self::LongestFirst => (i128::from(timing.duration[i].0), 0),
                 Self::Priority => (i128::from(instance.priority[i]) * AGEING - taken as i128, 0),

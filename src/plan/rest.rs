@@ -445,7 +445,7 @@ impl<'a, const W: usize> Planner<'a, W> {
             let mut devices = best.devices(*task).to_vec();
             devices.sort_unstable();
             let (start, finish) = (Millis(best.start[i]), Millis(best.finish[i]));
-            Placed { mode, node: best.node(self.instance, *task), devices, start, finish }
+            Placed { mode, node: best.node(self.instance, *task), devices, start, finish, segments: Vec::new() }
         };
         let placed = order.iter().map(placed).collect();
         Revision { order, placed, before: Millis(before), after: Millis(after), is_better }

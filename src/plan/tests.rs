@@ -330,7 +330,14 @@ fn exhaustive(problem: &Problem, horizon: u64) -> Option<Millis> {
                 let sets = (0_u32..1 << devices.len()).filter(move |set| set.count_ones() as usize == gang);
                 sets.map(move |set| {
                     let devices = devices.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, id)| *id);
-                    Placed { mode, node, devices: devices.collect(), start: Millis::ZERO, finish: time }
+                    Placed {
+                        mode,
+                        node,
+                        devices: devices.collect(),
+                        start: Millis::ZERO,
+                        finish: time,
+                        segments: Vec::new(),
+                    }
                 })
             })
         };

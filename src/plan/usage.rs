@@ -38,11 +38,11 @@ impl Usage {
         let mut changes = Vec::new();
         for (task, placed) in graph.tasks.iter().zip(&plan.placed) {
             let Some(mode) = pipeline.stages[task.stage].modes.get(placed.mode) else { continue };
-            let time = u128::from((placed.finish - placed.start).0);
+            let (time, ran) = (u128::from((placed.finish - placed.start).0), u128::from(placed.ran().0));
             for device in placed.devices.iter().map(|id| id.index()) {
                 let room = fleet.devices[device].usable_memory();
                 memory += time * u128::from(asked(mode, room).0);
-                share += time * u128::from(share_of(mode).0);
+                share += ran * u128::from(share_of(mode).0);
                 let held = if matches!(mode.resources.gpus, Gpus::Whole(_)) { room } else { mode.resources.gpu_memory };
                 let held = i128::from(held.0);
                 changes.push(Change { at: placed.start, device, memory: held });

@@ -79,6 +79,8 @@ impl Observer for Bars {
             | Event::AttemptStarted { .. }
             | Event::AttemptSpawned { .. }
             | Event::AttemptFinished { .. }
+            | Event::TaskSuspended { .. }
+            | Event::TaskContinued { .. }
             | Event::TaskSkipped { .. } => {}
         }
     }

@@ -205,6 +205,7 @@ impl<'a> Drawing<'a> {
             Millis(span.from),
             if span.critical { ", on the critical path" } else { "" },
         ));
+        self.turns(span, (y, PLAN), self.narrower, "plan");
     }
 
     fn done(&mut self, span: &Span, y: usize) {
@@ -221,8 +222,10 @@ impl<'a> Drawing<'a> {
             if is_bad { "bad" } else { "" },
             LANE - 2,
             span.stage % HUES,
-            if is_bad { " fill-opacity=\".35\"" } else { "" },
+            // Of one that was suspended only its turns are drawn in full.
+            if is_bad || !span.pieces.is_empty() { " fill-opacity=\".35\"" } else { "" },
         ));
+        self.turns(span, (y, LANE - 2), 1, "");
         let letters = ((width - 8.0) / LETTER).max(0.0) as usize;
         if letters >= 3 {
             let shown = text::fit_middle(&span.name, letters);
@@ -235,6 +238,17 @@ impl<'a> Drawing<'a> {
             ));
         }
         self.out.push_str("</g>");
+    }
+
+    /// Draws the turns of what is suspended in between.
+    fn turns(&mut self, span: &Span, (y, height): (usize, usize), narrower: u64, class: &str) {
+        for (from, to) in &span.pieces {
+            let (x, width) = self.bar(&Span { from: from / narrower, to: to / narrower, ..Span::default() });
+            self.add(format_args!(
+                "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\" rx=\"2\" fill=\"var(--s{})\" pointer-events=\"none\"/>",
+                span.stage % HUES
+            ));
+        }
     }
 
     /// Where a span begins and how wide it is: never too thin to be seen.

@@ -94,7 +94,7 @@ impl Side {
                 state: task_word(happened.phase, header.alive).to_owned(),
                 attempts: happened.attempts.len(),
                 outcome: last.and_then(|last| outcome_code(last, header.alive)),
-                time_ms: last.and_then(|last| Some((last.ended.as_ref()?.at - last.started).0)),
+                time_ms: last.and_then(|last| Some(last.ran(last.ended.as_ref()?.at).0)),
                 figures: record.series.iter().filter_map(last_value).collect(),
             };
             (task.name.clone(), of)

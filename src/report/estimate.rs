@@ -68,7 +68,7 @@ impl Estimate {
             }
             Event::AttemptFinished { task, outcome, .. } if outcome.is_success() => {
                 if let Some(ended) = ended {
-                    self.took += (recorded.at - ended.started).0;
+                    self.took += ended.ran(recorded.at).0;
                     self.should_have_taken += self.planned[task.index()];
                 }
             }
@@ -79,6 +79,8 @@ impl Estimate {
                 self.first = self.first.min(self.position[task.index()] as usize);
             }
             Event::AttemptSpawned { .. }
+            | Event::TaskSuspended { .. }
+            | Event::TaskContinued { .. }
             | Event::RetryPlanned { .. }
             | Event::Replanned { .. }
             | Event::StopRequested { .. }
@@ -134,12 +136,12 @@ pub fn by_own_word(running: &Running, now: Millis) -> Option<Millis> {
     let (since, from) = running.anew.unwrap_or((running.started, 0.0));
     let done = running.progress.progress?.min(1.0);
     let since_then = Some(done - from).filter(|part| *part >= TELLING)?;
-    let elapsed = (now - since).0 as f64;
+    let elapsed = (running.until(now) - since).0 as f64;
     Some(Millis((elapsed * (1.0 - done) / since_then) as u64))
 }
 
 fn task_left(running: &Running, planned: u64, now: Millis) -> u64 {
-    by_own_word(running, now).map_or_else(|| planned.saturating_sub((now - running.started).0), |left| left.0)
+    by_own_word(running, now).map_or_else(|| planned.saturating_sub(running.ran(now).0), |left| left.0)
 }
 
 fn waits(state: &RunState, task: TaskId) -> bool {
@@ -147,7 +149,7 @@ fn waits(state: &RunState, task: TaskId) -> bool {
 }
 
 fn planned_durations(plan: &Plan) -> Vec<u64> {
-    plan.placed.iter().map(|placed| (placed.finish - placed.start).0).collect()
+    plan.placed.iter().map(|placed| placed.ran().0).collect()
 }
 
 /// Returns the longest path from each task's start to the end, ms, by TaskId.

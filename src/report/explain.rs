@@ -223,8 +223,14 @@ fn interrupted(facts: &Facts<'_>) -> String {
 
 fn running(facts: &Facts<'_>, task: &TaskState) -> String {
     let one = |(number, attempt): (u32, &Attempt)| {
-        let since = wording::seconds(facts.now - attempt.started);
-        format!("attempt {number} has run for {since}{}", held(attempt))
+        let since = wording::seconds(attempt.ran(facts.now));
+        let turn = if attempt.is_suspended() {
+            let waits = wording::seconds(facts.now - attempt.since());
+            format!(", suspended for {waits} while others have their turn")
+        } else {
+            String::new()
+        };
+        format!("attempt {number} has run for {since}{}{turn}", held(attempt))
     };
     let all: Vec<_> = task.open().map(one).collect();
     if all.is_empty() { "it runs".to_owned() } else { all.join("; beside it ") }
@@ -253,7 +259,7 @@ fn history(facts: &Facts<'_>, task: &TaskState) -> Vec<String> {
     let line = |(number, attempt): (usize, &Attempt)| {
         let words = match &attempt.ended {
             Some(ended) => {
-                let took = ended.at - attempt.started;
+                let took = attempt.ran(ended.at);
                 let ending = wording::ending_in_numbers(attempt, ended);
                 let peak = ended.usage.peak_gpu_memory.filter(|_| ended.outcome == Outcome::Succeeded);
                 let peak = peak.map_or_else(String::new, |peak| format!(", {peak} of GPU memory seen"));

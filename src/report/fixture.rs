@@ -63,6 +63,7 @@ impl Scene {
                 devices: vec![],
                 start: Millis(10_000 * depth(i)),
                 finish: Millis(10_000 * (depth(i) + 1)),
+                segments: vec![],
             })
             .collect();
         let makespan = placed.iter().map(|placed| placed.finish).max().unwrap_or_default();

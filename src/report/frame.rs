@@ -55,13 +55,13 @@ fn task_row(picture: &Picture<'_>, running: &Running) -> Row {
     let spin = usize::try_from(picture.now.0 / SPIN % 10).unwrap_or(0);
     let left = estimate::by_own_word(running, picture.now);
     Row {
-        mark: SPINNER[spin],
+        mark: if running.suspended.is_some() { "‖" } else { SPINNER[spin] },
         tone: Tone::Active,
         name: text::visible(&picture.view.graph.tasks[running.task.index()].name).into_owned(),
         done: done.unwrap_or(0.0),
         promised: 0.0,
         percent: done.map_or_else(String::new, percent),
-        elapsed: wording::seconds(picture.now - running.started),
+        elapsed: wording::seconds(running.ran(picture.now)),
         left: left.map_or_else(String::new, wording::seconds),
         note: note(picture, running),
     }
@@ -78,6 +78,7 @@ fn note(picture: &Picture<'_>, running: &Running) -> String {
             .and_then(|(_, attempt)| wording::limit(attempt, turned_out_hidden(picture, attempt)))
             .map(|limit| format!("limit {limit}")),
         attempt.filter(|(number, _)| *number > 1).map(|(number, _)| format!("attempt {number}")),
+        running.suspended.map(|_| "waits for its turn".to_owned()),
         phase.as_deref().map(|phase| text::visible(phase).into_owned()),
         loss.map(|loss| format!("loss {}", figure(loss))),
         accuracy.map(|accuracy| format!("acc {:.1}%", 100.0 * accuracy)),

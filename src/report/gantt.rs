@@ -81,33 +81,42 @@ fn lanes(sheet: &Sheet<'_>, tasks: Vec<TaskId>) -> (Vec<Vec<TaskId>>, usize) {
     (lanes.into_iter().map(|(_, lane)| lane).collect(), hidden)
 }
 
-/// Draws the tasks of a lane: `[name===]`, critical ones `[name###]`. A task too short for a column may share one.
+/// Draws the tasks of a lane: `[name===]`, critical ones `[name###]`, dots where they are suspended. A task too short for a
+/// column may share one.
 fn bars(sheet: &Sheet<'_>, lane: &[TaskId], width: usize) -> String {
     let mut cells = vec![' '; width];
     for &task in lane {
         let placed = sheet.placed(task);
-        let from = column(placed.start, sheet.plan.makespan, width).min(width - 1);
-        let to = column(placed.finish, sheet.plan.makespan, width).clamp(from + 1, width);
-        let fill = if sheet.timing.is_critical(task) { '#' } else { '=' };
-        let cells = &mut cells[from..to];
-        match cells {
-            [only] => *only = fill,
-            [first, inside @ .., last] => {
-                (*first, *last) = ('[', ']');
-                inside.fill(fill);
-                // Wide characters would shift the columns behind them.
-                let name = text::visible(sheet.name(task));
-                let name = if name.is_ascii() {
-                    text::fit_middle(&name, inside.len()).replace('…', "~")
-                } else {
-                    String::new()
-                };
-                inside.iter_mut().zip(name.chars()).for_each(|(cell, letter)| *cell = letter);
-            }
-            [] => {}
+        let columns = |from, to| {
+            let from = column(from, sheet.plan.makespan, width).min(width - 1);
+            from..column(to, sheet.plan.makespan, width).clamp(from + 1, width)
+        };
+        if !placed.segments.is_empty() {
+            cells[columns(placed.start, placed.finish)].fill('.');
+        }
+        for (from, to) in placed.pieces() {
+            bar(&mut cells[columns(from, to)], sheet, task);
         }
     }
     cells.into_iter().collect()
+}
+
+/// Draws one piece of a task.
+fn bar(cells: &mut [char], sheet: &Sheet<'_>, task: TaskId) {
+    let fill = if sheet.timing.is_critical(task) { '#' } else { '=' };
+    match cells {
+        [only] => *only = fill,
+        [first, inside @ .., last] => {
+            (*first, *last) = ('[', ']');
+            inside.fill(fill);
+            // Wide characters would shift the columns behind them.
+            let name = text::visible(sheet.name(task));
+            let name =
+                if name.is_ascii() { text::fit_middle(&name, inside.len()).replace('…', "~") } else { String::new() };
+            inside.iter_mut().zip(name.chars()).for_each(|(cell, letter)| *cell = letter);
+        }
+        [] => {}
+    }
 }
 
 /// The column at which an instant lies.

@@ -118,7 +118,7 @@ fn tasks(header: &Header<'_>, names: &[String], state: &RunState) -> Table {
             last.map_or_else(Cell::default, |last| {
                 format!("+{}", wording::seconds(last.started - header.started)).into()
             }),
-            last.zip(ended).map_or_else(Cell::default, |(last, ended)| (ended.at - last.started).into()),
+            last.zip(ended).map_or_else(Cell::default, |(last, ended)| last.ran(ended.at).into()),
             if task.attempts.is_empty() { Cell::default() } else { task.attempts.len().into() },
             last.map_or_else(Cell::default, |last| place(&last.place, several_nodes).into()),
             last.and_then(|last| wording::limit(last, false)).map_or_else(Cell::default, Cell::from),

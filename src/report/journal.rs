@@ -48,13 +48,15 @@ impl Observer for Journal {
                 let span = attempts.remove(&(*task, *role));
                 let attempt = view.state.task(*task).last_as(*role);
                 let ended = |attempt: &Attempt| attempt.ended.as_ref().map_or(recorded.at, |ended| ended.at);
-                let took = attempt.map_or(Millis::ZERO, |(_, attempt)| ended(attempt) - attempt.started);
+                let took = attempt.map_or(Millis::ZERO, |(_, attempt)| attempt.ran(ended(attempt)));
                 let peak_memory = usage.peak_memory.map(display);
                 let peak_gpu_memory = usage.peak_gpu_memory.map(display);
                 let survivors = (usage.survivors > 0).then_some(usage.survivors);
                 let span = span.as_ref().unwrap_or(run);
                 span.in_scope(|| info!(%outcome, %took, peak_memory, peak_gpu_memory, survivors, "attempt finished"));
             }
+            Event::TaskSuspended { task } => run.in_scope(|| debug!(task = name(task), "task suspended")),
+            Event::TaskContinued { task } => run.in_scope(|| debug!(task = name(task), "task continued")),
             Event::RetryPlanned { task, not_before, raise } => {
                 let wait = *not_before - recorded.at;
                 let raised = raise.as_ref().map(super::wording::raised);

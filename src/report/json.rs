@@ -88,6 +88,12 @@ pub struct Try {
     /// The device whose memory it ran out of, or `host`; left out where it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     ran_out_of: Option<String>,
+    /// When it ran, from and to; left out where it never was suspended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    segments: Vec<(String, Option<String>)>,
+    /// Whether it is suspended now; left out where it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    suspended: bool,
     /// Whether it ran beside another one; left out where it did not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     backup: bool,
@@ -174,6 +180,13 @@ pub fn one_task(
     }
 }
 
+/// Returns when an attempt ran; the last time has no end where it still runs.
+fn segments(attempt: &Attempt) -> Vec<(String, Option<String>)> {
+    let (ended, last) = (attempt.ended.as_ref().map(|ended| ended.at), Millis(u64::MAX));
+    let end = |to: Millis| (to != last).then(|| rfc3339(to));
+    attempt.pieces(ended.unwrap_or(last)).map(|(from, to)| (rfc3339(from), end(to))).collect()
+}
+
 /// Returns a task's attempts, the first one first.
 pub(super) fn attempts(head: &Header<'_>, name: &str, task: &TaskState, dir: &Path, files: Files<'_>) -> Vec<Try> {
     let log = |number, attempt: &Attempt| {
@@ -193,6 +206,8 @@ pub(super) fn attempts(head: &Header<'_>, name: &str, task: &TaskState, dir: &Pa
                 let Outcome::OutOfMemory { device } = &ended.outcome else { return None };
                 Some(device.clone().unwrap_or_else(|| "host".to_owned()))
             }),
+            segments: segments(attempt),
+            suspended: attempt.ended.is_none() && attempt.is_suspended(),
             backup: attempt.place.role == Role::Backup,
             node: attempt.place.node.clone(),
             devices: attempt.place.devices.clone(),

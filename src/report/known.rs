@@ -53,6 +53,7 @@ impl Known {
             devices: task.places.iter().filter_map(device).map(|at| DeviceId(u32::try_from(at).unwrap_or(0))).collect(),
             start: task.planned.0,
             finish: task.planned.1,
+            segments: task.pieces.clone(),
         });
         let placed: Vec<Placed> = placed.collect();
         let makespan = placed.iter().map(|placed| placed.finish).max().unwrap_or_default();

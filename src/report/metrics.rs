@@ -125,7 +125,7 @@ fn of_tasks(page: &mut Page, picture: &Picture<'_>) {
     for of in &tried {
         let end = of.attempt.ended.as_ref().map(|ended| ended.at).or(of.alive.then_some(picture.now));
         if let Some(end) = end {
-            page.sample(&of.labels, &seconds(end - of.attempt.started));
+            page.sample(&of.labels, &seconds(of.attempt.ran(end)));
         }
     }
     let done = |of: &Tried<'_>| of.heard.as_ref()?.progress.progress;

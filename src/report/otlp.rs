@@ -143,6 +143,13 @@ impl Trace<'_> {
         let mut span = self.span(id, &name, (attempt.started, end), &own, status);
         span["parentSpanId"] = self.task_id(&task.name).into();
         self.say_if_open(&mut span, attempt.ended.is_none());
+        let pauses = attempt.pauses.iter();
+        let turns = pauses.flat_map(|(from, until)| [(Some(*from), "suspended"), (*until, "continued")]);
+        let event = |(at, name): (Option<Millis>, &str)| Some(json!({"timeUnixNano": nanoseconds(at?), "name": name}));
+        let events: Vec<Value> = turns.filter_map(event).collect();
+        if !events.is_empty() {
+            span["events"] = events.into();
+        }
         span
     }
 
@@ -154,7 +161,6 @@ impl Trace<'_> {
         own: &[(&str, Value)],
         status: Value,
     ) -> Value {
-        let nanoseconds = |time: Millis| (u128::from(time.0) * 1_000_000).to_string();
         json!({
             "traceId": self.trace_id(), "spanId": id, "name": name, "kind": INTERNAL,
             "startTimeUnixNano": nanoseconds(from), "endTimeUnixNano": nanoseconds(to.max(from)),
@@ -202,6 +208,10 @@ fn id(parts: &[&str], bytes: usize) -> String {
     let digest = hasher.finalize().to_hex();
     let id = &digest[..2 * bytes];
     if id.bytes().all(|digit| digit == b'0') { "1".repeat(2 * bytes) } else { id.to_owned() }
+}
+
+fn nanoseconds(time: Millis) -> String {
+    (u128::from(time.0) * 1_000_000).to_string()
 }
 
 #[cfg(test)]

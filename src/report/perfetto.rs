@@ -17,6 +17,7 @@ pub fn trace(timeline: &Timeline) -> Value {
         for (process, spans) in [(DONE, &row.actual), (PLAN, &row.planned)] {
             for span in spans {
                 events.push(event(process, thread(place, span.lane), timeline, span));
+                events.extend(span.pieces.iter().map(|piece| turn(process, thread(place, span.lane), *piece)));
             }
             let lanes = if process == DONE { row.lanes().1.max(1) } else { row.lanes().0 };
             events.extend((0..lanes).map(|lane| named(process, thread(place, lane), row, lane)));
@@ -45,6 +46,12 @@ fn event(process: u32, thread: u32, timeline: &Timeline, span: &Span) -> Value {
     }
     json!({"name": span.name, "cat": if process == DONE { "attempt" } else { "plan" }, "ph": "X", "pid": process,
         "tid": thread, "ts": span.from * 1_000, "dur": (span.to - span.from) * 1_000, "args": args})
+}
+
+/// A turn of a task that is suspended in between: it lies within the task.
+fn turn(process: u32, thread: u32, (from, to): (u64, u64)) -> Value {
+    json!({"name": "turn", "cat": "turn", "ph": "X", "pid": process, "tid": thread, "ts": from * 1_000,
+        "dur": (to - from) * 1_000})
 }
 
 fn process(process: u32, name: &str) -> Value {

@@ -111,6 +111,9 @@ struct TaskView<'a> {
     memory_limit: &'static str,
     start_ms: u64,
     finish_ms: u64,
+    /// When it runs, from and to; left out where that is all the time from start to finish.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    segments: &'a [(Millis, Millis)],
 }
 
 #[derive(Serialize)]
@@ -192,7 +195,7 @@ impl<'a> Sheet<'a> {
                 self.place(placed).into(),
                 placed.start.into(),
                 placed.finish.into(),
-                (placed.finish - placed.start).into(),
+                placed.ran().into(),
                 self.timing.slack(task).into(),
                 self.gpu_memory(task).map_or_else(Cell::default, Cell::from),
                 self.remarks(task, critical).into(),
@@ -225,6 +228,9 @@ impl<'a> Sheet<'a> {
                 (limit, false) => Some(format!("limit {}", limit.word())),
             },
             mode.fallback.then(|| "on the CPU: no GPU could hold it".to_owned()),
+            Some(self.placed(task).segments.len())
+                .filter(|turns| *turns > 0)
+                .map(|turns| wording::plural(turns, "turn")),
         ];
         remarks.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
@@ -367,7 +373,7 @@ impl<'a> Sheet<'a> {
         TaskView {
             name: self.name(task),
             stage: &self.pipeline.stages[self.graph.tasks[task.index()].stage].name,
-            duration_ms: (placed.finish - placed.start).0,
+            duration_ms: placed.ran().0,
             duration_from: numbers.duration.word(),
             duration_runs: numbers.duration.runs(),
             earliest_start_ms: timing.earliest_start[task.index()].0,
@@ -385,6 +391,7 @@ impl<'a> Sheet<'a> {
             memory_limit: self.limit(task).0.word(),
             start_ms: placed.start.0,
             finish_ms: placed.finish.0,
+            segments: &placed.segments,
         }
     }
 }

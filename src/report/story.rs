@@ -57,7 +57,7 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             (Tone::Active, "started", format!("{}{}{again}{beside}", name(view, *task), on(place)))
         }
         Event::AttemptFinished { task, outcome: Outcome::Succeeded, .. } => {
-            let time = last_attempt(view, *task).map_or(Millis::ZERO, |(_, attempt, ended)| ended.at - attempt.started);
+            let time = last_attempt(view, *task).map_or(Millis::ZERO, |(_, attempt, ended)| attempt.ran(ended.at));
             (Tone::Good, "done", format!("{} in {time}", name(view, *task)))
         }
         Event::AttemptFinished { task, role, outcome: Outcome::Outrun, .. } => {
@@ -117,6 +117,9 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         // The run's summary counts those; its end is the summary.
         Event::AttemptFinished { .. }
         | Event::AttemptSpawned { .. }
+        // Turns come and go: pictures and the timeline show them.
+        | Event::TaskSuspended { .. }
+        | Event::TaskContinued { .. }
         | Event::TaskSkipped { because: None, .. }
         | Event::TaskCached { .. }
         | Event::RunFinished { .. }
@@ -224,7 +227,7 @@ fn how_it_ended(view: View<'_>, task: TaskId, by: Millis) -> String {
     let mut ended = attempts.filter_map(|(number, attempt)| Some((number + 1, attempt, attempt.ended.as_ref()?)));
     match ended.find(|(_, _, ended)| ended.at <= by) {
         Some((number, attempt, ended)) => {
-            let after = ended.at - attempt.started;
+            let after = attempt.ran(ended.at);
             format!("attempt {number} ended after {after}: {}", wording::ending_in_numbers(attempt, ended))
         }
         None => "it was never tried".into(),

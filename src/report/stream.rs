@@ -105,6 +105,12 @@ impl Stream {
                     "peak_gpu_memory_bytes": usage.peak_gpu_memory.map(|peak| peak.0), "log": log});
                 ("attempt-finished", keys)
             }
+            Event::TaskSuspended { task } => {
+                ("task-suspended", json!({"task": name(*task), "attempt": attempt(*task, Role::Main)}))
+            }
+            Event::TaskContinued { task } => {
+                ("task-continued", json!({"task": name(*task), "attempt": attempt(*task, Role::Main)}))
+            }
             Event::RetryPlanned { task, not_before, raise } => {
                 let mut keys = json!({"task": name(*task), "not_before": rfc3339(*not_before)});
                 if let Some(raise) = raise {

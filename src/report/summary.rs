@@ -67,7 +67,7 @@ pub fn stage_of(task: &str) -> &str {
 
 /// Returns the time that all attempts of a task took together.
 fn time(task: &TaskState) -> Millis {
-    task.attempts.iter().filter_map(|attempt| Some(attempt.ended.as_ref()?.at - attempt.started)).sum()
+    task.attempts.iter().filter_map(|attempt| Some(attempt.ran(attempt.ended.as_ref()?.at))).sum()
 }
 
 /// Returns the summary, several lines, for a terminal of `columns`.

@@ -15,13 +15,29 @@ pub struct Running {
     pub role: Role,
     /// Of one that has ended: whether its task waits again.
     pub waits_again: bool,
-    /// When the attempt started, ms since the Unix epoch.
+    /// When the attempt started, ms since the Unix epoch; later by as long as it has been suspended.
     pub started: Millis,
+    /// Since when it is suspended.
+    pub suspended: Option<Millis>,
     /// What it last said of itself.
     pub progress: Progress,
     /// Since when (ms since the Unix epoch) and from what part on its progress only rises, if it ever fell: another bar
     /// began then, and the time before it says nothing of this one.
     pub anew: Option<(Millis, f64)>,
+}
+
+impl Running {
+    /// Returns until when it has run.
+    #[must_use]
+    pub fn until(&self, now: Millis) -> Millis {
+        self.suspended.map_or(now, |since| since.min(now))
+    }
+
+    /// Returns for how long it has run.
+    #[must_use]
+    pub fn ran(&self, now: Millis) -> Millis {
+        self.until(now) - self.started
+    }
 }
 
 /// Counts of a run and its running attempts.
@@ -69,6 +85,20 @@ impl Tally {
                 ended.waits_again = view.state.task(*task).phase == Phase::Waiting;
                 self.succeeded += usize::from(outcome.is_success());
                 Some(ended)
+            }
+            Event::TaskSuspended { task } => {
+                let running = self.running_mut(*task, Role::Main)?;
+                running.suspended = Some(recorded.at);
+                None
+            }
+            Event::TaskContinued { task } => {
+                let running = self.running_mut(*task, Role::Main)?;
+                let stood = running.suspended.take().map_or(Millis::ZERO, |since| recorded.at - since);
+                running.started += stood;
+                if let Some((since, _)) = &mut running.anew {
+                    *since += stood;
+                }
+                None
             }
             Event::TaskFailed { .. } => {
                 self.failed += 1;
@@ -155,8 +185,9 @@ impl Tally {
             let first = now.attempts.first().map(|attempt| attempt.started);
             tally.started = [tally.started, first].into_iter().flatten().min();
             for (_, attempt) in now.open() {
-                let (role, started) = (attempt.place.role, attempt.started);
-                tally.running.push(Running { task, role, started, ..Running::default() });
+                let started = attempt.since() - attempt.ran(attempt.since());
+                let (role, suspended) = (attempt.place.role, attempt.is_suspended().then(|| attempt.since()));
+                tally.running.push(Running { task, role, started, suspended, ..Running::default() });
             }
             match now.phase {
                 Phase::Waiting | Phase::Delayed(_) | Phase::Running => {}

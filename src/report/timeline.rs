@@ -58,6 +58,8 @@ pub struct Span {
     pub from: u64,
     /// ms from the start of the run.
     pub to: u64,
+    /// When it ran in between, from and to, where it was suspended for a while; empty otherwise.
+    pub pieces: Vec<(u64, u64)>,
     /// Counts from 0 the lines that are needed to draw what overlaps.
     pub lane: usize,
     /// Whether the plan had no slack for it.
@@ -105,14 +107,17 @@ pub fn lay_out(header: &Header<'_>, tasks: &[TaskHeader], state: &RunState, now:
         });
         let span = Span { name: task.name.clone(), stage, critical: task.critical, ..Span::default() };
         for place in &task.places {
-            let planned = Span { from: task.planned.0.0, to: task.planned.1.0, ..span.clone() };
+            let pieces = task.pieces.iter().map(|(from, to)| (from.0, to.0)).collect();
+            let planned = Span { from: task.planned.0.0, to: task.planned.1.0, pieces, ..span.clone() };
             row(&mut rows, place).planned.push(planned);
         }
         for (number, attempt) in (1..).zip(&happened.attempts) {
             let from = (attempt.started - start).0;
             let to = attempt.ended.as_ref().map_or(end, |ended| (ended.at - start).0).max(from);
             let how = outcome_code(attempt, header.alive).unwrap_or_else(|| "running".to_owned());
-            let done = Span { from, to, attempt: Some((number, how)), ..span.clone() };
+            let pieces =
+                attempt.pieces(start + Millis(to)).map(|(from, to)| ((from - start).0, (to - start).0)).collect();
+            let done = Span { from, to, pieces, attempt: Some((number, how)), ..span.clone() };
             for place in places(attempt) {
                 row(&mut rows, &place).actual.push(done.clone());
             }
@@ -184,6 +189,7 @@ mod tests {
             name: task.name.clone(),
             stage: task.name.clone(),
             planned: (scene.plan.placed[i].start, scene.plan.placed[i].finish),
+            pieces: Vec::new(),
             places: vec![if i % 2 == 1 { "box/gpu0".into() } else { "box/cpu".into() }],
             after: scene.graph.before.of(super::super::fixture::id(i)).iter().map(|edge| edge.task).collect(),
             outputs: Vec::new(),

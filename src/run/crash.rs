@@ -27,6 +27,9 @@ pub const POINTS: [&str; 14] = [
 pub const POINTS_OF_SENTINELS: [&str; 4] =
     ["sentinel-begun", "sentinel-spawned", "sentinel-ended", "sentinel-recorded"];
 
+/// Where a task was suspended or continued: on record, and done.
+pub const POINT_OF_TURNS: &str = "turned";
+
 /// Where somebody was told that the run is over, and that is not on record yet.
 pub const POINT_OF_ON_FINISH: &str = "finish-told";
 
@@ -38,7 +41,9 @@ pub fn point(name: &str) {
 
     static WANTED: OnceLock<Vec<(String, u32, AtomicU32)>> = OnceLock::new();
 
-    let known = POINTS.contains(&name) || POINTS_OF_SENTINELS.contains(&name) || name == POINT_OF_ON_FINISH;
+    let known = POINTS.contains(&name)
+        || POINTS_OF_SENTINELS.contains(&name)
+        || [POINT_OF_TURNS, POINT_OF_ON_FINISH].contains(&name);
     debug_assert!(known, "{name} is not in the list");
     let wanted = WANTED.get_or_init(|| {
         let wanted = std::env::var_os("TRAINYARD_CRASH_AT").and_then(|wanted| wanted.into_string().ok());

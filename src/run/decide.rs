@@ -25,6 +25,7 @@ use backfill::Line;
 use beside::Races;
 use replan::Watch;
 use sharing::Sharing;
+use turns::Turns;
 use waiting::{Refused, Why};
 
 mod backfill;
@@ -37,6 +38,7 @@ mod replan;
 mod sharing;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod waiting;
 
 pub use sharing::{absolute, overlap};
@@ -53,6 +55,8 @@ pub struct Options {
     pub mps: bool,
     /// For the jitter of retries.
     pub seed: u64,
+    /// How long a turn lasts where tasks that may be suspended take turns at a device; `None` where they do not.
+    pub quantum: Option<Millis>,
 }
 
 /// Decides what happens next.
@@ -102,6 +106,8 @@ pub struct Dispatcher<'a> {
     sharing: Sharing,
     /// Devices whose driver was seen to hide who holds their memory.
     hidden: HashSet<DeviceId>,
+    /// Who is suspended.
+    turns: Turns,
 }
 
 /// A ready task's place in its queue: the smallest goes first.
@@ -153,6 +159,7 @@ impl<'a> Dispatcher<'a> {
             lookups: Vec::new(),
             sharing: Sharing::default(),
             hidden: (0..).map(DeviceId).zip(&fleet.devices).filter(|(_, of)| of.hidden).map(|(id, _)| id).collect(),
+            turns: Turns::default(),
         };
         for task in graph.ids().filter(|task| state.task(*task).phase == Phase::Succeeded) {
             let ended = state.task(task).telling().and_then(|(_, attempt)| attempt.ended.as_ref());
@@ -185,6 +192,7 @@ impl<'a> Dispatcher<'a> {
             Event::AttemptFinished { task, role, outcome, usage, .. } => {
                 self.learn_duration((*task, *role), outcome.is_success(), recorded.at);
                 self.ledger.release_as(*role, *task, recorded.at);
+                self.turns.forget(*task);
                 self.note_end(*task, *role, outcome);
                 if outcome.is_success() {
                     if self.find(*task, usage.peak_gpu_memory) {
@@ -195,6 +203,8 @@ impl<'a> Dispatcher<'a> {
                     self.failed.push(*task);
                 }
             }
+            Event::TaskSuspended { task } => self.note_suspended(*task, recorded.at),
+            Event::TaskContinued { task } => self.note_continued(*task, recorded.at),
             Event::RetryPlanned { task, not_before, raise } => {
                 if raise.is_some() {
                     self.choose_queue(*task, *raise);
@@ -259,6 +269,7 @@ impl<'a> Dispatcher<'a> {
             Some(raise) => raise.request(request),
             None => request.clone(),
         };
+        let request = self.as_held(request);
         if raise.is_some() {
             self.helped.insert(task);
         }
@@ -294,12 +305,13 @@ impl<'a> Dispatcher<'a> {
         self.paused = paused;
     }
 
-    /// Returns when a retry or a second attempt is due, if one is waited for that may be started then.
+    /// Returns when a retry or a second attempt is due, if one is waited for that may be started then, or a turn ends.
     #[must_use]
     pub fn next_due(&self, state: &RunState) -> Option<Millis> {
         let retry = self.delayed.first().map(|(due, _)| *due);
         let beside = self.races.next_due().filter(|_| !self.paused);
-        retry.into_iter().chain(beside).min().filter(|_| state.stopping.is_none())
+        let starts = retry.into_iter().chain(beside).min().filter(|_| state.stopping.is_none());
+        starts.into_iter().chain(self.turns.next_due()).min()
     }
 
     /// Returns the ledger, to show what is promised and why something waits.
@@ -322,6 +334,7 @@ impl<'a> Dispatcher<'a> {
                 self.start_beside(left, state, now, readings, &mut events);
             }
         }
+        self.take_turns(state, now, &mut events);
         self.finish(state, &mut events);
         events
     }

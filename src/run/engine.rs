@@ -47,6 +47,10 @@ pub struct Launch {
     pub progress: PathBuf,
     /// When it is given up.
     pub limits: Limits,
+    /// Whether it may be suspended.
+    pub suspends: bool,
+    /// For how long it was suspended before it was adopted.
+    pub stood: Millis,
     /// CPUs that it is to run on; any where there are none.
     pub cpus: Vec<u32>,
     /// Ids of its devices, the first of which an out-of-memory is put down to.
@@ -156,6 +160,9 @@ pub trait Engine {
 
     /// Ends one attempt of a task, if it runs.
     fn stop_task(&mut self, task: TaskId, role: Role, how: Stop);
+
+    /// Stops everything that an attempt has started, or lets it go on. Whoever is ended meanwhile goes on for that.
+    fn suspend(&mut self, task: TaskId, role: Role, suspended: bool);
 
     /// Looks whether a task is up to date; whether [`Report::LookedUp`] follows. Without a cache nothing ever is.
     fn look_up(&mut self, task: TaskId) -> bool {

@@ -60,6 +60,16 @@ pub enum Event {
         /// Whether it printed anything, which its log then holds.
         logged: bool,
     },
+    /// The attempt is stopped, with all that it holds, while others have their turn. Recorded before it is.
+    TaskSuspended {
+        /// The task.
+        task: TaskId,
+    },
+    /// The attempt goes on. Recorded before it does.
+    TaskContinued {
+        /// The task.
+        task: TaskId,
+    },
     /// The task will be tried again.
     RetryPlanned {
         /// The task.

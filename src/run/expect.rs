@@ -39,12 +39,30 @@ struct Running {
     started: Millis,
     first: (Millis, u64),
     last: (Millis, u64),
+    /// Since when it is suspended: its times stand still. Those before are told as if it had never been.
+    suspended: Option<Millis>,
 }
 
 impl Expect {
     /// Takes in that a task was started.
     pub fn started(&mut self, task: TaskId, at: Millis) {
-        self.running.insert(task, Running { started: at, first: (at, 0), last: (at, 0) });
+        self.running.insert(task, Running { started: at, first: (at, 0), last: (at, 0), suspended: None });
+    }
+
+    /// Takes in that a task is suspended.
+    pub fn suspended(&mut self, task: TaskId, at: Millis) {
+        if let Some(running) = self.running.get_mut(&task) {
+            running.suspended = Some(at);
+        }
+    }
+
+    /// Takes in that a task goes on: what it was stopped for does not count.
+    pub fn continued(&mut self, task: TaskId, at: Millis) {
+        let Some(running) = self.running.get_mut(&task) else { return };
+        let Some(since) = running.suspended.take() else { return };
+        for time in [&mut running.started, &mut running.first.0, &mut running.last.0] {
+            *time += at - since;
+        }
     }
 
     /// Takes in that a running task has done this part of its work, 0 to 1.
@@ -52,6 +70,8 @@ impl Expect {
         let Some(running) = self.running.get_mut(&task).filter(|_| (0.0..=1.0).contains(&part)) else { return };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
         let part = (part * 1e6).round() as u64;
+        // What it said before it was stopped may be heard later.
+        let now = running.now(now);
         // A bar that follows another begins anew.
         if part < running.last.1 {
             running.first = (now, part);
@@ -62,7 +82,7 @@ impl Expect {
     /// Takes in that a task has ended that was planned to take `planned`.
     pub fn ended(&mut self, task: TaskId, of: Of, at: Millis, planned: Option<Millis>, success: bool) {
         if let (Some(running), Some(planned), true) = (self.running.remove(&task), planned, success) {
-            self.learn(of, at - running.started, planned);
+            self.learn(of, running.now(at) - running.started, planned);
         }
     }
 
@@ -100,10 +120,15 @@ impl Expect {
     }
 
     /// Returns when a running task will end: by its own word, or when it should have, and where that is past, after twice
-    /// as long, and so on. Always later than `now`.
+    /// as long, and so on. Always later than `now`. One that is suspended is taken to go on at once.
     #[must_use]
     pub fn end(&self, task: TaskId, of: Of, planned: Millis, now: Millis) -> Millis {
         let running = self.running.get(&task);
+        let ran_until = running.map_or(now, |running| running.now(now));
+        self.end_of(running, of, planned, ran_until) + (now - ran_until)
+    }
+
+    fn end_of(&self, running: Option<&Running>, of: Of, planned: Millis, now: Millis) -> Millis {
         if let Some(end) = running.and_then(Running::end).filter(|end| *end > now) {
             return end;
         }
@@ -117,6 +142,11 @@ impl Expect {
 }
 
 impl Running {
+    /// Returns until when it has run.
+    fn now(&self, now: Millis) -> Millis {
+        self.suspended.map_or(now, |since| since.min(now))
+    }
+
     /// Returns when all is done at the pace so far.
     fn end(&self) -> Option<Millis> {
         let (since, from) = self.first;
@@ -193,6 +223,18 @@ mod tests {
         let mut expect = running_since(0);
         expect.ended(T, (0, 0), Millis(900), Some(Millis(100)), false);
         assert!(!expect.is_learned((0, 0)));
+    }
+
+    #[test]
+    fn the_time_for_which_a_task_is_suspended_does_not_count() {
+        let mut expect = running_since(0);
+        expect.progressed(T, 0.25, Millis(50));
+        expect.suspended(T, Millis(60));
+        assert_eq!([60, 500].map(|now| end(&expect, now)), [200, 640]);
+        expect.continued(T, Millis(1_060));
+        assert_eq!(end(&expect, 1_060), 1_200);
+        expect.ended(T, (0, 0), Millis(1_200), Some(Millis(100)), true);
+        assert_eq!(expect.duration((0, 0), Millis(100)), Millis(200));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::fleet::{Device, Fleet};
 use crate::graph::{Task, TaskId};
 use crate::spec::backup::OUTPUTS;
 use crate::spec::{self, Action, Gpus, Pipeline, op};
-use crate::units::{Bytes, Cpus};
+use crate::units::{Bytes, Cpus, Millis};
 
 /// What all attempts of a run have in common.
 #[derive(Clone, Debug)]
@@ -169,6 +169,8 @@ pub fn describe(
         events,
         progress: progress(&ground.dir, &task.name, number),
         limits: stage.limits,
+        suspends: stage.modes[place.mode].resources.suspend,
+        stood: Millis::ZERO,
         cpus: near_cpus(&devices, stage.modes[place.mode].resources.cpus),
         devices: place.devices.clone(),
     }

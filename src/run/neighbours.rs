@@ -217,6 +217,8 @@ impl Other {
                 self.open.remove(&(task, role));
             }
             Event::AttemptSpawned { .. }
+            | Event::TaskSuspended { .. }
+            | Event::TaskContinued { .. }
             | Event::RetryPlanned { .. }
             | Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }

@@ -210,6 +210,7 @@ mod tests {
             started: Millis::ZERO,
             process: None,
             ended: Some(Ended { at: Millis(1), outcome, usage, logged: true }),
+            pauses: Vec::new(),
         }
     }
 

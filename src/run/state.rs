@@ -6,11 +6,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::event::{Event, Intent, Place, Process, Recorded, Role, RunEnd, StopReason};
-use super::outcome::{Outcome, Usage};
+use super::event::{Event, Intent, Place, Recorded, Role, RunEnd, StopReason};
+use super::outcome::Outcome;
 use super::raise::Raise;
 use crate::graph::TaskId;
 use crate::units::Millis;
+
+mod attempt;
+
+pub use attempt::{Attempt, Ended};
 
 /// Where a task is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,34 +61,6 @@ impl Phase {
             Self::Skipped => "skipped",
         }
     }
-}
-
-/// One try of one task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// Where it runs or ran; attempts that are alike share it.
-    pub place: Arc<Place>,
-    /// What it asked for instead of what its stage says.
-    pub raise: Option<Raise>,
-    /// When it was decided on, ms since the Unix epoch.
-    pub started: Millis,
-    /// Its process, once there is one.
-    pub process: Option<Process>,
-    /// How and when it ended.
-    pub ended: Option<Ended>,
-}
-
-/// How and when an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Milliseconds since the Unix epoch.
-    pub at: Millis,
-    /// How.
-    pub outcome: Outcome,
-    /// What it used.
-    pub usage: Usage,
-    /// Whether its log holds anything.
-    pub logged: bool,
 }
 
 /// A task and its attempts, the first one first.
@@ -291,7 +267,14 @@ impl RunState {
                 let (place, raise) = (Arc::clone(&self.newest), state.raise);
                 // Most tasks have one attempt; a vector would begin with room for four.
                 state.attempts.reserve_exact(1);
-                state.attempts.push(Attempt { place, raise, started: *at, process: None, ended: None });
+                state.attempts.push(Attempt {
+                    place,
+                    raise,
+                    started: *at,
+                    process: None,
+                    ended: None,
+                    pauses: Vec::new(),
+                });
                 self.running += 1;
             }
             Event::AttemptSpawned { task, role, process } => match self.open_attempt(*task, *role) {
@@ -308,7 +291,10 @@ impl RunState {
                 }
                 let Some(attempt) = self.open_attempt(*task, *role) else { return illegal("no attempt runs") };
                 // Its sentinel may have noted it before anybody could record it.
-                let at = usage.ended.map_or(*at, |ended| ended.min(*at).max(attempt.started));
+                let at = usage.ended.map_or(*at, |ended| ended.min(*at).max(attempt.since()));
+                if let Some((_, until @ None)) = attempt.pauses.last_mut() {
+                    *until = Some(at);
+                }
                 attempt.ended = Some(Ended { at, outcome: outcome.clone(), usage: *usage, logged: *logged });
                 self.running -= 1;
                 if outcome.is_success() {
@@ -317,6 +303,17 @@ impl RunState {
                 } else if !is_won && self.task(*task).open().next().is_none() {
                     // What follows, a retry or the end, is an event of its own.
                     self.tasks[task.index()].phase = Phase::Waiting;
+                }
+            }
+            Event::TaskSuspended { task } => match self.open_attempt(*task, Role::Main) {
+                Some(attempt) if !attempt.is_suspended() => attempt.pauses.push((*at, None)),
+                _ => return illegal("no attempt runs"),
+            },
+            Event::TaskContinued { task } => {
+                let pause = self.open_attempt(*task, Role::Main).and_then(|attempt| attempt.pauses.last_mut());
+                match pause {
+                    Some((_, until @ None)) => *until = Some(*at),
+                    Some(_) | None => return illegal("no attempt is suspended"),
                 }
             }
             Event::RetryPlanned { task, not_before, raise } => {
@@ -446,6 +443,8 @@ impl Event {
             Self::AttemptStarted { task, .. }
             | Self::AttemptSpawned { task, .. }
             | Self::AttemptFinished { task, .. }
+            | Self::TaskSuspended { task }
+            | Self::TaskContinued { task }
             | Self::RetryPlanned { task, .. }
             | Self::TaskFailed { task }
             | Self::TaskSkipped { task, .. }

@@ -27,7 +27,7 @@ mod sharing;
 
 pub(super) use aside::is_damage;
 pub use error::StoreError;
-pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader};
+pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader, Turns};
 pub use marks::Mark;
 use numbers::{COUNT, number};
 use room::Room;

@@ -285,16 +285,25 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 let of = (id, &graph.tasks[id.index()]);
                 let mut launch = launch::describe(ground, pipeline, fleet, of, number, &attempt.place, None);
                 launch.sentinel = Some(launch::sentinel(&ground.dir, &of.1.name, number));
+                launch.stood = (now - attempt.started) - attempt.ran(now);
                 self.engine.adopt(launch, process, now - attempt.started);
                 self.alive += 1;
+                if !attempt.pauses.is_empty() {
+                    // Its sentinel may have let it go on, or what was last on record never have been done.
+                    self.engine.suspend(id, attempt.place.role, attempt.is_suspended());
+                }
             }
         }
     }
 
-    /// Starts the attempts that were decided on.
+    /// Starts the attempts that were decided on, and suspends and continues those whose turn it is not, or is.
     fn start_attempts(&mut self, decided: &[Event]) {
         let by_uuid = self.look.lost.then(|| self.parts.fleet.clone().named_by_uuid());
         for event in decided {
+            if let Event::TaskSuspended { task } | Event::TaskContinued { task } = event {
+                self.engine.suspend(*task, Role::Main, matches!(event, Event::TaskSuspended { .. }));
+                crash::point("turned");
+            }
             let Event::AttemptStarted { task, number, place } = event else { continue };
             let port = (place.devices.len() > 1).then(|| self.ports.take((*task, place.role))).flatten();
             let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;

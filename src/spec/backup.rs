@@ -36,6 +36,12 @@ pub(super) fn after(decoder: &mut Decoder<'_>, node: &Node) -> Option<Backup> {
 }
 
 impl WrittenBackup {
+    /// Returns where a second attempt is asked for.
+    pub(super) fn place(&self) -> Option<Span> {
+        let at_once = self.replicas.as_ref().filter(|(replicas, _)| *replicas != Some(1)).map(|(_, place)| place);
+        self.backup.as_ref().map(|(_, place)| place).or(at_once).cloned()
+    }
+
     /// Returns what holds for a stage, and reports what cannot be done. `all_read`: whether its outputs could be read.
     pub(super) fn settle(self, decoder: &mut Decoder<'_>, stage: &Stage, all_read: bool) -> Option<Backup> {
         let (key, backup, place) = match (self.backup, self.replicas) {

@@ -160,6 +160,8 @@ crate::keys! {
         Backup = "backup": Form::Table(BackupKey::FIELDS, None),
         /// 2 runs two attempts of each task at once, as soon as there is room for the second one; as with `backup` the first to succeed wins. 1 when absent.
         Replicas = "replicas": Form::Whole(REPLICAS),
+        /// Whether its tasks may be stopped and continued (SIGSTOP, SIGCONT), so that with `--policy time-slice` those that hold shares of one device can take turns; false when absent. For `gpus` below 1.
+        Suspend = "suspend": Form::Bool,
         /// Estimate on a device of speed 1.0, or one estimate for each device model; learned from history when absent.
         Duration = "duration": DURATION,
         /// What it uses up of the fleet's budgets.

@@ -23,6 +23,7 @@ mod resources;
 mod retry;
 mod sets;
 mod stage;
+mod suspend;
 pub mod template;
 pub mod tree;
 mod value;
@@ -232,6 +233,19 @@ pub struct Resources {
     pub gpu_memory: Bytes,
     /// Any other countable resource that a node declares.
     pub custom: BTreeMap<String, u64>,
+    /// Whether it may be stopped and continued, and so take turns with others at the share of its device.
+    pub suspend: bool,
+}
+
+impl Resources {
+    /// Returns the share of a device for which it can take turns with others.
+    #[must_use]
+    pub const fn turn(&self) -> Option<Share> {
+        match self.gpus {
+            Gpus::Share(share) if self.suspend => Some(share),
+            Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared => None,
+        }
+    }
 }
 
 /// How many devices, and how much of each.

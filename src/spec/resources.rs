@@ -76,6 +76,7 @@ impl Wanted {
             gpus,
             gpu_memory,
             custom: self.custom.iter().filter(|(_, count)| **count > 0).map(|(k, v)| (k.clone(), *v)).collect(),
+            suspend: false,
         };
         let instead = matches!(self.gpus, Some(WantedGpus::Prefer)).then(|| Resources {
             gpus: Gpus::None,

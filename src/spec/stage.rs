@@ -10,7 +10,7 @@ use super::op::Op;
 use super::problem::did_you_mean;
 use super::resources::{self, WrittenMode};
 use super::tree::{Content, Entry, Node};
-use super::{Action, After, Axis, Located, Output, Problem, Span, Stage, Value, value, with};
+use super::{Action, After, Axis, Located, Output, Problem, Span, Stage, Value, suspend, value, with};
 
 /// Parameters as written: name, value, place of the value.
 type With = Vec<(Located, Value, Span)>;
@@ -24,6 +24,7 @@ struct Written {
     modes: Option<(Vec<WrittenMode>, Span)>,
     mode: WrittenMode,
     backup: WrittenBackup,
+    suspend: Option<(bool, Span)>,
     /// Whether an input or output is written that could not be read.
     lacks_files: bool,
     /// Keys that belong into each of the modes, if there are modes.
@@ -83,6 +84,7 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     common.settle(decoder);
     stage.matrix = axes.unwrap_or_default();
     let backup = std::mem::take(&mut written.backup);
+    let suspend = written.suspend.take();
     let single = WrittenMode { span: stage.span.clone(), ..written.mode };
     stage.modes = settle_modes(decoder, written.modes, single, &written.mode_keys, &common, defaults);
     // A parameter that could not be read is not absent.
@@ -94,7 +96,11 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     with::check(&stage, catalogue, all_read, !written.lacks_files)
         .into_iter()
         .for_each(|problem| decoder.report(problem));
+    let second = backup.place();
     stage.backup = backup.settle(decoder, &stage, !written.lacks_files);
+    if let Some((true, place)) = suspend {
+        suspend::settle(decoder, &mut stage, place, second);
+    }
     let common = common.over(defaults);
     stage.priority = common.priority.unwrap_or(0);
     stage.limits = common.limits();
@@ -148,6 +154,7 @@ fn own_key(
         StageKey::Modes => written.modes = Some((resources::modes(decoder, node), place)),
         StageKey::Backup => written.backup.backup = Some((backup::after(decoder, node), place)),
         StageKey::Replicas => written.backup.replicas = Some((decoder.whole(node, REPLICAS), place)),
+        StageKey::Suspend => written.suspend = decoder.flag(node).map(|suspend| (suspend, place)),
         StageKey::Duration => {
             written.mode.duration = resources::duration(decoder, node);
             written.mode_keys.push(entry.key.clone());

@@ -152,6 +152,8 @@ fn events() -> Vec<String> {
     let outcome = Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) };
     [
         Event::AttemptStarted { task, number: 1, place },
+        Event::TaskSuspended { task },
+        Event::TaskContinued { task },
         Event::AttemptSpawned { task, role: Role::Main, process: Process { pid: 1, started: 2 } },
         Event::AttemptFinished { task, role: Role::Main, outcome, usage, logged: true },
         Event::RetryPlanned { task, not_before: Millis(1), raise: None },

@@ -13,4 +13,5 @@ mod out_of_memory;
 mod placing;
 mod sharing;
 mod strangers;
+mod turns;
 mod world;

@@ -43,7 +43,7 @@ impl World {
         Ok(self.prepare(args).envs(env.iter().copied()).output()?)
     }
 
-    fn prepare(&self, args: &[&str]) -> Command {
+    pub(crate) fn prepare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.path()).envs(self.scene.environment());
         // What is remembered of devices is remembered here.

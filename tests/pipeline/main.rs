@@ -6,6 +6,7 @@ mod meaning;
 mod places;
 mod problems;
 mod properties;
+mod suspend;
 mod syntax;
 
 use trainyard::graph::{self, Limits, TaskGraph};

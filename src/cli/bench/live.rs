@@ -292,6 +292,7 @@ impl Stage<'_> {
             Some(budget) => run.args(["--budget", &format!("{}ms", budget.0)]),
             None => run.args(["--evaluations", &bench.evaluations.to_string()]),
         };
+        run.args(bench.quantum.map(|quantum| format!("--quantum={}ms", quantum.0)));
         run.args(bench.sets.iter().flat_map(|set| ["--set", set]));
         if !bench.sets.iter().any(|set| set.starts_with("defaults.cache")) {
             run.args(["--set", "defaults.cache=false"]);

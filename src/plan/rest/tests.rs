@@ -29,7 +29,8 @@ fn fault(problem: &Problem, rest: &Rest, revision: &Revision) -> Option<String> 
     for (task, left) in rest.tasks.iter().enumerate() {
         if let Left::Running { mode, node, devices, left } = left {
             let (mode, node, devices) = (*mode, *node, devices.clone());
-            placed[task] = Some(Placed { mode, node, devices, start: Millis::ZERO, finish: *left });
+            placed[task] =
+                Some(Placed { mode, node, devices, start: Millis::ZERO, finish: *left, segments: Vec::new() });
         }
     }
     for (task, place) in revision.order.iter().zip(&revision.placed) {

@@ -79,8 +79,14 @@ fn done(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, state: &RunState,
     let ends = attempts().filter_map(|attempt| attempt.ended.as_ref().map(|ended| ended.at));
     let end = ends.max().unwrap_or(start);
     let makespan = end - start;
-    let nowhere =
-        || Placed { mode: 0, node: NodeId(0), devices: Vec::new(), start: Millis::ZERO, finish: Millis::ZERO };
+    let nowhere = || Placed {
+        mode: 0,
+        node: NodeId(0),
+        devices: Vec::new(),
+        start: Millis::ZERO,
+        finish: Millis::ZERO,
+        segments: Vec::new(),
+    };
     let placed = |task: &TaskState| {
         let telling = task.telling().map(|(_, attempt)| attempt);
         telling.and_then(|attempt| as_placed(fleet, attempt, start)).unwrap_or_else(nowhere)
@@ -107,6 +113,7 @@ fn as_placed(fleet: &Fleet, attempt: &Attempt, start: Millis) -> Option<Placed> 
         devices,
         start: attempt.started - start,
         finish: ended.at - start,
+        segments: attempt.pieces(ended.at).map(|(from, to)| (from - start, to - start)).collect(),
     })
 }
 

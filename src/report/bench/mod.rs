@@ -68,6 +68,8 @@ pub struct Trial {
     pub lower_bound: Millis,
     /// What `lower_bound` rests on.
     pub bound_by: &'static str,
+    /// Whether its tasks take turns: its bounds then hold for all plans, and those of others not for it.
+    pub takes_turns: bool,
     /// Schedules that were tried.
     pub evaluations: u64,
     /// How long planning took, in microseconds.
@@ -80,9 +82,9 @@ impl Trial {
     /// Takes what is compared from a plan.
     #[must_use]
     pub fn new(seed: u64, plan: &Plan, planning_us: u64, usage: Usage) -> Self {
-        let Plan { makespan, lower_bound, bound_by, evaluations, .. } = *plan;
+        let Plan { makespan, lower_bound, bound_by, takes_turns, evaluations, .. } = *plan;
         let (value, value_bound) = plan.measured();
-        Self { seed, makespan, value, value_bound, lower_bound, bound_by, evaluations, planning_us, usage }
+        Self { seed, makespan, value, value_bound, lower_bound, bound_by, takes_turns, evaluations, planning_us, usage }
     }
 }
 
@@ -129,26 +131,37 @@ impl Row<'_> {
 }
 
 impl Comparison {
-    /// Returns the largest lower bound that any policy brought, and what it rests on.
-    fn bound(&self) -> Option<(Millis, &'static str)> {
+    /// Returns the trials whose bounds hold for a plan: for one whose tasks take turns those of its like only.
+    fn bounding(&self, takes_turns: bool) -> impl Iterator<Item = &Trial> {
         let trials = self.entries.iter().filter_map(|entry| entry.trials.as_ref().ok()).flatten();
+        trials.filter(move |trial| trial.takes_turns || !takes_turns)
+    }
+
+    /// Returns the largest lower bound that any policy brought for plans whose tasks take turns or do not, and what it rests
+    /// on.
+    fn bound(&self, takes_turns: bool) -> Option<(Millis, &'static str)> {
         // Of equal bounds the first is named.
-        trials
+        self.bounding(takes_turns)
             .map(|trial| (trial.lower_bound, trial.bound_by))
             .reduce(|best, one| if one.0 > best.0 { one } else { best })
     }
 
     /// Returns the largest value that any policy proved no plan to be under.
-    fn value_bound(&self) -> Option<u64> {
-        let trials = self.entries.iter().filter_map(|entry| entry.trials.as_ref().ok()).flatten();
-        trials.map(|trial| counted(trial.value_bound)).max()
+    fn value_bound(&self, takes_turns: bool) -> Option<u64> {
+        self.bounding(takes_turns).map(|trial| counted(trial.value_bound)).max()
+    }
+
+    /// Whether the tasks of some plan take turns.
+    fn some_take_turns(&self) -> bool {
+        self.bounding(true).next().is_some()
     }
 
     /// Returns one row for each policy, in the order in which they were asked for.
     #[must_use]
     pub fn rows(&self) -> Vec<Row<'_>> {
-        let bounds = self.bound().zip(self.value_bound());
-        self.entries.iter().map(|entry| self.row(entry, bounds)).collect()
+        let bounds = [false, true].map(|turns| self.bound(turns).zip(self.value_bound(turns)));
+        let takes_turns = |entry: &Entry| entry.trials.iter().flatten().any(|trial| trial.takes_turns);
+        self.entries.iter().map(|entry| self.row(entry, bounds[usize::from(takes_turns(entry))])).collect()
     }
 
     fn row<'a>(&'a self, entry: &'a Entry, bounds: Option<((Millis, &'a str), u64)>) -> Row<'a> {
@@ -246,9 +259,18 @@ impl Comparison {
         };
         let (pipeline, fleet) = (text::visible(&self.pipeline), text::visible(&self.fleet));
         let bound = match self.by() {
-            None => self.bound().map_or(String::new(), |(bound, by)| format!("; no plan ends before {bound} ({by})")),
+            None => {
+                let bound = |turns, plan: &str| {
+                    let bound = self.bound(turns);
+                    bound.map_or(String::new(), |(bound, by)| format!("; no {plan} ends before {bound} ({by})"))
+                };
+                match self.some_take_turns() {
+                    false => bound(false, "plan"),
+                    true => bound(true, "plan") + &bound(false, "plan without turns"),
+                }
+            }
             Some(_) => {
-                let bound = self.value_bound().map(|bound| self.amount(bound));
+                let bound = self.value_bound(self.some_take_turns()).map(|bound| self.amount(bound));
                 let words = bound.map_or(String::new(), |bound| format!("; no plan is under {bound}"));
                 format!("; by {}{words}", self.objective)
             }

@@ -30,6 +30,8 @@ struct Bar {
     stage: usize,
     start: Millis,
     finish: Millis,
+    /// When it runs, from and to, where it is suspended in between.
+    pieces: Vec<(Millis, Millis)>,
 }
 
 /// Tasks that a chart shows at most.
@@ -56,7 +58,8 @@ impl Gantt {
             let host = placed.devices.is_empty().then_some(n_devices + placed.node.index());
             for place in placed.devices.iter().map(|device| device.index()).chain(host) {
                 let (name, stage) = (graph.tasks[task.index()].name.clone(), graph.tasks[task.index()].stage);
-                let bar = Bar { name, stage, start: placed.start, finish: placed.finish };
+                let bar =
+                    Bar { name, stage, start: placed.start, finish: placed.finish, pieces: placed.segments.clone() };
                 let free = lanes[place].iter_mut().find(|(end, _)| *end <= placed.start);
                 if let Some((end, lane)) = free {
                     *end = placed.finish;
@@ -96,11 +99,19 @@ impl Gantt {
                 let width = (end - x).max(1);
                 let hue = bar.stage * 47 % 360;
                 let (name, start, finish) = (escaped(&bar.name), bar.start, bar.finish);
-                let look = format!("style=\"fill:hsl({hue} 55% 55%)\"");
+                // Where it is suspended only a shadow of it is seen.
+                let faint = if bar.pieces.is_empty() { "" } else { ";opacity:.3" };
+                let look = format!("style=\"fill:hsl({hue} 55% 55%){faint}\"");
                 let height = LINE - 3;
                 write!(out, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"2\" {look}>")
                     .expect(TAKES);
                 write!(out, "<title>{name}: {start} to {finish}</title></rect>").expect(TAKES);
+                for (from, to) in &bar.pieces {
+                    let (x, look) = (self.x(*from), format!("style=\"fill:hsl({hue} 55% 55%);pointer-events:none\""));
+                    let width = (self.x(*to) - x).max(1);
+                    write!(out, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"2\" {look}/>")
+                        .expect(TAKES);
+                }
                 let letters = usize::try_from(width / 7).unwrap_or(0);
                 if letters >= 3 {
                     let words = escaped(&shortened(&bar.name, letters));

@@ -11,6 +11,7 @@ fn trial(makespan: u64, seed: u64) -> Trial {
         value_bound: 1_000,
         lower_bound: Millis(1_000),
         bound_by: "GPUs",
+        takes_turns: false,
         evaluations: 7,
         planning_us: 1_250,
         usage,

@@ -105,9 +105,19 @@ fn bars<'s>(
         } else {
             "━".repeat(room - 1) + "╸"
         };
+        let body = with_turns(&body, from, span, scale);
         line.push(Span::raw(" ".repeat(from - at)));
         line.push(Span::styled(body, picture.style(tone)));
         at = to;
     }
     line
+}
+
+/// Thins a bar out where what it stands for was suspended.
+fn with_turns(bar: &str, from: usize, span: &timeline::Span, scale: &Scale) -> String {
+    let runs = |at: usize| {
+        let inside = |(from, to): &(u64, u64)| (scale.column(*from)..=scale.column(*to)).contains(&at);
+        span.pieces.is_empty() || span.pieces.iter().any(inside)
+    };
+    (from..).zip(bar.chars()).map(|(at, letter)| if letter == '━' && !runs(at) { '┄' } else { letter }).collect()
 }

@@ -29,6 +29,7 @@ fn task_line(picture: &Picture<'_>, task: TaskId, selected: bool, width: usize) 
     let state = picture.view.state.task(task);
     let running = picture.tally.running.iter().find(|running| running.task == task);
     let (mark, tone) = match state.phase {
+        Phase::Running if running.is_some_and(|running| running.suspended.is_some()) => ("‖", Tone::Faint),
         Phase::Running if running.is_some() => ("▶", Tone::Active),
         Phase::Running | Phase::Waiting => ("·", Tone::Faint),
         Phase::Delayed(_) => ("↻", Tone::Uneasy),
@@ -42,11 +43,9 @@ fn task_line(picture: &Picture<'_>, task: TaskId, selected: bool, width: usize) 
                 running.progress.progress.map_or_else(String::new, |done| format!("{:.0}% ", (100.0 * done).floor()));
             let left = estimate::by_own_word(running, picture.now);
             let left = left.map_or_else(String::new, |left| format!("<{}", wording::seconds(left)));
-            format!("{done}{}{left}", wording::seconds(picture.now - running.started))
+            format!("{done}{}{left}", wording::seconds(running.ran(picture.now)))
         }
-        (None, Some(last)) => {
-            last.ended.as_ref().map_or_else(String::new, |ended| (ended.at - last.started).to_string())
-        }
+        (None, Some(last)) => last.ended.as_ref().map_or_else(String::new, |ended| last.ran(ended.at).to_string()),
         (None, None) => String::new(),
     };
     let phase = running.and_then(|running| running.progress.phase.as_deref()).unwrap_or_default();

@@ -23,7 +23,10 @@ pub(super) struct Book {
     is_slice: bool,
     /// Memory promised to each running task.
     pub(super) promises: BTreeMap<TaskId, Bytes>,
+    /// Shares promised for good.
     shares: Share,
+    /// Shares of those that take turns at what is left.
+    pub(super) turns: BTreeMap<TaskId, Share>,
     /// How many have it to themselves: one, unless some were entered that ran already.
     exclusive: u32,
     /// Who gave something back that no reading has shown yet: what they may have taken still counts.
@@ -66,6 +69,7 @@ impl Book {
             is_slice: device.is_mig(),
             promises: BTreeMap::new(),
             shares: Share::ZERO,
+            turns: BTreeMap::new(),
             exclusive: 0,
             gone: Vec::new(),
             released: None,
@@ -137,7 +141,10 @@ impl Book {
 
     pub(super) fn hold(&mut self, task: TaskId, request: &Resources) {
         self.promises.insert(task, request.gpu_memory);
-        self.shares += request.gpus.share();
+        match request.turn() {
+            Some(share) => drop(self.turns.insert(task, share)),
+            None => self.shares += request.gpus.share(),
+        }
         self.exclusive += u32::from(matches!(request.gpus, Gpus::Whole(_)));
     }
 
@@ -145,9 +152,17 @@ impl Book {
         let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
         self.leaving += promise;
         self.gone.push(Gone { task, promise, at: now });
-        self.shares -= request.gpus.share();
+        match request.turn() {
+            Some(_) => drop(self.turns.remove(&task)),
+            None => self.shares -= request.gpus.share(),
+        }
         self.exclusive = self.exclusive.saturating_sub(u32::from(matches!(request.gpus, Gpus::Whole(_))));
         self.released = self.released.max(Some(now));
+    }
+
+    /// Returns what those that take turns have together.
+    pub(super) fn room_for_turns(&self) -> Share {
+        Share::WHOLE - self.shares
     }
 
     /// Returns what a request would leave of the device, or why there is no room for it.
@@ -164,7 +179,11 @@ impl Book {
         if matches!(request.gpus, Gpus::Whole(_)) && !self.promises.is_empty() {
             return Err(Why::Shared { tasks: self.promises.len() });
         }
-        let share_left = Share::WHOLE - self.shares;
+        // Each of those that take turns must fit by itself beside all that never stand back.
+        let share_left = match request.turn() {
+            Some(_) => self.room_for_turns(),
+            None => self.room_for_turns() - self.turns.values().copied().max().unwrap_or(Share::ZERO),
+        };
         if request.gpus.share() > share_left {
             return Err(Why::Share { left: share_left });
         }

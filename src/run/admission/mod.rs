@@ -16,7 +16,7 @@ use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskId;
 use crate::run::event::Role;
 use crate::spec::{Gpus, Resources};
-use crate::units::{Bytes, Cpus, Millis};
+use crate::units::{Bytes, Cpus, Millis, Share};
 
 mod book;
 mod choose;
@@ -111,6 +111,13 @@ impl Ledger {
     #[must_use]
     pub fn reserved(&self, device: DeviceId) -> Bytes {
         self.books[device.index()].reserved()
+    }
+
+    /// Returns who takes turns at a device, each with its share, and what all of them have together.
+    #[must_use]
+    pub fn turns(&self, device: DeviceId) -> (Share, Vec<(TaskId, Share)>) {
+        let book = &self.books[device.index()];
+        (book.room_for_turns(), book.turns.iter().map(|(task, share)| (*task, *share)).collect())
     }
 
     /// Whether the request could ever be met, were all of the fleet ours and empty.

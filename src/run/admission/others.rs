@@ -85,7 +85,7 @@ impl Holding {
             (_, share) => Gpus::Share(share),
         };
         let (cpus, memory, gpu_memory) = (place.cpus, place.memory, place.gpu_memory);
-        Resources { cpus, memory, gpus, gpu_memory, custom: place.custom.clone() }
+        Resources { cpus, memory, gpus, gpu_memory, custom: place.custom.clone(), suspend: false }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Caching<E> {
     /// Tasks whose way is being cleared, and those among them that shall not start any more.
     preparing: HashSet<TaskId>,
     cut_short: HashSet<TaskId>,
+    /// Tasks among them that are to stand still once they have started.
+    to_suspend: HashSet<TaskId>,
     /// Second attempts of tasks whose way is being cleared.
     held_back: HashMap<TaskId, Launch>,
     /// How many results are being kept.
@@ -79,6 +81,7 @@ impl<E: Engine> Caching<E> {
             succeeded: HashMap::new(),
             preparing: HashSet::new(),
             cut_short: HashSet::new(),
+            to_suspend: HashSet::new(),
             held_back: HashMap::new(),
             keeping: 0,
             stop: Stop::No,
@@ -111,11 +114,14 @@ impl<E: Engine> Caching<E> {
     fn start_prepared(&mut self, launch: Launch, cleared: std::io::Result<()>) {
         let task = launch.task;
         self.preparing.remove(&task);
-        let beside = self.held_back.remove(&task);
+        let (beside, to_suspend) = (self.held_back.remove(&task), self.to_suspend.remove(&task));
         let outcome = match cleared {
             _ if self.cut_short.remove(&task) || self.stop != Stop::No => Outcome::Interrupted,
             Ok(()) => {
                 self.inner.start(launch);
+                if to_suspend {
+                    self.inner.suspend(task, Role::Main, true);
+                }
                 beside.into_iter().for_each(|beside| self.inner.start(beside));
                 return;
             }
@@ -273,6 +279,16 @@ impl<E: Engine> Engine for Caching<E> {
             self.do_not_start(&launch, Outcome::Interrupted);
         } else {
             self.inner.stop_task(task, role, how);
+        }
+    }
+
+    fn suspend(&mut self, task: TaskId, role: Role, suspended: bool) {
+        if role != Role::Main || !self.preparing.contains(&task) {
+            self.inner.suspend(task, role, suspended);
+        } else if suspended {
+            self.to_suspend.insert(task);
+        } else {
+            self.to_suspend.remove(&task);
         }
     }
 

@@ -131,7 +131,7 @@ impl Dispatcher<'_> {
         let mode = self.pipeline.stages[stage].modes.get(attempt.place.mode);
         if let Some((mode, (node, devices))) = mode.zip(self.found_again(&attempt.place)) {
             let planned = expect::planned(mode, self.fleet, node, &devices);
-            self.expect.learn((stage, attempt.place.mode), ended.at - attempt.started, planned);
+            self.expect.learn((stage, attempt.place.mode), attempt.ran(ended.at), planned);
         }
     }
 

@@ -61,7 +61,7 @@ impl Dispatcher<'_> {
         let was_lost =
             |attempt: &Attempt| attempt.ended.as_ref().is_some_and(|ended| ended.outcome == Outcome::Interrupted);
         if beside.into_iter().all(was_lost) {
-            self.note_start(task, &main.place, main.started);
+            self.note_backup(task, &main.place, main.started);
         }
     }
 
@@ -70,12 +70,17 @@ impl Dispatcher<'_> {
         let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
         let mode = modes.get(place.mode).unwrap_or_else(|| self.mode(task));
         let request = attempt.raise.map_or_else(|| mode.resources.clone(), |raise| raise.request(&mode.resources));
+        let request = self.as_held(request);
         // Of a node that is gone there is nothing to hold.
         if let Some((node, devices)) = self.found_again(place) {
             self.ledger.enter_as(place.role, task, &request, node, devices);
         }
         if place.role == Role::Main {
-            self.expect.started(task, attempt.started);
+            // As if it had run without a pause until it was last stopped or continued.
+            self.expect.started(task, attempt.since() - attempt.ran(attempt.since()));
+            if attempt.is_suspended() {
+                self.note_suspended(task, attempt.since());
+            }
         }
     }
 
@@ -84,6 +89,11 @@ impl Dispatcher<'_> {
         if place.role == Role::Main {
             self.expect.started(task, at);
         }
+        self.note_backup(task, place, at);
+    }
+
+    /// Takes in that a second attempt may follow on one that was started at a time.
+    fn note_backup(&mut self, task: TaskId, place: &Place, at: Millis) {
         let backup = self.pipeline.stages[self.graph.tasks[task.index()].stage].backup;
         if let (Role::Main, Some(backup)) = (place.role, backup)
             && let Some(after) = self.wait_for(task, place, backup)

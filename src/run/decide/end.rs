@@ -23,6 +23,8 @@ impl Dispatcher<'_> {
                 | Event::RetryPlanned { .. }
                 | Event::AttemptSpawned { .. }
                 | Event::AttemptFinished { .. }
+                | Event::TaskSuspended { .. }
+                | Event::TaskContinued { .. }
                 | Event::TaskCached { .. }
                 | Event::TaskReopened { .. }
                 | Event::Replanned { .. }

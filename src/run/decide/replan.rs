@@ -46,7 +46,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(pipeline: &Pipeline, plan: &Plan) -> Self {
-        let work: u128 = plan.placed.iter().map(|placed| u128::from((placed.finish - placed.start).0)).sum();
+        let work: u128 = plan.placed.iter().map(|placed| u128::from(placed.ran().0)).sum();
         let parallel = work * 1_000 / u128::from(plan.makespan.0.max(1));
         let parallel = u64::try_from(parallel).unwrap_or(u64::MAX).max(1_000);
         let says = |mode: &Mode| mode.duration.base.is_some() || !mode.duration.by_model.is_empty();
@@ -192,7 +192,7 @@ impl Dispatcher<'_> {
                 }
                 Phase::Running => {
                     let left = self.left(*task, now);
-                    let differs = self.differs(*task, state, now + left);
+                    let differs = self.differs(*task, state, now, left);
                     worst = worst.max(Some((differs, *task)).filter(|_| differs > EVERY.0));
                     left
                 }
@@ -213,11 +213,11 @@ impl Dispatcher<'_> {
         self.ledger.grant(task).map_or(Millis::ZERO, |grant| self.expected_end(task, grant, now) - now)
     }
 
-    /// Returns by how much a running task differs from its plan that is to end at `end`, in milliseconds.
-    fn differs(&self, task: TaskId, state: &RunState, end: Millis) -> u64 {
-        let started = state.task(task).attempts.last().map_or(end, |attempt| attempt.started);
+    /// Returns by how much a running task differs from its plan that has so much `left`, in milliseconds.
+    fn differs(&self, task: TaskId, state: &RunState, now: Millis, left: Millis) -> u64 {
+        let ran = state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.ran(now));
         let planned = self.ledger.grant(task).map_or(Millis::ZERO, |grant| self.planned(task, grant));
-        (end - started).0.abs_diff(planned.0)
+        (ran + left).0.abs_diff(planned.0)
     }
 
     /// Puts down what is left, to be planned.

@@ -15,7 +15,7 @@ use crate::run::event::{Because, Event, Recorded, Role};
 use crate::run::outcome::{Outcome, Usage};
 use crate::run::state::{Phase, RunState};
 use crate::spec::{Duration, Gpus, Mode};
-use crate::units::Millis;
+use crate::units::{Millis, Share};
 
 /// Plans tasks in the order in which they are written.
 fn in_file_order(problem: &Problem) -> Plan {
@@ -423,4 +423,54 @@ proptest! {
             prop_assert!(sim.starts[task] <= *promised, "{task:?}: {:?} after {promised:?}", sim.starts[task]);
         }
     }
+}
+
+#[test]
+fn those_that_share_a_device_take_turns_and_whoever_takes_the_run_up_goes_on_there() {
+    let mut mode = on_gpus(Gpus::Share(Share(600_000)), 1, 100);
+    mode.resources.suspend = true;
+    let mut fleet = Fleet::default();
+    add_node(&mut fleet, 4, 64, &[("A", 8, 1_000)]);
+    let problem = one_each(&[mode.clone(), mode], fleet);
+    let (plan, Problem { pipeline, graph, fleet }) = (in_file_order(&problem), &problem);
+    let dispatcher = |quantum: Option<u64>, state: &RunState| {
+        let options = Options { quantum: quantum.map(Millis), ..Options::default() };
+        Dispatcher::new((pipeline, graph), (fleet, &plan), Ledger::new(fleet), options, Vec::new(), state)
+    };
+    let mut state = RunState::new(2);
+    let decide = |dispatcher: &mut Dispatcher<'_>, state: &mut RunState, at: u64| {
+        let events = dispatcher.decide(state, Millis(at), &Readings::unwatched(1));
+        for event in &events {
+            let recorded = Recorded { at: Millis(at), event: event.clone() };
+            state.apply(&recorded).unwrap();
+            dispatcher.take_in(&recorded);
+        }
+        let turn = |event: &Event| {
+            let stops = matches!(event, Event::TaskSuspended { .. });
+            let is_one = stops || matches!(event, Event::TaskContinued { .. });
+            event.task().filter(|_| is_one).map(|task| (task.0, !stops))
+        };
+        (events.len(), events.iter().filter_map(turn).collect::<Vec<_>>())
+    };
+    let mut first = dispatcher(Some(10), &state);
+    // Both are started; the second one stands still until its turn comes.
+    assert_eq!(decide(&mut first, &mut state, 1_000), (3, vec![(1, false)]));
+    assert_eq!(first.next_due(&state), Some(Millis(1_010)));
+    assert_eq!(decide(&mut first, &mut state, 1_009), (0, vec![]));
+    assert_eq!(decide(&mut first, &mut state, 1_010), (2, vec![(0, false), (1, true)]));
+    let mut other = dispatcher(Some(10), &state);
+    assert_eq!(decide(&mut other, &mut state, 1_015), (0, vec![]));
+    assert_eq!(other.next_due(&state), Some(Millis(1_020)));
+    // Where nobody takes turns any more, nobody stands still.
+    assert_eq!(decide(&mut dispatcher(None, &state.clone()), &mut state.clone(), 1_016), (1, vec![(0, true)]));
+    assert_eq!(decide(&mut other, &mut state, 1_020), (2, vec![(1, false), (0, true)]));
+    let (outcome, usage) = (Outcome::Succeeded, Usage::default());
+    let event = Event::AttemptFinished { task: TaskId(0), role: Role::Main, outcome, usage, logged: false };
+    let ended = Recorded { at: Millis(1_025), event };
+    state.apply(&ended).unwrap();
+    other.take_in(&ended);
+    assert_eq!(decide(&mut other, &mut state, 1_025), (1, vec![(1, true)]));
+    let attempt = &state.task(TaskId(1)).attempts[0];
+    let pieces: Vec<_> = attempt.pieces(Millis(1_030)).map(|(from, to)| (from.0, to.0)).collect();
+    assert_eq!((pieces, attempt.ran(Millis(1_030))), (vec![(1_010, 1_020), (1_025, 1_030)], Millis(15)));
 }

@@ -87,6 +87,16 @@ struct Open {
     started: Millis,
     adopted: bool,
     place: Place,
+    /// For how long it was suspended; of one that was when its orchestrator died nobody knows, for its sentinel let it go
+    /// on.
+    stood: Option<Millis>,
+    suspended: Option<Millis>,
+}
+
+impl Open {
+    const fn new(number: u32, started: Millis, place: Place) -> Self {
+        Self { number, started, adopted: false, place, stood: Some(Millis::ZERO), suspended: None }
+    }
 }
 
 /// What the attempts of one run used, as far as it counts: of each definition on each model the newest [`WINDOW`].
@@ -104,21 +114,36 @@ impl Samples {
     pub fn take_in(&mut self, Recorded { at, event }: Recorded) {
         match event {
             Event::AttemptStarted { task, number, place } => {
-                self.open.insert((task, place.role), Open { number, started: at, adopted: false, place });
+                self.open.insert((task, place.role), Open::new(number, at, place));
             }
             Event::AttemptFinished { task, role, outcome, usage, .. } => {
-                let Some(Open { number, started, adopted, place }) = self.open.remove(&(task, role)) else { return };
+                let Some(open) = self.open.remove(&(task, role)) else { return };
+                let Open { number, started, adopted, place, stood, suspended } = open;
                 // A backup begins from nothing, as the first attempt does.
                 let from_nothing = number == 1 || role == Role::Backup;
                 let ended = usage.ended.or((!adopted).then_some(at));
-                let took = ended.filter(|_| from_nothing).map(|ended| ended - started);
+                let took = ended.filter(|_| from_nothing).zip(stood).map(|(ended, stood)| {
+                    // It may have ended while it was suspended: then it had run until that.
+                    suspended.map_or(ended, |since| since.min(ended)) - started - stood
+                });
                 if let Some(sample) = sample(place, took, &outcome, &usage) {
                     self.keep(Taken { task, number, at, sample });
                 }
             }
+            Event::TaskSuspended { task } => {
+                self.open.get_mut(&(task, Role::Main)).into_iter().for_each(|open| open.suspended = Some(at));
+            }
+            Event::TaskContinued { task } => {
+                let Some(open) = self.open.get_mut(&(task, Role::Main)) else { return };
+                let since = open.suspended.take();
+                open.stood = open.stood.zip(since).map(|(stood, since)| stood + (at - since));
+            }
             Event::RunResumed { adopted } => {
                 self.open.retain(|(task, _), _| adopted.contains(task));
-                self.open.values_mut().for_each(|open| open.adopted = true);
+                for open in self.open.values_mut() {
+                    open.adopted = true;
+                    open.stood = open.stood.filter(|_| open.suspended.is_none());
+                }
             }
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }

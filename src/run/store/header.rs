@@ -63,6 +63,18 @@ pub struct Invocation {
     /// `--name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// How tasks that may be suspended take turns, where they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Turns>,
+}
+
+/// How turns are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turns {
+    /// `--policy`.
+    pub policy: String,
+    /// `--quantum`.
+    pub quantum: Millis,
 }
 
 /// The process that carries a run out.
@@ -87,6 +99,9 @@ pub struct TaskHeader {
     pub stage: String,
     /// When the plan starts and ends it, ms from the start of the plan.
     pub planned: (Millis, Millis),
+    /// When the plan lets it run in between, from and to, where it is suspended for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<(Millis, Millis)>,
     /// Where the plan puts it: ids of devices, or `node/cpu`. Empty in records of earlier versions, like what follows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<String>,

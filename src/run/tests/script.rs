@@ -130,6 +130,8 @@ impl Engine for Scripted<'_> {
         self.ask(|_, _| true);
     }
 
+    fn suspend(&mut self, _: TaskId, _: Role, _: bool) {}
+
     fn stop_task(&mut self, wanted: TaskId, which: Role, _: Stop) {
         self.ask(|task, role| task == wanted.0 && role == which);
     }

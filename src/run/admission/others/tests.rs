@@ -62,6 +62,7 @@ fn request() -> impl Strategy<Value = Resources> {
             gpus,
             gpu_memory: if gpus == Gpus::None { Bytes::ZERO } else { Bytes(gpu_memory * GIB) },
             custom: if licenses > 0 { BTreeMap::from([("licenses".to_owned(), licenses)]) } else { BTreeMap::new() },
+            suspend: false,
         }
     })
 }
@@ -184,6 +185,7 @@ proptest! {
             gpus: Gpus::Whole(3),
             gpu_memory: Bytes::ZERO,
             custom: BTreeMap::from([("licenses".to_owned(), 3)]),
+            suspend: false,
         };
         world.happens(&Happens::Turn(0, vec![all]));
         prop_assert_eq!(world.record.len(), 1);
