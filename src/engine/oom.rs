@@ -182,7 +182,7 @@ impl Listener {
 fn recognise(line: &str) -> Option<Memory> {
     let begins =
         |word: &&str| line.trim_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    if ADVICE.iter().any(|word| begins(word)) {
+    if ADVICE.iter().any(begins) {
         return None;
     }
     // TensorFlow has the same words for both memories, and names the place.

@@ -67,6 +67,9 @@ pub(super) fn plan(
     Ok(Plan { evaluations: 1, lower_bound, bound_by, takes_turns: true, objective, value, value_bound, ..plan })
 }
 
+/// When a task runs, from and to.
+type Segments = Vec<(Millis, Millis)>;
+
 /// A task that has been placed and has not ended.
 #[derive(Clone, Debug)]
 struct Running {
@@ -133,7 +136,7 @@ struct Slicer<'i, const W: usize> {
     chosen: Vec<Option<Chosen>>,
     purse: Purse,
     /// `[n_tasks]`: when each has run so far.
-    segments: Vec<Vec<(Millis, Millis)>>,
+    segments: Vec<Segments>,
 }
 
 impl<'i, const W: usize> Slicer<'i, W> {
@@ -161,7 +164,7 @@ impl<'i, const W: usize> Slicer<'i, W> {
     }
 
     /// Returns the schedule and when each task runs; `None` where a budget leaves a task without a choice.
-    fn run(mut self) -> Option<(Draft, Vec<Vec<(Millis, Millis)>>)> {
+    fn run(mut self) -> Option<(Draft, Vec<Segments>)> {
         loop {
             loop {
                 self.end_what_is_done();

@@ -42,7 +42,8 @@ fn missing_inputs(pipeline: &Pipeline, graph: &TaskGraph, folder: &Path) -> Vec<
             // Every suggestion looks at all outputs: a file that is wrong throughout gets no more of them.
             let most = if problems.len() < MOST_SUGGESTIONS { usize::MAX } else { 0 };
             let outputs = pipeline.stages.iter().flat_map(|stage| &stage.outputs).take(most);
-            let near = crate::spec::problem::did_you_mean(&outside.path, outputs.map(|o| o.path.text.as_str()));
+            let outputs = outputs.map(|output| output.path.text.as_str()).filter(|path| *path != outside.path);
+            let near = crate::spec::problem::did_you_mean(&outside.path, outputs);
             problems.push(match near {
                 Some(near) => problem.help(format!("did you mean `{near}`?")),
                 None => problem.help("paths are relative to the pipeline file"),

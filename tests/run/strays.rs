@@ -23,9 +23,9 @@ fn a_daemon_with_another_environment_ends_with_its_attempt_or_with_the_run() {
         let world = World::new(
             r#"
             [stage.open]
-            run = "env -i setsid sleep 1000 & echo $! > open"
+            run = "env -i setsid sleep 1000 & echo $! > open; until grep -q sleep /proc/$!/comm; do sleep 0.02; done"
             [stage.closed]
-            run = "env -i setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > closed"
+            run = "env -i setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > closed; until grep -q sleep /proc/$!/comm; do sleep 0.02; done"
             after = ["open"]
             [stage.after]
             run = "! kill -0 $(cat open) && kill -0 $(cat closed)"

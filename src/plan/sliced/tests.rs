@@ -34,8 +34,10 @@ fn sliced(problem: &Problem, fit: FitRule, quantum: u64) -> Result<Plan, PlanErr
     plan::make(&problem.pipeline, &problem.graph, &problem.fleet, &options)
 }
 
-/// Start, finish and pieces of every task.
-fn times(plan: &Plan) -> Vec<(u64, u64, Vec<(u64, u64)>)> {
+/// Start, finish and pieces of a task.
+type Times = (u64, u64, Vec<(u64, u64)>);
+
+fn times(plan: &Plan) -> Vec<Times> {
     let pieces = |placed: &plan::Placed| placed.segments.iter().map(|(from, to)| (from.0, to.0)).collect();
     plan.placed.iter().map(|placed| (placed.start.0, placed.finish.0, pieces(placed))).collect()
 }

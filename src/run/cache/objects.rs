@@ -173,7 +173,7 @@ impl Objects {
     pub fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, Lost> {
         self.look_at(digest).map_err(|lost| match lost {
             Lost::Damaged(digest) => self.throw_away(&digest),
-            lost => lost,
+            lost @ (Lost::Missing(_) | Lost::NoRoom { .. } | Lost::Refused { .. }) => lost,
         })
     }
 
