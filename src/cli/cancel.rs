@@ -9,11 +9,13 @@ use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
 
 use super::state::{self, StateArgs, broken};
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, output, session};
+use crate::engine::attendance::Share;
 use crate::engine::{process, warden};
 use crate::report::wording;
+use crate::run::event::{Event, Recorded, StopReason};
 use crate::run::launch::run_mark;
-use crate::run::store::RunRow;
+use crate::run::store::{RunRow, Store};
 use crate::spec::Limits;
 
 /// End a run that is under way: its tasks are asked to end, and killed after their grace
@@ -37,6 +39,9 @@ enum Refusal {
     #[error("no run is under way")]
     #[diagnostic(help("`trainyard runs` lists all"))]
     NoneUnderWay,
+    #[error("another process takes run {0} up")]
+    #[diagnostic(help("`trainyard cancel {0}` ends it then"))]
+    Outrun(String),
     #[error("run {run} is carried out {place}, and cannot be ended from here")]
     #[diagnostic(help("call `trainyard cancel {run}` there"))]
     Elsewhere { run: String, place: String },
@@ -58,14 +63,30 @@ impl Command {
         if under_way(&row) {
             self.end(&row)?;
         } else if left_alone(&row) {
-            let grace = if self.now { Duration::ZERO } else { Limits::default().grace.as_std() };
-            warden::end_marked(&run_mark(run), grace);
+            self.end_left_alone(&store, &row)?;
         }
         let rows = store.runs().map_err(broken)?;
         let ended = rows.iter().find(|row| row.header.id == *run).and_then(|row| row.end);
         // Without an end on record its process is gone all the same.
         let word = ended.map_or("interrupted", |(_, end)| wording::end(end));
         output::print(&format!("run {run} has ended: {word}\n"))
+    }
+
+    /// Ends what goes on by itself. That this is asked for is on record before: it is no failure of a task.
+    fn end_left_alone(&self, store: &Store, row: &RunRow) -> Result<(), Failure> {
+        let _attended = Share::take(&row.dir).map_err(broken)?;
+        if row.end.is_none() {
+            let mut store = Store::open(store.dir()).map_err(broken)?;
+            let key = store.take_over(&row.header, &state::this_process()?).map_err(broken)?;
+            let mut key = key.ok_or_else(|| Refusal::Outrun(row.header.id.clone()))?;
+            if state::replay(&store, row)?.stopping != Some(StopReason::Signal) {
+                let event = Event::StopRequested { reason: StopReason::Signal };
+                store.append(&mut key, &[Recorded { at: session::now(), event }]).map_err(broken)?;
+            }
+        }
+        let grace = if self.now { Duration::ZERO } else { Limits::default().grace.as_std() };
+        warden::end_marked(&run_mark(&row.header.id), grace);
+        Ok(())
     }
 
     /// Asks the process that carries the run out to end it, and waits until it has.

@@ -182,6 +182,11 @@ fn cancel_ends_what_goes_on_without_an_orchestrator() {
     wait_for_end(sentinel);
     wait_for_end(pid_in(&world.path("pid")));
     assert_eq!(world.show()["state"], "interrupted");
+    go_on(&world, "last", "0");
+    go_on(&world, "gate", "");
+    let (code, events) = resume(&world, &[]);
+    assert_eq!((code, adopted(&events)), (Some(0), &serde_json::json!([])));
+    assert_eq!(outcomes(&world.show(), "second"), ["interrupted", "succeeded"], "what was asked for is no failure");
 }
 
 #[test]
