@@ -98,18 +98,37 @@ pub fn read(path: &Path) -> Option<Record> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Puts a record in the place of the one before, whole or not at all; `durably`: so that it survives a power loss.
-fn write(path: &Path, record: &Record, durably: bool) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    if durably {
-        file.sync_all()?;
+/// The next record of an attempt, which has its room on the disk before there is anything to write.
+struct Next<'p> {
+    path: &'p Path,
+    fresh: PathBuf,
+    file: File,
+}
+
+impl<'p> Next<'p> {
+    /// More than a record takes, but for a long reason why there is no process.
+    const ROOM: u64 = 4 << 10;
+
+    /// Makes room for a record at this path.
+    fn reserve(path: &'p Path) -> io::Result<Self> {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let fresh = path.with_extension("new");
+        let file = File::create(&fresh)?;
+        // A file system that cannot do it, or has no room, has it later or has not.
+        let _ = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, Self::ROOM);
+        Ok(Self { path, fresh, file })
     }
-    fs::rename(&fresh, path)?;
-    if durably { File::open(folder)?.sync_all() } else { Ok(()) }
+
+    /// Puts a record in the place of the one before, whole or not at all; `durably`: so that it survives a power loss.
+    fn write(mut self, record: &Record, durably: bool) -> io::Result<()> {
+        self.file.write_all(&serde_json::to_vec(record)?)?;
+        if durably {
+            self.file.sync_all()?;
+        }
+        fs::rename(&self.fresh, self.path)?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        if durably { File::open(folder)?.sync_all() } else { Ok(()) }
+    }
 }
 
 /// What a sentinel is told.
@@ -158,7 +177,9 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     // `RUN/attempts/NAME.json`: seen from other containers, it is attended to until this process ends.
     let _attended = watch.record.ancestors().nth(2).map(Share::take);
     // Before the stage exists: who finds no record knows that there is no stage either.
-    write(&watch.record, &Record { sentinel: own, ended: None }, false)?;
+    Next::reserve(&watch.record)?.write(&Record { sentinel: own, ended: None }, false)?;
+    // The disk may be full when the stage ends, and nobody else may be there to tell its end.
+    let next = Next::reserve(&watch.record)?;
     crash::point("sentinel-begun");
     let mut log = Log::new(watch.log.clone(), watch.limits.log);
     let (ended, heard) = match start(&watch) {
@@ -198,7 +219,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     };
     // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
     let orphaned = !heard || nobody_listens();
-    let written = write(&watch.record, &Record { sentinel: own, ended: Some(ended) }, orphaned);
+    let written = next.write(&Record { sentinel: own, ended: Some(ended) }, orphaned);
     crash::point("sentinel-recorded");
     if orphaned {
         // With this process their last parent goes that knows where they come from.
@@ -351,4 +372,24 @@ fn nobody_listens() -> bool {
     let out = io::stdout();
     let mut probe = [PollFd::new(&out, PollFlags::OUT)];
     poll(&mut probe, Some(&Timespec::default())).is_ok_and(|_| probe[0].revents().contains(PollFlags::ERR))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_next_record_has_its_room_before_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("attempts/a.1.json");
+        let next = Next::reserve(&path).unwrap();
+        let made = next.file.metadata().unwrap();
+        assert!(made.len() == 0 && made.blocks() * 512 >= Next::ROOM, "{made:?}");
+        assert_eq!(read(&path), None);
+        let record = Record { sentinel: Process { pid: 7, started: 9 }, ended: None };
+        next.write(&record, true).unwrap();
+        assert_eq!(read(&path), Some(record));
+    }
 }
