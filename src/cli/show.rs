@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, diff, output, session};
 use crate::engine::notify;
+use crate::engine::sentinel::{self, Found};
 use crate::report::paint::Colour;
 use crate::report::{chart, history, json, otlp, page, perfetto, tensorboard, text, timeline, wording};
 use crate::run::launch;
@@ -67,15 +68,8 @@ impl Command {
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
         let mut shown = history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns());
-        if row.end.is_none()
-            && let left @ 1.. = state::tasks_that_go_on(&row).len()
-        {
-            let go = if left == 1 { "goes" } else { "go" };
-            let id = header.run;
-            shown.push_str(&format!(
-                "\n{left} of its tasks {go} on: `trainyard resume {id}` attends to them again, `trainyard cancel {id}` \
-                 ends them\n"
-            ));
+        if row.end.is_none() {
+            shown.push_str(&left_alone(&row, &run));
         }
         output::print(&shown)
     }
@@ -130,6 +124,36 @@ impl Command {
         }
         output::print(&written)
     }
+}
+
+/// Returns what is said of tasks that go on although nobody carries the run out: of those that a sentinel watches, and of
+/// others.
+fn left_alone(row: &RunRow, run: &RunState) -> String {
+    let is_here = state::is_here(&row.header.orchestrator);
+    let is_watched = |name: &String| {
+        let task = row.header.tasks.iter().position(|task| task.name == *name);
+        let numbers = task.into_iter().flat_map(|task| run.tasks[task].open().map(|(number, _)| number));
+        let record = |number| launch::sentinel(&row.dir, name, number);
+        numbers.into_iter().any(|number| matches!(sentinel::find(&record(number), is_here), Found::Kept(_)))
+    };
+    let (watched, others): (Vec<_>, Vec<_>) = state::tasks_that_go_on(row).into_iter().partition(is_watched);
+    let (id, go) = (&row.header.id, |count| if count == 1 { "goes" } else { "go" });
+    let mut said = String::new();
+    if let count @ 1.. = watched.len() {
+        said.push_str(&format!(
+            "\n{count} of its tasks {} on: `trainyard resume {id}` attends to them again, `trainyard cancel {id}` ends \
+             them\n",
+            go(count)
+        ));
+    }
+    if let count @ 1.. = others.len() {
+        said.push_str(&format!(
+            "\n{count} of its tasks {} on, and nobody will learn how that ends: `trainyard resume {id}` ends them and \
+             tries again, `trainyard cancel {id}` ends them\n",
+            go(count)
+        ));
+    }
+    said
 }
 
 /// Returns where a collector takes traces, if this is the address of one.

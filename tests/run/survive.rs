@@ -119,6 +119,11 @@ fn a_task_whose_sentinel_was_killed_as_well_is_tried_again() {
     process::signal(sentinel, Signal::KILL);
     wait_for_end(sentinel);
     let stage = pid_in(&world.path("pid"));
+    let shown = String::from_utf8(world.command(&["show"]).output().unwrap().stdout).unwrap();
+    assert!(
+        shown.contains("1 of its tasks goes on, and nobody will learn how that ends: `trainyard resume"),
+        "{shown}"
+    );
     // Nobody could learn how it ends: the resumed run ends it and begins again.
     go_on(&world, "last", "0");
     let run = std::thread::scope(|scope| {
