@@ -48,6 +48,9 @@ pub(super) struct Command {
     /// Go on although the pipeline file has changed since the run was started
     #[arg(long)]
     changed: bool,
+    /// Go on although the run was started on another machine, which is gone: nobody can see from here that it is
+    #[arg(long)]
+    dead: bool,
 }
 
 /// Why a run cannot go on.
@@ -56,8 +59,8 @@ enum Refusal {
     #[error("every run has succeeded: there is nothing to resume")]
     NothingUnfinished,
     #[error("run {run} is still carried out, {by}")]
-    #[diagnostic(help("`trainyard cancel {run}` ends it"))]
-    UnderWay { run: String, by: String },
+    #[diagnostic(help("`trainyard cancel {run}` ends it{hint}"))]
+    UnderWay { run: String, by: String, hint: String },
     #[error("another process is resuming run {0}")]
     Outrun(String),
     #[error("the pipeline file {file} cannot be read")]
@@ -110,14 +113,19 @@ impl Command {
             }
             return output::print(&format!("run {run} has succeeded: there is nothing left to do\n"));
         }
-        if row.end.is_none() && state::is_alive(&row) {
+        if row.end.is_none() && state::is_alive(&row) && !(self.dead && state::is_out_of_sight(&row)) {
             let by = &row.header.orchestrator;
             let by = if state::is_here(by) {
                 format!("by process {} on {}", by.process.pid, by.host)
             } else {
                 state::elsewhere_on(by)
             };
-            return Err(Refusal::UnderWay { run, by }.into());
+            let hint = if state::is_out_of_sight(&row) {
+                format!("; if that machine is gone for good, `trainyard resume {run} --dead` goes on here")
+            } else {
+                String::new()
+            };
+            return Err(Refusal::UnderWay { run, by, hint }.into());
         }
         if self.manner.detach {
             return detach::relaunch();

@@ -227,6 +227,12 @@ pub(super) fn is_here(orchestrator: &Orchestrator) -> bool {
         && orchestrator.pids.is_none_or(|pids| Some(pids) == process::namespace())
 }
 
+/// Whether nothing can be seen of the machine on which a run was started, nor of a lock that it holds on a shared disk.
+pub(super) fn is_out_of_sight(row: &RunRow) -> bool {
+    let Orchestrator { host, boot, .. } = &row.header.orchestrator;
+    *host != this_host() && *boot != process::boot_id() && attendance::is_attended(&row.dir) != Some(true)
+}
+
 /// Returns where a run is carried out that [`is_here`] denies.
 pub(super) fn elsewhere_on(orchestrator: &Orchestrator) -> String {
     if orchestrator.boot == process::boot_id() {

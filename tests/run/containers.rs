@@ -106,3 +106,23 @@ fn a_process_whose_run_was_taken_over_says_so_and_leaves_the_other_alone() {
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success());
 }
+
+#[test]
+fn a_run_of_a_machine_that_is_gone_goes_on_if_that_is_said() {
+    let world = World::new("[stage.a]\nrun = \"test -e gate\"\n");
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    let db = rusqlite::Connection::open(world.path(".trainyard/state.db")).unwrap();
+    let there = "UPDATE run SET host = 'elsewhere', boot = 'another', finished = NULL, end = NULL";
+    assert_eq!(db.execute(there, []).unwrap(), 1);
+    drop(db);
+    std::fs::write(world.path("gate"), "").unwrap();
+    let refused = world.command(&["resume"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        said(&refused).contains("on elsewhere") && said(&refused).contains("--dead` goes on"),
+        "{}",
+        said(&refused)
+    );
+    let resumed = world.command(&["resume", "--dead"]).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+}
