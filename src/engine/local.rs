@@ -100,6 +100,8 @@ impl Local {
     fn take_on(&self, launch: Launch, sentinel: Process, age: Millis, wish: watch::Receiver<Wish>) -> Attempt {
         // Where it is not the recorded one any more, it has ended and its record tells how.
         let watched = process::watch_async(sentinel.pid).ok().filter(|_| process::is_alive(sentinel));
+        // The clock on the wall may have been set meanwhile.
+        let age = process::age(sentinel).unwrap_or(age);
         let now = Instant::now();
         let mut log = Log::kept_by_sentinel(launch.log.clone());
         log.skip_to_end();

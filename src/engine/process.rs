@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 use crate::run::event::Process;
-use crate::units::Bytes;
+use crate::units::{Bytes, Millis};
 
 /// How a child ended and what it used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +73,20 @@ impl Starts {
     }
 }
 
+/// Returns for how long this very process has run, whatever became of the clock on the wall; `None` where it is gone.
+#[must_use]
+pub fn age(process: Process) -> Option<Millis> {
+    is_alive(process).then(|| Millis(ticks_since_boot().saturating_sub(process.started) * 1_000 / ticks_per_second()))
+}
+
+fn ticks_per_second() -> u64 {
+    // SAFETY: no preconditions.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1)
+}
+
 /// Returns the time since the host's boot in the unit of `/proc/PID/stat`, rounded down as there.
 fn ticks_since_boot() -> u64 {
-    // SAFETY: no preconditions.
-    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+    let per_second = ticks_per_second();
     let now = clock_gettime(ClockId::Boottime);
     let (seconds, ns) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
     seconds * per_second + ns / (1_000_000_000 / per_second)
@@ -352,6 +362,9 @@ mod tests {
         let pid = child.id();
         let process = identify(pid).unwrap();
         assert!(is_alive(process));
+        let all = Millis(ticks_since_boot() * 1_000 / ticks_per_second());
+        assert!(age(process).is_some_and(|age| age <= all));
+        assert_eq!(age(Process { started: process.started + 1, ..process }), None);
         assert!(!is_alive(Process { started: process.started + 1, ..process }), "a recycled number is another process");
         assert_eq!(find_marked(std::slice::from_ref(&mark)), [pid]);
         signal(pid, Signal::KILL);
