@@ -140,8 +140,13 @@ impl Speed {
     /// A result that exceeds the range of [`Millis`] saturates.
     #[must_use]
     pub fn time_for(self, time: Millis) -> Millis {
+        let speed = self.0.max(1);
+        // Up to some centuries fit, and then it takes a tenth of the time.
+        if let Some(scaled) = time.0.checked_mul(Self::ONE.0) {
+            return Millis(scaled.div_ceil(speed));
+        }
         let scaled = u128::from(time.0) * u128::from(Self::ONE.0);
-        Millis(u64::try_from(scaled.div_ceil(u128::from(self.0.max(1)))).unwrap_or(u64::MAX))
+        Millis(u64::try_from(scaled.div_ceil(u128::from(speed))).unwrap_or(u64::MAX))
     }
 }
 

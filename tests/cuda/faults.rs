@@ -95,7 +95,7 @@ fn a_plan_on_the_device_is_the_plan_on_the_cpu() -> Tested {
             said.lines().filter(|line| line.contains("predicted") && line.contains("took")).collect();
         assert!(
             matches!(computed[..], [loads, times]
-                if loads.contains("load matrix of 3 durations at 1 speeds by CUDA: ")
+                if loads.contains("load matrix of 3 durations at 1 speed by CUDA: ")
                 && times.contains("earliest and latest times of 8 tasks and 16 edges by CUDA, ")),
             "{said}"
         );

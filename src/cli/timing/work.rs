@@ -39,7 +39,8 @@ pub(super) struct Loads<'a> {
 
 impl fmt::Display for Loads<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "load matrix of {} durations at {} speeds", self.duration.len(), self.speed.len())
+        let (durations, speeds) = (counted(self.duration.len(), "duration"), counted(self.speed.len(), "speed"));
+        write!(f, "load matrix of {durations} at {speeds}")
     }
 }
 
@@ -80,8 +81,8 @@ pub(super) struct Times<'a> {
 
 impl fmt::Display for Times<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (tasks, edges) = (self.graph.len(), self.graph.before.edges.len());
-        write!(f, "earliest and latest times of {tasks} tasks and {edges} edges")
+        let (tasks, edges) = (counted(self.graph.len(), "task"), counted(self.graph.before.edges.len(), "edge"));
+        write!(f, "earliest and latest times of {tasks} and {edges}")
     }
 }
 
@@ -114,4 +115,8 @@ impl Work for Times<'_> {
     fn compute_on(&self, device: &Device, (layout, way): (Layout, Way)) -> Result<Timing, OffDevice> {
         DeviceGraph::laid_out(device, self.graph, layout, way)?.timing(self.duration.clone())
     }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
