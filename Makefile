@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help libtorch kernels gpu-check build run check test test-plain test-torch clean
+.PHONY: help libtorch kernels gpu-check build run check test test-kernels test-plain test-torch clean
 
 PIPELINE ?= pipelines/digits.toml
 CARGO ?= cargo
@@ -52,8 +52,12 @@ check: ## Check formatting, lints and documentation, without and with the built-
 	@echo "== lints, with the built-in stages"
 	@$(WITH_LIBTORCH) $(CARGO) clippy --all-targets --features torch -- -D warnings
 
-test: check test-plain test-torch ## Check, then test without libtorch, then with it
+test: check test-kernels test-plain test-torch ## Check, then test the kernels, then without libtorch, then with it
 	@echo "== all tests passed"
+
+test-kernels: ## Check that the PTX is, byte for byte, what the kernels compile to; show registers and spills
+	@echo "== kernels, compiled again"
+	python3 scripts/kernels.py --check
 
 test-plain: ## Test without libtorch
 	@echo "== tests, plain build (no libtorch)"

@@ -56,7 +56,7 @@ fn everything_holds_on_an_emulated_machine() -> Tested {
     variables.push(sanitizer(
         folder.path(),
         r#"case $tool in
-        memcheck) exec "$@" ;;
+        memcheck) exec "$1" "$2" "$3" --graphs 0 ;;
         racecheck) echo "equality  one: passed"; echo "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)"; exit 9 ;;
         initcheck) echo "========= Unable to attach to the device"; exit 1 ;;
         *) echo "========= ERROR SUMMARY: 1 error"; exit 9 ;;

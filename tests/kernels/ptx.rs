@@ -27,7 +27,7 @@ fn the_ptx_was_built_from_these_sources() {
 #[test]
 fn every_kernel_is_there_for_every_architecture_and_for_drivers_from_525() {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    for source in ["batch_timing", "list_schedule", "load_matrix", "search", "sgs", "timing"] {
+    for source in ["batch_timing", "calibrate", "list_schedule", "load_matrix", "search", "sgs", "timing"] {
         let text = fs::read_to_string(kernels.join(format!("{source}.cu"))).unwrap();
         for (folder, target) in [("compute_70", "sm_70"), ("compute_90", "sm_90")] {
             let ptx = fs::read_to_string(kernels.join(format!("ptx/{folder}/{source}.ptx"))).unwrap();

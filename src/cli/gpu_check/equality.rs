@@ -35,6 +35,8 @@ struct Sample {
     seed: u64,
     /// Whether numbers are as large as kernels can count.
     huge: bool,
+    /// Orders that are judged on it.
+    n_orders: usize,
 }
 
 /// Compares one kernel with the CPU.
@@ -101,17 +103,18 @@ fn compare_all(
 /// Makes the shapes at which kernels break, large ones, and random ones.
 fn samples(n_graphs: u64, quick: bool) -> impl Iterator<Item = Sample> {
     let shapes = edge_shapes().into_iter().map(|(name, graph)| (name, graph, false));
-    let large = [(40, 26, true), (12, 128, false), (300, 6, true)].into_iter().take(if quick {
-        usize::from(n_graphs > 0)
-    } else {
-        3
-    });
-    let large = large.map(|(levels, width, huge)| {
+    let large: &[(usize, usize, bool)] = match (quick, n_graphs) {
+        (true, 0) => &[],
+        (true, _) => &[(12, 26, true)],
+        (false, _) => &[(40, 26, true), (12, 128, false), (300, 6, true)],
+    };
+    let large = large.iter().map(|&(levels, width, huge)| {
         (format!("{levels} levels of {width}"), layered(levels, width, levels as u64), huge)
     });
     let random = (0..n_graphs).map(|seed| (format!("random graph {seed}"), random_graph(seed), seed % 8 == 7));
     let all = shapes.map(|(name, graph, huge)| (name.to_string(), graph, huge)).chain(large).chain(random);
-    (0..).zip(all).map(|(seed, (name, graph, huge))| Sample { name, graph, seed, huge })
+    let n_orders = if quick { 5 } else { 20 };
+    (0..).zip(all).map(move |(seed, (name, graph, huge))| Sample { name, graph, seed, huge, n_orders })
 }
 
 impl Sample {
@@ -182,7 +185,7 @@ fn batch(device: &Device, sample: &Sample) -> Compared {
 
 fn lists(device: &Device, sample: &Sample) -> Compared {
     let lists = random_lists(sample)?;
-    let orders = Orders::random(&sample.graph, &lists.precedence, 20, sample.seed);
+    let orders = Orders::random(&sample.graph, &lists.precedence, sample.n_orders, sample.seed);
     let found = Judge::of_lists(device, &lists).map_err(words)?.makespans(&orders).map_err(words)?;
     ensure(found == lists.makespans(&orders), "other schedules")
 }
@@ -201,7 +204,7 @@ fn random_lists(sample: &Sample) -> Result<Lists, String> {
 
 fn project(device: &Device, sample: &Sample) -> Compared {
     let project = random_project(sample)?;
-    let orders = Orders::random(&sample.graph, &project.precedence, 10, sample.seed);
+    let orders = Orders::random(&sample.graph, &project.precedence, sample.n_orders, sample.seed);
     match Judge::of_project(device, &project).and_then(|judge| Ok(judge.makespans(&orders)?)) {
         // The timeline of a project has to fit the shared memory of a block.
         Err(OffShared::TooLarge { .. }) => Ok(false),

@@ -42,11 +42,11 @@ enum class State { Ready, AtBlockBarrier, AtWarpBarrier, Waiting, Ended };
 
 struct Thread {
     jmp_buf where;
-    ucontext_t first;
     bool started;
     State state;
-    unsigned mask;      // of the warp primitive that it stands at
-    uint64_t offered;   // what it shows to the other lanes
+    unsigned mask;       // of the warp primitive that it stands at
+    unsigned offers;     // how often it has shown something to the other lanes
+    uint64_t offered[2]; // what it showed last, and before that: who has it may be one primitive ahead of who reads it
     unsigned block, index;
 };
 
@@ -86,12 +86,13 @@ static void resume(unsigned thread, unsigned first_block, char* stacks) {
     if (_setjmp(scheduler)) return;
     if (t.started) _longjmp(t.where, 1);
     t.started = true;
-    getcontext(&t.first);
-    t.first.uc_stack.ss_sp = stacks + thread * STACK;
-    t.first.uc_stack.ss_size = STACK;
-    t.first.uc_link = nullptr;
-    makecontext(&t.first, enter, 0);
-    setcontext(&t.first);
+    ucontext_t first;
+    getcontext(&first);
+    first.uc_stack.ss_sp = stacks + thread * STACK;
+    first.uc_stack.ss_size = STACK;
+    first.uc_link = nullptr;
+    makecontext(&first, enter, 0);
+    setcontext(&first);
 }
 
 // Lets those go on whose barrier everyone has reached; returns whether there were any.
@@ -218,13 +219,23 @@ inline void warp_barrier(unsigned mask) {
     self().mask = mask;
     stop(State::AtWarpBarrier);
 }
+// Shows a value to the lanes of the mask; returns which of its values that is, once they have shown theirs.
+inline unsigned offer(unsigned mask, uint64_t value) {
+    unsigned number = ++self().offers;
+    self().offered[number % 2] = value;
+    warp_barrier(mask);
+    return number;
+}
+// What a lane has shown. Nobody gets two primitives ahead of the lanes of his mask, so one mask has to serve a kernel.
+inline uint64_t offered(unsigned lane, unsigned number) {
+    const Thread& from = threads[current / 32 * 32 + lane];
+    if (from.offers - number > 1) die("lanes meet that have not been through the same warp primitives");
+    return from.offered[number % 2];
+}
 inline uint64_t exchange(unsigned mask, uint64_t value, unsigned lane) {
-    self().offered = value;
-    warp_barrier(mask);
+    unsigned number = offer(mask, value);
     if (!(mask >> lane & 1)) die("a shuffle from a lane that is not in the mask");
-    uint64_t taken = threads[current / 32 * 32 + lane].offered;
-    warp_barrier(mask);
-    return taken;
+    return offered(lane, number);
 }
 
 } // namespace cuda_cpu
@@ -238,12 +249,9 @@ inline void __threadfence() {}
 template <class T> T __shfl_sync(unsigned mask, T value, int lane) { return T(cuda_cpu::exchange(mask, uint64_t(value), unsigned(lane) & 31)); }
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int with) { return T(cuda_cpu::exchange(mask, uint64_t(value), lane_of_self() ^ unsigned(with))); }
 inline unsigned __ballot_sync(unsigned mask, bool vote) {
-    cuda_cpu::self().offered = vote;
-    cuda_cpu::warp_barrier(mask);
-    unsigned votes = 0, warp = cuda_cpu::current / 32 * 32;
+    unsigned votes = 0, number = cuda_cpu::offer(mask, vote);
     for (unsigned lane = 0; lane < 32; lane++)
-        if (mask >> lane & 1) votes |= unsigned(cuda_cpu::threads[warp + lane].offered) << lane;
-    cuda_cpu::warp_barrier(mask);
+        if (mask >> lane & 1) votes |= unsigned(cuda_cpu::offered(lane, number)) << lane;
     return votes;
 }
 template <class T> T atomicAdd(T* address, T value) { T old = *address; *address += value; return old; }
