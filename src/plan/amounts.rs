@@ -40,7 +40,9 @@ pub(super) struct Demand {
 impl Demand {
     /// Counts a request that `times` tasks may make.
     pub(super) fn ask(&mut self, amount: u64, times: u64) {
-        self.unit = gcd(self.unit, amount);
+        if self.unit == 0 || !amount.is_multiple_of(self.unit) {
+            self.unit = gcd(self.unit, amount);
+        }
         self.total = self.total.saturating_add(amount.saturating_mul(times));
     }
 

@@ -83,10 +83,10 @@ impl<const W: usize> Machine<W> {
         let device_offer = instance.devices.iter().map(|room| device_lanes.offer([room.memory.0, whole]));
         let device_offer: Vec<_> = device_offer.collect();
         let choices = || instance.kinds.iter().flat_map(|kind| &kind.choices);
-        let needs = choices().filter(|choice| choice.duration() > 0).map(|choice| choice.need.clone());
+        let needs = choices().filter(|choice| choice.duration() > 0).map(|choice| &choice.need);
         let node_least = least(needs, instance.resources.len());
         let needs = choices().filter(|choice| choice.gang > 0 && choice.duration() > 0);
-        let device_least = least(needs.map(|choice| device_amounts(choice.per_device).to_vec()), 2);
+        let device_least = least(needs.map(|choice| device_amounts(choice.per_device)), 2);
         Self {
             nodes: node_offer.iter().map(|offer| Profile::new(*offer)).collect(),
             devices: device_offer.iter().map(|offer| Profile::new(*offer)).collect(),
@@ -211,8 +211,17 @@ impl<const W: usize> Machine<W> {
 }
 
 /// Returns the least that any request which asks for something asks of each resource.
-fn least(needs: impl Iterator<Item = Vec<u64>>, n: usize) -> Vec<u64> {
-    let asking = needs.filter(|need| need.iter().any(|amount| *amount > 0));
-    let least = asking.reduce(|a, b| a.iter().zip(b).map(|(a, b)| (*a).min(b)).collect());
+fn least(needs: impl Iterator<Item = impl AsRef<[u64]>>, n: usize) -> Vec<u64> {
+    let mut least: Option<Vec<u64>> = None;
+    for need in needs {
+        let need = need.as_ref();
+        if need.iter().all(|amount| *amount == 0) {
+            continue;
+        }
+        match &mut least {
+            Some(least) => least.iter_mut().zip(need).for_each(|(least, amount)| *least = (*least).min(*amount)),
+            None => least = Some(need.to_vec()),
+        }
+    }
     least.unwrap_or_else(|| vec![0; n])
 }
