@@ -115,7 +115,10 @@ impl Hold {
 
     fn members(&self) -> impl Iterator<Item = process::Member> {
         let sentinel = self.note.is_some().then_some(self.group);
-        process::members(&self.marks, self.group).into_iter().filter(move |member| Some(member.pid) != sentinel)
+        let is_meant = move |member: &process::Member| {
+            sentinel.is_none_or(|sentinel| member.pid != sentinel && !is_about_to_begin(member.pid, sentinel))
+        };
+        process::members(&self.marks, self.group).into_iter().filter(is_meant)
     }
 
     /// Writes down who stops the attempt, before it does. A sentinel that could not be told lets it stand until it is
@@ -128,6 +131,13 @@ impl Hold {
             process::signal(self.group, Signal::CONT);
         }
     }
+}
+
+/// Whether a child of a sentinel has not loaded its program yet. Its sentinel waits for that, and could not hear of anything
+/// until then: it is stopped a moment later.
+fn is_about_to_begin(pid: u32, sentinel: u32) -> bool {
+    let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    process::parent(pid) == Some(sentinel) && program(&pid.to_string()) == program("self")
 }
 
 /// Returns where it stands who has stopped an attempt with this record.

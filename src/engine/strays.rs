@@ -90,6 +90,8 @@ pub(super) fn end_adopted(grace: Duration) {
         }
         for pid in &left {
             process::signal(*pid, signal);
+            // One that is suspended cannot hear of it before it goes on.
+            process::signal(*pid, Signal::CONT);
         }
         wait_for(&left, wait);
         wait = Duration::from_secs(5);
