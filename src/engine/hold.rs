@@ -126,6 +126,8 @@ impl Hold {
     fn tell_sentinel(&self) {
         let (Some(note), Some(own)) = (&self.note, process::identify(std::process::id())) else { return };
         let fresh = note.with_added_extension("new");
+        // The sentinel may not have come to making its folder.
+        let _ = note.parent().map(fs::create_dir_all);
         let written = serde_json::to_vec(&own).map_err(std::io::Error::from).and_then(|text| fs::write(&fresh, text));
         if written.and_then(|()| fs::rename(&fresh, note)).is_ok() {
             process::signal(self.group, Signal::CONT);
