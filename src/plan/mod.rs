@@ -181,7 +181,7 @@ pub struct Options<'a> {
     pub searcher: Option<&'a dyn Searcher>,
     /// On how many islands an engine searches; on one where absent.
     pub islands: Option<islands::Islands<'a>>,
-    /// How long a task runs with [`OrderRule::TimeSlice`](order::OrderRule::TimeSlice) before others have their turn; a
+    /// How long a task runs with [`OrderRule::TimeSlice`] before others have their turn; a
     /// minute when absent.
     pub quantum: Option<Millis>,
 }
