@@ -174,6 +174,21 @@ fn an_exact_search_proves_what_areas_cannot() {
 }
 
 #[test]
+fn ways_that_are_not_taken_never_lie_beyond_what_the_solver_can_count() {
+    let days = |cpus, days: u64, ms: u64| on_host(cpus, days * 86_400_000 + ms);
+    let modes = |i: u64| vec![days(1, 3, i), days(2, 2, 3 * i)];
+    let problem = problem((0..60).map(modes).collect(), &[], one_node(64, &[]));
+    let plan = planned_within(&problem, Policy::Search(policy::Engine::Exact), 50).unwrap();
+    assert_eq!(plan.given_up, None);
+    // The same on devices: one copy of each task for each of them.
+    let fleet = one_node(64, &[("A", 80, 1_000); 16]);
+    let on_device = |i: u64| vec![on_gpus(Gpus::Shared, 50, 36_000_000 + i)];
+    let problem = fixture::problem((0..20).map(on_device).collect(), &[], fleet);
+    let plan = planned_within(&problem, Policy::Search(policy::Engine::Exact), 50).unwrap();
+    assert_eq!(plan.given_up, None);
+}
+
+#[test]
 fn searches_are_never_worse_than_the_pass_that_minds_no_waste() {
     // The fast device is the scarce one, but nobody wants it yet when the first task takes the slow one to spare it.
     let on = |gpus, fast, slow| {

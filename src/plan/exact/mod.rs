@@ -54,7 +54,7 @@ pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
     let pools = Pools::new(search.instance, best);
     guarded(search, |search| {
         close(search, &pools, false);
-        if pools.is_exact && split::can_split(search.instance) {
+        if split::can_split(search.instance, &pools, best) {
             close(search, &pools, true);
         }
     });

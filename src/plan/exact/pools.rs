@@ -40,16 +40,22 @@ pub(super) struct Pool {
 
 /// Amounts are counted in at most so many parts.
 const PARTS: u128 = 1 << 20;
-/// Ticks that a plan may have, so that sums of two instants and what lies behind the horizon fit into 32 bits.
+/// Ticks that a plan may have, so that sums of two instants fit into 32 bits.
 const TICKS: u64 = 1 << 28;
+/// Ticks that it may have together with all ways that are not taken, which lie behind its end one after the other.
+pub(super) const BEHIND: u64 = 1 << 30;
 
 impl Pools {
     /// Relaxes an instance of which a plan with this makespan is known.
     pub(super) fn new(instance: &Instance<'_>, makespan: u64) -> Self {
         let whole = instance.tick();
-        let tick = whole.max(makespan.div_ceil(TICKS));
+        let several = instance.graph.ids().map(|task| instance.choices(task)).filter(|choices| choices.len() > 1);
+        let ways = several.flatten().map(|choice| u128::from(choice.duration().min(makespan)));
+        let behind = (u128::from(makespan) + ways.sum::<u128>()).div_ceil(BEHIND.into());
+        let tick = whole.max(makespan.div_ceil(TICKS)).max(u64::try_from(behind).unwrap_or(u64::MAX));
         // A way that takes longer than the whole plan is never taken.
-        let ticks = |choice: &Choice| i32::try_from((choice.duration() / tick).min(2 * TICKS)).unwrap_or(i32::MAX);
+        let most = makespan / tick + 1;
+        let ticks = |choice: &Choice| i32::try_from((choice.duration() / tick).min(most)).unwrap_or(i32::MAX);
         let ways = instance.graph.ids().map(|task| instance.choices(task).iter().map(ticks).collect()).collect();
         let is_exact = tick == whole;
         let mut relaxed = Self { tick, is_exact, ways, pools: Vec::new(), budgets: Vec::new() };

@@ -11,7 +11,7 @@ use pumpkin_core::variables::{DomainId, Literal, TransformableVariable};
 use super::super::draft::{Draft, Site};
 use super::super::instance::{Choice, DeviceNeed, Instance};
 use super::super::search::Search;
-use super::pools::Pools;
+use super::pools::{BEHIND, Pools};
 use super::{Model, Solution, together};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
@@ -30,10 +30,18 @@ pub(super) struct Held {
 /// Amounts of a device are counted in so many parts at most; where that is not exact, nothing is split.
 const PARTS: u64 = 1 << 24;
 
-/// Whether the problem on devices can be stated exactly: one node, and amounts that fit the solver's numbers.
-pub(super) fn can_split(instance: &Instance<'_>) -> bool {
+/// Whether the problem on devices can be stated exactly: one node, whole ticks, and amounts and instants that fit the
+/// solver's numbers for plans with this makespan.
+pub(super) fn can_split(instance: &Instance<'_>, pools: &Pools, makespan: u64) -> bool {
     let most = instance.devices.iter().map(|device| device.memory.0).max().unwrap_or(0);
-    instance.nodes.len() == 1 && !instance.devices.is_empty() && most / unit(instance) < PARTS
+    let copies = instance.graph.ids().zip(&pools.ways).flat_map(|(task, ways)| {
+        let devices = |choice: &Choice| instance.groups[choice.group as usize].members[0].1.len() as u64;
+        let ticks = |(way, choice): (&i32, &Choice)| u64::try_from(*way).unwrap_or(0).max(1) * devices(choice);
+        ways.iter().zip(instance.choices(task)).map(ticks).collect::<Vec<_>>()
+    });
+    let is_one_node = instance.nodes.len() == 1 && !instance.devices.is_empty();
+    let fits = most / unit(instance) < PARTS && makespan / pools.tick + copies.sum::<u64>() < BEHIND;
+    is_one_node && pools.is_exact && fits
 }
 
 /// The greatest common divisor of all requests for device memory.
