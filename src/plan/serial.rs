@@ -15,6 +15,8 @@ use super::instance::Instance;
 use super::machine::Packed;
 use crate::graph::{Rows, TaskId};
 
+mod moments;
+
 /// Ticks that a task takes in the mean, at most: with more, a list of events is shorter than what it stands for.
 const LONGEST: u128 = 64;
 /// Ticks that are looked at at once.
@@ -133,8 +135,7 @@ impl<T: Copy + Default + PartialEq + Sub<Output = T> + BitAnd<Output = T>> Ticks
     }
 
     fn decode(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
-        self.free[..self.used].fill(self.offer);
-        self.used = 0;
+        self.clear();
         let kept = wanted.kept.map_or(0, |(_, kept)| kept.min(wanted.order.len()));
         let (first, rest) = wanted.order.split_at(kept);
         if let Some((base, _)) = wanted.kept {
@@ -152,8 +153,14 @@ impl<T: Copy + Default + PartialEq + Sub<Output = T> + BitAnd<Output = T>> Ticks
             self.take(i, start);
             self.in_time(task, wanted)?;
         }
-        self.write(wanted, draft);
+        self.write(wanted.order, draft);
         Ok(())
+    }
+
+    /// Makes the node empty.
+    fn clear(&mut self) {
+        self.free[..self.used].fill(self.offer);
+        self.used = 0;
     }
 
     /// Gives a task up that ends too late.
@@ -165,9 +172,9 @@ impl<T: Copy + Default + PartialEq + Sub<Output = T> + BitAnd<Output = T>> Ticks
     }
 
     /// Writes the schedule down, in milliseconds.
-    fn write(&self, wanted: &Wanted<'_>, draft: &mut Draft) {
+    fn write(&self, order: &[TaskId], draft: &mut Draft) {
         draft.reset(self.tasks.len());
-        draft.order.extend_from_slice(wanted.order);
+        draft.order.extend_from_slice(order);
         let times = draft.start.iter_mut().zip(&mut draft.finish);
         for ((start, finish), (end, task)) in times.zip(self.finish.iter().zip(&self.tasks)) {
             *finish = u64::from(*end) * self.tick;

@@ -158,16 +158,30 @@ impl<'a, const W: usize> Search<'a, W> {
 
     /// The same for anything that can be decoded. Returns whether there is such a schedule.
     fn decode(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> bool {
-        self.evaluations += 1;
-        let direction = wanted.direction;
         let is_one = self.decoder.decode(wanted, &mut self.fit, draft).is_ok();
-        if is_one {
+        self.count(is_one.then_some((&*draft, wanted.direction)));
+        is_one
+    }
+
+    /// Makes a schedule moment by moment, the urgent of the tasks that can begin first, by chance, and counts it. Returns
+    /// whether that is how schedules are made here.
+    fn draw_by_moments(&mut self, draft: &mut Draft) -> bool {
+        let Self { decoder, random, timing, .. } = self;
+        let Some(serial) = &mut decoder.serial else { return false };
+        serial.by_moments(|ready| sample::urgent(random, timing, ready), draft);
+        self.count(Some((draft, Direction::Forward)));
+        true
+    }
+
+    /// Counts a schedule that was tried, and keeps it if it is the best so far.
+    fn count(&mut self, found: Option<(&Draft, Direction)>) {
+        self.evaluations += 1;
+        if let Some((draft, direction)) = found {
             self.keep(draft, direction);
         }
         if self.passage.as_ref().is_some_and(|passage| passage.is_due(self.evaluations)) {
             self.exchange();
         }
-        is_one
     }
 
     /// Becomes an island that begins with a schedule; a patient one ends where nothing was found for long.

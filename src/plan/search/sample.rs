@@ -10,19 +10,22 @@ const LEAST: u64 = 100;
 /// Draws an order: of the tasks that are ready, those that must end early are more likely to come next.
 /// Source: regret-based biased random sampling, Drexl, "Scheduling of project networks by job assignment", 1991.
 pub(super) fn order(random: &mut Random, graph: &TaskGraph, timing: &Timing) -> Vec<TaskId> {
+    taken(graph, |ready, _| urgent(random, timing, ready))
+}
+
+/// Draws one of some tasks, more likely one that must end early, and returns its index.
+pub(super) fn urgent(random: &mut Random, timing: &Timing, ready: &[TaskId]) -> usize {
     let latest = |task: TaskId| timing.latest_finish(task).0;
     let least = timing.makespan.0 / LEAST + 1;
-    taken(graph, |ready, _| {
-        let most = ready.iter().map(|task| latest(*task)).max().unwrap_or(0);
-        let regret = |task: TaskId| most - latest(task) + least;
-        let mut left = random.below(ready.iter().map(|task| regret(*task)).fold(0, u64::saturating_add));
-        let mut next = 0;
-        while left >= regret(ready[next]) {
-            left -= regret(ready[next]);
-            next += 1;
-        }
-        next
-    })
+    let most = ready.iter().map(|task| latest(*task)).max().unwrap_or(0);
+    let regret = |task: TaskId| most - latest(task) + least;
+    let mut left = random.below(ready.iter().map(|task| regret(*task)).fold(0, u64::saturating_add));
+    let mut next = 0;
+    while left >= regret(ready[next]) {
+        left -= regret(ready[next]);
+        next += 1;
+    }
+    next
 }
 
 /// Takes all tasks, each behind those it waits for: `next` gets the ready ones and how many were taken, and returns the

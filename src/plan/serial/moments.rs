@@ -1,0 +1,107 @@
+//! Schedules that are made moment by moment: of the ready tasks that fit now, one after the other begins, and where none
+//! does, time goes on to the next end.
+//!
+//! Nothing is left idle that somebody could use, so such schedules are shorter in the mean than those of a drawn order, and
+//! different ones; the shortest may be missing. Source: the parallel scheme, Kolisch, 1996, as in the decoder. Does not know
+//! who comes first.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::{BitAnd, Sub};
+
+use super::super::draft::Draft;
+use super::{Serial, Task, Ticks};
+use crate::graph::TaskId;
+
+impl Serial {
+    /// Makes a schedule, forward in time; `next` gets the tasks that can begin and returns the index of the one that does.
+    pub(in crate::plan) fn by_moments(&mut self, next: impl FnMut(&[TaskId]) -> usize, draft: &mut Draft) {
+        match self {
+            Self::Narrow(ticks) => ticks.by_moments(next, draft),
+            Self::Wide(ticks) => ticks.by_moments(next, draft),
+        }
+    }
+}
+
+impl<T: Copy + Default + PartialEq + Sub<Output = T> + BitAnd<Output = T>> Ticks<T> {
+    fn by_moments(&mut self, mut next: impl FnMut(&[TaskId]) -> usize, draft: &mut Draft) {
+        self.clear();
+        let tasks = || (0_u32..).take(self.tasks.len());
+        let mut waiting: Vec<_> = tasks().map(|task| self.before[0].of(task as usize).len()).collect();
+        let mut ready: Vec<_> = tasks().filter(|task| waiting[*task as usize] == 0).map(TaskId).collect();
+        let mut running: BinaryHeap<Reverse<(usize, u32)>> = BinaryHeap::new();
+        let mut order = Vec::with_capacity(waiting.len());
+        let (mut fitting, mut now) = (Vec::new(), 0);
+        while !ready.is_empty() || !running.is_empty() {
+            fitting.clear();
+            // Whatever runs has begun by now, so that what is free now stays free.
+            let fits = |task: &&TaskId| self.fits(now, task.index());
+            fitting.extend(ready.iter().filter(fits));
+            let begins = (!fitting.is_empty()).then(|| fitting[next(&fitting)]);
+            if let Some(task) = begins {
+                ready.retain(|other| *other != task);
+                self.take(task.index(), now);
+                order.push(task);
+                running.push(Reverse((self.finish[task.index()] as usize, task.0)));
+            } else if let Some(Reverse((end, _))) = running.peek() {
+                now = *end;
+            } else {
+                break;
+            }
+            while let Some(Reverse((_, ended))) = running.peek().filter(|Reverse((end, _))| *end <= now) {
+                for &behind in self.before[1].of(*ended as usize) {
+                    waiting[behind as usize] -= 1;
+                    if waiting[behind as usize] == 0 {
+                        ready.push(TaskId(behind));
+                    }
+                }
+                running.pop();
+            }
+        }
+        self.write(&order, draft);
+    }
+
+    /// Whether a task can begin at a tick from which on what is free only grows.
+    fn fits(&self, tick: usize, task: usize) -> bool {
+        let Task { ticks, need, .. } = self.tasks[task];
+        ticks == 0 || (self.free[tick] - need) & self.guards == self.guards
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fleet::Fleet;
+    use crate::plan::Instance;
+    use crate::plan::decode::{Decoder, Direction, FREE, Wanted};
+    use crate::plan::fit::{Fit, FitRule};
+    use crate::plan::fixture::{add_node, on_host, problem};
+    use crate::plan::random::Random;
+    use crate::timing::fixture::random_edges;
+
+    proptest! {
+        #[test]
+        fn what_is_made_moment_by_moment_comes_out_of_its_order(
+            (n, edges) in random_edges(12),
+            drawn in prop::collection::vec((0_u64..4, 0_u64..9), 12),
+            seed in any::<u64>(),
+        ) {
+            let modes = drawn.into_iter().take(n).map(|(cpus, ms)| vec![on_host(cpus, ms)]).collect();
+            let mut fleet = Fleet::default();
+            add_node(&mut fleet, 3, 8, &[]);
+            let problem = problem(modes, &edges, fleet);
+            let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+            let mut decoder = Decoder::<1>::new(&instance);
+            let mut random = Random::new(seed);
+            let (mut made, mut again) = (Draft::default(), Draft::default());
+            decoder.serial.as_mut().unwrap().by_moments(|ready| random.index(ready.len()), &mut made);
+            let (order, choice) = (&made.order[..], &vec![FREE; n][..]);
+            let direction = Direction::Forward;
+            let wanted = Wanted { order, choice, paid: true, direction, kept: None, near: None, by: None };
+            decoder.decode(&wanted, &mut Fit::new(FitRule::EarliestFinish, 1, &instance), &mut again).unwrap();
+            prop_assert_eq!((&made.start, &made.finish, made.makespan), (&again.start, &again.finish, again.makespan));
+        }
+    }
+}
