@@ -62,8 +62,7 @@ impl Hold {
     /// Stops everything.
     pub(super) fn stop(&mut self, now: Instant) {
         if self.held.is_none() {
-            self.tell_sentinel();
-            self.stop_all();
+            let _ = self.stop_all();
             self.held = Some(Held { since: now, again: now + LOOK_AGAIN, wait: LOOK_AGAIN });
         }
     }
@@ -90,8 +89,12 @@ impl Hold {
         }
     }
 
-    /// Stops everything; whether anything ran.
+    /// Stops everything, if its sentinel can be told; whether anything ran.
     fn stop_all(&self) -> bool {
+        if self.tell_sentinel().is_err() {
+            // Nobody would let it go on if we died: it runs until that is on record.
+            return true;
+        }
         if self.note.is_none() {
             // All at once: no member can start another one meanwhile.
             process::signal_group(self.group, Signal::STOP);
@@ -121,17 +124,21 @@ impl Hold {
         process::members(&self.marks, self.group).into_iter().filter(is_meant)
     }
 
-    /// Writes down who stops the attempt, before it does. A sentinel that could not be told lets it stand until it is
-    /// continued or ended.
-    fn tell_sentinel(&self) {
-        let (Some(note), Some(own)) = (&self.note, process::identify(std::process::id())) else { return };
-        let fresh = note.with_added_extension("new");
-        // The sentinel may not have come to making its folder.
-        let _ = note.parent().map(fs::create_dir_all);
-        let written = serde_json::to_vec(&own).map_err(std::io::Error::from).and_then(|text| fs::write(&fresh, text));
-        if written.and_then(|()| fs::rename(&fresh, note)).is_ok() {
-            process::signal(self.group, Signal::CONT);
+    /// Writes down who stops the attempt, before it does, unless that is written already.
+    fn tell_sentinel(&self) -> std::io::Result<()> {
+        let Some(note) = &self.note else { return Ok(()) };
+        let own = process::identify(std::process::id()).ok_or(std::io::ErrorKind::NotFound)?;
+        let text = serde_json::to_vec(&own)?;
+        if fs::read(note).is_ok_and(|written| written == text) {
+            return Ok(());
         }
+        // The sentinel may not have made the folder of its record yet.
+        fs::create_dir_all(note.parent().unwrap_or(Path::new(".")))?;
+        let fresh = note.with_added_extension("new");
+        fs::write(&fresh, text)?;
+        fs::rename(&fresh, note)?;
+        process::signal(self.group, Signal::CONT);
+        Ok(())
     }
 }
 
