@@ -20,7 +20,7 @@ mod events;
 mod header;
 mod marks;
 mod numbers;
-mod read_only;
+pub(super) mod read_only;
 mod room;
 mod samples;
 mod sharing;

@@ -250,6 +250,21 @@ fn verify_names_what_is_damaged_and_removes_it() {
 }
 
 #[test]
+fn what_a_killed_process_has_left_half_copied_is_removed_by_the_next_run() {
+    let world = chain();
+    let left = world.path(".trainyard/cache/tmp/1-0/1");
+    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+    std::fs::write(&left, "half of a result").unwrap();
+    ran(&world, &[]);
+    assert!(!left.exists());
+    assert!(files(&world.path(".trainyard/cache/tmp")).is_empty());
+    std::fs::remove_file(world.path("report.txt")).unwrap();
+    assert!(ran(&world, &[]).is_empty());
+    let mut names = std::fs::read_dir(world.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.any(|name| name.to_string_lossy().contains("trainyard-")));
+}
+
+#[test]
 fn what_only_shows_the_cache_leaves_what_is_damaged_to_verify() {
     let world = World::new("[stage.a]\nrun = \"mkdir d; echo x > d/x\"\noutputs = [\"d\"]\n");
     ran(&world, &[]);

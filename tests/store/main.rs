@@ -351,10 +351,11 @@ fn with_own_mounts(folder: &Path, script: &str) -> Option<Output> {
 #[test]
 fn a_record_that_may_only_be_read_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"echo here\"\n").unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"echo here; touch out\"\noutputs = [\"out\"]\n")
+        .unwrap();
     assert!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.success());
     let script = "mount --bind . . && mount -o remount,bind,ro . || exit 77; cd \"$PWD\" || exit 78
-                  \"$0\" runs && \"$0\" show && \"$0\" logs latest a || exit 79; ! touch here 2> /dev/null";
+                  \"$0\" runs && \"$0\" show && \"$0\" cache && \"$0\" run p.toml --dry-run && \"$0\" logs latest a || exit 79; ! touch here 2> /dev/null";
     let Some(output) = with_own_mounts(folder.path(), script) else { return };
     assert!(output.status.success() && said(&output).ends_with("here\n"), "{:?}: {}", output.status, said(&output));
 }

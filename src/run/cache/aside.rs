@@ -2,9 +2,11 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::manifest::{Entry, Kind, decode};
 use super::objects::{Lost, Objects};
@@ -110,7 +112,7 @@ fn size(path: &Path) -> io::Result<u64> {
     fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
 }
 
-/// Copies a file, a link or a folder with all that is in it.
+/// Copies a file, a link, a pipe or a folder with all that is in it.
 ///
 /// # Errors
 /// Where something cannot be read or written.
@@ -119,8 +121,17 @@ pub fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     if found.is_symlink() {
         return symlink(fs::read_link(from)?, to);
     }
-    if !found.is_dir() {
+    let kind = found.file_type();
+    if kind.is_fifo() || kind.is_socket() {
+        // Whoever opened one would wait for its other end.
+        let mode = Mode::from_raw_mode(found.mode());
+        return Ok(mknodat(CWD, to, FileType::from_raw_mode(found.mode()), mode, 0)?);
+    }
+    if kind.is_file() {
         return fs::copy(from, to).map(drop);
+    }
+    if !kind.is_dir() {
+        return Err(io::Error::other(format!("{} is a device", from.display())));
     }
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -142,23 +153,37 @@ pub fn restore(objects: &Objects, entry: &Entry, place: &Path, old: &Path) -> Re
     let folder = place.parent().unwrap_or(place);
     fs::create_dir_all(folder).map_err(refused(folder))?;
     let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let unfinished = folder.join(format!(".{name}.trainyard-{}", objects.unfinished()));
+    let beside = folder.join(format!(".{name}.trainyard-restored"));
+    // Not in the user's folder if possible: what a killed process leaves there stays.
+    let unfinished = objects.workshop.place_for(folder).unwrap_or_else(|| beside.clone());
+    remove_all(&beside).map_err(refused(&beside))?;
     let built = match &entry.kind {
         Kind::File { mode, digest, .. } => objects.restore(digest, &unfinished, *mode),
-        Kind::Tree { mode, digest, .. } => objects
-            .bytes(digest)
-            .and_then(|manifest| build(objects, &manifest, digest, &unfinished))
-            .and_then(|()| fs::set_permissions(&unfinished, Permissions::from_mode(*mode)).map_err(refused(place))),
+        Kind::Tree { digest, .. } => {
+            objects.bytes(digest).and_then(|manifest| build(objects, &manifest, digest, &unfinished))
+        }
         // Neither is ever an output by itself.
         Kind::Folder { .. } | Kind::Link { .. } => Ok(()),
     };
     let placed = built.and_then(|()| {
         relocate(place, old).map_err(refused(place))?;
-        fs::rename(&unfinished, place).map_err(refused(place))
+        let renamed = match fs::rename(&unfinished, place) {
+            // One file system, mounted twice.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                relocate(&unfinished, &beside).and_then(|_| fs::rename(&beside, place))
+            }
+            renamed => renamed,
+        };
+        // A folder that may not be written cannot be renamed into another one.
+        let mode = match &entry.kind {
+            Kind::Tree { mode, .. } => Some(Permissions::from_mode(*mode)),
+            Kind::File { .. } | Kind::Folder { .. } | Kind::Link { .. } => None,
+        };
+        renamed.and_then(|()| mode.map_or(Ok(()), |mode| fs::set_permissions(place, mode))).map_err(refused(place))
     });
     if placed.is_err() {
         // The first error is the one to report.
-        let _ = remove_all(&unfinished);
+        let _ = remove_all(&unfinished).and_then(|()| remove_all(&beside));
     }
     placed
 }
@@ -238,9 +263,21 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_restored_leaves_the_place_as_it_is() {
+    fn a_pipe_is_copied_without_being_opened() {
         let folder = tempfile::tempdir().unwrap();
-        let objects = Objects::new(&folder.path().join("cache"));
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        mknodat(CWD, from.join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        fs::write(from.join("x"), "1").unwrap();
+        copy_all(&from, &to).unwrap();
+        assert!(to.join("pipe").symlink_metadata().unwrap().file_type().is_fifo());
+        assert_eq!(fs::read(to.join("x")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn what_cannot_be_restored_leaves_the_place_as_it_is() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let objects = Objects::new(cache.path());
         let (place, old) = (folder.path().join("out"), folder.path().join("aside/out"));
         fs::write(&place, "mine").unwrap();
         let digest = super::super::key::Digest::of(b"gone");

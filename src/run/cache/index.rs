@@ -21,7 +21,9 @@ use super::manifest::{self, Entry};
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// It was written by another version.
-    #[error("{path} was written by another version of trainyard (format {found}, this one knows {FORMAT})")]
+    #[error(
+        "{path} was written by another version of trainyard (format {found}, this one knows {FORMAT}); without it, results are made again"
+    )]
     Format {
         /// The database.
         path: PathBuf,

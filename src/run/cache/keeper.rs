@@ -127,7 +127,11 @@ impl Keeper {
         if tasks.iter().all(|task| task.recipe.is_err()) {
             return Ok(None);
         }
-        Self::with(places, pipeline, tasks, Index::open(&folder(places.state))?, others).map(Some)
+        let keeper = Self::with(places, pipeline, tasks, Index::open(&folder(places.state))?, others)?;
+        if let Err(error) = keeper.objects.workshop.sweep() {
+            debug!("what processes that are gone have left of the cache stays: {error}");
+        }
+        Ok(Some(keeper))
     }
 
     /// Opens the cache to look at it; where there is none, none is made.

@@ -23,3 +23,4 @@ pub mod survey;
 pub mod sweep;
 pub mod verdict;
 mod words;
+mod workshop;

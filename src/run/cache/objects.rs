@@ -9,11 +9,12 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::files::copy_and_digest;
 use super::key::Digest;
 use super::room::{Room, is_full};
+use super::workshop::Workshop;
 use crate::units::Bytes;
 
 /// Objects are read-only: nobody should change them by mistake.
@@ -60,9 +61,7 @@ pub struct Object {
 #[derive(Debug)]
 pub struct Objects {
     dir: PathBuf,
-    scratch: PathBuf,
-    /// Makes names of unfinished files unique within this process.
-    next: AtomicU64,
+    pub(super) workshop: Workshop,
     room: Room,
     /// Whether something could not be cloned and was copied.
     copies: AtomicBool,
@@ -80,8 +79,7 @@ impl Objects {
     pub fn with_room(cache: &Path, keep_free: Option<Bytes>) -> Self {
         Self {
             dir: cache.join("objects"),
-            scratch: cache.join("tmp"),
-            next: AtomicU64::new(0),
+            workshop: Workshop::new(cache),
             room: Room::new(keep_free),
             copies: AtomicBool::new(false),
         }
@@ -92,7 +90,7 @@ impl Objects {
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] where there is not.
     pub fn look_for_room(&self, bytes: u64) -> io::Result<()> {
-        if self.copies.load(Ordering::Relaxed) { self.room.look(&self.scratch, bytes) } else { Ok(()) }
+        if self.copies.load(Ordering::Relaxed) { self.room.look(&self.dir, bytes) } else { Ok(()) }
     }
 
     /// Returns where an object lies.
@@ -108,12 +106,6 @@ impl Objects {
         fs::metadata(self.path(digest)).is_ok_and(|found| size.is_none_or(|size| found.len() == size))
     }
 
-    /// Returns a name that nobody else uses, for a file that is not finished.
-    #[must_use]
-    pub fn unfinished(&self) -> String {
-        format!("{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed))
-    }
-
     /// Takes a copy of a file in; returns the digest and the size of what was taken.
     ///
     /// # Errors
@@ -125,7 +117,7 @@ impl Objects {
                 return copy_and_digest(to, &mut io::sink());
             }
             self.copies.store(true, Ordering::Relaxed);
-            self.room.take(to, &self.scratch, from.metadata()?.len())?;
+            self.room.take(to, &self.dir, from.metadata()?.len())?;
             copy_and_digest(from, to)
         })
     }
@@ -143,8 +135,8 @@ impl Objects {
         from: &mut R,
         copy: impl FnOnce(&mut R, &mut File) -> io::Result<(Digest, u64)>,
     ) -> io::Result<(Digest, u64)> {
-        fs::create_dir_all(&self.scratch)?;
-        let unfinished = self.scratch.join(self.unfinished());
+        fs::create_dir_all(&self.dir)?;
+        let unfinished = self.workshop.place()?;
         let written = (|| {
             let mut to = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&unfinished)?;
             let (digest, size) = copy(from, &mut to)?;
@@ -258,21 +250,6 @@ impl Objects {
         }
         Ok(found)
     }
-
-    /// Removes unfinished files of processes that are gone.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
-    pub fn remove_unfinished(&self) -> io::Result<()> {
-        for entry in children(&self.scratch)? {
-            let name = entry.file_name().into_string().unwrap_or_default();
-            let writer = name.split('-').next().unwrap_or_default();
-            if !Path::new("/proc").join(writer).exists() {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Returns what is in a folder, nothing where it is not there.
@@ -339,19 +316,7 @@ mod tests {
         } else {
             full.restore(&digest, &to, 0o644).expect("a clone takes no room");
         }
-        let left = fs::read_dir(folder.path().join("cache/tmp")).unwrap().count();
-        assert_eq!(left, 0);
-    }
-
-    #[test]
-    fn unfinished_files_of_a_dead_process_are_removed() {
-        let (folder, objects) = objects();
-        let scratch = folder.path().join("cache/tmp");
-        fs::create_dir_all(&scratch).unwrap();
-        let (ours, dead) = (scratch.join(objects.unfinished()), scratch.join("4294967295-0"));
-        fs::write(&ours, "").unwrap();
-        fs::write(&dead, "").unwrap();
-        objects.remove_unfinished().unwrap();
-        assert!(ours.exists() && !dead.exists());
+        let places = fs::read_dir(folder.path().join("cache/tmp")).unwrap();
+        assert_eq!(places.flat_map(|place| fs::read_dir(place.unwrap().path()).unwrap()).count(), 0);
     }
 }

@@ -135,7 +135,7 @@ impl Sweep {
         for digest in sizes.keys().filter(|digest| !kept.contains(digest)) {
             self.objects.remove(digest)?;
         }
-        self.objects.remove_unfinished()?;
+        self.objects.workshop.sweep()?;
         let left = self.size()?;
         let removed = Size {
             results: before.results.saturating_sub(left.results),

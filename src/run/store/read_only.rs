@@ -8,7 +8,7 @@ use super::aside::with;
 
 /// Returns the name by which SQLite reads a database without writing anything beside it; `None` where it may write, or where
 /// somebody is at it: only their log tells the newest then.
-pub(super) fn name(database: &Path) -> Option<String> {
+pub(in crate::run) fn name(database: &Path) -> Option<String> {
     let may_write = |path: &Path| access(path, Access::WRITE_OK).is_ok();
     let log = with(database, "-wal");
     if may_write(database) && database.parent().is_some_and(may_write) || log.exists() {

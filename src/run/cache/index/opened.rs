@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
 use super::{FORMAT, Index, IndexError, TABLES};
-use crate::run::store::{alone, identity, is_damage};
+use crate::run::store::{alone, identity, is_damage, read_only};
 
 /// A connection.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ impl Index {
     fn open_with(cache: &Path, damage: Damage) -> Result<Self, IndexError> {
         let _alone = alone(cache).map_err(|source| folder(cache, source))?;
         let path = cache.join("index.db");
+        let connect = if damage == Damage::Told { connect_to_look } else { connect };
         let opened = match connect(&path) {
             Ok(db) => Opened { db, file: identity(&path), moved: None },
             Err(IndexError::Database { source, .. }) if is_damage(&source) || path.is_dir() => anew(&path, damage)?,
@@ -150,6 +151,18 @@ fn anew(path: &Path, damage: Damage) -> Result<Opened, IndexError> {
 
 fn folder(path: &Path, source: std::io::Error) -> IndexError {
     IndexError::Folder { path: path.to_owned(), source }
+}
+
+/// Connects to a database of which nothing is to be changed; it may lie where nothing may be written.
+fn connect_to_look(path: &Path) -> Result<Connection, IndexError> {
+    let Some(name) = read_only::name(path) else { return connect(path) };
+    let failed = |source| IndexError::Database { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let db = Connection::open_with_flags(name, flags).map_err(failed)?;
+    match db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)? {
+        FORMAT => Ok(db),
+        found => Err(IndexError::Format { path: path.to_owned(), found }),
+    }
 }
 
 fn connect(path: &Path) -> Result<Connection, IndexError> {
