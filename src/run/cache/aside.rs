@@ -219,11 +219,13 @@ fn build(objects: &Objects, manifest: &[u8], digest: &super::key::Digest, folder
 mod tests {
     use super::*;
     use crate::run::cache::files::Files;
+    use crate::units::Bytes;
 
     #[test]
     fn a_folder_comes_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let (objects, place) = (Objects::new(&folder.path().join("cache")), folder.path().join("out"));
+        let (objects, place) =
+            (Objects::with_room(&folder.path().join("cache"), Some(Bytes::ZERO)), folder.path().join("out"));
         fs::create_dir_all(place.join("deep/empty")).unwrap();
         fs::write(place.join("deep/x"), "one").unwrap();
         fs::set_permissions(place.join("deep/x"), Permissions::from_mode(0o750)).unwrap();
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn what_cannot_be_restored_leaves_the_place_as_it_is() {
         let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let objects = Objects::new(cache.path());
+        let objects = Objects::with_room(cache.path(), Some(Bytes::ZERO));
         let (place, old) = (folder.path().join("out"), folder.path().join("aside/out"));
         fs::write(&place, "mine").unwrap();
         let digest = super::super::key::Digest::of(b"gone");

@@ -267,7 +267,7 @@ mod tests {
 
     fn objects() -> (tempfile::TempDir, Objects) {
         let folder = tempfile::tempdir().unwrap();
-        let objects = Objects::new(&folder.path().join("cache"));
+        let objects = Objects::with_room(&folder.path().join("cache"), Some(Bytes::ZERO));
         (folder, objects)
     }
 
