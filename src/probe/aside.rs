@@ -9,7 +9,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::{clock, xid};
@@ -132,7 +131,7 @@ impl List {
         fs::create_dir_all(folder)?;
         // Whoever else changes it waits; the lock goes with the file handle.
         let lock = fs::File::create(folder.join("devices.lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+        lock.lock()?;
         let mut listed = self.read();
         change(&mut listed);
         let draft = self.path.with_extension("draft");

@@ -17,6 +17,7 @@ pub mod launch;
 pub(crate) mod layer;
 pub mod learn;
 pub mod limit;
+mod lock;
 pub mod neighbours;
 pub mod observer;
 pub mod outcome;

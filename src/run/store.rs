@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::event::{Event, Process, Recorded};
+use super::lock::identity;
 use crate::units::Millis;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
@@ -373,11 +374,6 @@ pub(super) fn alone(dir: &Path) -> std::io::Result<File> {
         Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(error),
         _ => Ok(folder),
     }
-}
-
-/// Returns what tells a file from every other one.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
-    rustix::fs::stat(path).ok().map(|file| (file.st_dev, file.st_ino))
 }
 
 fn failed(path: &Path, source: rusqlite::Error) -> StoreError {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::keeper::Keeper;
-use super::keeping::Keeping;
 use super::restore::Found;
 use super::verdict::Cached;
 use crate::graph::TaskId;
@@ -19,6 +18,7 @@ use crate::run::crash;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
 use crate::run::layer::{Apart, Layer};
+use crate::run::lock::LockFile;
 use crate::run::outcome::{Outcome, Usage};
 use crate::units::Millis;
 
@@ -44,7 +44,7 @@ pub struct Caching<E> {
     /// Attempts that write to a place of their own: what they leave is taken care of there.
     staged: HashSet<(TaskId, Role)>,
     /// Of attempts that succeeded, until that is on record: where what they printed is, and what others wait for.
-    succeeded: HashMap<TaskId, (Option<PathBuf>, Option<Keeping>)>,
+    succeeded: HashMap<TaskId, (Option<PathBuf>, Option<LockFile>)>,
     /// Tasks whose way is being cleared, and those among them that shall not start any more.
     preparing: HashSet<TaskId>,
     cut_short: HashSet<TaskId>,

@@ -5,6 +5,7 @@
 //! attempt left is moved to the run's folder: a half-written file never stands where a result is looked for.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +16,6 @@ use tracing::{debug, warn};
 use super::aside;
 use super::files::{Files, Seen, coarse_now, in_parallel};
 use super::index::{Action, Done, Index, IndexError};
-use super::keeping::{Keeping, PuttingBack};
 use super::key::{Content, Digest, How, Ingredients, Part, changes};
 use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
@@ -24,6 +24,7 @@ use super::restore::{Nobody, Writers};
 use super::room::is_full;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
+use crate::run::lock::LockFile;
 use crate::run::preflight;
 use crate::spec::Pipeline;
 use crate::units::Bytes;
@@ -103,11 +104,22 @@ pub fn half_kept<'n>(
     pipeline: &Pipeline,
     tasks: impl Iterator<Item = &'n str>,
 ) -> HashSet<&'n str> {
-    Keeping::left(&keeping(places.state), &project(places.root, &pipeline.name), tasks)
+    let locks = folder(places.state).join("keeping");
+    // Mostly there is none, and many tasks.
+    if fs::read_dir(locks).map_or(true, |mut locks| locks.next().is_none()) {
+        return HashSet::new();
+    }
+    let project = project(places.root, &pipeline.name);
+    tasks.filter(|task| LockFile::is_left(&keeping(places.state, &project, task))).collect()
 }
 
-fn keeping(state: &Path) -> PathBuf {
-    folder(state).join("keeping")
+/// Returns the lock that is held while a task's result is being kept: that it has succeeded is known to other runs before.
+fn keeping(state: &Path, project: &Digest, task: &str) -> PathBuf {
+    lock(&folder(state).join("keeping"), project, task)
+}
+
+fn lock(folder: &Path, of: &Digest, name: &str) -> PathBuf {
+    folder.join(Digest::of(format!("{of}\0{name}").as_bytes()).to_string())
 }
 
 impl Keeper {
@@ -219,7 +231,7 @@ impl Keeper {
             Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
         }
         // We are on record as who writes them, and whoever puts them back looks there first.
-        recipe.outputs.iter().for_each(|output| PuttingBack::wait(&self.putting_back(), &self.root, output));
+        recipe.outputs.iter().for_each(|output| LockFile::wait(&self.putting_back(output)));
         let aside = aside.join(format!("{attempt}.{}", if is_first { aside::FOUND } else { aside::BEFORE }));
         let mut found = Vec::new();
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
@@ -255,17 +267,19 @@ impl Keeper {
         ours.try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(output)).map(drop))
     }
 
-    /// Has other runs that look a task up wait until what it made is kept.
-    pub(super) fn begin_to_keep(&self, task: TaskId) -> Option<Keeping> {
-        Keeping::begin(&self.keeping(), &self.project, &self.tasks[task.index()].name)
+    /// Has other runs that look a task up wait until what it made is kept; `None` where another run is at it, or nothing can
+    /// be locked: the result may then be made again, which is all that can happen.
+    pub(super) fn begin_to_keep(&self, task: TaskId) -> Option<LockFile> {
+        LockFile::take_if_free(&self.keeping(&self.tasks[task.index()].name)).ok().flatten()
     }
 
-    pub(super) fn keeping(&self) -> PathBuf {
-        keeping(&self.state)
+    pub(super) fn keeping(&self, task: &str) -> PathBuf {
+        keeping(&self.state, &self.project, task)
     }
 
-    pub(super) fn putting_back(&self) -> PathBuf {
-        self.cache().join("putting-back")
+    /// Returns the lock that is held while an output is being put back.
+    pub(super) fn putting_back(&self, output: &str) -> PathBuf {
+        lock(&self.cache().join("putting-back"), &self.root, output)
     }
 
     pub(super) fn cache(&self) -> PathBuf {

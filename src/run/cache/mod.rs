@@ -10,7 +10,6 @@ pub mod engine;
 pub mod files;
 pub mod index;
 pub mod keeper;
-mod keeping;
 pub mod key;
 pub mod manifest;
 pub mod objects;

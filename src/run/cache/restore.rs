@@ -13,12 +13,12 @@ use super::aside;
 use super::files::{Seen, coarse_now};
 use super::index::{Action, Done};
 use super::keeper::{Keeper, Kept, Trouble, chain, file_part, now};
-use super::keeping::{Keeping, PuttingBack};
 use super::manifest::{Entry, Kind};
 use super::objects::Lost;
 use super::recipe::Recipe;
 use super::verdict::Cached;
 use crate::graph::TaskId;
+use crate::run::lock::LockFile;
 
 /// Tells who else writes outputs.
 pub trait Writers: Send + Sync {
@@ -52,7 +52,7 @@ impl Keeper {
     #[must_use]
     pub fn look_up(&self, task: TaskId, aside: &Path) -> (Found, Option<String>) {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (Found::Runs, None) };
-        Keeping::wait(&self.keeping(), &self.project, name);
+        LockFile::wait(&self.keeping(name));
         let look = || -> Result<Found, Trouble> {
             let last = self.index.task(&self.project, name)?;
             let made = last.as_ref().map(|last| last.made.clone()).unwrap_or_default();
@@ -151,13 +151,13 @@ impl Keeper {
         let mut outputs = recipe.outputs.clone();
         // All in one order, lest two wait for each other.
         outputs.sort_unstable();
-        let begin = |output: &String| PuttingBack::begin(&self.putting_back(), &self.root, output);
-        let _alone: Vec<PuttingBack> = outputs.iter().filter_map(begin).collect();
+        let alone = |output: &String| LockFile::take(&self.putting_back(output)).ok();
+        let _alone: Vec<LockFile> = outputs.iter().filter_map(alone).collect();
         if self.others.write_any(&outputs) {
             return Ok(None);
         }
         // Whoever has written them may still be keeping them, and somebody may have put them back already.
-        Keeping::wait(&self.keeping(), &self.project, name);
+        LockFile::wait(&self.keeping(name));
         let wrong = self.out_of_place(recipe, action)?;
         Ok(Some(self.restore(&wrong, &aside.join(file_part(name) + ".before"))?))
     }

@@ -1,15 +1,14 @@
 //! Where copies are written before they are whole: a folder for each process, below `tmp/` of the cache. A lock of the kernel
 //! holds it as long as the process lives: what nobody holds was left behind, and is removed by whoever comes next.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::aside::remove_all;
+use crate::run::lock::is_at;
 
 /// The folder of this process, made when it is needed.
 #[derive(Debug)]
@@ -71,9 +70,8 @@ impl Workshop {
             }
             let Ok(lock) = File::open(&path) else { continue };
             // Where nothing can be locked, the process's number has to do.
-            let _ = flock(&lock, FlockOperation::LockExclusive);
-            let is_there = fs::metadata(&path).ok().zip(lock.metadata().ok());
-            if is_there.is_some_and(|(there, own)| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+            let _ = lock.lock();
+            if is_at(&path, &lock) {
                 return Ok(Held { path, _lock: lock });
             }
         }
@@ -93,10 +91,10 @@ impl Workshop {
         for entry in entries {
             let entry = entry?;
             let Ok(file) = File::open(entry.path()) else { continue };
-            let is_left = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let is_left = match file.try_lock() {
                 Ok(()) => true,
-                Err(rustix::io::Errno::WOULDBLOCK) => false,
-                Err(_) => {
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(_)) => {
                     let name = entry.file_name().into_string().unwrap_or_default();
                     !Path::new("/proc").join(name.split('-').next().unwrap_or_default()).exists()
                 }

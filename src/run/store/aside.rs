@@ -4,13 +4,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode};
-use rustix::fs::{FlockOperation, flock};
 
 use super::{Store, StoreError, failed};
+use crate::run::lock::LockFile;
 
 /// What SQLite keeps beside the database, by what is added to its name.
 const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
@@ -24,21 +23,14 @@ impl Store {
         match Self::open_sound(dir) {
             Err(StoreError::Corrupt { path, .. }) => {
                 let cannot = |source| StoreError::Folder { path: path.clone(), source };
-                let lock = dir.join("state.db.moving");
-                let held = hold(&lock).map_err(cannot)?;
+                let _alone = LockFile::take(&dir.join("state.db.moving")).map_err(cannot)?;
                 // Another run may have done it meanwhile, and what is there now is sound.
-                let opened = match Self::open_sound(dir) {
+                match Self::open_sound(dir) {
                     Err(StoreError::Corrupt { .. }) => {
                         move_aside(&path).map_err(cannot).and_then(|aside| Ok((Self::open(dir)?, Some(aside))))
                     }
                     opened => opened.map(|store| (store, None)),
-                };
-                // Removed while it is held: who waits for it sees that it is gone and takes a new one.
-                let removed = fs::remove_file(&lock);
-                drop(held);
-                let opened = opened?;
-                removed.map_err(cannot)?;
-                Ok(opened)
+                }
             }
             opened => Ok((opened?, None)),
         }
@@ -85,18 +77,6 @@ pub(super) fn note_doubt(path: &Path) {
 
 fn damage(code: i32, words: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(words))
-}
-
-/// Takes the lock of this name, which whoever holds it removes.
-fn hold(path: &Path) -> io::Result<File> {
-    loop {
-        let file = File::options().create(true).append(true).open(path)?;
-        flock(&file, FlockOperation::LockExclusive)?;
-        let is_held = fs::metadata(path).ok().zip(file.metadata().ok());
-        if is_held.is_some_and(|(there, own)| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
-            return Ok(file);
-        }
-    }
 }
 
 /// Renames a database and what belongs to it; returns its new name.

@@ -8,7 +8,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
 use super::{FORMAT, Index, IndexError, TABLES};
-use crate::run::store::{alone, identity, is_damage, read_only};
+use crate::run::lock::identity;
+use crate::run::store::{alone, is_damage, read_only};
 
 /// A connection.
 #[derive(Debug)]

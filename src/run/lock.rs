@@ -1,0 +1,152 @@
+//! Locks of the kernel on files that are there only while somebody holds them: who is killed holds none.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A lock that is held. Its file goes with it.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    path: PathBuf,
+    _file: File,
+}
+
+impl LockFile {
+    /// Waits until nobody else holds it, and takes it. The folder that it is in is made where there is none.
+    ///
+    /// # Errors
+    /// Where there can be no such file, or it cannot be locked.
+    pub(super) fn take(path: &Path) -> io::Result<Self> {
+        loop {
+            let file = open(path)?;
+            file.lock()?;
+            if is_at(path, &file) {
+                return Ok(Self { path: path.to_owned(), _file: file });
+            }
+        }
+    }
+
+    /// Takes it, unless somebody else holds it.
+    ///
+    /// # Errors
+    /// As [`LockFile::take`].
+    pub(super) fn take_if_free(path: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let file = open(path)?;
+            match file.try_lock() {
+                Ok(()) if is_at(path, &file) => return Ok(Some(Self { path: path.to_owned(), _file: file })),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until nobody holds it.
+    pub(super) fn wait(path: &Path) {
+        if let Ok(file) = File::open(path) {
+            let _ = file.lock_shared();
+        }
+    }
+
+    /// Whether somebody took it who is gone and could not remove it.
+    pub(super) fn is_left(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // While it is locked: whoever waits for it sees that it is gone and takes a new one.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let open = || File::options().create(true).append(true).open(path);
+    match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).and_then(|()| open())
+        }
+        (opened, _) => opened,
+    }
+}
+
+/// Whether a file that is open is the one of this name: whoever held its lock may have removed it.
+pub(super) fn is_at(path: &Path, file: &File) -> bool {
+    let own = rustix::fs::fstat(file).ok().map(|file| (file.st_dev, file.st_ino));
+    own.is_some() && own == identity(path)
+}
+
+/// Returns what tells the file of a name from every other one.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    rustix::fs::stat(path).ok().map(|file| (file.st_dev, file.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_waits_waits_until_it_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, another) = (dir.path().join("locks/a"), dir.path().join("locks/b"));
+        LockFile::wait(&path);
+        let held = LockFile::take_if_free(&path).unwrap().unwrap();
+        assert!(LockFile::take_if_free(&path).unwrap().is_none() && !LockFile::is_left(&path));
+        LockFile::wait(&another);
+        let given_back = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                LockFile::wait(&path);
+                given_back.load(Ordering::SeqCst)
+            });
+            let taker = scope.spawn(|| {
+                let _taken = LockFile::take(&path).unwrap();
+                given_back.load(Ordering::SeqCst)
+            });
+            // Whether they wait already or not: they must not come back before this.
+            given_back.store(true, Ordering::SeqCst);
+            drop(held);
+            assert!(waiter.join().unwrap() && taker.join().unwrap());
+        });
+        assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_alone_holds_it_however_often_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, inside) = (dir.path().join("a"), AtomicBool::new(false));
+        let enter = || {
+            assert!(!inside.swap(true, Ordering::SeqCst));
+            inside.store(false, Ordering::SeqCst);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let _waited = LockFile::take(&path).unwrap();
+                        enter();
+                    }
+                    for _ in 0..200 {
+                        if let Some(_free) = LockFile::take_if_free(&path).unwrap() {
+                            enter();
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_held_is_left_and_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        assert!(!LockFile::is_left(&path));
+        fs::write(&path, "").unwrap();
+        assert!(LockFile::is_left(&path) && LockFile::take_if_free(&path).unwrap().is_some());
+    }
+}
