@@ -217,14 +217,7 @@ fn a_run_can_be_ended_after_a_question() {
 }
 
 /// A task that fails, and does not when it is tried again.
-const FAILS_ONCE: &str = r#"
-name = "digits"
-[stage.train]
-run = "test -e tried && echo now it works || { touch tried; echo 'ValueError: nan'; exit 3; }"
-[stage.evaluate]
-run = "true"
-after = ["train"]
-"#;
+const FAILS_ONCE: &str = include_str!("fixtures/fails-once.toml");
 
 #[test]
 fn a_run_that_failed_can_be_tried_again() {

@@ -30,6 +30,24 @@ impl Scene {
         Self::new(names, |_| vec![])
     }
 
+    /// A chain whose second task fails twice on the GPU, and with it the run.
+    pub(crate) fn failed(names: &[&str]) -> Self {
+        let mut scene = Self::chain(names);
+        for (at, event) in [
+            (0, started(0, 1)),
+            (4, finished(0, 0)),
+            (5, started_on_gpu(1, 1)),
+            (9, finished(1, 3)),
+            (10, started_on_gpu(1, 2)),
+            (12, finished(1, 3)),
+            (12, failed(1)),
+            (12, over(RunEnd::Failed)),
+        ] {
+            scene.apply(at, event);
+        }
+        scene
+    }
+
     fn new(names: &[&str], before: impl Fn(usize) -> Vec<usize>) -> Self {
         let n = names.len();
         let mut stages: Vec<&str> = Vec::new();

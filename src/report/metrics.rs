@@ -250,22 +250,10 @@ mod tests {
     use super::*;
     use crate::progress::Progress;
     use crate::progress::series::Book;
-    use crate::report::fixture::{Scene, failed, finished, over, started, started_on_gpu};
+    use crate::report::fixture::Scene;
 
     fn written() -> String {
-        let mut scene = Scene::chain(&["clean", "train[note=\"a\\b\nc\"]", "best"]);
-        for (at, event) in [
-            (0, started(0, 1)),
-            (4, finished(0, 0)),
-            (5, started_on_gpu(1, 1)),
-            (9, finished(1, 3)),
-            (10, started_on_gpu(1, 2)),
-            (12, finished(1, 3)),
-            (12, failed(1)),
-            (12, over(RunEnd::Failed)),
-        ] {
-            scene.apply(at, event);
-        }
+        let scene = Scene::failed(&["clean", "train[note=\"a\\b\nc\"]", "best"]);
         let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: false };
         let task = |name: &str| TaskHeader { name: name.into(), ..TaskHeader::default() };
         let tasks: Vec<TaskHeader> = scene.graph.tasks.iter().map(|of| task(&of.name)).collect();

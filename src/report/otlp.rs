@@ -220,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::graph::TaskId;
-    use crate::report::fixture::{Scene, failed, finished, over, started, started_on_gpu};
+    use crate::report::fixture::{Scene, started};
 
     fn traced(scene: &Scene, alive: bool) -> Value {
         let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive };
@@ -240,20 +240,7 @@ mod tests {
     }
 
     fn scene() -> Scene {
-        let mut scene = Scene::chain(&["clean", "train", "best"]);
-        for (at, event) in [
-            (0, started(0, 1)),
-            (4, finished(0, 0)),
-            (5, started_on_gpu(1, 1)),
-            (9, finished(1, 3)),
-            (10, started_on_gpu(1, 2)),
-            (12, finished(1, 3)),
-            (12, failed(1)),
-            (12, over(RunEnd::Failed)),
-        ] {
-            scene.apply(at, event);
-        }
-        scene
+        Scene::failed(&["clean", "train", "best"])
     }
 
     #[test]

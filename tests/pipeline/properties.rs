@@ -12,41 +12,7 @@ use trainyard::spec::{Problem, Span};
 use super::{OPS, load_with, source};
 
 /// A file in which every key is used.
-pub(super) const GOOD: &str = r#"
-name = "all"
-[defaults]
-retries = 1
-timeout = "30m"
-backoff = "5s..5m"
-env = { A = "x" }
-[env]
-B = 1
-[stage.clean]
-kind = "preprocess"
-run = "python clean.py --in {inputs} --out {outputs} ${HOME} {{inputs}}"
-inputs = ["data/raw.csv"]
-outputs = [{ path = "work/clean.npz", size = "2GiB" }]
-resources = { cpus = 2, memory = "1GiB", licenses = 1 }
-duration = "20s"
-[stage.train]
-use = "test.op"
-with = { epochs = "{matrix.e}", lr = 0.1, hidden = [1, 2] }
-inputs = ["work/*.npz"]
-outputs = ["work/m-{matrix.e}-{matrix.s}.bin"]
-matrix = { e = [1, 2], s = ["é", "b"] }
-resources = { gpus = "prefer", gpu_memory = "6GiB" }
-cwd = "x/{matrix.s}"
-priority = 10
-[stage.last]
-run = ["sh", "-c", "{inputs}"]
-after = ["train", { stage = "clean", data = "1GB" }]
-modes = [{ resources = { gpus = 1 }, duration = { H100 = "10m" } }, { duration = "2h", spend = { money = 3 } }]
-cache = true
-idle_timeout = "1m"
-first_output_timeout = "1m"
-retry = { on = ["exit:75", "exit:1-9", "signal:9", "timeout", "oom", "any"], max = 3, backoff = "5s..5m" }
-grace = "1s"
-"#;
+pub(super) const GOOD: &str = include_str!("../fixtures/every-key.toml");
 
 fn assert_places(problems: &[Problem], text: &str, sets: &[String]) -> Result<(), TestCaseError> {
     for problem in problems {

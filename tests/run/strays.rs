@@ -4,13 +4,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::world::{World, outcomes, parent, pid_in, wait_for_end};
-
-fn wait_for(path: &Path) {
-    while !path.exists() {
-        std::thread::yield_now();
-    }
-}
+use crate::world::{World, outcomes, parent, pid_in, wait_for, wait_for_end};
 
 /// Whether nothing has this number, not even a process that has ended and is not awaited.
 fn is_gone(pid: u32) -> bool {

@@ -1,12 +1,10 @@
 //! `--survive`: attempts that go on when the orchestrator is killed, and are adopted by the one that resumes the run.
 
-use std::path::Path;
-
 use rustix::process::Signal;
 use serde_json::Value;
 use trainyard::engine::process;
 
-use crate::world::{World, of, outcomes, parent, pid_in, wait_for_end};
+use crate::world::{World, of, outcomes, parent, pid_in, wait_for, wait_for_end};
 
 /// A stage that goes on when it is let, says so, and ends as it is told to.
 const GATED: &str = r#"
@@ -22,12 +20,6 @@ grace = "1s"
 run = "echo third >> done"
 after = ["second"]
 "#;
-
-fn wait_for(path: &Path) {
-    while !path.exists() {
-        std::thread::yield_now();
-    }
-}
 
 /// Starts a run that survives, and kills its orchestrator when the gated stage has printed; returns the sentinel.
 fn killed(world: &World, args: &[&str]) -> u32 {

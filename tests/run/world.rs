@@ -128,6 +128,13 @@ pub(crate) fn wait_for_end(pid: u32) {
     }
 }
 
+/// Waits until there is a file.
+pub(crate) fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::yield_now();
+    }
+}
+
 /// Lets a command hear a hang-up, also where these tests were started by `nohup`; or not.
 pub(crate) fn hears_hang_ups(command: &mut Command, it_does: bool) {
     let how = if it_does { libc::SIG_DFL } else { libc::SIG_IGN };

@@ -291,14 +291,7 @@ fn a_dashboard_that_is_there_first_shows_the_first_run() {
 }
 
 /// A task that fails, and does not when it is tried again.
-pub(crate) const FAILS_ONCE: &str = r#"
-name = "digits"
-[stage.train]
-run = "test -e tried && echo now it works || { touch tried; echo 'ValueError: nan'; exit 3; }"
-[stage.evaluate]
-run = "true"
-after = ["train"]
-"#;
+pub(crate) const FAILS_ONCE: &str = include_str!("../fixtures/fails-once.toml");
 
 #[test]
 fn a_failed_run_is_gone_on_with_only_with_the_token_and_from_the_same_origin() {
