@@ -21,8 +21,8 @@ pub(super) enum Memory {
     Host,
 }
 
-/// Words of PyTorch, libtorch, JAX, TensorFlow, cuBLAS, cuDNN, CuPy, RMM and raw CUDA.
-const DEVICE: [&str; 13] = [
+/// Words of PyTorch, libtorch, JAX, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle and raw CUDA.
+const DEVICE: [&str; 18] = [
     "CUDA out of memory",
     "HIP out of memory",
     "CUDA_ERROR_OUT_OF_MEMORY",
@@ -30,17 +30,31 @@ const DEVICE: [&str; 13] = [
     "OOM when allocating tensor",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "CURAND_STATUS_ALLOCATION_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
     "torch.OutOfMemoryError",
     "torch.cuda.OutOfMemoryError",
     "cupy.cuda.memory.OutOfMemoryError",
     "out_of_memory: CUDA error",
+    "Out of memory error on GPU",
     "RESOURCE_EXHAUSTED: Out of memory",
     "RESOURCE_EXHAUSTED: Failed to allocate request",
 ];
 
-/// What a line says besides "out of memory" that is about a device: of CUDA's own text, with the call or the name of a
-/// macro before it, of NCCL's and of Triton's.
-const BESIDE: [&str; 5] = ["CUDA error", "CUDA Error", "GPUassert", "Cuda failure", "Triton Error [CUDA]"];
+/// What a line says besides "out of memory" that is about a device, in small letters: of CUDA's own text, with the call or
+/// the name of a macro before it, of NCCL's, of Triton's and of LightGBM's.
+const BESIDE: [&str; 8] = [
+    "cuda error",
+    "cuda driver error",
+    "cuda runtime",
+    "gpuassert",
+    "cuda failure",
+    "triton error [cuda]",
+    "[cuda] out of memory",
+    "cudamalloc",
+];
 
 /// What a line of TensorFlow's says besides the name of the error.
 const EXHAUSTED: [&str; 2] = ["failed to allocate memory", "Out of memory while trying to allocate"];
@@ -55,7 +69,8 @@ const HOST: [&str; 5] = [
 ];
 
 /// One of these is in every line that matters.
-const RARE: [&str; 7] = ["emory", "allocate request", "OUT_OF_MEMORY", "ALLOC_FAILED", "OOM when", "bad_alloc", TRACE];
+const RARE: [&str; 8] =
+    ["emory", "allocate request", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAILED", "OOM when", "bad_alloc", TRACE];
 
 /// Searches for them, made once.
 static FINDERS: LazyLock<[Finder<'static>; RARE.len()]> = LazyLock::new(|| RARE.map(Finder::new));
@@ -63,11 +78,12 @@ static FINDERS: LazyLock<[Finder<'static>; RARE.len()]> = LazyLock::new(|| RARE.
 /// What Python prints before an exception that nobody caught.
 const TRACE: &str = "Traceback (most recent call last)";
 
-/// Words of a program that goes on with less.
-const GOES_ON: [&str; 6] = ["retry", "trying again", "reducing", "halving", "skipping", "falling back"];
+/// Words of a program that goes on with less, in small letters.
+const GOES_ON: [&str; 8] =
+    ["retry", "trying again", "reducing", "halving", "skipping", "falling back", "continuing", "smaller batch"];
 
-/// How a line begins that gives advice, whatever goes wrong.
-const ADVICE: [&str; 3] = ["tip:", "hint:", "note:"];
+/// How a line begins that gives advice, whatever goes wrong, in small letters.
+const ADVICE: [&str; 5] = ["tip:", "hint:", "note:", "if you ", "in case of "];
 
 /// How much may be printed after the message by an attempt that ends of it: traces of many processes are long.
 pub(super) const BEHIND: u64 = 1 << 20;
@@ -166,7 +182,8 @@ impl Listener {
             self.host = self.host.filter(|said| !said.goes_on);
         }
         let Some(memory) = recognise(line) else { return };
-        let goes_on = GOES_ON.iter().any(|words| line.contains(words));
+        let small = line.to_ascii_lowercase();
+        let goes_on = GOES_ON.iter().any(|words| small.contains(words));
         let (said, device) = match memory {
             Memory::Device(device) => (&mut self.device, device),
             Memory::Host => (&mut self.host, None),
@@ -180,9 +197,8 @@ impl Listener {
 
 /// Recognises a line that says that memory ran out.
 fn recognise(line: &str) -> Option<Memory> {
-    let begins =
-        |word: &&str| line.trim_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    if ADVICE.iter().any(begins) {
+    let small = line.to_ascii_lowercase();
+    if ADVICE.iter().any(|words| small.trim_start().starts_with(words)) {
         return None;
     }
     // TensorFlow has the same words for both memories, and names the place.
@@ -190,7 +206,7 @@ fn recognise(line: &str) -> Option<Memory> {
         return Some(Memory::Host);
     }
     let any = |words: &[&str]| words.iter().any(|words| line.contains(words));
-    let raw = || line.contains("out of memory") && (any(&BESIDE) || line.contains("cudaMalloc"));
+    let raw = || small.contains("out of memory") && BESIDE.iter().any(|words| small.contains(words));
     let exhausted = || line.contains("ResourceExhaustedError") && any(&EXHAUSTED);
     if any(&DEVICE) || raw() || exhausted() {
         return Some(Memory::Device(device_named(line)));
@@ -200,7 +216,7 @@ fn recognise(line: &str) -> Option<Memory> {
 
 /// Returns the device that a message names: `GPU 1 has a total capacity …`, `(GPU 1; …`, `device:GPU:1`.
 fn device_named(message: &str) -> Option<usize> {
-    ["device:GPU:", "device ordinal ", "GPU "].iter().find_map(|before| {
+    ["GPU:", "device ordinal ", "GPU "].iter().find_map(|before| {
         let (_, behind) = message.split_once(before)?;
         let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
@@ -257,8 +273,18 @@ mod tests {
     use super::*;
 
     /// Messages as the programs print them, and whose memory it was.
-    const KNOWN: [(&str, Memory); 30] = [
+    const KNOWN: [(&str, Memory); 37] = [
         ("RuntimeError: Triton Error [CUDA]: out of memory", Memory::Device(None)),
+        ("RuntimeError: CUDA driver error: out of memory", Memory::Device(None)),
+        (
+            "InternalError: CUDA runtime implicit initialization on GPU:0 failed. Status: out of memory",
+            Memory::Device(Some(0)),
+        ),
+        ("CUDA Runtime Error: out of memory", Memory::Device(None)),
+        ("[LightGBM] [Fatal] [CUDA] out of memory /src/cuda/cuda_utils.cu 12", Memory::Device(None)),
+        ("RuntimeError: cuFFT error: CUFFT_ALLOC_FAILED", Memory::Device(None)),
+        ("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(h)`", Memory::Device(None)),
+        ("ResourceExhaustedError: Out of memory error on GPU 1. Cannot allocate 2GB", Memory::Device(Some(1))),
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of \
              79.15 GiB of which 1.20 GiB is free.",
@@ -350,6 +376,9 @@ mod tests {
             "RuntimeError: CUDA error: device-side assert triggered",
             "Tip: on CUDA out of memory, lower the batch size\nValueError: bad shape",
             "memory: 3 GiB",
+            "If you see CUDA out of memory errors, lower --batch-size\nFileNotFoundError: train.csv",
+            "CUDA out of memory. Retrying with batch size 8\nTraceback (most recent call last):\nKeyError: 'x'\n",
+            "WARNING: CUDA out of memory; continuing\nTraceback (most recent call last):\nKeyError: 'x'\n",
             "",
             "CUDA out of memory, retrying with batch 8\nstep 9\nTraceback (most recent call last):\nKeyError: 'x'\n",
         ] {

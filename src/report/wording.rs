@@ -129,9 +129,9 @@ pub fn raised(raise: &Raise) -> String {
 #[must_use]
 pub const fn no_more(why: NoMore) -> &'static str {
     match why {
-        NoMore::Largest => "it had a GPU to itself, and none here is larger",
+        NoMore::Largest => "no GPU here is larger",
         NoMore::AllOfHost => "it could count on all of the host's memory",
-        NoMore::Tries => "no step with more memory is left to it (`oom_retries`)",
+        NoMore::Tries => "that is all that `oom_retries` and the GPUs here allow",
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::admission::Ledger;
 use super::outcome::Outcome;
 use super::state::Attempt;
-use crate::fleet::{Device, Fleet};
+use crate::fleet::{Device, DeviceId, Fleet};
 use crate::spec::{Gpus, Resources};
 use crate::units::Bytes;
 
@@ -18,7 +18,7 @@ use crate::units::Bytes;
 pub struct Raise {
     /// What was changed last.
     pub step: Step,
-    /// Whether it asks for the device to itself.
+    /// Whether it asks for all the memory of its devices.
     pub alone: bool,
     /// Device memory, on each device.
     pub gpu_memory: Bytes,
@@ -61,7 +61,7 @@ impl Raise {
             Gpus::Share(_) | Gpus::Shared if self.alone => Gpus::Whole(1),
             same @ (Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared) => same,
         };
-        Resources { gpus, memory: self.memory, gpu_memory: self.gpu_memory, ..stage.clone() }
+        Resources { gpus, memory: self.memory, gpu_memory: self.gpu_memory, alone: self.alone, ..stage.clone() }
     }
 }
 
@@ -77,12 +77,17 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     }
     let now = last.raise.unwrap_or(Raise {
         step: Step::More,
-        alone: matches!(stage.gpus, Gpus::Whole(_)),
+        alone: stage.wants_all_memory(),
         gpu_memory: stage.gpu_memory,
         memory: stage.memory,
     });
+    let at = |name: &String| (0..).map(DeviceId).zip(&fleet.devices).find(|(_, device)| device.id == *name);
+    if now.alone && device.as_ref().and_then(at).is_some_and(|(device, _)| ledger.is_crowded(device)) {
+        // Strangers came to the device that it should have had to itself: the same again, where nobody is.
+        return Some(Raise { step: Step::Alone, ..now });
+    }
     let steps = match device {
-        Some(_) => on_device(matches!(stage.gpus, Gpus::Whole(_)), now, last, fleet),
+        Some(at) => on_device(now, last, at, fleet),
         None => on_host(now, ended.usage.peak_memory, fleet),
     };
     let asked = now.request(stage);
@@ -108,16 +113,12 @@ pub enum NoMore {
 pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
     let last = attempts.last()?;
     let Outcome::OutOfMemory { device } = &last.ended.as_ref()?.outcome else { return None };
-    let largest_of = |of: &dyn Fn(&str) -> bool| {
-        fleet.devices.iter().filter(|device| of(&device.id)).map(|device| device.whole_memory()).max()
-    };
-    let had = largest_of(&|id| last.place.devices.iter().any(|had| had == id));
     // Without a number it had whole devices.
-    let alone = last.raise.is_some_and(|raise| matches!(raise.step, Step::Alone | Step::Larger))
-        || last.place.gpu_memory == Bytes::ZERO;
+    let alone = last.raise.is_some_and(|raise| raise.alone) || last.place.gpu_memory == Bytes::ZERO;
+    let largest = fleet.devices.iter().map(Device::whole_memory).max();
     let all_of_host = fleet.nodes.iter().map(|node| node.memory).max();
     Some(match device {
-        Some(_) if alone && had >= largest_of(&|_| true) => NoMore::Largest,
+        Some(at) if alone && Some(size(at, last, fleet).0) >= largest => NoMore::Largest,
         None if Some(last.place.memory) >= all_of_host => NoMore::AllOfHost,
         Some(_) | None => NoMore::Tries,
     })
@@ -139,35 +140,29 @@ pub fn answered(attempts: &[Attempt], next: Option<Raise>) -> usize {
 }
 
 /// Returns the steps that are left, the gentlest first.
-fn on_device(whole: bool, now: Raise, last: &Attempt, fleet: &Fleet) -> Vec<Raise> {
+fn on_device(now: Raise, last: &Attempt, at: &str, fleet: &Fleet) -> Vec<Raise> {
     let peak = last.ended.as_ref().and_then(|ended| ended.usage.peak_gpu_memory);
     let need = now.gpu_memory.max(peak.unwrap_or(Bytes::ZERO));
-    let had: Vec<_> = fleet.devices.iter().filter(|device| last.place.devices.contains(&device.id)).collect();
-    let largest = had.iter().map(|device| device.whole_memory()).max().unwrap_or(Bytes::ZERO);
+    let (whole, all) = size(at, last, fleet);
     let mut steps = Vec::new();
-    // Whole devices with a number may have others' processes beside them: those without are alone as they are.
-    let beside_others = whole && now.gpu_memory > Bytes::ZERO;
-    if last.raise.is_none() && (beside_others || !whole) && need > Bytes::ZERO {
+    if last.raise.is_none() && !now.alone && need > Bytes::ZERO {
         steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
     }
     if !now.alone {
-        steps.push(Raise { step: Step::Alone, alone: true, gpu_memory: need.min(largest), ..now });
-    } else if beside_others && !matches!(now.step, Step::Alone | Step::Larger) {
-        steps.push(Raise { step: Step::Alone, gpu_memory: all_of_one(need, &had, fleet), ..now });
+        steps.push(Raise { step: Step::Alone, alone: true, gpu_memory: need.min(all), ..now });
     }
     // A byte more than such a device gives is what only a larger one has.
-    steps.push(Raise { step: Step::Larger, alone: true, gpu_memory: largest + Bytes(1), ..now });
+    steps.push(Raise { step: Step::Larger, alone: true, gpu_memory: whole + Bytes(1), ..now });
     steps
 }
 
-/// Returns what to ask for of whole devices so that nobody else is on them: no number, or where a device would be too
-/// small then, all of such a device as it had but what its driver may keep.
-fn all_of_one(need: Bytes, had: &[&Device], fleet: &Fleet) -> Bytes {
-    if fleet.devices.iter().all(|device| device.whole_memory() >= need) {
-        return Bytes::ZERO;
-    }
-    let all = had.iter().map(|device| device.whole_memory() - device.headroom).min();
-    all.unwrap_or(Bytes::ZERO).max(need)
+/// Returns what the device on which a task ran out of memory gives, and what is left of that where its driver or a desktop
+/// keeps as much as they may; of the smallest that it had where that one is unknown.
+fn size(at: &str, last: &Attempt, fleet: &Fleet) -> (Bytes, Bytes) {
+    let size = |device: &Device| (device.whole_memory(), device.whole_memory() - device.headroom);
+    let had = fleet.devices.iter().filter(|device| last.place.devices.contains(&device.id));
+    let this = had.clone().find(|device| device.id == at);
+    this.map(size).or_else(|| had.map(size).min()).unwrap_or_default()
 }
 
 fn on_host(now: Raise, peak: Option<Bytes>, fleet: &Fleet) -> Vec<Raise> {
@@ -257,9 +252,24 @@ mod tests {
     fn whole_devices_with_a_number_get_more_then_nobody_beside_them() {
         let whole = Resources { gpus: Gpus::Whole(1), gpu_memory: Bytes(6 * GIB), ..Resources::default() };
         let steps = ladder(&whole, &fleet(&[24, 24]), "box/gpu0", 3, None);
-        assert_eq!(steps, [(Step::More, 9 * GIB), (Step::Alone, 0)]);
+        assert_eq!(steps, [(Step::More, 9 * GIB), (Step::Alone, 9 * GIB)]);
         let steps = ladder(&whole, &fleet(&[24, 8, 80]), "box/gpu0", 3, Some(7 * GIB));
-        assert_eq!(steps, [(Step::More, 21 * GIB / 2), (Step::Alone, 24 * GIB), (Step::Larger, 24 * GIB + 1)]);
+        assert_eq!(steps, [(Step::More, 21 * GIB / 2), (Step::Alone, 21 * GIB / 2), (Step::Larger, 24 * GIB + 1)]);
+    }
+
+    #[test]
+    fn larger_than_the_card_on_which_it_ran_out_is_enough_for_several() {
+        let two = Resources { gpus: Gpus::Whole(2), ..Resources::default() };
+        let fleet = fleet(&[24, 40, 40]);
+        let mut attempt = ran_out_on(Some("box/gpu0"), None, None);
+        let place = Place { devices: vec!["box/gpu0".into(), "box/gpu1".into()], ..Place::default() };
+        attempt.place = place.into();
+        let raise = next(&two, &[attempt.clone()], 3, &fleet, &Ledger::new(&fleet)).unwrap();
+        assert_eq!((raise.step, raise.gpu_memory), (Step::Larger, Bytes(24 * GIB + 1)));
+        let outcome = Outcome::OutOfMemory { device: Some("box/gpu1".into()) };
+        attempt.ended.as_mut().unwrap().outcome = outcome;
+        assert_eq!(next(&two, &[attempt.clone()], 3, &fleet, &Ledger::new(&fleet)), None);
+        assert_eq!(no_more(&[attempt], &fleet), Some(NoMore::Largest));
     }
 
     #[test]

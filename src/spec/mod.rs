@@ -231,6 +231,8 @@ pub struct Resources {
     pub gpus: Gpus,
     /// Device memory, on each device.
     pub gpu_memory: Bytes,
+    /// Whether it wants all the memory of whole devices, those with so much of it; without a number it always does.
+    pub alone: bool,
     /// Any other countable resource that a node declares.
     pub custom: BTreeMap<String, u64>,
     /// Whether it may be stopped and continued, and so take turns with others at the share of its device.
@@ -238,6 +240,12 @@ pub struct Resources {
 }
 
 impl Resources {
+    /// Whether nobody else may hold memory of its devices, not even a stranger.
+    #[must_use]
+    pub fn wants_all_memory(&self) -> bool {
+        matches!(self.gpus, Gpus::Whole(_)) && (self.alone || self.gpu_memory == Bytes::ZERO)
+    }
+
     /// Returns the share of a device for which it can take turns with others.
     #[must_use]
     pub const fn turn(&self) -> Option<Share> {

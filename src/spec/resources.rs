@@ -75,6 +75,7 @@ impl Wanted {
             memory: self.memory.unwrap_or_default(),
             gpus,
             gpu_memory,
+            alone: false,
             custom: self.custom.iter().filter(|(_, count)| **count > 0).map(|(k, v)| (k.clone(), *v)).collect(),
             suspend: false,
         };

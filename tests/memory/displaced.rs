@@ -4,18 +4,11 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::world::{Tested, World, attempts, cards};
+use crate::world::{Stranger, Tested, World, attempts, card_of_first, cards};
 
 /// The first attempt never takes its memory; the next one does and ends.
 const SLOW_TO_START: &str = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT = 1 ]; then exec sleep 600; fi; TRAIN 8000 0.1'\n\
                              backoff = '100ms'\nresources = { gpu_memory = '8000MiB' }\n";
-
-/// Waits until the first attempt runs, and returns the index of its card.
-fn card_of_first(world: &World) -> Result<usize, Box<dyn std::error::Error>> {
-    let run = world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?;
-    let device = attempts(&run, "devices")[0][0].as_str().unwrap_or_default().to_owned();
-    Ok(if device.ends_with("gpu0") { 0 } else { 1 })
-}
 
 /// Waits for the end of a run; returns whether it succeeded, and what it said.
 fn end_of(run: Child) -> Result<(bool, String), Box<dyn std::error::Error>> {
@@ -29,19 +22,18 @@ fn devices(run: &Value) -> Vec<Value> {
 
 #[test]
 fn a_stranger_that_comes_before_the_memory_is_taken_moves_the_task() -> Tested {
-    let world = World::new(cards(&[16_384, 16_384]), SLOW_TO_START)?;
-    let run = world.start()?;
-    let card = card_of_first(&world)?;
-    let mut stranger = Command::new("cat").stdin(Stdio::piped()).spawn()?;
-    world.scene.hold(stranger.id(), &card.to_string(), 10_000)?;
-    let ended = end_of(run)?;
-    stranger.kill()?;
-    stranger.wait()?;
-    assert!(ended.0, "{}", ended.1);
-    let shown = world.shown()?;
-    assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
-    assert_ne!(devices(&shown)[0], devices(&shown)[1]);
-    assert!(ended.1.contains("others took memory that was promised on"), "{}", ended.1);
+    for resources in ["gpu_memory = '8000MiB'", "gpus = 1", "gpu_memory = 'auto'"] {
+        let pipeline = SLOW_TO_START.replace("gpu_memory = '8000MiB'", resources);
+        let world = World::new(cards(&[16_384, 16_384]), &pipeline)?;
+        let run = world.start()?;
+        let _stranger = Stranger::on(&world, card_of_first(&world)?, 10_000)?;
+        let ended = end_of(run)?;
+        assert!(ended.0, "{resources}: {}", ended.1);
+        let shown = world.shown()?;
+        assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"], "{resources}");
+        assert_ne!(devices(&shown)[0], devices(&shown)[1]);
+        assert!(ended.1.contains("others took memory that was promised on"), "{}", ended.1);
+    }
     Ok(())
 }
 

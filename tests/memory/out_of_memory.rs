@@ -1,11 +1,10 @@
 //! Trainings that need more memory than they said.
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::world::{Tested, World, attempts, cards};
+use crate::world::{Stranger, Tested, World, attempts, card_of_first, cards};
 
 #[test]
 fn a_training_that_runs_out_gets_more_then_a_card_then_a_larger_one() -> Tested {
@@ -19,7 +18,10 @@ fn a_training_that_runs_out_gets_more_then_a_card_then_a_larger_one() -> Tested 
     let on = |number: usize| attempts(&run, "devices")[number][0].clone();
     assert_eq!(attempts(&run, "ran_out_of"), [on(0), on(1), on(2), Value::Null]);
     let mib = |mib: u64| Value::from(mib << 20);
-    assert_eq!(attempts(&run, "gpu_memory_bytes")[..3], [mib(4_000), mib(6_000), mib(6_000)]);
+    let reserved = attempts(&run, "gpu_memory_bytes");
+    assert_eq!(reserved[..2], [mib(4_000), mib(6_000)]);
+    let all = |at: usize| reserved[at].as_u64().unwrap_or_default() >> 20;
+    assert!((15_000..16_384).contains(&all(2)) && all(3) > 39_000, "alone all but the headroom: {reserved:?}");
     for words in ["with 5.9 GiB of a GPU", "alone on a GPU", "alone on a larger GPU, of more than 15.2 GiB"] {
         assert!(said.contains(words), "{words} is missing in\n{said}");
         let shown = world.printed(&["show"])?;
@@ -66,7 +68,7 @@ fn where_no_larger_card_is_left_that_is_said() -> Tested {
     let (code, said, run) = World::new(cards(&[16_384]), pipeline)?.run()?;
     assert_eq!(code, Some(1));
     assert_eq!(attempts(&run, "raised"), [Value::Null, "more".into(), "alone".into()]);
-    assert!(said.contains("it had a GPU to itself, and none here is larger"), "{said}");
+    assert!(said.contains("no GPU here is larger"), "{said}");
     Ok(())
 }
 
@@ -89,17 +91,60 @@ fn a_whole_card_beside_a_stranger_is_left_for_one_without() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 12000 0.1'\nbackoff = '100ms'\n\
                     resources = { gpus = 1, gpu_memory = '6GiB' }\n";
     let world = World::new(cards(&[24_576, 24_576]), pipeline)?;
-    let mut stranger = Command::new("cat").stdin(Stdio::piped()).spawn()?;
-    world.scene.hold(stranger.id(), "0", 14_000)?;
-    let ran = world.run();
-    stranger.kill()?;
-    stranger.wait()?;
-    let (code, said, run) = ran?;
+    let _stranger = Stranger::on(&world, 0, 14_000)?;
+    let (code, said, run) = world.run()?;
     assert_eq!(code, Some(0), "{said}");
     let devices = attempts(&run, "devices");
     let on = |attempt: &Value, name: &str| attempt[0].as_str().is_some_and(|id| id.ends_with(name));
     assert!(devices.last().is_some_and(|last| on(last, "gpu1")), "{devices:?}");
     assert!(devices.len() == 1 || attempts(&run, "raised")[1] == "more", "{run:#}");
+    Ok(())
+}
+
+#[test]
+fn alone_on_a_card_is_beside_no_stranger() -> Tested {
+    for (sizes, mib, needs) in [(&[24_576, 24_576][..], 12_000, 15_000), (&[16_384, 40_960, 40_960], 14_000, 30_000)] {
+        let pipeline = format!(
+            "[stage.train]\nrun = 'TRAIN {needs} 0.1'\nbackoff = '100ms'\nresources = {{ gpu_memory = '6GiB' }}\n"
+        );
+        let world = World::new(cards(sizes), &pipeline)?;
+        let crowded = sizes.len() - 2;
+        let _stranger = Stranger::on(&world, crowded, mib)?;
+        let (code, said, run) = world.run()?;
+        assert_eq!(code, Some(0), "{said}");
+        let last = attempts(&run, "devices").pop().unwrap_or_default();
+        let free = format!("gpu{}", crowded + 1);
+        assert!(last[0].as_str().is_some_and(|id| id.ends_with(&free)), "{run:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn who_should_be_alone_and_was_not_when_it_ran_out_is_tried_again_elsewhere() -> Tested {
+    let pipeline = "[stage.train]\nrun = \"[ $TRAINYARD_ATTEMPT = 2 ] && exit 0; echo 1000 >$MOCK_NVML_STATE/held/$$-0; \
+        touch begun; until test -e go; do sleep 0.05; done; echo CUDA out of memory; exit 1\"\n\
+        backoff = '100ms'\nresources = { gpus = 1 }\n";
+    let world = World::new(cards(&[24_576, 24_576]), pipeline)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    while !world.path().join("begun").exists() {
+        world.printed(&["runs"])?;
+    }
+    let _stranger = Stranger::on(&world, card, 10_000)?;
+    let folder = world.path().join(".trainyard/runs");
+    let shown = world.shown()?;
+    let held = folder.join(shown["run"].as_str().ok_or("a run has an id")?).join("memory.json");
+    world.until_file(&held, |held| {
+        let used = held["used"][card]["value"].as_array().and_then(|values| values.last()?.as_f64());
+        used.is_some_and(|bytes| bytes > 10e9)
+    })?;
+    fs::write(world.path().join("go"), "")?;
+    let said = String::from_utf8_lossy(&run.wait_with_output()?.stderr).into_owned();
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "outcome"), ["out-of-memory", "succeeded"], "{said}");
+    assert_eq!(attempts(&shown, "raised"), [Value::Null, "alone".into()]);
+    let devices = attempts(&shown, "devices");
+    assert_ne!(devices[0], devices[1]);
     Ok(())
 }
 

@@ -1,28 +1,8 @@
 //! Plans for devices that others hold memory of.
 
-use std::process::{Child, Command, Stdio};
-
 use serde_json::Value;
 
-use crate::world::{Tested, World, cards};
-
-/// Somebody who holds memory of the first card, until he is dropped.
-struct Stranger(Child);
-
-impl Stranger {
-    fn on_first(world: &World, mib: u64) -> Result<Self, Box<dyn std::error::Error>> {
-        let stranger = Self(Command::new("cat").stdin(Stdio::piped()).spawn()?);
-        world.scene.hold(stranger.0.id(), "0", mib)?;
-        Ok(stranger)
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::world::{Stranger, Tested, World, cards};
 
 /// The card that the plan has for its first task, and what `plan` prints.
 fn planned(world: &World) -> Result<(String, String), Box<dyn std::error::Error>> {
@@ -36,7 +16,7 @@ fn a_plan_keeps_off_what_others_hold_and_says_so() -> Tested {
     for resources in ["gpus = 1", "gpu_memory = '8GiB'", "gpu_memory = 'auto'"] {
         let pipeline = format!("[stage.train]\nrun = 'true'\nresources = {{ {resources} }}\n");
         let world = World::new(cards(&[16_384, 16_384]), &pipeline)?;
-        let _stranger = Stranger::on_first(&world, 10_240)?;
+        let _stranger = Stranger::on(&world, 0, 10_240)?;
         let (card, printed) = planned(&world)?;
         assert_eq!(card, "gpu1", "{resources}");
         assert!(
@@ -55,7 +35,7 @@ fn a_plan_keeps_off_what_others_hold_and_says_so() -> Tested {
 fn a_plan_that_has_to_wait_for_others_says_who_waits() -> Tested {
     let pipeline = "[stage.train]\nrun = 'true'\nmatrix = { seed = [1, 2, 3] }\nresources = { gpu_memory = '8GiB' }\n";
     let world = World::new(cards(&[16_384]), pipeline)?;
-    let _stranger = Stranger::on_first(&world, 10_240)?;
+    let _stranger = Stranger::on(&world, 0, 10_240)?;
     let (card, printed) = planned(&world)?;
     assert_eq!(card, "gpu0");
     assert!(printed.contains("/gpu0: train[seed=1] and 2 tasks more wait for it\n"), "{printed}");

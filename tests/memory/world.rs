@@ -125,6 +125,31 @@ impl World {
     }
 }
 
+/// Somebody who holds memory of a card, until he is dropped.
+pub(crate) struct Stranger(Child);
+
+impl Stranger {
+    pub(crate) fn on(world: &World, card: usize, mib: u64) -> Result<Self, Box<dyn Error>> {
+        let stranger = Self(Command::new("cat").stdin(Stdio::piped()).spawn()?);
+        world.scene.hold(stranger.0.id(), &card.to_string(), mib)?;
+        Ok(stranger)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until the first attempt runs, and returns the index of its card.
+pub(crate) fn card_of_first(world: &World) -> Result<usize, Box<dyn Error>> {
+    let run = world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?;
+    let device = attempts(&run, "devices")[0][0].as_str().unwrap_or_default().to_owned();
+    Ok(if device.ends_with("gpu0") { 0 } else { 1 })
+}
+
 /// Cards that no table of speeds knows, of so many MiB.
 pub(crate) fn cards(sizes: &[u64]) -> Vec<Card> {
     sizes.iter().map(|mib| Card { name: "NVIDIA Emulated".to_owned(), mib: *mib, ..Card::default() }).collect()

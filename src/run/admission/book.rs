@@ -1,6 +1,6 @@
 //! One device's page of the ledger: who was promised what on it, and whether a reading leaves room for one more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::keep::Short;
 use super::reading::{Live, Seen};
@@ -23,6 +23,8 @@ pub(super) struct Book {
     is_slice: bool,
     /// Memory promised to each running task.
     pub(super) promises: BTreeMap<TaskId, Bytes>,
+    /// Those that were promised all of it, whatever their number says.
+    wanting_all: BTreeSet<TaskId>,
     /// Shares promised for good.
     shares: Share,
     /// Shares of those that take turns at what is left.
@@ -68,6 +70,7 @@ impl Book {
             spot: device.spot,
             is_slice: device.is_mig(),
             promises: BTreeMap::new(),
+            wanting_all: BTreeSet::new(),
             shares: Share::ZERO,
             turns: BTreeMap::new(),
             exclusive: 0,
@@ -82,6 +85,10 @@ impl Book {
 
     pub(super) const fn spot(&self) -> Spot {
         self.spot
+    }
+
+    pub(super) const fn whole(&self) -> Bytes {
+        self.whole
     }
 
     pub(super) fn reserved(&self) -> Bytes {
@@ -133,14 +140,26 @@ impl Book {
         self.strangers.push((at, seen.used - ours - seen.nobodys));
     }
 
+    /// Whether others were seen lately to hold more of it than whoever has it to himself puts up with.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.held_lately() > self.headroom
+    }
+
+    /// Returns the most that others held in the latest readings.
+    fn held_lately(&self) -> Bytes {
+        self.strangers.iter().map(|(_, bytes)| *bytes).max().unwrap_or(Bytes::ZERO)
+    }
+
     /// Returns how much more others held a moment ago than now.
     fn lately(&self) -> Bytes {
-        let most = self.strangers.iter().map(|(_, bytes)| *bytes).max().unwrap_or(Bytes::ZERO);
-        most - self.strangers.last().map_or(Bytes::ZERO, |(_, now)| *now)
+        self.held_lately() - self.strangers.last().map_or(Bytes::ZERO, |(_, now)| *now)
     }
 
     pub(super) fn hold(&mut self, task: TaskId, request: &Resources) {
         self.promises.insert(task, request.gpu_memory);
+        if request.wants_all_memory() {
+            self.wanting_all.insert(task);
+        }
         match request.turn() {
             Some(share) => drop(self.turns.insert(task, share)),
             None => self.shares += request.gpus.share(),
@@ -150,6 +169,7 @@ impl Book {
 
     pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
         let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
+        self.wanting_all.remove(&task);
         self.leaving += promise;
         self.gone.push(Gone { task, promise, at: now });
         match request.turn() {
@@ -210,7 +230,7 @@ impl Book {
         if now.saturating_sub(at) > FRESH {
             return Err(Why::Stale { age: now - at });
         }
-        if !self.gone.is_empty() && wants_all_memory(request) {
+        if !self.gone.is_empty() && request.wants_all_memory() {
             return Err(Why::Settling);
         }
         self.refuse_strangers(request, seen.used)?;
@@ -227,7 +247,7 @@ impl Book {
     /// Refuses a device that others hold so much of, if the request wants all of it.
     fn refuse_strangers(&self, request: &Resources, hold: Bytes) -> Result<(), Why> {
         // As much as the headroom may be the driver's own, or a desktop's.
-        let alone = hold <= self.headroom || !wants_all_memory(request);
+        let alone = hold <= self.headroom || !request.wants_all_memory();
         alone.then_some(()).ok_or(Why::Strangers { hold })
     }
 
@@ -249,6 +269,12 @@ impl Book {
         self.nobodys.map_or(Bytes::ZERO, |least| seen.nobodys - least - self.leaving)
     }
 
+    /// Returns what a running task counts on: of a device that it has to itself all but what others may hold beside it.
+    pub(super) fn counts_on(&self, task: TaskId, promise: Bytes) -> Bytes {
+        let all = self.wanting_all.contains(&task).then(|| self.whole - self.headroom);
+        all.map_or(promise, |all| all.max(promise))
+    }
+
     /// Yields promise and measurement of each running task; both sides ascend by task.
     pub(super) fn running<'a>(&'a self, held: &'a [(TaskId, Bytes)]) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
         let mut rest = held;
@@ -261,9 +287,4 @@ impl Book {
             (*promise, measured.map_or(Bytes::ZERO, |(_, bytes)| *bytes))
         })
     }
-}
-
-/// Whether a request is for whole devices without a word about memory: it is wanted for all its memory then.
-fn wants_all_memory(request: &Resources) -> bool {
-    matches!(request.gpus, Gpus::Whole(_)) && request.gpu_memory == Bytes::ZERO
 }

@@ -34,16 +34,18 @@ impl Ledger {
                 leaving.extend(ours(book).map(|(task, _)| (*task, device, cause.clone())));
             } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {
                 let cause = Cause::Taken { promised, free, by: None };
-                let mut may_leave: Vec<_> = ours(book).filter(|(task, _)| !have_begun.contains(task)).collect();
+                let waiting = ours(book).filter(|(task, _)| !have_begun.contains(task));
+                let mut may_leave: Vec<_> =
+                    waiting.map(|(task, promise)| (*task, book.counts_on(*task, *promise))).collect();
                 // One that was admitted after the reading is not in it.
-                may_leave.retain(|(task, promise)| started(**task) < readings.at && **promise > Bytes::ZERO);
-                may_leave.sort_by_key(|(task, _)| std::cmp::Reverse((started(**task), **task)));
+                may_leave.retain(|(task, promise)| started(*task) < readings.at && *promise > Bytes::ZERO);
+                may_leave.sort_by_key(|(task, _)| std::cmp::Reverse((started(*task), *task)));
                 for (task, promise) in may_leave {
                     if promised <= free {
                         break;
                     }
-                    promised -= *promise;
-                    leaving.push((*task, device, cause.clone()));
+                    promised -= promise;
+                    leaving.push((task, device, cause.clone()));
                 }
                 debug_assert!(seen.held.is_some(), "a shortage is known only where processes are");
             }
@@ -69,6 +71,12 @@ impl Ledger {
     /// Yields our own tasks that something of a device is promised to.
     pub fn ours_on(&self, device: DeviceId) -> impl Iterator<Item = TaskId> + '_ {
         ours(&self.books[device.index()]).map(|(task, _)| *task)
+    }
+
+    /// Whether strangers hold much of a device that somebody has to himself.
+    #[must_use]
+    pub fn is_crowded(&self, device: DeviceId) -> bool {
+        self.books[device.index()].is_crowded()
     }
 
     /// Whether any device is short of what was promised on it: it should be read again soon.
@@ -99,7 +107,9 @@ impl Book {
     fn shortage(&mut self, live: &Live, at: Millis) -> Shortage {
         let numbers = match live {
             Live::Seen(Seen { free, held: Some(held), .. }) => {
-                let promised: Bytes = self.running(held).map(|(promise, measured)| promise - measured).sum();
+                let due = self.promises.keys().zip(self.running(held));
+                let due = due.map(|(task, (promise, measured))| self.counts_on(*task, promise) - measured);
+                let promised: Bytes = due.sum();
                 // The headroom is there to be used up by then.
                 let over = self.promises.keys().zip(self.running(held));
                 let most = over.map(|(task, (promise, measured))| (measured - promise, *task)).max();

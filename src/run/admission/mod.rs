@@ -179,7 +179,8 @@ impl Ledger {
 
     /// Enters one of a task's attempts.
     pub fn enter_as(&mut self, role: Role, task: TaskId, request: &Resources, node: NodeId, devices: Vec<DeviceId>) {
-        self.hold((task, role), request, &Grant { node, devices, gpu_memory: request.gpu_memory });
+        let grant = self.grant_in(node, devices, request);
+        self.hold((task, role), request, &grant);
     }
 
     /// Takes back what a task held, all its processes having ended. A task that holds nothing is ignored.

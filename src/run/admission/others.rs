@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::Ledger;
 use super::refusal::{Refusal, Short, Why};
-use super::{Grant, Ledger};
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskId;
 use crate::run::event::{Place, Role};
@@ -85,7 +85,7 @@ impl Holding {
             (_, share) => Gpus::Share(share),
         };
         let (cpus, memory, gpu_memory) = (place.cpus, place.memory, place.gpu_memory);
-        Resources { cpus, memory, gpus, gpu_memory, custom: place.custom.clone(), suspend: false }
+        Resources { cpus, memory, gpus, gpu_memory, alone: false, custom: place.custom.clone(), suspend: false }
     }
 }
 
@@ -103,7 +103,7 @@ impl Ledger {
             let devices: Vec<DeviceId> =
                 ids.filter(|(_, device)| holding.place.devices.contains(&device.id)).map(|(id, _)| id).collect();
             let request = holding.request();
-            let grant = Grant { node, devices, gpu_memory: request.gpu_memory };
+            let grant = self.grant_in(node, devices, &request);
             let mut task = other_task(&holding.run, &holding.task);
             // Two names of one number: rare, and then only the reading of their memory is shared.
             while called.contains_key(&task) {

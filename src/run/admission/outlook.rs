@@ -90,7 +90,7 @@ impl Ledger {
         loop {
             let chosen = self.choose(request, intended, &avoided, readings, now);
             let chosen = chosen.map_err(|refusal| if is_held { Denied::Held } else { Denied::Room(refusal) })?;
-            let grant = Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory };
+            let grant = self.grant_in(chosen.node, chosen.devices, request);
             if may(&grant) {
                 self.hold((task, role), request, &grant);
                 return Ok(grant);
@@ -101,6 +101,13 @@ impl Ledger {
             is_held = true;
             avoided.extend(grant.devices);
         }
+    }
+
+    /// Returns what a request is granted in a place.
+    pub(super) fn grant_in(&self, node: NodeId, devices: Vec<DeviceId>, request: &Resources) -> Grant {
+        let smallest = devices.iter().map(|device| self.books[device.index()].whole()).min();
+        let all = smallest.filter(|_| request.alone);
+        Grant { node, devices, gpu_memory: all.unwrap_or(request.gpu_memory) }
     }
 
     /// Writes down what an attempt was granted.
@@ -128,7 +135,7 @@ impl Outlook {
     #[must_use]
     pub fn place(&self, request: &Resources) -> Option<Grant> {
         let chosen = self.ledger.choose(request, None, &[], &self.readings, Millis::ZERO).ok()?;
-        Some(Grant { node: chosen.node, devices: chosen.devices, gpu_memory: request.gpu_memory })
+        Some(self.ledger.grant_in(chosen.node, chosen.devices, request))
     }
 
     /// Whether a request has room in a place.

@@ -171,9 +171,15 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
         && let Some(Estimate { value, runs }) = gpu_memory(fleet, samples)
     {
         numbers.gpu_memory = Some(Basis::Learned { runs });
-        let most = fleet.devices.iter().map(|device| device.whole_memory()).max().unwrap_or(Bytes::ZERO);
-        (mode.resources.gpus, mode.resources.gpu_memory) =
-            if value <= most { (gpus, value) } else { (alone(gpus), most) };
+        let largest = fleet.devices.iter().max_by_key(|device| device.whole_memory());
+        let (most, kept) = largest.map_or_else(Default::default, |device| (device.whole_memory(), device.headroom));
+        let of = &mut mode.resources;
+        if value <= most {
+            (of.gpus, of.gpu_memory) = (gpus, value);
+        } else {
+            // Its driver or a desktop may keep as much as they do everywhere.
+            (of.gpus, of.gpu_memory, of.alone) = (alone(gpus), most - kept, true);
+        }
     }
 }
 
