@@ -1,6 +1,6 @@
 //! Tasks whose device cannot keep what was promised: others take it, the card fails, somebody drains it.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use serde_json::Value;
 
