@@ -35,6 +35,7 @@ mod plan;
 mod planning;
 mod presence;
 mod problems;
+mod readings;
 mod rehearsal;
 mod replay;
 mod resume;

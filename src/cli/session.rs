@@ -17,22 +17,21 @@ use super::presence::Processes;
 use super::state::broken;
 use super::stops::Early;
 use super::up_to_date::UpToDate;
-use super::{Exit, Failure, detach, output, state, trace};
+use super::{Exit, Failure, detach, output, readings, state, trace};
 use crate::engine::attendance::Share;
 use crate::engine::local::Local;
 use crate::engine::race::{self, Racing};
 use crate::engine::warden::{self, Warden};
-use crate::engine::{process, room, strays};
+use crate::engine::{room, strays};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::rest::{self, Rest, Revision};
 use crate::plan::{self, Limits, Plan};
 pub(super) use crate::probe::clock::now;
 use crate::probe::disk::Disk;
-use crate::probe::gpu::Fault;
-use crate::probe::{self, Machine, Monitor, mps};
+use crate::probe::{self, Machine, mps};
 use crate::report;
-use crate::run::admission::{Ledger, Readings, other_task};
+use crate::run::admission::Ledger;
 use crate::run::cache::aside::forget_leftovers;
 use crate::run::cache::engine::Caching;
 use crate::run::crash;
@@ -44,7 +43,7 @@ use crate::run::neighbours::{self, Shared};
 use crate::run::observer::Observer;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store, StoreError};
-use crate::run::supervisor::{Clock, FullDisk, Look, Parts, Replanner, RunError, Supervisor};
+use crate::run::supervisor::{Clock, FullDisk, Parts, Replanner, RunError, Supervisor};
 use crate::spec::{Action, Pipeline};
 use crate::units::{Bytes, Millis, ParseUnitError};
 
@@ -150,7 +149,7 @@ pub(super) struct Prepared {
     /// Folder of the pipeline file, absolute.
     pub(super) root: PathBuf,
     pub(super) ops: PathBuf,
-    options: probe::Options,
+    pub(super) options: probe::Options,
     pub(super) fleet: Fleet,
     /// How long a turn lasts where tasks take turns.
     pub(super) quantum: Millis,
@@ -336,7 +335,7 @@ impl Session<'_> {
             observers: manner.observers(&self.ground.dir, &lost),
             known: self.up_to_date.as_ref().map(|known| known.events(graph)).unwrap_or_default(),
             replanner: Replanner::new(ask, answers),
-            look: self.look()?,
+            looker: readings::looker(self.of, &self.ground.run)?,
             full_disk: self.full_disk(manner.keep_free),
         };
         let mark = run_mark(&self.ground.run);
@@ -402,32 +401,6 @@ impl Session<'_> {
                 (disk.free < reserve).then_some(FullDisk { disk, reserve })
             })
         })
-    }
-
-    /// Returns what reads the devices' memory while the run goes on.
-    fn look(&self) -> Result<Box<dyn FnMut(Millis) -> Look + '_>, Failure> {
-        let Prepared { options, machine, fleet, graph, .. } = self.of;
-        let Some(mut monitor) = Monitor::open(options, &machine.gpus).map_err(broken)? else {
-            return Ok(Box::new(|_| Look::default()));
-        };
-        let mark = run_mark(&self.ground.run);
-        let tasks: std::collections::HashMap<String, _> =
-            graph.ids().map(|id| (graph.tasks[id.index()].name.clone(), id)).collect();
-        Ok(Box::new(move |now| {
-            let read = monitor.read();
-            let task = |pid| match process::marked_as(pid, &mark, "TRAINYARD_TASK") {
-                Some(name) => tasks.get(&name).copied(),
-                // A task of another run, for whoever knows what that was promised.
-                None => {
-                    process::marked(pid, ["TRAINYARD_RUN", "TRAINYARD_TASK"]).map(|[run, of]| other_task(&run, &of))
-                }
-            };
-            let readings = Readings::new(now, fleet, &read, task);
-            let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
-            let raw = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default());
-            let lost = read.iter().any(|reading| matches!(reading.fault, Some(Fault::Lost(_))));
-            Look { raw: raw.collect(), readings, lost }
-        }))
     }
 }
 

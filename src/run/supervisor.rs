@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::warn;
 
+use super::admission::FRESH;
 use super::cache::restore::Found;
 use super::crash;
 use super::decide::{Dispatcher, Waiting};
@@ -35,7 +36,7 @@ mod record;
 mod replan;
 
 use commit::Locked;
-pub use look::{FullDisk, Look};
+pub use look::{FullDisk, Look, Looker};
 pub use record::Record;
 pub use replan::Replanner;
 
@@ -88,8 +89,8 @@ pub struct Parts<'a> {
     pub known: Vec<Event>,
     /// Plans the rest anew where the plan no longer holds.
     pub replanner: Replanner<'a>,
-    /// Looks at the devices at a time (ms since the Unix epoch); called only where the fleet has any.
-    pub look: Box<dyn FnMut(Millis) -> Look + 'a>,
+    /// Looks at the devices; asked only where the fleet has any.
+    pub looker: Looker<'a>,
     /// Looks for a disk that has less room than is to be kept free: nothing new is started while there is one.
     pub full_disk: Box<dyn FnMut() -> Option<FullDisk> + 'a>,
 }
@@ -213,6 +214,15 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let known = std::mem::take(&mut self.parts.known);
         self.note(&known)?;
+        self.look_if_due();
+        if self.parts.looker.is_asked() {
+            // What is known of the devices so far is from before the plan.
+            tokio::select! {
+                look = self.parts.looker.answer() => self.on_look(look),
+                Some(stop) = stops.recv() => self.on_stop(stop)?,
+                () = sleep(FRESH.as_std()) => {}
+            }
+        }
         loop {
             let now = self.clock.now();
             self.look_at_disks(now);
@@ -242,6 +252,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 biased;
                 report = self.engine.next_report() => self.on_report(report)?,
                 Some(stop) = stops.recv() => self.on_stop(stop)?,
+                look = self.parts.looker.answer() => self.on_look(look),
                 revision = self.parts.replanner.answer() => self.on_revision(revision)?,
                 () = sleep_until(due.unwrap_or(Instant::now() + TICK)), if due.is_some() => {}
                 _ = tick.tick() => self.on_tick()?,
@@ -382,6 +393,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         if self.parts.dispatcher.waits_for_others() {
             self.ask_what_others_hold()?;
         }
+        self.parts.looker.miss(now);
         self.tell_why_tasks_wait(now);
         self.replan_if_due();
         self.tell(|observer, view| observer.ticked(view, now));
@@ -428,8 +440,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
 
     /// Returns when there is something to do even if nothing happens.
     fn next_due(&self) -> Option<Millis> {
-        let look = (!self.parts.fleet.devices.is_empty()).then_some(self.look_due);
-        self.parts.dispatcher.next_due(&self.state).into_iter().chain(look).min()
+        self.parts.dispatcher.next_due(&self.state).into_iter().chain(self.next_look()).min()
     }
 
     fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer, View<'_>)) {

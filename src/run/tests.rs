@@ -18,7 +18,7 @@ use super::observer::{Observer, View};
 use super::resume::Fate;
 use super::state::{Phase, RunState};
 use super::store::StoreError;
-use super::supervisor::{Clock, FullDisk, Look, Parts, Record, Replanner, RunError, Supervisor};
+use super::supervisor::{Clock, FullDisk, Look, Looker, Parts, Record, Replanner, RunError, Supervisor};
 use crate::engine::race::Racing;
 use crate::fleet::{Device, Fleet, Node};
 use crate::graph::{self, TaskGraph, TaskId};
@@ -125,6 +125,8 @@ impl Case {
                 vec![script.cached.is_some(); self.graph.len()],
                 &state,
             );
+            let (seen, looks) = mpsc::unbounded_channel();
+            let looker = Looker::new(move |_| seen.send(Look::default()).unwrap_or_default(), looks);
             let (begun, mut full_looks) = (tokio::time::Instant::now(), script.full_looks);
             let parts = Parts {
                 pipeline: &self.pipeline,
@@ -137,7 +139,7 @@ impl Case {
                 observers: vec![Box::new(Follower(state.clone()))],
                 known: Vec::new(),
                 replanner: self.replanner(),
-                look: Box::new(|_| Look::default()),
+                looker,
                 full_disk: Box::new(move || {
                     let since = u64::try_from(begun.elapsed().as_millis()).unwrap() + 1_000;
                     match script.full_from {

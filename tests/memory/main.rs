@@ -13,5 +13,6 @@ mod out_of_memory;
 mod placing;
 mod sharing;
 mod strangers;
+mod stuck;
 mod turns;
 mod world;

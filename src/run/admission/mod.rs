@@ -37,7 +37,7 @@ pub use reading::{Live, Readings, Seen};
 pub use refusal::{Refusal, Short, Why};
 
 /// Readings that are older than this say nothing about what is free now: five readings at one a second were missed.
-const FRESH: Millis = Millis(5_000);
+pub const FRESH: Millis = Millis(5_000);
 
 /// What others held within this time before the last reading is not given out: they may be back at once, as a program
 /// that is started again and again is.

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
@@ -9,7 +10,7 @@ use crate::fleet::{Device, DeviceId};
 use crate::graph::TaskId;
 use crate::probe::Reading;
 use crate::probe::disk::Disk;
-use crate::run::admission::{Live, Readings};
+use crate::run::admission::{FRESH, Live, Readings};
 use crate::run::engine::{Engine, Stop};
 use crate::run::observer::DeviceGauge;
 use crate::units::{Bytes, Millis};
@@ -32,6 +33,65 @@ pub struct Look {
     pub raw: Vec<Reading>,
     /// Whether a card is lost, so that CUDA may count the others otherwise.
     pub lost: bool,
+}
+
+/// Who looks at the devices: elsewhere, since the driver of a card that has failed may not answer for a minute.
+pub struct Looker<'a> {
+    /// `None` where nothing is to be seen.
+    ask: Option<Box<dyn FnMut(Millis) + 'a>>,
+    answers: mpsc::UnboundedReceiver<Look>,
+    /// Since when an answer is to come.
+    asked: Option<Millis>,
+    /// Whether it was said that none comes.
+    is_missed: bool,
+}
+
+impl<'a> Looker<'a> {
+    /// Makes one of something that takes a time (ms since the Unix epoch) and later sends what it saw from then on, one look
+    /// for each.
+    pub fn new(ask: impl FnMut(Millis) + 'a, answers: mpsc::UnboundedReceiver<Look>) -> Self {
+        Self { ask: Some(Box::new(ask)), answers, asked: None, is_missed: false }
+    }
+
+    /// Makes one for a machine on which nothing is to be seen.
+    #[must_use]
+    pub fn blind() -> Self {
+        Self { ask: None, answers: mpsc::unbounded_channel().1, asked: None, is_missed: false }
+    }
+
+    /// Whether an answer is to come.
+    pub(super) const fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    fn ask(&mut self, now: Millis) {
+        if let (None, Some(ask)) = (self.asked, &mut self.ask) {
+            self.asked = Some(now);
+            ask(now);
+        }
+    }
+
+    /// Returns the next look; waits for ever where nothing was asked.
+    pub(super) async fn answer(&mut self) -> Look {
+        match self.answers.recv().await {
+            Some(look) => {
+                self.asked = None;
+                if std::mem::take(&mut self.is_missed) {
+                    warn!("the driver answers again");
+                }
+                look
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says once that no answer comes.
+    pub(super) fn miss(&mut self, now: Millis) {
+        if !self.is_missed && self.asked.is_some_and(|asked| asked + FRESH < now) {
+            self.is_missed = true;
+            warn!("the driver does not answer: nothing new is started on its devices meanwhile");
+        }
+    }
 }
 
 impl<E: Engine, R: Record> Supervisor<'_, E, R> {
@@ -69,13 +129,24 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         }
     }
 
-    /// Looks at the devices if it is time to.
+    /// Returns when to look at the devices next; `None` while an answer is to come.
+    pub(super) fn next_look(&self) -> Option<Millis> {
+        let looker = &self.parts.looker;
+        (!self.parts.fleet.devices.is_empty() && looker.ask.is_some() && !looker.is_asked()).then_some(self.look_due)
+    }
+
+    /// Has somebody look at the devices if it is time to.
     pub(super) fn look_if_due(&mut self) {
         let now = self.clock.now();
-        if self.parts.fleet.devices.is_empty() || now < self.look_due {
-            return;
+        if self.next_look().is_some_and(|due| due <= now) {
+            self.parts.looker.ask(now);
         }
-        self.look = (self.parts.look)(now);
+    }
+
+    /// Takes in what was seen.
+    pub(super) fn on_look(&mut self, look: Look) {
+        let now = self.clock.now();
+        self.look = look;
         self.peaks.observe(self.parts.fleet, &self.look.readings);
         self.end_what_cannot_stay();
         self.say_who_is_not_watched();

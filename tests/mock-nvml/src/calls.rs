@@ -22,6 +22,9 @@ const VERSION_MISMATCH: u32 = 25;
 
 const MIB: u64 = 1 << 20;
 
+/// How long a call waits before it looks again whether the driver is still stuck.
+const STUCK: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// How often it was initialised and not shut down yet.
 static USERS: AtomicI32 = AtomicI32::new(0);
 
@@ -49,8 +52,14 @@ struct Asked {
 
 impl Asked {
     fn new(function: &str, raw: nvml::nvmlDevice_t) -> Result<Self, u32> {
-        let (folder, machine) = world()?;
+        let (folder, mut machine) = world()?;
         let handle = Handle::from_raw(raw).ok_or(INVALID_ARGUMENT)?;
+        while machine.cards.get(handle.card()).is_some_and(|card| card.stuck) {
+            folder.note_that_one_waits().map_err(|_| DRIVER_NOT_LOADED)?;
+            #[expect(clippy::disallowed_methods, reason = "a driver that is stuck tells nobody when it goes on")]
+            std::thread::sleep(STUCK);
+            machine = folder.machine().map_err(|_| DRIVER_NOT_LOADED)?;
+        }
         let card = machine.cards.get(handle.card()).ok_or(INVALID_ARGUMENT)?;
         if let Some(code) = card.fails.get(function).or_else(|| card.fails.get("*")) {
             return Err(*code);

@@ -61,6 +61,12 @@ impl Scene {
         replace(&self.folder.path().join("held").join(format!("{pid}-{place}")), mib.to_string().as_bytes())
     }
 
+    /// Whether anybody has called a driver that is stuck.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.state().waits().exists()
+    }
+
     /// Returns the variables under which a program sees this machine.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {

@@ -69,6 +69,8 @@ pub struct Card {
     pub remapped: u32,
     /// Errors that the driver has reported so far; whoever listens hears of those that are added.
     pub xids: Vec<u64>,
+    /// Whether its driver is stuck: every call about it waits until that is over.
+    pub stuck: bool,
     /// Error codes by function name, `*` for every function of this card.
     pub fails: BTreeMap<String, u32>,
 }
@@ -111,6 +113,7 @@ impl Default for Card {
             slowed: 0,
             remapped: 0,
             xids: Vec::new(),
+            stuck: false,
             fails: BTreeMap::new(),
         }
     }
@@ -133,6 +136,15 @@ pub(crate) struct Folder(pub(crate) PathBuf);
 impl Folder {
     pub(crate) fn from_env() -> Option<Self> {
         std::env::var_os(VARIABLE).map(|path| Self(path.into()))
+    }
+
+    /// Returns the file that says that a call waits for a driver that is stuck.
+    pub(crate) fn waits(&self) -> PathBuf {
+        self.0.join("waits")
+    }
+
+    pub(crate) fn note_that_one_waits(&self) -> io::Result<()> {
+        fs::write(self.waits(), "")
     }
 
     pub(crate) fn machine(&self) -> io::Result<Machine> {

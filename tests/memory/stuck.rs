@@ -1,0 +1,30 @@
+//! A driver that does not answer, as one does whose card has fallen off the bus.
+
+use std::fs;
+
+use crate::world::{Tested, World, card_of_first, cards};
+
+const PIPELINE: &str = "[stage.train]\nrun = 'TRAIN 3000 600'\nresources = { cpus = 0, gpu_memory = '4000MiB' }\n\
+    [stage.gate]\nrun = 'until test -e go; do sleep 0.05; done'\nresources = { cpus = 0 }\n\
+    [stage.clean]\nafter = ['gate']\nrun = 'true'\nresources = { cpus = 0 }\n\
+    [stage.more]\nafter = ['gate']\nrun = 'true'\nresources = { cpus = 0, gpu_memory = '4000MiB' }\n";
+
+#[test]
+fn a_driver_that_does_not_answer_holds_up_nothing_but_starts_on_its_devices() -> Tested {
+    let world = World::new(cards(&[16_384]), PIPELINE)?;
+    let run = world.start()?;
+    card_of_first(&world)?;
+    world.scene.change(|machine| machine.cards[0].stuck = true)?;
+    while !world.scene.is_waited_for() {
+        // A process of its own takes its time.
+        world.printed(&["runs"])?;
+    }
+    fs::write(world.path().join("go"), "")?;
+    world.until(&["show", "--json"], |run| {
+        let mut tasks = run["tasks"].as_array().into_iter().flatten();
+        tasks.any(|task| task["name"] == "clean" && task["state"] == "succeeded")
+    })?;
+    assert!(world.command(&["cancel"])?.status.success());
+    assert_eq!(run.wait_with_output()?.status.code(), Some(130));
+    Ok(())
+}
