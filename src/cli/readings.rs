@@ -13,8 +13,7 @@ use crate::probe::gpu::Fault;
 use crate::probe::{Monitor, Reading};
 use crate::run::admission::{Readings, other_task};
 use crate::run::launch::run_mark;
-use crate::run::supervisor::{Look, Looker};
-use crate::units::Millis;
+use crate::run::supervisor::{Look, Looker, Question};
 
 /// Returns what reads the devices of a run. Its thread ends with the process: a driver that does not answer keeps nobody.
 pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failure> {
@@ -25,32 +24,34 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
     let tasks: HashMap<String, TaskId> =
         of.graph.ids().map(|id| (of.graph.tasks[id.index()].name.clone(), id)).collect();
     let fleet = of.fleet.clone();
-    let mut look = move |now| {
+    let mut look = move |Question { at, running }: Question| {
         let read = monitor.read();
-        let task = |pid| match process::marked_as(pid, &mark, "TRAINYARD_TASK") {
-            Some(name) => tasks.get(&name).copied(),
+        let known = |pid| {
+            let ours = running.iter().find(|(process, _)| *process == pid).map(|(_, task)| *task);
+            let by_mark = || tasks.get(&process::marked_as(pid, &mark, "TRAINYARD_TASK")?).copied();
             // A task of another run, for whoever knows what that was promised.
-            None => process::marked(pid, ["TRAINYARD_RUN", "TRAINYARD_TASK"]).map(|[run, of]| other_task(&run, &of)),
+            let other = || process::marked(pid, ["TRAINYARD_RUN", "TRAINYARD_TASK"]);
+            ours.or_else(by_mark).or_else(|| other().map(|[run, of]| other_task(&run, &of)))
         };
-        let readings = Readings::new(now, &fleet, &read, task);
+        let readings = Readings::new(at, &fleet, &read, |pid| process::find_kin(pid, known));
         let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
         let raw: Vec<Reading> = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default()).collect();
         let lost = read.iter().any(|reading| matches!(reading.fault, Some(Fault::Lost(_))));
         Look { raw, readings, lost }
     };
-    let (ask, asked) = std::sync::mpsc::channel::<Millis>();
+    let (ask, asked) = std::sync::mpsc::channel::<Question>();
     let (tell, told) = mpsc::unbounded_channel();
     let read = move || {
-        for now in asked {
-            if tell.send(look(now)).is_err() {
+        for question in asked {
+            if tell.send(look(question)).is_err() {
                 break;
             }
         }
     };
     std::thread::Builder::new().name("readings".into()).spawn(read).map_err(broken)?;
     // Where the thread is gone, the last reading grows old, and nothing new is started on a device.
-    let ask = move |now| {
-        let _ = ask.send(now);
+    let ask = move |question| {
+        let _ = ask.send(question);
     };
     Ok(Looker::new(ask, told))
 }

@@ -112,6 +112,19 @@ pub fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// Returns the session of a process: the number of the one that began it.
+fn session(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(3)?.parse().ok()
+}
+
+/// Finds a process itself, whoever began its session, or the nearest above it of which something is known. What a stage
+/// starts may carry another environment than ours, or have written over it, as programs do that set their title.
+pub fn find_kin<T>(pid: u32, known: impl Fn(u32) -> Option<T>) -> Option<T> {
+    let above = std::iter::successors(parent(pid), |pid| parent(*pid)).take_while(|pid| *pid > 1).take(HIGHEST);
+    [pid].into_iter().chain(session(pid)).chain(above).find_map(known)
+}
+
 /// Returns all processes that have not ended, each with the one that it is a child of.
 #[must_use]
 pub fn table() -> Vec<(u32, u32)> {
@@ -189,6 +202,9 @@ pub fn is_marked(pid: u32, marks: &[String]) -> bool {
     let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else { return false };
     marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
 }
+
+/// So many processes above one are looked at.
+const HIGHEST: usize = 64;
 
 /// Returns the value of a variable in the environment of a process that carries `mark` (`NAME=value`).
 #[must_use]

@@ -40,6 +40,12 @@ impl Peaks {
         }
     }
 
+    /// Whether a task's attempt was ever seen to hold memory of a device.
+    #[must_use]
+    pub fn has_begun(&self, task: TaskId) -> bool {
+        self.0.iter().any(|((of, _), peak)| *of == task && peak.held > Bytes::ZERO)
+    }
+
     /// Returns what was seen of an attempt that has ended, and forgets it; `None` if it was never seen to hold any. What
     /// is on the devices of `beside` is that of another attempt of the task, which goes on.
     pub fn take(&mut self, task: TaskId, beside: &[String], fleet: &Fleet) -> Option<Peak> {

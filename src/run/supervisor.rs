@@ -36,7 +36,7 @@ mod record;
 mod replan;
 
 use commit::Locked;
-pub use look::{FullDisk, Look, Looker};
+pub use look::{FullDisk, Look, Looker, Question};
 pub use record::Record;
 pub use replan::Replanner;
 

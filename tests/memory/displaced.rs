@@ -1,6 +1,6 @@
 //! Tasks whose device cannot keep what was promised: others take it, the card fails, somebody drains it.
 
-use std::process::Child;
+use std::process::{Child, Command};
 
 use serde_json::Value;
 
@@ -34,6 +34,47 @@ fn a_stranger_that_comes_before_the_memory_is_taken_moves_the_task() -> Tested {
         assert_ne!(devices(&shown)[0], devices(&shown)[1]);
         assert!(ended.1.contains("others took memory that was promised on"), "{}", ended.1);
     }
+    Ok(())
+}
+
+#[test]
+fn what_a_task_starts_with_another_environment_is_no_stranger() -> Tested {
+    let train =
+        "env -i PATH=$PATH MOCK_NVML_STATE=$MOCK_NVML_STATE CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES TRAIN 13000 600";
+    for how in [format!("{train}; true"), format!("exec {train}"), format!("{train} & cat wait")] {
+        let world = World::new(
+            cards(&[24_576]),
+            &format!("[stage.train]\nrun = '{how}'\nresources = {{ gpu_memory = '14000MiB' }}\n"),
+        )?;
+        assert!(Command::new("mkfifo").arg(world.path().join("wait")).status()?.success());
+        let run = world.start()?;
+        card_of_first(&world)?;
+        world.until_seen("ours", 0, 13_000)?;
+        assert!(world.command(&["cancel"])?.status.success());
+        end_of(run)?;
+        assert_eq!(attempts(&world.shown()?, "outcome"), ["interrupted"], "{how}");
+    }
+    Ok(())
+}
+
+#[test]
+fn who_has_had_its_memory_and_gone_on_without_stays() -> Tested {
+    let pipeline = "[stage.train]\nrun = \"echo 8000 >$MOCK_NVML_STATE/held/$$-0; until test -e trained; do sleep 0.05; done; \
+        rm $MOCK_NVML_STATE/held/$$-0; until test -e go; do sleep 0.05; done\"\nresources = { gpu_memory = '9000MiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let run = world.start()?;
+    card_of_first(&world)?;
+    world.until_seen("ours", 0, 8_000)?;
+    std::fs::write(world.path().join("trained"), "")?;
+    world.until_seen("used", 0, 0)?;
+    // A shortage has to be there in two readings.
+    for mib in [10_000, 11_000, 12_000] {
+        let _stranger = Stranger::on(&world, 0, mib)?;
+        world.until_seen("used", 0, mib)?;
+    }
+    std::fs::write(world.path().join("go"), "")?;
+    assert!(end_of(run)?.0);
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["succeeded"]);
     Ok(())
 }
 

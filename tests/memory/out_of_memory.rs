@@ -131,13 +131,7 @@ fn who_should_be_alone_and_was_not_when_it_ran_out_is_tried_again_elsewhere() ->
         world.printed(&["runs"])?;
     }
     let _stranger = Stranger::on(&world, card, 10_000)?;
-    let folder = world.path().join(".trainyard/runs");
-    let shown = world.shown()?;
-    let held = folder.join(shown["run"].as_str().ok_or("a run has an id")?).join("memory.json");
-    world.until_file(&held, |held| {
-        let used = held["used"][card]["value"].as_array().and_then(|values| values.last()?.as_f64());
-        used.is_some_and(|bytes| bytes > 10e9)
-    })?;
+    world.until_seen("used", card, 11_000)?;
     fs::write(world.path().join("go"), "")?;
     let said = String::from_utf8_lossy(&run.wait_with_output()?.stderr).into_owned();
     let shown = world.shown()?;

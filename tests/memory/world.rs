@@ -118,6 +118,15 @@ impl World {
         Err(format!("{} never held what is wanted", path.display()).into())
     }
 
+    /// Waits until the newest run has seen a series of a card (`used`, `ours`) end with so many MiB.
+    pub(crate) fn until_seen(&self, series: &str, card: usize, mib: u64) -> Tested {
+        let id = self.shown()?["run"].as_str().ok_or("a run has an id")?.to_owned();
+        self.until_file(&self.path().join(".trainyard/runs").join(id).join("memory.json"), |held| {
+            let values = held[series][card]["value"].as_array();
+            values.and_then(|values| values.last()?.as_f64()) == Some((mib << 20) as f64)
+        })
+    }
+
     /// Returns what a command prints.
     pub(crate) fn printed(&self, args: &[&str]) -> Result<String, Box<dyn Error>> {
         let output = self.command(args)?;

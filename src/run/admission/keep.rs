@@ -2,8 +2,8 @@
 //!
 //! Between the moment at which a task is admitted and the one at which it has taken its memory, seconds pass: others may
 //! take what was promised. A task that has not taken any memory yet loses nothing by leaving, so it leaves, the youngest
-//! first, until what is left suffices for the others. One that has taken part of its memory stays: it may still get
-//! along. The shortage has to be there in two readings, so that a moment's peak of others moves nobody. Everything
+//! first, until what is left suffices for the others. One that has taken part of its memory stays, even if it has given it
+//! back since: it may still get along. The shortage has to be there in two readings, so that a moment's peak of others moves nobody. Everything
 //! leaves a device that has fallen out.
 
 use std::collections::BTreeSet;
@@ -17,11 +17,12 @@ use crate::units::{Bytes, Millis};
 
 impl Ledger {
     /// Takes in readings, and returns the tasks that have to leave a device, each with the device and why. `started` says
-    /// when a running task was admitted.
+    /// when a running task was admitted, `began` whether it was seen to hold memory before.
     pub fn displaced(
         &mut self,
         readings: &Readings,
         started: impl Fn(TaskId) -> Millis,
+        began: impl Fn(TaskId) -> bool,
     ) -> Vec<(TaskId, DeviceId, Cause)> {
         let mut leaving = Vec::new();
         let have_begun = have_begun(readings);
@@ -34,7 +35,7 @@ impl Ledger {
                 leaving.extend(ours(book).map(|(task, _)| (*task, device, cause.clone())));
             } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {
                 let cause = Cause::Taken { promised, free, by: None };
-                let waiting = ours(book).filter(|(task, _)| !have_begun.contains(task));
+                let waiting = ours(book).filter(|(task, _)| !have_begun.contains(task) && !began(**task));
                 let mut may_leave: Vec<_> =
                     waiting.map(|(task, promise)| (*task, book.counts_on(*task, *promise))).collect();
                 // One that was admitted after the reading is not in it.

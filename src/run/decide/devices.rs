@@ -9,15 +9,22 @@ use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
 use crate::run::event::{Place, Role};
 use crate::run::limit;
 use crate::run::outcome::{Cause, Outcome};
+use crate::run::peak::Peaks;
 use crate::run::state::RunState;
 use crate::spec::{Gpus, MemoryLimit};
 use crate::units::{Bytes, Millis};
 
+/// How often a task makes room for others before it stays whatever they take.
+const MOST_MOVES: usize = 3;
+
 impl Dispatcher<'_> {
     /// Returns the attempts that have to leave their devices by these readings, and how they end by it.
-    pub fn displaced(&mut self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Role, Outcome)> {
+    pub fn displaced(&mut self, state: &RunState, readings: &Readings, peaks: &Peaks) -> Vec<(TaskId, Role, Outcome)> {
         let started = |task: TaskId| state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
-        let leaving = self.ledger.displaced(readings, started);
+        let mut leaving = self.ledger.displaced(readings, started, |task| peaks.has_begun(task));
+        // What stands in its way wherever it goes may be its own, in a process that cannot be told to be.
+        let moves = |task: TaskId| state.task(task).displacements();
+        leaving.retain(|(task, _, cause)| matches!(cause, Cause::Unfit { .. }) || moves(*task) < MOST_MOVES);
         let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
         let named = |cause, device| match cause {
             Cause::Taken { promised, free, .. } => Cause::Taken { promised, free, by: self.overrun(device) },

@@ -13,6 +13,7 @@ use crate::probe::disk::Disk;
 use crate::run::admission::{FRESH, Live, Readings};
 use crate::run::engine::{Engine, Stop};
 use crate::run::observer::DeviceGauge;
+use crate::run::state::TaskState;
 use crate::units::{Bytes, Millis};
 
 /// A disk that has less room than is to be kept free.
@@ -35,10 +36,19 @@ pub struct Look {
     pub lost: bool,
 }
 
+/// What is to be looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// Now, ms since the Unix epoch: what is seen is taken to be from then.
+    pub at: Millis,
+    /// The processes of attempts that run, and their tasks.
+    pub running: Vec<(u32, TaskId)>,
+}
+
 /// Who looks at the devices: elsewhere, since the driver of a card that has failed may not answer for a minute.
 pub struct Looker<'a> {
     /// `None` where nothing is to be seen.
-    ask: Option<Box<dyn FnMut(Millis) + 'a>>,
+    ask: Option<Box<dyn FnMut(Question) + 'a>>,
     answers: mpsc::UnboundedReceiver<Look>,
     /// Since when an answer is to come.
     asked: Option<Millis>,
@@ -47,9 +57,8 @@ pub struct Looker<'a> {
 }
 
 impl<'a> Looker<'a> {
-    /// Makes one of something that takes a time (ms since the Unix epoch) and later sends what it saw from then on, one look
-    /// for each.
-    pub fn new(ask: impl FnMut(Millis) + 'a, answers: mpsc::UnboundedReceiver<Look>) -> Self {
+    /// Makes one of something that takes a question and later sends what it saw, one look for each.
+    pub fn new(ask: impl FnMut(Question) + 'a, answers: mpsc::UnboundedReceiver<Look>) -> Self {
         Self { ask: Some(Box::new(ask)), answers, asked: None, is_missed: false }
     }
 
@@ -64,10 +73,10 @@ impl<'a> Looker<'a> {
         self.asked.is_some()
     }
 
-    fn ask(&mut self, now: Millis) {
+    fn ask(&mut self, question: Question) {
         if let (None, Some(ask)) = (self.asked, &mut self.ask) {
-            self.asked = Some(now);
-            ask(now);
+            self.asked = Some(question.at);
+            ask(question);
         }
     }
 
@@ -116,7 +125,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
 
     /// Ends attempts on devices that cannot keep what was promised there, and at once those that take more than theirs.
     pub(super) fn end_what_cannot_stay(&mut self) {
-        let displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings);
+        let displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings, &self.peaks);
         let greedy = self.parts.dispatcher.over_limit(&self.state, &self.look.readings);
         let displaced = displaced.into_iter().map(|displaced| (displaced, Stop::Gracefully));
         for ((task, role, outcome), how) in displaced.chain(greedy.into_iter().map(|greedy| (greedy, Stop::Now))) {
@@ -139,7 +148,11 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     pub(super) fn look_if_due(&mut self) {
         let now = self.clock.now();
         if self.next_look().is_some_and(|due| due <= now) {
-            self.parts.looker.ask(now);
+            let open = |(task, state): (TaskId, &TaskState)| {
+                state.open().filter_map(|(_, attempt)| Some((attempt.process?.pid, task))).collect::<Vec<_>>()
+            };
+            let running = (0..).map(TaskId).zip(&self.state.tasks).flat_map(open).collect();
+            self.parts.looker.ask(Question { at: now, running });
         }
     }
 
