@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -50,27 +51,29 @@ pub struct Local {
 
 impl Local {
     /// Makes an engine; with `mirror` it reports what attempts print.
-    #[must_use]
-    pub fn new(mirror: bool) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Where the system lacks what every attempt is given.
+    pub fn new(mirror: bool) -> io::Result<Self> {
+        Ok(Self {
             reports: mpsc::channel(REPORTS),
             begun: VecDeque::new(),
             wishes: HashMap::new(),
             mirror,
-            inherited: Inherited::new(),
+            inherited: Inherited::new()?,
             starts: Starts::default(),
             kills: Arc::new(Kills::new(Path::new("/"))),
             awaited: Arc::default(),
-        }
+        })
     }
 
     /// Starts the process of an attempt.
-    fn begin(&self, launch: Launch, wish: watch::Receiver<Wish>) -> Result<(Attempt, Process), String> {
+    fn begin(&self, launch: Launch, wish: watch::Receiver<Wish>) -> Result<(Box<Attempt>, Process), String> {
         prepare(&launch)?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let killed_before = self.kills.count();
-        let (pid, identity) = self.awaited.start(|| spawn((&self.inherited, &self.starts), &launch, writer))?;
-        let (exit, output) = watch_child(pid, reader).inspect_err(|_| {
+        let (pid, (identity, exit)) = self.awaited.start(|| spawn((&self.inherited, &self.starts), &launch, writer))?;
+        let (exit, output) = watch_child(exit, reader).inspect_err(|_| {
             process::signal_group(pid, rustix::process::Signal::KILL);
         })?;
         let attempt = Attempt {
@@ -93,11 +96,11 @@ impl Local {
             awaited: Arc::clone(&self.awaited),
             launch,
         };
-        Ok((attempt, identity))
+        Ok((Box::new(attempt), identity))
     }
 
     /// Attends to an attempt that an earlier orchestrator started.
-    fn take_on(&self, launch: Launch, sentinel: Process, age: Millis, wish: watch::Receiver<Wish>) -> Attempt {
+    fn take_on(&self, launch: Launch, sentinel: Process, age: Millis, wish: watch::Receiver<Wish>) -> Box<Attempt> {
         // Where it is not the recorded one any more, it has ended and its record tells how.
         let watched = process::watch_async(sentinel.pid).ok().filter(|_| process::is_alive(sentinel));
         // The clock on the wall may have been set meanwhile.
@@ -106,7 +109,7 @@ impl Local {
         let mut log = Log::kept_by_sentinel(launch.log.clone());
         log.skip_to_end();
         let clock = Clock::go_on(now, (age - launch.stood).as_std(), log.is_used());
-        Attempt {
+        Box::new(Attempt {
             pid: sentinel.pid,
             own_peak: process::own_peak_memory(),
             exit: Exit::OfStranger(watched),
@@ -126,7 +129,7 @@ impl Local {
             killed_before: self.kills.count(),
             awaited: Arc::clone(&self.awaited),
             launch,
-        }
+        })
     }
 
     /// Forgets an attempt that has ended.
@@ -217,14 +220,15 @@ fn prepare(launch: &Launch) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts the process; the child has the only other end of the output then.
+/// Starts the process; the child has the only other end of the output then. Returns what becomes readable with its end as
+/// well.
 fn spawn(
     (inherited, starts): (&Inherited, &Starts),
     launch: &Launch,
     output: OwnedFd,
-) -> Result<(u32, Process), String> {
+) -> Result<(u32, (Process, OwnedFd)), String> {
     let _near = Affinity::narrow(&launch.cpus);
-    let (pid, identity) = starts.of(|| begin(inherited, launch, output)).map_err(|error| {
+    let ((pid, exit), identity) = starts.of(|| begin(inherited, launch, output)).map_err(|error| {
         if launch.cwd.is_dir() {
             format!("`{}`: {error}", launch.program)
         } else {
@@ -232,11 +236,11 @@ fn spawn(
         }
     })?;
     // Unreaped, it is there to be looked at even if it has ended already.
-    Ok((pid, identity.ok_or("/proc cannot be read")?))
+    Ok((pid, (identity.ok_or("/proc cannot be read")?, exit)))
 }
 
 /// Starts the program of an attempt, or its sentinel, which starts it then.
-fn begin(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> std::io::Result<u32> {
+fn begin(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> io::Result<(u32, OwnedFd)> {
     let Some(record) = &launch.sentinel else { return inherited.spawn(launch, output.as_fd()) };
     let file = launch.cwd.join(inherited.find(launch)?);
     let args = Watch::args(record, launch, &file);
@@ -251,9 +255,9 @@ fn bare(launch: &Launch) -> Launch {
     Launch { cwd: launch.cwd.clone(), env: launch.env.clone(), ..Launch::default() }
 }
 
-/// Opens what tells of the child's end and output.
-fn watch_child(pid: u32, output: OwnedFd) -> Result<(AsyncFd<OwnedFd>, pipe::Receiver), String> {
-    let exit = process::watch_async(pid).map_err(|error| format!("cannot watch process {pid}: {error}"))?;
+/// Waits from here on for the child's end and output.
+fn watch_child(exit: OwnedFd, output: OwnedFd) -> Result<(AsyncFd<OwnedFd>, pipe::Receiver), String> {
+    let exit = process::await_readable(exit).map_err(|error| error.to_string())?;
     // It is the end of a new pipe to read from: no need to ask what it is.
     rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(|error| error.to_string())?;
     let output = pipe::Receiver::from_owned_fd_unchecked(output).map_err(|error| error.to_string())?;

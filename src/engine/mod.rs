@@ -21,4 +21,5 @@ pub mod sentinel;
 mod spawn;
 pub mod strays;
 mod supervise;
+mod vfork;
 pub mod warden;

@@ -53,23 +53,27 @@ pub(super) struct Starts {
 }
 
 impl Starts {
-    /// Starts a child and returns what it cannot be mistaken by; the inner `None` where `/proc` does not show it.
+    /// Starts a child and returns it with what it cannot be mistaken by; the inner `None` where `/proc` does not show it.
     ///
     /// # Errors
     /// Those of `start`.
-    pub(super) fn of<E>(&self, start: impl FnOnce() -> Result<u32, E>) -> Result<(u32, Option<Process>), E> {
+    pub(super) fn of<T, E>(
+        &self,
+        start: impl FnOnce() -> Result<(u32, T), E>,
+    ) -> Result<((u32, T), Option<Process>), E> {
         let before = ticks_since_boot();
-        let pid = start()?;
+        let started = start()?;
+        let pid = started.0;
         // Started within one tick: that is what `/proc` says as well.
         let by_clock = (before == ticks_since_boot()).then_some(Process { pid, started: before });
         if let (Some(process), Some(true)) = (by_clock, self.agree.get()) {
-            return Ok((pid, Some(process)));
+            return Ok((started, Some(process)));
         }
         let shown = identify(pid);
         if let (Some(by_clock), Some(shown), None) = (by_clock, shown, self.agree.get()) {
             self.agree.set(Some(by_clock == shown));
         }
-        Ok((pid, shown))
+        Ok((started, shown))
     }
 }
 
@@ -242,7 +246,14 @@ pub fn watch(pid: u32) -> rustix::io::Result<OwnedFd> {
 /// # Errors
 /// As [`watch`].
 pub fn watch_async(pid: u32) -> std::io::Result<AsyncFd<OwnedFd>> {
-    let watched = watch(pid)?;
+    await_readable(watch(pid)?)
+}
+
+/// Hands what [`watch`] returned to the reactor of the running tokio runtime.
+///
+/// # Errors
+/// Where the reactor does not take it.
+pub(super) fn await_readable(watched: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` refers to the same open descriptor for as long as it lives.
     unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }.map_err(Into::into)
 }
@@ -303,6 +314,14 @@ pub fn reap(pid: u32) -> Option<Reaped> {
     wait(libc::pid_t::try_from(pid).ok()?).map(|(_, reaped)| reaped)
 }
 
+/// Waits until a child has ended, and takes it off the process table.
+pub(super) fn await_end(pid: u32) {
+    if let Some(pid) = as_pid(pid) {
+        let _ =
+            rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
+    }
+}
+
 /// Takes any child that has ended off the process table, or returns `None` while all run or where there is none.
 #[must_use]
 pub fn reap_any() -> Option<(u32, Reaped)> {
@@ -331,13 +350,18 @@ fn wait(pid: libc::pid_t) -> Option<(libc::pid_t, Reaped)> {
 /// Whether this process ignores a signal.
 #[must_use]
 pub fn is_ignored(signal: libc::c_int) -> bool {
+    action(signal) == libc::SIG_IGN
+}
+
+/// Returns what a signal does to this process: `SIG_DFL`, `SIG_IGN` or the address of its handler.
+pub(super) fn action(signal: libc::c_int) -> libc::sighandler_t {
     let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: nothing is changed, and the pointer is to a live local variable, for which zero is valid.
     let now = unsafe {
         libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
         now.assume_init()
     };
-    now.sa_sigaction == libc::SIG_IGN
+    now.sa_sigaction
 }
 
 #[cfg(test)]
@@ -358,8 +382,8 @@ mod tests {
         let starts = Starts::default();
         for _ in 0..50 {
             let mut child = None;
-            let spawn = || -> std::io::Result<u32> { Ok(child.insert(Command::new("true").spawn()?).id()) };
-            let (pid, process) = starts.of(spawn).unwrap();
+            let spawn = || -> std::io::Result<_> { Ok((child.insert(Command::new("true").spawn()?).id(), ())) };
+            let ((pid, ()), process) = starts.of(spawn).unwrap();
             // Not awaited yet, it is still to be seen.
             assert_eq!(process, identify(pid));
             child.unwrap().wait().unwrap();

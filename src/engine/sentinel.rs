@@ -269,7 +269,7 @@ fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
     let (program, args) = watch.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let launch = Launch { program: program.clone(), args: args.to_vec(), cwd: ".".into(), ..Launch::default() };
     let ends = ends_of_children()?;
-    let pid = Inherited::new().spawn_file(&watch.file, &launch, writer.as_fd(), Group::Ours)?;
+    let (pid, _) = Inherited::new()?.spawn_file(&watch.file, &launch, writer.as_fd(), Group::Ours)?;
     Ok((pid, ends, reader))
 }
 

@@ -1,51 +1,82 @@
 //! Starts a process with as little work as possible between the end of one task and the start of the next.
 //!
-//! `std::process::Command` copies and sorts the whole environment for every child, and opens files that the child can
-//! open itself. Here the inherited environment is turned into C strings once, and the rest is one `posix_spawn`, which
-//! does not copy our page tables either.
+//! `std::process::Command` copies and sorts the whole environment for every child, and opens files anew. Here the inherited
+//! environment is turned into C strings once.
 
-use std::collections::HashSet;
-use std::ffi::{CString, OsStr, OsString, c_char};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::process;
+pub(super) use super::vfork::Group;
+use super::vfork::{self, Begin};
 use crate::run::engine::Launch;
 
-/// What every child inherits from this process: the environment, as C strings (`NAME=value`), and what signals do.
+/// What every child inherits from this process: the environment, and what signals do. And what it reads: nothing.
 #[derive(Debug)]
 pub(super) struct Inherited {
-    entries: Vec<CString>,
+    entries: Vec<Entry>,
     path: OsString,
-    /// Signals that do to a child what they usually do. All but those that whoever started us ignores.
+    /// Signals that do something else here than they usually do, and are to do to a child what they usually do. One that is
+    /// handled does so anyway once the program is loaded.
     usual: Vec<libc::c_int>,
+    nothing: File,
+}
+
+/// A variable with its value, as programs are given it: `NAME=value`.
+#[derive(Debug)]
+struct Entry {
+    text: CString,
+    /// Bytes of `NAME=`.
+    name: usize,
+}
+
+impl Entry {
+    fn new(text: Vec<u8>) -> io::Result<Self> {
+        // A name may begin with `=` where a foreign shell left one.
+        let name = memchr::memchr(b'=', text.get(1..).unwrap_or_default()).map_or(text.len(), |at| at + 2);
+        Ok(Self { text: c_string(text)?, name })
+    }
+
+    fn of(name: &str, value: &str) -> io::Result<Self> {
+        Ok(Self { name: name.len() + 1, text: c_string([name, "=", value].concat().into_bytes())? })
+    }
+
+    fn name(&self) -> &[u8] {
+        &self.text.as_bytes()[..self.name]
+    }
 }
 
 impl Inherited {
     /// Takes this process's environment, and what signals do to it.
-    pub(super) fn new() -> Self {
+    ///
+    /// # Errors
+    /// Where there is no `/dev/null`.
+    pub(super) fn new() -> io::Result<Self> {
         let entry = |(mut name, value): (OsString, OsString)| {
             name.push("=");
             name.push(value);
-            CString::new(name.into_vec()).ok()
+            Entry::new(name.into_vec()).ok()
         };
         // As `execvp` does where the variable is not set.
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        // Named one by one: of a signal that is not named, the C library asks in every child what it does there.
-        let usual = (1..=libc::SIGRTMAX()).filter(|signal| !stays_ignored(*signal)).collect();
-        Self { entries: std::env::vars_os().filter_map(entry).collect(), path, usual }
+        Ok(Self {
+            entries: std::env::vars_os().filter_map(entry).collect(),
+            path,
+            usual: (1..=libc::SIGRTMAX()).filter(|signal| is_to_be_reset(*signal)).collect(),
+            nothing: File::open("/dev/null")?,
+        })
     }
 
     /// Starts the program of an attempt as the leader of a process group of its own. Both output streams go to
-    /// `output`; there is no input.
+    /// `output`; there is no input. Returns its number and what becomes readable when it has ended.
     ///
     /// # Errors
     /// The system's reason why there is no process.
-    pub(super) fn spawn(&self, launch: &Launch, output: BorrowedFd<'_>) -> io::Result<u32> {
+    pub(super) fn spawn(&self, launch: &Launch, output: BorrowedFd<'_>) -> io::Result<(u32, OwnedFd)> {
         self.spawn_file(&self.find(launch)?, launch, output, Group::of(launch))
     }
 
@@ -59,34 +90,22 @@ impl Inherited {
         launch: &Launch,
         output: BorrowedFd<'_>,
         group: Group,
-    ) -> io::Result<u32> {
-        let program = c_string(file.as_os_str())?;
-        let args = launch.args.iter().map(|arg| c_string(OsStr::new(arg))).collect::<io::Result<Vec<_>>>()?;
+    ) -> io::Result<(u32, OwnedFd)> {
+        let words = std::iter::once(&launch.program).chain(&launch.args);
+        let words = words.map(|word| c_string(word.as_bytes())).collect::<io::Result<Vec<_>>>()?;
         let own = own_entries(&launch.env)?;
-        let names: HashSet<&[u8]> = own.iter().map(name_of).collect();
-        let inherited = self.entries.iter().filter(|entry| !names.contains(name_of(entry)));
-        let cwd = c_string(launch.cwd.as_os_str())?;
-        let name = c_string(OsStr::new(&launch.program))?;
-        let argv = Pointers::new(std::iter::once(&name).chain(&args));
-        let envp = Pointers::new(inherited.chain(&own));
-        let mut actions = Actions::new()?;
-        actions.prepare(output, &cwd)?;
-        let attributes = Attributes::new(group, &self.usual)?;
-        let mut pid = 0;
-        // SAFETY: all strings and both arrays, which end with a null pointer, outlive the call, and the call changes
-        // neither; actions and attributes are initialised.
-        let failed = unsafe {
-            libc::posix_spawn(
-                &raw mut pid,
-                program.as_ptr(),
-                actions.0.as_ptr(),
-                attributes.0.as_ptr(),
-                argv.as_ptr(),
-                envp.as_ptr(),
-            )
-        };
-        check(failed)?;
-        u32::try_from(pid).map_err(io::Error::other)
+        let is_own = |entry: &&Entry| own.iter().any(|own| own.name() == entry.name());
+        let inherited = self.entries.iter().filter(|entry| !is_own(entry));
+        vfork::start(&Begin {
+            usual: &self.usual,
+            group,
+            input: self.nothing.as_fd(),
+            output,
+            cwd: &c_string(launch.cwd.as_os_str().as_bytes())?,
+            program: &c_string(file.as_os_str().as_bytes())?,
+            args: words.iter().map(CString::as_c_str).collect(),
+            env: inherited.chain(&own).map(|entry| entry.text.as_c_str()).collect(),
+        })
     }
 
     /// Returns the file of a program: looked for in the attempt's own `PATH` where its name has no slash.
@@ -103,90 +122,6 @@ impl Inherited {
     }
 }
 
-/// Whether a signal is to be ignored by children, as it is by us, and not only by us: we outlive a reader that goes away
-/// and a limit of file sizes, children need not.
-fn stays_ignored(signal: libc::c_int) -> bool {
-    process::is_ignored(signal) && !matches!(signal, libc::SIGPIPE | libc::SIGXFSZ)
-}
-
-/// Turns the attempt's own variables into entries, of which the last of a name counts.
-fn own_entries(env: &[(String, String)]) -> io::Result<Vec<CString>> {
-    let mut seen = HashSet::new();
-    let last = env.iter().rev().filter(|(name, _)| seen.insert(name));
-    last.map(|(name, value)| c_string(OsStr::new(&format!("{name}={value}")))).collect()
-}
-
-fn name_of(entry: &CString) -> &[u8] {
-    let bytes = entry.as_bytes();
-    // A name may begin with `=` where a foreign shell left one.
-    bytes.iter().skip(1).position(|byte| *byte == b'=').map_or(bytes, |at| &bytes[..=at])
-}
-
-fn c_string(text: &OsStr) -> io::Result<CString> {
-    CString::new(text.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it contains a zero byte"))
-}
-
-/// The pointers to strings, and a null pointer behind them; the strings outlive them.
-struct Pointers<'a>(Vec<*const c_char>, PhantomData<&'a CString>);
-
-impl<'a> Pointers<'a> {
-    fn new(strings: impl Iterator<Item = &'a CString>) -> Self {
-        let pointers = strings.map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null()));
-        Self(pointers.collect(), PhantomData)
-    }
-
-    const fn as_ptr(&self) -> *const *mut c_char {
-        self.0.as_ptr().cast()
-    }
-}
-
-fn check(error: libc::c_int) -> io::Result<()> {
-    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
-}
-
-/// What the child does before its program is loaded.
-struct Actions(MaybeUninit<libc::posix_spawn_file_actions_t>);
-
-impl Actions {
-    fn new() -> io::Result<Self> {
-        let mut actions = MaybeUninit::uninit();
-        // SAFETY: the call initialises what it points to.
-        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
-        Ok(Self(actions))
-    }
-
-    fn prepare(&mut self, output: BorrowedFd<'_>, cwd: &CString) -> io::Result<()> {
-        let actions = self.0.as_mut_ptr();
-        let null = c"/dev/null".as_ptr();
-        // SAFETY: the actions are initialised, and the calls copy the strings that they are given.
-        unsafe {
-            check(libc::posix_spawn_file_actions_addopen(actions, 0, null, libc::O_RDONLY, 0))?;
-            check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 1))?;
-            check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 2))?;
-            check(libc::posix_spawn_file_actions_addchdir_np(actions, cwd.as_ptr()))
-        }
-    }
-}
-
-impl Drop for Actions {
-    fn drop(&mut self) {
-        // SAFETY: they were initialised, and are not used again.
-        unsafe { libc::posix_spawn_file_actions_destroy(self.0.as_mut_ptr()) };
-    }
-}
-
-/// The process group that a child belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Group {
-    /// A new one, which it leads.
-    Own,
-    /// A new one in a session of its own. Where whoever started a group dies, the kernel sends SIGHUP to it if one of it is
-    /// stopped: only within a session.
-    Session,
-    /// That of this process.
-    Ours,
-}
-
 impl Group {
     /// Returns the group of an attempt.
     pub(super) const fn of(launch: &Launch) -> Self {
@@ -194,59 +129,41 @@ impl Group {
     }
 }
 
-/// What kind of process the child is: its group, no signal blocked, and what signals do.
-struct Attributes(MaybeUninit<libc::posix_spawnattr_t>);
-
-impl Attributes {
-    fn new(group: Group, usual: &[libc::c_int]) -> io::Result<Self> {
-        let mut attributes = MaybeUninit::uninit();
-        // SAFETY: the first call initialises what it points to.
-        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
-        let mut attributes = Self(attributes);
-        let own_group = match group {
-            Group::Own => libc::POSIX_SPAWN_SETPGROUP,
-            Group::Session => libc::POSIX_SPAWN_SETSID.into(),
-            Group::Ours => 0,
-        };
-        let flags = own_group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
-        let to = attributes.0.as_mut_ptr();
-        let mut signals = MaybeUninit::uninit();
-        // SAFETY: attributes are initialised above, the set of signals by `sigemptyset` before it is used.
-        unsafe {
-            check(libc::posix_spawnattr_setflags(to, libc::c_short::try_from(flags).map_err(io::Error::other)?))?;
-            check(libc::posix_spawnattr_setpgroup(to, 0))?;
-            libc::sigemptyset(signals.as_mut_ptr());
-            check(libc::posix_spawnattr_setsigmask(to, signals.as_ptr()))?;
-            for signal in usual {
-                // Refuses those that the C library needs for itself, and resets them in any case.
-                libc::sigaddset(signals.as_mut_ptr(), *signal);
-            }
-            check(libc::posix_spawnattr_setsigdefault(to, signals.as_ptr()))?;
-        }
-        Ok(attributes)
+/// Whether a signal does something here that it is not to do to children: what we handle, and what we ignore but whoever
+/// started us does not. We outlive a reader that goes away and a limit of file sizes, children need not.
+fn is_to_be_reset(signal: libc::c_int) -> bool {
+    match process::action(signal) {
+        libc::SIG_DFL => false,
+        libc::SIG_IGN => matches!(signal, libc::SIGPIPE | libc::SIGXFSZ),
+        _ => true,
     }
 }
 
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: they were initialised, and are not used again.
-        unsafe { libc::posix_spawnattr_destroy(self.0.as_mut_ptr()) };
-    }
+/// Turns the attempt's own variables into entries, of which the last of a name counts.
+fn own_entries(env: &[(String, String)]) -> io::Result<Vec<Entry>> {
+    let is_last = |(at, (name, _)): &(usize, &(String, String))| env[at + 1..].iter().all(|(other, _)| other != name);
+    env.iter().enumerate().filter(is_last).map(|(_, (name, value))| Entry::of(name, value)).collect()
+}
+
+fn c_string(text: impl Into<Vec<u8>>) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it contains a zero byte"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
     use std::io::Read;
-    use std::os::fd::AsFd;
 
     fn output_of(launch: &Launch) -> io::Result<String> {
         let (mut reader, writer) = io::pipe()?;
-        let spawned = Inherited::new().spawn(launch, writer.as_fd());
+        let spawned = Inherited::new()?.spawn(launch, writer.as_fd());
         drop(writer);
-        spawned?;
+        let (pid, ended) = spawned?;
         let mut output = String::new();
         reader.read_to_string(&mut output)?;
+        poll(&mut [PollFd::new(&ended, PollFlags::IN)], None)?;
+        assert!(process::reap(pid).is_some(), "what tells of its end does so once it has come");
         Ok(output)
     }
 
