@@ -208,6 +208,10 @@ impl EventsFile {
     }
 
     fn fresh(&mut self) -> Option<Vec<u8>> {
+        // Most attempts write none, and to ask costs less than to open in vain.
+        if !self.path.exists() {
+            return None;
+        }
         // Whatever stands in its place: nobody is waited for.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
         let mut file = File::options().read(true).custom_flags(flags).open(&self.path).ok()?;

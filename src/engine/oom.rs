@@ -260,12 +260,15 @@ fn count(file: &File) -> Option<u64> {
     // The kernel writes it anew for whoever reads from its beginning.
     loop {
         match file.read_at(&mut text[length..], u64::try_from(length).ok()?).ok()? {
-            0 => break,
+            0 => return None,
             read => length += read,
         }
+        let text = std::str::from_utf8(&text[..length]).ok()?;
+        let mut whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        if let Some(count) = whole.find_map(|line| line.strip_prefix("oom_kill ")) {
+            return count.trim().parse().ok();
+        }
     }
-    let text = std::str::from_utf8(&text[..length]).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
 #[cfg(test)]

@@ -101,8 +101,8 @@ impl Clock {
 }
 
 impl Attempt {
-    /// Attends to the attempt until nothing of it runs, and reports its end.
-    pub(super) async fn attend(mut self) {
+    /// Attends to the attempt until nothing of it runs, and reports its end. Boxed, what is large about it is moved once.
+    pub(super) async fn attend(mut self: Box<Self>) {
         let reaped = self.until_exit().await;
         self.drain().await;
         let sentinel = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
@@ -333,11 +333,7 @@ impl Attempt {
     /// process that left the group and closed its output, which the end of the run looks for. `holders`: what held its
     /// output open when its sentinel looked.
     async fn end_survivors(&mut self, output_open: bool, holders: &[Process]) -> u32 {
-        if !output_open && process::group_is_alive(self.pid) {
-            // An orphan that has ended stays in the group until it is buried.
-            self.awaited.bury();
-        }
-        if !output_open && !process::group_is_alive(self.pid) {
+        if !output_open && !self.group_is_alive() {
             return 0;
         }
         let left = self.survivors(holders);
@@ -372,6 +368,15 @@ impl Attempt {
         }
         let newcomers = more.iter().filter(|pid| !left.contains(pid)).count();
         u32::try_from(left.len() + newcomers).unwrap_or(u32::MAX)
+    }
+
+    /// Whether something of the attempt's group runs.
+    fn group_is_alive(&self) -> bool {
+        process::group_is_alive(self.pid) && {
+            // An orphan that has ended stays in the group until it is buried.
+            self.awaited.bury();
+            process::group_is_alive(self.pid)
+        }
     }
 
     /// Returns what carries the attempt's marks, and what carries none and holds its output open.

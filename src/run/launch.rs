@@ -46,13 +46,13 @@ impl Ground {
 /// Returns the log of an attempt in a run's folder.
 #[must_use]
 pub fn log(dir: &Path, task: &str, number: u32) -> PathBuf {
-    dir.join("logs").join(format!("{}.{number}.log", file_name(task)))
+    of_attempt(dir, "logs", &file_name(task), number, ".log")
 }
 
 /// Returns where an attempt's sentinel records what becomes of it, in a run's folder.
 #[must_use]
 pub fn sentinel(dir: &Path, task: &str, number: u32) -> PathBuf {
-    dir.join("attempts").join(format!("{}.{number}.json", file_name(task)))
+    of_attempt(dir, "attempts", &file_name(task), number, ".json")
 }
 
 /// Returns the file that is locked for as long as somebody attends to a run, in the run's folder.
@@ -64,7 +64,12 @@ pub fn attended(dir: &Path) -> PathBuf {
 /// Returns where the progress of an attempt is kept in a run's folder.
 #[must_use]
 pub fn progress(dir: &Path, task: &str, number: u32) -> PathBuf {
-    dir.join("progress").join(format!("{}.{number}.json", file_name(task)))
+    of_attempt(dir, "progress", &file_name(task), number, ".json")
+}
+
+/// Returns a path within a run's folder for an attempt of the task with this file name.
+fn of_attempt(dir: &Path, folder: &str, name: &str, number: u32, ending: &str) -> PathBuf {
+    dir.join(format!("{folder}/{name}.{number}{ending}"))
 }
 
 /// Returns where all of those places are.
@@ -117,14 +122,15 @@ pub fn describe(
         (Some(staging), Role::Backup) => staging.folder.join("checkpoints"),
         (Some(_) | None, _) => ground.dir.join("checkpoints").join(&name),
     };
-    let events = ground.dir.join("events").join(format!("{name}.{number}.jsonl"));
+    let place_of = |folder: &str, ending: &str| of_attempt(&ground.dir, folder, &name, number, ending);
+    let events = place_of("events", ".jsonl");
     let marks = marks(&ground.run, &task.name, number);
 
     let mut env: Vec<(String, String)> = Vec::new();
     env.extend(task.env(pipeline));
     env.extend(marks.iter().filter_map(|mark| mark.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
-    env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.display().to_string()));
-    env.push(("TRAINYARD_EVENTS".to_owned(), events.display().to_string()));
+    env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.to_string_lossy().into_owned()));
+    env.push(("TRAINYARD_EVENTS".to_owned(), events.to_string_lossy().into_owned()));
     if !written.is_empty() {
         let paths: Vec<_> = written.iter().map(|path| path.to_string_lossy()).collect();
         env.push((OUTPUTS.to_owned(), paths.join("\n")));
@@ -164,10 +170,10 @@ pub fn describe(
         job,
         outputs,
         staging,
-        log: ground.log(&task.name, number),
-        sentinel: ground.survive.then(|| sentinel(&ground.dir, &task.name, number)),
+        log: place_of("logs", ".log"),
+        sentinel: ground.survive.then(|| place_of("attempts", ".json")),
         events,
-        progress: progress(&ground.dir, &task.name, number),
+        progress: place_of("progress", ".json"),
         limits: stage.limits,
         suspends: stage.modes[place.mode].resources.suspend,
         stood: Millis::ZERO,
