@@ -68,6 +68,8 @@ pub struct Device {
     pub model: String,
     /// All of its memory.
     pub memory: Bytes,
+    /// What its driver keeps of it for itself; zero where it does not say.
+    pub reserved: Bytes,
     /// Memory that nobody held when it was probed; `None` where nobody looked.
     pub free: Option<Bytes>,
     /// Whether its driver was seen to hide who holds its memory: no task can be watched on it.
@@ -95,13 +97,13 @@ impl Device {
     /// Returns the memory that a plan may count on: what was free, or everything where nobody looked, less headroom.
     #[must_use]
     pub fn usable_memory(&self) -> Bytes {
-        self.free.unwrap_or(self.memory) - self.headroom
+        self.free.unwrap_or(self.memory - self.reserved) - self.headroom
     }
 
     /// Returns the memory that tasks could have if nobody else held any: what can never fit is measured by this.
     #[must_use]
     pub fn whole_memory(&self) -> Bytes {
-        self.memory - self.headroom
+        self.memory - self.reserved - self.headroom
     }
 
     /// Whether it is a slice of a card in MIG mode.

@@ -49,7 +49,9 @@ pub enum Reason {
         device: String,
         /// Its model.
         model: String,
-        /// What of its memory no task can have.
+        /// What of its memory its driver keeps.
+        reserved: Bytes,
+        /// What of the rest no task can have.
         headroom: Bytes,
     },
     /// It asks for memory of a device, and no device tells how much it has.
@@ -132,6 +134,7 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
             most: largest.whole_memory(),
             device,
             model,
+            reserved: largest.reserved,
             headroom: largest.headroom,
         });
     }
@@ -182,12 +185,15 @@ impl fmt::Display for Reason {
             Self::NoDevice { aside } => {
                 write!(f, "it asks for a GPU, and none may be used: {} set aside", aside.join(", "))
             }
-            Self::DeviceMemory { asked, most, device, model, headroom } => {
+            Self::DeviceMemory { asked, most, device, model, reserved, headroom } => {
                 let (asked, most) = finer(*asked, *most);
                 write!(
                     f,
                     "it asks for {asked} of GPU memory, and the most on one device is {most} (`{device}`, {model}"
                 )?;
+                if *reserved > Bytes::ZERO {
+                    write!(f, ", {reserved} kept by its driver")?;
+                }
                 if *headroom > Bytes::ZERO {
                     write!(f, ", {headroom} kept as headroom")?;
                 }

@@ -171,6 +171,7 @@ fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
         uuid: Some(gpu.uuid.clone()),
         model: gpu.model.clone(),
         memory: total,
+        reserved: memory.and_then(|memory| memory.reserved).unwrap_or_default(),
         free: memory.map(|memory| memory.free),
         hidden: gpu.reading.hides_processes(),
         headroom: headroom.of(total),

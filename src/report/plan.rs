@@ -325,7 +325,7 @@ impl<'a> Sheet<'a> {
     fn in_use(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (id, device) in (0..).map(DeviceId).zip(&self.fleet.devices) {
-            let held = device.memory - device.free.unwrap_or(device.memory);
+            let held = device.free.map_or(Bytes::ZERO, |free| device.memory - device.reserved - free);
             // As much may be the driver's own.
             if held <= device.headroom {
                 continue;

@@ -87,3 +87,25 @@ fn what_was_not_enough_is_learned_too() -> Tested {
     assert_eq!((&next["gpu_memory_from"], &next["gpu_memory_runs"]), (&"learned".into(), &1.into()));
     Ok(())
 }
+
+#[test]
+fn what_the_driver_keeps_is_counted_in_what_a_card_can_give() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 19500 0.1'\ncache = false\nresources = { gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[24_576]), pipeline)?;
+    world.scene.change(|machine| machine.cards[0].reserved_mib = 600)?;
+    for _ in 0..2 {
+        let (code, said, _) = world.run()?;
+        assert_eq!(code, Some(0), "{said}");
+    }
+    world.write("[stage.train]\nrun = 'TRAIN 100 0.1'\nresources = { gpu_memory = '24GiB' }\n")?;
+    let refused = world.command(&["run", "p.toml"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("600.0 MiB kept by its driver"), "{said}");
+    let (_, most) = said.split_once("ask for at most ").ok_or("what can be had is said")?;
+    let most = most.split_once("iB").ok_or("with its unit")?.0.replace(' ', "");
+    world.write(&format!("[stage.train]\nrun = 'TRAIN 100 0.1'\nresources = {{ gpu_memory = '{most}iB' }}\n"))?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{most}: {said}");
+    Ok(())
+}
