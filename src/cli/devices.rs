@@ -4,17 +4,12 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::Args;
-use miette::Diagnostic;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use thiserror::Error;
 
-use super::state::broken;
-use super::{Exit, Failure, calibrate, orphans, output};
-use crate::probe::aside::{List, Why};
-use crate::probe::{self, Gpu, Machine, process, speeds};
+use super::{Exit, Failure, aside, calibrate, orphans, output};
+use crate::probe::{self, Machine, process, speeds};
 use crate::report::devices::{self, Identities};
 use crate::report::paint::Colour;
-use crate::report::text;
 
 /// Show this machine's CPUs, memory and GPUs, and who uses them
 #[derive(Args)]
@@ -42,55 +37,18 @@ pub(super) struct Command {
     undrain: Option<String>,
 }
 
-/// Why a device cannot be set aside or taken back.
-#[derive(Debug, Error, Diagnostic)]
-enum Refusal {
-    #[error("there is no device `{wanted}`")]
-    #[diagnostic(help("name it as `trainyard devices` does, gpu0 for example, or by its UUID or the beginning of it"))]
-    Unknown { wanted: String },
-    #[error("`{wanted}` could be {}", candidates.join(" or "))]
-    Ambiguous { wanted: String, candidates: Vec<String> },
-    #[error("{name} is not set aside")]
-    NotAside { name: String },
-    #[error("{name} does not answer, so that it is not known which card it is")]
-    #[diagnostic(help("nothing is started on it as long as that is so; one in quarantine is named by its UUID"))]
-    Lost { name: String },
-    #[error("nobody says where to remember it: set HOME or XDG_STATE_HOME")]
-    NoHome,
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self { exit: Exit::Usage, report: refusal.into() }
-    }
-}
-
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let options = probe::Options::from_env();
         let machine = probe::this_machine(&options);
         if let Some(wanted) = &self.drain {
-            let (name, [uuid, ..]) = find(&machine, wanted)?;
-            list(&options)?.add(&uuid, Why::Drained).map_err(broken)?;
-            return output::print(&format!("{name} is drained: nothing new starts on it\n"));
+            return aside::drain(&options, &machine, wanted);
         }
         if let Some(wanted) = &self.undrain {
-            let list = list(&options)?;
-            let (name, uuids) = match find(&machine, wanted) {
-                Err(Refusal::Unknown { wanted }) => of_list(&list, wanted)?,
-                found => found?,
-            };
-            let mut was = false;
-            for uuid in &uuids {
-                was |= list.remove(uuid).map_err(broken)?;
-            }
-            return match was {
-                true => output::print(&format!("{name} is used again\n")),
-                false => Err(Refusal::NotAside { name }.into()),
-            };
+            return aside::undrain(&options, &machine, wanted);
         }
         if self.calibrate {
-            let list = options.speeds.map(speeds::List::new).ok_or(Refusal::NoHome)?;
+            let list = options.speeds.map(speeds::List::new).ok_or(aside::Refusal::NoHome)?;
             return calibrate::run(&machine, &list);
         }
         if self.orphans {
@@ -131,39 +89,4 @@ fn identities(machine: &Machine) -> Identities {
     let listed = machine.gpus.devices().iter().flat_map(|gpu| gpu.reading.processes.iter().flatten());
     let who = |pid| process::identify(Path::new("/"), pid).map(|identity| (pid, identity));
     listed.filter_map(|process| who(process.pid)).collect()
-}
-
-fn list(options: &probe::Options) -> Result<List, Refusal> {
-    options.aside().ok_or(Refusal::NoHome)
-}
-
-/// Returns the name of the device that is meant, by its name, its UUID or the beginning of it; its own UUID, and that of
-/// the card which it is or is a slice of.
-fn find(machine: &Machine, wanted: &str) -> Result<(String, [String; 2]), Refusal> {
-    let devices = machine.gpus.devices();
-    let exactly = |gpu: &&Gpu| gpu.name() == wanted || gpu.uuid == wanted;
-    let found: Vec<&Gpu> = match devices.iter().find(exactly) {
-        Some(gpu) => vec![gpu],
-        None => devices.iter().filter(|gpu| gpu.uuid.starts_with(wanted)).collect(),
-    };
-    let wanted = || text::visible(wanted).into_owned();
-    match found.as_slice() {
-        [gpu] => {
-            let card = gpu.slice.as_ref().map_or(&gpu.uuid, |slice| &slice.card);
-            Ok((gpu.name(), [gpu.uuid.clone(), card.clone()]))
-        }
-        [] => Err(match machine.lost().find(|lost| lost.name() == *wanted()) {
-            Some(lost) => Refusal::Lost { name: lost.name() },
-            None => Refusal::Unknown { wanted: wanted() },
-        }),
-        several => {
-            Err(Refusal::Ambiguous { wanted: wanted(), candidates: several.iter().map(|gpu| gpu.name()).collect() })
-        }
-    }
-}
-
-/// Returns what [`find`] does for a device that is set aside and does not answer now, by its UUID.
-fn of_list(list: &List, wanted: String) -> Result<(String, [String; 2]), Refusal> {
-    let listed = list.read().into_iter().find(|aside| aside.uuid == wanted);
-    listed.map_or(Err(Refusal::Unknown { wanted }), |aside| Ok((aside.uuid.clone(), [aside.uuid.clone(), aside.uuid])))
 }

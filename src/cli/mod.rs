@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::text;
 
+mod aside;
 mod attach;
 mod bench;
 mod cache;

@@ -13,13 +13,21 @@ use super::{Gpus, NoGpus, Options, Reading, xid};
 #[derive(Debug)]
 pub struct Monitor {
     reports: Reports,
-    /// UUID of each device, and of the card that it is a slice of.
-    devices: Vec<(String, Option<String>)>,
+    devices: Vec<Known>,
     aside: Option<List>,
     /// Devices in quarantine, by UUID, that could not be put on the list.
     unfit: HashMap<String, Why>,
     /// UUIDs of devices that did not answer when they were last read.
     lost: HashSet<String>,
+}
+
+/// A device that is read.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    uuid: String,
+    /// UUID of the card that it is, or is a slice of.
+    card: String,
 }
 
 impl Monitor {
@@ -28,12 +36,12 @@ impl Monitor {
     /// # Errors
     /// If NVML worked when the inventory was taken and does not any more.
     pub fn open(options: &Options, gpus: &Gpus) -> Result<Option<Self>, NoGpus> {
-        let card = |gpu: &super::Gpu| gpu.slice.as_ref().map(|slice| slice.card.clone());
-        let devices: Vec<_> = gpus.devices().iter().map(|gpu| (gpu.uuid.clone(), card(gpu))).collect();
+        let known = |gpu: &super::Gpu| Known { name: gpu.name(), uuid: gpu.uuid.clone(), card: gpu.card().to_owned() };
+        let devices: Vec<_> = gpus.devices().iter().map(known).collect();
         if devices.is_empty() {
             return Ok(None);
         }
-        let mut cards: Vec<&str> = devices.iter().map(|(uuid, card)| card.as_deref().unwrap_or(uuid)).collect();
+        let mut cards: Vec<&str> = devices.iter().map(|known| known.card.as_str()).collect();
         cards.sort_unstable();
         cards.dedup();
         let reports = Reports::open(options, &cards)?;
@@ -45,17 +53,17 @@ impl Monitor {
     pub fn read(&mut self) -> Vec<Reading> {
         self.listen();
         let nvml = self.reports.nvml();
-        let mut readings: Vec<_> = self.devices.iter().map(|(uuid, _)| nvml::read_by_uuid(nvml, uuid)).collect();
+        let mut readings: Vec<_> = self.devices.iter().map(|known| nvml::read_by_uuid(nvml, &known.uuid)).collect();
         self.note_lost(&readings);
         let listed = self.aside.as_ref().map(List::read).unwrap_or_default();
-        let aside = |uuid: &str, card: Option<&str>| {
-            let is_it = |other: &str| other == uuid || Some(other) == card;
+        let aside = |known: &Known| {
+            let is_it = |other: &str| other == known.uuid || other == known.card;
             let here = self.unfit.iter().find(|(other, _)| is_it(other)).map(|(_, why)| why);
             here.or_else(|| listed.iter().find(|aside| is_it(&aside.uuid)).map(|aside| &aside.why)).cloned()
         };
-        for (reading, (uuid, card)) in readings.iter_mut().zip(&self.devices) {
+        for (reading, known) in readings.iter_mut().zip(&self.devices) {
             // A lost device is lost, whatever else is the matter with it.
-            reading.fault = reading.fault.take().or_else(|| aside(uuid, card.as_deref()).map(Fault::Aside));
+            reading.fault = reading.fault.take().or_else(|| aside(known).map(Fault::Aside));
         }
         readings
     }
@@ -80,16 +88,23 @@ impl Monitor {
                 && xid::fatal(code).is_none()
             {
                 let words = xid::of_program(code).unwrap_or("nothing that makes it unfit");
-                tracing::warn!(card, xid = code, "the driver reports an error on a device: {words}");
+                tracing::warn!(xid = code, "the driver reports an error on {}: {words}", self.names(&card));
                 continue;
             }
             self.quarantine(card, why);
         }
     }
 
+    /// Returns how a device is called, or the slices of a card.
+    fn names(&self, uuid: &str) -> String {
+        let is_it = |known: &&Known| known.uuid == uuid || known.card == uuid;
+        let names: Vec<&str> = self.devices.iter().filter(is_it).map(|known| known.name.as_str()).collect();
+        names.join(", ")
+    }
+
     /// Keeps a device from being used until it is taken back.
     fn quarantine(&mut self, device: String, why: Why) {
-        tracing::warn!(device, "a device is {why}");
+        tracing::warn!(device, "{} is {why}", self.names(&device));
         match self.aside.as_ref().map(|list| list.add(&device, why.clone())) {
             Some(Ok(())) => return,
             Some(Err(error)) => {

@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command};
 
+use mock_nvml::{Card, Slice};
 use serde_json::Value;
 
 use crate::world::{Stranger, Tested, World, attempts, card_of_first, cards};
@@ -207,5 +208,26 @@ fn a_drained_card_is_given_nothing_new() -> Tested {
     assert_eq!(refused.status.code(), Some(4), "{said}");
     assert!(said.contains("it asks for a GPU, and none may be used: gpu0, gpu1 set aside"), "{said}");
     assert!(said.contains("`trainyard devices --undrain gpu0` takes it back"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_card_with_slices_is_set_aside_as_a_whole_or_slice_by_slice() -> Tested {
+    let slice =
+        |n: u32| Slice { name: "MIG 3g.40gb".into(), uuid: format!("MIG-{n}"), mib: 20_000, ..Slice::default() };
+    let card = Card { slices: vec![slice(0), slice(1)], ..Card::default() };
+    let world = World::new(vec![card, Card::default()], "[stage.a]\nrun = 'true'\n")?;
+    let card = "GPU-00000000-0000-4000-8000-000000000000";
+    for whole in ["gpu0", card, &card[..12]] {
+        assert!(world.printed(&["devices", "--drain", whole])?.starts_with("gpu0 is drained"), "{whole}");
+        let back = world.printed(&["devices", "--undrain", "gpu0.0"])?;
+        assert_eq!(back, "gpu0.0 is used again, and with it gpu0.1: all of its card was set aside\n");
+    }
+    let devices: Value = serde_json::from_str(&world.printed(&["devices", "--json"])?)?;
+    let one = format!("{}/gpu0.1", devices["host"]["name"].as_str().unwrap_or_default());
+    assert!(world.printed(&["devices", "--drain", &one])?.starts_with("gpu0.1 is drained"), "{devices:#}");
+    assert!(!world.command(&["devices", "--undrain", "gpu0"])?.status.success());
+    assert_eq!(world.printed(&["devices", "--undrain", "MIG-1"])?, "gpu0.1 is used again\n");
+    assert_eq!(world.command(&["devices", "--drain", "GPU-0"])?.status.code(), Some(2));
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
 use crate::fleet::{Device, DeviceId};
@@ -131,7 +131,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         for ((task, role, outcome), how) in displaced.chain(greedy.into_iter().map(|greedy| (greedy, Stop::Now))) {
             if let Entry::Vacant(entry) = self.leaving.entry((task, role)) {
                 let name = &self.parts.graph.tasks[task.index()].name;
-                warn!(task = name, ?outcome, "it is ended");
+                debug!(task = name, ?outcome, "it is ended");
                 entry.insert(outcome);
                 self.engine.stop_task(task, role, how);
             }
