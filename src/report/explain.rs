@@ -13,7 +13,7 @@ use crate::graph::{TaskGraph, TaskId};
 use crate::run::admission::{HeldBy, Short, Why};
 use crate::run::decide::{At, Reason, Waiting};
 use crate::run::outcome::Outcome;
-use crate::run::state::{Attempt, Phase, RunState, TaskState};
+use crate::run::state::{Attempt, Ended, Phase, RunState, TaskState};
 use crate::units::{Bytes, Millis};
 
 /// What the explanation rests on.
@@ -122,7 +122,11 @@ impl Explanation {
             Phase::Delayed(until) if until > facts.now => {
                 self.not_before = Some(rfc3339(until));
                 let left = wording::seconds(until - facts.now);
-                ("back-off", format!("its last attempt failed; it is tried again in {left}"))
+                let before = match task.telling().and_then(|(_, attempt)| attempt.ended.as_ref()) {
+                    Some(Ended { outcome: Outcome::Displaced { .. }, .. }) => "it had to leave its place",
+                    _ => "its last attempt failed",
+                };
+                ("back-off", format!("{before}; it is tried again in {left}"))
             }
             Phase::Waiting | Phase::Delayed(_) => return self.say_what_it_waits_for(facts),
         };
@@ -166,7 +170,8 @@ impl Explanation {
         };
         let behind = match ahead {
             0 => String::new(),
-            ahead => format!("; {} that asks for the same goes first", wording::plural(ahead, "task")),
+            1 => "; a task that asks for the same goes first".to_owned(),
+            ahead => format!("; {ahead} tasks that ask for the same go first"),
         };
         (word, format!("{}{behind}; for {} now", reasons::reason(why), wording::seconds(waited)))
     }
@@ -243,7 +248,7 @@ fn held(attempt: &Attempt) -> String {
         return String::new();
     }
     let memory = match place.gpu_memory {
-        Bytes::ZERO => "alone".to_owned(),
+        Bytes::ZERO => "kept for it alone".to_owned(),
         memory => format!("{memory} reserved"),
     };
     format!(" on {}, {memory}", text::visible(&place.devices.join(", ")))
@@ -345,9 +350,9 @@ mod tests {
         let explanation = explained(&scene, 1, 14, Some(&noted), true);
         insta::assert_snapshot!(explanation.text(), @"
         b of run r1: waiting
-        needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now
+        needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 12s now
         ");
-        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; 1 task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02.000Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"runs":[{"run":"nightly","holds":"4.0 GiB of gpu0"}],"not_before":null,"attempts":[]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02.000Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"runs":[{"run":"nightly","holds":"4.0 GiB of gpu0"}],"not_before":null,"attempts":[]}"#);
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn a_task_without_room_says_what_it_waits_for_in_numbers() -> Tested {
     let lacks = &why["devices"][0]["lacks"];
     assert_eq!((&lacks["is"], &lacks["free_bytes"]), (&"memory".into(), &(6_144_u64 << 20).into()));
     let words = world.printed(&["explain", "train"])?;
-    assert!(words.contains("needs 8.0 GiB of one GPU, 1 CPUs; gpu0 free 6.0 GiB, promised 0 B, headroom"), "{words}");
+    assert!(words.contains("needs 8.0 GiB of one GPU, 1 CPU; gpu0 free 6.0 GiB, promised 0 B, headroom"), "{words}");
     let words = world.printed(&["explain", "best"])?;
     assert!(words.contains("it needs train (waiting) to succeed first"), "{words}");
     stranger.kill()?;

@@ -23,3 +23,26 @@ fn two_runs_never_take_more_of_a_card_than_there_is() -> Tested {
     }
     Ok(())
 }
+
+#[test]
+fn what_a_run_has_taken_before_another_begins_is_said_to_be_its() -> Tested {
+    for resources in ["gpu_memory = '10000MiB'", "gpus = 1"] {
+        let held = "[stage.train]\nrun = 'echo 8000 >$MOCK_NVML_STATE/held/$$-0; until test -e gate; do sleep 0.05; done'\n\
+                    resources = { cpus = 0, gpu_memory = '9000MiB' }\n";
+        let world = World::new(cards(&[16_384]), held)?;
+        let one = world.start()?;
+        let first = world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?["run"].clone();
+        world.until_seen("ours", 0, 8_000)?;
+        world.write(&format!("[stage.other]\nrun = 'true'\nresources = {{ cpus = 0, {resources} }}\n"))?;
+        let other = world.start()?;
+        let holds = |why: &serde_json::Value| why["runs"][0]["run"] == first;
+        let why = world.until(&["explain", "latest", "other", "--json"], holds)?;
+        assert_eq!(why["runs"][0]["holds"], "8.8 GiB of gpu0", "{why:#}");
+        std::fs::write(world.path().join("gate"), "")?;
+        for run in [one, other] {
+            let ended = run.wait_with_output()?;
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        }
+    }
+    Ok(())
+}

@@ -157,10 +157,15 @@ impl Ledger {
 /// Whether a device would have room if less were promised on it.
 const fn is_for_want_of_room(why: &Why) -> bool {
     match why {
-        Why::Exclusive | Why::Shared { .. } | Why::Share { .. } | Why::Memory { .. } | Why::Capacity { .. } => true,
+        // Whoever is no task of this run counts as a stranger.
+        Why::Exclusive
+        | Why::Shared { .. }
+        | Why::Share { .. }
+        | Why::Memory { .. }
+        | Why::Capacity { .. }
+        | Why::Strangers { .. } => true,
         Why::TooSmall { .. }
         | Why::Slice
-        | Why::Strangers { .. }
         | Why::Lately { .. }
         | Why::Settling
         | Why::Stale { .. }
@@ -183,7 +188,7 @@ impl Held {
             write!(words, "{comma}{what}").expect("a String takes everything");
         };
         if self.cpus > Cpus::ZERO {
-            add(format_args!("{} CPUs", self.cpus));
+            add(format_args!("{} CPU{}", self.cpus, if self.cpus == Cpus::ONE { "" } else { "s" }));
         }
         if self.memory > Bytes::ZERO {
             add(format_args!("{} of memory", self.memory));

@@ -168,13 +168,14 @@ fn needs(request: &Resources) -> String {
     let mut parts = match (request.gpus, memory) {
         (Gpus::None, _) => Vec::new(),
         (Gpus::Whole(count), Bytes::ZERO) => vec![format!("{count} whole {}", plural(count))],
+        (Gpus::Whole(1), memory) => vec![format!("1 whole GPU of {memory}")],
         (Gpus::Whole(count), memory) => vec![format!("{count} whole {} with {memory} each", plural(count))],
         (Gpus::Share(share), Bytes::ZERO) => vec![format!("{share} of one GPU")],
         (Gpus::Share(share), memory) => vec![format!("{share} of one GPU with {memory}")],
         (Gpus::Shared, memory) => vec![format!("{memory} of one GPU")],
     };
     if request.cpus > Cpus::ZERO {
-        parts.push(format!("{} CPUs", request.cpus));
+        parts.push(format!("{} CPU{}", request.cpus, if request.cpus == Cpus::ONE { "" } else { "s" }));
     }
     if request.memory > Bytes::ZERO {
         parts.push(format!("{} of memory", request.memory));

@@ -15,7 +15,7 @@ use crate::units::Millis;
 /// What other runs write, and who waits for that.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sharing {
-    /// Whether another run held anything when that was last asked.
+    /// Whether another run held anything when that was last asked, or may hold something now.
     others: bool,
     /// What is written, and by whom.
     writers: Vec<(String, String)>,
@@ -42,7 +42,7 @@ impl Dispatcher<'_> {
     /// Learns where outputs lie (the pipeline's folder, links resolved), and which tasks may be looked up again
     /// (`[n_tasks]`, or empty for none) after another run has written their outputs.
     pub fn share(&mut self, root: String, look_again: Vec<bool>) {
-        (self.sharing.root, self.sharing.look_again) = (root, look_again);
+        self.sharing = Sharing { root, look_again, others: true, ..Sharing::default() };
     }
 
     /// Whether a task might start now: then nobody else may admit any until it is decided.
