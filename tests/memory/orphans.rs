@@ -47,3 +47,20 @@ fn what_is_ended_with_the_run_is_said() -> Tested {
     assert!(said.contains("what tasks had left behind is ended: process "), "{said}");
     Ok(())
 }
+
+#[test]
+fn who_waits_for_what_an_earlier_task_left_is_told_so() -> Tested {
+    let pipeline = LEAVES_ONE.replace(
+        "run = 'while [ ! -e go ]; do sleep 0.1; done'",
+        "run = 'true'\nresources = { gpu_memory = '14000MiB' }",
+    );
+    let world = World::new(cards(&[16_384]), &pipeline)?;
+    let mut run = world.start()?;
+    let why = world.until_printed(&["explain", "wait"], |why| why.contains("left behind"))?;
+    assert!(why.contains("what train left behind holds 2.9 GiB of "), "{why}");
+    let ended =
+        world.command(&["devices", "--orphans", "--end", &world.shown()?["run"].as_str().unwrap_or_default()])?;
+    assert!(ended.status.success());
+    assert!(run.wait()?.success());
+    Ok(())
+}

@@ -42,6 +42,8 @@ pub(super) struct Book {
     leaving: Bytes,
     /// What others held in the latest readings, and when.
     strangers: Vec<(Millis, Bytes)>,
+    /// Tasks of ours that hold memory and are promised none: what they started is still there.
+    left_behind: Vec<(TaskId, Bytes)>,
     /// Set while less is left than was promised.
     pub(super) short: Option<Short>,
 }
@@ -79,6 +81,7 @@ impl Book {
             nobodys: None,
             leaving: Bytes::ZERO,
             strangers: Vec::new(),
+            left_behind: Vec::new(),
             short: None,
         }
     }
@@ -120,6 +123,9 @@ impl Book {
         };
         self.note_strangers(seen, at);
         self.gone.retain(|gone| gone.at >= at);
+        let is_over = |task: &TaskId| !self.promises.contains_key(task) && !is_other(*task);
+        let over = seen.held.iter().flatten().filter(|(task, bytes)| *bytes > Bytes::ZERO && is_over(task));
+        self.left_behind = over.copied().collect();
         let idle = self.promises.is_empty() && self.gone.is_empty();
         if idle || self.released.is_none_or(|released| at > released + SETTLED) {
             self.leaving = Bytes::ZERO;
@@ -148,6 +154,11 @@ impl Book {
     /// Returns the most that others held in the latest readings.
     fn held_lately(&self) -> Bytes {
         self.strangers.iter().map(|(_, bytes)| *bytes).max().unwrap_or(Bytes::ZERO)
+    }
+
+    /// Returns what tasks of ours have left behind, and how much of its memory that holds.
+    pub(super) fn left_behind(&self) -> &[(TaskId, Bytes)] {
+        if self.gone.is_empty() { &self.left_behind } else { &[] }
     }
 
     /// Returns how much more others held a moment ago than now.

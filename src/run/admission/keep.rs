@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::reading::{Live, Readings, Seen};
+use super::refusal::{Refusal, Why};
 use super::{Book, Ledger, is_other};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
@@ -72,6 +73,17 @@ impl Ledger {
     /// Yields our own tasks that something of a device is promised to.
     pub fn ours_on(&self, device: DeviceId) -> impl Iterator<Item = TaskId> + '_ {
         ours(&self.books[device.index()]).map(|(task, _)| *task)
+    }
+
+    /// Returns what tasks of ours have left behind on devices that a refused request was short of.
+    #[must_use]
+    pub fn left_behind(&self, refusal: &Refusal) -> Vec<(TaskId, DeviceId, Bytes)> {
+        let short = refusal.devices.iter().filter(|(_, why)| matches!(why, Why::Memory { .. } | Why::Strangers { .. }));
+        let left = |(device, _): &(DeviceId, Why)| {
+            let of = self.books[device.index()].left_behind();
+            of.iter().map(|(task, bytes)| (*task, *device, *bytes)).collect::<Vec<_>>()
+        };
+        short.flat_map(left).collect()
     }
 
     /// Whether strangers hold much of a device that somebody has to himself.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Dispatcher;
+use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::run::admission::{self, Held, HeldBy, Refusal, Short};
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// Tasks of one reason that are listed; there may be more.
 const LISTED: usize = 1_000;
@@ -75,6 +76,8 @@ pub(super) struct Refused {
     pub(super) why: Why,
     /// What other runs hold of it.
     pub(super) others: Vec<Held>,
+    /// What our own tasks have left behind there.
+    pub(super) left_behind: Vec<(TaskId, DeviceId, Bytes)>,
     pub(super) since: Millis,
 }
 
@@ -92,11 +95,11 @@ impl Dispatcher<'_> {
     pub(super) fn note_refusal(&mut self, queue: usize, why: Why, now: Millis) {
         self.refused.resize_with(self.ready.len(), || None);
         let since = self.refused[queue].as_ref().map_or(now, |before| before.since);
-        let others = match &why {
-            Why::Room(refusal) => self.ledger.held_by_others(refusal),
-            Why::Held { .. } => Vec::new(),
+        let (others, left_behind) = match &why {
+            Why::Room(refusal) => (self.ledger.held_by_others(refusal), self.ledger.left_behind(refusal)),
+            Why::Held { .. } => (Vec::new(), Vec::new()),
         };
-        self.refused[queue] = Some(Refused { why, others, since });
+        self.refused[queue] = Some(Refused { why, others, left_behind, since });
     }
 
     /// Notes that a queue's first task was admitted.
@@ -113,8 +116,8 @@ impl Dispatcher<'_> {
         let waiting = queues.filter_map(|(index, queue)| {
             let (since, reason) = match (self.jobs_taken, self.refused.get(index)) {
                 (Some(since), _) => (since, Reason::Jobs { most: self.options.jobs.unwrap_or(usize::MAX) }),
-                (None, Some(Some(Refused { why: Why::Room(refusal), others, since }))) => {
-                    (*since, self.room(refusal, others))
+                (None, Some(Some(refused @ Refused { why: Why::Room(refusal), since, .. }))) => {
+                    (*since, self.room(refusal, refused))
                 }
                 (None, Some(Some(Refused { why: Why::Held { by, at }, since, .. }))) => {
                     (*since, Reason::Held { by: self.graph.tasks[by.index()].name.clone(), at: *at })
@@ -133,7 +136,7 @@ impl Dispatcher<'_> {
         waiting.chain(for_outputs).collect()
     }
 
-    fn room(&self, refusal: &Refusal, others: &[Held]) -> Reason {
+    fn room(&self, refusal: &Refusal, Refused { others, left_behind, .. }: &Refused) -> Reason {
         let nodes = refusal
             .hosts
             .iter()
@@ -144,7 +147,12 @@ impl Dispatcher<'_> {
             .map(|(device, why)| At { place: self.fleet.devices[device.index()].id.clone(), lacks: why.clone() });
         let runs: Vec<HeldBy> =
             others.iter().map(|of| HeldBy { run: of.run.clone(), holds: of.words(self.fleet) }).collect();
-        let held: Vec<String> = runs.iter().map(|by| format!("; run {} holds {}", by.run, by.holds)).collect();
+        let held = runs.iter().map(|by| format!("; run {} holds {}", by.run, by.holds));
+        let left = left_behind.iter().map(|(task, device, bytes)| {
+            let (task, device) = (&self.graph.tasks[task.index()].name, &self.fleet.devices[device.index()].id);
+            format!("; what {task} left behind holds {bytes} of {device} (`trainyard devices --orphans`)")
+        });
+        let held: Vec<String> = held.chain(left).collect();
         Reason::Room {
             words: refusal.explain(self.fleet) + &held.concat(),
             nodes: nodes.collect(),
