@@ -8,12 +8,14 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 use tokio::time::Instant;
 
 use super::hole::Hole;
+use super::silence::Silence;
 use crate::progress::record::Record;
 use crate::progress::series::Book;
 use crate::progress::{Progress, Reader, explicit};
@@ -59,6 +61,12 @@ impl Heard {
             known: Progress::default(),
             record: RecordFile { path: record, due: started + WRITE_EVERY, changed: false },
         }
+    }
+
+    /// Looks for its file only where this does not tell that there is none.
+    pub(super) fn unless(mut self, silence: Option<Arc<Silence>>) -> Self {
+        self.events.silence = silence;
+        self
     }
 
     /// Goes on with an attempt that started earlier, where its record ends.
@@ -166,6 +174,8 @@ impl RecordFile {
 /// The file that an attempt may write JSON lines to: appended to, or written anew each time.
 struct EventsFile {
     path: PathBuf,
+    /// What tells that there is none.
+    silence: Option<Arc<Silence>>,
     offset: u64,
     /// What was read up to the end of the file, as it was then.
     seen: Option<Stamp>,
@@ -188,7 +198,7 @@ impl Stamp {
 
 impl EventsFile {
     const fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, seen: None, partial: Vec::new(), hole: Hole::new(KEPT) }
+        Self { path, silence: None, offset: 0, seen: None, partial: Vec::new(), hole: Hole::new(KEPT) }
     }
 
     /// Passes over what was written so far.
@@ -208,8 +218,7 @@ impl EventsFile {
     }
 
     fn fresh(&mut self) -> Option<Vec<u8>> {
-        // Most attempts write none, and to ask costs less than to open in vain.
-        if !self.path.exists() {
+        if self.silence.as_ref().is_some_and(|silence| silence.covers(&self.path)) {
             return None;
         }
         // Whatever stands in its place: nobody is waited for.

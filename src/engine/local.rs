@@ -2,6 +2,7 @@
 //!
 //! Nothing of ours runs between fork and exec: with it every start would copy the orchestrator's page tables.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
@@ -23,6 +24,7 @@ use super::log::Log;
 use super::oom::Kills;
 use super::process::{self, Starts};
 use super::sentinel::Watch;
+use super::silence::Silence;
 use super::spawn::{Group, Inherited};
 use super::strays::Awaited;
 use super::supervise::{Attempt, Clock, Exit, Wish};
@@ -47,6 +49,8 @@ pub struct Local {
     starts: Starts,
     kills: Arc<Kills>,
     awaited: Arc<Awaited>,
+    /// Whether no attempt has written of its progress yet, where that can be told.
+    silence: OnceCell<Option<Arc<Silence>>>,
 }
 
 impl Local {
@@ -64,12 +68,14 @@ impl Local {
             starts: Starts::default(),
             kills: Arc::new(Kills::new(Path::new("/"))),
             awaited: Arc::default(),
+            silence: OnceCell::new(),
         })
     }
 
     /// Starts the process of an attempt.
     fn begin(&self, launch: Launch, wish: watch::Receiver<Wish>) -> Result<(Box<Attempt>, Process), String> {
         prepare(&launch)?;
+        let silence = self.silence.get_or_init(|| Silence::of(launch.events.parent()?).ok().map(Arc::new)).clone();
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let killed_before = self.kills.count();
         let (pid, (identity, exit)) = self.awaited.start(|| spawn((&self.inherited, &self.starts), &launch, writer))?;
@@ -81,6 +87,7 @@ impl Local {
             own_peak: process::own_peak_memory(),
             exit: Exit::OfChild(exit),
             output: Some(output),
+            closed: None,
             wish,
             reports: self.reports.0.clone(),
             mirror: self.mirror,
@@ -90,7 +97,7 @@ impl Local {
             },
             clock: Clock::start(Instant::now()),
             hold: Hold::new(&launch, pid),
-            heard: Heard::new(Instant::now(), launch.events.clone(), launch.progress.clone()),
+            heard: Heard::new(Instant::now(), launch.events.clone(), launch.progress.clone()).unless(silence),
             kills: Arc::clone(&self.kills),
             killed_before,
             awaited: Arc::clone(&self.awaited),
@@ -114,6 +121,7 @@ impl Local {
             own_peak: process::own_peak_memory(),
             exit: Exit::OfStranger(watched),
             output: None,
+            closed: None,
             wish,
             reports: self.reports.0.clone(),
             mirror: self.mirror,

@@ -18,6 +18,7 @@ pub mod process;
 pub mod race;
 pub mod room;
 pub mod sentinel;
+mod silence;
 mod spawn;
 pub mod strays;
 mod supervise;

@@ -171,9 +171,10 @@ pub fn namespace() -> Option<u64> {
 pub fn find_marked(marks: &[String]) -> Vec<u32> {
     let own = std::process::id();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut environment = Environment::default();
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != own && is_marked(*pid, marks))
+        .filter(|pid| *pid != own && environment.of(*pid).is_some_and(|of| has_marks(of, marks)))
         .collect()
 }
 
@@ -203,8 +204,38 @@ pub(super) fn members(marks: &[String], group: u32) -> Vec<Member> {
 /// Whether a process's environment holds every one of `marks` (`NAME=value`).
 #[must_use]
 pub fn is_marked(pid: u32, marks: &[String]) -> bool {
-    let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-    marks.iter().all(|mark| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+    Environment::default().of(pid).is_some_and(|of| has_marks(of, marks))
+}
+
+fn has_marks(environment: &[u8], marks: &[String]) -> bool {
+    marks.iter().all(|mark| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+}
+
+/// Reads environments of processes, one after the other: the kernel looks the process up for every read, and most are one
+/// read long.
+#[derive(Debug, Default)]
+struct Environment(Vec<u8>);
+
+impl Environment {
+    /// More than most are.
+    const USUAL: usize = 16 << 10;
+
+    /// Returns that of a process, `None` where we may not read it or there is none.
+    fn of(&mut self, pid: u32) -> Option<&[u8]> {
+        let mut file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+        let mut length = 0;
+        loop {
+            if self.0.len() - length < Self::USUAL {
+                self.0.resize(length + Self::USUAL, 0);
+            }
+            let read = file.read(&mut self.0[length..]).ok()?;
+            length += read;
+            // Only its end makes a read shorter.
+            if length < self.0.len() {
+                return Some(&self.0[..length]);
+            }
+        }
+    }
 }
 
 /// So many processes above one are looked at.

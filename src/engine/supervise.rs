@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::heard::Heard;
@@ -39,6 +40,8 @@ pub(super) struct Attempt {
     pub(super) exit: Exit,
     /// Both of its output streams, until they are closed.
     pub(super) output: Option<pipe::Receiver>,
+    /// The same once it is closed at the other end.
+    pub(super) closed: Option<pipe::Receiver>,
     pub(super) wish: watch::Receiver<Wish>,
     pub(super) hold: Hold,
     pub(super) reports: mpsc::Sender<Report>,
@@ -141,6 +144,8 @@ impl Attempt {
             Ended { task, role, outcome, usage, logged: self.log.is_used(), traced: self.log.has_trace(), note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.
         let _ = self.reports.send(Report::Ended(ended)).await;
+        // What starts in its place goes before closing and freeing what is left.
+        yield_now().await;
     }
 
     /// Copies output and keeps the limits until the process itself has ended.
@@ -206,7 +211,7 @@ impl Attempt {
     fn take_in(&mut self, read: impl FnOnce(&pipe::Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Vec<u8>> {
         let mut buffer = [0; 16 << 10];
         match read(self.output.as_ref()?, &mut buffer) {
-            Ok(0) => self.output = None,
+            Ok(0) => self.closed = self.output.take(),
             Ok(n) => {
                 let now = Instant::now();
                 self.clock.printed = Some(now);

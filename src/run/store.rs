@@ -233,7 +233,7 @@ impl Store {
             key = db.last_insert_rowid();
             db.execute("INSERT INTO task_list (run, tasks) VALUES (?1, ?2)", params![key, tasks]).map(drop)
         });
-        self.room.hold_back(&self.path());
+        self.room.hold_back(&self.path(), tasks.len());
         match (written, &header.invocation.name) {
             (Ok(()), _) => Ok(RunKey { key, next_seq: 0 }),
             (Err(error), Some(name)) => match self.named(name)? {
@@ -292,10 +292,12 @@ impl Store {
         if identity(&path) != self.file {
             return Err(StoreError::Gone(path));
         }
+        let mut bytes = 0;
         let written = in_transaction(&self.db, |db| {
             let mut insert = db.prepare_cached("INSERT INTO event (number, at, body) VALUES (?1, ?2, ?3)")?;
             for (seq, recorded) in (run.next_seq..).zip(events) {
                 let body = serde_json::to_string(&recorded.event).expect("events are plain data");
+                bytes += body.len();
                 insert.execute(params![number(run.key, seq), signed(recorded.at.0), body])?;
                 if let Some(end) = new_end(recorded) {
                     let (finished, end) = end.unzip();
@@ -306,7 +308,7 @@ impl Store {
             Ok(())
         });
         written.map_err(|source| self.taken_over(run, source))?;
-        self.room.hold_back(&path);
+        self.room.hold_back(&path, bytes);
         run.next_seq += i64::try_from(events.len()).expect("a batch fits in memory");
         Ok(())
     }

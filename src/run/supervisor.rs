@@ -241,21 +241,18 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 crash::point("told");
                 return Ok(end);
             }
-            if !decided.is_empty() {
-                continue;
-            }
-            if self.look_up_tasks() {
-                continue;
-            }
-            let due = self.next_due().map(|due| self.clock.instant(due));
-            tokio::select! {
-                biased;
-                report = self.engine.next_report() => self.on_report(report)?,
-                Some(stop) = stops.recv() => self.on_stop(stop)?,
-                look = self.parts.looker.answer() => self.on_look(look),
-                revision = self.parts.replanner.answer() => self.on_revision(revision)?,
-                () = sleep_until(due.unwrap_or(Instant::now() + TICK)), if due.is_some() => {}
-                _ = tick.tick() => self.on_tick()?,
+            // What was decided may lead to more at once.
+            if decided.is_empty() && !self.look_up_tasks() {
+                let due = self.next_due().map(|due| self.clock.instant(due));
+                tokio::select! {
+                    biased;
+                    report = self.engine.next_report() => self.on_report(report)?,
+                    Some(stop) = stops.recv() => self.on_stop(stop)?,
+                    look = self.parts.looker.answer() => self.on_look(look),
+                    revision = self.parts.replanner.answer() => self.on_revision(revision)?,
+                    () = sleep_until(due.unwrap_or(Instant::now() + TICK)), if due.is_some() => {}
+                    _ = tick.tick() => self.on_tick()?,
+                }
             }
             while let Some(report) = self.engine.ready_report() {
                 self.on_report(report)?;

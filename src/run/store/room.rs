@@ -14,23 +14,36 @@ use super::aside::with;
 /// Room for the ends of some hundred attempts: each commit takes a few pages.
 const HELD_BACK: u64 = 1 << 20;
 
+/// What a commit adds to the log besides twice its events at most: the pages around them.
+const AROUND: u64 = 32 << 10;
+
 /// How much is held back.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Bytes of the log for which there is room whatever happens.
     until: u64,
+    /// Bytes that the log may still grow by before it is looked at.
+    unlooked: u64,
     /// Whether the file system cannot do it.
     cannot: bool,
 }
 
 impl Room {
-    /// Holds room back behind what the log has grown to; where there is none, that is not worth an error.
-    pub(super) fn hold_back(&mut self, database: &Path) {
+    /// Holds room back behind what the log has grown to with a commit of so many bytes of events; where there is none, that
+    /// is not worth an error.
+    pub(super) fn hold_back(&mut self, database: &Path, bytes: usize) {
+        let grown = AROUND + 2 * bytes as u64;
+        if grown <= self.unlooked {
+            self.unlooked -= grown;
+            return;
+        }
+        self.unlooked = 0;
         let log = with(database, "-wal");
         let Ok(length) = rustix::fs::stat(&log).map(|file| u64::try_from(file.st_size).unwrap_or(0)) else {
             return;
         };
         if self.cannot || length + HELD_BACK / 2 <= self.until {
+            self.unlooked = HELD_BACK / 4;
             return;
         }
         let Ok(file) = File::options().write(true).open(&log) else { return };
