@@ -1,6 +1,7 @@
 //! This machine as an engine: every attempt a process group of its own, started without forking our memory.
 //!
-//! Nothing of ours runs between fork and exec: with it every start would copy the orchestrator's page tables.
+//! Between fork and exec a child has our memory itself, not a copy: with one every start would copy the orchestrator's page
+//! tables.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};

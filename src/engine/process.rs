@@ -321,7 +321,7 @@ fn as_pid(pid: u32) -> Option<Pid> {
 
 /// Returns the peak resident memory of this process.
 ///
-/// A child starts in our address space (`posix_spawn` is a vfork), and the kernel counts that as the child's until it
+/// A child starts in our address space (see `vfork`), and the kernel counts that as the child's until it
 /// execs: a child's peak that is not above this one says nothing.
 #[must_use]
 pub fn own_peak_memory() -> Bytes {

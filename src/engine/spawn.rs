@@ -3,7 +3,7 @@
 //! `std::process::Command` copies and sorts the whole environment for every child, and opens files anew. Here the inherited
 //! environment is turned into C strings once.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,23 +30,45 @@ pub(super) struct Inherited {
 #[derive(Debug)]
 struct Entry {
     text: CString,
-    /// Bytes of `NAME=`.
+    /// Bytes of its name.
     name: usize,
 }
 
 impl Entry {
     fn new(text: Vec<u8>) -> io::Result<Self> {
         // A name may begin with `=` where a foreign shell left one.
-        let name = memchr::memchr(b'=', text.get(1..).unwrap_or_default()).map_or(text.len(), |at| at + 2);
+        let name = memchr::memchr(b'=', text.get(1..).unwrap_or_default()).map_or(text.len(), |at| at + 1);
         Ok(Self { text: c_string(text)?, name })
-    }
-
-    fn of(name: &str, value: &str) -> io::Result<Self> {
-        Ok(Self { name: name.len() + 1, text: c_string([name, "=", value].concat().into_bytes())? })
     }
 
     fn name(&self) -> &[u8] {
         &self.text.as_bytes()[..self.name]
+    }
+}
+
+/// Strings one behind the other, each with a zero byte at its end.
+#[derive(Debug, Default)]
+struct Texts {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Texts {
+    /// Adds a string that is put together.
+    fn add(&mut self, parts: &[&str]) -> io::Result<()> {
+        self.starts.push(self.bytes.len());
+        for part in parts {
+            if memchr::memchr(0, part.as_bytes()).is_some() {
+                return Err(zero_byte());
+            }
+            self.bytes.extend_from_slice(part.as_bytes());
+        }
+        self.bytes.push(0);
+        Ok(())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &CStr> {
+        self.starts.iter().map(|start| CStr::from_bytes_until_nul(&self.bytes[*start..]).unwrap_or_default())
     }
 }
 
@@ -91,10 +113,16 @@ impl Inherited {
         output: BorrowedFd<'_>,
         group: Group,
     ) -> io::Result<(u32, OwnedFd)> {
-        let words = std::iter::once(&launch.program).chain(&launch.args);
-        let words = words.map(|word| c_string(word.as_bytes())).collect::<io::Result<Vec<_>>>()?;
-        let own = own_entries(&launch.env)?;
-        let is_own = |entry: &&Entry| own.iter().any(|own| own.name() == entry.name());
+        let mut words = Texts::default();
+        std::iter::once(&launch.program).chain(&launch.args).try_for_each(|word| words.add(&[word]))?;
+        let mut own = Texts::default();
+        for (at, (name, value)) in launch.env.iter().enumerate() {
+            // The last of a name counts.
+            if launch.env[at + 1..].iter().all(|(other, _)| other != name) {
+                own.add(&[name, "=", value])?;
+            }
+        }
+        let is_own = |entry: &&Entry| launch.env.iter().any(|(name, _)| name.as_bytes() == entry.name());
         let inherited = self.entries.iter().filter(|entry| !is_own(entry));
         vfork::start(&Begin {
             usual: &self.usual,
@@ -103,8 +131,8 @@ impl Inherited {
             output,
             cwd: &c_string(launch.cwd.as_os_str().as_bytes())?,
             program: &c_string(file.as_os_str().as_bytes())?,
-            args: words.iter().map(CString::as_c_str).collect(),
-            env: inherited.chain(&own).map(|entry| entry.text.as_c_str()).collect(),
+            args: words.iter().collect(),
+            env: inherited.map(|entry| entry.text.as_c_str()).chain(own.iter()).collect(),
         })
     }
 
@@ -139,14 +167,12 @@ fn is_to_be_reset(signal: libc::c_int) -> bool {
     }
 }
 
-/// Turns the attempt's own variables into entries, of which the last of a name counts.
-fn own_entries(env: &[(String, String)]) -> io::Result<Vec<Entry>> {
-    let is_last = |(at, (name, _)): &(usize, &(String, String))| env[at + 1..].iter().all(|(other, _)| other != name);
-    env.iter().enumerate().filter(is_last).map(|(_, (name, value))| Entry::of(name, value)).collect()
+fn c_string(text: impl Into<Vec<u8>>) -> io::Result<CString> {
+    CString::new(text).map_err(|_| zero_byte())
 }
 
-fn c_string(text: impl Into<Vec<u8>>) -> io::Result<CString> {
-    CString::new(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it contains a zero byte"))
+fn zero_byte() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it contains a zero byte")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Knows one process group and nothing of other attempts.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +31,9 @@ use crate::units::Bytes;
 
 /// How often a running attempt's progress file is looked at: well below what an eye takes for lag.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// Room for one piece of output.
+type Piece = [MaybeUninit<u8>; 16 << 10];
 
 /// One attempt from spawn to end.
 pub(super) struct Attempt {
@@ -201,23 +205,26 @@ impl Attempt {
 
     /// Takes in one piece of output.
     async fn copy_output(&mut self) {
-        if let Some(piece) = self.take_in(|output, buffer| output.try_read(buffer)) {
+        if let Some(piece) = self.take_in(|output, buffer| output.try_io(|| read(output, buffer))) {
             self.mirror(piece).await;
         }
     }
 
     /// Takes in one piece of output, if there is any, and returns what is to be reported of it. Its buffer is not kept
     /// while others have their turn.
-    fn take_in(&mut self, read: impl FnOnce(&pipe::Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Vec<u8>> {
-        let mut buffer = [0; 16 << 10];
+    fn take_in(
+        &mut self,
+        read: impl for<'b> FnOnce(&pipe::Receiver, &'b mut Piece) -> io::Result<&'b mut [u8]>,
+    ) -> Option<Vec<u8>> {
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         match read(self.output.as_ref()?, &mut buffer) {
-            Ok(0) => self.closed = self.output.take(),
-            Ok(n) => {
+            Ok([]) => self.closed = self.output.take(),
+            Ok(piece) => {
                 let now = Instant::now();
                 self.clock.printed = Some(now);
-                self.log.write(&buffer[..n]);
-                self.heard.output(&buffer[..n], now);
-                return Some(if self.mirror { buffer[..n].to_vec() } else { Vec::new() });
+                self.log.write(piece);
+                self.heard.output(piece, now);
+                return Some(if self.mirror { piece.to_vec() } else { Vec::new() });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.output = None,
@@ -237,7 +244,7 @@ impl Attempt {
         // A pipe holds at most 1 MiB for an ordinary user; a survivor that goes on printing must not keep us.
         for _ in 0..64 {
             // The reactor may not have seen yet what is there.
-            match self.take_in(|output, buffer| Ok(rustix::io::read(output, buffer)?)) {
+            match self.take_in(read) {
                 Some(piece) => self.mirror(piece).await,
                 None => return,
             }
@@ -456,6 +463,11 @@ fn broken_promise(outputs: &[(String, PathBuf)]) -> Option<Outcome> {
 async fn asked_for_now(wish: &mut watch::Receiver<Wish>) {
     // A run that is gone asks for it as well.
     let _ = wish.wait_for(|wish| wish.stop == Stop::Now).await;
+}
+
+/// Reads what is there.
+fn read<'b>(output: &pipe::Receiver, buffer: &'b mut Piece) -> io::Result<&'b mut [u8]> {
+    Ok(rustix::io::read(output, &mut buffer[..])?.0)
 }
 
 /// Waits until there is output to read; for ever where the stream is closed.
