@@ -132,8 +132,9 @@ fn efficiencies(instance: &Instance<'_>) -> Vec<i128> {
     instance.kinds.iter().map(|kind| i128::try_from(of_kind(kind)).unwrap_or(i128::MAX)).collect()
 }
 
-/// Returns the longest way from the start of each task to the end, `[n_tasks]` by TaskId in milliseconds, each task at
-/// its mean duration over all places and each edge at its mean time over all pairs of nodes.
+/// Returns the longest way from the start of each task to the end, `[n_tasks]` by TaskId in thousandths of a millisecond,
+/// each task at its mean duration over all places and each edge at its mean time over all pairs of nodes; a node makes a
+/// pair with itself too, in which data takes no time.
 pub(super) fn upward_rank(instance: &Instance<'_>) -> Vec<u64> {
     rank_with(instance, 1.0)
 }
@@ -144,19 +145,21 @@ pub(super) fn by_rank_with(instance: &Instance<'_>, edges: f64) -> Vec<TaskId> {
     by_key(instance, |task, _| rank[task.index()])
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; a mean need not be exact")]
 fn rank_with(instance: &Instance<'_>, edges: f64) -> Vec<u64> {
     let graph = instance.graph;
     let mean: Vec<_> = instance.kinds.iter().map(|kind| mean_duration(instance, kind)).collect();
-    // Mean of seconds per byte; 0 where no data costs time.
+    // Milliseconds per byte; 0 where no data costs time. The table has each pair of different nodes twice.
+    let nodes = to_f64(instance.nodes.len() as u64);
     let slowness = instance.bandwidth.iter().map(|link| link.map_or(0.0, |link| 1e3 / to_f64(link.0.max(1))));
-    let slowness = edges * slowness.sum::<f64>() / to_f64(instance.bandwidth.len().max(1) as u64);
-    let mut rank = vec![0_u64; graph.len()];
+    let slowness = edges * slowness.sum::<f64>() / (nodes * (nodes + 1.0)).max(1.0);
+    let mut rank = vec![0.0_f64; graph.len()];
     for &task in graph.order.iter().rev() {
-        let way = |edge: &crate::graph::Edge| rank[edge.task.index()] + (to_f64(edge.data.0) * slowness) as u64;
-        let rest = graph.after.of(task).iter().map(way).max().unwrap_or(0);
-        rank[task.index()] = rest.saturating_add(mean[instance.kind[task.index()] as usize]);
+        let way = |edge: &crate::graph::Edge| rank[edge.task.index()] + to_f64(edge.data.0) * slowness;
+        let rest = graph.after.of(task).iter().map(way).fold(0.0, f64::max);
+        rank[task.index()] = rest + mean[instance.kind[task.index()] as usize];
     }
-    rank
+    rank.into_iter().map(|rank| (rank * 1e3) as u64).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean need not be exact")]
@@ -164,11 +167,11 @@ fn to_f64(value: u64) -> f64 {
     value as f64
 }
 
-/// Mean over every place of every choice, rounded down.
-fn mean_duration(instance: &Instance<'_>, kind: &Kind) -> u64 {
+/// Mean over every place of every choice, in milliseconds.
+fn mean_duration(instance: &Instance<'_>, kind: &Kind) -> f64 {
     let places = |group: u32| instance.groups[group as usize].members.iter().map(|(_, devices)| devices.len().max(1));
     let weighed =
-        kind.choices.iter().map(|choice| (u128::from(choice.duration()), places(choice.group).sum::<usize>()));
-    let (sum, count) = weighed.fold((0, 0), |(sum, count), (time, n)| (sum + time * n as u128, count + n as u128));
-    u64::try_from(sum.checked_div(count).unwrap_or(0)).unwrap_or(u64::MAX)
+        kind.choices.iter().map(|choice| (to_f64(choice.duration()), places(choice.group).sum::<usize>() as u64));
+    let (sum, count) = weighed.fold((0.0, 0), |(sum, count), (time, n)| (sum + time * to_f64(n), count + n));
+    sum / to_f64(count.max(1))
 }
