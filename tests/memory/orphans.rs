@@ -59,7 +59,7 @@ fn who_waits_for_what_an_earlier_task_left_is_told_so() -> Tested {
     let why = world.until_printed(&["explain", "wait"], |why| why.contains("left behind"))?;
     assert!(why.contains("what train left behind holds 2.9 GiB of "), "{why}");
     let ended =
-        world.command(&["devices", "--orphans", "--end", &world.shown()?["run"].as_str().unwrap_or_default()])?;
+        world.command(&["devices", "--orphans", "--end", world.shown()?["run"].as_str().unwrap_or_default()])?;
     assert!(ended.status.success());
     assert!(run.wait()?.success());
     Ok(())
