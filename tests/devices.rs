@@ -226,6 +226,16 @@ fn processes_are_named_and_leave_with_their_memory() -> Tested {
 }
 
 #[test]
+fn who_draws_on_a_card_is_shown_with_its_memory() -> Tested {
+    let scene = Scene::new(vec![Card { desktop_mib: 900, reserved_mib: 700, ..Card::default() }])?;
+    let card = &json(&mut devices(&scene))?["devices"][0];
+    assert_eq!(card["memory_unattributed_bytes"], 0);
+    let process = &card["processes"][0];
+    assert_eq!((&process["pid"], &process["memory_bytes"]), (&1.into(), &(900_u64 << 20).into()), "{card:#}");
+    Ok(())
+}
+
+#[test]
 fn memory_in_nobodys_name_is_shown() -> Tested {
     let scene = Scene::new(vec![Card { nobodys_mib: 2_048, ..Card::default() }])?;
     let shown = json(&mut devices(&scene))?;
@@ -341,6 +351,13 @@ fn health_clocks_and_links_are_shown_and_what_ails_is_noted() -> Tested {
     ] {
         assert_eq!(well[key], value, "{key}");
     }
+    scene.change(|machine| {
+        let card = &mut machine.cards[0];
+        (card.ecc, card.uncorrected, card.compute_mode) = (Some(true), 2, Some(3));
+    })?;
+    let said = &json(&mut devices(&scene))?["devices"][0];
+    let told = (&said["ecc"], &said["uncorrected_errors"], &said["compute_mode"]);
+    assert_eq!(told, (&true.into(), &2.into(), &"exclusive-process".into()));
     assert_eq!((&ails["slowed"][0], &ails["remapped_rows"]["uncorrected"]), (&"hot (hardware)".into(), &2.into()));
     let table = text(&mut devices(&scene))?;
     assert!(table.contains("slowed: hot (hardware), memory rows wait for a reset"), "{table}");

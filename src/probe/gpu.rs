@@ -315,11 +315,9 @@ pub struct Reading {
     pub uuid: String,
     /// Why it could not be read at all: it fell off the bus, say. Everything else is `None` then.
     pub fault: Option<Fault>,
-    /// Processes that compute on it, read before `memory`: what a process allocates in between is then counted as
+    /// Processes that compute or draw on it, read before `memory`: what a process allocates in between is then counted as
     /// promised and as taken, never as neither. `None`: the driver does not say.
     pub processes: Option<Vec<Process>>,
-    /// Whether it lists processes that draw on it, a desktop's; asked only where none computes.
-    pub draws: bool,
     /// Its memory.
     pub memory: Option<Memory>,
     /// How much of the time a kernel was running, in percent.
@@ -382,13 +380,15 @@ pub enum MemoryCall {
     V2,
 }
 
-/// A process that computes on a device.
+/// A process that computes or draws on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its id, as the driver sees it: in a container it may not be ours.
     pub pid: u32,
     /// What it holds of the device's memory.
     pub memory: Option<Bytes>,
+    /// Whether it only draws, as a desktop does.
+    pub draws: bool,
 }
 
 impl Reading {
@@ -398,7 +398,9 @@ impl Reading {
     #[must_use]
     pub fn unattributed(&self) -> Option<Bytes> {
         let memory = self.memory?;
-        let known: Bytes = self.processes.as_ref()?.iter().map(|process| process.memory).sum::<Option<Bytes>>()?;
+        // Of those that draw a driver need not know it.
+        let held = |process: &Process| process.memory.or(process.draws.then_some(Bytes::ZERO));
+        let known: Bytes = self.processes.as_ref()?.iter().map(held).sum::<Option<Bytes>>()?;
         // What is neither free nor the driver's is held by somebody, whichever call it came from.
         Some(memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO) - known)
     }
@@ -413,9 +415,8 @@ impl Reading {
         match self.processes.as_deref() {
             None => true,
             // The first version counts what the driver keeps for itself.
-            Some([]) if self.draws => false,
             Some([]) => memory.reserved.is_some_and(|reserved| memory.total - memory.free - reserved > IDLE),
-            Some(listed) => listed.iter().any(|process| process.memory.is_none()),
+            Some(listed) => listed.iter().any(|process| !process.draws && process.memory.is_none()),
         }
     }
 }

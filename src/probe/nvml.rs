@@ -248,7 +248,6 @@ fn read(device: &Device, uuid: String) -> Reading {
         Ok(memory) => Reading {
             uuid,
             fault: None,
-            draws: processes.as_ref().is_some_and(Vec::is_empty) && draws(device),
             processes,
             memory,
             utilisation: device.utilization_rates().ok().map(|rates| rates.gpu),
@@ -315,32 +314,31 @@ fn memory_v1(device: &Device) -> Result<Memory, NvmlError> {
     })
 }
 
-/// Returns the processes that compute on a device, in ascending order of pid.
+/// Returns the processes that compute on a device and those that only draw on it, in ascending order of pid; `None` where
+/// nobody says who computes.
 fn processes(device: &Device) -> Option<Vec<Process>> {
     let listed = match device.running_compute_processes() {
         Err(NvmlError::FailedToLoadSymbol(_)) => device.running_compute_processes_v2(),
         other => other,
     };
-    let mut processes: Vec<_> = listed.ok()?.iter().map(process).collect();
-    processes.sort_by_key(|process| process.pid);
+    let drawing = match device.running_graphics_processes() {
+        Err(NvmlError::FailedToLoadSymbol(_)) => device.running_graphics_processes_v2(),
+        other => other,
+    };
+    let mut processes: Vec<_> = listed.ok()?.iter().map(|info| process(info, false)).collect();
+    processes.extend(drawing.unwrap_or_default().iter().map(|info| process(info, true)));
+    // Who does both is in both lists.
+    processes.sort_by_key(|process| (process.pid, process.draws));
+    processes.dedup_by_key(|process| process.pid);
     Some(processes)
 }
 
-/// Whether processes draw on a device.
-fn draws(device: &Device) -> bool {
-    let counted = match device.running_graphics_processes_count() {
-        Err(NvmlError::FailedToLoadSymbol(_)) => device.running_graphics_processes_count_v2(),
-        other => other,
-    };
-    counted.is_ok_and(|count| count > 0)
-}
-
-fn process(info: &ProcessInfo) -> Process {
+fn process(info: &ProcessInfo, draws: bool) -> Process {
     let memory = match info.used_gpu_memory {
         UsedGpuMemory::Used(bytes) => Some(Bytes(bytes)),
         UsedGpuMemory::Unavailable => None,
     };
-    Process { pid: info.pid, memory }
+    Process { pid: info.pid, memory, draws }
 }
 
 #[cfg(test)]

@@ -497,6 +497,24 @@ device_calls! {
         give(failed, 0)
     }
 
+    fn nvmlDeviceGetEccMode(asked, current: *mut c_uint, pending: *mut c_uint) {
+        let mode = c_uint::from(asked.card().ecc.ok_or(NOT_SUPPORTED)?);
+        give(current, mode)?;
+        give(pending, mode)
+    }
+
+    fn nvmlDeviceGetTotalEccErrors(asked, kind: c_uint, _since: c_uint, errors: *mut c_ulonglong) {
+        const UNCORRECTED: c_uint = 1;
+        if asked.card().ecc != Some(true) {
+            return Err(NOT_SUPPORTED);
+        }
+        give(errors, if kind == UNCORRECTED { asked.card().uncorrected } else { 0 })
+    }
+
+    fn nvmlDeviceGetComputeMode(asked, mode: *mut c_uint) {
+        give(mode, asked.card().compute_mode.ok_or(NOT_SUPPORTED)?)
+    }
+
     fn nvmlDeviceGetPersistenceMode(asked, mode: *mut c_uint) {
         asked.whole()?;
         give(mode, 1)
@@ -522,7 +540,7 @@ device_calls! {
     }
 
     fn nvmlDeviceGetGraphicsRunningProcesses_v3(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {
-        let desktop = asked.card().desktop_mib;
+        let desktop = if asked.card().hides_processes { 0 } else { asked.card().desktop_mib };
         let drawing = Held { pid: 1, is_alive: true, card: asked.handle.card(), slice: None, mib: desktop };
         give_list(&Vec::from_iter((desktop > 0).then_some(drawing)), count, to)
     }

@@ -67,6 +67,12 @@ pub struct Card {
     pub slowed: u64,
     /// Memory rows that were remapped, and wait for a reset.
     pub remapped: u32,
+    /// Whether memory errors are corrected; a card without that says nothing of it.
+    pub ecc: Option<bool>,
+    /// Memory errors that could not be corrected.
+    pub uncorrected: u64,
+    /// Who may use it, as `nvml.h` numbers it; a driver that does not say without.
+    pub compute_mode: Option<u32>,
     /// Errors that the driver has reported so far; whoever listens hears of those that are added.
     pub xids: Vec<u64>,
     /// Whether its driver is stuck: every call about it waits until that is over.
@@ -112,6 +118,9 @@ impl Default for Card {
             slices: Vec::new(),
             slowed: 0,
             remapped: 0,
+            ecc: None,
+            uncorrected: 0,
+            compute_mode: None,
             xids: Vec::new(),
             stuck: false,
             fails: BTreeMap::new(),
