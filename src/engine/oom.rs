@@ -17,12 +17,14 @@ use crate::probe::cgroup::{self, Controller, Version};
 pub(super) enum Memory {
     /// That of a device: the n-th of those that the attempt sees, if it said which.
     Device(Option<usize>),
+    /// That of what it computes on, a device or the host: JAX has the same words for both.
+    Computing,
     /// The host's.
     Host,
 }
 
-/// Words of PyTorch, libtorch, JAX, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle and raw CUDA.
-const DEVICE: [&str; 18] = [
+/// Words of PyTorch, libtorch, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle and raw CUDA.
+const DEVICE: [&str; 16] = [
     "CUDA out of memory",
     "HIP out of memory",
     "CUDA_ERROR_OUT_OF_MEMORY",
@@ -39,9 +41,10 @@ const DEVICE: [&str; 18] = [
     "cupy.cuda.memory.OutOfMemoryError",
     "out_of_memory: CUDA error",
     "Out of memory error on GPU",
-    "RESOURCE_EXHAUSTED: Out of memory",
-    "RESOURCE_EXHAUSTED: Failed to allocate request",
 ];
+
+/// Words of JAX.
+const COMPUTING: [&str; 2] = ["RESOURCE_EXHAUSTED: Out of memory", "RESOURCE_EXHAUSTED: Failed to allocate request"];
 
 /// What a line says besides "out of memory" that is about a device, in small letters: of CUDA's own text, with the call or
 /// the name of a macro before it, of NCCL's, of Triton's and of LightGBM's.
@@ -109,6 +112,8 @@ struct Said {
     at: u64,
     /// The n-th device, if it was named.
     device: Option<usize>,
+    /// Whether it may as well have been the host.
+    computing: bool,
     /// Whether the program said that it goes on.
     goes_on: bool,
 }
@@ -135,7 +140,10 @@ impl Listener {
         let rest = std::mem::take(&mut self.rest);
         self.hear_lines(&rest);
         let recent = |said: &Option<Said>| said.filter(|said| self.read - said.at <= BEHIND);
-        let device = recent(&self.device).map(|said| Memory::Device(said.device));
+        let device = recent(&self.device).map(|said| match said {
+            Said { computing: true, device: None, .. } => Memory::Computing,
+            Said { device, .. } => Memory::Device(device),
+        });
         device.or(recent(&self.host).map(|_| Memory::Host))
     }
 
@@ -186,12 +194,14 @@ impl Listener {
         let goes_on = GOES_ON.iter().any(|words| small.contains(words));
         let (said, device) = match memory {
             Memory::Device(device) => (&mut self.device, device),
+            Memory::Computing => (&mut self.device, None),
             Memory::Host => (&mut self.host, None),
         };
         // Of several processes the first is followed by the others, some of which name no device.
         let stands = said.is_some_and(|said| at - said.at <= BEHIND && !said.goes_on && (goes_on || device.is_none()));
         let device = if stands { said.and_then(|said| said.device) } else { device };
-        *said = Some(Said { at, device, goes_on: goes_on && !stands });
+        let computing = memory == Memory::Computing && said.is_none_or(|said| said.computing);
+        *said = Some(Said { at, device, computing, goes_on: goes_on && !stands });
     }
 }
 
@@ -210,6 +220,9 @@ fn recognise(line: &str) -> Option<Memory> {
     let exhausted = || line.contains("ResourceExhaustedError") && any(&EXHAUSTED);
     if any(&DEVICE) || raw() || exhausted() {
         return Some(Memory::Device(device_named(line)));
+    }
+    if any(&COMPUTING) {
+        return Some(device_named(line).map_or(Memory::Computing, |device| Memory::Device(Some(device))));
     }
     any(&HOST).then_some(Memory::Host)
 }
@@ -308,11 +321,11 @@ mod tests {
         ("RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED", Memory::Device(None)),
         (
             "jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 86.89GiB.",
-            Memory::Device(None),
+            Memory::Computing,
         ),
         (
             "jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 70368744177664 bytes.",
-            Memory::Device(None),
+            Memory::Computing,
         ),
         (
             "ResourceExhaustedError: OOM when allocating tensor with shape[8,9] and type float on \
