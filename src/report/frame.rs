@@ -123,7 +123,7 @@ pub(super) fn device_notes(gauge: &DeviceGauge) -> String {
     let notes = [
         gauge.utilisation.map(|busy| format!("{busy}% busy")),
         Some(held),
-        (gauge.promised > Bytes::ZERO).then(|| format!("{} promised", gauge.promised)),
+        (gauge.promised > Bytes::ZERO).then(|| format!("{} reserved", gauge.promised)),
         gauge.others().filter(|others| *others > Bytes::ZERO).map(|others| format!("{others} others'")),
         gauge.temperature.map(|degrees| format!("{degrees} °C")),
         gauge.power.map(power),
@@ -236,7 +236,7 @@ mod tests {
         insta::assert_snapshot!(drawn(&scene, &tally, &gauges, 24, 140), @"
         ⠋ features                         ───────────────────────       1m20s
         ⠋ train[lr=0.001,batch=64,seed=1]  ━━━━━━━━━╸─────────────  42%  1m20s  1m50s left   gpu0, epoch 4/10, loss 0.1235, acc 91.2%
-          gpu0 H100                        ━━━━━━━━━━━╸╌╌╌╌╌──────  50%  87% busy, 40.0 GiB of 80.0 GiB, 60.0 GiB promised, 2.0 GiB others', 61 °C,…
+          gpu0 H100                        ━━━━━━━━━━━╸╌╌╌╌╌──────  50%  87% busy, 40.0 GiB of 80.0 GiB, 60.0 GiB reserved, 2.0 GiB others', 61 °C,…
           0/4 done                         ━━━━━━━━━━╸────────────  45%  1m20s  ~1m35s left  2 running, 2 waiting
         ");
     }
