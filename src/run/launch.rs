@@ -223,9 +223,9 @@ fn command(ground: &Ground, task: &Task, action: &Action, written: &[PathBuf], n
 }
 
 /// Returns what is reserved on each device: `None` where nothing was said. Who has whole devices and says nothing of memory
-/// has all of it: as much as the smallest has.
+/// has all of it: as much as the smallest gives.
 fn held(place: &Place, devices: &[&Device], gpus: Gpus) -> Option<Bytes> {
-    let all = || devices.iter().map(|device| device.memory).min();
+    let all = || devices.iter().map(|device| device.whole_memory()).min();
     let whole = matches!(gpus, Gpus::Whole(_)) && place.gpu_memory == Bytes::ZERO;
     let held = if whole { all() } else { Some(place.gpu_memory) };
     held.filter(|memory| *memory > Bytes::ZERO || devices.is_empty())

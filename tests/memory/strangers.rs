@@ -43,3 +43,22 @@ fn a_plan_that_has_to_wait_for_others_says_who_waits() -> Tested {
     assert_eq!(plan["devices"][0]["memory_free_bytes"], 6_144_u64 << 20);
     Ok(())
 }
+
+#[test]
+fn what_the_driver_keeps_for_itself_is_in_nobodys_use_and_nobodys_to_have() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'echo $TRAINYARD_GPU_MEMORY >said'\nresources = { gpus = 1 }\n";
+    let mut card = cards(&[24_576]);
+    card[0].reserved_mib = 700;
+    let world = World::new(card, pipeline)?;
+    {
+        let _stranger = Stranger::on(&world, 0, 1_200)?;
+        let printed = world.printed(&["plan", "p.toml"])?;
+        assert!(printed.contains("in use now     1.2 GiB of "), "{printed}");
+    }
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    let told: u64 = std::fs::read_to_string(world.path().join("said"))?.trim().parse()?;
+    // 24,576 MiB less the driver's 700, and a headroom of 512 and 2 %.
+    assert_eq!(told >> 20, 24_576 - 700 - 512 - 492);
+    Ok(())
+}
