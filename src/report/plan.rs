@@ -197,7 +197,7 @@ impl<'a> Sheet<'a> {
                 placed.finish.into(),
                 placed.ran().into(),
                 self.timing.slack(task).into(),
-                self.gpu_memory(task).map_or_else(Cell::default, Cell::from),
+                self.memory_cell(task),
                 self.remarks(task, critical).into(),
             ]);
         }
@@ -207,7 +207,7 @@ impl<'a> Sheet<'a> {
     /// What is worth saying of a task besides its numbers.
     fn remarks(&self, task: TaskId, critical: bool) -> String {
         let mode = self.mode(task);
-        let Numbers { duration, gpu_memory } = self.numbers(task);
+        let Numbers { duration, gpu_memory, beyond } = self.numbers(task);
         let remarks = [
             critical.then(|| "critical".to_owned()),
             match duration {
@@ -218,7 +218,11 @@ impl<'a> Sheet<'a> {
             match gpu_memory {
                 None | Some(Basis::Declared) => None,
                 Some(Basis::Learned { runs }) => {
-                    Some(format!("memory from {}", wording::plural(runs as usize, "attempt")))
+                    let attempts = wording::plural(runs as usize, "attempt");
+                    Some(beyond.map_or_else(
+                        || format!("memory from {attempts}"),
+                        |seen| format!("all of a GPU: {seen} seen in {attempts}"),
+                    ))
                 }
                 Some(Basis::Default) => Some("memory not known yet".to_owned()),
             },
@@ -360,6 +364,13 @@ impl<'a> Sheet<'a> {
     /// The memory that a task reserves on each of its devices, if it is said by its size.
     fn gpu_memory(&self, task: TaskId) -> Option<Bytes> {
         Some(self.mode(task).resources.gpu_memory).filter(|memory| *memory > Bytes::ZERO)
+    }
+
+    fn memory_cell(&self, task: TaskId) -> Cell {
+        match self.numbers(task).beyond {
+            Some(_) => Cell::from("all"),
+            None => self.gpu_memory(task).map_or_else(Cell::default, Cell::from),
+        }
     }
 
     fn place(&self, placed: &Placed) -> String {

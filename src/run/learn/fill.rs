@@ -51,6 +51,9 @@ pub struct Numbers {
     pub duration: Basis,
     /// Its device memory; `None` if it asks for none.
     pub gpu_memory: Option<Basis>,
+    /// The most device memory that it was seen to hold, or to find too little, where what was learned of that is more
+    /// than any device has: it asks for all of the largest.
+    pub beyond: Option<Bytes>,
 }
 
 /// Where the numbers of a pipeline come from: `[n_stages][n_modes]`.
@@ -68,7 +71,7 @@ impl Origins {
     #[must_use]
     pub fn mode(&self, stage: usize, mode: usize) -> Numbers {
         let known = self.0.get(stage).and_then(|modes| modes.get(mode)).copied();
-        known.unwrap_or(Numbers { duration: Basis::Declared, gpu_memory: None })
+        known.unwrap_or(Numbers { duration: Basis::Declared, gpu_memory: None, beyond: None })
     }
 }
 
@@ -78,7 +81,8 @@ fn unlearned(mode: &Mode) -> Numbers {
         (None, Bytes::ZERO) => None,
         (None, _) => Some(Basis::Declared),
     };
-    Numbers { duration: if is_open(&mode.duration) { Basis::Default } else { Basis::Declared }, gpu_memory }
+    let duration = if is_open(&mode.duration) { Basis::Default } else { Basis::Declared };
+    Numbers { duration, gpu_memory, beyond: None }
 }
 
 fn is_open(duration: &Duration) -> bool {
@@ -179,6 +183,8 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
         } else {
             // Its driver or a desktop may keep as much as they do everywhere.
             (of.gpus, of.gpu_memory, of.alone) = (alone(gpus), most - kept, true);
+            let seen = samples.iter().filter_map(|sample| sample.gpu_memory.max(sample.ran_out));
+            numbers.beyond = seen.max();
         }
     }
 }
@@ -289,7 +295,7 @@ mod tests {
     fn without_history_auto_means_a_device_alone() {
         let (mode, numbers) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[]);
         assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Whole(1), Bytes::ZERO));
-        assert_eq!(numbers, Numbers { duration: Basis::Default, gpu_memory: Some(Basis::Default) });
+        assert_eq!(numbers, Numbers { duration: Basis::Default, gpu_memory: Some(Basis::Default), beyond: None });
     }
 
     #[test]
@@ -327,7 +333,8 @@ mod tests {
 
     #[test]
     fn more_than_any_device_has_leaves_it_the_device_alone() {
-        let (mode, _) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[(Some("T4"), 5_000, 15)]);
+        let (mode, numbers) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[(Some("T4"), 5_000, 15)]);
+        assert_eq!(numbers.beyond, Some(Bytes(15 * GIB)));
         assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Whole(1), Bytes(16 * GIB)));
     }
 
@@ -353,6 +360,6 @@ mod tests {
     fn a_stage_on_the_host_learns_its_duration() {
         let (mode, numbers) = filled("cpus = 1", &[], &[(None, 2_000, 0), (None, 3_000, 0)]);
         assert_eq!((mode.duration.base, mode.duration.by_model.len()), (Some(Millis(3_198)), 0));
-        assert_eq!(numbers, Numbers { duration: Basis::Learned { runs: 2 }, gpu_memory: None });
+        assert_eq!(numbers, Numbers { duration: Basis::Learned { runs: 2 }, gpu_memory: None, beyond: None });
     }
 }
