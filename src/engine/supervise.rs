@@ -3,6 +3,7 @@
 //! Knows one process group and nothing of other attempts.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::heard::Heard;
@@ -30,6 +32,9 @@ use crate::units::Bytes;
 /// How often a running attempt's progress file is looked at: well below what an eye takes for lag.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
+/// Room for one piece of output.
+type Piece = [MaybeUninit<u8>; 16 << 10];
+
 /// One attempt from spawn to end.
 pub(super) struct Attempt {
     pub(super) launch: Launch,
@@ -39,6 +44,8 @@ pub(super) struct Attempt {
     pub(super) exit: Exit,
     /// Both of its output streams, until they are closed.
     pub(super) output: Option<pipe::Receiver>,
+    /// The same once it is closed at the other end.
+    pub(super) closed: Option<pipe::Receiver>,
     pub(super) wish: watch::Receiver<Wish>,
     pub(super) hold: Hold,
     pub(super) reports: mpsc::Sender<Report>,
@@ -141,6 +148,8 @@ impl Attempt {
             Ended { task, role, outcome, usage, logged: self.log.is_used(), traced: self.log.has_trace(), note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.
         let _ = self.reports.send(Report::Ended(ended)).await;
+        // What starts in its place goes before closing and freeing what is left.
+        yield_now().await;
     }
 
     /// Copies output and keeps the limits until the process itself has ended.
@@ -196,23 +205,26 @@ impl Attempt {
 
     /// Takes in one piece of output.
     async fn copy_output(&mut self) {
-        if let Some(piece) = self.take_in(|output, buffer| output.try_read(buffer)) {
+        if let Some(piece) = self.take_in(|output, buffer| output.try_io(|| read(output, buffer))) {
             self.mirror(piece).await;
         }
     }
 
     /// Takes in one piece of output, if there is any, and returns what is to be reported of it. Its buffer is not kept
     /// while others have their turn.
-    fn take_in(&mut self, read: impl FnOnce(&pipe::Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Vec<u8>> {
-        let mut buffer = [0; 16 << 10];
+    fn take_in(
+        &mut self,
+        read: impl for<'b> FnOnce(&pipe::Receiver, &'b mut Piece) -> io::Result<&'b mut [u8]>,
+    ) -> Option<Vec<u8>> {
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         match read(self.output.as_ref()?, &mut buffer) {
-            Ok(0) => self.output = None,
-            Ok(n) => {
+            Ok([]) => self.closed = self.output.take(),
+            Ok(piece) => {
                 let now = Instant::now();
                 self.clock.printed = Some(now);
-                self.log.write(&buffer[..n]);
-                self.heard.output(&buffer[..n], now);
-                return Some(if self.mirror { buffer[..n].to_vec() } else { Vec::new() });
+                self.log.write(piece);
+                self.heard.output(piece, now);
+                return Some(if self.mirror { piece.to_vec() } else { Vec::new() });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.output = None,
@@ -232,7 +244,7 @@ impl Attempt {
         // A pipe holds at most 1 MiB for an ordinary user; a survivor that goes on printing must not keep us.
         for _ in 0..64 {
             // The reactor may not have seen yet what is there.
-            match self.take_in(|output, buffer| Ok(rustix::io::read(output, buffer)?)) {
+            match self.take_in(read) {
                 Some(piece) => self.mirror(piece).await,
                 None => return,
             }
@@ -453,6 +465,11 @@ fn broken_promise(outputs: &[(String, PathBuf)]) -> Option<Outcome> {
 async fn asked_for_now(wish: &mut watch::Receiver<Wish>) {
     // A run that is gone asks for it as well.
     let _ = wish.wait_for(|wish| wish.stop == Stop::Now).await;
+}
+
+/// Reads what is there.
+fn read<'b>(output: &pipe::Receiver, buffer: &'b mut Piece) -> io::Result<&'b mut [u8]> {
+    Ok(rustix::io::read(output, &mut buffer[..])?.0)
 }
 
 /// Waits until there is output to read; for ever where the stream is closed.
