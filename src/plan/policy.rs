@@ -14,6 +14,7 @@ use super::instance::Instance;
 use super::machine;
 use super::names::{by_name, name_of, names};
 use super::order::{OrderRule, by_key, by_rank_with};
+use super::search::genetic::Herd;
 use super::search::{Search, ants, batches, genetic, local, swarm};
 use super::{Options, Plan, PlanError, islands};
 use crate::batch::search::Method;
@@ -187,6 +188,9 @@ const EDGES: [f64; 4] = [0.0, 0.5, 2.0, 4.0];
 /// How often choices that stay in all budgets are looked for before there is said to be none.
 pub(super) const REPAIRS: usize = 20;
 
+/// Rounds of equal length that the searches of `auto` share, and those that the first of them has to itself.
+const ROUNDS: (u64, u64) = (16, 8);
+
 /// Tasks up to which `auto` tries its whole portfolio and searches unasked: beyond, one pass takes a tenth of a second
 /// and hardly leaves anything to gain.
 const PORTFOLIO_TASKS: usize = 20_000;
@@ -278,12 +282,39 @@ impl<'a, const W: usize> Planner<'a, W> {
         if !asked && self.search.instance.len() > PORTFOLIO_TASKS {
             return;
         }
-        if self.search.instance.len() > most {
-            return genetic::run(&mut self.search);
+        if self.search.instance.len() <= most {
+            self.search.part((1, 4), true, genetic::run);
+            self.search.part((4, 5), true, exact::run);
         }
-        self.search.part(1, 4, genetic::run);
-        self.search.part(4, 5, exact::run);
-        genetic::run(&mut self.search);
+        self.turns();
+    }
+
+    /// A genetic search; where there is more to choose than the order, it shares with one of large neighbourhoods: after
+    /// the first rounds each belongs to the one that gained more in its last, and to both in turn where neither did.
+    fn turns(&mut self) {
+        let search = &mut self.search;
+        if search.decoder.serial.is_some() {
+            return genetic::run(search);
+        }
+        let mut herd = Herd::new(search);
+        let (mut gained, mut is_local) = ([0, u64::MAX], false);
+        for round in 0..ROUNDS.0 {
+            if search.is_over() {
+                return;
+            }
+            let [of_herd, of_local] = gained;
+            is_local = round >= ROUNDS.1 && (of_local > of_herd || of_local == of_herd && !is_local);
+            let makespan = |search: &Search<'_, W>| search.best().map_or(0, |best| best.makespan);
+            let before = makespan(search);
+            search.part(
+                (1, ROUNDS.0 - round),
+                false,
+                |search| {
+                    if is_local { local::large(search) } else { herd.run(search) }
+                },
+            );
+            gained[usize::from(is_local)] = before - makespan(search);
+        }
     }
 
     /// A search in batches, where the policy has one and somebody computes it.

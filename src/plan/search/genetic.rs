@@ -8,7 +8,8 @@
 use super::super::decode::{Direction, FREE};
 use super::super::draft::Draft;
 use super::crossover::{Crossover, Orders};
-use super::{Search, sample};
+use super::{Search, sample, seen};
+use crate::graph::TaskId;
 
 /// A member of a population: a schedule as seen from its own end of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,41 +45,100 @@ const MEMORY: usize = 1 << 20;
 
 /// Improves the best schedule until the search is over.
 pub(in crate::plan) fn run<const W: usize>(search: &mut Search<'_, W>) {
-    let size = population(search);
-    let crossover = Crossover::new(search.instance);
-    let mut parents = first(search, size);
-    let mut begun = search.evaluations;
-    let stale = (search.instance.len() as u64).div_ceil(STALE) * size as u64;
-    let mut others: Vec<Individual> = Vec::new();
-    let mut direction = Direction::Backward;
-    let mut draft = Draft::default();
-    let (mut order, mut orders) = (Vec::new(), Orders::default());
-    while !search.is_over() && parents.len() > 1 {
-        parents.extend(search.arrived(direction.opposite()).as_ref().map(Individual::of));
-        let mut children = Vec::with_capacity(2 * size);
-        for father in 0..parents.len() {
-            if search.is_over() {
-                return;
-            }
-            let mother = tournament(search, &parents);
-            let child = crossover.child(&mut search.random, search.instance, &parents[father], &parents[mother]);
-            let Some(child) = search.within_budgets(child) else { continue };
-            orders.by_end(search.instance.graph, &child, direction, &mut order);
-            if search.evaluate(&order, &child.choice, direction, &mut draft) {
-                children.push(Individual::of(&draft));
+    Herd::new(search).run(search);
+}
+
+/// Two populations that can be left and come back to.
+pub(in crate::plan) struct Herd {
+    size: usize,
+    crossover: Crossover,
+    /// As seen from the end that `direction` goes to.
+    parents: Vec<Individual>,
+    /// Of the parents, the one who becomes a father next.
+    father: usize,
+    children: Vec<Individual>,
+    /// The population that looks the other way.
+    others: Vec<Individual>,
+    /// In which children are decoded.
+    direction: Direction,
+    /// Evaluations when both populations began, and without a better schedule after which they begin anew.
+    begun: u64,
+    stale: u64,
+    /// The shortest makespan when it was last left.
+    known: u64,
+    draft: Draft,
+    order: Vec<TaskId>,
+    orders: Orders,
+}
+
+impl Herd {
+    /// Draws the first parents, as many as suit the search that is left.
+    pub(in crate::plan) fn new<const W: usize>(search: &mut Search<'_, W>) -> Self {
+        let size = population(search);
+        let parents = first(search, size);
+        Self {
+            size,
+            crossover: Crossover::new(search.instance),
+            parents,
+            father: 0,
+            children: Vec::with_capacity(2 * size),
+            others: Vec::new(),
+            direction: Direction::Backward,
+            begun: search.evaluations,
+            stale: (search.instance.len() as u64).div_ceil(STALE) * size as u64,
+            known: search.best().map_or(0, |best| best.makespan),
+            draft: Draft::default(),
+            order: Vec::new(),
+            orders: Orders::default(),
+        }
+    }
+
+    /// Improves the best schedule until the search, or its part, is over. What others found meanwhile joins the parents.
+    pub(in crate::plan) fn run<const W: usize>(&mut self, search: &mut Search<'_, W>) {
+        let from = self.direction.opposite();
+        let found = search.best().filter(|best| best.makespan < self.known);
+        self.parents.extend(found.map(|best| Individual::of(&seen(best.clone(), from))));
+        while !search.is_over() && self.parents.len() > 1 {
+            if self.father < self.parents.len() {
+                self.bear(search);
+            } else {
+                self.grow_up(search);
             }
         }
-        children.append(&mut others);
+        self.known = search.best().map_or(0, |best| best.makespan);
+    }
+
+    /// Makes a child of the next father.
+    fn bear<const W: usize>(&mut self, search: &mut Search<'_, W>) {
+        if self.father == 0 {
+            self.parents.extend(search.arrived(self.direction.opposite()).as_ref().map(Individual::of));
+        }
+        let mother = tournament(search, &self.parents);
+        let (father, mother) = (&self.parents[self.father], &self.parents[mother]);
+        let child = self.crossover.child(&mut search.random, search.instance, father, mother);
+        self.father += 1;
+        let Some(child) = search.within_budgets(child) else { return };
+        self.orders.by_end(search.instance.graph, &child, self.direction, &mut self.order);
+        if search.evaluate(&self.order, &child.choice, self.direction, &mut self.draft) {
+            self.children.push(Individual::of(&self.draft));
+        }
+    }
+
+    /// Lets the best of the children and of those that look their way become the parents of the next ones.
+    fn grow_up<const W: usize>(&mut self, search: &mut Search<'_, W>) {
+        let mut children = std::mem::take(&mut self.children);
+        children.append(&mut self.others);
         children.sort_by(|a, b| (a.makespan, &a.finish).cmp(&(b.makespan, &b.finish)));
         children.dedup();
-        children.truncate(size);
-        others = std::mem::replace(&mut parents, children);
-        direction = direction.opposite();
-        if search.evaluations - begun.max(search.improved) > stale && !search.is_over() {
+        children.truncate(self.size);
+        self.others = std::mem::replace(&mut self.parents, children);
+        self.direction = self.direction.opposite();
+        self.father = 0;
+        if search.evaluations - self.begun.max(search.improved) > self.stale && !search.is_over() {
             // All of them have become alike: others begin anew, without the best, who would take over at once.
-            others.clear();
-            parents = drawn(search, size);
-            (direction, begun) = (Direction::Backward, search.evaluations);
+            self.others.clear();
+            self.parents = drawn(search, self.size);
+            (self.direction, self.begun) = (Direction::Backward, search.evaluations);
         }
     }
 }

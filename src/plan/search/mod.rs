@@ -107,14 +107,15 @@ impl<'a, const W: usize> Search<'a, W> {
         }
     }
 
-    /// Lets an engine use a part of the evaluations and of the time that are left, or less where it finds nothing more.
-    pub(super) fn part(&mut self, of: u64, whole: u64, engine: impl FnOnce(&mut Self)) {
+    /// Lets an engine use a part of the evaluations and of the time that are left, or less where it is patient and finds
+    /// nothing more.
+    pub(super) fn part(&mut self, (of, whole): (u64, u64), patient: bool, engine: impl FnOnce(&mut Self)) {
         let evaluations = self.left().map(|left| self.evaluations.saturating_add(left.saturating_mul(of) / whole));
         let time = self.limits.budget.zip(self.limits.clock).map(|(budget, clock)| {
             let now = clock();
             now + Millis((budget - now).0 / whole * of)
         });
-        self.part = Part { evaluations, time, patient: true };
+        self.part = Part { evaluations, time, patient };
         engine(self);
         self.part = Part::default();
     }
@@ -204,7 +205,7 @@ impl<'a, const W: usize> Search<'a, W> {
     /// Returns what came from another island since this was last asked, as seen from an end of time.
     fn arrived(&mut self, from: Direction) -> Option<Draft> {
         let arrived = self.arrived.take()?;
-        Some(if from == Direction::Forward { arrived } else { arrived.mirrored() })
+        Some(seen(arrived, from))
     }
 
     /// Keeps a schedule if it is the best so far.
@@ -327,6 +328,11 @@ impl<'a, const W: usize> Search<'a, W> {
         let choice = modes::repaired(self.instance, &mut self.random, choice)?;
         Some(Individual { makespan, finish, choice })
     }
+}
+
+/// Returns a schedule as seen from an end of time.
+fn seen(draft: Draft, from: Direction) -> Draft {
+    if from == Direction::Forward { draft } else { draft.mirrored() }
 }
 
 fn looks(instance: &Instance<'_>) -> u64 {
