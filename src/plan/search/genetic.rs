@@ -15,6 +15,8 @@ use crate::graph::TaskId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Individual {
     pub(super) makespan: u64,
+    /// How late its work is done: of equal makespans, one that leaves less to do at its end is easier to shorten.
+    pub(super) lateness: u64,
     /// `[n_tasks]`, by TaskId: end, in milliseconds.
     pub(super) finish: Vec<u64>,
     /// `[n_tasks]`, by TaskId: index into the task's choices.
@@ -24,7 +26,13 @@ pub(super) struct Individual {
 impl Individual {
     /// Takes what is inherited from a schedule.
     pub(super) fn of(draft: &Draft) -> Self {
-        Self { makespan: draft.makespan, finish: draft.finish.clone(), choice: draft.choice.clone() }
+        let (finish, choice) = (draft.finish.clone(), draft.choice.clone());
+        Self { makespan: draft.makespan, lateness: 0, finish, choice }
+    }
+
+    /// What the better of two has less of.
+    const fn rank(&self) -> (u64, u64) {
+        (self.makespan, self.lateness)
     }
 }
 
@@ -75,10 +83,11 @@ impl Herd {
     /// Draws the first parents, as many as suit the search that is left.
     pub(in crate::plan) fn new<const W: usize>(search: &mut Search<'_, W>) -> Self {
         let size = population(search);
-        let parents = first(search, size);
+        let crossover = Crossover::new(search.instance);
+        let parents = first(search, size, &crossover);
         Self {
             size,
-            crossover: Crossover::new(search.instance),
+            crossover,
             parents,
             father: 0,
             children: Vec::with_capacity(2 * size),
@@ -97,7 +106,8 @@ impl Herd {
     pub(in crate::plan) fn run<const W: usize>(&mut self, search: &mut Search<'_, W>) {
         let from = self.direction.opposite();
         let found = search.best().filter(|best| best.makespan < self.known);
-        self.parents.extend(found.map(|best| Individual::of(&seen(best.clone(), from))));
+        let found = found.map(|best| self.crossover.member(search.instance, &seen(best.clone(), from)));
+        self.parents.extend(found);
         while !search.is_over() && self.parents.len() > 1 {
             if self.father < self.parents.len() {
                 self.bear(search);
@@ -111,7 +121,8 @@ impl Herd {
     /// Makes a child of the next father.
     fn bear<const W: usize>(&mut self, search: &mut Search<'_, W>) {
         if self.father == 0 {
-            self.parents.extend(search.arrived(self.direction.opposite()).as_ref().map(Individual::of));
+            let arrived = search.arrived(self.direction.opposite());
+            self.parents.extend(arrived.map(|arrived| self.crossover.member(search.instance, &arrived)));
         }
         let mother = tournament(search, &self.parents);
         let (father, mother) = (&self.parents[self.father], &self.parents[mother]);
@@ -120,7 +131,7 @@ impl Herd {
         let Some(child) = search.within_budgets(child) else { return };
         self.orders.by_end(search.instance.graph, &child, self.direction, &mut self.order);
         if search.evaluate(&self.order, &child.choice, self.direction, &mut self.draft) {
-            self.children.push(Individual::of(&self.draft));
+            self.children.push(self.crossover.member(search.instance, &self.draft));
         }
     }
 
@@ -128,7 +139,7 @@ impl Herd {
     fn grow_up<const W: usize>(&mut self, search: &mut Search<'_, W>) {
         let mut children = std::mem::take(&mut self.children);
         children.append(&mut self.others);
-        children.sort_by(|a, b| (a.makespan, &a.finish).cmp(&(b.makespan, &b.finish)));
+        children.sort_by(|a, b| (a.rank(), &a.finish).cmp(&(b.rank(), &b.finish)));
         children.dedup();
         children.truncate(self.size);
         self.others = std::mem::replace(&mut self.parents, children);
@@ -137,7 +148,7 @@ impl Herd {
         if search.evaluations - self.begun.max(search.improved) > self.stale && !search.is_over() {
             // All of them have become alike: others begin anew, without the best, who would take over at once.
             self.others.clear();
-            self.parents = drawn(search, self.size);
+            self.parents = drawn(search, self.size, &self.crossover);
             (self.direction, self.begun) = (Direction::Backward, search.evaluations);
         }
     }
@@ -153,16 +164,17 @@ fn population<const W: usize>(search: &Search<'_, W>) -> usize {
 }
 
 /// The first parents: the best schedules so far and others drawn.
-fn first<const W: usize>(search: &mut Search<'_, W>, size: usize) -> Vec<Individual> {
-    let mut parents: Vec<_> = search.found.iter().map(Individual::of).collect();
-    parents.extend(drawn(search, size));
-    parents.sort_by_key(|parent| parent.makespan);
+fn first<const W: usize>(search: &mut Search<'_, W>, size: usize, crossover: &Crossover) -> Vec<Individual> {
+    let found = search.found.iter().map(|found| crossover.member(search.instance, found));
+    let mut parents: Vec<_> = found.collect();
+    parents.extend(drawn(search, size, crossover));
+    parents.sort_by_key(Individual::rank);
     parents.truncate(size);
     parents
 }
 
 /// Parents drawn around the order of latest finishes, some of them as time goes by.
-fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize) -> Vec<Individual> {
+fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize, crossover: &Crossover) -> Vec<Individual> {
     let mut parents = Vec::with_capacity(size);
     let mut draft = Draft::default();
     let free = vec![FREE; search.instance.len()];
@@ -176,13 +188,13 @@ fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize) -> Vec<Individ
         }
         let by_moments = search.decoder.serial.is_some() && size < MOMENTS.0;
         if by_moments && search.random.below(MOMENTS.1) == 0 && search.draw_by_moments(&mut draft) {
-            parents.push(Individual::of(&draft));
+            parents.push(crossover.member(search.instance, &draft));
             continue;
         }
         let order = sample::order(&mut search.random, search.instance.graph, search.timing);
         let choice = search.modes().unwrap_or_else(|| free.clone());
         if search.evaluate(&order, &choice, Direction::Forward, &mut draft) {
-            parents.push(Individual::of(&draft));
+            parents.push(crossover.member(search.instance, &draft));
         }
     }
     search.decoder.thrift = thrift;
@@ -192,5 +204,5 @@ fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize) -> Vec<Individ
 /// Returns the better of two parents drawn at random.
 fn tournament<const W: usize>(search: &mut Search<'_, W>, parents: &[Individual]) -> usize {
     let (a, b) = (search.random.index(parents.len()), search.random.index(parents.len()));
-    if parents[b].makespan < parents[a].makespan { b } else { a }
+    if parents[b].rank() < parents[a].rank() { b } else { a }
 }

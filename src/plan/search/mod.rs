@@ -324,9 +324,8 @@ impl<'a, const W: usize> Search<'a, W> {
         if self.instance.budgets.is_empty() {
             return Some(child);
         }
-        let Individual { makespan, finish, choice } = child;
-        let choice = modes::repaired(self.instance, &mut self.random, choice)?;
-        Some(Individual { makespan, finish, choice })
+        let choice = modes::repaired(self.instance, &mut self.random, child.choice)?;
+        Some(Individual { choice, ..child })
     }
 }
 
