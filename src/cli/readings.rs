@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::session::Prepared;
 use super::state::broken;
-use crate::engine::process;
+use crate::engine::{opened, process};
 use crate::graph::TaskId;
 use crate::probe::gpu::Fault;
 use crate::probe::{Monitor, Reading};
@@ -24,8 +24,8 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
     let tasks: HashMap<String, TaskId> =
         of.graph.ids().map(|id| (of.graph.tasks[id.index()].name.clone(), id)).collect();
     let fleet = of.fleet.clone();
+    let mut hides = false;
     let mut look = move |Question { at, running }: Question| {
-        let read = monitor.read();
         let known = |pid| {
             let ours = running.iter().find(|(process, _)| *process == pid).map(|(_, task)| *task);
             let by_mark = || tasks.get(&process::marked_as(pid, &mark, "TRAINYARD_TASK")?).copied();
@@ -33,7 +33,12 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
             let other = || process::marked(pid, ["TRAINYARD_RUN", "TRAINYARD_TASK"]);
             ours.or_else(by_mark).or_else(|| other().map(|[run, of]| other_task(&run, &of)))
         };
-        let readings = Readings::new(at, &fleet, &read, |pid| process::find_kin(pid, known));
+        let task = |pid| process::find_kin(pid, known);
+        // Before memory is read: what is taken in between is then nobody's.
+        let opened = if hides { opened::by_task(task) } else { Vec::new() };
+        let read = monitor.read();
+        let readings = Readings::new(at, &fleet, &read, task).with_opened(&opened);
+        hides = readings.hide_who_holds();
         let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
         let raw: Vec<Reading> = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default()).collect();
         let lost = read.iter().any(|reading| matches!(reading.fault, Some(Fault::Lost(_))));

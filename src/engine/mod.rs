@@ -12,6 +12,7 @@ pub mod local;
 mod log;
 pub mod notify;
 mod oom;
+pub mod opened;
 pub mod orphans;
 mod overtime;
 pub mod process;

@@ -118,6 +118,7 @@ pub fn because<'n>(because: &Because, name: impl Fn(&TaskId) -> &'n str) -> Stri
 #[must_use]
 pub fn raised(raise: &Raise) -> String {
     match raise.step {
+        Step::Again => "with as much: others hold what it lacked".into(),
         Step::More => format!("with {} of a GPU", raise.gpu_memory),
         Step::Alone => "alone on a GPU".into(),
         Step::Larger => format!("alone on a larger GPU, of more than {}", raise.gpu_memory),

@@ -324,7 +324,7 @@ impl<'a> Dispatcher<'a> {
     /// tasks need until [`Dispatcher::take_in`] hears of their end.
     pub fn decide(&mut self, state: &RunState, now: Millis, readings: &Readings) -> Vec<Event> {
         let mut events = Vec::new();
-        self.judge_failures(state, now, &mut events);
+        self.judge_failures(state, now, readings, &mut events);
         let stopping =
             state.stopping.is_some() || events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
         if !stopping {

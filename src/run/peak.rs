@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 
-use super::admission::{Live, Readings, is_other};
+use super::admission::{Ledger, Live, Readings, is_other};
 use super::outcome::Outcome;
-use crate::fleet::Fleet;
+use crate::fleet::{DeviceId, Fleet};
 use crate::graph::TaskId;
 use crate::units::Bytes;
 
@@ -23,19 +23,37 @@ pub struct Peak {
     pub full: Option<String>,
     /// Whether it had taken more of that device then than ever before.
     pub grew: bool,
+    /// How often it was looked at.
+    pub looks: u32,
 }
 
+/// Looks after which an attempt that was not seen to hold any memory is taken to have needed none.
+const ENOUGH: u32 = 3;
+
 impl Peaks {
-    /// Takes in what was seen.
-    pub fn observe(&mut self, fleet: &Fleet, readings: &Readings) {
+    /// Takes in what was seen. Where a driver does not say who holds memory, what a device has gained since somebody has it
+    /// to himself is his: the `ledger`, which has taken in the same readings, knows.
+    pub fn observe(&mut self, fleet: &Fleet, readings: &Readings, ledger: &Ledger) {
         for (index, (device, live)) in fleet.devices.iter().zip(&readings.devices).enumerate() {
             let Live::Seen(seen) = live else { continue };
-            for (task, bytes) in seen.held.iter().flatten().filter(|(task, _)| !is_other(*task)) {
-                let peak = self.0.entry((*task, index)).or_default();
+            let id = DeviceId(u32::try_from(index).expect("devices are counted in 32 bits"));
+            let mut holds: Vec<(TaskId, Bytes)> = match &seen.held {
+                Some(held) => held.iter().filter(|(task, _)| !is_other(*task)).copied().collect(),
+                None => ledger.gained_alone(id, seen).into_iter().collect(),
+            };
+            if seen.held.is_some() {
+                let listed = holds.len();
+                let idle = |task: &TaskId| !holds[..listed].iter().any(|(other, _)| other == task);
+                let idle: Vec<_> = ledger.ours_on(id).filter(idle).collect();
+                holds.extend(idle.into_iter().map(|task| (task, Bytes::ZERO)));
+            }
+            for (task, bytes) in holds {
+                let peak = self.0.entry((task, index)).or_default();
                 // Who is first seen with all of it may have taken all at once, to give it out itself.
-                peak.grew = peak.held > Bytes::ZERO && *bytes > peak.held;
-                peak.held = peak.held.max(*bytes);
-                peak.full = (seen.free < device.headroom).then(|| device.id.clone());
+                peak.grew = peak.held > Bytes::ZERO && bytes > peak.held;
+                peak.held = peak.held.max(bytes);
+                peak.full = (seen.free < device.headroom && bytes > Bytes::ZERO).then(|| device.id.clone());
+                peak.looks += 1;
             }
         }
     }
@@ -57,13 +75,20 @@ impl Peaks {
             let Some(seen) = self.0.remove(&(task, index)) else { continue };
             let most = taken.take().unwrap_or_default();
             let (full, grew) = if seen.full.is_some() { (seen.full, seen.grew) } else { (most.full, most.grew) };
-            taken = Some(Peak { held: most.held.max(seen.held), full, grew });
+            taken = Some(Peak { held: most.held.max(seen.held), full, grew, looks: most.looks.max(seen.looks) });
         }
         taken
     }
 }
 
 impl Peak {
+    /// Returns the most memory that the attempt needed of a device; `None` where it may have been missed.
+    #[must_use]
+    pub fn needed(&self, outcome: &Outcome) -> Option<Bytes> {
+        let needed_none = outcome.is_success() && self.looks >= ENOUGH;
+        (self.held > Bytes::ZERO || needed_none).then_some(self.held)
+    }
+
     /// Returns the outcome as it is with this peak in mind, and why, if it is another one.
     ///
     /// An attempt ran out of memory that failed without saying why, whose device was full when it was last seen, and that
@@ -89,8 +114,9 @@ impl Peak {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Device, Node};
+    use crate::fleet::{Device, Node, NodeId};
     use crate::run::admission::Seen;
+    use crate::spec::{Gpus, Resources};
     use crate::units::Millis;
 
     fn fleet() -> Fleet {
@@ -109,10 +135,46 @@ mod tests {
         let mut peaks = Peaks::default();
         for held in [30, 50, 20] {
             let devices = vec![seen(50, &[(7, held)]), seen(50, &[(7, 40)])];
-            peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
+            peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices }, &Ledger::new(&fleet()));
         }
         assert_eq!(peaks.take(TaskId(7), &[], &fleet()).map(|peak| peak.held), Some(Bytes(50)));
         assert_eq!(peaks.take(TaskId(7), &[], &fleet()), None);
+    }
+
+    #[test]
+    fn who_was_looked_at_and_held_nothing_needed_none() {
+        let mut ledger = Ledger::new(&fleet());
+        let request = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        ledger.enter(TaskId(7), &request, NodeId(0), vec![DeviceId(0)]);
+        let needed = |looks| {
+            let mut peaks = Peaks::default();
+            for _ in 0..looks {
+                let devices = vec![seen(100, &[]), seen(100, &[])];
+                peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices }, &ledger);
+            }
+            peaks.take(TaskId(7), &[], &fleet()).unwrap()
+        };
+        assert_eq!(needed(3).needed(&Outcome::Succeeded), Some(Bytes::ZERO));
+        assert_eq!(needed(2).needed(&Outcome::Succeeded), None);
+        assert_eq!(needed(3).needed(&Outcome::Exited { code: 1 }), None);
+    }
+
+    #[test]
+    fn what_a_hidden_device_gains_is_his_who_has_it_to_himself() {
+        let mut ledger = Ledger::new(&fleet());
+        let request = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        let mut peaks = Peaks::default();
+        for (at, used) in [(1, 4), (2, 50), (3, 30)] {
+            let (free, nobodys) = (Bytes(100 - used), Bytes(used));
+            let live = Live::Seen(Seen { free, used: nobodys, held: None, nobodys, opened: Vec::new() });
+            let readings = Readings { at: Millis(at), devices: vec![live] };
+            ledger.has_room(&request, &readings, Millis(at));
+            peaks.observe(&fleet(), &readings, &ledger);
+            if at == 1 {
+                ledger.enter(TaskId(7), &request, NodeId(0), vec![DeviceId(0)]);
+            }
+        }
+        assert_eq!(peaks.take(TaskId(7), &[], &fleet()).map(|peak| peak.held), Some(Bytes(46)));
     }
 
     #[test]
@@ -121,7 +183,7 @@ mod tests {
             let mut peaks = Peaks::default();
             for held in held {
                 let devices = vec![seen(free, &[(0, *held)]), seen(free, &[])];
-                peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices });
+                peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices }, &Ledger::new(&fleet()));
             }
             peaks.take(TaskId(0), &[], &fleet()).unwrap()
         };

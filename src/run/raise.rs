@@ -1,7 +1,8 @@
 //! What a task asks for after an attempt that ran out of memory: half as much again, then a device to itself, then a
 //! larger device; of the host's memory half as much again, up to all of it.
 //!
-//! A step that no place of the fleet could ever grant is passed over; where none is left, trying again is of no use.
+//! One that kept to what was reserved for it, on a device whose memory others had taken, is given the same again: what it
+//! needs is not known to be more. A step that no place of the fleet could ever grant is passed over; where none is left, trying again is of no use.
 //! Pure: does not know what is free at the moment.
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub struct Raise {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
+    /// The same again, where others leave it that.
+    Again,
     /// More memory of a device.
     More,
     /// A device to itself.
@@ -45,6 +48,7 @@ impl Step {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Again => "again",
             Self::More => "more",
             Self::Alone => "alone",
             Self::Larger => "larger",
@@ -85,6 +89,12 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     if now.alone && device.as_ref().and_then(at).is_some_and(|(device, _)| ledger.is_crowded(device)) {
         // Strangers came to the device that it should have had to itself: the same again, where nobody is.
         return Some(Raise { step: Step::Alone, ..now });
+    }
+    let (reserved, peak) = (last.place.gpu_memory, ended.usage.peak_gpu_memory);
+    let kept_to_it = reserved > Bytes::ZERO && peak.unwrap_or(Bytes::ZERO) < reserved;
+    let could_not_be_kept = |(device, _)| !ledger.could_keep(device, reserved);
+    if kept_to_it && device.as_ref().and_then(at).is_some_and(could_not_be_kept) {
+        return Some(Raise { step: Step::Again, ..now });
     }
     let steps = match device {
         Some(at) => on_device(now, last, at, fleet),
@@ -145,7 +155,8 @@ fn on_device(now: Raise, last: &Attempt, at: &str, fleet: &Fleet) -> Vec<Raise> 
     let need = now.gpu_memory.max(peak.unwrap_or(Bytes::ZERO));
     let (whole, all) = size(at, last, fleet);
     let mut steps = Vec::new();
-    if last.raise.is_none() && !now.alone && need > Bytes::ZERO {
+    let was_given_more = last.raise.is_some_and(|raise| raise.step != Step::Again);
+    if !was_given_more && !now.alone && need > Bytes::ZERO {
         steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
     }
     if !now.alone {
@@ -179,6 +190,7 @@ const fn half_again(bytes: Bytes) -> Bytes {
 mod tests {
     use super::*;
     use crate::fleet::Node;
+    use crate::run::admission::{Live, Readings, Seen};
     use crate::run::event::Place;
     use crate::run::outcome::Usage;
     use crate::run::state::Ended;
@@ -238,6 +250,31 @@ mod tests {
     fn what_was_measured_counts_where_it_is_more_than_what_was_asked_for() {
         let steps = ladder(&shared(4), &fleet(&[16]), "box/gpu0", 1, Some(8 * GIB));
         assert_eq!(steps, [(Step::More, 12 * GIB)]);
+    }
+
+    #[test]
+    fn who_kept_to_his_own_beside_strangers_is_given_the_same_again() {
+        let fleet = fleet(&[16]);
+        let stage = shared(8);
+        let after = |stranger: u64, peak: Option<u64>, before: Option<Raise>| {
+            let mut ledger = Ledger::new(&fleet);
+            let bytes = |gib: u64| Bytes(gib * GIB);
+            let (free, used) = (bytes(16 - stranger), bytes(stranger));
+            let seen = Seen { free, used, held: Some(Vec::new()), ..Seen::default() };
+            let readings = Readings { at: Millis(1), devices: vec![Live::Seen(seen)] };
+            ledger.has_room(&stage, &readings, Millis(1));
+            let mut attempt = ran_out_on(Some("box/gpu0"), before, peak);
+            attempt.place = Place { gpu_memory: stage.gpu_memory, ..(*attempt.place).clone() }.into();
+            next(&stage, &[attempt], 3, &fleet, &ledger).map(|raise| (raise.step, raise.gpu_memory.0 / GIB, raise))
+        };
+        let step = |of: Option<(Step, u64, Raise)>| of.map(|(step, gib, _)| (step, gib));
+        let again = after(10, Some(4 * GIB), None);
+        assert_eq!(step(again), Some((Step::Again, 8)));
+        assert_eq!(step(after(10, None, None)), Some((Step::Again, 8)), "nothing was seen of it");
+        assert_eq!(step(after(10, Some(9 * GIB), None)), Some((Step::More, 13)), "it took more");
+        assert_eq!(step(after(8, Some(4 * GIB), None)), Some((Step::More, 12)), "there was enough for it");
+        let raised = again.map(|(.., raise)| raise);
+        assert_eq!(step(after(8, Some(4 * GIB), raised)), Some((Step::More, 12)), "no step is lost");
     }
 
     #[test]

@@ -109,3 +109,27 @@ fn what_the_driver_keeps_is_counted_in_what_a_card_can_give() -> Tested {
     assert_eq!(code, Some(0), "{most}: {said}");
     Ok(())
 }
+
+#[test]
+fn who_takes_no_memory_of_a_card_is_known_to_after_one_attempt() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'sleep 1.6'\nresources = { gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    let next = planned(&world)?;
+    // A context may be missed between two readings.
+    assert_eq!((&next["gpu_memory_from"], &next["gpu_memory_bytes"]), (&"learned".into(), &(512_u64 << 20).into()));
+    Ok(())
+}
+
+#[test]
+fn what_needs_more_than_any_card_has_is_said_to_get_all_of_one() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 8000 1.3'\nresources = { gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    world.scene.change(|machine| machine.cards[0].mib = 6_000)?;
+    let printed = world.printed(&["plan", "p.toml"])?;
+    assert!(printed.contains("all of a GPU: 7.8 GiB seen in 1 attempt"), "{printed}");
+    Ok(())
+}

@@ -5,6 +5,7 @@
 
 mod displaced;
 mod explain;
+mod hidden;
 mod learning;
 mod limits;
 mod machines;

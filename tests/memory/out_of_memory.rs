@@ -87,6 +87,36 @@ fn who_is_alone_on_a_card_may_take_all_of_it_whatever_is_printed_behind_the_mess
 }
 
 #[test]
+fn what_a_stranger_took_is_not_asked_for_besides() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT -gt 1 ]; then TRAIN 8000 0.1; exit; fi; \
+                    echo 4000 >$MOCK_NVML_STATE/held/$$-$CUDA_VISIBLE_DEVICES; touch begun; \
+                    until test -e go; do sleep 0.05; done; echo CUDA out of memory; exit 1'\n\
+                    backoff = '100ms'\nresources = { gpu_memory = '8000MiB' }\n";
+    let world = World::new(cards(&[16_384, 16_384]), pipeline)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    world.until(&["show", "--json"], |_| world.path().join("begun").exists())?;
+    let _stranger = Stranger::on(&world, card, 10_000)?;
+    fs::write(world.path().join("go"), "")?;
+    let ended = run.wait_with_output()?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{said}");
+    let shown = world.shown()?;
+    let first = attempts(&shown, "outcome")[0].clone();
+    // Where the stranger was seen before the end, that is said at once.
+    let (raised, words) = if first == "displaced" {
+        (Value::Null, "others took memory that was promised")
+    } else {
+        ("again".into(), "with as much: others hold what it lacked")
+    };
+    assert_eq!(attempts(&shown, "raised"), [Value::Null, raised], "{said}");
+    assert!(said.contains(words), "{said}");
+    assert_eq!(attempts(&shown, "gpu_memory_bytes"), [Value::from(8_000_u64 << 20), Value::from(8_000_u64 << 20)]);
+    assert_ne!(attempts(&shown, "devices")[0], attempts(&shown, "devices")[1]);
+    Ok(())
+}
+
+#[test]
 fn a_whole_card_beside_a_stranger_is_left_for_one_without() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 12000 0.1'\nbackoff = '100ms'\n\
                     resources = { gpus = 1, gpu_memory = '6GiB' }\n";

@@ -17,6 +17,8 @@ fi
 if [ -f "$state/card-$card" ]; then
     card=$(cat "$state/card-$card")
 fi
+# It has the card open from now on.
+exec 8>>"$state/nvidia$card"
 mine=$state/held/$$-$card
 late=$state/late-$card
 trap '[ -f "$late" ] || rm -f "$mine"' EXIT

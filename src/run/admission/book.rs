@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::keep::Short;
 use super::reading::{Live, Seen};
 use super::refusal::Why;
-use super::{FRESH, LATELY, SETTLED, is_other};
+use super::{FRESH, LATELY, is_other};
 use crate::fleet::{Device, Spot};
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
@@ -33,13 +33,10 @@ pub(super) struct Book {
     exclusive: u32,
     /// Who gave something back that no reading has shown yet: what they may have taken still counts.
     gone: Vec<Gone>,
-    /// When a task last gave something back.
-    released: Option<Millis>,
-    /// The least memory that was seen in nobody's name: what is above it has come from our tasks, where the driver
-    /// hides processes.
-    nobodys: Option<Bytes>,
-    /// What tasks that have just ended may still hold in nobody's name.
-    leaving: Bytes,
+    /// What others hold where the driver hides processes (see [`hidden`](super::hidden)); `None` before it was read.
+    pub(super) strangers_hold: Option<Bytes>,
+    /// What tasks that have just ended may still hold in nobody's name, and when they did.
+    pub(super) leaving: Vec<(Millis, Bytes)>,
     /// What others held in the latest readings, and when.
     strangers: Vec<(Millis, Bytes)>,
     /// Tasks of ours that hold memory and are promised none: what they started is still there.
@@ -77,9 +74,8 @@ impl Book {
             turns: BTreeMap::new(),
             exclusive: 0,
             gone: Vec::new(),
-            released: None,
-            nobodys: None,
-            leaving: Bytes::ZERO,
+            strangers_hold: None,
+            leaving: Vec::new(),
             strangers: Vec::new(),
             left_behind: Vec::new(),
             short: None,
@@ -92,6 +88,11 @@ impl Book {
 
     pub(super) const fn whole(&self) -> Bytes {
         self.whole
+    }
+
+    /// Returns the task that has it to itself.
+    pub(super) fn only(&self) -> Option<TaskId> {
+        self.wanting_all.first().copied().filter(|_| self.promises.len() == 1)
     }
 
     pub(super) fn reserved(&self) -> Bytes {
@@ -111,39 +112,34 @@ impl Book {
     /// Takes it that all who have gone have given back what they held.
     pub(super) fn forget_gone(&mut self) {
         self.gone.clear();
-        self.leaving = Bytes::ZERO;
+        self.leaving.clear();
     }
 
-    /// Learns from a reading how much memory is in use that no process answers for.
+    /// Learns from a reading what others hold.
     pub(super) fn observe(&mut self, live: &Live, at: Millis) {
         let seen = match live {
             Live::Seen(seen) => seen,
             Live::Fault { .. } => return,
             Live::Unwatched => return self.gone.clear(),
         };
-        self.note_strangers(seen, at);
         self.gone.retain(|gone| gone.at >= at);
         let is_over = |task: &TaskId| !self.promises.contains_key(task) && !is_other(*task);
         let over = seen.held.iter().flatten().filter(|(task, bytes)| *bytes > Bytes::ZERO && is_over(task));
         self.left_behind = over.copied().collect();
-        let idle = self.promises.is_empty() && self.gone.is_empty();
-        if idle || self.released.is_none_or(|released| at > released + SETTLED) {
-            self.leaving = Bytes::ZERO;
-        }
-        self.nobodys = match self.nobodys {
-            Some(least) if !idle => Some(least.min(seen.nobodys)),
-            Some(_) | None => Some(seen.nobodys),
-        };
+        let unlisted = self.learn_of_strangers(seen, at);
+        let held = seen.held.as_ref().map_or(unlisted, |held| self.listed_strangers(seen, held));
+        // Where processes are hidden, what went a moment ago may have been ours.
+        let lists = seen.held.is_some();
+        self.strangers.retain(|(then, _)| lists && *then < at && *then + LATELY >= at);
+        self.strangers.push((at, held));
     }
 
-    /// Remembers for a while what listed processes that are not ours hold.
-    fn note_strangers(&mut self, seen: &Seen, at: Millis) {
-        let Some(held) = &seen.held else { return };
+    /// Returns what listed processes that are not ours hold.
+    fn listed_strangers(&self, seen: &Seen, held: &[(TaskId, Bytes)]) -> Bytes {
         // A task of another run counts as promised to only where we know what it was promised.
         let is_known = |task: &TaskId| !is_other(*task) || self.promises.contains_key(task);
         let ours: Bytes = held.iter().filter(|(task, _)| is_known(task)).map(|(_, bytes)| *bytes).sum();
-        self.strangers.retain(|(then, _)| *then < at && *then + LATELY >= at);
-        self.strangers.push((at, seen.used - ours - seen.nobodys));
+        seen.used - ours - seen.nobodys
     }
 
     /// Whether others were seen lately to hold more of it than whoever has it to himself puts up with.
@@ -159,6 +155,12 @@ impl Book {
     /// Returns what tasks of ours have left behind, and how much of its memory that holds.
     pub(super) fn left_behind(&self) -> &[(TaskId, Bytes)] {
         if self.gone.is_empty() { &self.left_behind } else { &[] }
+    }
+
+    /// Whether a promise could be kept beside what others hold and what is promised to those that run.
+    pub(super) fn could_keep(&self, promise: Bytes) -> bool {
+        // The headroom is there to be used up by then.
+        promise + self.reserved() + self.held_lately() <= self.whole + self.headroom
     }
 
     /// Returns how much more others held a moment ago than now.
@@ -180,15 +182,14 @@ impl Book {
 
     pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
         let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
+        self.leaving.push((now, self.counts_on(task, promise)));
         self.wanting_all.remove(&task);
-        self.leaving += promise;
         self.gone.push(Gone { task, promise, at: now });
         match request.turn() {
             Some(_) => drop(self.turns.remove(&task)),
             None => self.shares -= request.gpus.share(),
         }
         self.exclusive = self.exclusive.saturating_sub(u32::from(matches!(request.gpus, Gpus::Whole(_))));
-        self.released = self.released.max(Some(now));
     }
 
     /// Returns what those that take turns have together.
@@ -266,18 +267,13 @@ impl Book {
     fn promised(&self, seen: &Seen) -> Bytes {
         let Some(held) = &seen.held else {
             let gone: Bytes = self.gone.iter().map(|gone| gone.promise).sum();
-            return self.reserved() + gone - self.grown(seen);
+            return gone + self.due_at_most(seen);
         };
         let gone = self.gone.iter().map(|gone| {
             let measured = held.binary_search_by_key(&gone.task, |(task, _)| *task);
             gone.promise - measured.map_or(Bytes::ZERO, |at| held[at].1)
         });
         gone.sum::<Bytes>() + self.running(held).map(|(promise, measured)| promise - measured).sum()
-    }
-
-    /// Returns how much of the memory in nobody's name our running tasks must have taken.
-    fn grown(&self, seen: &Seen) -> Bytes {
-        self.nobodys.map_or(Bytes::ZERO, |least| seen.nobodys - least - self.leaving)
     }
 
     /// Returns what a running task counts on: of a device that it has to itself all but what others may hold beside it.

@@ -36,7 +36,12 @@ impl Ledger {
                 leaving.extend(ours(book).map(|(task, _)| (*task, device, cause.clone())));
             } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {
                 let cause = Cause::Taken { promised, free, by: None };
-                let waiting = ours(book).filter(|(task, _)| !have_begun.contains(task) && !began(**task));
+                // Of whom nothing is seen where processes are hidden, nobody can say that it has taken nothing.
+                let has_begun = |task| match seen.held {
+                    Some(_) => have_begun.contains(&task),
+                    None => seen.has_opened(task) != Some(false),
+                };
+                let waiting = ours(book).filter(|(task, _)| !has_begun(**task) && !began(**task));
                 let mut may_leave: Vec<_> =
                     waiting.map(|(task, promise)| (*task, book.counts_on(*task, *promise))).collect();
                 // One that was admitted after the reading is not in it.
@@ -49,7 +54,6 @@ impl Ledger {
                     promised -= promise;
                     leaving.push((task, device, cause.clone()));
                 }
-                debug_assert!(seen.held.is_some(), "a shortage is known only where processes are");
             }
         }
         leaving.sort_by_key(|(task, ..)| *task);
@@ -86,10 +90,25 @@ impl Ledger {
         short.flat_map(left).collect()
     }
 
+    /// Returns who has a device to himself and what it has gained since, where its driver does not say who holds that.
+    #[must_use]
+    pub fn gained_alone(&self, device: DeviceId, seen: &Seen) -> Option<(TaskId, Bytes)> {
+        let book = &self.books[device.index()];
+        let task = book.only().filter(|task| !is_other(*task) && !book.is_crowded())?;
+        Some((task, book.grown(seen)))
+    }
+
     /// Whether strangers hold much of a device that somebody has to himself.
     #[must_use]
     pub fn is_crowded(&self, device: DeviceId) -> bool {
         self.books[device.index()].is_crowded()
+    }
+
+    /// Whether what was promised to a task that has gone could be kept on a device beside what strangers hold and what is
+    /// promised to others.
+    #[must_use]
+    pub fn could_keep(&self, device: DeviceId, promise: Bytes) -> bool {
+        self.books[device.index()].could_keep(promise)
     }
 
     /// Whether any device is short of what was promised on it: it should be read again soon.
@@ -129,7 +148,11 @@ impl Book {
                 let by = most.filter(|(over, _)| *over >= promised - *free).map(|(_, task)| task);
                 (promised > *free).then_some(((promised, *free), by))
             }
-            Live::Seen(_) | Live::Unwatched | Live::Fault { .. } => None,
+            Live::Seen(seen) => {
+                let promised = self.due_at_least(seen);
+                (promised > seen.free).then_some(((promised, seen.free), None))
+            }
+            Live::Unwatched | Live::Fault { .. } => None,
         };
         let since = self.short.map_or(at, |short| short.since);
         self.short = numbers.map(|(numbers, by)| Short { since, numbers, by });

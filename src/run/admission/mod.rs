@@ -20,6 +20,7 @@ use crate::units::{Bytes, Cpus, Millis, Share};
 
 mod book;
 mod choose;
+mod hidden;
 mod keep;
 mod others;
 mod outlook;

@@ -45,6 +45,17 @@ pub struct Seen {
     pub held: Option<Vec<(TaskId, Bytes)>>,
     /// What of `used` no listed process holds.
     pub nobodys: Bytes,
+    /// Whether processes of each of our tasks have a GPU open, ascending by task: the only sign of who has begun where
+    /// the driver hides processes. Of a task that is not in it nobody knows.
+    pub opened: Vec<(TaskId, bool)>,
+}
+
+impl Seen {
+    /// Returns whether a task's processes have a GPU open; `None` where nobody knows.
+    pub(super) fn has_opened(&self, task: TaskId) -> Option<bool> {
+        let at = self.opened.binary_search_by_key(&task, |(task, _)| *task).ok()?;
+        Some(self.opened[at].1)
+    }
 }
 
 impl Readings {
@@ -57,6 +68,26 @@ impl Readings {
     /// Returns what was seen on a device; nothing where there is no reading of it.
     pub(super) fn of(&self, device: usize) -> &Live {
         self.devices.get(device).unwrap_or(&Live::Unwatched)
+    }
+
+    /// Adds which tasks have a GPU open, ascending by task, where the driver does not say who holds memory. To be asked
+    /// for before memory is read: what is taken in between then counts as not taken.
+    #[must_use]
+    pub fn with_opened(mut self, opened: &[(TaskId, bool)]) -> Self {
+        for live in &mut self.devices {
+            if let Live::Seen(seen) = live
+                && seen.held.is_none()
+            {
+                seen.opened = opened.to_vec();
+            }
+        }
+        self
+    }
+
+    /// Whether any driver did not say who holds the memory that is in use.
+    #[must_use]
+    pub fn hide_who_holds(&self) -> bool {
+        self.devices.iter().any(|live| matches!(live, Live::Seen(Seen { held: None, .. })))
     }
 
     /// Translates what the probe read at `at`; `task` says whose process a pid is, `None` for a stranger's.
@@ -94,5 +125,5 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
         }
         held.into_iter().collect()
     });
-    Live::Seen(Seen { free: memory.free, used, held, nobodys: nobodys.unwrap_or(used) })
+    Live::Seen(Seen { free: memory.free, used, held, nobodys: nobodys.unwrap_or(used), opened: Vec::new() })
 }

@@ -1,7 +1,4 @@
-//! Facts about the rule, and the property that matters: whatever happens in between, our own promises never exceed a
-//! device.
-
-use std::collections::BTreeMap;
+//! Facts about the rule.
 
 use proptest::prelude::*;
 
@@ -9,9 +6,11 @@ use super::*;
 use crate::fleet::{Device, Node, Spot};
 use crate::units::Share;
 
-const GIB: u64 = 1 << 30;
-
 mod alone;
+mod hidden;
+mod world;
+
+const GIB: u64 = 1 << 30;
 
 fn gib(n: u64) -> Bytes {
     Bytes(n * GIB)
@@ -41,7 +40,7 @@ fn whole(count: u32) -> Resources {
 /// A reading of one device: what is free, and what our tasks hold.
 fn seen(free: u64, used: u64, held: &[(u32, u64)]) -> Live {
     let held: Vec<_> = held.iter().map(|(task, bytes)| (TaskId(*task), gib(*bytes))).collect();
-    Live::Seen(Seen { free: gib(free), used: gib(used), held: Some(held), nobodys: Bytes::ZERO })
+    Live::Seen(Seen { free: gib(free), used: gib(used), held: Some(held), ..Seen::default() })
 }
 
 fn readings(at: u64, devices: Vec<Live>) -> Readings {
@@ -216,180 +215,7 @@ fn a_refusal_says_its_numbers() {
     assert_eq!(refusal.explain(&fleet), words);
 }
 
-#[test]
-fn hidden_processes_are_told_from_strangers_by_what_has_grown() {
-    let mut ledger = Ledger::new(&fleet(&[80], &[]));
-    let hidden = |at, free, used| {
-        readings(at, vec![Live::Seen(Seen { free: gib(free), used: gib(used), held: None, nobodys: gib(used) })])
-    };
-    assert!(admit(&mut ledger, 0, &shared(40), &hidden(10, 70, 10)).is_ok());
-    // Nothing taken yet: 70 free less 40 promised.
-    assert!(admit(&mut ledger, 1, &shared(30), &hidden(20, 70, 10)).is_err());
-    // All taken: 30 free, nothing promised.
-    assert!(admit(&mut ledger, 1, &shared(29), &hidden(30, 30, 50)).is_ok());
-}
-
-/// What may happen on a machine between two decisions.
-#[derive(Clone, Debug)]
-enum Happens {
-    Asked(u64),
-    Allocated(usize, u64),
-    Freed(usize),
-    Ended(usize),
-    Settled,
-    StrangerTook(u64),
-    StrangerLeft,
-    ReadProcesses,
-    ReadMemory,
-    Passed(u64),
-}
-
-fn happenings() -> impl Strategy<Value = Vec<Happens>> {
-    let one = prop_oneof![
-        5 => (1..60_u64).prop_map(Happens::Asked),
-        5 => (0..8_usize, 1..40_u64).prop_map(|(task, bytes)| Happens::Allocated(task, bytes)),
-        2 => (0..8_usize).prop_map(Happens::Freed),
-        2 => (0..8_usize).prop_map(Happens::Ended),
-        2 => Just(Happens::Settled),
-        1 => (1..50_u64).prop_map(Happens::StrangerTook),
-        1 => Just(Happens::StrangerLeft),
-        4 => Just(Happens::ReadProcesses),
-        4 => Just(Happens::ReadMemory),
-        3 => (1..3_000_u64).prop_map(Happens::Passed),
-    ];
-    prop::collection::vec(one, 1..120)
-}
-
-/// A card of 100 GiB as it really is, beside the ledger that only knows readings.
-struct World {
-    ledger: Ledger,
-    now: Millis,
-    next: u32,
-    /// Promised and taken, by task.
-    tasks: BTreeMap<TaskId, (u64, u64)>,
-    /// Taken by tasks that ended and not yet given back by the driver, and when the last of them ended.
-    lagging: u64,
-    ended: Millis,
-    stranger: u64,
-    /// What strangers took since the memory was last read.
-    unseen: u64,
-    processes: (Millis, Vec<(TaskId, Bytes)>),
-    readings: Readings,
-    hides: bool,
-}
-
-const CARD: u64 = 100;
-
-impl World {
-    fn new(hides: bool) -> Self {
-        let readings = readings(0, vec![seen(CARD, 0, &[])]);
-        let processes = (Millis::ZERO, Vec::new());
-        let (ledger, now) = (Ledger::new(&fleet(&[CARD], &[])), Millis(1));
-        let (tasks, next) = (BTreeMap::new(), 0);
-        Self { ledger, now, next, tasks, lagging: 0, ended: now, stranger: 0, unseen: 0, processes, readings, hides }
-    }
-
-    /// Whether processes were read and memory not yet.
-    fn is_reading(&self) -> bool {
-        self.processes.0 > self.readings.at
-    }
-
-    fn taken(&self) -> u64 {
-        self.tasks.values().map(|(_, taken)| taken).sum::<u64>() + self.lagging + self.stranger
-    }
-
-    fn nth(&self, n: usize) -> Option<TaskId> {
-        self.tasks.keys().nth(n % self.tasks.len().max(1)).copied()
-    }
-
-    fn happens(&mut self, what: &Happens) {
-        self.now += Millis(1);
-        if self.now - self.ended >= SETTLED {
-            self.lagging = 0;
-        }
-        match what {
-            Happens::Asked(need) => self.ask(*need),
-            Happens::Allocated(n, bytes) => {
-                let free = CARD - self.taken();
-                let Some(task) = self.nth(*n) else { return };
-                let Some((promised, taken)) = self.tasks.get_mut(&task) else { return };
-                *taken += (*bytes).min(*promised - *taken).min(free);
-            }
-            // What a task gives back between the two calls of one reading, microseconds apart, is for the headroom.
-            Happens::Freed(_) if self.is_reading() => {}
-            Happens::Freed(n) => {
-                let task = self.nth(*n).and_then(|task| self.tasks.get_mut(&task));
-                if let Some((_, taken)) = task {
-                    *taken = 0;
-                }
-            }
-            Happens::Ended(n) => {
-                let Some(task) = self.nth(*n) else { return };
-                self.lagging += self.tasks.remove(&task).map_or(0, |(_, taken)| taken);
-                self.ended = self.now;
-                self.ledger.release(task, self.now);
-            }
-            Happens::Settled => self.lagging = 0,
-            // A stranger whose processes are hidden too cannot be told from a task of ours: none comes in that world.
-            Happens::StrangerTook(bytes) if !self.hides => {
-                let took = (*bytes).min(CARD - self.taken());
-                self.stranger += took;
-                self.unseen += took;
-            }
-            Happens::StrangerTook(_) => {}
-            Happens::StrangerLeft => self.stranger = 0,
-            Happens::ReadProcesses => {
-                let held = self.tasks.iter().map(|(task, (_, taken))| (*task, gib(*taken))).collect();
-                self.processes = (self.now, held);
-            }
-            Happens::ReadMemory if !self.is_reading() => {}
-            Happens::ReadMemory => {
-                let (at, held) = self.processes.clone();
-                let used = gib(self.taken());
-                let (held, nobodys) = if self.hides { (None, used) } else { (Some(held), gib(self.lagging)) };
-                let live = Live::Seen(Seen { free: gib(CARD) - used, used, held, nobodys });
-                self.readings = Readings { at, devices: vec![live] };
-                self.unseen = 0;
-            }
-            Happens::Passed(ms) => self.now += Millis(*ms),
-        }
-    }
-
-    fn ask(&mut self, need: u64) {
-        // Few ids, so that many are tried again.
-        let Some(task) = (0..12).map(|n| TaskId((self.next + n) % 12)).find(|task| !self.tasks.contains_key(task))
-        else {
-            return;
-        };
-        if self.ledger.try_admit(task, &shared(need), None, &self.readings, self.now).is_err() {
-            return;
-        }
-        self.next += 1;
-        self.tasks.insert(task, (need, 0));
-        let promised: u64 = self.tasks.values().map(|(promised, _)| promised).sum();
-        // What a stranger took after the reading could not be known.
-        let known = promised + self.lagging + self.stranger - self.unseen.min(self.stranger);
-        assert!(known < CARD, "{known} GiB of {CARD} promised or held, with 1 GiB of headroom");
-    }
-}
-
 proptest! {
-    #[test]
-    fn no_interleaving_promises_more_than_there_is(events in happenings()) {
-        let mut world = World::new(false);
-        for event in &events {
-            world.happens(event);
-        }
-    }
-
-    #[test]
-    fn hidden_processes_do_not_change_that(events in happenings()) {
-        let mut world = World::new(true);
-        for event in &events {
-            world.happens(event);
-        }
-    }
-
     #[test]
     fn releasing_everything_leaves_the_ledger_as_it_was(needs in prop::collection::vec((0..4_u32, 1..50_u64), 1..30)) {
         let mut ledger = Ledger::new(&fleet(&[80, 24, 48], &[Some(0), Some(0), None]));

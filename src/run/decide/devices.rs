@@ -111,7 +111,9 @@ impl Dispatcher<'_> {
     pub fn explain(&self, outcome: Outcome, place: &Place, peak: Option<Bytes>) -> Outcome {
         let Outcome::OutOfMemory { device: Some(id) } = &outcome else { return outcome };
         let device = self.fleet.devices.iter().position(|device| device.id == *id);
-        let short = device.and_then(|index| self.ledger.shortage(DeviceId(u32::try_from(index).ok()?)));
+        // Where nobody sees who holds what, it may have been itself.
+        let index = device.filter(|index| !self.hidden.iter().any(|hidden| hidden.index() == *index));
+        let short = index.and_then(|index| self.ledger.shortage(DeviceId(u32::try_from(index).ok()?)));
         match short {
             Some((promised, free)) if peak.unwrap_or(Bytes::ZERO) <= place.gpu_memory => {
                 let by = self.fleet.devices.iter().position(|device| device.id == *id);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Dispatcher;
 use crate::graph::TaskId;
+use crate::run::admission::{FRESH, Live, Readings};
 use crate::run::event::{Event, StopReason};
 use crate::run::outcome::Outcome;
 use crate::run::raise::{self, Raise};
@@ -13,7 +14,13 @@ use crate::units::Millis;
 
 impl Dispatcher<'_> {
     /// Plans a retry for each failed attempt, or lets the task fail with all that needs it.
-    pub(super) fn judge_failures(&mut self, state: &RunState, now: Millis, events: &mut Vec<Event>) {
+    pub(super) fn judge_failures(
+        &mut self,
+        state: &RunState,
+        now: Millis,
+        readings: &Readings,
+        events: &mut Vec<Event>,
+    ) {
         let (mut skipped, mut judged) = (BTreeSet::new(), BTreeSet::new());
         for task in std::mem::take(&mut self.failed) {
             // While another attempt of it runs, nothing is lost yet; two that ended at once are judged as one.
@@ -25,6 +32,10 @@ impl Dispatcher<'_> {
                 self.queue_if_unblocked(task);
                 continue;
             };
+            if state.stopping.is_none() && self.is_to_be_looked_at(task, state, now, readings) {
+                self.failed.push(task);
+                continue;
+            }
             if let Some((wait, raise)) = self.another_try(task, outcome, state.task(task)) {
                 events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
                 continue;
@@ -36,6 +47,19 @@ impl Dispatcher<'_> {
                 events.push(Event::StopRequested { reason: StopReason::TaskFailed });
             }
         }
+    }
+
+    /// Whether a task ran out of memory on a device that is looked at, and was not since: a stranger may have come in the
+    /// last moment.
+    fn is_to_be_looked_at(&self, task: TaskId, state: &RunState, now: Millis, readings: &Readings) -> bool {
+        let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
+        let Some((at, Outcome::OutOfMemory { device: Some(id) })) = ended.map(|ended| (ended.at, &ended.outcome)) else {
+            return false;
+        };
+        let device = self.fleet.devices.iter().position(|device| device.id == *id);
+        let is_read = device.is_some_and(|index| matches!(readings.devices.get(index), Some(Live::Seen(_))));
+        // Who does not answer is not waited for.
+        is_read && readings.at <= at && now <= at + FRESH
     }
 
     /// Returns how long to wait before a failed task is tried again, and what it asks for then; `None` where it has

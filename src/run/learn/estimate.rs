@@ -22,6 +22,9 @@ const MEMORY_MARGIN: u64 = 500;
 /// The least margin on memory, in thousandths: allocators round, and readings miss short peaks.
 const LEAST_MEMORY_MARGIN: u64 = 20;
 
+/// The least that is reserved: a CUDA context takes 300 MiB and more, and may be missed between two readings.
+const LEAST: u64 = 512 << 20;
+
 /// Margin on time after one attempt, doubled, in thousandths.
 const TIME_MARGIN: u64 = 200;
 
@@ -32,7 +35,7 @@ pub fn memory(peaks: &[Bytes], ran_out: &[Bytes]) -> Option<Estimate<Bytes>> {
     let seen = peaks.iter().max().map(|most| more(most.0, memory_margin(peaks.len())));
     // As after running out of memory: half as much again.
     let missed = ran_out.iter().max().map(|most| more(most.0, 500));
-    let value = seen.max(missed)?;
+    let value = seen.max(missed)?.max(LEAST);
     let runs = u32::try_from(peaks.len() + ran_out.len()).unwrap_or(u32::MAX);
     Some(Estimate { value: Bytes(value.div_ceil(Bytes::MIB.0).saturating_mul(Bytes::MIB.0)), runs })
 }
@@ -93,6 +96,11 @@ mod tests {
         let known = memory(&peaks(&[4]), &peaks(&[8])).unwrap();
         assert_eq!((known.value, known.runs), (Bytes(12 * GIB), 2));
         assert_eq!(memory(&peaks(&[20]), &peaks(&[8])).unwrap().value, Bytes(25 * GIB));
+    }
+
+    #[test]
+    fn who_was_seen_to_take_nothing_is_given_room_for_a_context() {
+        assert_eq!(memory(&[Bytes::ZERO], &[]).unwrap(), Estimate { value: Bytes(512 << 20), runs: 1 });
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use super::event::{Event, Place, Recorded, Role};
 use super::outcome::{Outcome, Usage};
+use super::raise::{Raise, Step};
 use crate::graph::TaskId;
 use crate::spec::{Action, Mode, Pipeline, Stage};
 use crate::units::{Bytes, Millis};
@@ -145,6 +146,7 @@ impl Samples {
                     open.stood = open.stood.filter(|_| open.suspended.is_none());
                 }
             }
+            Event::RetryPlanned { task, raise: Some(Raise { step: Step::Again, .. }), .. } => self.take_back(task),
             Event::AttemptSpawned { .. }
             | Event::RetryPlanned { .. }
             | Event::TaskFailed { .. }
@@ -156,6 +158,14 @@ impl Samples {
             | Event::RunFinished { .. }
             | Event::FinishTold { .. } => {}
         }
+    }
+
+    /// Forgets that what a task had last was not enough for it.
+    fn take_back(&mut self, task: TaskId) {
+        let too_little = |taken: &Taken| taken.task == task && taken.sample.ran_out.is_some();
+        let all = self.taken.values().flatten().filter(|taken| too_little(taken));
+        let Some(last) = all.map(|taken| taken.number).max() else { return };
+        self.taken.values_mut().for_each(|newest| newest.retain(|taken| !too_little(taken) || taken.number < last));
     }
 
     fn keep(&mut self, taken: Taken) {
@@ -288,6 +298,24 @@ mod tests {
             one
         }));
         assert_eq!((whole[0].sample.duration, whole[0].sample.memory), (Some(Millis(10)), Some(Bytes(5))));
+    }
+
+    #[test]
+    fn what_others_left_too_little_of_is_no_need() {
+        let place = Place {
+            definition: "d".into(),
+            gpu_memory: Bytes(100),
+            devices: vec!["box/gpu0".into()],
+            ..Place::default()
+        };
+        let again = |step| {
+            let raise = Raise { step, alone: false, gpu_memory: Bytes(100), memory: Bytes::ZERO };
+            let planned = Event::RetryPlanned { task: TaskId(0), not_before: Millis(3), raise: Some(raise) };
+            let ended = finished(Outcome::OutOfMemory { device: Some("box/gpu0".into()) }, Some(40));
+            let events = [started(1, &place), ended, planned].map(|event| Recorded { at: Millis(1), event });
+            samples(&events).len()
+        };
+        assert_eq!((again(Step::Again), again(Step::More)), (0, 1));
     }
 
     #[test]

@@ -160,8 +160,8 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     pub(super) fn on_look(&mut self, look: Look) {
         let now = self.clock.now();
         self.look = look;
-        self.peaks.observe(self.parts.fleet, &self.look.readings);
         self.end_what_cannot_stay();
+        self.peaks.observe(self.parts.fleet, &self.look.readings, self.parts.dispatcher.ledger());
         self.say_who_is_not_watched();
         if self.parts.dispatcher.ledger().is_short() {
             self.look_every = LOOK_FIRST;
