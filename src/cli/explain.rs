@@ -1,5 +1,7 @@
 //! `trainyard explain [RUN] TASK`: why a task waits, in numbers, or what became of it.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::logs::Opened;
@@ -7,10 +9,13 @@ use super::pipeline_file::PipelineFile;
 use super::session;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
+use crate::engine::sentinel;
 use crate::graph::{self, TaskGraph, TaskId};
 use crate::report::explain::{Explanation, Facts};
 use crate::report::reasons;
 use crate::run::event::Event;
+use crate::run::launch;
+use crate::units::Millis;
 
 /// Say why a task waits, in numbers, or what became of it
 #[derive(Args)]
@@ -55,9 +60,10 @@ pub(super) fn explanation(opened: &Opened, task: usize) -> Result<Explanation, F
         task: id,
         graph: graph.as_ref(),
         noted: noted.as_ref(),
+        unstarted: unstarted(opened, id, &dir),
         because: why_skipped(opened, id)?,
         dir: &dir,
-        exists: std::path::Path::is_file,
+        exists: Path::is_file,
         now: session::now(),
     }))
 }
@@ -71,6 +77,15 @@ fn graph_of(opened: &Opened) -> Option<TaskGraph> {
     let unchanged = file.has(&called.file_digest).unwrap_or(false);
     let (_, graph) = file.read(false).ok().filter(|_| unchanged)?.result.ok()?;
     graph.tasks.iter().map(|task| &task.name).eq(header.tasks.iter().map(|task| &task.name)).then_some(graph)
+}
+
+/// Returns why the sentinel of a running task cannot start it yet, and since when.
+fn unstarted(opened: &Opened, task: TaskId, dir: &Path) -> Option<(String, Millis)> {
+    let name = &opened.row.header.tasks[task.index()].name;
+    opened.state.task(task).open().find_map(|(number, attempt)| {
+        let words = sentinel::read(&launch::sentinel(dir, name, number))?.waits_for?;
+        Some((words, attempt.started))
+    })
 }
 
 /// Returns the failed task for which a task was skipped.

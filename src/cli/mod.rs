@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::text;
 
+mod again;
 mod aside;
 mod attach;
 mod bench;

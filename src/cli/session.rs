@@ -10,9 +10,10 @@ use clap::Args;
 
 use tokio::sync::mpsc;
 
+use super::again::Again;
 use super::on_finish::Finish;
 use super::pipeline_file::{Loaded, PipelineFile};
-use super::planning::{self, Planning, Stopwatch};
+use super::planning::{self, Planning};
 use super::presence::Processes;
 use super::state::broken;
 use super::stops::Early;
@@ -25,8 +26,7 @@ use crate::engine::warden::{self, Warden};
 use crate::engine::{room, strays};
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
-use crate::plan::rest::{self, Rest, Revision};
-use crate::plan::{self, Limits, Plan};
+use crate::plan::Plan;
 pub(super) use crate::probe::clock::now;
 use crate::probe::disk::Disk;
 use crate::probe::{self, Machine, mps};
@@ -49,6 +49,9 @@ use crate::units::{Bytes, Millis, ParseUnitError};
 
 /// Threads that read and copy results: as many as keep a disk busy.
 const CACHE_THREADS: usize = 4;
+
+/// As long as a run may take.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 /// How a run is to be carried out and shown.
 #[derive(Args, Clone, Debug)]
@@ -227,7 +230,8 @@ impl Prepared {
     /// and refuses where it has none for a single one.
     pub(super) fn jobs(&self, manner: &Manner) -> Result<Option<usize>, Failure> {
         let wanted = manner.jobs().unwrap_or(usize::MAX).min(self.graph.len());
-        let each = if manner.survives() { 2 } else { 1 };
+        let each = self.pipeline.stages.iter().map(|stage| room::processes_of(&stage.action)).max().unwrap_or(1);
+        let each = each + u64::from(manner.survives());
         match room::for_attempts(u64::try_from(wanted).unwrap_or(u64::MAX), each) {
             (0, Some(scarce)) => {
                 let report = miette::miette!(help = "raise that limit", "no task can be started: {scarce}");
@@ -239,29 +243,6 @@ impl Prepared {
             }
             (_, None) => Ok(manner.jobs()),
         }
-    }
-}
-
-/// Plans the rest of a run.
-#[derive(Clone, Copy)]
-struct Again<'a> {
-    of: &'a Prepared,
-    seed: u64,
-}
-
-impl Again<'_> {
-    /// Looks for a better order, for a hundredth of the time that is left and between 5 ms and a second.
-    fn plan(self, rest: &Rest) -> Option<Revision> {
-        let Prepared { pipeline, graph, fleet, plan, .. } = self.of;
-        let watch = Stopwatch::start();
-        let clock = || watch.elapsed();
-        let budget = Some(Millis((rest.expected.0 / 100).clamp(5, 1_000)));
-        let limits = Limits { evaluations: None, budget, clock: Some(&clock) };
-        let policy = plan.policy.parse().unwrap_or_default();
-        let objective = plan.objective;
-        let options = plan::Options { policy, seed: self.seed, limits, objective, ..plan::Options::default() };
-        let revision = rest::rest(pipeline, graph, fleet, rest, &options);
-        revision.inspect_err(|error| tracing::debug!(%error, "the rest of the run cannot be planned")).ok()
     }
 }
 
@@ -321,7 +302,13 @@ impl Session<'_> {
         let again = Again { of: self.of, seed };
         let ask = move |rest| {
             let answer = answer.clone();
-            scope.spawn(move || drop(answer.send(again.plan(&rest))));
+            let (to_thread, no_thread) = (answer.clone(), answer);
+            let started =
+                std::thread::Builder::new().spawn_scoped(scope, move || drop(to_thread.send(again.plan(&rest))));
+            if started.is_err() {
+                // The order so far stays.
+                let _ = no_thread.send(None);
+            }
         };
         let lost = report::Lost::default();
         let parts = Parts {
@@ -347,9 +334,12 @@ impl Session<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(CACHE_THREADS)
+            .thread_keep_alive(FOR_EVER)
             .build()
             .map_err(broken)?;
         store.attend(true).map_err(broken)?;
+        // One that is there whatever the system has to spare later.
+        runtime.spawn_blocking(|| ());
         let ended = runtime.block_on(async {
             let mut stops = early.hand_over().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));

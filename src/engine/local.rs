@@ -16,14 +16,16 @@ use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::affinity::Affinity;
 use super::heard::Heard;
 use super::hold::Hold;
 use super::log::Log;
 use super::oom::Kills;
-use super::process::{self, Starts};
+use super::pending::{Pending, Refusal, Unstarted};
+use super::process::{self, Starts, kill_and_reap};
+use super::room::is_scarce;
 use super::sentinel::Watch;
 use super::silence::Silence;
 use super::spawn::{Group, Inherited};
@@ -52,6 +54,8 @@ pub struct Local {
     awaited: Arc<Awaited>,
     /// Whether no attempt has written of its progress yet, where that can be told.
     silence: OnceCell<Option<Arc<Silence>>>,
+    /// Attempts that the system has no process for.
+    pending: Pending,
 }
 
 impl Local {
@@ -70,20 +74,69 @@ impl Local {
             kills: Arc::new(Kills::new(Path::new("/"))),
             awaited: Arc::default(),
             silence: OnceCell::new(),
+            pending: Pending::new(),
         })
     }
 
+    /// Starts an attempt; where there is no process to be had for it now, it is returned with the reason.
+    fn try_to_start(&mut self, (launch, wish): Unstarted) -> Result<(), (Unstarted, String)> {
+        let (task, role) = (launch.task, launch.role);
+        match self.begin(&launch) {
+            Ok(begun) => {
+                self.begun.push_back(Report::Spawned { task, role, process: begun.identity });
+                tokio::spawn(self.attempt((launch, wish), begun).attend());
+            }
+            Err(Refusal { reason, is_scarce: true }) => return Err(((launch, wish), reason)),
+            Err(Refusal { reason, is_scarce: false }) => {
+                let note = Some(format!("it could not be started: {reason}"));
+                self.never_began(&launch, Outcome::SpawnFailed { reason }, note);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts attempts that had to wait, until the system refuses one again.
+    fn start_pending(&mut self) {
+        while let Some(next) = self.pending.next() {
+            if let Err((next, _)) = self.try_to_start(next) {
+                return self.pending.refuse(next);
+            }
+        }
+    }
+
+    /// Ends what was to start and is not wanted any more.
+    fn give_up_pending(&mut self) {
+        for launch in self.pending.unwanted() {
+            self.never_began(&launch, Outcome::Interrupted, None);
+        }
+    }
+
+    fn never_began(&mut self, launch: &Launch, outcome: Outcome, note: Option<String>) {
+        let Launch { task, role, .. } = *launch;
+        self.wishes.remove(&(task, role));
+        let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, traced: false, note };
+        self.begun.push_back(Report::Ended(ended));
+    }
+
     /// Starts the process of an attempt.
-    fn begin(&self, launch: Launch, wish: watch::Receiver<Wish>) -> Result<(Box<Attempt>, Process), String> {
-        prepare(&launch)?;
+    fn begin(&self, launch: &Launch) -> Result<Begun, Refusal> {
+        prepare(launch)?;
         let silence = self.silence.get_or_init(|| Silence::of(launch.events.parent()?).ok().map(Arc::new)).clone();
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
+        let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
+        let (reader, writer) = pipe.map_err(|error| Refusal::of(&error, ToString::to_string))?;
         let killed_before = self.kills.count();
-        let (pid, (identity, exit)) = self.awaited.start(|| spawn((&self.inherited, &self.starts), &launch, writer))?;
+        let (pid, (identity, exit)) = self.awaited.start(|| spawn((&self.inherited, &self.starts), launch, writer))?;
         let (exit, output) = watch_child(exit, reader).inspect_err(|_| {
-            process::signal_group(pid, rustix::process::Signal::KILL);
+            kill_and_reap(pid);
+            self.awaited.forget(pid);
         })?;
-        let attempt = Attempt {
+        Ok(Begun { pid, identity, exit, output, killed_before, silence })
+    }
+
+    /// Returns an attempt that has its process.
+    fn attempt(&self, (launch, wish): Unstarted, begun: Begun) -> Box<Attempt> {
+        let Begun { pid, exit, output, killed_before, silence, .. } = begun;
+        Box::new(Attempt {
             pid,
             own_peak: process::own_peak_memory(),
             exit: Exit::OfChild(exit),
@@ -103,8 +156,7 @@ impl Local {
             killed_before,
             awaited: Arc::clone(&self.awaited),
             launch,
-        };
-        Ok((Box::new(attempt), identity))
+        })
     }
 
     /// Attends to an attempt that an earlier orchestrator started.
@@ -145,6 +197,8 @@ impl Local {
     fn note_end(&mut self, report: &Report) {
         if let Report::Ended(ended) = report {
             self.wishes.remove(&(ended.task, ended.role));
+            self.pending.take_heart();
+            self.start_pending();
         }
     }
 }
@@ -153,18 +207,10 @@ impl Engine for Local {
     fn start(&mut self, launch: Launch) {
         let (task, role) = (launch.task, launch.role);
         let (stop, stopped) = watch::channel(Wish::default());
-        match self.begin(launch, stopped) {
-            Ok((attempt, process)) => {
-                self.wishes.insert((task, role), stop);
-                self.begun.push_back(Report::Spawned { task, role, process });
-                tokio::spawn(attempt.attend());
-            }
-            Err(reason) => {
-                let note = Some(format!("it could not be started: {reason}"));
-                let outcome = Outcome::SpawnFailed { reason };
-                let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, traced: false, note };
-                self.begun.push_back(Report::Ended(ended));
-            }
+        self.wishes.insert((task, role), stop);
+        if let Err((attempt, reason)) = self.try_to_start((launch, stopped)) {
+            self.pending.push(attempt);
+            self.begun.push_back(Report::HeldUp { task, role, reason });
         }
     }
 
@@ -175,12 +221,21 @@ impl Engine for Local {
     }
 
     async fn next_report(&mut self) -> Report {
-        if let Some(report) = self.begun.pop_front() {
-            return report;
+        loop {
+            if let Some(report) = self.begun.pop_front() {
+                return report;
+            }
+            let due = self.pending.due();
+            tokio::select! {
+                biased;
+                report = self.reports.1.recv() => {
+                    let report = report.expect("a sender is held by `self`");
+                    self.note_end(&report);
+                    return report;
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start_pending(),
+            }
         }
-        let report = self.reports.1.recv().await.expect("a sender is held by `self`");
-        self.note_end(&report);
-        report
     }
 
     fn ready_report(&mut self) -> Option<Report> {
@@ -194,12 +249,14 @@ impl Engine for Local {
 
     fn stop(&mut self, how: Stop) {
         self.wishes.values().for_each(|wish| ask(wish, how));
+        self.give_up_pending();
     }
 
     fn stop_task(&mut self, task: TaskId, role: Role, how: Stop) {
         if let Some(wish) = self.wishes.get(&(task, role)) {
             ask(wish, how);
         }
+        self.give_up_pending();
     }
 
     fn suspend(&mut self, task: TaskId, role: Role, suspended: bool) {
@@ -219,14 +276,26 @@ fn ask(wish: &watch::Sender<Wish>, how: Stop) {
 }
 
 /// Makes the folders and the job file that the attempt needs.
-fn prepare(launch: &Launch) -> Result<(), String> {
+fn prepare(launch: &Launch) -> Result<(), Refusal> {
     for folder in &launch.folders {
-        fs::create_dir_all(folder).map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
+        let words = |error: &io::Error| format!("cannot make the folder {}: {error}", folder.display());
+        fs::create_dir_all(folder).map_err(|error| Refusal::of(&error, words))?;
     }
     if let Some((path, text)) = &launch.job {
-        fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        let words = |error: &io::Error| format!("cannot write {}: {error}", path.display());
+        fs::write(path, text).map_err(|error| Refusal::of(&error, words))?;
     }
     Ok(())
+}
+
+/// A process that was just started.
+struct Begun {
+    pid: u32,
+    identity: Process,
+    exit: AsyncFd<OwnedFd>,
+    output: pipe::Receiver,
+    killed_before: Option<u64>,
+    silence: Option<Arc<Silence>>,
 }
 
 /// Starts the process; the child has the only other end of the output then. Returns what becomes readable with its end as
@@ -235,17 +304,22 @@ fn spawn(
     (inherited, starts): (&Inherited, &Starts),
     launch: &Launch,
     output: OwnedFd,
-) -> Result<(u32, (Process, OwnedFd)), String> {
+) -> Result<(u32, (Process, OwnedFd)), Refusal> {
     let _near = Affinity::narrow(&launch.cpus);
     let ((pid, exit), identity) = starts.of(|| begin(inherited, launch, output)).map_err(|error| {
-        if launch.cwd.is_dir() {
-            format!("`{}`: {error}", launch.program)
-        } else {
-            format!("its folder {} does not exist", launch.cwd.display())
-        }
+        let words = |error: &io::Error| {
+            if is_scarce(error) || launch.cwd.is_dir() {
+                format!("`{}`: {error}", launch.program)
+            } else {
+                format!("its folder {} does not exist", launch.cwd.display())
+            }
+        };
+        Refusal::of(&error, words)
     })?;
     // Unreaped, it is there to be looked at even if it has ended already.
-    Ok((pid, (identity.ok_or("/proc cannot be read")?, exit)))
+    let unseen = || Refusal { reason: "/proc cannot be read".to_owned(), is_scarce: false };
+    let identity = identity.ok_or_else(unseen).inspect_err(|_| kill_and_reap(pid))?;
+    Ok((pid, (identity, exit)))
 }
 
 /// Starts the program of an attempt, or its sentinel, which starts it then.
@@ -265,10 +339,11 @@ fn bare(launch: &Launch) -> Launch {
 }
 
 /// Waits from here on for the child's end and output.
-fn watch_child(exit: OwnedFd, output: OwnedFd) -> Result<(AsyncFd<OwnedFd>, pipe::Receiver), String> {
-    let exit = process::await_readable(exit).map_err(|error| error.to_string())?;
+fn watch_child(exit: OwnedFd, output: OwnedFd) -> Result<(AsyncFd<OwnedFd>, pipe::Receiver), Refusal> {
+    let exit = process::await_readable(exit).map_err(|error| Refusal::of(&error, ToString::to_string))?;
     // It is the end of a new pipe to read from: no need to ask what it is.
-    rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(|error| error.to_string())?;
-    let output = pipe::Receiver::from_owned_fd_unchecked(output).map_err(|error| error.to_string())?;
+    let opened = rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).map_err(io::Error::from);
+    let opened = opened.and_then(|()| pipe::Receiver::from_owned_fd_unchecked(output));
+    let output = opened.map_err(|error| Refusal::of(&error, ToString::to_string))?;
     Ok((exit, output))
 }

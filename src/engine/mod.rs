@@ -15,6 +15,7 @@ mod oom;
 pub mod opened;
 pub mod orphans;
 mod overtime;
+mod pending;
 pub mod process;
 pub mod race;
 pub mod room;

@@ -353,6 +353,12 @@ pub(super) fn await_end(pid: u32) {
     }
 }
 
+/// Kills a child that nobody can attend to, with its group, and takes it off the process table.
+pub(super) fn kill_and_reap(pid: u32) {
+    signal_group(pid, Signal::KILL);
+    await_end(pid);
+}
+
 /// Takes any child that has ended off the process table, or returns `None` while all run or where there is none.
 #[must_use]
 pub fn reap_any() -> Option<(u32, Reaped)> {

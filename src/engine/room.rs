@@ -1,12 +1,14 @@
 //! How many attempts this process can attend to at once, by what the system lets it have.
 
 use std::fs::{read_dir, read_to_string};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 use crate::probe::cgroup::{self, Controller};
+use crate::spec::Action;
 
 /// Descriptors of one attempt: its process, its output and its log, and one more while it starts.
 const FILES_EACH: u64 = 4;
@@ -96,6 +98,24 @@ fn groups(root: &Path) -> Vec<(u64, u64)> {
     folders.iter().filter_map(limit).collect()
 }
 
+/// Whether the system has no process, file or memory to spare now. That is no fault of what was to be started: it can be
+/// tried again.
+pub(super) fn is_scarce(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE))
+}
+
+/// Returns how many processes an action needs at once at least: a shell stays beside each command that it starts.
+#[must_use]
+pub fn processes_of(action: &Action) -> u64 {
+    match action {
+        Action::Shell(line) => {
+            let pipes = line.text.replace("||", "").matches('|').count();
+            2 + u64::try_from(pipes).unwrap_or(0)
+        }
+        Action::Exec(_) | Action::Op { .. } => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +131,14 @@ mod tests {
         let own = std::fs::metadata(root.path()).unwrap().uid();
         assert_eq!(threads_of(root.path(), own), 7);
         assert_eq!(threads_of(root.path(), own + 1), 0);
+    }
+
+    #[test]
+    fn a_shell_counts_beside_what_it_starts() {
+        let shell = |line: &str| Action::Shell(Located { text: line.to_owned(), ..Located::default() });
+        let of = |line| processes_of(&shell(line));
+        assert_eq!([of("true"), of("a || b"), of("a | b | c")], [2, 2, 4]);
+        assert_eq!(processes_of(&Action::Exec(Vec::new())), 1);
     }
 
     #[test]

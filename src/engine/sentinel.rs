@@ -20,6 +20,7 @@ use super::hold::{self, Holder};
 use super::log::Log;
 use super::overtime::Overtime;
 use super::process::{self, Reaped, Status};
+use super::room::is_scarce;
 use super::spawn::{Group, Inherited};
 use super::strays;
 use crate::probe::clock;
@@ -37,6 +38,16 @@ pub struct Record {
     pub sentinel: Process,
     /// How the stage ended, once it has.
     pub ended: Option<Ended>,
+    /// Why the stage could not be started yet, where the system had no process for it: what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+}
+
+impl Record {
+    /// What a sentinel writes that has only begun.
+    const fn of(sentinel: Process) -> Self {
+        Self { sentinel, ended: None, waits_for: None }
+    }
 }
 
 /// How a stage ended under its sentinel.
@@ -177,12 +188,12 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     // `RUN/attempts/NAME.json`: seen from other containers, it is attended to until this process ends.
     let _attended = watch.record.ancestors().nth(2).map(Share::take);
     // Before the stage exists: who finds no record knows that there is no stage either.
-    Next::reserve(&watch.record)?.write(&Record { sentinel: own, ended: None }, false)?;
+    Next::reserve(&watch.record)?.write(&Record::of(own), false)?;
     // The disk may be full when the stage ends, and nobody else may be there to tell its end.
     let next = Next::reserve(&watch.record)?;
     crash::point("sentinel-begun");
     let mut log = Log::new(watch.log.clone(), watch.limits.log);
-    let (ended, heard) = match start(&watch) {
+    let (ended, heard) = match start_once_there_is_room(&watch, own, &mut log) {
         Ok((pid, ends, output)) => {
             crash::point("sentinel-spawned");
             let own_peak = process::own_peak_memory();
@@ -204,8 +215,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             let log_error = log.error().map(ToString::to_string);
             (Ended { how, peak_memory, output_open, log_error, holders, at }, heard)
         }
-        Err(error) => {
-            let how = How::NotStarted(error.to_string());
+        Err(how) => {
             let (holders, at) = (Vec::new(), Some(clock::now()));
             (Ended { how, peak_memory: None, output_open: false, log_error: None, holders, at }, true)
         }
@@ -219,7 +229,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     };
     // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
     let orphaned = !heard || nobody_listens();
-    let written = next.write(&Record { sentinel: own, ended: Some(ended) }, orphaned);
+    let written = next.write(&Record { ended: Some(ended), ..Record::of(own) }, orphaned);
     crash::point("sentinel-recorded");
     if orphaned {
         // With this process their last parent goes that knows where they come from.
@@ -271,6 +281,53 @@ fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
     let ends = ends_of_children()?;
     let (pid, _) = Inherited::new()?.spawn_file(&watch.file, &launch, writer.as_fd(), Group::Ours)?;
     Ok((pid, ends, reader))
+}
+
+/// Starts the stage. Where the system has no process or file to spare, that is said, and it is tried again until there is
+/// one or this process is asked to end.
+fn start_once_there_is_room(watch: &Watch, own: Process, log: &mut Log) -> Result<(u32, OwnedFd, OwnedFd), How> {
+    let mut waits = [100, 200, 400, 800, 1_600].into_iter().chain(std::iter::repeat(3_000)).map(Millis);
+    let mut is_said = false;
+    loop {
+        let error = match start(watch) {
+            Ok(started) => return Ok(started),
+            Err(error) if is_scarce(&error) => error,
+            Err(error) => return Err(How::NotStarted(error.to_string())),
+        };
+        if !std::mem::replace(&mut is_said, true) {
+            let waits_for = error.to_string();
+            let line = format!("trainyard: it cannot be started yet, and is tried again: {waits_for}\n");
+            log.write(line.as_bytes());
+            let _ = io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().lock().flush());
+            let waits = Record { waits_for: Some(waits_for), ..Record::of(own) };
+            // Not under the name of the next record, whose room is reserved.
+            let draft = watch.record.with_extension("waits");
+            let _ = serde_json::to_vec(&waits).map_err(io::Error::from).and_then(|text| fs::write(&draft, text));
+            let _ = fs::rename(&draft, &watch.record);
+        }
+        let Some(wait) = waits.next() else { continue };
+        if let Some(signal) = asked_to_end(wait) {
+            return Err(How::Signalled(signal));
+        }
+    }
+}
+
+/// Waits so long for a signal that asks this process to end. All signals are blocked.
+fn asked_to_end(wait: Millis) -> Option<i32> {
+    let wait = libc::timespec {
+        tv_sec: libc::time_t::try_from(wait.0 / 1_000).unwrap_or(1),
+        tv_nsec: libc::c_long::try_from(wait.0 % 1_000 * 1_000_000).unwrap_or(0),
+    };
+    // SAFETY: the set is initialised before it is used, and nothing is asked of the signal but its number.
+    let signal = unsafe {
+        let mut those = std::mem::zeroed();
+        libc::sigemptyset(&raw mut those);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&raw mut those, signal);
+        }
+        libc::sigtimedwait(&raw const those, std::ptr::null_mut(), &raw const wait)
+    };
+    (signal > 0).then_some(signal)
 }
 
 /// Opens what becomes readable when a child has ended, the stage or what it orphaned, and when somebody who has stopped the
@@ -388,7 +445,7 @@ mod tests {
         let made = next.file.metadata().unwrap();
         assert!(made.len() == 0 && made.blocks() * 512 >= Next::ROOM, "{made:?}");
         assert_eq!(read(&path), None);
-        let record = Record { sentinel: Process { pid: 7, started: 9 }, ended: None };
+        let record = Record::of(Process { pid: 7, started: 9 });
         next.write(&record, true).unwrap();
         assert_eq!(read(&path), Some(record));
     }

@@ -17,7 +17,7 @@ use crate::run::state::{Attempt, Ended, Phase, RunState, TaskState};
 use crate::units::{Bytes, Millis};
 
 /// What the explanation rests on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// The run.
     pub header: Header<'a>,
@@ -31,6 +31,8 @@ pub struct Facts<'a> {
     pub graph: Option<&'a TaskGraph>,
     /// What tasks wait for, as the process that carries the run out last noted it.
     pub noted: Option<&'a Noted>,
+    /// Why its sentinel cannot start it yet, and since when.
+    pub unstarted: Option<(String, Millis)>,
     /// The failed task for which a skipped one was skipped.
     pub because: Option<TaskId>,
     /// The run's folder.
@@ -47,14 +49,14 @@ pub struct Explanation {
     run: String,
     task: String,
     state: &'static str,
-    /// `needs`, `room`, `output`, `jobs`, `held`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
+    /// `needs`, `room`, `disk`, `start`, `output`, `jobs`, `held`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
     /// `skipped`.
     why: &'static str,
     /// The same for people.
     words: String,
     /// Tasks that have to succeed first, and their states.
     needs: Vec<Need>,
-    /// Since when it is refused, for `room`, `jobs` and `held`.
+    /// Since when it is refused, for `room`, `disk`, `start`, `output`, `jobs` and `held`.
     since: Option<String>,
     /// Tasks with the same request that go first.
     ahead: Option<usize>,
@@ -115,7 +117,10 @@ impl Explanation {
             Phase::Failed => ("failed", format!("it failed: {}", last_ending(task))),
             Phase::Skipped => ("skipped", skipped(facts)),
             _ if over => ("interrupted", interrupted(facts)),
-            Phase::Running => ("running", running(facts, task)),
+            Phase::Running => match self.unstarted(facts, task) {
+                Some(said) => said,
+                None => ("running", running(facts, task)),
+            },
             Phase::Waiting | Phase::Delayed(_) if facts.state.stopping.is_some() => {
                 ("stopping", "the run is stopping: nothing new is started".to_owned())
             }
@@ -155,6 +160,20 @@ impl Explanation {
         };
     }
 
+    /// Says why the attempt that was decided on has no process yet, where that is so.
+    fn unstarted(&mut self, facts: &Facts<'_>, task: &TaskState) -> Option<(&'static str, String)> {
+        if let Some((words, since)) = &facts.unstarted {
+            self.since = Some(rfc3339(*since));
+            return Some(self.say_reason(&Reason::Start { words: words.clone() }, facts.now - *since, 0));
+        }
+        task.open().find(|(_, attempt)| attempt.process.is_none())?;
+        let noted = facts.noted.into_iter().flat_map(|noted| &noted.waiting);
+        let mut noted = noted.filter(|waiting| matches!(waiting.reason, Reason::Start { .. }));
+        let waiting = noted.find(|waiting| place_in(waiting, facts.task).is_some())?;
+        self.since = Some(rfc3339(waiting.since));
+        Some(self.say_reason(&waiting.reason, facts.now - waiting.since, 0))
+    }
+
     fn say_reason(&mut self, why: &Reason, waited: Millis, ahead: usize) -> (&'static str, String) {
         let word = match why {
             Reason::Jobs { .. } => "jobs",
@@ -163,6 +182,8 @@ impl Explanation {
                 (self.nodes, self.devices, self.runs) = (nodes.clone(), devices.clone(), runs.clone());
                 "room"
             }
+            Reason::Disk { .. } => "disk",
+            Reason::Start { .. } => "start",
             Reason::Output { path, run } => {
                 self.runs = vec![HeldBy { run: run.clone(), holds: path.clone() }];
                 "output"
@@ -311,6 +332,7 @@ mod tests {
             task: id(task),
             graph: Some(&scene.graph),
             noted,
+            unstarted: None,
             because: Some(id(0)),
             dir: Path::new("/state/runs/r1"),
             exists: |_| true,

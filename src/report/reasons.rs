@@ -91,7 +91,7 @@ pub struct Patience {
 
 /// Whether a task has waited so long for room or for somebody else's output.
 fn waits_long(one: &Waiting, now: Millis, long: Millis) -> bool {
-    matches!(one.reason, Reason::Room { .. } | Reason::Output { .. }) && now - one.since >= long
+    matches!(one.reason, Reason::Room { .. } | Reason::Output { .. } | Reason::Start { .. }) && now - one.since >= long
 }
 
 impl Patience {
@@ -147,6 +147,10 @@ pub fn reason(reason: &Reason) -> String {
             format!("{} comes first and has this room from {at} on", text::visible(by))
         }
         Reason::Room { words, .. } => text::visible(words).into_owned(),
+        Reason::Disk { words } => format!("nothing new is started: {}", text::visible(words)),
+        Reason::Start { words } => {
+            format!("the system has no room for another process or open file now: {}", text::visible(words))
+        }
         Reason::Output { path, run } => {
             format!("run {} writes {}", text::visible(run), text::visible(path))
         }

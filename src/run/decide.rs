@@ -23,6 +23,7 @@ use crate::spec::{Mode, Pipeline, Resources};
 use crate::units::{Bytes, Millis};
 use backfill::Line;
 use beside::Races;
+use pause::Pause;
 use replan::Watch;
 use sharing::Sharing;
 use turns::Turns;
@@ -34,6 +35,7 @@ mod devices;
 mod end;
 mod judge;
 mod lookups;
+mod pause;
 mod replan;
 mod sharing;
 #[cfg(test)]
@@ -96,8 +98,8 @@ pub struct Dispatcher<'a> {
     failed: Vec<TaskId>,
     /// Running tasks that a second attempt may be started of.
     races: Races,
-    /// Whether nothing new is started for the time being.
-    paused: bool,
+    /// Why nothing new is started for the time being.
+    pause: Pause,
     /// `[n_tasks]`, by TaskId: whether it is still to be looked whether the task is up to date. Empty for no task.
     unseen: Vec<bool>,
     /// Tasks that nothing else keeps from being looked up.
@@ -154,7 +156,7 @@ impl<'a> Dispatcher<'a> {
             delayed: BTreeSet::new(),
             failed: Vec::new(),
             races: Races::default(),
-            paused: false,
+            pause: Pause::default(),
             unseen,
             lookups: Vec::new(),
             sharing: Sharing::default(),
@@ -193,6 +195,7 @@ impl<'a> Dispatcher<'a> {
                 self.learn_duration((*task, *role), outcome.is_success(), recorded.at);
                 self.ledger.release_as(*role, *task, recorded.at);
                 self.turns.forget(*task);
+                self.need_not_start(*task, *role);
                 self.note_end(*task, *role, outcome);
                 if outcome.is_success() {
                     if self.find(*task, usage.peak_gpu_memory) {
@@ -219,8 +222,8 @@ impl<'a> Dispatcher<'a> {
                 let moved = moved.iter().map(|intent| (intent.task, intent.clone())).collect();
                 self.revise(&Revised { order: order.clone(), moved });
             }
-            Event::AttemptSpawned { .. }
-            | Event::TaskFailed { .. }
+            Event::AttemptSpawned { task, role, .. } => self.need_not_start(*task, *role),
+            Event::TaskFailed { .. }
             | Event::TaskSkipped { .. }
             | Event::TaskReopened { .. }
             | Event::StopRequested { .. }
@@ -300,16 +303,11 @@ impl<'a> Dispatcher<'a> {
         (self.plan.rank[task.index()], task)
     }
 
-    /// Starts nothing new for the time being, or starts again.
-    pub const fn pause(&mut self, paused: bool) {
-        self.paused = paused;
-    }
-
     /// Returns when a retry or a second attempt is due, if one is waited for that may be started then, or a turn ends.
     #[must_use]
     pub fn next_due(&self, state: &RunState) -> Option<Millis> {
         let retry = self.delayed.first().map(|(due, _)| *due);
-        let beside = self.races.next_due().filter(|_| !self.paused);
+        let beside = self.races.next_due().filter(|_| !self.pause.is_on());
         let starts = retry.into_iter().chain(beside).min().filter(|_| state.stopping.is_none());
         starts.into_iter().chain(self.turns.next_due()).min()
     }
@@ -329,7 +327,7 @@ impl<'a> Dispatcher<'a> {
             state.stopping.is_some() || events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
         if !stopping {
             self.wake_delayed(now);
-            if !self.paused {
+            if !self.pause.is_on() {
                 let left = self.start_ready(state, now, readings, &mut events);
                 self.start_beside(left, state, now, readings, &mut events);
             }

@@ -80,6 +80,16 @@ pub enum Report {
         /// The process.
         process: Process,
     },
+    /// The system has no process or file to spare for it now. It is tried again until there is one, or it is not wanted
+    /// any more; said once.
+    HeldUp {
+        /// The task.
+        task: TaskId,
+        /// Which of its attempts.
+        role: Role,
+        /// What the system said.
+        reason: String,
+    },
     /// It printed something. Sent only where someone wants to see it.
     Printed {
         /// The task.

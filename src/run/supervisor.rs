@@ -330,6 +330,13 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     fn on_report(&mut self, report: Report) -> Result<(), RunError> {
         match report {
             Report::Spawned { task, role, process } => self.note(&[Event::AttemptSpawned { task, role, process }])?,
+            Report::HeldUp { task, role, reason } => {
+                let now = self.clock.now();
+                let name = &self.parts.graph.tasks[task.index()].name;
+                if self.parts.dispatcher.cannot_start((task, role), reason.clone(), now) {
+                    warn!(task = name, "it cannot be started yet, and nothing else is before it: {reason}");
+                }
+            }
             Report::Printed { task, role, output } => {
                 self.tell_facts();
                 self.tell(|observer, view| observer.printed(view, task, role, &output));

@@ -1,6 +1,6 @@
 //! Time-outs, floods and full disks.
 
-use crate::world::{World, outcomes};
+use crate::world::{World, outcomes, wait_until};
 
 #[test]
 fn an_attempt_that_takes_too_long_is_ended() {
@@ -125,6 +125,8 @@ fn nothing_is_started_while_the_disk_has_too_little_room() {
     let mut run = world.start(&["--keep-free", "1000000TiB"]);
     let said = run.wait_for("nothing new is started");
     assert!(said.contains("are kept free"), "{said}");
+    let explain = || String::from_utf8(world.command(&["explain", "a"]).output().unwrap().stdout).unwrap();
+    wait_until(|| explain().contains("nothing new is started: ") && explain().contains("are kept free"));
     run.signal(rustix::process::Signal::INT);
     assert_eq!(run.end(), Some(130));
     assert!(!world.path("started").exists());

@@ -9,6 +9,7 @@ mod containers;
 mod endings;
 mod limits;
 mod resume;
+mod scarce;
 mod sharing;
 mod signals;
 mod strays;

@@ -349,12 +349,16 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
     let work = &work;
     std::thread::scope(|scope| {
         let chunks = items.chunks(items.len().div_ceil(threads));
-        let started: Vec<_> =
-            chunks.map(|chunk| scope.spawn(move || chunk.iter().map(work).collect::<Vec<R>>())).collect();
-        started
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        let all = |chunk: &[T]| chunk.iter().map(work).collect::<Vec<R>>();
+        let started: Vec<_> = chunks
+            .map(|chunk| std::thread::Builder::new().spawn_scoped(scope, move || all(chunk)).map_err(|_| chunk))
+            .collect();
+        // Where there is no thread to be had, it takes longer.
+        let done = |thread: Result<std::thread::ScopedJoinHandle<'_, Vec<R>>, _>| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(chunk) => all(chunk),
+        };
+        started.into_iter().flat_map(done).collect()
     })
 }
 

@@ -48,7 +48,7 @@ impl Dispatcher<'_> {
     /// Whether a task might start now: then nobody else may admit any until it is decided.
     pub fn could_start(&mut self, state: &RunState, now: Millis, readings: &Readings) -> bool {
         let jobs_left = self.options.jobs.is_none_or(|jobs| state.running < jobs);
-        if state.stopping.is_some() || state.end.is_some() || self.paused || !jobs_left {
+        if state.stopping.is_some() || state.end.is_some() || self.pause.is_on() || !jobs_left {
             return false;
         }
         let retry_is_due = self.delayed.first().is_some_and(|(due, _)| *due <= now);

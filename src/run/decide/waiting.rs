@@ -52,6 +52,16 @@ pub enum Reason {
         #[serde(default)]
         runs: Vec<HeldBy>,
     },
+    /// A disk is nearly full.
+    Disk {
+        /// Which, and what is left of it.
+        words: String,
+    },
+    /// The system has no process or file to spare for what was started last, this task or another one.
+    Start {
+        /// What it says.
+        words: String,
+    },
     /// Another run writes what it would write.
     Output {
         /// The output, as the pipeline names it.
@@ -113,8 +123,10 @@ impl Dispatcher<'_> {
     #[must_use]
     pub fn waiting(&self) -> Vec<Waiting> {
         let queues = self.ready.iter().enumerate().filter(|(_, queue)| !queue.turns.is_empty());
+        let pause = self.pause.reason();
         let waiting = queues.filter_map(|(index, queue)| {
             let (since, reason) = match (self.jobs_taken, self.refused.get(index)) {
+                _ if let Some((reason, since)) = &pause => (*since, reason.clone()),
                 (Some(since), _) => (since, Reason::Jobs { most: self.options.jobs.unwrap_or(usize::MAX) }),
                 (None, Some(Some(refused @ Refused { why: Why::Room(refusal), since, .. }))) => {
                     (*since, self.room(refusal, refused))
@@ -133,7 +145,7 @@ impl Dispatcher<'_> {
             since: waits.since,
             reason: Reason::Output { path: waits.path.clone(), run: waits.run.clone() },
         });
-        waiting.chain(for_outputs).collect()
+        self.pause.unstarted().chain(waiting).chain(for_outputs).collect()
     }
 
     fn room(&self, refusal: &Refusal, Refused { others, left_behind, .. }: &Refused) -> Reason {

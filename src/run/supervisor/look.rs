@@ -25,6 +25,13 @@ pub struct FullDisk {
     pub reserve: Bytes,
 }
 
+impl FullDisk {
+    fn words(&self) -> String {
+        let Self { disk, reserve } = self;
+        format!("{} are left for {}, and {reserve} are kept free", disk.free, disk.folder.display())
+    }
+}
+
 /// What was seen on the devices.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
@@ -111,16 +118,14 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         }
         self.disk_due = now + LOOK_EVERY;
         let full = (self.parts.full_disk)();
-        self.parts.dispatcher.pause(full.is_some());
-        match &full {
-            Some(FullDisk { disk, reserve }) if !self.disk_is_full => {
-                let (folder, free) = (disk.folder.display(), disk.free);
-                warn!("nothing new is started: {free} are left for {folder}, and {reserve} are kept free");
-            }
+        let words = full.as_ref().map(FullDisk::words);
+        match &words {
+            Some(words) if !self.disk_is_full => warn!("nothing new is started: {words}"),
             None if self.disk_is_full => warn!("there is room on the disk again: tasks are started"),
             Some(_) | None => {}
         }
         self.disk_is_full = full.is_some();
+        self.parts.dispatcher.pause(words, now);
     }
 
     /// Ends attempts on devices that cannot keep what was promised there, and at once those that take more than theirs.

@@ -1,0 +1,193 @@
+//! A system that has no process to spare: what was to start waits, and nothing has failed.
+//!
+//! The limit of processes does not hold for root, so that these runs belong to another user where root starts them.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getuid, prlimit};
+use serde_json::Value;
+use trainyard::engine::sentinel;
+
+use crate::world::{Started, World, outcomes, wait_until};
+
+const NOBODY_ELSE: u32 = 54_321;
+
+/// A short stage, another behind it, and one that goes on beside both.
+const STAGES: &str = r#"
+[stage.long]
+run = "echo long; until test -e gate; do sleep 0.05; done"
+[stage.short]
+run = "echo short; until test -e go; do sleep 0.05; done"
+[stage.next]
+run = ["sh", "-c", "echo $TRAINYARD_ATTEMPT > next"]
+after = ["short"]
+outputs = ["next"]
+"#;
+
+/// A world whose commands the limit of processes holds for.
+struct Limited {
+    world: World,
+    program: PathBuf,
+}
+
+impl Limited {
+    fn new(pipeline: &str) -> Self {
+        let world = World::new(pipeline);
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_trainyard"));
+        if !getuid().is_root() {
+            return Self { world, program };
+        }
+        // The user need not be able to reach the one that was built.
+        let reachable = world.path("trainyard");
+        std::fs::hard_link(&program, &reachable).or_else(|_| std::fs::copy(&program, &reachable).map(drop)).unwrap();
+        for name in ["", "p.toml"] {
+            chown(world.path(name), Some(NOBODY_ELSE), Some(NOBODY_ELSE)).unwrap();
+        }
+        std::fs::set_permissions(world.path(""), Permissions::from_mode(0o755)).unwrap();
+        Self { world, program: reachable }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let like = self.world.command(args);
+        let mut command = Command::new(&self.program);
+        command.args(args).current_dir(self.world.path("")).stdin(Stdio::null());
+        for (name, value) in like.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        as_user(&mut command);
+        command
+    }
+
+    fn explain(&self, task: &str) -> Value {
+        let output = self.command(&["explain", task, "--json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Starts a run, takes its processes away once both first stages run, and waits until the next cannot start.
+    fn start_and_starve(&self, args: &[&str]) -> Started {
+        let mut run = Started::of(self.command(&[&["run", "p.toml", "--mirror"], args].concat()));
+        run.wait_for("long");
+        run.wait_for("short");
+        let_start(run.pid(), false);
+        std::fs::write(self.world.path("go"), "").unwrap();
+        let said = run.wait_for("cannot be started yet");
+        assert!(said.contains("next") && said.contains("temporarily unavailable"), "{said}");
+        run
+    }
+}
+
+/// Has a command belong to a user for whom the limit of processes holds.
+fn as_user(command: &mut Command) {
+    if getuid().is_root() {
+        command.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
+    }
+}
+
+/// Lets a process start others, or not.
+fn let_start(pid: u32, may: bool) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    // As it was for this process, which started it.
+    let Rlimit { current, maximum } = own_limit();
+    let limit = Rlimit { current: if may { current } else { Some(1) }, maximum };
+    let mut command = Command::new("true");
+    as_user(&mut command);
+    // Only the same user may, and root not always.
+    let set = move || Ok(prlimit(pid, Resource::Nproc, limit.clone()).map(drop)?);
+    // SAFETY: a system call on values.
+    unsafe { command.pre_exec(set) };
+    assert!(command.status().unwrap().success());
+}
+
+fn own_limit() -> Rlimit {
+    rustix::process::getrlimit(Resource::Nproc)
+}
+
+#[test]
+fn what_cannot_be_started_waits_for_the_end_of_another_task_and_has_not_failed() {
+    for args in [&[][..], &["--survive"]] {
+        let limited = Limited::new(STAGES);
+        let run = limited.start_and_starve(args);
+        wait_until(|| limited.explain("next")["why"] == "start");
+        let explained = limited.explain("next");
+        assert!(explained["words"].as_str().unwrap().contains("no room for another process"), "{explained}");
+        let_start(run.pid(), true);
+        std::fs::write(limited.world.path("gate"), "").unwrap();
+        assert_eq!(run.end(), Some(0));
+        assert_eq!(outcomes(&limited.world.show(), "next"), ["succeeded"]);
+        assert_eq!(std::fs::read_to_string(limited.world.path("next")).unwrap(), "1\n");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_tried_again_also_where_nothing_ends() {
+    let limited = Limited::new(STAGES);
+    let mut run = limited.start_and_starve(&[]);
+    let_start(run.pid(), true);
+    run.wait_for("done     next");
+    std::fs::write(limited.world.path("gate"), "").unwrap();
+    assert_eq!(run.end(), Some(0));
+}
+
+#[test]
+fn a_run_that_is_stopped_gives_up_what_cannot_be_started() {
+    let limited = Limited::new(STAGES);
+    let run = limited.start_and_starve(&[]);
+    run.signal(Signal::INT);
+    assert_eq!(run.end(), Some(130));
+    assert_eq!(outcomes(&limited.world.show(), "next"), ["interrupted"]);
+}
+
+/// Starts a sentinel that cannot start its stage, and waits until it says so.
+fn starved_sentinel(limited: &Limited, line: &str) -> (Child, PathBuf) {
+    let [record, log] = ["attempts/a.1.json", "a.1.log"].map(|name| limited.world.path(name));
+    let words = [
+        record.to_str().unwrap(),
+        log.to_str().unwrap(),
+        "/bin/sh",
+        "1000000",
+        "--grace",
+        "1000",
+        "--",
+        "sh",
+        "-c",
+        line,
+    ];
+    let mut command = limited.command(&[&["sentinel"], &words[..]].concat());
+    let starve = || {
+        let maximum = own_limit().maximum;
+        Ok(rustix::process::setrlimit(Resource::Nproc, Rlimit { current: Some(1), maximum })?)
+    };
+    // SAFETY: two system calls on values.
+    unsafe { command.pre_exec(starve) };
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    wait_until(|| sentinel::read(&record).is_some_and(|record| record.waits_for.is_some()));
+    (child, record)
+}
+
+#[test]
+fn a_sentinel_waits_for_a_process_as_well() {
+    let limited = Limited::new("");
+    let (child, record) = starved_sentinel(&limited, "echo hi; exit 3");
+    let_start(child.id(), true);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(3));
+    assert_eq!(sentinel::read(&record).unwrap().ended.unwrap().how, sentinel::How::Exited(3));
+    let log = std::fs::read_to_string(limited.world.path("a.1.log")).unwrap();
+    assert!(log.contains("cannot be started yet") && log.ends_with("\nhi\n"), "{log}");
+}
+
+#[test]
+fn a_sentinel_that_waits_for_a_process_can_be_ended() {
+    let limited = Limited::new("");
+    let (child, record) = starved_sentinel(&limited, "true");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), None);
+    assert_eq!(sentinel::read(&record).unwrap().ended.unwrap().how, sentinel::How::Signalled(15));
+}
