@@ -76,6 +76,7 @@ impl Command {
     fn end_left_alone(&self, store: &Store, row: &RunRow) -> Result<(), Failure> {
         let _attended = Share::take(&row.dir).map_err(broken)?;
         if row.end.is_none() {
+            state::refuse_unwritable(store.dir())?;
             let mut store = Store::open(store.dir()).map_err(broken)?;
             let key = store.take_over(&row.header, &state::this_process()?).map_err(broken)?;
             let mut key = key.ok_or_else(|| Refusal::Outrun(row.header.id.clone()))?;

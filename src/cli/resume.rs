@@ -149,6 +149,7 @@ impl Command {
         }
         let Ok((pipeline, _)) = pipeline.load(false)? else { return Ok(()) };
         let Some(on_finish) = &pipeline.on_finish else { return Ok(()) };
+        state::refuse_unwritable(store.dir())?;
         let mut store = Store::open(store.dir()).map_err(broken)?;
         let mut key = store
             .take_over(&row.header, &state::this_process()?)
@@ -192,6 +193,7 @@ impl Command {
 
     fn go_on(&self, prepared: &Prepared, past: Past, store: Store, row: &RunRow) -> Result<Exit, Failure> {
         let run = row.header.id.clone();
+        state::refuse_unwritable(store.dir())?;
         let mut store = Store::open(store.dir()).map_err(broken)?;
         let early = Early::keep().map_err(broken)?;
         let attended = Share::take(&row.dir).map_err(broken)?;

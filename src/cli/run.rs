@@ -13,7 +13,7 @@ use super::state::{self, broken};
 use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, dry_run, output};
-use crate::engine::attendance::Share;
+use crate::engine::attendance::{self, Share};
 use crate::graph::TaskId;
 use crate::probe;
 use crate::run::cache::keeper::Places;
@@ -78,6 +78,7 @@ impl Command {
         if self.dry_run {
             return dry_run::show(places, &read, &forced, self.manner.is_json());
         }
+        state::refuse_unwritable(&dir)?;
         let (id, started) = new_id(&read.pipeline.name);
         let ground = Ground {
             dir: places.state.join("runs").join(&id),
@@ -104,11 +105,11 @@ impl Command {
         let digest = keep(&dir, &read);
         crash::point("read");
         // A damaged record is out of the way before anything is learned from it, and a new one is begun only with a plan.
-        let store = dir.join("state.db").exists().then(|| open_store(&dir)).transpose()?;
+        let store = dir.join("state.db").exists().then(|| open_store(&dir, &ground.run)).transpose()?;
         let prepared = read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
         let store = match store {
             Some(store) if !store.is_in_doubt() => store,
-            Some(_) | None => open_store(&dir)?,
+            Some(_) | None => open_store(&dir, &ground.run)?,
         };
         let jobs = prepared.jobs(&self.manner)?;
         let header = self.header((&prepared.pipeline, digest), &ground.run, started, planned(&prepared))?;
@@ -135,7 +136,7 @@ impl Command {
         cached: Vec<Event>,
     ) -> Result<Exit, Failure> {
         let plan = up_to_date::idle_plan(read.graph.len());
-        let store = open_store(dir)?;
+        let store = open_store(dir, &ground.run)?;
         let header = self.header((&read.pipeline, keep(dir, read)), &ground.run, started, unplanned(read))?;
         let (mut store, mut key) = begin(store, &header)?;
         if self.manner.is_detached() {
@@ -232,9 +233,10 @@ fn keep(dir: &Path, read: &Read) -> String {
     digest.clone()
 }
 
-/// Opens the record for a new run. A damaged one is moved aside.
-fn open_store(dir: &Path) -> Result<Store, Failure> {
-    let (store, aside) = Store::open_or_replace(dir).map_err(state::unopened)?;
+/// Opens the record for a new run, which is our `own`. A damaged one is moved aside, unless another run goes on with it.
+fn open_store(dir: &Path, own: &str) -> Result<Store, Failure> {
+    let goes_on = |run: &Path| !run.ends_with(own) && attendance::is_attended(run) == Some(true);
+    let (store, aside) = Store::open_or_replace(dir, goes_on).map_err(state::unopened)?;
     if let Some(aside) = aside {
         output::warn(&format!("the record of earlier runs was damaged; it is kept as {}", aside.display()));
     }
@@ -247,7 +249,7 @@ fn begin(mut store: Store, header: &Header) -> Result<(Store, RunKey), Failure> 
         Err(StoreError::Corrupt { .. }) => {
             let dir = store.dir().to_owned();
             drop(store);
-            store = open_store(&dir)?;
+            store = open_store(&dir, &header.id)?;
             store.begin(header)
         }
         begun => begun,

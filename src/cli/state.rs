@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use miette::Diagnostic;
+use rustix::fs::Access;
 use thiserror::Error;
 
 use super::{Exit, Failure};
@@ -28,7 +29,7 @@ pub(super) struct StateArgs {
 
 /// Why there is no run to speak of.
 #[derive(Debug, Error, Diagnostic)]
-enum NoRun {
+pub(super) enum NoRun {
     #[error("no runs are recorded: there is no `{FOLDER}` in this folder or above it")]
     #[diagnostic(help("it lies beside the pipeline file; name it with --state DIR"))]
     NoFolder,
@@ -115,7 +116,7 @@ pub(super) fn nearest_folder(folder: &Path) -> Option<PathBuf> {
     folder.ancestors().map(|folder| folder.join(FOLDER)).find(|dir| dir.join("state.db").exists())
 }
 
-fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, NoRun> {
+pub(super) fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, NoRun> {
     let Some(wanted) = wanted.filter(|wanted| *wanted != "latest") else {
         let nothing = || NoRun::Empty(text::visible(&dir.to_string_lossy()).into_owned());
         return rows.into_iter().next().ok_or_else(nothing);
@@ -266,6 +267,27 @@ pub(super) fn unopened(error: StoreError) -> Failure {
     broken(error)
 }
 
+/// Refuses a state folder in which nothing can be written, or not what is there already.
+pub(super) fn refuse_unwritable(dir: &Path) -> Result<(), Failure> {
+    let there = |path: &PathBuf| path.symlink_metadata().is_ok();
+    let folder = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let nearest = folder.ancestors().map(Path::to_owned).find(there);
+    let files = ["state.db", "runs", "cache", "cache/index.db"].map(|name| folder.join(name));
+    for path in nearest.into_iter().chain(files).filter(there) {
+        if let Err(error) = rustix::fs::access(&path, Access::WRITE_OK) {
+            let what = text::visible(&path.to_string_lossy()).into_owned();
+            let report = miette::miette!(
+                help = "let this user write there, or name another folder: --state DIR",
+                "the state folder {} cannot be used: {what} cannot be written: {}",
+                text::visible(&dir.to_string_lossy()),
+                std::io::Error::from(error)
+            );
+            return Err(Failure { exit: Exit::Usage, report });
+        }
+    }
+    Ok(())
+}
+
 /// A record that cannot be read: the disk, or a bug of ours. One that another process goes on with is neither.
 pub(super) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     let first: &(dyn std::error::Error + 'static) = &error;
@@ -316,6 +338,9 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         StoreError::Damaged { run, .. } => {
             Some(format!("other runs are not concerned; what run {run} printed is in its folder `logs`"))
         }
+        StoreError::CorruptUnder { run, .. } => Some(format!(
+            "wait for its end, or end it: `trainyard cancel {run}`; the next run moves the record aside and begins a new one"
+        )),
         StoreError::NotAFile(path) => Some(format!("move {} away: `trainyard run` begins a new one", path.display())),
         StoreError::Database { path, source } => {
             let code = source.sqlite_error_code()?;

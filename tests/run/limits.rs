@@ -1,6 +1,10 @@
 //! Time-outs, floods and full disks.
 
-use crate::world::{World, outcomes, wait_until};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::scarce::Limited;
+use crate::world::{World, outcomes, told, wait_until};
 
 #[test]
 fn an_attempt_that_takes_too_long_is_ended() {
@@ -186,4 +190,21 @@ fn a_copy_for_the_cache_leaves_free_what_is_kept_free() {
     assert!(said.contains("`a.bin`: 40.0 MiB are needed, and only "), "{said}");
     assert_eq!(said.matches(" are needed, and only ").count(), 2, "{said}");
     assert!(said.contains("nothing to do"), "{said}");
+}
+
+#[test]
+fn where_nothing_can_be_written_another_state_folder_is_named() {
+    let limited = Limited::new("[stage.a]\nrun = \"true\"\n");
+    let elsewhere = Limited::new("");
+    let folder = limited.world.path("");
+    let mode = |mode| std::fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+    mode(0o555);
+    let refused = limited.command(&["run", "p.toml"]).output().unwrap();
+    let said = told(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot be written") && said.contains("--state DIR"), "{said}");
+    let other = elsewhere.world.path("state");
+    let state = limited.command(&["run", "p.toml", "--state", other.to_str().unwrap()]).output().unwrap();
+    mode(0o755);
+    assert_eq!(state.status.code(), Some(0), "{}", String::from_utf8_lossy(&state.stderr));
 }

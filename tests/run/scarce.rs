@@ -29,13 +29,13 @@ outputs = ["next"]
 "#;
 
 /// A world whose commands the limit of processes holds for.
-struct Limited {
-    world: World,
+pub(crate) struct Limited {
+    pub(crate) world: World,
     program: PathBuf,
 }
 
 impl Limited {
-    fn new(pipeline: &str) -> Self {
+    pub(crate) fn new(pipeline: &str) -> Self {
         let world = World::new(pipeline);
         let program = PathBuf::from(env!("CARGO_BIN_EXE_trainyard"));
         if !getuid().is_root() {
@@ -51,7 +51,7 @@ impl Limited {
         Self { world, program: reachable }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let like = self.world.command(args);
         let mut command = Command::new(&self.program);
         command.args(args).current_dir(self.world.path("")).stdin(Stdio::null());

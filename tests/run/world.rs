@@ -97,6 +97,12 @@ impl Started {
     }
 }
 
+/// Returns everything that a command said, on one line.
+pub(crate) fn told(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).replace('│', " ");
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Returns the outcomes of a task's attempts.
 pub(crate) fn outcomes(run: &Value, task: &str) -> Vec<String> {
     let attempts = of(run, task)["attempts"].as_array().unwrap();

@@ -15,11 +15,12 @@ use crate::run::lock::LockFile;
 const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
 
 impl Store {
-    /// Like [`Store::open`], but moves a damaged database aside, and returns where to.
+    /// Like [`Store::open`], but moves a damaged database aside, and returns where to. `goes_on` tells of the folder of a
+    /// run whether that goes on.
     ///
     /// # Errors
-    /// As [`Store::open`], and where the database cannot be moved.
-    pub fn open_or_replace(dir: &Path) -> Result<(Self, Option<PathBuf>), StoreError> {
+    /// As [`Store::open`], and where the database cannot be moved, or not without taking a run its record.
+    pub fn open_or_replace(dir: &Path, goes_on: impl Fn(&Path) -> bool) -> Result<(Self, Option<PathBuf>), StoreError> {
         match Self::open_sound(dir) {
             Err(StoreError::Corrupt { path, .. }) => {
                 let cannot = |source| StoreError::Folder { path: path.clone(), source };
@@ -27,6 +28,10 @@ impl Store {
                 // Another run may have done it meanwhile, and what is there now is sound.
                 match Self::open_sound(dir) {
                     Err(StoreError::Corrupt { .. }) => {
+                        if let Some(run) = names_in(&dir.join("runs")).find(|run| goes_on(&dir.join("runs").join(run)))
+                        {
+                            return Err(StoreError::CorruptUnder { path, run });
+                        }
                         move_aside(&path).map_err(cannot).and_then(|aside| Ok((Self::open(dir)?, Some(aside))))
                     }
                     opened => opened.map(|store| (store, None)),
@@ -62,6 +67,12 @@ impl Store {
         let found: String = self.on(|db| db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)))?;
         if found == "ok" { Ok(()) } else { Err(failed(&self.path(), damage(rusqlite::ffi::SQLITE_CORRUPT, found))) }
     }
+}
+
+/// Yields the names in a folder; none where it is not there.
+fn names_in(folder: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
 /// Returns the name of the note that damage was met.

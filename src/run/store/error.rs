@@ -38,6 +38,15 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The database itself is damaged, and a run goes on with it: it loses what it has yet to record if the database is moved
+    /// away.
+    #[error("{path} is damaged, and run {run} goes on with it")]
+    CorruptUnder {
+        /// The database.
+        path: PathBuf,
+        /// The run's id.
+        run: String,
+    },
     /// Something that is no file has the database's name.
     #[error("{0} is not a file")]
     NotAFile(PathBuf),
