@@ -44,6 +44,7 @@ mod resume;
 mod rotate;
 mod run;
 mod runs;
+mod runs_gc;
 mod schema;
 mod searching;
 mod sentinel;

@@ -1,10 +1,10 @@
 //! `trainyard runs`: the recorded runs, the newest first.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 
 use super::state::{self, StateArgs, broken};
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, output, runs_gc};
 use crate::probe::clock;
 use crate::report::dashboard::{self, Counts};
 use crate::report::history::{self, Listed};
@@ -13,9 +13,12 @@ use crate::run::store::{RunRow, Store};
 
 const NONE: &str = "no runs are recorded here\n";
 
-/// List recorded runs
+/// List recorded runs, or remove old ones
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Command {
+    #[command(subcommand)]
+    what: Option<What>,
     #[command(flatten)]
     state: StateArgs,
     /// Print JSON
@@ -23,8 +26,16 @@ pub(super) struct Command {
     json: bool,
 }
 
+#[derive(Subcommand)]
+enum What {
+    Gc(runs_gc::Command),
+}
+
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        if let Some(What::Gc(gc)) = self.what {
+            return gc.run();
+        }
         let Some(store) = self.state.open()? else {
             return if self.json { output::print_json(&[(); 0]) } else { output::print(NONE) };
         };

@@ -33,6 +33,9 @@ pub const POINT_OF_TURNS: &str = "turned";
 /// Where somebody was told that the run is over, and that is not on record yet.
 pub const POINT_OF_ON_FINISH: &str = "finish-told";
 
+/// Where a run was removed from the record, and its folder is still there.
+pub const POINT_OF_REMOVALS: &str = "removed";
+
 /// Passes a point.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
@@ -43,7 +46,7 @@ pub fn point(name: &str) {
 
     let known = POINTS.contains(&name)
         || POINTS_OF_SENTINELS.contains(&name)
-        || [POINT_OF_TURNS, POINT_OF_ON_FINISH].contains(&name);
+        || [POINT_OF_TURNS, POINT_OF_ON_FINISH, POINT_OF_REMOVALS].contains(&name);
     debug_assert!(known, "{name} is not in the list");
     let wanted = WANTED.get_or_init(|| {
         let wanted = std::env::var_os("TRAINYARD_CRASH_AT").and_then(|wanted| wanted.into_string().ok());

@@ -49,6 +49,12 @@ pub fn log(dir: &Path, task: &str, number: u32) -> PathBuf {
     of_attempt(dir, "logs", &file_name(task), number, ".log")
 }
 
+/// Returns where a task keeps what it goes on from, in a run's folder.
+#[must_use]
+pub fn checkpoints(dir: &Path, task: &str) -> PathBuf {
+    dir.join("checkpoints").join(file_name(task))
+}
+
 /// Returns where an attempt's sentinel records what becomes of it, in a run's folder.
 #[must_use]
 pub fn sentinel(dir: &Path, task: &str, number: u32) -> PathBuf {
@@ -120,7 +126,7 @@ pub fn describe(
     let checkpoints = match (&staging, place.role) {
         // Two at once must not go on from each other's half-written ones.
         (Some(staging), Role::Backup) => staging.folder.join("checkpoints"),
-        (Some(_) | None, _) => ground.dir.join("checkpoints").join(&name),
+        (Some(_) | None, _) => checkpoints(&ground.dir, &task.name),
     };
     let place_of = |folder: &str, ending: &str| of_attempt(&ground.dir, folder, &name, number, ending);
     let events = place_of("events", ".jsonl");

@@ -25,6 +25,7 @@ pub mod peak;
 mod ports;
 pub mod preflight;
 pub mod raise;
+pub mod remains;
 pub mod resume;
 pub mod retry;
 pub mod state;

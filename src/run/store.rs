@@ -22,6 +22,7 @@ mod header;
 mod marks;
 mod numbers;
 pub(super) mod read_only;
+mod removal;
 mod room;
 mod samples;
 mod sharing;

@@ -8,6 +8,7 @@ mod cache;
 mod containers;
 mod endings;
 mod limits;
+mod removal;
 mod resume;
 mod scarce;
 mod sharing;

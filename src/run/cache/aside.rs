@@ -16,6 +16,12 @@ pub const BEFORE: &str = "before";
 /// The same for what no run has made.
 pub const FOUND: &str = "found";
 
+/// Whether a folder that was set aside holds what no run has made.
+#[must_use]
+pub fn is_found(folder: &Path) -> bool {
+    folder.extension().is_some_and(|extension| extension == FOUND)
+}
+
 /// Moves a file or folder, also to another file system, and returns whether it was there.
 ///
 /// # Errors

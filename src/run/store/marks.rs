@@ -20,8 +20,9 @@ impl Store {
     /// Where the database cannot be read.
     pub fn marks(&self) -> Result<Vec<Mark>, StoreError> {
         self.on(|db| {
-            let mut query =
-                db.prepare_cached(&format!("SELECT id, {COUNT} FROM run ORDER BY started DESC, key DESC"))?;
+            let mut query = db.prepare_cached(&format!(
+                "SELECT id, {COUNT} FROM run JOIN task_list ON task_list.run = key ORDER BY started DESC, key DESC"
+            ))?;
             let mark = |row: &rusqlite::Row<'_>| {
                 let events: i64 = row.get(1)?;
                 Ok(Mark { run: row.get(0)?, events: usize::try_from(events).unwrap_or(0) })

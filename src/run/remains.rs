@@ -1,0 +1,119 @@
+//! What runs leave on the disk beside the record: logs, checkpoints, progress, what was set aside.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::cache::aside::{is_found, remove_all};
+use super::launch;
+use crate::units::Bytes;
+
+/// Removes the folder of a run, and returns what it took and where that stays which no run has made: results that were
+/// there before the first one. `only_look`: removes nothing.
+///
+/// # Errors
+/// Where it cannot be read or removed.
+pub fn remove(folder: &Path, only_look: bool) -> io::Result<(Bytes, Vec<PathBuf>)> {
+    let aside = folder.join("aside");
+    let found: Vec<PathBuf> = children(&aside)?.into_iter().filter(|path| is_found(path)).collect();
+    let all = if found.is_empty() {
+        vec![folder.to_owned()]
+    } else {
+        let within = children(&aside)?.into_iter().filter(|path| !is_found(path));
+        children(folder)?.into_iter().filter(|path| *path != aside).chain(within).collect()
+    };
+    let bytes = all.iter().map(|path| taken(path)).sum::<io::Result<u64>>()?;
+    if !only_look {
+        all.iter().try_for_each(|path| remove_all(path))?;
+    }
+    Ok((Bytes(bytes), found))
+}
+
+/// Removes what tasks of a run keep to go on from, and returns how many had anything there and what it took.
+/// `only_look`: removes nothing.
+///
+/// # Errors
+/// Where it cannot be read or removed.
+pub fn remove_checkpoints<'t>(
+    folder: &Path,
+    tasks: impl Iterator<Item = &'t str>,
+    only_look: bool,
+) -> io::Result<(usize, Bytes)> {
+    let (mut count, mut bytes) = (0, 0);
+    // Every attempt has a folder; most stay empty.
+    let there: HashSet<PathBuf> = children(&folder.join("checkpoints"))?.into_iter().collect();
+    for path in tasks.map(|task| launch::checkpoints(folder, task)).filter(|path| there.contains(path)) {
+        let is_empty = children(&path)?.is_empty();
+        bytes += taken(&path)?;
+        count += usize::from(!is_empty);
+        if !only_look {
+            remove_all(&path)?;
+        }
+    }
+    Ok((count, Bytes(if count == 0 { 0 } else { bytes })))
+}
+
+/// Returns what is in a folder; nothing where it is not there.
+fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns what a file, or a folder with all that is in it, takes of the disk, in bytes; links are not followed.
+fn taken(path: &Path) -> io::Result<u64> {
+    let found = match path.symlink_metadata() {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    // 512 is the unit of the system call, whatever the file system's is.
+    let own = found.blocks() * 512;
+    if !found.is_dir() {
+        return Ok(own);
+    }
+    children(path)?.iter().try_fold(own, |sum, path| Ok(sum + taken(path)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_goes_but_not_what_no_run_has_made() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join("r");
+        for name in ["logs", "aside/a.1.before", "aside/a.1.found"] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+            fs::write(folder.join(name).join("x"), vec![1; 10_000]).unwrap();
+        }
+        let found = folder.join("aside/a.1.found");
+        let (bytes, kept) = remove(&folder, true).unwrap();
+        assert!(bytes >= Bytes(20_000) && folder.join("logs/x").exists() && kept == [found.clone()], "{bytes:?}");
+        assert_eq!(remove(&folder, false).unwrap(), (bytes, vec![found.clone()]));
+        assert_eq!(children(&folder).unwrap(), [folder.join("aside")]);
+        assert_eq!(children(&folder.join("aside")).unwrap(), [found.clone()]);
+        remove_all(&found).unwrap();
+        remove(&folder, false).unwrap();
+        assert!(!folder.exists());
+        assert_eq!(remove(&folder, false).unwrap().0, Bytes::ZERO);
+    }
+
+    #[test]
+    fn checkpoints_go_of_the_tasks_that_are_named() {
+        let state = tempfile::tempdir().unwrap();
+        for task in ["a", "b", "empty"] {
+            fs::create_dir_all(launch::checkpoints(state.path(), task)).unwrap();
+        }
+        for task in ["a", "b"] {
+            fs::write(launch::checkpoints(state.path(), task).join("x"), vec![1; 10_000]).unwrap();
+        }
+        let (count, bytes) = remove_checkpoints(state.path(), ["a", "empty", "gone"].into_iter(), false).unwrap();
+        assert!(count == 1 && bytes >= Bytes(10_000), "{count} {bytes:?}");
+        assert_eq!(children(&state.path().join("checkpoints")).unwrap(), [launch::checkpoints(state.path(), "b")]);
+    }
+}
