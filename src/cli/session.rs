@@ -297,7 +297,8 @@ impl Session<'_> {
         let mut dispatcher =
             Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);
         let look_up_again = self.up_to_date.as_ref().map(UpToDate::may_be_looked_up_again).unwrap_or_default();
-        dispatcher.share(neighbours::real(&self.of.root), look_up_again);
+        let outputs = graph.tasks.iter().flat_map(|task| &task.outputs).map(String::as_str);
+        dispatcher.share(neighbours::places(&self.of.root, outputs), look_up_again);
         let (answer, answers) = mpsc::unbounded_channel();
         let again = Again { of: self.of, seed };
         let ask = move |rest| {

@@ -43,7 +43,7 @@ mod tests;
 mod turns;
 mod waiting;
 
-pub use sharing::{absolute, overlap};
+pub use sharing::{Places, overlap};
 pub use waiting::{At, Reason, Waiting};
 
 /// How a run is to be carried out.

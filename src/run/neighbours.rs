@@ -5,7 +5,7 @@
 //! counts as long as its process lives; of a run whose process is gone, as long as processes of the attempt do.
 //! A run that is alone asks SQLite for one number each time it starts something.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::admission::Holding;
 use super::cache::restore::Writers;
-use super::decide::{absolute, overlap};
+use super::decide::{Places, overlap};
 use super::event::{Event, Place, Process, Recorded, Role};
 use super::store::{RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::Record;
@@ -53,8 +53,8 @@ pub struct Onlooker<P> {
     within: Option<(String, String)>,
     /// The id of the run that asks.
     run: String,
-    /// The folder of its pipeline file, links resolved.
-    root: String,
+    /// The folder of its pipeline file.
+    root: PathBuf,
     presence: P,
     /// The record, once it was asked.
     record: Mutex<Option<(Store, Others)>>,
@@ -74,8 +74,8 @@ struct Other {
     run: Unfinished,
     /// `[n_tasks]`, by TaskId.
     tasks: Vec<TaskHeader>,
-    /// The folder of its pipeline file, links resolved.
-    root: String,
+    /// Where its outputs lie.
+    places: Places,
     /// How many of its events were taken in.
     taken: usize,
     /// Attempts that have not ended.
@@ -154,7 +154,7 @@ impl<P: Presence> Onlooker<P> {
     /// Makes what tells a run on `host` who else writes outputs of its pipeline, whose file is in the folder `root`.
     pub fn new((state, host): (&Path, String), run: String, root: &Path, presence: P) -> Self {
         let (within, record) = (presence.within(), Mutex::default());
-        Self { state: state.to_owned(), host, within, run, root: real(root), presence, record }
+        Self { state: state.to_owned(), host, within, run, root: root.to_owned(), presence, record }
     }
 
     fn look(&self, outputs: &[String]) -> Result<bool, StoreError> {
@@ -167,7 +167,8 @@ impl<P: Presence> Onlooker<P> {
             },
         };
         others.renew(store, |run| run.id != self.run, &self.host, &self.presence)?;
-        let paths: Vec<String> = outputs.iter().map(|output| absolute(&self.root, output)).collect();
+        let places = places(&self.root, outputs.iter().map(String::as_str));
+        let paths: Vec<String> = outputs.iter().map(|output| places.of(output)).collect();
         let writes = |of: &Holding| of.writes.iter().any(|theirs| paths.iter().any(|own| overlap(theirs, own)));
         Ok(others.holdings(self.within.as_ref()).any(|of| writes(&of)))
     }
@@ -203,8 +204,8 @@ impl Other {
     fn new(run: Unfinished, store: &Store) -> Result<Self, StoreError> {
         let tasks = store.tasks_of(&run.id)?;
         let folder = Path::new(&run.file).parent().unwrap_or(Path::new("/"));
-        let root = real(folder);
-        Ok(Self { run, tasks, root, taken: 0, open: BTreeMap::new(), left: None })
+        let places = places(folder, tasks.iter().flat_map(|task| &task.outputs).map(String::as_str));
+        Ok(Self { run, tasks, places, taken: 0, open: BTreeMap::new(), left: None })
     }
 
     fn take_in(&mut self, recorded: Recorded) {
@@ -261,14 +262,35 @@ impl Other {
 
     fn writes(&self, task: TaskId) -> Vec<String> {
         let outputs = self.tasks.get(task.index()).map_or(&[][..], |task| &task.outputs);
-        outputs.iter().map(|output| absolute(&self.root, output)).collect()
+        outputs.iter().map(|output| self.places.of(output)).collect()
     }
 }
 
-/// Returns a folder with links resolved, as far as it can be looked at.
+/// Returns where the outputs lie of a pipeline whose file is in the folder `root`: each folder of them is looked at once.
 #[must_use]
-pub fn real(folder: &Path) -> String {
-    folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).to_string_lossy().into_owned()
+pub fn places<'o>(root: &Path, outputs: impl Iterator<Item = &'o str>) -> Places {
+    let mut places = Places { root: real(root), moved: BTreeMap::new() };
+    let mut seen = HashSet::new();
+    for output in outputs {
+        let written = places.written(output);
+        let Some((folder, _)) = written.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) else { continue };
+        if !seen.contains(folder) {
+            seen.insert(folder.to_owned());
+            let real = real(Path::new(folder));
+            if real != folder {
+                places.moved.insert(folder.to_owned(), real);
+            }
+        }
+    }
+    places
+}
+
+/// Returns a folder with links resolved, as far as it is there.
+fn real(folder: &Path) -> String {
+    let is_there = |above: &Path| Some(above.canonicalize().ok()?.join(folder.strip_prefix(above).ok()?));
+    // A name with `..` behind what is not there leads nowhere.
+    let real = folder.ancestors().find_map(is_there).unwrap_or_else(|| folder.to_owned());
+    real.to_string_lossy().trim_end_matches('/').to_owned()
 }
 
 #[cfg(test)]

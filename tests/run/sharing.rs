@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use trainyard::engine::process;
 
-use crate::world::{World, outcomes, pid_in, state, wait_for_end};
+use crate::world::{World, outcomes, pid_in, state, told, wait_for_end};
 
 /// Returns a pipeline with a stage that takes all CPUs, says where it is, and goes on when it is let.
 fn gated(outputs: &str) -> String {
@@ -248,4 +248,41 @@ outputs = ["model"]
     assert_eq!(model(), "a half\na whole\n");
     assert_eq!(start(&world, &["p.toml", "--set", "train.env.LR=b"]).wait().unwrap().code(), Some(0));
     assert_eq!(model(), "b half\nb whole\n", "what each has made is kept as its own");
+}
+
+#[test]
+fn an_output_is_the_same_whatever_links_lead_to_it() {
+    let world = World::new(&gated("outputs = [\"out/x\"]"));
+    std::fs::create_dir(world.path("out")).unwrap();
+    std::os::unix::fs::symlink("out", world.path("alias")).unwrap();
+    let next = "[stage.next]\nrun = \"echo next > alias/x\"\noutputs = [\"alias/x\"]\nresources = { cpus = 0 }\n";
+    std::fs::write(world.path("q.toml"), next).unwrap();
+    let (mut one, mut other, _) = two(&world, &[]);
+    waits_for(&world, "run first writes alias/x");
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!((one.wait().unwrap().code(), other.wait().unwrap().code()), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_damaged_record_is_not_taken_from_a_run_that_goes_on_with_it() {
+    let world = World::new(&gated(""));
+    let mut one = start(&world, &["p.toml", "--name", "first"]);
+    until("the first task runs", || world.path("pid").exists());
+    let database = world.path(".trainyard/state.db");
+    let db = rusqlite::Connection::open(&database).unwrap();
+    db.busy_timeout(Duration::from_secs(60)).unwrap();
+    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let of_samples = "SELECT rootpage FROM sqlite_schema WHERE name = 'sample'";
+    let page: u64 = db.query_row(of_samples, [], |row| row.get(0)).unwrap();
+    drop(db);
+    let file = std::fs::File::options().write(true).open(&database).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 4096], (page - 1) * 4096).unwrap();
+    std::fs::write(world.path("q.toml"), "[stage.next]\nrun = \"true\"\n").unwrap();
+    let refused = world.command(&["run", "q.toml"]).output().unwrap();
+    let said = told(&refused);
+    assert!(refused.status.code() == Some(70) && said.contains("goes on with it") && said.contains("cancel"), "{said}");
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(one.wait().unwrap().code(), Some(0));
+    let next = world.command(&["run", "q.toml"]).output().unwrap();
+    assert!(told(&next).contains("it is kept as"), "{next:?}");
 }

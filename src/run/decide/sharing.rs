@@ -21,8 +21,8 @@ pub(super) struct Sharing {
     writers: Vec<(String, String)>,
     /// Tasks that wait until somebody else has written their outputs.
     waiting: BTreeMap<TaskId, ForOutput>,
-    /// What paths of outputs begin with.
-    root: String,
+    /// Where outputs lie.
+    places: Places,
     /// `[n_tasks]`, or empty: whether a task may be looked up again.
     look_again: Vec<bool>,
 }
@@ -39,10 +39,10 @@ pub(super) struct ForOutput {
 }
 
 impl Dispatcher<'_> {
-    /// Learns where outputs lie (the pipeline's folder, links resolved), and which tasks may be looked up again
-    /// (`[n_tasks]`, or empty for none) after another run has written their outputs.
-    pub fn share(&mut self, root: String, look_again: Vec<bool>) {
-        self.sharing = Sharing { root, look_again, others: true, ..Sharing::default() };
+    /// Learns where outputs lie, and which tasks may be looked up again (`[n_tasks]`, or empty for none) after another run
+    /// has written their outputs.
+    pub fn share(&mut self, places: Places, look_again: Vec<bool>) {
+        self.sharing = Sharing { places, look_again, others: true, ..Sharing::default() };
     }
 
     /// Whether a task might start now: then nobody else may admit any until it is decided.
@@ -87,12 +87,12 @@ impl Dispatcher<'_> {
 
     /// Whether another run writes what a task would write. It waits for that, `since` then.
     pub(super) fn waits_for_other_run(&mut self, task: TaskId, since: Millis) -> bool {
-        let Sharing { writers, waiting, root, .. } = &mut self.sharing;
+        let Sharing { writers, waiting, places, .. } = &mut self.sharing;
         if writers.is_empty() {
             return false;
         }
         let writer = |path: &String| {
-            let own = absolute(root, path);
+            let own = places.of(path);
             let (_, run) = writers.iter().find(|(theirs, _)| overlap(theirs, &own))?;
             Some((path.clone(), run.clone()))
         };
@@ -122,15 +122,43 @@ pub fn overlap(one: &str, other: &str) -> bool {
     one == other || is_within(one, other) || is_within(other, one)
 }
 
-/// Returns where an output lies.
-#[must_use]
-pub fn absolute(root: &str, output: &str) -> String {
-    if output.starts_with('/') { output.to_owned() } else { format!("{root}/{output}") }
+/// Where the outputs of one pipeline lie, whatever links lead there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The pipeline's folder, links resolved.
+    pub root: String,
+    /// Folders of outputs that lie elsewhere than they are written, and where.
+    pub moved: BTreeMap<String, String>,
+}
+
+impl Places {
+    /// Returns where an output lies.
+    #[must_use]
+    pub fn of(&self, output: &str) -> String {
+        let written = self.written(output);
+        match written.rsplit_once('/').and_then(|(folder, name)| Some((self.moved.get(folder)?, name))) {
+            Some((folder, name)) => format!("{folder}/{name}"),
+            None => written,
+        }
+    }
+
+    /// Returns where an output lies, links not followed.
+    #[must_use]
+    pub fn written(&self, output: &str) -> String {
+        if output.starts_with('/') { output.to_owned() } else { format!("{}/{output}", self.root) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::overlap;
+    use super::{Places, overlap};
+
+    #[test]
+    fn an_output_lies_where_the_link_to_its_folder_leads() {
+        let moved = [("/p/alias".to_owned(), "/p/real".to_owned())].into();
+        let places = Places { root: "/p".to_owned(), moved };
+        assert_eq!(["alias/z", "real/z", "/x/z"].map(|path| places.of(path)), ["/p/real/z", "/p/real/z", "/x/z"]);
+    }
 
     #[test]
     fn a_folder_and_what_is_in_it_are_written_one_after_the_other() {
