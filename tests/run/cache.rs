@@ -233,6 +233,16 @@ fn a_damaged_or_removed_object_is_made_again() {
 }
 
 #[test]
+fn a_lost_result_is_told_by_the_name_of_the_output() {
+    let world = chain();
+    ran(&world, &[]);
+    objects(&world).iter().for_each(|object| std::fs::remove_file(object).unwrap());
+    std::fs::remove_file(world.path("report.txt")).unwrap();
+    let told = String::from_utf8_lossy(&world.run(&[]).stderr).into_owned();
+    assert!(told.contains("`report.txt` is not in the cache any more; it is made again"), "{told}");
+}
+
+#[test]
 fn verify_names_what_is_damaged_and_removes_it() {
     let world = chain();
     ran(&world, &[]);
@@ -603,4 +613,38 @@ fn whatever_changes_after_a_standstill_is_noticed() {
     assert!(world.path("report.txt").exists(), "it is restored");
     stands_still();
     assert_eq!(ran(&world, &["--force-stage", "count"]), ["count"]);
+}
+
+#[test]
+fn what_a_later_stage_changes_in_place_is_not_kept_as_its_makers() {
+    let world = World::new(
+        r#"
+[stage.a]
+run = "head -c 64000000 /dev/zero > big; echo original > z.txt"
+outputs = ["big", "z.txt"]
+[stage.b]
+run = "echo changed >> z.txt"
+after = ["a"]
+"#,
+    );
+    let output = world.run(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut folders = vec![world.path(".trainyard/cache/objects")];
+    let mut held = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in folder.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.metadata().unwrap().len() < 100 {
+                held.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let is_told = said.contains("was changed after it had ended");
+    // It may be kept before the other stage begins.
+    assert!(is_told || held.iter().any(|text| text == "original\n"), "{said} {held:?}");
+    world.command(&["run", "p.toml", "--force-stage", "b"]).output().unwrap();
+    let dry = String::from_utf8(world.command(&["run", "p.toml", "--dry-run"]).output().unwrap().stdout).unwrap();
+    assert!(!is_told || dry.contains("no result"), "{said} {dry}");
 }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::keeper::Keeper;
 use super::restore::Found;
+use super::since::Marks;
 use super::verdict::Cached;
 use crate::graph::TaskId;
 use crate::run::crash;
@@ -43,8 +44,8 @@ pub struct Caching<E> {
     logs: HashMap<(TaskId, Role), PathBuf>,
     /// Attempts that write to a place of their own: what they leave is taken care of there.
     staged: HashSet<(TaskId, Role)>,
-    /// Of attempts that succeeded, until that is on record: where what they printed is, and what others wait for.
-    succeeded: HashMap<TaskId, (Option<PathBuf>, Option<LockFile>)>,
+    /// Of attempts that succeeded, until that is on record.
+    succeeded: HashMap<TaskId, Success>,
     /// Tasks whose way is being cleared, and those among them that shall not start any more.
     preparing: HashSet<TaskId>,
     cut_short: HashSet<TaskId>,
@@ -55,6 +56,17 @@ pub struct Caching<E> {
     /// How many results are being kept.
     keeping: usize,
     stop: Stop,
+}
+
+/// An attempt that succeeded.
+#[derive(Debug)]
+struct Success {
+    /// Where what it printed is.
+    log: Option<PathBuf>,
+    /// What others wait for.
+    keeping: Option<LockFile>,
+    /// What it made, as it left it.
+    made: Option<Marks>,
 }
 
 /// What the cache needs to know of the run.
@@ -92,7 +104,7 @@ impl<E: Engine> Caching<E> {
             caching.apart(&cache, move |keeper, _| {
                 let _keeping = keeper.begin_to_keep(task);
                 keeper.take_up(task, &log);
-                let note = keeper.keep(task, Some(&log).filter(|log| log.exists()).map(PathBuf::as_path));
+                let note = keeper.keep(task, Some(&log).filter(|log| log.exists()).map(PathBuf::as_path), None);
                 Done::Kept { task, note }
             });
         }
@@ -196,7 +208,8 @@ impl<E: Engine> Layer for Caching<E> {
         if ended.outcome.is_success() {
             // Before anyone can hear of it.
             let keeping = cache.keeper.begin_to_keep(task);
-            self.succeeded.insert(task, (log.filter(|_| ended.logged), keeping));
+            let (log, made) = (log.filter(|_| ended.logged), cache.keeper.marks(task));
+            self.succeeded.insert(task, Success { log, keeping, made });
             return Some(Report::Ended(ended));
         }
         if is_staged {
@@ -260,11 +273,12 @@ impl<E: Engine> Engine for Caching<E> {
     }
 
     fn keep(&mut self, task: TaskId) {
-        if let (Some((log, keeping)), Some(cache)) = (self.succeeded.remove(&task), self.cache_of(task)) {
+        if let (Some(Success { log, keeping, made }), Some(cache)) = (self.succeeded.remove(&task), self.cache_of(task))
+        {
             self.keeping += 1;
             self.apart(&cache, move |keeper, _| {
                 crash::point("keeping");
-                let note = keeper.keep(task, log.as_deref());
+                let note = keeper.keep(task, log.as_deref(), made.as_ref());
                 drop(keeping);
                 Done::Kept { task, note }
             });

@@ -22,6 +22,7 @@ use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, Wanted, is_within};
 use super::restore::{Nobody, Writers};
 use super::room::is_full;
+use super::since::Marks;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
 use crate::run::lock::LockFile;
@@ -286,9 +287,15 @@ impl Keeper {
         folder(&self.state)
     }
 
-    /// Keeps what a successful attempt made. Returns why it did not, where a person should hear of it.
+    /// Looks at what an attempt made, right after it; `None` where that takes too long.
+    pub(super) fn marks(&self, task: TaskId) -> Option<Marks> {
+        Marks::of(self.recipe(task)?.outputs.iter().map(|output| self.files.whole(output)))
+    }
+
+    /// Keeps what a successful attempt made, unless somebody else has changed it since `then`. Returns why it did not, where a
+    /// person should hear of it.
     #[must_use]
-    pub fn keep(&self, task: TaskId, log: Option<&Path>) -> Option<String> {
+    pub fn keep(&self, task: TaskId, log: Option<&Path>, then: Option<&Marks>) -> Option<String> {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return None };
         let started = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
         let (before, mut made) = started?;
@@ -305,6 +312,14 @@ impl Keeper {
             let mut full = None;
             let take_in = |output: &String| self.take_in(recipe, output, &mut full);
             let outputs = recipe.outputs.iter().map(take_in).collect::<Result<_, _>>()?;
+            if let Some((then, now)) = then.zip(self.marks(task))
+                && let Some(changed) = now.first_other(then)
+            {
+                return Ok(Some(format!(
+                    "{} was changed after it had ended, by another stage perhaps: what it made is not in the cache",
+                    changed.display()
+                )));
+            }
             let log = log.and_then(|log| log.strip_prefix(&self.state).ok()).map(|log| log.display().to_string());
             let action = Action { outputs, log, used: now() };
             let done = Done { name, key: before.key(), trace, made: &made, action };

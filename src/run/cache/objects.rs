@@ -29,6 +29,14 @@ pub enum Lost {
     /// It does not hold what its name says. It has been removed.
     #[error("{0} was damaged in the cache")]
     Damaged(Digest),
+    /// What an output was made of is not there, or damaged.
+    #[error("`{output}` {how}")]
+    Output {
+        /// The output, as the pipeline names it.
+        output: String,
+        /// What is wrong with it.
+        how: &'static str,
+    },
     /// What is kept free would not be.
     #[error("{path} is not put back: {source}")]
     NoRoom {
@@ -46,6 +54,18 @@ pub enum Lost {
         #[source]
         source: io::Error,
     },
+}
+
+impl Lost {
+    /// Names the output that the object is part of.
+    pub(super) fn of(self, output: &str) -> Self {
+        let how = match self {
+            Self::Missing(_) => "is not in the cache any more",
+            Self::Damaged(_) => "was damaged in the cache",
+            Self::Output { .. } | Self::NoRoom { .. } | Self::Refused { .. } => return self,
+        };
+        Self::Output { output: output.to_owned(), how }
+    }
 }
 
 /// An object as it lies there.
@@ -165,7 +185,7 @@ impl Objects {
     pub fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, Lost> {
         self.look_at(digest).map_err(|lost| match lost {
             Lost::Damaged(digest) => self.throw_away(&digest),
-            lost @ (Lost::Missing(_) | Lost::NoRoom { .. } | Lost::Refused { .. }) => lost,
+            lost @ (Lost::Missing(_) | Lost::Output { .. } | Lost::NoRoom { .. } | Lost::Refused { .. }) => lost,
         })
     }
 

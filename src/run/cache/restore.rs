@@ -167,7 +167,7 @@ impl Keeper {
     fn restore(&self, wrong: &[&Entry], old: &Path) -> Result<Vec<String>, Lost> {
         if let Some(gone) = wrong.iter().find(|entry| !self.can_put_back(entry)) {
             return Err(match gone.kind {
-                Kind::File { digest, .. } | Kind::Tree { digest, .. } => Lost::Missing(digest),
+                Kind::File { digest, .. } | Kind::Tree { digest, .. } => Lost::Missing(digest).of(&gone.path),
                 Kind::Folder { .. } | Kind::Link { .. } => return Ok(Vec::new()),
             });
         }
@@ -182,7 +182,7 @@ impl Keeper {
                 continue;
             }
             self.forget_kept_copy(&entry.path).map_err(|source| Lost::Refused { path: place.clone(), source })?;
-            aside::restore(&self.objects, entry, &place, &old)?;
+            aside::restore(&self.objects, entry, &place, &old).map_err(|lost| lost.of(&entry.path))?;
             let now = coarse_now();
             if let (Kind::File { digest, .. }, Ok(Seen::File { stamp, .. })) =
                 (&entry.kind, self.files.look(&entry.path, false))
