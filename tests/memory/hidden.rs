@@ -14,8 +14,7 @@ fn hiding(sizes: &[u64]) -> Vec<Card> {
 
 #[test]
 fn a_stranger_that_comes_before_a_hidden_task_has_begun_moves_it() -> Tested {
-    let pipeline =
-        "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT = 1 ]; then exec sleep 600; fi; TRAIN 8000 0.1'\n\
+    let pipeline = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT = 1 ]; then exec sleep 600; fi; TRAIN 8000 0.1'\n\
                     backoff = '100ms'\nresources = { gpu_memory = '8000MiB' }\n";
     let world = World::new(hiding(&[16_384, 16_384]), pipeline)?;
     let run = world.start()?;

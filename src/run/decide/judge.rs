@@ -53,7 +53,8 @@ impl Dispatcher<'_> {
     /// last moment.
     fn is_to_be_looked_at(&self, task: TaskId, state: &RunState, now: Millis, readings: &Readings) -> bool {
         let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
-        let Some((at, Outcome::OutOfMemory { device: Some(id) })) = ended.map(|ended| (ended.at, &ended.outcome)) else {
+        let Some((at, Outcome::OutOfMemory { device: Some(id) })) = ended.map(|ended| (ended.at, &ended.outcome))
+        else {
             return false;
         };
         let device = self.fleet.devices.iter().position(|device| device.id == *id);
