@@ -97,7 +97,7 @@ impl Command {
         let gone: HashSet<&String> = removed.runs.iter().map(|(run, _)| run).collect();
         for run in store.removed().map_err(broken)?.iter().filter(|run| !gone.contains(run)) {
             let (bytes, _) = remains::remove(&store.run_dir(run), self.dry_run).map_err(broken)?;
-            removed.rest = removed.rest + bytes;
+            removed.rest += bytes;
         }
         for row in &left {
             if row.end.is_some() && goes_on(row).is_none() {

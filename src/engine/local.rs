@@ -78,27 +78,27 @@ impl Local {
         })
     }
 
-    /// Starts an attempt; where there is no process to be had for it now, it is returned with the reason.
-    fn try_to_start(&mut self, (launch, wish): Unstarted) -> Result<(), (Unstarted, String)> {
+    /// Starts an attempt. Returns it with the reason where there is no process to be had for it now.
+    fn try_to_start(&mut self, (launch, wish): Unstarted) -> Option<(Unstarted, String)> {
         let (task, role) = (launch.task, launch.role);
         match self.begin(&launch) {
             Ok(begun) => {
                 self.begun.push_back(Report::Spawned { task, role, process: begun.identity });
                 tokio::spawn(self.attempt((launch, wish), begun).attend());
             }
-            Err(Refusal { reason, is_scarce: true }) => return Err(((launch, wish), reason)),
+            Err(Refusal { reason, is_scarce: true }) => return Some(((launch, wish), reason)),
             Err(Refusal { reason, is_scarce: false }) => {
                 let note = Some(format!("it could not be started: {reason}"));
                 self.never_began(&launch, Outcome::SpawnFailed { reason }, note);
             }
         }
-        Ok(())
+        None
     }
 
     /// Starts attempts that had to wait, until the system refuses one again.
     fn start_pending(&mut self) {
         while let Some(next) = self.pending.next() {
-            if let Err((next, _)) = self.try_to_start(next) {
+            if let Some((next, _)) = self.try_to_start(next) {
                 return self.pending.refuse(next);
             }
         }
@@ -208,7 +208,7 @@ impl Engine for Local {
         let (task, role) = (launch.task, launch.role);
         let (stop, stopped) = watch::channel(Wish::default());
         self.wishes.insert((task, role), stop);
-        if let Err((attempt, reason)) = self.try_to_start((launch, stopped)) {
+        if let Some((attempt, reason)) = self.try_to_start((launch, stopped)) {
             self.pending.push(attempt);
             self.begun.push_back(Report::HeldUp { task, role, reason });
         }

@@ -119,6 +119,7 @@ pub fn processes_of(action: &Action) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Located;
 
     #[test]
     fn threads_of_the_user_are_counted_and_no_others() {

@@ -99,7 +99,7 @@ fn let_start(pid: u32, may: bool) {
     let mut command = Command::new("true");
     as_user(&mut command);
     // Only the same user may, and root not always.
-    let set = move || Ok(prlimit(pid, Resource::Nproc, limit.clone()).map(drop)?);
+    let set = move || Ok(prlimit(pid, Resource::Nproc, limit).map(drop)?);
     // SAFETY: a system call on values.
     unsafe { command.pre_exec(set) };
     assert!(command.status().unwrap().success());

@@ -273,7 +273,7 @@ fn a_damaged_record_is_not_taken_from_a_run_that_goes_on_with_it() {
     db.busy_timeout(Duration::from_secs(60)).unwrap();
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let of_samples = "SELECT rootpage FROM sqlite_schema WHERE name = 'sample'";
-    let page: u64 = db.query_row(of_samples, [], |row| row.get(0)).unwrap();
+    let page = u64::from(db.query_row(of_samples, [], |row| row.get::<_, u32>(0)).unwrap());
     drop(db);
     let file = std::fs::File::options().write(true).open(&database).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 4096], (page - 1) * 4096).unwrap();
