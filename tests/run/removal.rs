@@ -10,7 +10,7 @@ use crate::world::{World, told};
 
 const QUICK: &str = r#"
 [stage.a]
-run = "echo hi; echo half > $TRAINYARD_CHECKPOINT_DIR/step; touch a.txt"
+run = "mkdir -p $TRAINYARD_CHECKPOINT_DIR; echo half > $TRAINYARD_CHECKPOINT_DIR/step; echo hi; touch a.txt"
 outputs = ["a.txt"]
 "#;
 
@@ -67,7 +67,8 @@ fn old_runs_go_and_what_was_learned_from_them_stays() {
 
 #[test]
 fn checkpoints_of_what_has_succeeded_go_and_others_stay() {
-    let failing = "[stage.b]\nrun = \"echo half > $TRAINYARD_CHECKPOINT_DIR/step; exit 1\"\nafter = [\"a\"]\n";
+    let half = "mkdir -p $TRAINYARD_CHECKPOINT_DIR; echo half > $TRAINYARD_CHECKPOINT_DIR/step";
+    let failing = format!("[stage.b]\nrun = \"{half}; exit 1\"\nafter = [\"a\"]\n");
     let world = World::new(&format!("{QUICK}{failing}"));
     assert_eq!(world.run(&[]).status.code(), Some(1));
     let checkpoint = |task: &str| folders(&world)[0].join("checkpoints").join(task).join("step");
