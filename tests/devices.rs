@@ -356,7 +356,7 @@ fn health_clocks_and_links_are_shown_and_what_ails_is_noted() -> Tested {
         (card.ecc, card.uncorrected, card.compute_mode) = (Some(true), 2, Some(3));
     })?;
     let said = &json(&mut devices(&scene))?["devices"][0];
-    let told = (&said["ecc"], &said["uncorrected_errors"], &said["compute_mode"]);
+    let told = (&said["ecc"], &said["uncorrected_memory_errors"], &said["compute_mode"]);
     assert_eq!(told, (&true.into(), &2.into(), &"exclusive-process".into()));
     assert_eq!((&ails["slowed"][0], &ails["remapped_rows"]["uncorrected"]), (&"hot (hardware)".into(), &2.into()));
     let table = text(&mut devices(&scene))?;
