@@ -117,7 +117,7 @@ fn log_lines_do_not_garble_the_bars() {
 }
 
 #[test]
-fn every_gpu_has_a_line_with_what_is_held_and_promised() {
+fn every_gpu_has_a_line_with_what_is_held_and_reserved() {
     let scene = Scene::new(vec![Card { utilisation: 87, ..Card::default() }; 2]).unwrap();
     let pipeline = format!(
         r#"
@@ -132,12 +132,12 @@ fn every_gpu_has_a_line_with_what_is_held_and_promised() {
     let environment = scene.environment();
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(name, path)| (*name, path.to_str().unwrap())).collect();
-    let held = "87% busy, 20.0 GiB of 80.0 GiB, 60.0 GiB promised";
+    let held = "87% busy, 20.0 GiB of 80.0 GiB, 60.0 GiB reserved";
     let seen = run(&pipeline, held, &[], &environment);
     let frame = seen.frame_with(held);
     let lines: Vec<&str> = frame.lines().filter(|line| line.trim_start().starts_with("gpu")).collect();
     assert!(lines.len() == 2 && lines[0].contains("gpu0 H200") && lines[0].contains("87% busy"), "{frame}");
-    assert!(!lines[1].contains("promised"), "{frame}");
+    assert!(!lines[1].contains("reserved"), "{frame}");
     assert!(frame.lines().any(|line| line.contains("train") && line.trim_end().ends_with("gpu0")), "{frame}");
 }
 

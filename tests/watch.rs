@@ -322,7 +322,7 @@ fn every_gpu_has_a_line_and_the_chart_has_one_for_each_that_is_used() {
     );
     let world = World::of(&pipeline, scene.environment());
     let mut watched = world.watch();
-    let screen = watched.until_seen("87% busy, 20.0 GiB of 80.0 GiB, 60.0 GiB promised");
+    let screen = watched.until_seen("87% busy, 20.0 GiB of 80.0 GiB, 60.0 GiB reserved");
     assert_eq!(screen.lines().filter(|line| line.contains("H200")).count(), 2, "{screen}");
     assert_eq!(screen.lines().filter(|line| line.contains("/gpu")).count(), 1, "{screen}");
     world.go_on();
