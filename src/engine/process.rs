@@ -103,30 +103,35 @@ pub fn is_alive(process: Process) -> bool {
         .is_ok_and(|stat| start_time(&stat) == Some(process.started) && !is_zombie(&stat))
 }
 
-/// Returns field 22 of `/proc/PID/stat`. The command's name, field 2, may hold blanks and brackets.
+/// Returns when a process started, by its `/proc/PID/stat`: in ticks since the machine did.
 fn start_time(stat: &str) -> Option<u64> {
+    field(stat, 22)
+}
+
+/// Returns a field of `/proc/PID/stat`, from the third on, counted as `proc(5)` does. The command's name, field 2, may hold
+/// blanks and brackets.
+fn field<T: std::str::FromStr>(stat: &str, number: usize) -> Option<T> {
     let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    behind_name.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// Returns the process that a process is a child of.
 #[must_use]
 pub fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 4)
 }
 
 /// Returns the session of a process: the number of the one that began it.
 fn session(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(3)?.parse().ok()
+    field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 6)
 }
 
 /// Finds a process itself, whoever began its session, or the nearest above it of which something is known. What a stage
 /// starts may carry another environment than ours, or have written over it, as programs do that set their title.
 pub fn find_kin<T>(pid: u32, known: impl Fn(u32) -> Option<T>) -> Option<T> {
-    let above = std::iter::successors(parent(pid), |pid| parent(*pid)).take_while(|pid| *pid > 1).take(HIGHEST);
-    [pid].into_iter().chain(session(pid)).chain(above).find_map(known)
+    let above = || std::iter::successors(parent(pid), |pid| parent(*pid)).take_while(|pid| *pid > 1).take(HIGHEST);
+    // Mostly it is known itself, and nothing more is read.
+    known(pid).or_else(|| known(session(pid)?)).or_else(|| above().find_map(&known))
 }
 
 /// Returns all processes that have not ended, each with the one that it is a child of.
@@ -136,7 +141,7 @@ pub fn table() -> Vec<(u32, u32)> {
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let row = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|stat| !is_zombie(stat))?;
-        Some((pid, stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?))
+        Some((pid, field(&stat, 4)?))
     };
     pids.filter_map(row).collect()
 }
