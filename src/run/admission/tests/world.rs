@@ -44,7 +44,8 @@ struct World {
     stranger: u64,
     /// What strangers took since the memory was last read.
     unseen: u64,
-    /// What of strangers looks like a task's: it came while one had a device open whose processes are hidden.
+    /// What of strangers looks like a task's, processes being hidden: it came while one had a device open, was admitted in
+    /// the middle of a reading, or had ended a moment ago.
     mistaken: u64,
     /// What each task held and whether it had the device open when processes were read.
     processes: (Millis, Vec<(TaskId, Running)>),
@@ -91,7 +92,6 @@ impl World {
         };
         world.happens(&Happens::ReadProcesses);
         world.happens(&Happens::ReadMemory);
-        world.ledger.has_room(&shared(1), &world.readings, world.now);
         world
     }
 
@@ -160,6 +160,11 @@ impl World {
             Happens::ReadMemory if !self.is_reading() => {}
             Happens::ReadMemory => {
                 let (at, listed) = self.processes.clone();
+                let is_new = |task: &TaskId| !listed.iter().any(|(other, _)| other == task);
+                let is_leaving = self.lagging.iter().any(|(ended, _)| at - *ended <= SETTLED);
+                if is_leaving || self.tasks.keys().any(is_new) {
+                    self.mistaken += self.unseen;
+                }
                 let used = gib(self.taken());
                 let (held, nobodys) = match self.kind {
                     Kind::Lists => {
@@ -171,6 +176,7 @@ impl World {
                 let live = Live::Seen(Seen { free: gib(CARD) - used, used, held, nobodys, opened: Vec::new() });
                 let opened: Vec<_> = listed.iter().map(|(id, task)| (*id, task.open)).collect();
                 self.readings = Readings { at, devices: vec![live] }.with_opened(&opened);
+                self.ledger.observe(&self.readings);
                 self.unseen = 0;
             }
             Happens::Passed(ms) => self.now += Millis(*ms),
