@@ -144,20 +144,42 @@ impl<const W: usize> Machine<W> {
     ) -> Option<u64> {
         let profile = &self.nodes[node.index()];
         let duration = choice.duration();
+        let on_node = |from: u64| profile.earliest(&self.node_lanes, packed.node, from, duration, latest);
         feasible.clear();
-        let mut start = from;
-        loop {
-            start = profile.earliest(&self.node_lanes, packed.node, start, duration, latest)?;
-            let enough = match choice.gang {
-                0 => return Some(start),
-                1 => self.first_free(packed, devices, (start, duration, latest), feasible)?,
-                gang => self.gang_free(packed, devices, gang, (start, duration, latest), feasible)?,
-            };
-            if enough == start {
-                feasible.retain(|(free, _)| *free == start);
-                return Some(start);
+        let mut start = on_node(from)?;
+        match choice.gang {
+            0 => Some(start),
+            1 => loop {
+                let free = self.first_free(packed, devices, (start, duration, latest), feasible)?;
+                if free == start {
+                    return Some(start);
+                }
+                start = on_node(free)?;
+                if start == free {
+                    return Some(start);
+                }
+            },
+            gang => {
+                let free = |device: DeviceId, from: u64| {
+                    let (need, profile) = (self.need_of(packed, device), &self.devices[device.index()]);
+                    profile.earliest(&self.device_lanes, need, from, duration, latest)
+                };
+                feasible.extend(devices.iter().filter_map(|device| Some((free(*device, start)?, *device))));
+                loop {
+                    let enough = nth_free(feasible, gang as usize)?;
+                    if enough == start {
+                        feasible.retain(|(at, _)| *at == start);
+                        feasible.sort_unstable_by_key(|(_, device)| *device);
+                        return Some(start);
+                    }
+                    start = on_node(enough)?;
+                    // A device that is first free later is not free before.
+                    feasible.retain_mut(|(at, device)| {
+                        let later = if *at < start { free(*device, start) } else { Some(*at) };
+                        later.inspect(|later| *at = *later).is_some()
+                    });
+                }
             }
-            start = enough;
         }
     }
 
@@ -182,32 +204,11 @@ impl<const W: usize> Machine<W> {
         }
         feasible.first().map(|(free, _)| *free)
     }
+}
 
-    /// Returns an instant before which a gang's devices are never free together, and leaves when each is free by
-    /// itself: before the gang-th device is first free, fewer than the gang are.
-    fn gang_free(
-        &self,
-        packed: Packed<W>,
-        devices: &[DeviceId],
-        gang: u32,
-        (start, duration, latest): (u64, u64, u64),
-        feasible: &mut Vec<(u64, DeviceId)>,
-    ) -> Option<u64> {
-        feasible.clear();
-        for device in devices {
-            let (need, profile) = (self.need_of(packed, *device), &self.devices[device.index()]);
-            let free = profile.earliest(&self.device_lanes, need, start, duration, latest);
-            feasible.extend(free.map(|free| (free, *device)));
-        }
-        let gang = gang as usize;
-        if feasible.len() < gang {
-            return None;
-        }
-        let (_, (enough, _), _) = feasible.select_nth_unstable(gang - 1);
-        let enough = *enough;
-        feasible.sort_unstable_by_key(|(_, device)| *device);
-        Some(enough)
-    }
+/// Returns when the last of a gang's first devices is free by itself: before, fewer than the gang are.
+fn nth_free(devices: &mut [(u64, DeviceId)], gang: usize) -> Option<u64> {
+    (gang <= devices.len()).then(|| devices.select_nth_unstable(gang - 1).1.0)
 }
 
 /// Returns the least that any request which asks for something asks of each resource.

@@ -76,12 +76,19 @@ impl<const W: usize> Profile<W> {
         if start == finish || need == Amounts::NONE {
             return;
         }
-        let first = self.split(start, 0);
-        let end = self.split(finish, first);
-        for free in &mut self.free[first..end] {
-            *free = free.less(need);
+        let first = self.split(start, self.step_at(start));
+        let (mut end, mut before) = (first, self.free[first]);
+        while self.times.get(end).is_some_and(|begin| *begin < finish) {
+            before = self.free[end];
+            self.free[end] = before.less(need);
+            end += 1;
         }
-        self.join(end);
+        if self.times.get(end) == Some(&finish) {
+            self.join(end);
+        } else {
+            self.times.insert(end, finish);
+            self.free.insert(end, before);
+        }
         self.join(first);
         if start <= self.open {
             let from = self.step_at(self.open);
@@ -97,17 +104,25 @@ impl<const W: usize> Profile<W> {
 
     /// Index of the step that holds at `time`.
     fn step_at(&self, time: u64) -> usize {
-        self.times.partition_point(|begin| *begin <= time) - 1
+        let mut end = self.times.len();
+        let mut width = 4;
+        loop {
+            let from = end.saturating_sub(width);
+            if from == 0 || self.times[from] <= time {
+                return from + self.times[from..end].partition_point(|begin| *begin <= time) - 1;
+            }
+            (end, width) = (from, width * 2);
+        }
     }
 
-    /// Makes a step begin at `time`, which is not before step `from`, and returns its index.
-    fn split(&mut self, time: u64, from: usize) -> usize {
-        let index = from + self.times[from..].partition_point(|begin| *begin < time);
-        if self.times.get(index) != Some(&time) {
-            self.times.insert(index, time);
-            self.free.insert(index, self.free[index - 1]);
+    /// Makes a step begin at `time`, which lies in `step`, and returns its index.
+    fn split(&mut self, time: u64, step: usize) -> usize {
+        if self.times[step] == time {
+            return step;
         }
-        index
+        self.times.insert(step + 1, time);
+        self.free.insert(step + 1, self.free[step]);
+        step + 1
     }
 
     /// Removes the beginning of a step that offers the same as the one before.
