@@ -8,6 +8,7 @@ use clap::Args;
 use super::Failure;
 use super::state::broken;
 use crate::engine::sentinel::{self, Watch};
+use crate::run::ports::Port;
 use crate::spec::Limits;
 use crate::units::{Bytes, Millis};
 
@@ -34,6 +35,12 @@ pub(super) struct Command {
     /// Time between SIGTERM and SIGKILL, ms
     #[arg(long)]
     grace: u64,
+    /// The port that it was given
+    #[arg(long, requires = "ports")]
+    port: Option<u16>,
+    /// Where those who have ports say so
+    #[arg(long)]
+    ports: Option<PathBuf>,
     /// What the program is called, and its arguments
     #[arg(last = true)]
     words: Vec<String>,
@@ -42,7 +49,9 @@ pub(super) struct Command {
 impl Command {
     /// Ends as the stage did, whatever its code means to us.
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let Self { record, log, file, log_limit, timeout, idle_timeout, first_output_timeout, grace, words } = self;
+        let Self { record, log, file, log_limit, timeout, idle_timeout, first_output_timeout, grace, port, ports, words } =
+            self;
+        let port = port.map(|number| Port { number, file: ports });
         let limits = Limits {
             timeout: timeout.map(Millis),
             idle_timeout: idle_timeout.map(Millis),
@@ -50,7 +59,7 @@ impl Command {
             grace: Millis(grace),
             log: Bytes(log_limit),
         };
-        let status = sentinel::watch(Watch { record, log, limits, file, words }).map_err(broken)?;
+        let status = sentinel::watch(Watch { record, log, limits, port, file, words }).map_err(broken)?;
         Ok(u8::try_from(sentinel::end_as(status)).unwrap_or(u8::MAX))
     }
 }

@@ -28,6 +28,7 @@ use crate::run::crash;
 use crate::run::engine::Launch;
 use crate::run::event::Process;
 use crate::run::outcome::Limit;
+use crate::run::ports::Port;
 use crate::spec::Limits;
 use crate::units::{Bytes, Millis};
 
@@ -151,6 +152,8 @@ pub struct Watch {
     pub log: PathBuf,
     /// Most that is kept of it, and the time that the stage has.
     pub limits: Limits,
+    /// The port that the stage was given.
+    pub port: Option<Port>,
     /// The file of the program.
     pub file: PathBuf,
     /// What the program is called, and its arguments.
@@ -172,7 +175,11 @@ impl Watch {
         ];
         let times = times.into_iter().filter_map(|(name, time)| Some([name.to_owned(), time?.0.to_string()])).flatten();
         let log = std::iter::once(log.0.to_string());
-        let args = std::iter::once("sentinel".to_owned()).chain(paths).chain(log).chain(times);
+        let port = launch.port.iter().filter_map(|port| Some((port.number.to_string(), port.file.as_ref()?)));
+        let port = port.flat_map(|(number, file)| {
+            ["--port".to_owned(), number, "--ports".to_owned(), file.to_string_lossy().into_owned()]
+        });
+        let args = std::iter::once("sentinel".to_owned()).chain(paths).chain(log).chain(times).chain(port);
         args.chain(["--".to_owned()]).chain(words).collect()
     }
 }
@@ -187,6 +194,8 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     let own = process::identify(std::process::id()).ok_or(io::Error::other("/proc cannot be read"))?;
     // `RUN/attempts/NAME.json`: seen from other containers, it is attended to until this process ends.
     let _attended = watch.record.ancestors().nth(2).map(Share::take);
+    // Nobody else may be told that the port is free, whoever of us dies first; where it cannot be kept, it is still free.
+    let _port = watch.port.as_ref().and_then(|port| port.keep().ok());
     // Before the stage exists: who finds no record knows that there is no stage either.
     Next::reserve(&watch.record)?.write(&Record::of(own), false)?;
     // The disk may be full when the stage ends, and nobody else may be there to tell its end.

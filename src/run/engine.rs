@@ -8,6 +8,7 @@ use super::cache::restore::Found;
 use super::event::{Process, Role};
 use super::observer::Progress;
 use super::outcome::{Outcome, Usage};
+use super::ports::Port;
 use crate::graph::TaskId;
 use crate::spec::Limits;
 use crate::units::Millis;
@@ -51,6 +52,8 @@ pub struct Launch {
     pub suspends: bool,
     /// For how long it was suspended before it was adopted.
     pub stood: Millis,
+    /// The port that it was given, which its sentinel keeps for it.
+    pub port: Option<Port>,
     /// CPUs that it is to run on; any where there are none.
     pub cpus: Vec<u32>,
     /// Ids of its devices, the first of which an out-of-memory is put down to.

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::engine::{Launch, Staging};
 use super::event::{Place, Role};
 use super::limit;
+use super::ports::Port;
 use crate::fleet::{Device, Fleet};
 use crate::graph::{Task, TaskId};
 use crate::spec::backup::OUTPUTS;
@@ -183,6 +184,7 @@ pub fn describe(
         limits: stage.limits,
         suspends: stage.modes[place.mode].resources.suspend,
         stood: Millis::ZERO,
+        port: port.map(|number| Port { number, file: ground.ports.clone() }),
         cpus: near_cpus(&devices, stage.modes[place.mode].resources.cpus),
         devices: place.devices.clone(),
     }

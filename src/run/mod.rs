@@ -22,7 +22,7 @@ pub mod neighbours;
 pub mod observer;
 pub mod outcome;
 pub mod peak;
-mod ports;
+pub mod ports;
 pub mod preflight;
 pub mod raise;
 pub mod remains;

@@ -3,10 +3,12 @@
 //!
 //! A port that the system hands out as free is one that any program may be handed in the next moment, before the task has
 //! bound it. So ours lie below the range from which the system hands out, and whoever takes one says so by a lock on its
-//! byte of a file that all runs of a user share; the lock goes with the process that holds it.
+//! byte of a file that all runs of a user share; the lock goes with the process that holds it. A port is taken by a lock
+//! that nobody else may have beside it, and kept by one that the task's sentinel has as well, who may outlive us.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ impl Ports {
     pub(super) fn open(shared: Option<PathBuf>) -> Self {
         let open = |path: &Path| {
             std::fs::create_dir_all(path.parent()?).ok()?;
-            OpenOptions::new().create(true).write(true).truncate(false).open(path).ok()
+            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path).ok()
         };
         // Where no file can be shared, runs at least do not begin at the same port.
         let next = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
@@ -45,9 +47,10 @@ impl Ports {
         let found = (0..COUNT).map(|step| (self.next + step) % COUNT).find(|offset| {
             let port = FIRST + offset;
             // In this order: a lock of our own would not keep us from another one.
-            !self.taken.values().any(|taken| *taken == port) && self.lock(port, true) && {
+            !self.taken.values().any(|taken| *taken == port) && self.lock(port, libc::F_WRLCK) && {
                 let is_free = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
-                is_free || self.lock(port, false)
+                self.lock(port, if is_free { libc::F_RDLCK } else { libc::F_UNLCK });
+                is_free
             }
         })?;
         self.next = (found + 1) % COUNT;
@@ -58,22 +61,45 @@ impl Ports {
     /// Gives back what an attempt had, if it had one.
     pub(super) fn give_back(&mut self, attempt: (TaskId, Role)) {
         if let Some(port) = self.taken.remove(&attempt) {
-            self.lock(port, false);
+            self.lock(port, libc::F_UNLCK);
         }
     }
 
-    /// Locks the byte of a port, or unlocks it; returns whether it is ours afterwards. Without a file any may be.
-    fn lock(&self, port: u16, on: bool) -> bool {
-        let Some(file) = &self.shared else { return on };
-        // SAFETY: plain numbers, for which zeroes are valid.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        let kind = if on { libc::F_WRLCK } else { libc::F_UNLCK };
-        (lock.l_type, lock.l_whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
-        (lock.l_start, lock.l_len) = (port.into(), 1);
-        // SAFETY: an open file and a live lock, which the call only reads.
-        let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
-        on && answer == 0
+    /// Locks the byte of a port in some way, or unlocks it; returns whether that was possible. Without a file all is.
+    fn lock(&self, port: u16, kind: libc::c_int) -> bool {
+        self.shared.as_ref().is_none_or(|file| lock(file, port, kind).is_ok())
     }
+}
+
+/// A port that a task was given, and the file in which whoever has it says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The port.
+    pub number: u16,
+    /// The file; without one nobody can say so.
+    pub file: Option<PathBuf>,
+}
+
+impl Port {
+    /// Keeps others from taking the port, besides whoever does already, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// Where there is no such file, or somebody is about to take the port.
+    pub fn keep(&self) -> io::Result<Option<File>> {
+        let Some(path) = &self.file else { return Ok(None) };
+        let file = File::open(path)?;
+        lock(&file, self.number, libc::F_RDLCK).map(|()| Some(file))
+    }
+}
+
+fn lock(file: &File, port: u16, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: plain numbers, for which zeroes are valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    (lock.l_type, lock.l_whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
+    (lock.l_start, lock.l_len) = (port.into(), 1);
+    // SAFETY: an open file and a live lock, which the call only reads.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -105,14 +131,30 @@ mod tests {
         let mut first = Ports::open(shared.clone());
         let port = first.take(attempt(0)).unwrap();
         let second = Ports::open(shared);
-        assert!(!second.lock(port, true));
+        assert!(!second.lock(port, libc::F_WRLCK));
         first.give_back(attempt(0));
         first.give_back(attempt(7));
-        assert!(second.lock(port, true));
+        assert!(second.lock(port, libc::F_WRLCK));
         let other = first.take(attempt(1)).unwrap();
-        assert!(other != port && !second.lock(other, true));
+        assert!(other != port && !second.lock(other, libc::F_WRLCK));
         drop(first);
-        assert!(second.lock(other, true));
+        assert!(second.lock(other, libc::F_WRLCK));
+    }
+
+    #[test]
+    fn a_port_is_kept_by_whoever_outlives_its_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Some(dir.path().join("ports"));
+        let mut first = Ports::open(file.clone());
+        let number = first.take(attempt(0)).unwrap();
+        let sentinel = Port { number, file: file.clone() }.keep().unwrap();
+        drop(first);
+        let mut second = Ports::open(file);
+        assert!(!second.lock(number, libc::F_WRLCK));
+        second.next = number - FIRST;
+        assert_ne!(second.take(attempt(0)), Some(number));
+        drop(sentinel);
+        assert!(second.lock(number, libc::F_WRLCK));
     }
 
     #[test]
