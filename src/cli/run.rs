@@ -76,7 +76,12 @@ impl Command {
             keep_free: self.manner.keep_free,
         };
         if self.dry_run {
-            return dry_run::show(places, &read, &forced, self.manner.is_json());
+            let (exit, starts) = dry_run::show(places, &read, &forced, self.manner.is_json())?;
+            if starts {
+                // What could not be placed would not be started.
+                read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
+            }
+            return Ok(exit);
         }
         state::refuse_unwritable(&dir)?;
         let (id, started) = new_id(&read.pipeline.name);

@@ -49,8 +49,19 @@ pub(super) struct Command {
 impl Command {
     /// Ends as the stage did, whatever its code means to us.
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let Self { record, log, file, log_limit, timeout, idle_timeout, first_output_timeout, grace, port, ports, words } =
-            self;
+        let Self {
+            record,
+            log,
+            file,
+            log_limit,
+            timeout,
+            idle_timeout,
+            first_output_timeout,
+            grace,
+            port,
+            ports,
+            words,
+        } = self;
         let port = port.map(|number| Port { number, file: ports });
         let limits = Limits {
             timeout: timeout.map(Millis),

@@ -52,10 +52,14 @@ impl Quantity for Bytes {
     const NAME: &'static str = "a memory size";
 
     fn meant(text: &str) -> Option<String> {
-        // `20gib`, and `20G` as other programs write it.
+        // `20gib`, and `20G` or `20Gi` as other programs write it.
         let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let letters = text[number.len()..].to_ascii_lowercase();
-        let unit = if letters.len() == 1 { format!("{letters}iB") } else { letters };
+        let unit = match letters.as_bytes() {
+            [_] => format!("{letters}iB"),
+            [_, b'i'] => format!("{letters}B"),
+            _ => letters,
+        };
         let known = ["kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"]
             .into_iter()
             .find(|known| known.eq_ignore_ascii_case(&unit))?;

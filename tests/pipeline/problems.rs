@@ -393,6 +393,7 @@ fn a_size_that_is_nearly_one_is_rejected_with_what_was_meant() {
         ("20gib", "20GiB"),
         ("20 gb", "20 GB"),
         ("20G", "20GiB"),
+        ("20Gi", "20GiB"),
         ("1.5t", "1.5TiB"),
         ("20", ""),
         ("20b", ""),

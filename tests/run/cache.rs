@@ -329,6 +329,15 @@ fn a_damaged_index_keeps_nothing_from_running_and_verify_mends_it() {
 }
 
 #[test]
+fn a_dry_run_refuses_what_a_run_would_refuse() {
+    let world = World::new("[stage.a]\nrun = \"true\"\n[stage.b]\nrun = \"true\"\nresources = { licence = 1 }\n");
+    let [dry, run] = [&["--dry-run"][..], &[]].map(|args| world.run(args));
+    assert_eq!((dry.status.code(), run.status.code()), (Some(4), Some(4)), "{}", said(&dry));
+    assert_eq!(String::from_utf8_lossy(&dry.stderr), String::from_utf8_lossy(&run.stderr));
+    assert!(String::from_utf8_lossy(&dry.stdout).contains("will run"), "{}", said(&dry));
+}
+
+#[test]
 fn the_cache_is_kept_within_a_limit_the_oldest_first() {
     let world = World::new("[stage.a]\nrun = \"head -c 1000 in > a\"\ninputs = [\"in\"]\noutputs = [\"a\"]\n");
     for n in 0..5 {
