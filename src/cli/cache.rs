@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::state::{StateArgs, broken};
-use super::{Exit, Failure, output, session};
+use super::{Exit, Failure, output, patience, session};
 use crate::report::{text, wording};
 use crate::run::cache::aside;
 use crate::run::cache::keeper::folder;
@@ -67,7 +67,8 @@ impl Command {
                 })
             }
             Some(What::Verify { common }) => common.tell(Sweep::open, |sweep| {
-                let verified = sweep.verify().map_err(broken)?;
+                let verified =
+                    patience::telling(sweep.transfer(), "what is kept", || sweep.verify()).map_err(broken)?;
                 let is_whole = verified.index.is_none() && verified.damaged.is_empty();
                 Ok((if is_whole { Exit::Done } else { Exit::Bug }, Told::Verified(verified)))
             }),

@@ -2,7 +2,7 @@
 
 use super::session::Read;
 use super::state::broken;
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, output, patience};
 use crate::report::dry_run::DryRun;
 use crate::report::paint::Colour;
 use crate::run::cache::keeper::{Keeper, Places};
@@ -13,7 +13,9 @@ use crate::run::cache::verdict::Verdict;
 pub(super) fn show(places: Places<'_>, read: &Read, forced: &[bool], as_json: bool) -> Result<(Exit, bool), Failure> {
     let Read { pipeline, graph, .. } = read;
     let keeper = Keeper::open_to_look(places, pipeline, graph).map_err(broken)?;
-    let verdicts = keeper.survey(graph, Wish { forced, ..Wish::default() }).map_err(broken)?;
+    let wish = Wish { forced, ..Wish::default() };
+    let verdicts =
+        patience::telling(keeper.transfer(), "inputs and results", || keeper.survey(graph, wish)).map_err(broken)?;
     let dry_run = DryRun { pipeline: &pipeline.name, graph, verdicts: &verdicts };
     let exit = match as_json {
         true => output::print_json(&dry_run.json()),

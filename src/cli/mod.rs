@@ -32,6 +32,7 @@ mod metrics;
 mod on_finish;
 mod orphans;
 mod output;
+mod patience;
 mod pipeline_file;
 mod plan;
 mod planning;

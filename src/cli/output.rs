@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Exit, Failure, trace};
+use crate::report::text;
 
 /// Writes the whole of a command's output. That the reader has seen enough (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<Exit, Failure> {
@@ -31,6 +32,19 @@ pub(super) fn note(text: &str) {
         (false, true) => tracing::info!("{text}"),
         (false, false) => say(text),
     }
+}
+
+/// Shows on a terminal a line that the next one takes the place of, and nothing at last; whether there is a terminal, and
+/// somebody wants to know.
+pub(super) fn pass(text: &str) -> bool {
+    let terminal = console::Term::stderr();
+    if HUSHED.load(Ordering::Relaxed) || trace::is_json() || !terminal.is_term() {
+        return false;
+    }
+    let columns = usize::from(terminal.size().1).saturating_sub(1);
+    let line = format!("\r{}\x1b[K", text::fit_middle(text, columns));
+    drop(io::stderr().lock().write_all(line.as_bytes()));
+    true
 }
 
 /// Warns, also with `--quiet`.

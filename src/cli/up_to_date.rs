@@ -11,7 +11,7 @@ use clap::Args;
 use super::presence::Processes;
 use super::session::{self, Manner};
 use super::state::{self, broken};
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, output, patience};
 use crate::fleet::{Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::{Placed, Plan};
@@ -94,7 +94,9 @@ impl UpToDate {
             return Ok(None);
         };
         let aside = ground.dir.join("aside");
-        let verdicts = keeper.survey(graph, Wish { forced, aside: Some(&aside), claim }).map_err(broken)?;
+        let wish = Wish { forced, aside: Some(&aside), claim };
+        let verdicts = patience::telling(keeper.transfer(), "inputs and results", || keeper.survey(graph, wish))
+            .map_err(broken)?;
         let restored = verdicts.iter().flat_map(|verdict| match verdict {
             Verdict::Cached(cached) => cached.restored.as_slice(),
             Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::BeingWritten | Verdict::Done => &[],

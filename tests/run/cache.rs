@@ -8,7 +8,7 @@ use std::process::Output;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{World, outcomes, state};
+use crate::world::{Started, World, outcomes, state};
 
 /// Stages that write down that they ran. `count` makes the same of different data with as many lines.
 const CHAIN: &str = r#"
@@ -661,4 +661,23 @@ after = ["a"]
     world.command(&["run", "p.toml", "--force-stage", "b"]).output().unwrap();
     let dry = String::from_utf8(world.command(&["run", "p.toml", "--dry-run"]).output().unwrap().stdout).unwrap();
     assert!(!is_told || dry.contains("no result"), "{said} {dry}");
+}
+
+/// A stage with an input that takes minutes to read, though it takes no room.
+fn with_a_huge_input() -> World {
+    let world = World::new("[stage.a]\nrun = \"echo > a.out\"\ninputs = [\"huge\"]\noutputs = [\"a.out\"]\n");
+    std::fs::File::create(world.path("huge")).unwrap().set_len(1 << 40).unwrap();
+    world
+}
+
+#[test]
+fn whoever_waits_for_a_large_input_to_be_read_is_told() {
+    let world = with_a_huge_input();
+    for args in [&["run", "p.toml"][..], &["run", "p.toml", "--dry-run"]] {
+        let mut run = Started::of(world.command(args));
+        let line = run.wait_for("reading inputs and results: ");
+        assert!(line.ends_with(" so far, file 1 is huge"), "{line}");
+        run.signal(Signal::INT);
+        assert_ne!(run.end(), Some(0));
+    }
 }

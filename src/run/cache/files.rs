@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, statat};
 use rustix::time::{ClockId, clock_gettime};
@@ -17,9 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::key::{Content, Digest};
 use super::manifest::{Entry, Kind, encode};
 use super::recipe::Wanted;
-
-/// Bytes that are read at a time.
-const PIECE: usize = 256 << 10;
+use super::transfer::Transfer;
 
 /// What tells that a file is still the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +91,7 @@ pub struct Files {
     young: Mutex<HashSet<String>>,
     /// Being read by some thread.
     read: (Mutex<HashSet<String>>, Condvar),
+    pub(super) transfer: Arc<Transfer>,
 }
 
 /// A poisoned lock only says that another thread panicked; maps of digests are whole at any time.
@@ -116,6 +115,7 @@ impl Files {
             fresh: Mutex::default(),
             young: Mutex::default(),
             read: Default::default(),
+            transfer: Arc::default(),
         })
     }
 
@@ -219,7 +219,8 @@ impl Files {
         if let Some(digest) = self.known(path, &stamp) {
             return Ok(digest);
         }
-        let digest = digest_of(&mut file)?;
+        self.transfer.begin(path);
+        let (digest, _) = self.transfer.digest(&mut file)?;
         self.note(path, stamp, digest, now);
         Ok(digest)
     }
@@ -314,27 +315,6 @@ const fn is_settled(stamp: &Stamp, now: i64) -> bool {
     // File systems that know no fractions of a second round to one or two.
     let step = if stamp.modified % 1_000_000_000 == 0 { 2_000_000_000 } else { 1 };
     stamp.modified.saturating_add(step) <= now
-}
-
-/// Reads to the end.
-fn digest_of(file: &mut impl Read) -> io::Result<Digest> {
-    copy_and_digest(file, &mut io::sink()).map(|(digest, _)| digest)
-}
-
-/// Copies to the end and returns digest and length of what was copied.
-pub(super) fn copy_and_digest(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(Digest, u64)> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let n = match from.read(&mut buffer) {
-            Ok(0) => return Ok((Digest(*hasher.finalize().as_bytes()), hasher.count())),
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(&buffer[..n]);
-        to.write_all(&buffer[..n])?;
-    }
 }
 
 /// Does `work` for all items on as many threads as there are CPUs; results are in order.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, warn};
@@ -23,6 +23,7 @@ use super::recipe::{Recipe, Wanted, is_within};
 use super::restore::{Nobody, Writers};
 use super::room::is_full;
 use super::since::Marks;
+use super::transfer::Transfer;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
 use crate::run::lock::LockFile;
@@ -168,9 +169,11 @@ impl Keeper {
         let root = places.root.as_os_str().as_encoded_bytes();
         let root_digest = Digest::of(root);
         files.remember(index.memo(&root_digest)?);
+        let mut objects = Objects::with_room(&folder(places.state), places.keep_free);
+        objects.transfer = Arc::clone(&files.transfer);
         Ok(Self {
             index,
-            objects: Objects::with_room(&folder(places.state), places.keep_free),
+            objects,
             files,
             project: project(places.root, &pipeline.name),
             root: root_digest,
@@ -180,6 +183,12 @@ impl Keeper {
             tasks,
             under_way: Mutex::default(),
         })
+    }
+
+    /// Returns what it reads and copies.
+    #[must_use]
+    pub fn transfer(&self) -> &Transfer {
+        &self.files.transfer
     }
 
     /// Whether a task may be left out.

@@ -3,7 +3,7 @@
 //! Pure: [`key`], [`recipe`], `words`, [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
 //! [`index`] knows which key made which; [`keeper`] brings them together for one run, [`survey`] looks all tasks up at
 //! once, [`engine`] puts it all around an engine, [`standstill`] sees that nothing has changed at all, [`sweep`] keeps the size
-//! in bounds, `room` what is to be kept free.
+//! in bounds, `room` what is to be kept free, [`transfer`] how far reading and copying is.
 
 pub mod aside;
 pub mod engine;
@@ -20,6 +20,7 @@ pub mod since;
 pub mod standstill;
 pub mod survey;
 pub mod sweep;
+pub mod transfer;
 pub mod verdict;
 mod words;
 mod workshop;

@@ -9,11 +9,12 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::files::copy_and_digest;
 use super::key::Digest;
 use super::room::{Room, is_full};
+use super::transfer::Transfer;
 use super::workshop::Workshop;
 use crate::units::Bytes;
 
@@ -83,6 +84,7 @@ pub struct Objects {
     dir: PathBuf,
     pub(super) workshop: Workshop,
     room: Room,
+    pub(super) transfer: Arc<Transfer>,
     /// Whether something could not be cloned and was copied.
     copies: AtomicBool,
 }
@@ -101,6 +103,7 @@ impl Objects {
             dir: cache.join("objects"),
             workshop: Workshop::new(cache),
             room: Room::new(keep_free),
+            transfer: Arc::default(),
             copies: AtomicBool::new(false),
         }
     }
@@ -134,11 +137,11 @@ impl Objects {
         self.take_in(&mut File::open(from)?, |from, to| {
             if rustix::fs::ioctl_ficlone(&*to, &*from).is_ok() {
                 // What was cloned is hashed, not what has become of the file since.
-                return copy_and_digest(to, &mut io::sink());
+                return self.transfer.digest(to);
             }
             self.copies.store(true, Ordering::Relaxed);
             self.room.take(to, &self.dir, from.metadata()?.len())?;
-            copy_and_digest(from, to)
+            self.transfer.copy_and_digest(from, to)
         })
     }
 
@@ -147,7 +150,7 @@ impl Objects {
     /// # Errors
     /// Where they cannot be written.
     pub fn put_bytes(&self, bytes: &[u8]) -> io::Result<Digest> {
-        self.take_in(&mut &*bytes, copy_and_digest).map(|(digest, _)| digest)
+        self.take_in(&mut &*bytes, |from, to| self.transfer.copy_and_digest(from, to)).map(|(digest, _)| digest)
     }
 
     fn take_in<R>(
@@ -208,10 +211,10 @@ impl Objects {
         let written = (|| {
             let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(to)?;
             let found = if rustix::fs::ioctl_ficlone(&file, &from).is_ok() {
-                copy_and_digest(&mut file, &mut io::sink())?
+                self.transfer.digest(&mut file)?
             } else {
                 self.room.take(&file, to.parent().unwrap_or(to), from.metadata()?.len())?;
-                copy_and_digest(&mut from, &mut file)?
+                self.transfer.copy_and_digest(&mut from, &mut file)?
             };
             file.set_permissions(Permissions::from_mode(mode))?;
             Ok(found.0 == *digest)
@@ -249,7 +252,8 @@ impl Objects {
     /// # Errors
     /// Where it cannot be read.
     pub fn is_whole(&self, digest: &Digest) -> io::Result<bool> {
-        let found = copy_and_digest(&mut File::open(self.path(digest))?, &mut io::sink())?;
+        self.transfer.begin(&digest.to_string()[..16]);
+        let found = self.transfer.digest(&mut File::open(self.path(digest))?)?;
         Ok(found.0 == *digest)
     }
 

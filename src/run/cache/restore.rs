@@ -181,6 +181,7 @@ impl Keeper {
                 fs::set_permissions(&place, Permissions::from_mode(*mode)).map_err(refused)?;
                 continue;
             }
+            self.transfer().begin(&entry.path);
             self.forget_kept_copy(&entry.path).map_err(|source| Lost::Refused { path: place.clone(), source })?;
             aside::restore(&self.objects, entry, &place, &old).map_err(|lost| lost.of(&entry.path))?;
             let now = coarse_now();

@@ -9,6 +9,7 @@ use super::index::{Action, Index, IndexError};
 use super::key::Digest;
 use super::manifest::{Kind, decode};
 use super::objects::Objects;
+use super::transfer::Transfer;
 use crate::units::Bytes;
 
 /// Why the cache cannot be gone through.
@@ -90,6 +91,12 @@ impl Sweep {
             return Ok(None);
         }
         Ok(Some(Self { index: open(cache)?, objects: Objects::new(cache) }))
+    }
+
+    /// Returns what it reads.
+    #[must_use]
+    pub fn transfer(&self) -> &Transfer {
+        &self.objects.transfer
     }
 
     /// Returns how large it is.

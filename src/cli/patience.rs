@@ -1,0 +1,84 @@
+//! Says what is being read where that takes longer than a person waits without wondering.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use super::output;
+use crate::report::text;
+use crate::run::cache::transfer::{SoFar, Transfer};
+
+/// How long nobody wonders.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest time without a word where lines stay: they are twice as far apart each time.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// Does work that reads `what`, and says how far it is.
+pub(super) fn telling<T>(transfer: &Transfer, what: &str, work: impl FnOnce() -> T) -> T {
+    let mut is_shown = false;
+    let tell = || {
+        let Some(so_far) = transfer.so_far() else { return PATIENCE };
+        let line = line(what, &so_far);
+        is_shown = output::pass(&line);
+        if !is_shown {
+            output::note(&line);
+        }
+        if is_shown { PATIENCE } else { SILENCE }
+    };
+    let done = beside(PATIENCE, tell, work);
+    if is_shown {
+        output::pass("");
+    }
+    done
+}
+
+fn line(what: &str, SoFar { last, files, bytes }: &SoFar) -> String {
+    format!("reading {what}: {bytes} so far, file {files} is {}", text::visible(last))
+}
+
+/// Does work. Once it has taken so long, something is told beside it, and again after as long, twice as long, and so on up
+/// to what that returned.
+fn beside<T>(patience: Duration, mut tell: impl FnMut() -> Duration + Send, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (done, wait) = mpsc::channel::<()>();
+        let tell_until_done = move || {
+            let mut next = patience;
+            while wait.recv_timeout(next) == Err(RecvTimeoutError::Timeout) {
+                next = (next * 2).min(tell());
+            }
+        };
+        // Where there is no thread to be had, nobody is told.
+        let _ = thread::Builder::new().spawn_scoped(scope, tell_until_done);
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Bytes;
+
+    #[test]
+    fn who_waits_is_told_again_and_again() {
+        let (tell, told) = mpsc::channel();
+        let tell = move || {
+            let _ = tell.send(());
+            Duration::ZERO
+        };
+        beside(Duration::ZERO, tell, || (0..3).for_each(|_| told.recv().unwrap()));
+    }
+
+    #[test]
+    fn what_is_done_soon_is_not_told() {
+        beside(Duration::MAX, || panic!("nobody waits"), || ());
+    }
+
+    #[test]
+    fn a_line_says_what_is_read_and_how_much_was() {
+        let so_far = SoFar { last: "data/a\nb.csv".to_owned(), files: 2, bytes: Bytes(3 << 30) };
+        assert_eq!(line("inputs", &so_far), "reading inputs: 3.0 GiB so far, file 2 is data/a\\nb.csv");
+    }
+}

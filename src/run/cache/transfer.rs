@@ -1,0 +1,70 @@
+//! Reading and copying of files, however large they are, and how far that is for whoever waits for it.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::key::Digest;
+use crate::units::Bytes;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 256 << 10;
+
+/// What is read and copied for one purpose, on however many threads.
+#[derive(Debug, Default)]
+pub struct Transfer {
+    files: AtomicU64,
+    bytes: AtomicU64,
+    /// The file that was begun last.
+    last: Mutex<String>,
+}
+
+/// How far a transfer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoFar {
+    /// The file that was begun last.
+    pub last: String,
+    /// How many were begun.
+    pub files: u64,
+    /// What was read of all.
+    pub bytes: Bytes,
+}
+
+impl Transfer {
+    /// Returns how far it is; `None` before the first file.
+    #[must_use]
+    pub fn so_far(&self) -> Option<SoFar> {
+        let files = self.files.load(Ordering::Relaxed);
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bytes = Bytes(self.bytes.load(Ordering::Relaxed));
+        (files > 0).then_some(SoFar { last, files, bytes })
+    }
+
+    /// Notes that a file is begun.
+    pub(super) fn begin(&self, path: &str) {
+        path.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
+        self.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reads to the end and returns digest and length.
+    pub(super) fn digest(&self, from: &mut impl Read) -> io::Result<(Digest, u64)> {
+        self.copy_and_digest(from, &mut io::sink())
+    }
+
+    /// Copies to the end and returns digest and length of what was copied.
+    pub(super) fn copy_and_digest(&self, from: &mut impl Read, to: &mut impl Write) -> io::Result<(Digest, u64)> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let n = match from.read(&mut buffer) {
+                Ok(0) => return Ok((Digest(*hasher.finalize().as_bytes()), hasher.count())),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hasher.update(&buffer[..n]);
+            to.write_all(&buffer[..n])?;
+            self.bytes.fetch_add(n as u64, Ordering::Relaxed);
+        }
+    }
+}
