@@ -195,7 +195,7 @@ impl Command {
         let run = row.header.id.clone();
         state::refuse_unwritable(store.dir())?;
         let mut store = Store::open(store.dir()).map_err(broken)?;
-        let early = Early::keep().map_err(broken)?;
+        let mut early = Early::keep().map_err(broken)?;
         let attended = Share::take(&row.dir).map_err(broken)?;
         let key = store.take_over(&row.header, &state::this_process()?).map_err(broken)?;
         let mut key = key.ok_or_else(|| Refusal::Outrun(run.clone()))?;
@@ -238,7 +238,7 @@ impl Command {
         let of = (&prepared.pipeline, &prepared.graph);
         let Invocation { force, force_stages: force_stage, .. } = row.header.invocation.clone();
         let forced = Force { force, force_stage }.forced(&prepared.pipeline, &prepared.graph)?;
-        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground, &state, (&lost, &forced))?;
+        let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground, &state, (&lost, &forced), &mut early)?;
         for event in reopened.into_iter().map(|event| Recorded { at: now, event }) {
             state.apply(&event).map_err(broken)?;
             events.push(event);

@@ -101,7 +101,9 @@ impl Command {
             return self.tell_idle(&read, &ground, started, &dir, up_to_date::all_cached(&read.graph, logs));
         }
         let of = (&read.pipeline, &read.graph);
-        let up_to_date = UpToDate::look(places, of, &ground, (&forced, &[]), Some(&claim))?;
+        let mut early = Early::keep().map_err(broken)?;
+        let up_to_date = UpToDate::look(places, of, &ground, (&forced, &[]), Some(&claim), &mut early)?;
+        early.let_go()?;
         if let Some(all) = up_to_date.as_ref().filter(|known| known.is_all()) {
             let told = self.tell_idle(&read, &ground, started, &dir, all.events(&read.graph));
             all.finish();
@@ -120,7 +122,7 @@ impl Command {
         let header = self.header((&prepared.pipeline, digest), &ground.run, started, planned(&prepared))?;
         session::make_folders(&ground)?;
         let attended = Share::take(&ground.dir).map_err(broken)?;
-        let early = Early::keep().map_err(broken)?;
+        early.keep_again();
         let (mut store, key) = begin(store, &header)?;
         // It is as large as the pipeline, and the record has it now.
         drop(header);

@@ -11,7 +11,7 @@ use signal_hook::{SigId, flag};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::Exit;
+use super::{Exit, Failure};
 use crate::engine::process;
 use crate::run::engine::Stop;
 
@@ -51,6 +51,30 @@ impl Early {
         Ok(Self { came, registered })
     }
 
+    /// Sets another flag as well once one comes, or has come.
+    pub(super) fn also_set(&mut self, flag: &Arc<AtomicBool>) -> io::Result<()> {
+        for &signal in ours() {
+            self.registered.push(flag::register(signal, Arc::clone(flag))?);
+        }
+        if self.came.load(Ordering::Relaxed) {
+            flag.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Lets the next one end the process at once, for a while in which nothing has to be put in order.
+    ///
+    /// # Errors
+    /// Where one has come.
+    pub(super) fn let_go(&self) -> Result<(), Failure> {
+        if self.came.swap(true, Ordering::Relaxed) { Err(interrupted()) } else { Ok(()) }
+    }
+
+    /// Keeps what comes again.
+    pub(super) fn keep_again(&self) {
+        self.came.store(false, Ordering::Relaxed);
+    }
+
     /// Returns what the user asks for by signals, with what came before; see [`asked`].
     pub(super) fn hand_over(self) -> io::Result<mpsc::UnboundedReceiver<Stop>> {
         for id in self.registered {
@@ -58,6 +82,15 @@ impl Early {
         }
         asked_after(self.came)
     }
+}
+
+/// Returns how a command ends that was asked to before there was anything to stop.
+pub(super) fn interrupted() -> Failure {
+    let report = miette::miette!(
+        help = "what was read so far is remembered: the same command goes on from there",
+        "interrupted before anything was started"
+    );
+    Failure { exit: Exit::Interrupted, report }
 }
 
 /// Returns what the user asks for by signals: the first one ends the run gracefully, the next one at once.

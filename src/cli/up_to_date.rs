@@ -11,6 +11,7 @@ use clap::Args;
 use super::presence::Processes;
 use super::session::{self, Manner};
 use super::state::{self, broken};
+use super::stops::{Early, interrupted};
 use super::{Exit, Failure, output, patience};
 use crate::fleet::{Fleet, NodeId};
 use crate::graph::{TaskGraph, TaskId};
@@ -18,7 +19,7 @@ use crate::plan::{Placed, Plan};
 use crate::report::dry_run::some_of;
 use crate::report::{self, text};
 use crate::run::cache::engine::Cache;
-use crate::run::cache::keeper::{Keeper, Places, half_kept};
+use crate::run::cache::keeper::{CacheError, Keeper, Places, half_kept};
 use crate::run::cache::key::Digest;
 use crate::run::cache::since::is_changed_since;
 use crate::run::cache::survey::Wish;
@@ -88,6 +89,7 @@ impl UpToDate {
         ground: &Ground,
         (forced, done): (&[bool], &[bool]),
         claim: Option<&Digest>,
+        early: &mut Early,
     ) -> Result<Option<Self>, Failure> {
         let others = Onlooker::new((places.state, state::this_host()), ground.run.clone(), places.root, Processes);
         let Some(keeper) = Keeper::open(places, pipeline, graph, done, Box::new(others)).map_err(broken)? else {
@@ -95,8 +97,13 @@ impl UpToDate {
         };
         let aside = ground.dir.join("aside");
         let wish = Wish { forced, aside: Some(&aside), claim };
-        let verdicts = patience::telling(keeper.transfer(), "inputs and results", || keeper.survey(graph, wish))
-            .map_err(broken)?;
+        early.also_set(&keeper.transfer().switch()).map_err(broken)?;
+        let survey = || keeper.survey(graph, wish);
+        let verdicts =
+            patience::telling(keeper.transfer(), "inputs and results", survey).map_err(|error| match error {
+                CacheError::CalledOff => interrupted(),
+                CacheError::Index(_) | CacheError::Project { .. } => broken(error),
+            })?;
         let restored = verdicts.iter().flat_map(|verdict| match verdict {
             Verdict::Cached(cached) => cached.restored.as_slice(),
             Verdict::Runs(_) | Verdict::MayRun { .. } | Verdict::BeingWritten | Verdict::Done => &[],
@@ -118,6 +125,7 @@ impl UpToDate {
         ground: &Ground,
         state: &RunState,
         (lost, forced): (&[bool], &[bool]),
+        early: &mut Early,
     ) -> Result<(Option<Self>, Vec<Event>), Failure> {
         let half_kept = half_kept(places, pipeline, graph.tasks.iter().map(|task| task.name.as_str()));
         let unkept = |task: &TaskId| {
@@ -137,7 +145,8 @@ impl UpToDate {
         let forced = (0..).zip(&state.tasks).map(|(index, task): (usize, _)| {
             task.phase == Phase::Running || !task.phase.is_done() && forced.get(index) == Some(&true)
         });
-        let mut known = Self::look(places, (pipeline, graph), ground, (&forced.collect::<Vec<_>>(), &done), None)?;
+        let mut known =
+            Self::look(places, (pipeline, graph), ground, (&forced.collect::<Vec<_>>(), &done), None, early)?;
         if let Some(known) = &mut known {
             for (task, _) in &unkept {
                 known.verdicts[task.index()] = Verdict::Done;

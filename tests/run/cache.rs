@@ -665,19 +665,45 @@ after = ["a"]
 
 /// A stage with an input that takes minutes to read, though it takes no room.
 fn with_a_huge_input() -> World {
-    let world = World::new("[stage.a]\nrun = \"echo > a.out\"\ninputs = [\"huge\"]\noutputs = [\"a.out\"]\n");
-    std::fs::File::create(world.path("huge")).unwrap().set_len(1 << 40).unwrap();
+    let world =
+        World::new("[stage.a]\nrun = \"test -e go && echo > a.out\"\ninputs = [\"huge\"]\noutputs = [\"a.out\"]\n");
+    set_length(&world, 1 << 40);
     world
 }
 
+fn set_length(world: &World, bytes: u64) {
+    std::fs::File::create(world.path("huge")).unwrap().set_len(bytes).unwrap();
+}
+
+/// Waits until a command says that it reads, and asks it to end.
+fn interrupt_reading(world: &World, args: &[&str]) -> Started {
+    let mut command = Started::of(world.command(args));
+    let line = command.wait_for("reading inputs and results: ");
+    assert!(line.ends_with(" so far, file 1 is huge"), "{line}");
+    command.signal(Signal::INT);
+    command
+}
+
 #[test]
-fn whoever_waits_for_a_large_input_to_be_read_is_told() {
+fn whoever_waits_for_a_large_input_to_be_read_is_told_and_can_end_it() {
     let world = with_a_huge_input();
-    for args in [&["run", "p.toml"][..], &["run", "p.toml", "--dry-run"]] {
-        let mut run = Started::of(world.command(args));
-        let line = run.wait_for("reading inputs and results: ");
-        assert!(line.ends_with(" so far, file 1 is huge"), "{line}");
-        run.signal(Signal::INT);
-        assert_ne!(run.end(), Some(0));
-    }
+    let mut run = interrupt_reading(&world, &["run", "p.toml"]);
+    run.wait_for("interrupted before anything was started");
+    assert_eq!(run.end(), Some(130));
+    assert!(said(&world.command(&["runs", "--json"]).output().unwrap()).starts_with("[]"));
+    assert_ne!(interrupt_reading(&world, &["run", "p.toml", "--dry-run"]).end(), Some(0));
+}
+
+#[test]
+fn a_run_that_is_interrupted_while_it_reads_before_it_goes_on_can_be_resumed() {
+    let world = with_a_huge_input();
+    set_length(&world, 0);
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    set_length(&world, 1 << 40);
+    let mut resumed = interrupt_reading(&world, &["resume"]);
+    resumed.wait_for("interrupted before anything was started");
+    assert_eq!((resumed.end(), world.show()["state"].as_str()), (Some(130), Some("failed")));
+    set_length(&world, 0);
+    std::fs::write(world.path("go"), "").unwrap();
+    assert_eq!(world.command(&["resume"]).status().unwrap().code(), Some(0));
 }

@@ -296,6 +296,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_called_off_while_it_is_restored_leaves_nothing() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let objects = Objects::with_room(cache.path(), Some(Bytes::ZERO));
+        let (place, old) = (folder.path().join("out"), folder.path().join("aside/out"));
+        let digest = objects.put_bytes(b"kept").unwrap();
+        let entry = Entry { path: "out".into(), kind: Kind::File { mode: 0o644, size: 4, digest } };
+        objects.transfer.call_off();
+        assert!(matches!(restore(&objects, &entry, &place, &old), Err(Lost::Refused { .. })));
+        let left = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
+        let workshop = fs::read_dir(cache.path().join("tmp")).unwrap().next().unwrap().unwrap().path();
+        assert_eq!((left(folder.path()), left(&workshop)), (0, 0));
+        assert!(objects.has(&digest, Some(4)), "the object is as good as before");
+    }
+
+    #[test]
     fn something_moved_aside_replaces_what_an_earlier_try_left_there() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("a"), folder.path().join("aside/a"));

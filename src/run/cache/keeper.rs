@@ -86,6 +86,9 @@ pub enum CacheError {
         #[source]
         source: io::Error,
     },
+    /// What was to be read was called off.
+    #[error("reading inputs and results was called off")]
+    CalledOff,
 }
 
 /// Returns what stands for a pipeline in the index.

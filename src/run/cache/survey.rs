@@ -72,7 +72,7 @@ impl Keeper {
     /// Returns the verdict of every task, by TaskId.
     ///
     /// # Errors
-    /// Where the index cannot be read or written.
+    /// Where the index cannot be read or written, or what is to be read was called off.
     pub fn survey(&self, graph: &TaskGraph, wish: Wish<'_>) -> Result<Vec<Verdict>, CacheError> {
         let last = OnceLock::new();
         let looks = std::thread::scope(|scope| {
@@ -97,6 +97,11 @@ impl Keeper {
         let mut verdicts = vec![Verdict::Done; graph.len()];
         for &task in &graph.order {
             verdicts[task.index()] = survey.judge(graph, task, &verdicts);
+            if self.transfer().is_off() {
+                // What was read so far need not be read again.
+                self.index.record(&self.project, &self.root, &[], &self.files.take_fresh())?;
+                return Err(CacheError::CalledOff);
+            }
         }
         if wish.aside.is_some() {
             survey.remember()?;
@@ -190,7 +195,7 @@ impl<'a> Survey<'a> {
         }
         match self.look_up(task, recipe) {
             Ok(verdict) => verdict,
-            Err(Trouble::Lost(lost)) => {
+            Err(Trouble::Lost(lost)) if !keeper.transfer().is_off() => {
                 warn!(task = keeper.tasks[task.index()].name, "{lost}; it is made again");
                 Verdict::Runs(Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()))
             }

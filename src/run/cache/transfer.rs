@@ -1,8 +1,8 @@
-//! Reading and copying of files, however large they are, and how far that is for whoever waits for it.
+//! Reading and copying of files, however large they are: how far it is, for whoever waits for it, and calling it off.
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::key::Digest;
 use crate::units::Bytes;
@@ -17,6 +17,7 @@ pub struct Transfer {
     bytes: AtomicU64,
     /// The file that was begun last.
     last: Mutex<String>,
+    off: Arc<AtomicBool>,
 }
 
 /// How far a transfer is.
@@ -40,6 +41,29 @@ impl Transfer {
         (files > 0).then_some(SoFar { last, files, bytes })
     }
 
+    /// Calls off whatever is under way and whatever would come.
+    pub fn call_off(&self) {
+        self.off.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns what calls it off once it is set, as by a signal.
+    #[must_use]
+    pub fn switch(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.off)
+    }
+
+    /// Whether it was called off.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.off.load(Ordering::Relaxed)
+    }
+
+    /// Fails once it was called off.
+    pub(super) fn go_on(&self) -> io::Result<()> {
+        // Not as `Interrupted`: whoever meets that tries again.
+        if self.is_off() { Err(io::Error::other("it was called off")) } else { Ok(()) }
+    }
+
     /// Notes that a file is begun.
     pub(super) fn begin(&self, path: &str) {
         path.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
@@ -56,6 +80,7 @@ impl Transfer {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; PIECE];
         loop {
+            self.go_on()?;
             let n = match from.read(&mut buffer) {
                 Ok(0) => return Ok((Digest(*hasher.finalize().as_bytes()), hasher.count())),
                 Ok(n) => n,
