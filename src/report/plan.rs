@@ -13,6 +13,7 @@ use super::{gantt, text, wording};
 use crate::fleet::{Device, DeviceId, Fleet};
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::{Objective, Placed, Plan, wanted_memory};
+use crate::run::admission;
 use crate::run::learn::{Basis, Numbers, Origins};
 use crate::run::limit;
 use crate::spec::{MemoryLimit, Mode, Pipeline};
@@ -299,10 +300,13 @@ impl<'a> Sheet<'a> {
             };
             line(format!("{who} taken to need {default}"));
         }
-        let unmeasured = self.graph.ids().filter(|task| self.numbers(*task).gpu_memory == Some(Basis::Default)).count();
-        if unmeasured > 0 {
-            let tasks = wording::plural(unmeasured, "task");
-            line(format!("{tasks} of unknown GPU memory: alone on a GPU until one of the stage has been measured"));
+        let unmeasured = self.graph.ids().filter(|task| self.numbers(*task).gpu_memory == Some(Basis::Default));
+        let (beside, alone): (Vec<_>, Vec<_>) = unmeasured.partition(|task| self.gpu_memory(*task).is_some());
+        for (tasks, how) in [(alone, "alone on a GPU"), (beside, "on a GPU of which others hold a little")] {
+            if !tasks.is_empty() {
+                let tasks = wording::plural(tasks.len(), "task");
+                line(format!("{tasks} of unknown GPU memory: {how} until one of the stage has been measured"));
+            }
         }
         self.in_use().into_iter().for_each(line);
         out
@@ -345,7 +349,13 @@ impl<'a> Sheet<'a> {
                 (Some(task), 1) => format!("{} and another task wait for it", self.name(task)),
                 (Some(task), more) => format!("{} and {more} tasks more wait for it", self.name(task)),
             };
-            let words = format!("in use now     {held} of {}: {words}", device.id);
+            let first = self.graph.ids().find(|task| is_short(task) && self.mode(*task).resources.wants_all_memory());
+            let remedy = first.and_then(|task| {
+                let request = &self.mode(task).resources;
+                admission::beside_others(request, std::iter::once((device, held)))
+            });
+            let remedy = remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
+            let words = format!("in use now     {held} of {}: {words}{remedy}", device.id);
             lines.push(text::visible(&words).into_owned());
         }
         lines

@@ -1,5 +1,7 @@
 //! Plans for devices that others hold memory of.
 
+use std::io::{BufRead, BufReader};
+
 use serde_json::Value;
 
 use crate::world::{Stranger, Tested, World, cards};
@@ -60,5 +62,51 @@ fn what_the_driver_keeps_for_itself_is_in_nobodys_use_and_nobodys_to_have() -> T
     let told: u64 = std::fs::read_to_string(world.path().join("said"))?.trim().parse()?;
     // 24,576 MiB less the driver's 700, and a headroom of 512 and 2 %.
     assert_eq!(told >> 20, 24_576 - 700 - 512 - 492);
+    Ok(())
+}
+
+#[test]
+fn who_wants_a_card_alone_beside_a_desktop_is_told_how_to_start() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpus = 1 }\n";
+    let mut card = cards(&[24_576]);
+    card[0].desktop_mib = 1_500;
+    let world = World::new(card, pipeline)?;
+    let remedy =
+        "it may start beside them with a number in `gpu_memory` (at most 22072 MiB), or with `--headroom 1500MiB`";
+    let (_, printed) = planned(&world)?;
+    assert!(printed.contains(&format!("/gpu0: train waits for it; {remedy}\n")), "{printed}");
+    let mut run = world.start()?;
+    world.until_printed(&["explain", "train"], |said| {
+        said.contains(&format!("gpu0 has 1.5 GiB held by others; {remedy}; for "))
+    })?;
+    // What is said in the run is said once it has waited, which ends when the desktop has gone.
+    let mut lines = BufReader::new(run.stderr.take().ok_or("a pipe")?).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains(remedy))));
+    world.scene.change(|machine| machine.cards[0].desktop_mib = 0)?;
+    lines.for_each(drop);
+    assert!(run.wait()?.success());
+    // The remedies are true.
+    world.scene.change(|machine| machine.cards[0].desktop_mib = 1_500)?;
+    assert!(world.command(&["run", "p.toml", "--force", "--headroom", "1500MiB"])?.status.success());
+    world.write(&pipeline.replace("gpus = 1", "gpu_memory = '22072MiB'"))?;
+    assert_eq!(world.run()?.0, Some(0));
+    Ok(())
+}
+
+#[test]
+fn what_is_not_known_yet_begins_beside_a_desktop() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 1.6'\nmatrix = { seed = [1, 2] }\n\
+                    resources = { cpus = 0, gpu_memory = 'auto' }\n";
+    let mut card = cards(&[24_576]);
+    card[0].desktop_mib = 1_500;
+    let world = World::new(card, pipeline)?;
+    let (_, printed) = planned(&world)?;
+    assert!(printed.contains("of unknown GPU memory: on a GPU of which others hold a little until"), "{printed}");
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("on a GPU of which others hold a little until it is known how much"), "{said}");
+    let reserved =
+        |task: usize| run["tasks"][task]["attempts"][0]["gpu_memory_bytes"].as_u64().map(|bytes| bytes >> 20);
+    assert_eq!((reserved(0), reserved(1)), (Some(19_865), Some(3_750)), "nine tenths of the rest, then what was seen");
     Ok(())
 }

@@ -35,7 +35,7 @@ use choose::Candidate;
 pub use others::{Held, HeldBy, Holding, is_other, other_task};
 pub use outlook::{Denied, Outlook};
 pub use reading::{Live, Readings, Seen};
-pub use refusal::{Refusal, Short, Why};
+pub use refusal::{Refusal, Short, Why, beside_others, is_little};
 
 /// Readings that are older than this say nothing about what is free now: five readings at one a second were missed.
 pub const FRESH: Millis = Millis(5_000);
