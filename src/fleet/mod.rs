@@ -149,8 +149,39 @@ pub struct Fleet {
     pub links: Vec<Link>,
     /// What may be spent over a whole plan.
     pub budgets: BTreeMap<String, u64>,
-    /// Devices that are there and not to be used, by name: drained by hand, or in quarantine.
-    pub aside: Vec<String>,
+    /// Devices that are there and cannot be used.
+    pub unused: Vec<Unused>,
+    /// Why not even those are known, where that is so.
+    pub unseen: Option<Unseen>,
+}
+
+/// A device that is there and cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unused {
+    /// Its name within its host: `gpu3`.
+    pub name: String,
+    /// Why.
+    pub why: NotUsed,
+    /// What tasks could have of its memory; `None` where it does not say.
+    pub memory: Option<Bytes>,
+}
+
+/// Why a device that is there cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotUsed {
+    /// It was drained by hand, or is in quarantine.
+    Aside,
+    /// It does not answer.
+    Lost,
+}
+
+/// Why no device of a host is known, although there may be some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// `CUDA_VISIBLE_DEVICES` hides them.
+    Masked,
+    /// Their driver does not answer, or cannot be loaded.
+    NoAnswer,
 }
 
 impl Fleet {

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::build::{CPUS, HOST_MEMORY, asked, capacity, gang};
-use crate::fleet::{Device, Fleet, Node};
+use crate::fleet::{Device, Fleet, Node, NotUsed, Unseen, Unused};
 use crate::spec::{Mode, Resources, Stage};
 use crate::units::{Bytes, Cpus};
 
@@ -36,8 +36,10 @@ pub enum Reason {
     },
     /// It asks for a device and the fleet has none, or none that may be used.
     NoDevice {
-        /// Those that are set aside.
-        aside: Vec<String>,
+        /// Those that are there and cannot be used.
+        unused: Vec<Unused>,
+        /// Why none is known, where that is so.
+        unseen: Option<Unseen>,
     },
     /// It asks for more memory than any device has.
     DeviceMemory {
@@ -118,7 +120,7 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
         return None;
     }
     let Some(largest) = fleet.devices.iter().rev().max_by_key(|device| device.whole_memory()) else {
-        return Some(Reason::NoDevice { aside: fleet.aside.clone() });
+        return Some(Reason::NoDevice { unused: fleet.unused.clone(), unseen: fleet.unseen });
     };
     if held.gpu_memory > largest.whole_memory() {
         // The largest gives nothing: so do all.
@@ -145,6 +147,11 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
     let slices = fleet.devices.iter().any(|device| device.node.index() == node && !device.can_join(gang));
     let node = fleet.nodes[node].name.clone();
     (gang > *most).then_some(Reason::Gang { asked: gang, most: *most, node, memory: held.gpu_memory, slices })
+}
+
+/// Yields the names of those that cannot be used for a reason.
+fn named(unused: &[Unused], why: NotUsed) -> impl Iterator<Item = &str> {
+    unused.iter().filter(move |unused| unused.why == why).map(|unused| unused.name.as_str())
 }
 
 /// Writes what is asked for and the most there is, which is less, so that both differ and the most is no more than there
@@ -181,9 +188,23 @@ impl fmt::Display for Reason {
                 };
                 write!(f, "it asks for {asked} {resource}, and the most on one node is {most} (`{node}`)")
             }
-            Self::NoDevice { aside } if aside.is_empty() => f.write_str("it asks for a GPU, and the fleet has none"),
-            Self::NoDevice { aside } => {
-                write!(f, "it asks for a GPU, and none may be used: {} set aside", aside.join(", "))
+            Self::NoDevice { unseen: Some(Unseen::Masked), .. } => {
+                f.write_str("it asks for a GPU, and CUDA_VISIBLE_DEVICES hides every one")
+            }
+            Self::NoDevice { unseen: Some(Unseen::NoAnswer), .. } => {
+                f.write_str("it asks for a GPU, and the driver does not answer")
+            }
+            Self::NoDevice { unused, .. } if unused.is_empty() => {
+                f.write_str("it asks for a GPU, and the fleet has none")
+            }
+            Self::NoDevice { unused, .. } => {
+                let all = |why, word| {
+                    let names: Vec<_> = named(unused, why).collect();
+                    (!names.is_empty()).then(|| format!("{} {word}", names.join(", ")))
+                };
+                let both: Vec<_> =
+                    all(NotUsed::Aside, "set aside").into_iter().chain(all(NotUsed::Lost, "lost")).collect();
+                write!(f, "it asks for a GPU, and none may be used: {}", both.join(", "))
             }
             Self::DeviceMemory { asked, most, device, model, reserved, headroom } => {
                 let (asked, most) = finer(*asked, *most);
@@ -234,11 +255,21 @@ impl Reason {
                 format!("ask for at most {most} {resource}, or add a node that has more")
             }
             Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
-            Self::NoDevice { aside } => match aside.first() {
-                Some(first) => {
+            Self::NoDevice { unseen: Some(Unseen::Masked), .. } => {
+                "unset CUDA_VISIBLE_DEVICES, or name a GPU of `trainyard devices` in it".to_owned()
+            }
+            Self::NoDevice { unseen: Some(Unseen::NoAnswer), .. } => {
+                "see what the driver says to `nvidia-smi`; a reboot of the host starts it anew".to_owned()
+            }
+            Self::NoDevice { unused, .. } => match (named(unused, NotUsed::Aside).next(), unused.is_empty()) {
+                (Some(first), _) => {
                     format!("`trainyard devices` says why; `trainyard devices --undrain {first}` takes it back")
                 }
-                None => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
+                (None, false) => {
+                    "reset what is lost (`nvidia-smi --gpu-reset`), or reboot the host; `trainyard devices` says whether it answers"
+                        .to_owned()
+                }
+                (None, true) => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
             },
             Self::DeviceMemory { asked, most, .. } => {
                 format!("ask for at most {}, or use a larger device", finer(*asked, *most).1)

@@ -265,7 +265,7 @@ fn all_that_can_never_run_is_named_at_once_with_the_numbers() {
 fn a_gpu_stage_on_a_fleet_without_gpus_is_told_of_prefer() {
     let problem = problem(vec![vec![on_gpus(Gpus::Whole(1), 0, 1)]], &[], one_node(8, &[]));
     let Err(PlanError::Impossible(found)) = planned(&problem, Policy::Auto) else { panic!("it should be refused") };
-    assert_eq!(found[0].modes[0], [Reason::NoDevice { aside: Vec::new() }]);
+    assert_eq!(found[0].modes[0], [Reason::NoDevice { unused: Vec::new(), unseen: None }]);
     assert!(found[0].modes[0][0].help().contains("prefer"));
 }
 

@@ -27,7 +27,7 @@ pub use gpu::{Gpu, Gpus, Lost, NoGpus, Reading, Warning};
 pub use host::Host;
 pub use monitor::Monitor;
 
-use crate::fleet::{Device, Fleet, Headroom, Node, NodeId};
+use crate::fleet::{Device, Fleet, Headroom, Node, NodeId, NotUsed, Unseen, Unused};
 use crate::units::{Bytes, Speed};
 
 /// Names the NVML library to load instead of the system's.
@@ -152,9 +152,24 @@ impl Machine {
         let gpus = self.gpus.devices();
         let devices = gpus.iter().filter(used).map(|gpu| device(&name, gpu, self.headroom)).collect();
         let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
-        let is_aside = |gpu: &&Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_)));
-        let aside = gpus.iter().filter(is_aside).map(Gpu::name).collect();
-        let fleet = Fleet { name, nodes: vec![node], devices, aside, ..Fleet::default() };
+        let unused = gpus.iter().filter_map(|gpu| {
+            let why = match gpu.reading.fault {
+                Some(gpu::Fault::Aside(_)) => NotUsed::Aside,
+                Some(gpu::Fault::Lost(_)) => NotUsed::Lost,
+                Some(gpu::Fault::Unreadable(_)) | None => return None,
+            };
+            let memory = gpu.reading.memory.is_some().then(|| device(&name, gpu, self.headroom).whole_memory());
+            Some(Unused { name: gpu.name(), why, memory })
+        });
+        let lost = self.lost().map(|lost| Unused { name: lost.name(), why: NotUsed::Lost, memory: None });
+        let unused = unused.chain(lost).collect();
+        let unseen = match &self.gpus {
+            Gpus::None { reason: NoGpus::Masked { .. } } => Some(Unseen::Masked),
+            Gpus::None { reason: NoGpus::NotWorking { .. } | NoGpus::NoLibrary { .. } } => Some(Unseen::NoAnswer),
+            Gpus::None { reason: NoGpus::NoDriver { .. } | NoGpus::NoDevice | NoGpus::AllLost { .. } }
+            | Gpus::Found(_) => None,
+        };
+        let fleet = Fleet { name: name.clone(), nodes: vec![node], devices, unused, unseen, ..Fleet::default() };
         let is_lost = |gpu: &Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Lost(_)));
         if self.lost().next().is_some() || gpus.iter().any(is_lost) { fleet.named_by_uuid() } else { fleet }
     }

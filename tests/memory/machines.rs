@@ -85,6 +85,50 @@ fn where_a_card_is_lost_the_others_are_named_so_that_nobody_counts_otherwise() -
 }
 
 #[test]
+fn what_waits_hears_of_a_card_that_was_lost_when_the_run_began() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'until [ -e go ]; do sleep 0.1; done'\nmatrix = { i = [1, 2] }\n\
+                    resources = { cpus = 0, gpus = 1 }\n";
+    let world = World::new(cards(&[16_384; 2]), pipeline)?;
+    world.scene.change(|machine| {
+        machine.cards[0].fails.insert("*".to_owned(), 15);
+    })?;
+    let mut run = world.start()?;
+    world.until_printed(&["explain", "train[i=2]"], |said| {
+        said.contains("; gpu1 is taken whole; gpu0 was lost when the run began: `trainyard resume` and new runs use it once it answers; for ")
+    })?;
+    std::fs::write(world.path().join("go"), "")?;
+    assert!(run.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn where_no_gpu_can_be_used_the_remedy_is_that_of_the_cause() -> Tested {
+    let world = World::new(cards(&[16_384; 2]), SHOW)?;
+    let refused = |env: &[(&str, &str)]| -> Result<String, Box<dyn std::error::Error>> {
+        let plan = world.command_under(env, &["plan", "p.toml"])?;
+        assert_eq!(plan.status.code(), Some(4));
+        // Long lines are broken and set off.
+        let words = String::from_utf8_lossy(&plan.stderr).into_owned();
+        assert!(!words.contains("prefer"), "{words}");
+        Ok(words.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" "))
+    };
+    let words = refused(&[("CUDA_VISIBLE_DEVICES", "")])?;
+    assert!(words.contains("CUDA_VISIBLE_DEVICES hides every one help: unset CUDA_VISIBLE_DEVICES"), "{words}");
+    world.scene.change(|machine| {
+        for card in &mut machine.cards {
+            card.fails.insert("*".to_owned(), 15);
+        }
+    })?;
+    let words = refused(&[])?;
+    assert!(words.contains("none may be used: gpu0, gpu1 lost help: reset what is lost"), "{words}");
+    // 999 is NVML's word for what it does not know.
+    world.scene.change(|machine| machine.init = 999)?;
+    let words = refused(&[])?;
+    assert!(words.contains("the driver does not answer help: see what the driver says to `nvidia-smi`"), "{words}");
+    Ok(())
+}
+
+#[test]
 fn a_driver_that_is_older_than_most_calls_still_runs_tasks() -> Tested {
     let world = World::new(
         cards(&[16_384]),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{Device, DeviceId, Fleet, NodeId};
+use crate::fleet::{Device, DeviceId, Fleet, NodeId, NotUsed, Unused};
 use crate::spec::{Gpus, Resources};
 use crate::units::{Bytes, Cpus, Millis, Share};
 
@@ -159,6 +159,9 @@ impl Refusal {
             let name = if one_node { id.rsplit('/').next().unwrap_or(id) } else { id };
             let _ = write!(text, "; {name} {}", why_words(why));
         }
+        if wants_device {
+            fleet.unused.iter().for_each(|unused| text.push_str(&unused_words(unused)));
+        }
         let strangers = self.devices.iter().filter_map(|(device, why)| {
             let Why::Strangers { hold } = why else { return None };
             Some((&fleet.devices[device.index()], *hold))
@@ -194,6 +197,15 @@ pub fn beside_others<'a>(
     let headroom = least.map(|hold| format!("`--headroom {}MiB`", hold.0.div_ceil(Bytes::MIB.0)));
     let ways: Vec<String> = number.into_iter().chain(headroom).collect();
     (!ways.is_empty()).then(|| format!("it may start beside them with {}", ways.join(", or with ")))
+}
+
+/// Says of a device that the run does without how it is used again.
+fn unused_words(unused: &Unused) -> String {
+    let (was, once) = match unused.why {
+        NotUsed::Aside => ("set aside", "it is taken back"),
+        NotUsed::Lost => ("lost", "it answers"),
+    };
+    format!("; {} was {was} when the run began: `trainyard resume` and new runs use it once {once}", unused.name)
 }
 
 fn needs(request: &Resources) -> String {
