@@ -71,6 +71,8 @@ pub enum Reason {
         model: String,
         /// All of its memory.
         memory: Bytes,
+        /// Whether it is a device of a fleet file.
+        is_of_file: bool,
     },
     /// It asks for more devices than any node has with enough memory.
     Gang {
@@ -126,8 +128,9 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
         // The largest gives nothing: so do all.
         let (device, model) = (largest.id.clone(), largest.model.clone());
         if largest.whole_memory() == Bytes::ZERO {
+            let is_of_file = largest.uuid.is_none();
             return Some(match fleet.devices.iter().map(|device| device.memory).max() {
-                Some(memory) if memory > Bytes::ZERO => Reason::AllHeadroom { device, model, memory },
+                Some(memory) if memory > Bytes::ZERO => Reason::AllHeadroom { device, model, memory, is_of_file },
                 _ => Reason::UntoldMemory { device, model },
             });
         }
@@ -223,7 +226,7 @@ impl fmt::Display for Reason {
             Self::UntoldMemory { device, model } => {
                 write!(f, "it asks for GPU memory, and `{device}` ({model}) does not tell how much it has")
             }
-            Self::AllHeadroom { device, model, memory } => {
+            Self::AllHeadroom { device, model, memory, .. } => {
                 write!(f, "it asks for GPU memory, and all {memory} of `{device}` ({model}) are kept as headroom")
             }
             Self::Gang { asked, most, node, memory, slices } => {
@@ -275,7 +278,10 @@ impl Reason {
                 format!("ask for at most {}, or use a larger device", finer(*asked, *most).1)
             }
             Self::UntoldMemory { .. } => "leave `gpu_memory` out and ask for whole GPUs, like gpus = 1".to_owned(),
-            Self::AllHeadroom { .. } => {
+            Self::AllHeadroom { is_of_file: true, .. } => {
+                "keep less headroom than a GPU has: `headroom` of its entry in the fleet file, or what goes before it, `--headroom` and TRAINYARD_HEADROOM".to_owned()
+            }
+            Self::AllHeadroom { is_of_file: false, .. } => {
                 "keep less headroom than a GPU has, with `--headroom` or TRAINYARD_HEADROOM".to_owned()
             }
             Self::Gang { slices: true, most, .. } => {
@@ -314,17 +320,21 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_told_and_memory_that_is_all_headroom_are_not_zero() {
-        let reason = |memory, headroom| {
-            let device = Device { id: "box/gpu0".into(), model: "GB10".into(), memory, headroom, ..Device::default() };
+        let reason = |memory, headroom, uuid: Option<&str>| {
+            let (id, model, uuid) = ("box/gpu0".into(), "GB10".into(), uuid.map(str::to_owned));
+            let device = Device { id, model, uuid, memory, headroom, ..Device::default() };
             let fleet = Fleet { nodes: vec![Node::default()], devices: vec![device], ..Fleet::default() };
             let resources =
                 Resources { gpus: crate::spec::Gpus::Shared, gpu_memory: Bytes::GIB, ..Resources::default() };
             let reason = device_reason(&Mode { resources, ..Mode::default() }, &fleet).unwrap();
             format!("{reason}; {}", reason.help())
         };
-        let untold = reason(Bytes::ZERO, Bytes::ZERO);
+        let untold = reason(Bytes::ZERO, Bytes::ZERO, None);
         assert!(untold.contains("`box/gpu0` (GB10) does not tell how much it has; leave `gpu_memory` out"), "{untold}");
-        let headroom = reason(Bytes(24 << 30), Bytes(24 << 30));
+        let headroom = reason(Bytes(24 << 30), Bytes(24 << 30), Some("GPU-1"));
         assert!(headroom.contains("all 24.0 GiB of `box/gpu0` (GB10) are kept as headroom; keep less"), "{headroom}");
+        assert!(headroom.ends_with("than a GPU has, with `--headroom` or TRAINYARD_HEADROOM"), "{headroom}");
+        let of_file = reason(Bytes(24 << 30), Bytes(24 << 30), None);
+        assert!(of_file.contains("than a GPU has: `headroom` of its entry in the fleet file"), "{of_file}");
     }
 }
