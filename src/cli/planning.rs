@@ -353,16 +353,17 @@ fn say_what_needs_no_link(graph: &TaskGraph, fleet: &Fleet, plan: &Plan) {
     }
 }
 
-/// Says which stages were seen to hold more of a GPU than they declare.
+/// Says which stages were seen to need more of a GPU than they declare.
 fn say_what_holds_more(pipeline: &Pipeline, exceeded: &[Exceeded]) {
     let name = |stage: usize| text::visible(&pipeline.stages[stage].name);
-    let each = exceeded
-        .iter()
-        .map(|&Exceeded { stage, declared, seen }| format!("`{}` {seen} instead of {declared}", name(stage)));
+    let each = exceeded.iter().map(|&Exceeded { stage, declared, seen, ran_out }| {
+        let how = if ran_out { "ran out with" } else { "held" };
+        format!("`{}` {how} {seen} instead of {declared}", name(stage))
+    });
     let each: Vec<_> = each.collect();
     if !each.is_empty() {
         output::warn(&format!(
-            "seen to hold more GPU memory than declared, so others beside it may run out: {} (raise `gpu_memory`, or write \"auto\")",
+            "seen to need more GPU memory than declared, so others beside it may run out: {} (raise `gpu_memory`, or write \"auto\")",
             each.join(", ")
         ));
     }

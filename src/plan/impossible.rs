@@ -55,6 +55,8 @@ pub enum Reason {
         reserved: Bytes,
         /// What of the rest no task can have.
         headroom: Bytes,
+        /// Devices that are set aside and may have enough.
+        aside: Vec<String>,
     },
     /// It asks for memory of a device, and no device tells how much it has.
     UntoldMemory {
@@ -86,6 +88,8 @@ pub enum Reason {
         memory: Bytes,
         /// Whether that node has MIG slices, of which none counts.
         slices: bool,
+        /// Devices that are set aside and may have enough memory.
+        aside: Vec<String>,
     },
     /// Each part fits on some node, but no node has all of it.
     Together,
@@ -124,6 +128,11 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
     let Some(largest) = fleet.devices.iter().rev().max_by_key(|device| device.whole_memory()) else {
         return Some(Reason::NoDevice { unused: fleet.unused.clone(), unseen: fleet.unseen });
     };
+    let may_have_it = |unused: &&Unused| unused.memory.is_none_or(|memory| held.gpu_memory <= memory);
+    let aside = || {
+        let aside = fleet.unused.iter().filter(|unused| unused.why == NotUsed::Aside).filter(may_have_it);
+        aside.map(|unused| unused.name.clone()).collect()
+    };
     if held.gpu_memory > largest.whole_memory() {
         // The largest gives nothing: so do all.
         let (device, model) = (largest.id.clone(), largest.model.clone());
@@ -141,6 +150,7 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
             model,
             reserved: largest.reserved,
             headroom: largest.headroom,
+            aside: aside(),
         });
     }
     let fits = |device: &&Device| held.gpu_memory <= device.whole_memory() && device.can_join(gang);
@@ -149,7 +159,15 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
     let (node, most) = on_node.iter().enumerate().rev().max_by_key(|(_, count)| **count)?;
     let slices = fleet.devices.iter().any(|device| device.node.index() == node && !device.can_join(gang));
     let node = fleet.nodes[node].name.clone();
-    (gang > *most).then_some(Reason::Gang { asked: gang, most: *most, node, memory: held.gpu_memory, slices })
+    let (most, memory) = (*most, held.gpu_memory);
+    (gang > most).then(|| Reason::Gang { asked: gang, most, node, memory, slices, aside: aside() })
+}
+
+/// Says how devices that are set aside are taken back.
+fn take_back(aside: &[String]) -> String {
+    let Some(first) = aside.first() else { return String::new() };
+    let are = if aside.len() == 1 { "is" } else { "are" };
+    format!("; {} {are} set aside: `trainyard devices --undrain {first}` takes it back", aside.join(", "))
 }
 
 /// Yields the names of those that cannot be used for a reason.
@@ -209,7 +227,7 @@ impl fmt::Display for Reason {
                     all(NotUsed::Aside, "set aside").into_iter().chain(all(NotUsed::Lost, "lost")).collect();
                 write!(f, "it asks for a GPU, and none may be used: {}", both.join(", "))
             }
-            Self::DeviceMemory { asked, most, device, model, reserved, headroom } => {
+            Self::DeviceMemory { asked, most, device, model, reserved, headroom, .. } => {
                 let (asked, most) = finer(*asked, *most);
                 write!(
                     f,
@@ -229,7 +247,7 @@ impl fmt::Display for Reason {
             Self::AllHeadroom { device, model, memory, .. } => {
                 write!(f, "it asks for GPU memory, and all {memory} of `{device}` ({model}) are kept as headroom")
             }
-            Self::Gang { asked, most, node, memory, slices } => {
+            Self::Gang { asked, most, node, memory, slices, .. } => {
                 write!(f, "it asks for {asked} GPUs")?;
                 if *memory > Bytes::ZERO {
                     write!(f, " with {memory} each")?;
@@ -274,8 +292,9 @@ impl Reason {
                 }
                 (None, true) => "write gpus = \"prefer\" to let it run on the CPU where there is no GPU".to_owned(),
             },
-            Self::DeviceMemory { asked, most, .. } => {
-                format!("ask for at most {}, or use a larger device", finer(*asked, *most).1)
+            Self::DeviceMemory { asked, most, aside, .. } => {
+                let aside = take_back(aside);
+                format!("ask for at most {}, or use a larger device{aside}", finer(*asked, *most).1)
             }
             Self::UntoldMemory { .. } => "leave `gpu_memory` out and ask for whole GPUs, like gpus = 1".to_owned(),
             Self::AllHeadroom { is_of_file: true, .. } => {
@@ -284,13 +303,13 @@ impl Reason {
             Self::AllHeadroom { is_of_file: false, .. } => {
                 "keep less headroom than a GPU has, with `--headroom` or TRAINYARD_HEADROOM".to_owned()
             }
-            Self::Gang { slices: true, most, .. } => {
-                let most = most.max(&1);
-                format!("ask for at most {most} GPU{}, or turn MIG mode off", if *most == 1 { "" } else { "s" })
+            Self::Gang { slices: true, most, aside, .. } => {
+                let (most, aside) = (most.max(&1), take_back(aside));
+                format!("ask for at most {most} GPU{}, or turn MIG mode off{aside}", if *most == 1 { "" } else { "s" })
             }
-            Self::Gang { most, .. } => {
-                let plural = if *most == 1 { "" } else { "s" };
-                format!("ask for at most {most} GPU{plural}, or use a node that has more")
+            Self::Gang { most, aside, .. } => {
+                let (plural, aside) = (if *most == 1 { "" } else { "s" }, take_back(aside));
+                format!("ask for at most {most} GPU{plural}, or use a node that has more{aside}")
             }
             Self::Together => "split the stage, or use a node that has all of it".to_owned(),
         }

@@ -183,6 +183,31 @@ fn a_run_that_waits_for_a_card_in_quarantine_goes_on_once_it_is_taken_back() -> 
 }
 
 #[test]
+fn what_a_drained_card_could_hold_is_refused_with_its_name() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpu_memory = '20GiB' }\n";
+    let world = World::new(cards(&[16_384, 24_576]), pipeline)?;
+    let devices: Value = serde_json::from_str(&world.printed(&["devices", "--json"])?)?;
+    let long = format!("{}/gpu1", devices["host"]["name"].as_str().ok_or("a host has a name")?);
+    assert!(world.printed(&["devices", "--drain", &long])?.starts_with("gpu1 is drained"));
+    let refused = |gpus: &str| -> Result<String, Box<dyn std::error::Error>> {
+        world.write(&pipeline.replace("gpu_memory = '20GiB'", gpus))?;
+        let refused = world.command(&["plan", "p.toml"])?;
+        assert_eq!(refused.status.code(), Some(4));
+        let said = String::from_utf8(refused.stderr)?.replace('│', " ");
+        Ok(said.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let remedy = "gpu1 is set aside: `trainyard devices --undrain gpu1` takes it back";
+    for gpus in ["gpu_memory = '20GiB'", "gpus = 2"] {
+        let said = refused(gpus)?;
+        assert!(said.contains(remedy), "{said}");
+    }
+    let said = refused("gpu_memory = '30GiB'")?;
+    assert!(!said.contains("--undrain gpu1` takes it back; ") && !said.contains("larger device; "), "{said}");
+    assert!(world.printed(&["devices", "--undrain", &long])?.starts_with("gpu1 is used again"));
+    Ok(())
+}
+
+#[test]
 fn a_drained_card_is_given_nothing_new() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 3000 0.1'\nmatrix = { seed = [1, 2, 3] }\n\
                     resources = { cpus = 0, gpu_memory = '6000MiB' }\n";

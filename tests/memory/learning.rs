@@ -55,8 +55,8 @@ fn what_holds_more_than_it_declares_is_said() -> Tested {
     assert_eq!(reserved(&run), [Value::from(2_u64 << 30)]);
     let said = |world: &World| Ok::<_, Box<dyn Error>>(String::from_utf8(world.command(&["plan", "p.toml"])?.stderr)?);
     let warned = said(&world)?;
-    assert!(warned.contains("seen to hold more GPU memory than declared"), "{warned}");
-    assert!(warned.contains("`train` 5.9 GiB instead of 2.0 GiB"), "{warned}");
+    assert!(warned.contains("seen to need more GPU memory than declared"), "{warned}");
+    assert!(warned.contains("`train` held 5.9 GiB instead of 2.0 GiB"), "{warned}");
     world.write(&pipeline.replace("2GiB", "6GiB"))?;
     assert_eq!(said(&world)?, "");
     Ok(())
@@ -81,6 +81,10 @@ fn what_was_not_enough_is_learned_too() -> Tested {
     let world = World::new(cards(&[20_480]), &pipeline.replace("TRAIN 5000", "TRAIN 30000"))?;
     let (code, said, _) = world.run()?;
     assert_eq!(code, Some(1), "{said}");
+    // Nobody has seen it hold that.
+    world.write(&pipeline.replace("TRAIN 5000", "TRAIN 30000").replace("16GiB", "6GiB"))?;
+    let said = String::from_utf8(world.command(&["plan", "p.toml"])?.stderr)?;
+    assert!(said.contains("`train` ran out with 16.0 GiB instead of 6.0 GiB"), "{said}");
     world.write(&pipeline.replace("TRAIN 5000", "TRAIN 30000").replace("16GiB", "auto"))?;
     let next = planned(&world)?;
     // Half as much again is more than the card has: it is asked for alone.

@@ -129,8 +129,10 @@ pub struct Exceeded {
     pub stage: usize,
     /// The most that its tasks declare.
     pub declared: Bytes,
-    /// The most that one of them held.
+    /// The most that one of them held, or that was not enough for one.
     pub seen: Bytes,
+    /// Whether it was not enough: then nobody has seen it held.
+    pub ran_out: bool,
 }
 
 /// Whether any stage declares how much it needs of a device that it shares.
@@ -144,16 +146,17 @@ pub fn declares_memory(pipeline: &Pipeline) -> bool {
 #[must_use]
 pub fn exceeded(pipeline: &Pipeline, fleet: &Fleet, history: &[Sample]) -> Vec<Exceeded> {
     let headroom = fleet.devices.iter().map(|device| device.headroom).min().unwrap_or_default();
-    let mut most: BTreeMap<&str, Bytes> = BTreeMap::new();
+    let mut most: BTreeMap<&str, (Bytes, bool)> = BTreeMap::new();
     for sample in history {
-        let held = most.entry(&sample.definition).or_default();
-        *held = sample.gpu_memory.max(sample.ran_out).unwrap_or(Bytes::ZERO).max(*held);
+        let of = most.entry(&sample.definition).or_default();
+        let (held, ran_out) = (sample.gpu_memory.unwrap_or_default(), sample.ran_out.unwrap_or_default());
+        *of = (*of).max((held, false)).max((ran_out, true));
     }
     let of_stage = |(index, stage): (usize, &Stage)| {
         let of_mode = |mode: &Mode| {
             let declared = declared(mode)?;
-            let seen = *most.get(definition(pipeline, stage, mode).as_str())?;
-            (seen > declared + headroom).then_some(Exceeded { stage: index, declared, seen })
+            let (seen, ran_out) = *most.get(definition(pipeline, stage, mode).as_str())?;
+            (seen > declared + headroom).then_some(Exceeded { stage: index, declared, seen, ran_out })
         };
         stage.modes.iter().filter_map(of_mode).max_by_key(|exceeded| exceeded.seen - exceeded.declared)
     };
@@ -367,7 +370,7 @@ mod tests {
             fleet.devices[0].headroom = Bytes(GIB);
             exceeded(&pipeline, &fleet, &history)
         };
-        let more = Exceeded { stage: 0, declared: Bytes(4 * GIB), seen: Bytes(15 * GIB) };
+        let more = Exceeded { stage: 0, declared: Bytes(4 * GIB), seen: Bytes(15 * GIB), ran_out: false };
         assert_eq!(seen("gpu_memory = '4GiB'", 15), [more]);
         assert_eq!(seen("gpus = 0.5, gpu_memory = '4GiB'", 15), [more]);
         for kept in ["gpu_memory = '14GiB'", "gpu_memory = 'auto'", "gpus = 1, gpu_memory = '4GiB'", "gpus = 1"] {
