@@ -10,9 +10,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::graph::TaskId;
 use crate::run::cache::aside::{copy_all, relocate, remove_all};
+use crate::run::cache::transfer::Transfer;
 use crate::run::crash;
 use crate::run::engine::{Ended, Engine, Launch, Report, Staging, Stop};
 use crate::run::event::{Process, Role};
@@ -37,6 +39,8 @@ pub struct Racing<E> {
     won: HashMap<TaskId, Won>,
     /// Whether all are to end: nobody may be left to say that a success is on record.
     stops: bool,
+    /// What is copied.
+    transfer: Arc<Transfer>,
     apart: Apart<Ended>,
 }
 
@@ -73,7 +77,7 @@ impl Staged {
     }
 
     /// Moves the outputs to where they are wanted; what is in the way goes aside. The note stays.
-    fn publish(&self) -> Result<(), (String, io::Error)> {
+    fn publish(&self, transfer: &Transfer) -> Result<(), (String, io::Error)> {
         let first = self.outputs.first().map(|(name, ..)| name.clone()).unwrap_or_default();
         std::fs::write(self.folder.join(PUBLISHING), "").map_err(|error| (first, error))?;
         crash::point("publishing");
@@ -81,7 +85,7 @@ impl Staged {
             // One that is gone was moved before a crash.
             if written.symlink_metadata().is_ok() {
                 let old = self.before().join(name);
-                publish(written, wanted, &old).map_err(|error| (name.clone(), error))?;
+                publish(written, wanted, &old, transfer).map_err(|error| (name.clone(), error))?;
                 crash::point("publishing");
             }
         }
@@ -94,13 +98,13 @@ impl Staged {
     }
 
     /// Moves aside what was published of a result that cannot be published whole, and what is left of it.
-    fn take_back(&self) -> io::Result<()> {
+    fn take_back(&self, transfer: &Transfer) -> io::Result<()> {
         for (name, written, wanted) in &self.outputs {
             if written.symlink_metadata().is_err() {
-                relocate(wanted, &self.aside.join(name))?;
+                relocate(wanted, &self.aside.join(name), transfer)?;
             }
         }
-        self.set_aside()
+        self.set_aside(transfer)
     }
 
     /// Removes what else an attempt has written whose outputs are published, all but the note.
@@ -115,26 +119,25 @@ impl Staged {
     }
 
     /// Moves what a failed attempt left aside.
-    fn set_aside(&self) -> io::Result<()> {
+    fn set_aside(&self, transfer: &Transfer) -> io::Result<()> {
         for (name, written, _) in &self.outputs {
-            relocate(written, &self.aside.join(name))?;
+            relocate(written, &self.aside.join(name), transfer)?;
         }
         remove_all(&self.folder)
     }
 }
 
 /// Moves one output to where it is wanted, whole or not at all. Until it is there, it is where it was written.
-fn publish(written: &Path, wanted: &Path, old: &Path) -> io::Result<()> {
+fn publish(written: &Path, wanted: &Path, old: &Path, transfer: &Transfer) -> io::Result<()> {
     let folder = wanted.parent().unwrap_or(wanted);
     std::fs::create_dir_all(folder)?;
-    relocate(wanted, old)?;
+    relocate(wanted, old, transfer)?;
     match std::fs::rename(written, wanted) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             let name = wanted.file_name().unwrap_or_default().to_string_lossy();
             // What was left of an earlier try has the same name.
             let unfinished = folder.join(format!(".{name}.trainyard"));
-            remove_all(&unfinished)?;
-            copy_all(written, &unfinished)?;
+            copy_all(written, &unfinished, transfer)?;
             std::fs::rename(&unfinished, wanted)?;
             // What stays goes with the folder.
             let _ = remove_all(written);
@@ -171,6 +174,7 @@ impl<E: Engine> Racing<E> {
             publishing: HashMap::new(),
             won: HashMap::new(),
             stops: false,
+            transfer: Arc::default(),
             apart: Apart::default(),
         }
     }
@@ -178,6 +182,7 @@ impl<E: Engine> Racing<E> {
     /// Does what follows from the end of an attempt with a place of its own.
     fn finish(&mut self, mut ended: Ended, staged: Staged) {
         let succeeded = ended.outcome.is_success();
+        let transfer = Arc::clone(&self.transfer);
         if let Some(won) = self.won.get_mut(&ended.task) {
             if succeeded {
                 ended.outcome = Outcome::Outrun;
@@ -188,19 +193,23 @@ impl<E: Engine> Racing<E> {
             }
             self.apart.start(move || with_note(ended, remove_all(&staged.folder), "what it made cannot be removed"));
         } else if !succeeded {
-            self.apart.start(move || with_note(ended, staged.set_aside(), "what it left cannot be moved aside"));
+            self.apart
+                .start(move || with_note(ended, staged.set_aside(&transfer), "what it left cannot be moved aside"));
         } else if let Some(first) = self.publishing.get_mut(&ended.task) {
             // Too late, unless the first one cannot be published.
             first.other = Some((ended, staged));
         } else {
             self.publishing
                 .insert(ended.task, Publishing { role: ended.role, folder: staged.folder.clone(), other: None });
-            self.apart.start(move || match staged.publish() {
+            self.apart.start(move || match staged.publish(&transfer) {
                 Ok(()) => with_note(ended, staged.clear(), "its folder is left"),
                 Err((path, error)) => {
-                    let taken_back = staged.take_back();
+                    let taken_back = staged.take_back(&transfer);
                     ended.note = Some(format!("its output `{path}` cannot be moved to its place: {error}"));
-                    ended.outcome = Outcome::OutputMissing { path, leads_to: None, also: Box::default() };
+                    ended.outcome = match transfer.is_off() {
+                        true => Outcome::Interrupted,
+                        false => Outcome::OutputMissing { path, leads_to: None, also: Box::default() },
+                    };
                     with_note(ended, taken_back, "what it made cannot be moved aside")
                 }
             });
@@ -315,6 +324,9 @@ impl<E: Engine> Engine for Racing<E> {
 
     fn stop(&mut self, how: Stop) {
         self.stops = true;
+        if how == Stop::Now {
+            self.transfer.call_off();
+        }
         let held = self.won.values_mut().filter_map(|won| match won {
             Won::Untold(_, other) => other.take(),
             Won::OnRecord => None,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct LockFile {
     path: PathBuf,
     _file: File,
+    stays: bool,
 }
 
 impl LockFile {
@@ -21,7 +22,7 @@ impl LockFile {
             let file = open(path)?;
             file.lock()?;
             if is_at(path, &file) {
-                return Ok(Self { path: path.to_owned(), _file: file });
+                return Ok(Self::of(path, file));
             }
         }
     }
@@ -34,12 +35,21 @@ impl LockFile {
         loop {
             let file = open(path)?;
             match file.try_lock() {
-                Ok(()) if is_at(path, &file) => return Ok(Some(Self { path: path.to_owned(), _file: file })),
+                Ok(()) if is_at(path, &file) => return Ok(Some(Self::of(path, file))),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
+    }
+
+    fn of(path: &Path, file: File) -> Self {
+        Self { path: path.to_owned(), _file: file, stays: false }
+    }
+
+    /// Gives it back as who is killed does: its file is left.
+    pub(super) fn leave(mut self) {
+        self.stays = true;
     }
 
     /// Waits until nobody holds it.
@@ -58,7 +68,9 @@ impl LockFile {
 impl Drop for LockFile {
     fn drop(&mut self) {
         // While it is locked: whoever waits for it sees that it is gone and takes a new one.
-        let _ = fs::remove_file(&self.path);
+        if !self.stays {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -147,6 +159,9 @@ mod tests {
         let path = dir.path().join("a");
         assert!(!LockFile::is_left(&path));
         fs::write(&path, "").unwrap();
+        assert!(LockFile::is_left(&path));
+        LockFile::take_if_free(&path).unwrap().unwrap().leave();
         assert!(LockFile::is_left(&path) && LockFile::take_if_free(&path).unwrap().is_some());
+        assert!(!path.exists());
     }
 }

@@ -229,6 +229,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let decided = self.decide(now)?;
             if decided.iter().any(|event| matches!(event, Event::RunFinished { .. })) {
                 self.commit_whatever_comes(stops).await?;
+                // That may take its time.
+                self.tell_facts();
                 self.settle(stops).await;
             }
             self.note(&decided)?;
@@ -278,9 +280,10 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     async fn settle(&mut self, stops: &mut mpsc::UnboundedReceiver<Stop>) {
         let impatient = async { while stops.recv().await.is_some_and(|stop| stop != Stop::Now) {} };
         tokio::select! {
-            () = self.engine.settle() => {}
+            () = self.engine.settle() => return,
             () = impatient => {}
         }
+        self.engine.stop(Stop::Now);
     }
 
     /// Has the engine attend to the attempts that an earlier orchestrator started.

@@ -707,3 +707,26 @@ fn a_run_that_is_interrupted_while_it_reads_before_it_goes_on_can_be_resumed() {
     std::fs::write(world.path("go"), "").unwrap();
     assert_eq!(world.command(&["resume"]).status().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_second_ctrl_c_does_not_wait_until_a_huge_result_is_kept() {
+    let world = World::new(
+        r#"
+[stage.a]
+run = "truncate -s 1T huge"
+outputs = ["huge"]
+[stage.b]
+run = "echo ready; sleep 1000"
+after = ["a"]
+"#,
+    );
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::INT);
+    run.wait_for("stopping");
+    run.signal(Signal::INT);
+    assert_eq!(run.end(), Some(130));
+    assert_eq!(state(&world.show(), "a"), "succeeded");
+    let half_kept = std::fs::read_dir(world.path(".trainyard/cache/keeping")).unwrap().count();
+    assert_eq!(half_kept, 1, "whoever resumes the run keeps it");
+}

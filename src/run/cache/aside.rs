@@ -10,6 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::manifest::{Entry, Kind, decode};
 use super::objects::{Lost, Objects};
+use super::transfer::Transfer;
 
 /// How the names of folders end that hold earlier results which were in the way of an attempt.
 pub const BEFORE: &str = "before";
@@ -25,8 +26,8 @@ pub fn is_found(folder: &Path) -> bool {
 /// Moves a file or folder, also to another file system, and returns whether it was there.
 ///
 /// # Errors
-/// Where it cannot be moved.
-pub fn relocate(from: &Path, to: &Path) -> io::Result<bool> {
+/// Where it cannot be moved, or was to be copied and that was called off: it is where it was then.
+pub fn relocate(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<bool> {
     if let Err(error) = from.symlink_metadata() {
         return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
     }
@@ -36,7 +37,7 @@ pub fn relocate(from: &Path, to: &Path) -> io::Result<bool> {
     let moved = match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            copy_all(from, to)?;
+            copy_all(from, to, transfer)?;
             remove_all(from)
         }
         // An earlier attempt of the same number, of a run that was cut off, has left something.
@@ -118,11 +119,19 @@ fn size(path: &Path) -> io::Result<u64> {
     fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
 }
 
-/// Copies a file, a link, a pipe or a folder with all that is in it.
+/// Copies a file, a link, a pipe or a folder with all that is in it, to where nothing is.
 ///
 /// # Errors
-/// Where something cannot be read or written.
-pub fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+/// Where something cannot be read or written, or it was called off; nothing is left of the copy then.
+pub fn copy_all(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<()> {
+    remove_all(to)?;
+    copy_what_is_in(from, to, transfer).inspect_err(|_| {
+        // The first error is the one to report.
+        let _ = remove_all(to);
+    })
+}
+
+fn copy_what_is_in(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<()> {
     let found = from.symlink_metadata()?;
     if found.is_symlink() {
         return symlink(fs::read_link(from)?, to);
@@ -134,7 +143,7 @@ pub fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
         return Ok(mknodat(CWD, to, FileType::from_raw_mode(found.mode()), mode, 0)?);
     }
     if kind.is_file() {
-        return fs::copy(from, to).map(drop);
+        return transfer.copy(from, to);
     }
     if !kind.is_dir() {
         return Err(io::Error::other(format!("{} is a device", from.display())));
@@ -142,7 +151,7 @@ pub fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        copy_all(&entry.path(), &to.join(entry.file_name()))?;
+        copy_what_is_in(&entry.path(), &to.join(entry.file_name()), transfer)?;
     }
     fs::set_permissions(to, found.permissions())
 }
@@ -172,11 +181,11 @@ pub fn restore(objects: &Objects, entry: &Entry, place: &Path, old: &Path) -> Re
         Kind::Folder { .. } | Kind::Link { .. } => Ok(()),
     };
     let placed = built.and_then(|()| {
-        relocate(place, old).map_err(refused(place))?;
+        relocate(place, old, &objects.transfer).map_err(refused(place))?;
         let renamed = match fs::rename(&unfinished, place) {
             // One file system, mounted twice.
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                relocate(&unfinished, &beside).and_then(|_| fs::rename(&beside, place))
+                relocate(&unfinished, &beside, &objects.transfer).and_then(|_| fs::rename(&beside, place))
             }
             renamed => renamed,
         };
@@ -277,9 +286,22 @@ mod tests {
         fs::create_dir(&from).unwrap();
         mknodat(CWD, from.join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         fs::write(from.join("x"), "1").unwrap();
-        copy_all(&from, &to).unwrap();
+        copy_all(&from, &to, &Transfer::default()).unwrap();
         assert!(to.join("pipe").symlink_metadata().unwrap().file_type().is_fifo());
         assert_eq!(fs::read(to.join("x")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn a_copy_that_is_called_off_leaves_everything_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("x"), "1").unwrap();
+        let transfer = Transfer::default();
+        copy_all(&from, &to, &transfer).unwrap();
+        assert_eq!(fs::read(to.join("x")).unwrap(), b"1");
+        transfer.call_off();
+        assert!(copy_all(&from, &to, &transfer).is_err() && from.join("x").exists() && !to.exists());
     }
 
     #[test]
@@ -317,10 +339,10 @@ mod tests {
         for text in ["one", "two"] {
             fs::create_dir_all(&from).unwrap();
             fs::write(from.join("x"), text).unwrap();
-            relocate(&from, &to).unwrap();
+            relocate(&from, &to, &Transfer::default()).unwrap();
         }
         assert_eq!(fs::read(to.join("x")).unwrap(), b"two");
-        relocate(&from, &to).unwrap();
+        relocate(&from, &to, &Transfer::default()).unwrap();
         assert!(to.exists(), "nothing to move leaves what is there");
     }
 }

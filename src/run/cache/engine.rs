@@ -102,9 +102,10 @@ impl<E: Engine> Caching<E> {
             let Some(cache) = caching.cache_of(task) else { continue };
             caching.keeping += 1;
             caching.apart(&cache, move |keeper, _| {
-                let _keeping = keeper.begin_to_keep(task);
+                let keeping = keeper.begin_to_keep(task);
                 keeper.take_up(task, &log);
-                let note = keeper.keep(task, Some(&log).filter(|log| log.exists()).map(PathBuf::as_path), None);
+                let log = Some(log.as_path()).filter(|log| log.exists());
+                let note = keeper.keep(task, log, None, keeping);
                 Done::Kept { task, note }
             });
         }
@@ -278,8 +279,7 @@ impl<E: Engine> Engine for Caching<E> {
             self.keeping += 1;
             self.apart(&cache, move |keeper, _| {
                 crash::point("keeping");
-                let note = keeper.keep(task, log.as_deref(), made.as_ref());
-                drop(keeping);
+                let note = keeper.keep(task, log.as_deref(), made.as_ref(), keeping);
                 Done::Kept { task, note }
             });
         }
@@ -308,6 +308,9 @@ impl<E: Engine> Engine for Caching<E> {
 
     fn stop(&mut self, how: Stop) {
         self.stop = self.stop.max(how);
+        if let (Stop::Now, Some(cache)) = (how, &self.cache) {
+            cache.keeper.transfer().call_off();
+        }
         self.inner.stop(how);
     }
 

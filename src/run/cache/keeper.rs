@@ -5,7 +5,6 @@
 //! attempt left is moved to the run's folder: a half-written file never stands where a result is looked for.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +41,7 @@ pub struct Keeper {
     pub(super) root: Digest,
     /// The program of the built-in ops.
     pub(super) tool: String,
-    state: PathBuf,
+    pub(super) state: PathBuf,
     pub(super) others: Box<dyn Writers>,
     /// `[n_tasks]`, by TaskId.
     pub(super) tasks: Vec<Kept>,
@@ -100,31 +99,6 @@ pub(super) fn project(root: &Path, pipeline: &str) -> Digest {
 #[must_use]
 pub fn folder(state: &Path) -> PathBuf {
     state.join("cache")
-}
-
-/// Returns those of a pipeline's tasks whose results a process began to keep that died over it.
-#[must_use]
-pub fn half_kept<'n>(
-    places: Places<'_>,
-    pipeline: &Pipeline,
-    tasks: impl Iterator<Item = &'n str>,
-) -> HashSet<&'n str> {
-    let locks = folder(places.state).join("keeping");
-    // Mostly there is none, and many tasks.
-    if fs::read_dir(locks).map_or(true, |mut locks| locks.next().is_none()) {
-        return HashSet::new();
-    }
-    let project = project(places.root, &pipeline.name);
-    tasks.filter(|task| LockFile::is_left(&keeping(places.state, &project, task))).collect()
-}
-
-/// Returns the lock that is held while a task's result is being kept: that it has succeeded is known to other runs before.
-fn keeping(state: &Path, project: &Digest, task: &str) -> PathBuf {
-    lock(&folder(state).join("keeping"), project, task)
-}
-
-fn lock(folder: &Path, of: &Digest, name: &str) -> PathBuf {
-    folder.join(Digest::of(format!("{of}\0{name}").as_bytes()).to_string())
 }
 
 impl Keeper {
@@ -249,7 +223,7 @@ impl Keeper {
         let mut found = Vec::new();
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
             self.forget_kept_copy(output)?;
-            let moved = aside::relocate(&self.files.whole(output), &aside.join(output))?;
+            let moved = aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer())?;
             found.extend((moved && is_first).then_some(output.as_str()));
         }
         let found = (!found.is_empty()).then(|| found.join(", "));
@@ -277,22 +251,9 @@ impl Keeper {
         let Some(recipe) = self.recipe(task) else { return Ok(()) };
         let aside = aside.join(attempt(log));
         let mut ours = recipe.outputs.iter().filter(|output| self.files.is_ours(output));
-        ours.try_for_each(|output| aside::relocate(&self.files.whole(output), &aside.join(output)).map(drop))
-    }
-
-    /// Has other runs that look a task up wait until what it made is kept; `None` where another run is at it, or nothing can
-    /// be locked: the result may then be made again, which is all that can happen.
-    pub(super) fn begin_to_keep(&self, task: TaskId) -> Option<LockFile> {
-        LockFile::take_if_free(&self.keeping(&self.tasks[task.index()].name)).ok().flatten()
-    }
-
-    pub(super) fn keeping(&self, task: &str) -> PathBuf {
-        keeping(&self.state, &self.project, task)
-    }
-
-    /// Returns the lock that is held while an output is being put back.
-    pub(super) fn putting_back(&self, output: &str) -> PathBuf {
-        lock(&self.cache().join("putting-back"), &self.root, output)
+        ours.try_for_each(|output| {
+            aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer()).map(drop)
+        })
     }
 
     pub(super) fn cache(&self) -> PathBuf {
@@ -304,10 +265,16 @@ impl Keeper {
         Marks::of(self.recipe(task)?.outputs.iter().map(|output| self.files.whole(output)))
     }
 
-    /// Keeps what a successful attempt made, unless somebody else has changed it since `then`. Returns why it did not, where a
-    /// person should hear of it.
+    /// Keeps what a successful attempt made, unless somebody else has changed it since `then`, and lets those go on who wait
+    /// for that. Returns why it did not, where a person should hear of it.
     #[must_use]
-    pub fn keep(&self, task: TaskId, log: Option<&Path>, then: Option<&Marks>) -> Option<String> {
+    pub(super) fn keep(
+        &self,
+        task: TaskId,
+        log: Option<&Path>,
+        then: Option<&Marks>,
+        keeping: Option<LockFile>,
+    ) -> Option<String> {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return None };
         let started = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
         let (before, mut made) = started?;
@@ -340,7 +307,11 @@ impl Keeper {
                 format!("what it made is not in the cache: {full}; it is up to date as long as it stays in its place")
             }))
         };
-        keep().unwrap_or_else(|trouble| Some(format!("what it made is not in the cache: {}", chain(&trouble))))
+        keep().unwrap_or_else(|trouble| {
+            // As if this process had been killed: whoever resumes the run keeps it.
+            keeping.filter(|_| self.transfer().is_off()).into_iter().for_each(LockFile::leave);
+            Some(format!("what it made is not in the cache: {}", chain(&trouble)))
+        })
     }
 
     /// Takes an output in and returns what is recorded of it. Where there is no room for a copy, that is said in `full`, and

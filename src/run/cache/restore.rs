@@ -76,6 +76,7 @@ impl Keeper {
         };
         match look() {
             Ok(found) => (found, None),
+            Err(_) if self.transfer().is_off() => (Found::Runs, None),
             Err(Trouble::Lost(lost)) => (Found::Runs, Some(format!("{lost}; it is made again"))),
             Err(trouble) => {
                 (Found::Runs, Some(format!("whether it is up to date cannot be seen: {}", chain(&trouble))))

@@ -1,6 +1,9 @@
 //! Reading and copying of files, however large they are: how far it is, for whoever waits for it, and calling it off.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,6 +12,9 @@ use crate::units::Bytes;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 256 << 10;
+
+/// Bytes that the kernel copies at a time.
+const LONG_PIECE: u64 = 16 << 20;
 
 /// What is read and copied for one purpose, on however many threads.
 #[derive(Debug, Default)]
@@ -68,6 +74,19 @@ impl Transfer {
     pub(super) fn begin(&self, path: &str) {
         path.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
         self.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Copies a file with its permissions; what is left of the copy where it fails is for the caller to remove.
+    pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut from = File::open(from)?;
+        let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+        loop {
+            self.go_on()?;
+            match io::copy(&mut Read::by_ref(&mut from).take(LONG_PIECE), &mut to)? {
+                0 => return to.set_permissions(from.metadata()?.permissions()),
+                n => self.bytes.fetch_add(n, Ordering::Relaxed),
+            };
+        }
     }
 
     /// Reads to the end and returns digest and length.
