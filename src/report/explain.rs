@@ -60,6 +60,8 @@ pub struct Explanation {
     since: Option<String>,
     /// Tasks with the same request that go first.
     ahead: Option<usize>,
+    /// From when on room is kept for it, for `room`.
+    kept_from: Option<String>,
     nodes: Vec<At<Short>>,
     devices: Vec<At<Why>>,
     /// What other runs hold of what it waits for.
@@ -92,6 +94,7 @@ impl Explanation {
             needs: Vec::new(),
             since: None,
             ahead: None,
+            kept_from: None,
             nodes: Vec::new(),
             devices: Vec::new(),
             runs: Vec::new(),
@@ -149,8 +152,15 @@ impl Explanation {
         let mut noted = noted.filter_map(|waiting| Some((waiting, place_in(waiting, facts.task)?)));
         (self.why, self.words) = match (self.needs.as_slice(), noted.next()) {
             ([], Some((waiting, ahead))) => {
-                (self.since, self.ahead) = (Some(rfc3339(waiting.since)), Some(ahead));
-                self.say_reason(&waiting.reason, facts.now - waiting.since, ahead)
+                let since = match waiting.reason {
+                    // That others like it start does not make it wait anew.
+                    Reason::Jobs { .. } | Reason::Held { .. } | Reason::Room { .. } => {
+                        ready_since(facts).map_or(waiting.since, |ready| ready.min(waiting.since))
+                    }
+                    Reason::Disk { .. } | Reason::Start { .. } | Reason::Output { .. } => waiting.since,
+                };
+                (self.since, self.ahead) = (Some(rfc3339(since)), Some(ahead));
+                self.say_reason(&waiting.reason, facts.now - since, ahead)
             }
             ([], None) if facts.graph.is_some() => ("turn", "it is ready and waits for its turn".to_owned()),
             ([], None) => {
@@ -178,8 +188,9 @@ impl Explanation {
         let word = match why {
             Reason::Jobs { .. } => "jobs",
             Reason::Held { .. } => "held",
-            Reason::Room { nodes, devices, runs, .. } => {
+            Reason::Room { nodes, devices, runs, kept_from, .. } => {
                 (self.nodes, self.devices, self.runs) = (nodes.clone(), devices.clone(), runs.clone());
+                self.kept_from = kept_from.filter(|_| ahead == 0).map(rfc3339);
                 "room"
             }
             Reason::Disk { .. } => "disk",
@@ -190,7 +201,7 @@ impl Explanation {
             }
         };
         let behind = match ahead {
-            0 => String::new(),
+            0 => reasons::kept(why),
             1 => "; a task that asks for the same goes first".to_owned(),
             ahead => format!("; {ahead} tasks that ask for the same go first"),
         };
@@ -216,6 +227,19 @@ impl Explanation {
         }
         shown
     }
+}
+
+/// Returns since when nothing of the run itself keeps a waiting task from being started; `None` where that is not known.
+fn ready_since(facts: &Facts<'_>) -> Option<Millis> {
+    let needs = facts.graph?.before.of(facts.task).iter().map(|edge| facts.state.task(edge.task).done_at);
+    let done: Option<Vec<Millis>> = needs.collect();
+    let last = facts.state.task(facts.task).attempts.last().map(|attempt| attempt.ended.as_ref().map(|ended| ended.at));
+    let resumed = facts.state.away.last().map(|(_, back)| *back);
+    let mut ready = done?.into_iter().chain(last.flatten()).chain(resumed).fold(facts.header.started, Millis::max);
+    if let Phase::Delayed(until) = facts.state.task(facts.task).phase {
+        ready = ready.max(until);
+    }
+    Some(ready)
 }
 
 /// Returns how many tasks go before one; `None` if it is not among those listed.
@@ -365,6 +389,7 @@ mod tests {
             nodes: Vec::new(),
             devices: vec![At { place: "box/gpu0".to_owned(), lacks }],
             runs: vec![HeldBy { run: "nightly".to_owned(), holds: "4.0 GiB of gpu0".to_owned() }],
+            kept_from: Some(scene.time(60)),
         };
         let tasks = vec![TaskId(0), TaskId(1)];
         let waiting = vec![Waiting { tasks, count: 2, since: scene.time(2), reason }];
@@ -372,9 +397,28 @@ mod tests {
         let explanation = explained(&scene, 1, 14, Some(&noted), true);
         insta::assert_snapshot!(explanation.text(), @"
         b of run r1: waiting
-        needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 12s now
+        needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 14s now
         ");
-        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 12s now","needs":[],"since":"2026-11-20T21:00:02.000Z","ahead":1,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"runs":[{"run":"nightly","holds":"4.0 GiB of gpu0"}],"not_before":null,"attempts":[]}"#);
+        let first = explained(&scene, 0, 14, Some(&noted), true);
+        assert!(
+            first.words.ends_with("; room is kept for it from 2026-11-20T21:01:00.000Z on; for 14s now"),
+            "{}",
+            first.words
+        );
+        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 14s now","needs":[],"since":"2026-11-20T21:00:00.000Z","ahead":1,"kept_from":null,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"runs":[{"run":"nightly","holds":"4.0 GiB of gpu0"}],"not_before":null,"attempts":[]}"#);
+    }
+
+    #[test]
+    fn how_long_a_task_waits_is_counted_from_when_it_was_ready() {
+        let mut scene = Scene::chain(&["clean", "train"]);
+        scene.apply(0, started(0, 1));
+        scene.apply(4, finished(0, 0));
+        let reason = Reason::Jobs { most: 1 };
+        // Others like it have been started a moment ago.
+        let waiting = vec![Waiting { tasks: vec![TaskId(1)], count: 1, since: scene.time(9), reason }];
+        let noted = Noted { at: scene.time(9), waiting };
+        let explanation = explained(&scene, 1, 10, Some(&noted), true);
+        assert!(explanation.words.ends_with("; for 6s now"), "{}", explanation.words);
     }
 
     #[test]

@@ -132,7 +132,14 @@ pub fn line(graph: &TaskGraph, waiting: &Waiting) -> String {
         0 | 1 => String::new(),
         count => format!(" and {} more", count - 1),
     };
-    format!("{}{others}: {}", text::visible(first), reason(&waiting.reason))
+    format!("{}{others}: {}{}", text::visible(first), reason(&waiting.reason), kept(&waiting.reason))
+}
+
+/// Says from when on room is kept for the first of the tasks that wait for a reason; nothing where none is.
+#[must_use]
+pub fn kept(reason: &Reason) -> String {
+    let Reason::Room { kept_from: Some(from), .. } = reason else { return String::new() };
+    format!("; room is kept for it from {} on", super::json::rfc3339(*from))
 }
 
 /// Says in words why tasks wait.
@@ -165,8 +172,13 @@ mod tests {
     use crate::run::event::RunEnd;
 
     fn waits(since: u64) -> Waiting {
-        let reason =
-            Reason::Room { words: "needs 2 CPUs".to_owned(), nodes: Vec::new(), devices: Vec::new(), runs: Vec::new() };
+        let reason = Reason::Room {
+            words: "needs 2 CPUs".to_owned(),
+            nodes: Vec::new(),
+            devices: Vec::new(),
+            runs: Vec::new(),
+            kept_from: None,
+        };
         Waiting { tasks: vec![TaskId(0), TaskId(1)], count: 2, since: Millis(since), reason }
     }
 

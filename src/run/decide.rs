@@ -88,6 +88,8 @@ pub struct Dispatcher<'a> {
     expect: Expect,
     /// When tasks that were first in line were promised to start.
     promised: HashMap<TaskId, Millis>,
+    /// For whom room was kept when it was last decided who starts, and from when on.
+    kept: Option<(TaskId, Millis)>,
     /// Whether the plan still holds.
     watch: Watch,
     /// Tasks that ran out of memory and ask for what that taught.
@@ -151,6 +153,7 @@ impl<'a> Dispatcher<'a> {
             found: Found::default(),
             expect: Expect::default(),
             promised: HashMap::new(),
+            kept: None,
             watch: Watch::new(pipeline, plan),
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
@@ -386,6 +389,7 @@ impl<'a> Dispatcher<'a> {
                 }
             }
         }
+        self.kept = line.reservation().map(|first| (first.task, first.at));
         self.jobs_taken = (free_jobs == 0).then(|| self.jobs_taken.unwrap_or(now));
         (free_jobs, line)
     }

@@ -152,6 +152,9 @@ fn what_ends_in_time_or_has_room_beside_it_passes() {
     assert_eq!(sim.starts.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from([TaskId(0), TaskId(2)]));
     let held = Reason::Held { by: "t1".to_owned(), at: Millis(2_000) };
     assert!(sim.dispatcher.waiting().iter().any(|waiting| waiting.reason == held), "{:?}", sim.dispatcher.waiting());
+    let is_kept = |reason: &Reason| matches!(reason, Reason::Room { kept_from: Some(Millis(2_000)), .. });
+    let kept = sim.dispatcher.waiting().into_iter().filter(|waiting| is_kept(&waiting.reason));
+    assert_eq!(kept.map(|waiting| waiting.tasks).collect::<Vec<_>>(), [[TaskId(1)]]);
     sim.run();
     assert_eq!((sim.start(1), sim.start(3)), (2_000, 2_500));
 

@@ -51,6 +51,9 @@ pub enum Reason {
         /// What other runs hold of it.
         #[serde(default)]
         runs: Vec<HeldBy>,
+        /// From when on room is kept for the first of the tasks, ms since the Unix epoch; `None` where none is.
+        #[serde(default)]
+        kept_from: Option<Millis>,
     },
     /// A disk is nearly full.
     Disk {
@@ -129,7 +132,8 @@ impl Dispatcher<'_> {
                 _ if let Some((reason, since)) = &pause => (*since, reason.clone()),
                 (Some(since), _) => (since, Reason::Jobs { most: self.options.jobs.unwrap_or(usize::MAX) }),
                 (None, Some(Some(refused @ Refused { why: Why::Room(refusal), since, .. }))) => {
-                    (*since, self.room(refusal, refused))
+                    let first = queue.turns.first().map(|(_, task)| *task);
+                    (*since, self.room(first, refusal, refused))
                 }
                 (None, Some(Some(Refused { why: Why::Held { by, at }, since, .. }))) => {
                     (*since, Reason::Held { by: self.graph.tasks[by.index()].name.clone(), at: *at })
@@ -148,7 +152,7 @@ impl Dispatcher<'_> {
         self.pause.unstarted().chain(waiting).chain(for_outputs).collect()
     }
 
-    fn room(&self, refusal: &Refusal, Refused { others, left_behind, .. }: &Refused) -> Reason {
+    fn room(&self, first: Option<TaskId>, refusal: &Refusal, Refused { others, left_behind, .. }: &Refused) -> Reason {
         let nodes = refusal
             .hosts
             .iter()
@@ -170,6 +174,7 @@ impl Dispatcher<'_> {
             nodes: nodes.collect(),
             devices: devices.collect(),
             runs,
+            kept_from: self.kept.filter(|(task, _)| Some(*task) == first).map(|(_, from)| from),
         }
     }
 }
