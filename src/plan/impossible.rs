@@ -190,6 +190,11 @@ fn finer(asked: Bytes, most: Bytes) -> (String, String) {
     }
 }
 
+/// Writes what a node's resource is called where there is so much of it.
+fn unit(resource: &str, amount: u64) -> &str {
+    if resource == CPUS && Cpus(amount) == Cpus::ONE { "CPU" } else { resource }
+}
+
 /// Writes an amount of a node's resource in its own unit.
 fn amount(resource: &str, amount: u64) -> String {
     match resource {
@@ -203,11 +208,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node { resource, asked, most, node } => {
+                let unit = unit(resource, *asked);
                 let (asked, most) = match resource.as_str() {
                     HOST_MEMORY => finer(Bytes(*asked), Bytes(*most)),
                     _ => (amount(resource, *asked), amount(resource, *most)),
                 };
-                write!(f, "it asks for {asked} {resource}, and the most on one node is {most} (`{node}`)")
+                write!(f, "it asks for {asked} {unit}, and the most on one node is {most} (`{node}`)")
             }
             Self::NoDevice { unseen: Some(Unseen::Masked), .. } => {
                 f.write_str("it asks for a GPU, and CUDA_VISIBLE_DEVICES hides every one")
@@ -269,11 +275,12 @@ impl Reason {
     pub fn help(&self) -> String {
         match self {
             Self::Node { resource, asked, most, .. } if *most > 0 => {
+                let unit = unit(resource, *most);
                 let most = match resource.as_str() {
                     HOST_MEMORY => finer(Bytes(*asked), Bytes(*most)).1,
                     _ => amount(resource, *most),
                 };
-                format!("ask for at most {most} {resource}, or add a node that has more")
+                format!("ask for at most {most} {unit}, or add a node that has more")
             }
             Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
             Self::NoDevice { unseen: Some(Unseen::Masked), .. } => {
@@ -335,6 +342,14 @@ mod tests {
             let advised: Bytes = finer(Bytes(most.0 + 1), most).1.parse().unwrap();
             assert!(advised <= most, "{advised:?} of {most:?}");
         }
+    }
+
+    #[test]
+    fn one_cpu_is_one() {
+        let reason = |asked, most| Reason::Node { resource: CPUS.to_owned(), asked, most, node: "box".to_owned() };
+        assert!(reason(1_000, 500).to_string().starts_with("it asks for 1 CPU, and the most on one node is 0.5"));
+        assert!(reason(2_000, 1_000).help().starts_with("ask for at most 1 CPU, or"));
+        assert!(reason(4_000, 2_500).help().starts_with("ask for at most 2.5 CPUs, or"));
     }
 
     #[test]

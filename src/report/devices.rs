@@ -54,7 +54,8 @@ fn host_line(host: &Host) -> String {
     let online = host.cpus_online.filter(|online| Cpus(u64::from(*online) * Cpus::ONE.0) != host.cpus);
     let cpus = online.map_or(String::new(), |online| format!(" of {online}"));
     let available = host.memory_available.map_or(String::new(), |free| format!(", {free} available"));
-    format!("{}: {}{cpus} CPUs, {} memory{available}\n", host.name, host.cpus, host.memory)
+    let unit = if cpus.is_empty() && host.cpus == Cpus::ONE { "CPU" } else { "CPUs" };
+    format!("{}: {}{cpus} {unit}, {} memory{available}\n", host.name, host.cpus, host.memory)
 }
 
 /// A card or slice that may be used, or a card that does not answer.

@@ -235,6 +235,7 @@ const fn plural(count: u32) -> &'static str {
 
 fn short_words(short: &Short) -> String {
     match short {
+        Short::Cpus { left, all: Cpus::ONE } => format!("{left} of 1 CPU left"),
         Short::Cpus { left, all } => format!("{left} of {all} CPUs left"),
         Short::Memory { left, all } => format!("{left} of {all} memory left"),
         Short::Custom { name, all: 0, .. } => format!("no {name}"),
