@@ -1,6 +1,6 @@
 //! `trainyard explain [RUN] TASK`: why a task waits, in numbers, or what became of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -11,16 +11,15 @@ use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
 use crate::engine::sentinel;
 use crate::graph::{self, TaskGraph, TaskId};
-use crate::report::explain::{Explanation, Facts};
-use crate::report::reasons;
-use crate::run::event::Event;
+use crate::report::explain::{self, Explanation, Facts};
+use crate::report::reasons::{self, Noted};
 use crate::run::launch;
 use crate::units::Millis;
 
 /// Say why a task waits, in numbers, or what became of it
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id, the beginning of it, or its name, and a task of it; the task alone means the newest run
+    /// A run's id, the beginning of it, or its name, and a task of it, or a stage for all of its tasks; alone it means the newest run
     #[arg(value_names = ["RUN", "TASK"], num_args = 1..=2, required = true)]
     names: Vec<String>,
     #[command(flatten)]
@@ -38,34 +37,63 @@ impl Command {
             _ => unreachable!("clap lets one or two names through"),
         };
         let opened = Opened::new(self.state.pick(run)?)?;
-        let Some(&task) = opened.named(wanted).first() else { return Err(opened.unknown(wanted).into()) };
-        let explanation = explanation(&opened, task)?;
-        if self.json { output::print_json(&explanation) } else { output::print(&explanation.text()) }
+        let tasks = opened.named(wanted);
+        let basis = Basis::of(&opened);
+        let all: Vec<_> = tasks.iter().map(|task| basis.explanation(&opened, *task)).collect();
+        match all.as_slice() {
+            [] => Err(opened.unknown(wanted).into()),
+            [one] if self.json => output::print_json(one),
+            [one] => output::print(&one.text()),
+            all if self.json => output::print_json(&all),
+            all => output::print(&explain::several(wanted, all)),
+        }
     }
 }
 
 /// Explains a task of a run.
-pub(super) fn explanation(opened: &Opened, task: usize) -> Result<Explanation, Failure> {
-    let header = state::header(&opened.row);
-    let names: Vec<String> = opened.row.header.tasks.iter().map(|task| task.name.clone()).collect();
-    let dir = session::absolute(&opened.store.run_dir(header.run));
-    // What a dead process noted no longer holds.
-    let noted = header.alive.then(|| reasons::read(&dir)).flatten();
-    let graph = graph_of(opened);
-    let id = TaskId(u32::try_from(task).unwrap_or(u32::MAX));
-    Ok(Explanation::of(&Facts {
-        header,
-        names: &names,
-        state: &opened.state,
-        task: id,
-        graph: graph.as_ref(),
-        noted: noted.as_ref(),
-        unstarted: unstarted(opened, id, &dir),
-        because: why_skipped(opened, id)?,
-        dir: &dir,
-        exists: Path::is_file,
-        now: session::now(),
-    }))
+pub(super) fn explanation(opened: &Opened, task: usize) -> Explanation {
+    Basis::of(opened).explanation(opened, task)
+}
+
+/// What the explanations of a run's tasks have in common.
+struct Basis {
+    names: Vec<String>,
+    dir: PathBuf,
+    noted: Option<Noted>,
+    graph: Option<TaskGraph>,
+    now: Millis,
+}
+
+impl Basis {
+    fn of(opened: &Opened) -> Self {
+        let header = state::header(&opened.row);
+        let dir = session::absolute(&opened.store.run_dir(header.run));
+        Self {
+            names: opened.row.header.tasks.iter().map(|task| task.name.clone()).collect(),
+            // What a dead process noted no longer holds.
+            noted: header.alive.then(|| reasons::read(&dir)).flatten(),
+            graph: graph_of(opened),
+            now: session::now(),
+            dir,
+        }
+    }
+
+    fn explanation(&self, opened: &Opened, task: usize) -> Explanation {
+        let Self { names, dir, noted, graph, now } = self;
+        let id = TaskId(u32::try_from(task).unwrap_or(u32::MAX));
+        Explanation::of(&Facts {
+            header: state::header(&opened.row),
+            names,
+            state: &opened.state,
+            task: id,
+            graph: graph.as_ref(),
+            noted: noted.as_ref(),
+            unstarted: unstarted(opened, id, dir),
+            dir,
+            exists: Path::is_file,
+            now: *now,
+        })
+    }
 }
 
 /// Returns what needs what, if the run's pipeline file still says what it said when the run was started.
@@ -86,13 +114,4 @@ fn unstarted(opened: &Opened, task: TaskId, dir: &Path) -> Option<(String, Milli
         let words = sentinel::read(&launch::sentinel(dir, name, number))?.waits_for?;
         Some((words, attempt.started))
     })
-}
-
-/// Returns the failed task for which a task was skipped.
-fn why_skipped(opened: &Opened, wanted: TaskId) -> Result<Option<TaskId>, Failure> {
-    let events = opened.store.events(&opened.row.header.id).map_err(state::broken)?;
-    Ok(events.iter().rev().find_map(|recorded| {
-        let Event::TaskSkipped { task, because } = recorded.event else { return None };
-        because.filter(|_| task == wanted)
-    }))
 }

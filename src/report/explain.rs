@@ -12,9 +12,15 @@ use super::{text, wording};
 use crate::graph::{TaskGraph, TaskId};
 use crate::run::admission::{HeldBy, Short, Why};
 use crate::run::decide::{At, Reason, Waiting};
-use crate::run::outcome::Outcome;
+use crate::run::outcome::{Cause, Outcome};
 use crate::run::state::{Attempt, Ended, Phase, RunState, TaskState};
 use crate::units::{Bytes, Millis};
+
+mod several;
+#[cfg(test)]
+mod tests;
+
+pub use several::several;
 
 /// What the explanation rests on.
 #[derive(Clone, Debug)]
@@ -33,8 +39,6 @@ pub struct Facts<'a> {
     pub noted: Option<&'a Noted>,
     /// Why its sentinel cannot start it yet, and since when.
     pub unstarted: Option<(String, Millis)>,
-    /// The failed task for which a skipped one was skipped.
-    pub because: Option<TaskId>,
     /// The run's folder.
     pub dir: &'a Path,
     /// Whether a file exists: the log of an attempt that runs.
@@ -109,6 +113,7 @@ impl Explanation {
             history: history(facts, task),
         };
         explanation.say(facts, task);
+        explanation.history.extend(replanned(facts, task, &explanation.devices));
         explanation
     }
 
@@ -258,7 +263,7 @@ fn needs_words(needs: &[Need]) -> String {
 }
 
 fn skipped(facts: &Facts<'_>) -> String {
-    facts.because.map_or_else(
+    facts.state.task(facts.task).skipped_for.map_or_else(
         || "it was not run: the run was stopped before".to_owned(),
         |cause| format!("it was not run: it needs {}, which failed", text::visible(&facts.names[cause.index()])),
     )
@@ -321,16 +326,22 @@ fn history(facts: &Facts<'_>, task: &TaskState) -> Vec<String> {
         let raised = attempt.raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
         Some(format!("attempt {number}{}{raised}: {words}", held(attempt)))
     };
-    (1..).zip(&task.attempts).filter_map(line).chain(replanned(facts, task)).collect()
+    (1..).zip(&task.attempts).filter_map(line).collect()
 }
 
-/// Says where a waiting task stands in an order that is not the planned one.
-fn replanned(facts: &Facts<'_>, task: &TaskState) -> Option<String> {
+/// Says where a waiting task stands in an order that is not the planned one, and where it is to go, unless that has fallen
+/// out since. `lacks` is what it found wrong with devices.
+fn replanned(facts: &Facts<'_>, task: &TaskState, lacks: &[At<Why>]) -> Option<String> {
     let revised = facts.state.revised.as_ref().filter(|_| !task.phase.is_final() && task.phase != Phase::Running)?;
     let at = revised.order.iter().position(|other| *other == facts.task)?;
     let waits = |task: &&TaskId| matches!(facts.state.task(**task).phase, Phase::Waiting | Phase::Delayed(_));
     let ahead = revised.order[..at].iter().filter(waits).count();
-    let devices = revised.moved.get(&facts.task).map(|intent| intent.devices.join(", "));
+    let is_out = |id: &String| {
+        let here = |at: &At<Why>| at.place == *id && matches!(at.lacks, Why::Fault { .. });
+        lacks.iter().any(here) || left(task).is_some_and(|left| left == id)
+    };
+    let intent = revised.moved.get(&facts.task).filter(|intent| !intent.devices.iter().any(is_out));
+    let devices = intent.map(|intent| intent.devices.join(", "));
     let on = devices.filter(|devices| !devices.is_empty());
     let on = on.map_or_else(String::new, |devices| format!(", on {}", text::visible(&devices)));
     let first = match ahead {
@@ -341,114 +352,11 @@ fn replanned(facts: &Facts<'_>, task: &TaskState) -> Option<String> {
     Some(format!("replanned: {first}{on}"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::fixture::{Scene, ended, failed, finished, id, retry, skipped, started, started_on_gpu};
-
-    fn explained(scene: &Scene, task: usize, at: u64, noted: Option<&Noted>, alive: bool) -> Explanation {
-        let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
-        let header = Header { run: "r1", name: None, pipeline: "p", started: scene.time(0), alive };
-        Explanation::of(&Facts {
-            header,
-            names: &names,
-            state: &scene.state,
-            task: id(task),
-            graph: Some(&scene.graph),
-            noted,
-            unstarted: None,
-            because: Some(id(0)),
-            dir: Path::new("/state/runs/r1"),
-            exists: |_| true,
-            now: scene.time(at),
-        })
-    }
-
-    fn words(scene: &Scene, task: usize, at: u64) -> (&'static str, String) {
-        let explanation = explained(scene, task, at, None, true);
-        (explanation.why, explanation.words)
-    }
-
-    #[test]
-    fn a_task_says_which_others_it_needs() {
-        let mut scene = Scene::chain(&["clean", "train", "best"]);
-        scene.apply(0, started(0, 1));
-        assert_eq!(words(&scene, 1, 3), ("needs", "it needs clean (running) to succeed first".to_owned()));
-        assert_eq!(words(&scene, 0, 3), ("running", "attempt 1 has run for 3s".to_owned()));
-        scene.apply(4, finished(0, 0));
-        assert_eq!(words(&scene, 1, 5), ("turn", "it is ready and waits for its turn".to_owned()));
-        assert_eq!(words(&scene, 0, 5), ("succeeded", "it is done".to_owned()));
-    }
-
-    #[test]
-    fn a_task_without_room_says_what_each_place_is_short_of() {
-        let scene = Scene::side_by_side(&["a", "b"]);
-        let lacks = Why::Memory { free: Bytes(18 << 30), promised: Bytes(4 << 30), headroom: Bytes(1 << 30) };
-        let reason = Reason::Room {
-            words: "needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB".to_owned(),
-            nodes: Vec::new(),
-            devices: vec![At { place: "box/gpu0".to_owned(), lacks }],
-            runs: vec![HeldBy { run: "nightly".to_owned(), holds: "4.0 GiB of gpu0".to_owned() }],
-            kept_from: Some(scene.time(60)),
-        };
-        let tasks = vec![TaskId(0), TaskId(1)];
-        let waiting = vec![Waiting { tasks, count: 2, since: scene.time(2), reason }];
-        let noted = Noted { at: scene.time(3), waiting };
-        let explanation = explained(&scene, 1, 14, Some(&noted), true);
-        insta::assert_snapshot!(explanation.text(), @"
-        b of run r1: waiting
-        needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 14s now
-        ");
-        let first = explained(&scene, 0, 14, Some(&noted), true);
-        assert!(
-            first.words.ends_with("; room is kept for it from 2026-11-20T21:01:00.000Z on; for 14s now"),
-            "{}",
-            first.words
-        );
-        insta::assert_snapshot!(serde_json::to_string(&explanation).unwrap(), @r#"{"run":"r1","task":"b","state":"waiting","why":"room","words":"needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 1.0 GiB; a task that asks for the same goes first; for 14s now","needs":[],"since":"2026-11-20T21:00:00.000Z","ahead":1,"kept_from":null,"nodes":[],"devices":[{"place":"box/gpu0","lacks":{"is":"memory","free_bytes":19327352832,"promised_bytes":4294967296,"headroom_bytes":1073741824}}],"runs":[{"run":"nightly","holds":"4.0 GiB of gpu0"}],"not_before":null,"attempts":[]}"#);
-    }
-
-    #[test]
-    fn how_long_a_task_waits_is_counted_from_when_it_was_ready() {
-        let mut scene = Scene::chain(&["clean", "train"]);
-        scene.apply(0, started(0, 1));
-        scene.apply(4, finished(0, 0));
-        let reason = Reason::Jobs { most: 1 };
-        // Others like it have been started a moment ago.
-        let waiting = vec![Waiting { tasks: vec![TaskId(1)], count: 1, since: scene.time(9), reason }];
-        let noted = Noted { at: scene.time(9), waiting };
-        let explanation = explained(&scene, 1, 10, Some(&noted), true);
-        assert!(explanation.words.ends_with("; for 6s now"), "{}", explanation.words);
-    }
-
-    #[test]
-    fn a_task_that_failed_says_how_each_attempt_went() {
-        let mut scene = Scene::chain(&["train", "best"]);
-        scene.apply(0, started_on_gpu(0, 1));
-        scene.apply(3, ended(0, Outcome::OutOfMemory { device: Some("box/gpu0".into()) }));
-        let not_before = scene.time(9);
-        scene.apply(3, retry(0, not_before));
-        assert_eq!(words(&scene, 0, 5), ("back-off", "its last attempt failed; it is tried again in 4s".to_owned()));
-        scene.apply(9, started(0, 2));
-        scene.apply(10, finished(0, 2));
-        scene.apply(10, failed(0));
-        scene.apply(10, skipped(1, 0));
-        insta::assert_snapshot!(explained(&scene, 0, 20, None, true).text(), @"
-        train of run r1: failed
-        it failed: exit code 2
-
-        attempt 1 on box/gpu0, 6.0 MiB reserved: out of memory on box/gpu0 (6.0 MiB reserved) after 3s
-        attempt 2: exit code 2 after 1s
-        ");
-        assert_eq!(words(&scene, 1, 20), ("skipped", "it was not run: it needs train, which failed".to_owned()));
-    }
-
-    #[test]
-    fn a_run_whose_process_is_gone_is_said_to_be_over() {
-        let mut scene = Scene::chain(&["clean"]);
-        scene.apply(0, started(0, 1));
-        let explanation = explained(&scene, 0, 9, None, false);
-        assert_eq!((explanation.why, explanation.state), ("interrupted", "waiting"));
-        assert_eq!(explanation.history, ["attempt 1: interrupted with the run"]);
-    }
+/// Returns the device that a task had to leave last, as it fell out.
+fn left(task: &TaskState) -> Option<&String> {
+    let (_, attempt) = task.telling()?;
+    let Outcome::Displaced { device, cause: Cause::Unfit { .. } } = &attempt.ended.as_ref()?.outcome else {
+        return None;
+    };
+    Some(device)
 }

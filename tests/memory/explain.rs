@@ -42,3 +42,22 @@ fn memory_that_is_given_back_late_is_waited_for() -> Tested {
     assert_eq!(shown["tasks"][1]["attempts"].as_array().map(Vec::len), Some(1), "{shown:#}");
     Ok(())
 }
+
+#[test]
+fn a_stage_of_several_tasks_says_a_line_of_each() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'until [ -e go ]; do sleep 0.1; done'\nmatrix = { i = [1, 2] }\n\
+                    resources = { cpus = 0, gpus = 1 }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let mut run = world.start()?;
+    let said = world.until_printed(&["explain", "train"], |said| said.contains("is taken whole"))?;
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("train of run ") && lines[0].ends_with(": 2 tasks"), "{said}");
+    assert!(lines[2].starts_with("train[i=1]: running: attempt 1 has run for "), "{said}");
+    assert!(lines[3].starts_with("train[i=2]: waiting: needs 1 whole GPU; gpu0 is taken whole; for "), "{said}");
+    assert!(lines[5].contains("trainyard explain ") && lines[5].ends_with(" 'train[i=1]'"), "{said}");
+    let both = world.until(&["explain", "train", "--json"], |_| true)?;
+    assert_eq!((&both[0]["why"], &both[1]["why"]), (&"running".into(), &"room".into()), "{both:#}");
+    std::fs::write(world.path().join("go"), "")?;
+    assert!(run.wait()?.success());
+    Ok(())
+}

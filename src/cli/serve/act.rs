@@ -37,7 +37,7 @@ pub(super) fn explain(dir: &Path, run: &str, task: usize) -> Result<Option<Respo
     if task >= opened.state.tasks.len() {
         return Ok(None);
     }
-    Ok(Some(answer::json(&explain::explanation(&opened, task)?)))
+    Ok(Some(answer::json(&explain::explanation(&opened, task))))
 }
 
 /// Answers as `diff --json`.
