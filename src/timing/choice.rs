@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chunks::{Chunks, MOST_LIVE};
-use super::layout::Layout;
+use super::chunks::{Cut, MOST_LIVE};
+use super::layout::Both;
 use crate::graph::TaskGraph;
 
 /// How a device finds the longest paths.
@@ -56,8 +56,11 @@ pub struct Shape {
     pub tasks: u64,
     /// Tasks of the longest chain.
     pub levels: u64,
-    /// Tasks that are still waited for at the best cuts; more than [`MOST_LIVE`] rule [`Way::Transfer`] out.
+    /// Tasks that are still waited for at the best cuts, there or back; more than [`MOST_LIVE`] rule [`Way::Transfer`]
+    /// out.
     pub frontier: u64,
+    /// Tasks of the largest chunk, there or back.
+    pub largest: u64,
 }
 
 impl Shape {
@@ -69,10 +72,12 @@ impl Shape {
 
     /// Returns the shape of a graph that is laid out.
     #[must_use]
-    pub fn new(graph: &TaskGraph, layout: &Layout) -> Self {
-        let frontier = Chunks::frontier(layout, &graph.before, graph.len().isqrt().max(2));
-        let levels = layout.n_levels() as u64;
-        Self { work: Self::work_of(graph), tasks: graph.len() as u64, levels, frontier }
+    pub fn new(graph: &TaskGraph, Both { forward, backward }: &Both) -> Self {
+        let most = graph.len().isqrt().max(2);
+        let there = Cut::new(forward, &graph.before, most);
+        let Cut { frontier, largest } = there.or_worse(Cut::new(backward, &graph.after, most));
+        let levels = forward.n_levels() as u64;
+        Self { work: Self::work_of(graph), tasks: graph.len() as u64, levels, frontier, largest }
     }
 }
 
@@ -140,9 +145,9 @@ impl DeviceCost {
             Way::Dataflow => both(shape.levels, self.hop),
             Way::Transfer if shape.frontier > MOST_LIVE as u64 => return None,
             Way::Transfer => {
-                // A warp walks each chunk task by task, and one warp all chunks; every edge is followed for 32 starts.
+                // A warp walks a chunk task by task, and one warp all chunks: the largest is waited for. Every edge is followed for 32 starts.
                 let chunks = shape.tasks.isqrt().max(2).min(shape.levels.max(1));
-                let walk = both(shape.tasks.div_ceil(chunks) + chunks, self.hop);
+                let walk = both(shape.largest + chunks, self.hop);
                 walk.saturating_add(shape.work.saturating_mul(self.work).saturating_mul(31))
             }
         };
@@ -159,6 +164,7 @@ impl DeviceCost {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample;
     use super::*;
 
     /// About what a large card is expected to need; no measurement.
@@ -166,27 +172,45 @@ mod tests {
 
     #[test]
     fn a_wide_graph_flows_and_a_deep_narrow_one_goes_in_chunks() {
-        let wide = Shape { work: 5_000_000, tasks: 1_000_000, levels: 64, frontier: 15_000 };
+        let wide = Shape { work: 5_000_000, tasks: 1_000_000, levels: 64, frontier: 15_000, largest: 1_000_000 };
         assert_eq!(DEVICE.best(&wide).0, Way::Dataflow);
-        let deep = Shape { work: 5_000_000, tasks: 1_000_000, levels: 100_000, frontier: 10 };
+        let deep = Shape { work: 5_000_000, tasks: 1_000_000, levels: 100_000, frontier: 10, largest: 2_000 };
         assert_eq!(DEVICE.best(&deep).0, Way::Transfer);
     }
 
     #[test]
     fn a_cheap_barrier_makes_levels_the_way() {
-        let wide = Shape { work: 5_000_000, tasks: 1_000_000, levels: 64, frontier: 15_000 };
+        let wide = Shape { work: 5_000_000, tasks: 1_000_000, levels: 64, frontier: 15_000, largest: 1_000_000 };
         assert_eq!(DeviceCost { barrier: 1_000, ..DEVICE }.best(&wide).0, Way::Levels);
     }
 
     #[test]
     fn a_graph_that_cannot_be_cut_has_no_prediction_in_chunks() {
-        let wide = Shape { work: 100, tasks: 50, levels: 4, frontier: 32 };
+        let wide = Shape { work: 100, tasks: 50, levels: 4, frontier: 32, largest: 50 };
         assert_eq!(DEVICE.predict(Way::Transfer, &wide), None);
     }
 
     #[test]
+    fn one_chunk_with_nearly_all_tasks_is_no_way() {
+        let deep = Shape { work: 5_000_000, tasks: 1_000_000, levels: 100_000, frontier: 10, largest: 999_000 };
+        assert_eq!(DEVICE.best(&deep).0, Way::Dataflow);
+    }
+
+    #[test]
+    fn the_way_back_through_a_deep_graph_is_cut_as_finely_as_the_way_there() {
+        let leaves = |n: usize| -> Vec<_> {
+            (0..n).flat_map(|i| [(2 * i, 2 * i + 1), (2 * i, 2 * i + 2)]).filter(|(_, to)| *to < 2 * n).collect()
+        };
+        for graph in [sample::even(2_000, 10, 4, 1), sample::graph_of(20_000, &leaves(10_000))] {
+            let Shape { frontier, largest, tasks, .. } = Shape::new(&graph, &Both::new(&graph));
+            // Two stretches of levels may lie between two cuts.
+            assert!(frontier <= MOST_LIVE as u64 && largest <= 2 * tasks.isqrt() + 20, "{frontier}, {largest}");
+        }
+    }
+
+    #[test]
     fn no_prediction_is_below_the_least() {
-        let shape = Shape { work: 1_000, tasks: 500, levels: 10, frontier: 3 };
+        let shape = Shape { work: 1_000, tasks: 500, levels: 10, frontier: 3, largest: 40 };
         for way in Way::ALL {
             assert!(DEVICE.predict(way, &shape).unwrap() >= DEVICE.least(shape.work));
         }

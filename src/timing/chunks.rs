@@ -16,6 +16,34 @@ const NOBODY: i32 = i32::MIN;
 /// Lanes of a warp: live tasks and the inside.
 const LANES: usize = MOST_LIVE + 1;
 
+/// What cutting a layout comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Tasks that are live at the cuts at most; more than [`MOST_LIVE`] are not cut.
+    pub frontier: u64,
+    /// Tasks of the largest chunk: a warp walks them one by one.
+    pub largest: u64,
+}
+
+impl Cut {
+    /// Returns what cutting into at most about `most` chunks comes to.
+    #[must_use]
+    pub fn new(layout: &Layout, sources: &Rows, most: usize) -> Self {
+        let last_reader = last_readers(layout, sources);
+        let live = live(layout, &last_reader);
+        let least = stretches(layout.n_levels(), most).map(|levels| levels.map(|level| live[level]).min().unwrap_or(0));
+        let chunks = cuts(layout, &live, most);
+        let largest = chunks.windows(2).map(|chunk| u64::from(chunk[1] - chunk[0])).max();
+        Self { frontier: least.max().unwrap_or(u64::MAX), largest: largest.unwrap_or(0) }
+    }
+
+    /// Returns the worse of two: both ways must be gone.
+    #[must_use]
+    pub fn or_worse(self, other: Self) -> Self {
+        Self { frontier: self.frontier.max(other.frontier), largest: self.largest.max(other.largest) }
+    }
+}
+
 /// A layout cut into chunks. A reference is a place of the same chunk, or `!k` for live task `k` of the cut before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunks {
@@ -37,7 +65,7 @@ impl Chunks {
     pub fn new(layout: &Layout, sources: &Rows, most: usize) -> Option<Self> {
         let n_tasks = layout.task_at.len();
         let last_reader = last_readers(layout, sources);
-        let cuts = cuts(layout, &last_reader, most);
+        let cuts = cuts(layout, &live(layout, &last_reader), most);
         if cuts.len() < 3 {
             return None;
         }
@@ -65,14 +93,6 @@ impl Chunks {
             }
         }
         Some(chunks)
-    }
-
-    /// Returns how many live tasks the cuts into `most` chunks have at most: more than [`MOST_LIVE`] are not cut.
-    #[must_use]
-    pub fn frontier(layout: &Layout, sources: &Rows, most: usize) -> u64 {
-        let live = live(layout, &last_readers(layout, sources));
-        let least = stretches(layout.n_levels(), most).map(|levels| levels.map(|level| live[level]).min().unwrap_or(0));
-        least.max().unwrap_or(u64::MAX)
     }
 
     /// Returns how many chunks there are.
@@ -120,9 +140,8 @@ fn stretches(n_levels: usize, most: usize) -> impl Iterator<Item = std::ops::Ran
 
 /// Returns the first places of all chunks and the number of tasks: of each stretch of levels the end with the fewest live
 /// tasks, if they are few enough.
-fn cuts(layout: &Layout, last_reader: &[u32], most: usize) -> Vec<u32> {
+fn cuts(layout: &Layout, live: &[u64], most: usize) -> Vec<u32> {
     let n_levels = layout.n_levels();
-    let live = live(layout, last_reader);
     let mut cuts = vec![0];
     for levels in stretches(n_levels, most) {
         let best = levels.min_by_key(|level| live[*level]);

@@ -9,7 +9,7 @@ use crate::units::{Millis, Speed};
 use super::choice::Way;
 use super::chunks::Chunks;
 use super::cpm::Timing;
-use super::layout::{LANES, Layout};
+use super::layout::{Both, LANES, Layout};
 use super::loads::{Fastest, Reciprocal};
 use super::ticks::Ticks;
 
@@ -64,16 +64,15 @@ impl<'d> DeviceGraph<'d> {
     /// # Errors
     /// Where the device cannot, or where the graph is too wide for this way.
     pub fn new(device: &'d Device, graph: &TaskGraph, way: Way) -> Result<Self, OffDevice> {
-        let forward = Layout::new(&graph.before, graph.order.iter().copied());
-        Self::laid_out(device, graph, forward, way)
+        Self::laid_out(device, graph, Both::new(graph), way)
     }
 
-    /// Uploads a graph whose layout forward is known.
+    /// Uploads a graph whose layouts are known.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn laid_out(device: &'d Device, graph: &TaskGraph, forward: Layout, way: Way) -> Result<Self, OffDevice> {
-        let backward = Layout::new(&graph.after, graph.order.iter().rev().copied());
+    pub fn laid_out(device: &'d Device, graph: &TaskGraph, layouts: Both, way: Way) -> Result<Self, OffDevice> {
+        let Both { forward, backward } = layouts;
         let n = graph.len();
         let places = [device.upload(&forward.place_of)?, device.upload(&backward.place_of)?];
         Ok(Self {

@@ -1,9 +1,10 @@
 //! A graph as the kernels of `kernels/timing.cu` read it: tasks by level, in slices of a warp each.
 //!
-//! Within a level the tasks with most sources come first, so that the lanes of a warp have equally much to do. Given the
-//! rows turned round, it is the layout for the way back. Does not know durations.
+//! Within a level the tasks with most sources come first, so that the lanes of a warp have equally much to do. The way back
+//! goes over the same levels from the last to the first: laid out anew, every task that nobody waits for would come first
+//! and be live until its sources come. Does not know durations.
 
-use crate::graph::{Rows, TaskId};
+use crate::graph::{Rows, TaskGraph, TaskId};
 
 /// Tasks of a slice: the lanes of a warp.
 pub const LANES: usize = 32;
@@ -44,6 +45,26 @@ impl Layout {
             let before = sources.of(task).iter().map(|edge| level[edge.task.index()] + 1);
             level[task.index()] = before.max().unwrap_or(0);
         }
+        Self::of_levels(sources, &level)
+    }
+
+    /// Lays the way back out, over the levels of this layout; `after` are the rows turned round.
+    #[must_use]
+    pub fn back(&self, after: &Rows) -> Self {
+        let n_levels = self.n_levels();
+        let mut level = vec![0_u32; self.task_at.len()];
+        for of in 0..n_levels {
+            let places = self.level_task(of) as usize..self.level_task(of + 1) as usize;
+            for task in &self.task_at[places] {
+                level[*task as usize] = count(n_levels - 1 - of);
+            }
+        }
+        Self::of_levels(after, &level)
+    }
+
+    /// Lays tasks out whose levels are known: none without a task, and above those of its sources.
+    fn of_levels(sources: &Rows, level: &[u32]) -> Self {
+        let n_tasks = level.len();
         let mut tasks: Vec<TaskId> = (0_u32..).take(n_tasks).map(TaskId).collect();
         tasks.sort_by_key(|task| (level[task.index()], std::cmp::Reverse(sources.of(*task).len())));
         let mut layout =
@@ -102,6 +123,24 @@ impl Layout {
     #[must_use]
     pub fn by_place<T: Copy>(&self, by_task: &[T]) -> Vec<T> {
         self.task_at.iter().map(|task| by_task[*task as usize]).collect()
+    }
+}
+
+/// The layouts of a graph, there and back.
+#[derive(Clone, Debug)]
+pub struct Both {
+    /// From the sources on: `before`.
+    pub forward: Layout,
+    /// From the ends on: `after`.
+    pub backward: Layout,
+}
+
+impl Both {
+    /// Lays a graph out.
+    #[must_use]
+    pub fn new(graph: &TaskGraph) -> Self {
+        let forward = Layout::new(&graph.before, graph.order.iter().copied());
+        Self { backward: forward.back(&graph.after), forward }
     }
 }
 

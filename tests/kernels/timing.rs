@@ -4,7 +4,7 @@ use kernels_cpu::Launch;
 use trainyard::graph::TaskGraph;
 use trainyard::timing::Timing;
 use trainyard::timing::chunks::Chunks;
-use trainyard::timing::layout::Layout;
+use trainyard::timing::layout::{Both, Layout};
 use trainyard::timing::ticks::Ticks;
 use trainyard::units::Millis;
 
@@ -69,8 +69,7 @@ fn longest(path: Path, layout: &Layout, sources: &Rows, duration: &[u32], order:
 
 /// The times as the kernels find them, and the slack.
 fn on_kernels(path: Path, graph: &TaskGraph, duration: &[Millis], order: u32) -> Option<(Timing, Vec<Millis>)> {
-    let forward = Layout::new(&graph.before, graph.order.iter().copied());
-    let backward = Layout::new(&graph.after, graph.order.iter().rev().copied());
+    let Both { forward, backward } = Both::new(graph);
     let ticks = Ticks::new(duration, forward.n_levels()).expect("small durations");
     let (finish, makespan) = longest(path, &forward, &graph.before, &ticks.count, order)?;
     let (tail, same) = longest(path, &backward, &graph.after, &ticks.count, order)?;

@@ -6,7 +6,7 @@ use crate::cuda::Device;
 use crate::graph::TaskGraph;
 use crate::timing::choice::{Choice, CpuCost, DeviceCost, Shape, Way};
 use crate::timing::device::{DeviceGraph, DeviceLoads, OffDevice};
-use crate::timing::layout::Layout;
+use crate::timing::layout::Both;
 use crate::timing::{Timing, loads};
 use crate::units::{Millis, Speed};
 
@@ -88,7 +88,7 @@ impl fmt::Display for Times<'_> {
 
 impl Work for Times<'_> {
     type Answer = Timing;
-    type Ready = (Layout, Way);
+    type Ready = (Both, Way);
 
     fn size(&self) -> u64 {
         Shape::work_of(self.graph)
@@ -102,18 +102,18 @@ impl Work for Times<'_> {
         cost.least(self.size())
     }
 
-    fn on_device(&self, cost: DeviceCost) -> (u64, &'static str, (Layout, Way)) {
-        let layout = Layout::new(&self.graph.before, self.graph.order.iter().copied());
-        let (way, predicted) = cost.best(&Shape::new(self.graph, &layout));
-        (predicted, Choice::Device(way).words(), (layout, way))
+    fn on_device(&self, cost: DeviceCost) -> (u64, &'static str, (Both, Way)) {
+        let layouts = Both::new(self.graph);
+        let (way, predicted) = cost.best(&Shape::new(self.graph, &layouts));
+        (predicted, Choice::Device(way).words(), (layouts, way))
     }
 
     fn compute(&self) -> Timing {
         Timing::new(self.graph, self.duration.clone())
     }
 
-    fn compute_on(&self, device: &Device, (layout, way): (Layout, Way)) -> Result<Timing, OffDevice> {
-        DeviceGraph::laid_out(device, self.graph, layout, way)?.timing(self.duration.clone())
+    fn compute_on(&self, device: &Device, (layouts, way): (Both, Way)) -> Result<Timing, OffDevice> {
+        DeviceGraph::laid_out(device, self.graph, layouts, way)?.timing(self.duration.clone())
     }
 }
 
