@@ -145,7 +145,8 @@ impl DeviceCost {
             Way::Dataflow => both(shape.levels, self.hop),
             Way::Transfer if shape.frontier > MOST_LIVE as u64 => return None,
             Way::Transfer => {
-                // A warp walks a chunk task by task, and one warp all chunks: the largest is waited for. Every edge is followed for 32 starts.
+                // A warp walks a chunk task by task, and one warp all chunks: the largest is waited for. Every edge is followed
+                // for 32 starts.
                 let chunks = shape.tasks.isqrt().max(2).min(shape.levels.max(1));
                 let walk = both(shape.largest + chunks, self.hop);
                 walk.saturating_add(shape.work.saturating_mul(self.work).saturating_mul(31))
