@@ -129,6 +129,7 @@ fn nothing_is_started_while_the_disk_has_too_little_room() {
     let mut run = world.start(&["--keep-free", "1000000TiB"]);
     let said = run.wait_for("nothing new is started");
     assert!(said.contains("are kept free"), "{said}");
+    assert!(run.seen()[0].contains("1 task, planned"), "the run is named first: {:#?}", run.seen());
     let explain = || String::from_utf8(world.command(&["explain", "a"]).output().unwrap().stdout).unwrap();
     wait_until(|| explain().contains("nothing new is started: ") && explain().contains("are kept free"));
     run.signal(rustix::process::Signal::INT);

@@ -81,6 +81,11 @@ impl Started {
         panic!("the run ended without `{words}`: {:#?}", self.seen)
     }
 
+    /// Returns what was waited through so far.
+    pub(crate) fn seen(&self) -> &[String] {
+        &self.seen
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -120,7 +120,11 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         let full = (self.parts.full_disk)();
         let words = full.as_ref().map(FullDisk::words);
         match &words {
-            Some(words) if !self.disk_is_full => warn!("nothing new is started: {words}"),
+            Some(words) if !self.disk_is_full => {
+                // The run is named before what holds it up.
+                self.tell(|observer, view| observer.ticked(view, now));
+                warn!("nothing new is started: {words}");
+            }
             None if self.disk_is_full => warn!("there is room on the disk again: tasks are started"),
             Some(_) | None => {}
         }
