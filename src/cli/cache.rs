@@ -1,12 +1,12 @@
 //! `trainyard cache`: how large the cache is, keeping it within a limit, and whether it holds what it says.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::state::{StateArgs, broken};
+use super::state::{StateArgs, broken, refuse_unwritable};
 use super::{Exit, Failure, output, patience, session};
 use crate::report::{text, wording};
 use crate::run::cache::aside;
@@ -61,17 +61,20 @@ impl Command {
                 .common
                 .tell(Sweep::open_to_look, |sweep| Ok((Exit::Done, Told::Size(sweep.size().map_err(broken)?)))),
             Some(What::Gc { max_size, common }) => {
-                let aside = aside::forget_old(&common.state.folder()?, session::ago(OLD)).map_err(broken)?;
+                let aside = aside::forget_old(&common.writable()?, session::ago(OLD)).map_err(broken)?;
                 common.tell(Sweep::open, |sweep| {
                     Ok((Exit::Done, Told::Swept(sweep.collect(max_size).map_err(broken)?, aside)))
                 })
             }
-            Some(What::Verify { common }) => common.tell(Sweep::open, |sweep| {
-                let verified =
-                    patience::telling(sweep.transfer(), "what is kept", || sweep.verify()).map_err(broken)?;
-                let is_whole = verified.index.is_none() && verified.damaged.is_empty();
-                Ok((if is_whole { Exit::Done } else { Exit::Bug }, Told::Verified(verified)))
-            }),
+            Some(What::Verify { common }) => {
+                common.writable()?;
+                common.tell(Sweep::open, |sweep| {
+                    let verified =
+                        patience::telling(sweep.transfer(), "what is kept", || sweep.verify()).map_err(broken)?;
+                    let is_whole = verified.index.is_none() && verified.damaged.is_empty();
+                    Ok((if is_whole { Exit::Done } else { Exit::Bug }, Told::Verified(verified)))
+                })
+            }
         }
     }
 }
@@ -85,6 +88,15 @@ enum Told {
 }
 
 impl Common {
+    /// Returns the state folder, in which something may have to be removed; where there is none, nothing has.
+    fn writable(&self) -> Result<PathBuf, Failure> {
+        let folder = self.state.folder()?;
+        if folder.exists() {
+            refuse_unwritable(&folder)?;
+        }
+        Ok(folder)
+    }
+
     fn tell(
         &self,
         open: impl FnOnce(&Path) -> Result<Option<Sweep>, SweepError>,

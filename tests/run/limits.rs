@@ -209,4 +209,12 @@ fn where_nothing_can_be_written_another_state_folder_is_named() {
     let state = limited.command(&["run", "p.toml", "--state", other.to_str().unwrap()]).output().unwrap();
     mode(0o755);
     assert_eq!(state.status.code(), Some(0), "{}", String::from_utf8_lossy(&state.stderr));
+    std::fs::set_permissions(&other, Permissions::from_mode(0o555)).unwrap();
+    for what in ["gc", "verify"] {
+        let refused = limited.command(&["cache", what, "--state", other.to_str().unwrap()]).output().unwrap();
+        let said = told(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("cannot be written") && said.contains("--state DIR"), "{said}");
+    }
+    std::fs::set_permissions(&other, Permissions::from_mode(0o755)).unwrap();
 }
