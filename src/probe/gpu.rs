@@ -266,8 +266,6 @@ pub struct Details {
     pub sm_clock: Option<u32>,
     /// Clock of the memory, in MHz.
     pub memory_clock: Option<u32>,
-    /// Why it runs slower than it could; empty for one that is well.
-    pub slowed: Option<Vec<&'static str>>,
     /// Whether memory errors are corrected.
     pub ecc: Option<bool>,
     /// Memory errors since the driver was loaded that could not be corrected.
@@ -328,6 +326,8 @@ pub struct Reading {
     pub power: Option<u32>,
     /// What it may draw, in milliwatts.
     pub power_limit: Option<u32>,
+    /// Why it runs slower than it could; empty for one that is well.
+    pub slowed: Option<Vec<&'static str>>,
 }
 
 /// Why a device cannot be read.

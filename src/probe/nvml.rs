@@ -254,6 +254,7 @@ fn read(device: &Device, uuid: String) -> Reading {
             temperature: device.temperature(TemperatureSensor::Gpu).ok(),
             power: device.power_usage().ok(),
             power_limit: device.enforced_power_limit().or_else(|_| device.power_management_limit()).ok(),
+            slowed: details::slowed(device),
         },
         Err(error) => Reading { uuid, fault: Some(fault(&error)), ..Reading::default() },
     }

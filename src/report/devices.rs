@@ -132,7 +132,7 @@ fn note(gpu: &Gpu) -> Cell {
     }
     let details = &gpu.details;
     let mut ails: Vec<String> = Vec::new();
-    let slowed = details.slowed.iter().flatten();
+    let slowed = gpu.reading.slowed.iter().flatten();
     ails.extend(slowed.map(|reason| format!("slowed: {reason}")));
     ails.extend(details.uncorrected_errors.filter(|n| *n > 0).map(|n| format!("{n} uncorrected memory errors")));
     if let Some(remapped) = details.remapped {
@@ -353,7 +353,7 @@ fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<
         slice_of: gpu.slice.as_ref().map(|slice| slice.card.as_str()),
         sm_clock_mhz: details.sm_clock,
         memory_clock_mhz: details.memory_clock,
-        slowed: details.slowed.as_deref(),
+        slowed: reading.slowed.as_deref(),
         ecc: details.ecc,
         uncorrected_memory_errors: details.uncorrected_errors,
         remapped_rows: details.remapped,

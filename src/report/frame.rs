@@ -122,6 +122,7 @@ pub(super) fn device_notes(gauge: &DeviceGauge) -> String {
     };
     let notes = [
         gauge.utilisation.map(|busy| format!("{busy}% busy")),
+        (!gauge.slowed.is_empty()).then(|| format!("slowed: {}", gauge.slowed.join(" and "))),
         Some(held),
         (gauge.promised > Bytes::ZERO).then(|| format!("{} reserved", gauge.promised)),
         gauge.others().filter(|others| *others > Bytes::ZERO).map(|others| format!("{others} others'")),
@@ -226,6 +227,7 @@ mod tests {
             power: Some(349_500),
             power_limit: Some(700_000),
             hidden: false,
+            slowed: Vec::new(),
         };
         (scene, tally, vec![gauge])
     }
@@ -239,6 +241,13 @@ mod tests {
           gpu0 H100                        ━━━━━━━━━━━╸╌╌╌╌╌──────  50%  87% busy, 40.0 GiB of 80.0 GiB, 60.0 GiB reserved, 2.0 GiB others', 61 °C,…
           0/4 done                         ━━━━━━━━━━╸────────────  45%  1m20s  ~1m35s left  2 running, 2 waiting
         ");
+    }
+
+    #[test]
+    fn a_device_that_is_slowed_says_why_before_its_memory() {
+        let (_, _, mut gauges) = busy();
+        gauges[0].slowed = vec!["hot", "power limit"];
+        assert!(device_notes(&gauges[0]).starts_with("87% busy, slowed: hot and power limit, 40.0 GiB of"));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct DeviceGauge {
     pub power: Option<u32>,
     /// The most that it may draw, in mW.
     pub power_limit: Option<u32>,
+    /// Why it runs slower than it could; nothing where it is well or does not say.
+    pub slowed: Vec<&'static str>,
 }
 
 impl DeviceGauge {
@@ -66,7 +68,8 @@ impl DeviceGauge {
     #[must_use]
     pub fn with(self, reading: &Reading) -> Self {
         let Reading { utilisation, temperature, power, power_limit, .. } = *reading;
-        Self { utilisation, temperature, power, power_limit, ..self }
+        let slowed = reading.slowed.clone().unwrap_or_default();
+        Self { utilisation, temperature, power, power_limit, slowed, ..self }
     }
 }
 

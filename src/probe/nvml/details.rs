@@ -12,7 +12,6 @@ pub(super) fn details(device: &Device) -> Details {
     Details {
         sm_clock: device.clock_info(Clock::SM).ok(),
         memory_clock: device.clock_info(Clock::Memory).ok(),
-        slowed: device.current_throttle_reasons().ok().map(slowed),
         ecc: device.is_ecc_enabled().ok().map(|mode| mode.currently_enabled),
         uncorrected_errors: device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile).ok(),
         remapped: remapped(device).ok(),
@@ -24,7 +23,8 @@ pub(super) fn details(device: &Device) -> Details {
 }
 
 /// Returns why it runs slower than it could, where somebody should know; an idle device is slow and well.
-fn slowed(reasons: ThrottleReasons) -> Vec<&'static str> {
+pub(super) fn slowed(device: &Device) -> Option<Vec<&'static str>> {
+    let reasons = device.current_throttle_reasons().ok()?;
     let known = [
         (ThrottleReasons::HW_THERMAL_SLOWDOWN, "hot (hardware)"),
         (ThrottleReasons::SW_THERMAL_SLOWDOWN, "hot"),
@@ -32,7 +32,7 @@ fn slowed(reasons: ThrottleReasons) -> Vec<&'static str> {
         (ThrottleReasons::SW_POWER_CAP, "power limit"),
         (ThrottleReasons::HW_SLOWDOWN, "hardware slowdown"),
     ];
-    known.into_iter().filter(|(reason, _)| reasons.contains(*reason)).map(|(_, words)| words).collect()
+    Some(known.into_iter().filter(|(reason, _)| reasons.contains(*reason)).map(|(_, words)| words).collect())
 }
 
 /// `nvml-wrapper` does not offer this call.

@@ -26,6 +26,7 @@ fn gauge() -> DeviceGauge {
         power: Some(349_500),
         power_limit: Some(700_000),
         hidden: false,
+        slowed: Vec::new(),
     }
 }
 
