@@ -2,7 +2,7 @@
 //! memory holds there with real allocations. One program with everything in it, to be run where there is nothing to build,
 //! and maybe once only: it is done in time, and what it found so far is written down after every row.
 //!
-//! What cannot be checked here is a row that says `skipped` and why. Exit codes: 0 everything was checked and holds, 1
+//! What cannot be checked here is a row that says `skipped` and why; what was cut short is `unfinished`. Exit codes: 0 everything was checked and holds, 1
 //! something does not, a device cannot be used or time did not suffice, 4 there is no device, 130 a signal stopped it.
 
 #![expect(clippy::disallowed_methods, reason = "measures time and starts this program again")]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use self::rows::{Rows, State};
+use self::rows::{OVER, Rows, State};
 use super::{Exit, Failure};
 use crate::cuda::{self, CudaError, Device, Source};
 use crate::probe::{self, Gpu, Gpus, Machine};
@@ -84,7 +84,13 @@ impl Command {
         let machine = probe::this_machine(&probe::Options::from_env());
         self.describe(rows, &machine);
         inventory(rows, &machine);
-        rows.begin("device", "open");
+        if !rows.begin("device", "open") {
+            for part in ["equality", "speed"] {
+                rows.unfinished(part, "all of it", OVER);
+            }
+            skip_what_runs(rows, OVER);
+            return Exit::StageFailed;
+        }
         let found = match cuda::guarded(|| Device::open(0)) {
             Ok(device) => Some(self.on_device(rows, &machine, device)),
             Err(error) => {
@@ -108,10 +114,7 @@ impl Command {
             }
             sanitizer::check(rows, gpu.map_or(&uuid, |gpu| &gpu.uuid));
         } else {
-            const WHY: &str = "the device cannot be opened";
-            packing::skip(rows, WHY);
-            rows.skipped("pipeline", "a whole run", WHY);
-            sanitizer::skip(rows, WHY);
+            skip_what_runs(rows, "the device cannot be opened");
         }
         if rows.failed() { Exit::StageFailed } else { Exit::Done }
     }
@@ -182,6 +185,13 @@ impl Command {
         }
         if rows.failed() { Exit::StageFailed } else { Exit::Done }
     }
+}
+
+/// Skips what runs whole programs on the device.
+fn skip_what_runs(rows: &mut Rows, why: &str) {
+    packing::skip(rows, why);
+    rows.skipped("pipeline", "a whole run", why);
+    sanitizer::skip(rows, why);
 }
 
 fn refused(words: String) -> Failure {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::cli::output;
 
 /// Why nothing more is begun.
-const OVER: &str = "no time left (--within TIME)";
+pub(super) const OVER: &str = "no time left (--within TIME)";
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +22,8 @@ enum Outcome {
     Failed,
     Skipped,
     Measured,
+    /// Begun or not: its time was over before all of it was done.
+    Unfinished,
 }
 
 /// A check.
@@ -168,10 +170,10 @@ impl Rows {
         self.ends.saturating_duration_since(Instant::now())
     }
 
-    /// Notes what is about to be done, or, where no time is left, that it is skipped. Returns whether to go on.
+    /// Notes what is about to be done, or, where no time is left, that it is not. Returns whether to go on.
     pub(super) fn begin(&mut self, part: &'static str, what: &str) -> bool {
         if self.left().is_zero() {
-            self.skipped(part, what, OVER);
+            self.unfinished(part, what, OVER);
             return false;
         }
         self.kept().now = Some((part, what.to_owned()));
@@ -197,13 +199,17 @@ impl Rows {
         self.add(part, what, Outcome::Skipped, why, None);
     }
 
+    pub(super) fn unfinished(&mut self, part: &'static str, what: &str, done: &str) {
+        self.add(part, what, Outcome::Unfinished, done, None);
+    }
+
     pub(super) fn measured(&mut self, what: &str, detail: &str, figure: Figure) {
         self.add("speed", what, Outcome::Measured, detail, Some(figure));
     }
 
-    /// Whether some check failed, or was left out for want of time.
+    /// Whether some check failed, or was cut short or left out for want of time.
     pub(super) fn failed(&self) -> bool {
-        self.kept().rows.iter().any(|row| row.outcome == Outcome::Failed || row.detail == OVER)
+        self.kept().rows.iter().any(|row| matches!(row.outcome, Outcome::Failed | Outcome::Unfinished))
     }
 
     fn add(&mut self, part: &'static str, what: &str, outcome: Outcome, detail: &str, figure: Option<Figure>) {
@@ -215,6 +221,7 @@ impl Rows {
             (Outcome::Passed | Outcome::Measured, None) => "passed".to_owned(),
             (Outcome::Failed, None) => "FAILED".to_owned(),
             (Outcome::Skipped, None) => "skipped".to_owned(),
+            (Outcome::Unfinished, None) => "UNFINISHED".to_owned(),
         };
         let (value, unit, asked) = (figure.map(|f| f.value), figure.map(|f| f.unit), figure.and_then(|f| f.asked));
         let row = Row { part, what: what.to_owned(), outcome, detail: detail.to_owned(), value, unit, asked };
