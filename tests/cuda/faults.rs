@@ -39,6 +39,15 @@ impl World {
         Ok(Self { scene, folder })
     }
 
+    /// A pipeline with more edges than are timed without asking for a device.
+    fn large() -> Result<Self, Box<dyn Error>> {
+        let numbers = (0..512).map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
+        let stage = |name: &str, after: &str| {
+            format!("[stage.{name}]\nrun = ['true']\nduration = '1s'\n{after}matrix = {{ i = [{numbers}] }}\n")
+        };
+        Self::new(&(stage("a", "") + &stage("b", "after = ['a']\n")))
+    }
+
     fn command(&self, card: &Card, args: &[&str]) -> Result<Output, Box<dyn Error>> {
         #[expect(clippy::disallowed_methods, reason = "runs the real binary")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
@@ -68,7 +77,7 @@ impl World {
     fn praise_the_device(&self) -> Tested {
         let path = self.remembered()?;
         let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
-        let cost = known["device"]["cost"].as_object_mut().ok_or("a device was measured")?;
+        let cost = known["devices"][0]["cost"].as_object_mut().ok_or("a device was measured")?;
         cost.values_mut().for_each(|value| *value = 1.into());
         Ok(fs::write(path, known.to_string())?)
     }
@@ -188,29 +197,38 @@ fn the_device_is_given_back_before_anything_runs() -> Tested {
 fn few_tasks_are_timed_without_asking_for_a_device() -> Tested {
     let world = World::new(PIPELINE)?;
     let (_, said) = world.plan(&Card::default(), &["-v"])?;
-    assert!(said.contains("by CPU: not predicted, took"), "{said}");
+    assert!(said.contains("by CPU: not predicted (nothing was measured here yet), took"), "{said}");
     assert!(world.scene.log()?.0.is_empty());
     Ok(())
 }
 
 #[test]
 fn many_edges_are_measured_once_and_go_where_they_are_faster() -> Tested {
-    let numbers = (0..512).map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
-    let stage = |name: &str, after: &str| {
-        format!("[stage.{name}]\nrun = ['true']\nduration = '1s'\n{after}matrix = {{ i = [{numbers}] }}\n")
-    };
-    let world = World::new(&(stage("a", "") + &stage("b", "after = ['a']\n")))?;
+    let world = World::large()?;
     let (by_cpu, said) = world.plan(&Card::default(), &["-v"])?;
     assert!(said.contains("by CPU: predicted"), "an emulated device is slower: {said}");
     assert!(world.scene.log()?.count("cuDevicePrimaryCtxRelease_v2") == 3, "it was measured");
     let (again, said) = world.plan(&Card::default(), &["-v"])?;
     assert_eq!(again, by_cpu);
-    assert!(said.contains("by CPU: predicted"), "{said}");
+    assert!(said.contains("by CPU: predicted") && said.contains(" (CUDA: at least "), "{said}");
     assert!(world.scene.log()?.0.is_empty(), "what was measured is remembered");
     world.praise_the_device()?;
     let (on_device, said) = world.plan(&Card::default(), &["-v"])?;
     assert!(said.contains("by CUDA, "), "{said}");
     assert_eq!(on_device, by_cpu);
+    Ok(())
+}
+
+#[test]
+fn each_device_of_a_machine_is_measured_once() -> Tested {
+    let world = World::new(PIPELINE)?;
+    for measures in [true, false] {
+        // The device that is seen first is another one each time.
+        for backwards in [false, true] {
+            world.plan(&Card { count: 2, backwards, ..Card::default() }, &["--timing", "cuda"])?;
+            assert_eq!(world.scene.log()?.count("cuEventRecord") > 0, measures, "backwards: {backwards}");
+        }
+    }
     Ok(())
 }
 

@@ -19,7 +19,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) struct Known {
     version: String,
     pub(super) cpu: CpuCost,
-    pub(super) device: Option<KnownDevice>,
+    /// All that were ever measured here: not every process may see the same ones.
+    devices: Vec<KnownDevice>,
 }
 
 /// A device, and what it needs.
@@ -41,6 +42,12 @@ impl KnownDevice {
         Self { name, uuid, driver, multiprocessors, memory, cost }
     }
 
+    /// Whether it was this device, under whatever driver.
+    fn is_of(&self, other: &Self) -> bool {
+        let key = |known: &Self| (known.uuid.clone(), known.multiprocessors, known.memory);
+        key(self) == key(other)
+    }
+
     /// Whether it was this device, under this driver.
     pub(super) fn is(&self, about: &About) -> bool {
         let own = (&self.uuid, self.driver, self.multiprocessors, self.memory);
@@ -49,8 +56,24 @@ impl KnownDevice {
 }
 
 impl Known {
-    pub(super) fn new(cpu: CpuCost, device: Option<KnownDevice>) -> Self {
-        Self { version: VERSION.to_owned(), cpu, device }
+    pub(super) fn new(cpu: CpuCost) -> Self {
+        Self { version: VERSION.to_owned(), cpu, devices: Vec::new() }
+    }
+
+    /// Adds a device, in the place of what was known of it.
+    pub(super) fn add(&mut self, device: KnownDevice) {
+        self.devices.retain(|known| !known.is_of(&device));
+        self.devices.push(device);
+    }
+
+    /// Returns what is known of this device.
+    pub(super) fn of(&self, about: &About) -> Option<&KnownDevice> {
+        self.devices.iter().find(|known| known.is(about))
+    }
+
+    /// Yields what each device needs.
+    pub(super) fn costs(&self) -> impl Iterator<Item = DeviceCost> {
+        self.devices.iter().map(|known| known.cost)
     }
 
     /// Returns `timing-HOST.json` in the user's cache folder: a home may be shared by machines.

@@ -88,18 +88,20 @@ impl Backend for Timer {
 struct Done<T> {
     by: &'static str,
     predicted: Option<u64>,
+    /// What a device would have needed, where one was thought of.
+    instead: Option<String>,
     took: u64,
     answer: T,
 }
 
-/// What a device made of some work, if anything, and the device.
-type Tried<W> = (Option<Done<<W as Work>::Answer>>, Device);
+/// What a device made of some work, or what it would need for it, and the device.
+type Tried<W> = (Result<Done<<W as Work>::Answer>, String>, Device);
 
 fn on_cpu<W: Work>(work: &W, cost: Option<CpuCost>) -> Done<W::Answer> {
     let predicted = cost.map(|cost| work.by_cpu(cost));
     let began = Instant::now();
     let answer = work.compute();
-    Done { by: Choice::Cpu.words(), predicted, took: picos(began), answer }
+    Done { by: Choice::Cpu.words(), predicted, instead: None, took: picos(began), answer }
 }
 
 impl Timer {
@@ -114,33 +116,38 @@ impl Timer {
         let known = if asks || tracing::enabled!(tracing::Level::INFO) { self.known() } else { None };
         let (done, device) =
             if asks { self.ask(work, open, known) } else { (on_cpu(work, known.map(|known| known.cpu)), open) };
-        let Done { by, predicted, took, answer } = done;
-        let predicted =
-            predicted.map_or_else(|| "not predicted".to_owned(), |time| format!("predicted {}", in_words(time)));
-        info!("{work} by {by}: {predicted}, took {}", in_words(took));
+        let Done { by, predicted, instead, took, answer } = done;
+        let predicted = predicted.map_or_else(
+            || "not predicted (nothing was measured here yet)".to_owned(),
+            |time| format!("predicted {}", in_words(time)),
+        );
+        let instead = instead.map_or_else(String::new, |instead| format!(" ({instead})"));
+        info!("{work} by {by}: {predicted}{instead}, took {}", in_words(took));
         (answer, device)
     }
 
     /// Lets a device compute, if that is wanted or pays.
     fn ask<W: Work>(&self, work: &W, open: Option<Device>, known: Option<Known>) -> (Done<W::Answer>, Option<Device>) {
         let forced = self.wanted == Where::Cuda;
-        if let (Some(Known { cpu, device: Some(device), .. }), None) = (&known, &open)
+        let least = known.iter().flat_map(Known::costs).map(|cost| work.at_least(cost)).min();
+        if let (Some(Known { cpu, .. }), Some(least), None) = (&known, least, &open)
             && !forced
-            && work.by_cpu(*cpu) <= work.at_least(device.cost)
+            && work.by_cpu(*cpu) <= least
         {
-            return (on_cpu(work, Some(*cpu)), None);
+            let instead = Some(format!("CUDA: at least {}", in_words(least)));
+            return (Done { instead, ..on_cpu(work, Some(*cpu)) }, None);
         }
         let cpu = known.as_ref().map_or_else(|| calibrate::cpu(&nanos_since(Instant::now())), |known| known.cpu);
         match cuda::guarded(|| self.on_device(work, open, cpu, known.clone())) {
-            Ok((Some(done), device)) => (done, Some(device)),
-            Ok((None, device)) => (on_cpu(work, Some(cpu)), Some(device)),
+            Ok((Ok(done), device)) => (done, Some(device)),
+            Ok((Err(instead), device)) => (Done { instead: Some(instead), ..on_cpu(work, Some(cpu)) }, Some(device)),
             Err(error) => {
-                let expected = matches!(error, OffDevice::Cuda(CudaError::NoDriver | CudaError::NoDevice(_)));
-                if (forced || !expected) && self.failed.borrow().as_ref() != Some(&error) {
+                let is_expected = matches!(error, OffDevice::Cuda(CudaError::NoDriver | CudaError::NoDevice(_)));
+                if (forced || !is_expected) && self.failed.borrow().as_ref() != Some(&error) {
                     output::note(&format!("timing on the CPU: {error}"));
                 }
-                if expected && known.is_none() {
-                    self.remember(Known::new(cpu, None));
+                if self.known.borrow().is_none() {
+                    self.remember(Known::new(cpu));
                 }
                 self.failed.replace(Some(error));
                 (on_cpu(work, Some(cpu)), None)
@@ -148,7 +155,7 @@ impl Timer {
         }
     }
 
-    /// Computes on the first device; `None` where the CPU is faster.
+    /// Computes on the first device, or says what it would need where the CPU is faster.
     fn on_device<W: Work>(
         &self,
         work: &W,
@@ -162,33 +169,33 @@ impl Timer {
                 let before = Instant::now();
                 cuda::start()?;
                 let started = nanos_since(before)();
-                let (device, opened) = open_first()?;
+                let (device, opened) = timed(0)?;
                 (device, Some((started, opened)))
             }
         };
-        let known = known.and_then(|known| known.device).filter(|known| known.is(device.about()));
-        let (device, cost) = match (known, opened) {
-            (Some(known), _) => (device, known.cost),
-            (None, opened) => self.measure(device, cpu, opened.unwrap_or_default())?,
+        let known = known.unwrap_or_else(|| Known::new(cpu));
+        let (device, cost) = match known.of(device.about()).map(|known| known.cost) {
+            Some(cost) => (device, cost),
+            None => self.measure(device, known, opened.unwrap_or_default())?,
         };
         // What is open already costs nothing more.
         let cost = if opened.is_some() { cost } else { DeviceCost { open: 0, ..cost } };
         let began = Instant::now();
         let (predicted, by, ready) = work.on_device(cost);
         if self.wanted != Where::Cuda && work.by_cpu(cpu) <= predicted {
-            return Ok((None, device));
+            return Ok((Err(format!("{by}: {}", in_words(predicted))), device));
         }
         let answer = work.compute_on(&device, ready)?;
         let opened = opened.map_or(0, |(started, opened)| (started + opened).saturating_mul(1_000));
         let took = opened.saturating_add(picos(began));
-        Ok((Some(Done { by, predicted: Some(predicted), took, answer }), device))
+        Ok((Ok(Done { by, predicted: Some(predicted), instead: None, took, answer }), device))
     }
 
     /// Measures a device that took so long to open, in nanoseconds: to start the driver, which is done once, and to open it.
     fn measure(
         &self,
         mut device: Device,
-        cpu: CpuCost,
+        mut known: Known,
         (started, opened): (u64, u64),
     ) -> Result<(Device, DeviceCost), OffDevice> {
         debug!("measuring {} ({})", device.about().name, device.about().uuid);
@@ -196,13 +203,13 @@ impl Timer {
         while openings.len() < OPENINGS {
             // Not before the one before it is given back.
             drop(device);
-            let (again, opened) = open_first()?;
+            let (again, opened) = timed(0)?;
             device = again;
             openings.push(opened);
         }
         let open = started + calibrate::median(openings);
         let calibrate::Measured { cost, in_full } = calibrate::device(&device, open, &nanos_since(Instant::now()))?;
-        let known = Known::new(cpu, Some(KnownDevice::new(device.about(), cost)));
+        known.add(KnownDevice::new(device.about(), cost));
         if in_full {
             self.remember(known);
         } else {
@@ -226,10 +233,10 @@ impl Timer {
     }
 }
 
-/// Opens the first device; returns how long that took, in nanoseconds. Compiling the kernels is part of it.
-fn open_first() -> Result<(Device, u64), CudaError> {
+/// Opens a device; returns how long that took, in nanoseconds. Compiling the kernels is part of it.
+fn timed(ordinal: usize) -> Result<(Device, u64), CudaError> {
     let before = Instant::now();
-    let device = Device::open(0)?;
+    let device = Device::open(ordinal)?;
     device.kernel(Source::LoadMatrix, "load_matrix")?;
     device.kernel(Source::Timing, "slack")?;
     Ok((device, nanos_since(before)()))
