@@ -26,7 +26,7 @@ use crate::report::text;
 use crate::run::learn::{self, Basis, Exceeded, Origins, Sample};
 use crate::run::limit;
 use crate::run::store::{Store, StoreError, Turns};
-use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source, Stage};
+use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
 use crate::timing::Timing;
 use crate::units::{Bytes, Millis, ParseUnitError};
 
@@ -371,17 +371,16 @@ fn say_what_holds_more(pipeline: &Pipeline, exceeded: &[Exceeded]) {
 
 /// Says which stages get a GPU to themselves because nobody knows how much of one they need.
 pub(super) fn say_what_is_unknown(pipeline: &Pipeline, origins: &Origins) {
-    let unknown = |index: usize, stage: &Stage, is_beside: bool| {
-        let modes = stage.modes.iter().enumerate();
-        let mut unknown = modes.filter(|(mode, _)| origins.mode(index, *mode).gpu_memory == Some(Basis::Default));
-        unknown.any(|(_, mode)| is_beside == (mode.resources.gpu_memory > Bytes::ZERO))
+    let unknown = |stage: usize, modes: usize| {
+        (0..modes).any(|mode| origins.mode(stage, mode).gpu_memory == Some(Basis::Default))
     };
-    for (is_beside, how) in [(false, "alone on a GPU"), (true, "on a GPU of which others hold a little")] {
-        let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| unknown(*index, stage, is_beside));
-        let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
-        if !names.is_empty() {
-            output::note(&format!("{how} until it is known how much of its memory they need: {}", names.join(", ")));
-        }
+    let stages = pipeline.stages.iter().enumerate().filter(|(index, stage)| unknown(*index, stage.modes.len()));
+    let names: Vec<_> = stages.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
+    if !names.is_empty() {
+        output::note(&format!(
+            "alone on a GPU until it is known how much of its memory they need: {}",
+            names.join(", ")
+        ));
     }
 }
 

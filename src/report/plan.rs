@@ -300,13 +300,10 @@ impl<'a> Sheet<'a> {
             };
             line(format!("{who} taken to need {default}"));
         }
-        let unmeasured = self.graph.ids().filter(|task| self.numbers(*task).gpu_memory == Some(Basis::Default));
-        let (beside, alone): (Vec<_>, Vec<_>) = unmeasured.partition(|task| self.gpu_memory(*task).is_some());
-        for (tasks, how) in [(alone, "alone on a GPU"), (beside, "on a GPU of which others hold a little")] {
-            if !tasks.is_empty() {
-                let tasks = wording::plural(tasks.len(), "task");
-                line(format!("{tasks} of unknown GPU memory: {how} until one of the stage has been measured"));
-            }
+        let unmeasured = self.graph.ids().filter(|task| self.numbers(*task).gpu_memory == Some(Basis::Default)).count();
+        if unmeasured > 0 {
+            let tasks = wording::plural(unmeasured, "task");
+            line(format!("{tasks} of unknown GPU memory: alone on a GPU until one of the stage has been measured"));
         }
         self.in_use().into_iter().for_each(line);
         out
@@ -332,15 +329,20 @@ impl<'a> Sheet<'a> {
     /// Says of each device that others hold much of whether the plan does without that.
     fn in_use(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        let held = |device: &Device| device.free.map_or(Bytes::ZERO, |free| device.memory - device.reserved - free);
+        let empty = self.fleet.devices.iter().filter(|device| held(device) <= device.headroom).count();
         for (id, device) in (0..).map(DeviceId).zip(&self.fleet.devices) {
-            let held = device.free.map_or(Bytes::ZERO, |free| device.memory - device.reserved - free);
+            let held = held(device);
             // As much may be the driver's own.
             if held <= device.headroom {
                 continue;
             }
             let is_short = |task: &TaskId| {
-                let placed = self.placed(*task);
-                placed.devices.contains(&id) && wanted_memory(self.mode(*task), device) > device.usable_memory()
+                let (placed, mode) = (self.placed(*task), self.mode(*task));
+                let begins_beside = mode.resources.wants_all_memory()
+                    && held <= admission::little(device.whole_memory())
+                    && empty < placed.devices.len();
+                placed.devices.contains(&id) && wanted_memory(mode, device) > device.usable_memory() && !begins_beside
             };
             let mut short = self.graph.ids().filter(is_short);
             let words = match (short.next(), short.count()) {
@@ -349,13 +351,7 @@ impl<'a> Sheet<'a> {
                 (Some(task), 1) => format!("{} and another task wait for it", self.name(task)),
                 (Some(task), more) => format!("{} and {more} tasks more wait for it", self.name(task)),
             };
-            let first = self.graph.ids().find(|task| is_short(task) && self.mode(*task).resources.wants_all_memory());
-            let remedy = first.and_then(|task| {
-                let request = &self.mode(task).resources;
-                admission::beside_others(request, std::iter::once((device, held)))
-            });
-            let remedy = remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
-            let words = format!("in use now     {held} of {}: {words}{remedy}", device.id);
+            let words = format!("in use now     {held} of {}: {words}", device.id);
             lines.push(text::visible(&words).into_owned());
         }
         lines

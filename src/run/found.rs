@@ -26,12 +26,7 @@ impl Found {
     /// Takes in the most device memory that an attempt held which has succeeded. Returns whether the stage asks for
     /// something else now: the first time, and then whenever that was too little.
     pub(super) fn take_in(&mut self, of: Of, mode: &Mode, peak: Option<Bytes>, fleet: &Fleet) -> bool {
-        let (Some(gpus), Some(peak)) = (mode.auto, peak) else { return false };
-        // Beside others the first task has a device of its own and a number that nobody has measured.
-        let request = &mode.resources;
-        if request.gpu_memory > Bytes::ZERO && (request.gpus == gpus || request.alone) {
-            return false;
-        }
+        let (Some(gpus), Some(peak), Bytes::ZERO) = (mode.auto, peak, mode.resources.gpu_memory) else { return false };
         let (mut peaks, before) =
             self.0.get(&of).cloned().map_or((Vec::new(), None), |(peaks, was)| (peaks, Some(was)));
         peaks.push(peak);
@@ -71,19 +66,6 @@ mod tests {
         assert_eq!(after(Some(gib(3))), (false, first), "what was promised is not taken back");
         assert_eq!(after(Some(gib(8))), (true, Some((Gpus::Shared, gib(9)))));
         assert_eq!(after(Some(gib(16))), (true, Some((Gpus::Whole(1), Bytes::ZERO))), "more than a device has");
-    }
-
-    #[test]
-    fn what_began_beside_others_is_learned_of_and_what_was_learned_before_stays() {
-        let after = |gpus, alone| {
-            let resources = Resources { gpus, gpu_memory: Bytes(10 << 30), alone, ..Resources::default() };
-            let mode = Mode { auto: Some(Gpus::Shared), resources, ..Mode::default() };
-            let fleet =
-                Fleet { devices: vec![Device { memory: Bytes(16 << 30), ..Device::default() }], ..Fleet::default() };
-            Found::default().take_in((0, 0), &mode, Some(Bytes(4 << 30)), &fleet)
-        };
-        assert!(after(Gpus::Whole(1), false));
-        assert!(!after(Gpus::Whole(1), true) && !after(Gpus::Shared, false));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! One device's page of the ledger: who was promised what on it, and whether a reading leaves room for one more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::keep::Short;
 use super::reading::{Live, Seen};
 use super::refusal::Why;
-use super::{FRESH, LATELY, is_other};
+use super::{FRESH, LATELY, is_other, little};
 use crate::fleet::{Device, Spot};
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
@@ -23,8 +23,9 @@ pub(super) struct Book {
     is_slice: bool,
     /// Memory promised to each running task.
     pub(super) promises: BTreeMap<TaskId, Bytes>,
-    /// Those that were promised all of it, whatever their number says.
-    wanting_all: BTreeSet<TaskId>,
+    /// Those that were promised all of it, whatever their number says, but for what strangers held then, if that was more
+    /// than the headroom.
+    wanting_all: BTreeMap<TaskId, Bytes>,
     /// Shares promised for good.
     shares: Share,
     /// Shares of those that take turns at what is left.
@@ -37,6 +38,8 @@ pub(super) struct Book {
     pub(super) strangers_hold: Option<Bytes>,
     /// What tasks that have just ended may still hold in nobody's name, and when they did.
     pub(super) leaving: Vec<(Millis, Bytes)>,
+    /// What was in use by the latest reading, whoever holds it.
+    used: Bytes,
     /// What others held in the latest readings, and when.
     strangers: Vec<(Millis, Bytes)>,
     /// Tasks of ours that hold memory and are promised none: what they started is still there.
@@ -69,13 +72,14 @@ impl Book {
             spot: device.spot,
             is_slice: device.is_mig(),
             promises: BTreeMap::new(),
-            wanting_all: BTreeSet::new(),
+            wanting_all: BTreeMap::new(),
             shares: Share::ZERO,
             turns: BTreeMap::new(),
             exclusive: 0,
             gone: Vec::new(),
             strangers_hold: None,
             leaving: Vec::new(),
+            used: Bytes::ZERO,
             strangers: Vec::new(),
             left_behind: Vec::new(),
             short: None,
@@ -86,13 +90,9 @@ impl Book {
         self.spot
     }
 
-    pub(super) const fn whole(&self) -> Bytes {
-        self.whole
-    }
-
     /// Returns the task that has it to itself.
     pub(super) fn only(&self) -> Option<TaskId> {
-        self.wanting_all.first().copied().filter(|_| self.promises.len() == 1)
+        self.wanting_all.keys().next().copied().filter(|_| self.promises.len() == 1)
     }
 
     pub(super) fn reserved(&self) -> Bytes {
@@ -123,6 +123,7 @@ impl Book {
             Live::Unwatched => return self.gone.clear(),
         };
         self.gone.retain(|gone| gone.at >= at);
+        self.used = seen.used;
         let is_over = |task: &TaskId| !self.promises.contains_key(task) && !is_other(*task);
         let over = seen.held.iter().flatten().filter(|(task, bytes)| *bytes > Bytes::ZERO && is_over(task));
         self.left_behind = over.copied().collect();
@@ -142,9 +143,44 @@ impl Book {
         seen.used - ours - seen.nobodys
     }
 
+    /// Whether others were seen lately to hold more of it than may be the driver's own.
+    pub(super) fn has_strangers(&self) -> bool {
+        self.held_lately() > self.headroom
+    }
+
     /// Whether others were seen lately to hold more of it than whoever has it to himself puts up with.
     pub(super) fn is_crowded(&self) -> bool {
-        self.held_lately() > self.headroom
+        self.held_lately() > self.puts_up_with()
+    }
+
+    /// Returns how much others may hold beside whoever has it to himself: the headroom, and what they held when he came.
+    pub(super) fn puts_up_with(&self) -> Bytes {
+        self.headroom + self.wanting_all.values().copied().max().unwrap_or(Bytes::ZERO)
+    }
+
+    /// Returns what others hold beside whom nobody is alone there now.
+    fn beside(&self) -> Bytes {
+        let is_ours = !self.promises.is_empty() || !self.gone.is_empty();
+        let hold = if is_ours { self.held_lately() } else { self.used };
+        if hold > self.headroom { hold } else { Bytes::ZERO }
+    }
+
+    /// Returns all of its memory that somebody can have to himself now.
+    pub(super) fn all_of_it(&self) -> Bytes {
+        self.whole - self.beside()
+    }
+
+    /// Whether a request could have it to itself once our own tasks have left it.
+    pub(super) fn could_be_alone(&self, request: &Resources, live: &Live) -> bool {
+        let is_ours = !self.promises.is_empty() || !self.gone.is_empty() || !self.left_behind.is_empty();
+        let hold = match live {
+            Live::Seen(_) if is_ours => self.held_lately(),
+            Live::Seen(seen) => seen.used,
+            Live::Unwatched => self.whole - self.usable,
+            Live::Fault { .. } => return false,
+        };
+        let can_join = !self.is_slice || !matches!(request.gpus, Gpus::Whole(2..));
+        hold <= self.headroom && can_join && request.gpu_memory <= self.whole
     }
 
     /// Returns the most that others held in the latest readings.
@@ -169,10 +205,10 @@ impl Book {
     }
 
     pub(super) fn hold(&mut self, task: TaskId, request: &Resources) {
-        self.promises.insert(task, request.gpu_memory);
         if request.wants_all_memory() {
-            self.wanting_all.insert(task);
+            self.wanting_all.insert(task, self.beside());
         }
+        self.promises.insert(task, request.gpu_memory);
         match request.turn() {
             Some(share) => drop(self.turns.insert(task, share)),
             None => self.shares += request.gpus.share(),
@@ -197,8 +233,15 @@ impl Book {
         Share::WHOLE - self.shares
     }
 
-    /// Returns what a request would leave of the device, or why there is no room for it.
-    pub(super) fn room(&self, request: &Resources, live: &Live, at: Millis, now: Millis) -> Result<Left, Why> {
+    /// Returns what a request would leave of the device, or why there is no room for it. `beside`: whether who wants all of
+    /// its memory puts up with strangers who hold little.
+    pub(super) fn room(
+        &self,
+        request: &Resources,
+        (live, at): (&Live, Millis),
+        now: Millis,
+        beside: bool,
+    ) -> Result<Left, Why> {
         if request.gpu_memory > self.whole {
             return Err(Why::TooSmall { whole: self.whole });
         }
@@ -219,17 +262,23 @@ impl Book {
         if request.gpus.share() > share_left {
             return Err(Why::Share { left: share_left });
         }
-        let memory = self.memory_left(request, live, at, now)?;
+        let memory = self.memory_left(request, (live, at), now, beside)?;
         Ok(Left { memory: memory - request.gpu_memory, share: share_left - request.gpus.share() })
     }
 
     /// Returns the memory that the request can have; an error if that is too little.
-    fn memory_left(&self, request: &Resources, live: &Live, at: Millis, now: Millis) -> Result<Bytes, Why> {
+    fn memory_left(
+        &self,
+        request: &Resources,
+        (live, at): (&Live, Millis),
+        now: Millis,
+        beside: bool,
+    ) -> Result<Bytes, Why> {
         let seen = match live {
             Live::Unwatched => {
                 let left = self.usable - self.reserved();
                 // Nobody has looked since it was probed; what strangers held then is all that is known of them.
-                self.refuse_strangers(request, self.whole - self.usable)?;
+                self.refuse_strangers(request, self.whole - self.usable, beside)?;
                 let fits = request.gpu_memory <= left;
                 return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
             }
@@ -245,7 +294,7 @@ impl Book {
         if !self.gone.is_empty() && request.wants_all_memory() {
             return Err(Why::Settling);
         }
-        self.refuse_strangers(request, seen.used)?;
+        self.refuse_strangers(request, seen.used, beside)?;
         let promised = self.promised(seen);
         let left = seen.free - promised - self.headroom;
         if request.gpu_memory > left {
@@ -257,9 +306,10 @@ impl Book {
     }
 
     /// Refuses a device that others hold so much of, if the request wants all of it.
-    fn refuse_strangers(&self, request: &Resources, hold: Bytes) -> Result<(), Why> {
-        // As much as the headroom may be the driver's own, or a desktop's.
-        let alone = hold <= self.headroom || !request.wants_all_memory();
+    fn refuse_strangers(&self, request: &Resources, hold: Bytes, beside: bool) -> Result<(), Why> {
+        // As much as the headroom may be the driver's own.
+        let most = if beside { self.headroom.max(little(self.whole)) } else { self.headroom };
+        let alone = hold <= most || !request.wants_all_memory();
         alone.then_some(()).ok_or(Why::Strangers { hold })
     }
 
@@ -278,7 +328,7 @@ impl Book {
 
     /// Returns what a running task counts on: of a device that it has to itself all but what others may hold beside it.
     pub(super) fn counts_on(&self, task: TaskId, promise: Bytes) -> Bytes {
-        let all = self.wanting_all.contains(&task).then(|| self.whole - self.headroom);
+        let all = self.wanting_all.get(&task).map(|beside| self.whole - self.headroom - *beside);
         all.map_or(promise, |all| all.max(promise))
     }
 

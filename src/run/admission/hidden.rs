@@ -30,7 +30,7 @@ impl Book {
     pub(super) fn due_at_most(&self, seen: &Seen) -> Bytes {
         let all = self.counted_on(|_| true);
         let open = self.counted_on(|task| seen.has_opened(task) == Some(true));
-        let is_clear = !self.is_crowded() && self.has_number_for_each();
+        let is_clear = !self.has_strangers() && self.has_number_for_each();
         let taken = if is_clear { self.grown(seen) - self.still_leaving() } else { Bytes::ZERO };
         all - open.min(taken)
     }

@@ -104,6 +104,12 @@ impl Ledger {
         self.books[device.index()].is_crowded()
     }
 
+    /// Returns how much others may hold of a device beside whoever has it to himself.
+    #[must_use]
+    pub fn puts_up_with(&self, device: DeviceId) -> Bytes {
+        self.books[device.index()].puts_up_with()
+    }
+
     /// Whether what was promised to a task that has gone could be kept on a device beside what strangers hold and what is
     /// promised to others.
     #[must_use]

@@ -35,7 +35,7 @@ use choose::Candidate;
 pub use others::{Held, HeldBy, Holding, is_other, other_task};
 pub use outlook::{Denied, Outlook};
 pub use reading::{Live, Readings, Seen};
-pub use refusal::{Refusal, Short, Why, beside_others, is_little};
+pub use refusal::{Refusal, Short, Why};
 
 /// Readings that are older than this say nothing about what is free now: five readings at one a second were missed.
 pub const FRESH: Millis = Millis(5_000);
@@ -47,6 +47,15 @@ const LATELY: Millis = Millis(3_000);
 /// After this time a driver shows as free what a task held that has ended; lags of up to a few seconds were reported.
 /// Matters only where the driver hides processes; elsewhere what has ended is seen to be nobody's.
 const SETTLED: Millis = Millis(10_000);
+
+/// Of all that tasks could have of a device, one part in so many is little: a desktop's, and no training's.
+const LITTLE: u64 = 4;
+
+/// Returns how much of a device's memory others hold at most who hold little of it.
+#[must_use]
+pub const fn little(whole: Bytes) -> Bytes {
+    Bytes(whole.0 / LITTLE)
+}
 
 /// What an admitted task holds until it is released.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,12 +216,13 @@ impl Ledger {
         now: Millis,
     ) -> Result<Candidate, Refusal> {
         let mut refusal = Refusal::new(request);
+        let beside = self.puts_up_with_little(request, readings);
         let mut best: Option<Candidate> = None;
         for (node, host) in (0..).map(NodeId).zip(&self.hosts) {
             let shorts = host.shorts(request);
             let fits_host = shorts.is_empty();
             refusal.hosts.extend(shorts.into_iter().map(|short| (node, short)));
-            let mut rooms = self.rooms(host, request, readings, now, &mut refusal);
+            let mut rooms = self.rooms(host, (request, beside), readings, now, &mut refusal);
             rooms.retain(|room| !avoided.contains(&room.device));
             if !fits_host {
                 continue;
@@ -226,11 +236,24 @@ impl Ledger {
         best.ok_or(refusal)
     }
 
+    /// Whether a request that wants all of a device's memory puts up with strangers who hold little of it: where they hold
+    /// some of so many devices that it could nowhere be alone, whichever of our own tasks end, as a desktop does.
+    fn puts_up_with_little(&self, request: &Resources, readings: &Readings) -> bool {
+        let gang = match request.gpus {
+            Gpus::Whole(gang) => gang as usize,
+            Gpus::None | Gpus::Shared | Gpus::Share(_) => 1,
+        };
+        let could_be_alone =
+            |device: &&DeviceId| self.books[device.index()].could_be_alone(request, readings.of(device.index()));
+        let has_enough = |host: &Host| host.devices.iter().filter(could_be_alone).count() >= gang;
+        request.wants_all_memory() && !self.hosts.iter().any(has_enough)
+    }
+
     /// Returns the devices of a host that have room for the request; notes why the others do not.
     fn rooms(
         &self,
         host: &Host,
-        request: &Resources,
+        (request, beside): (&Resources, bool),
         readings: &Readings,
         now: Millis,
         refusal: &mut Refusal,
@@ -241,7 +264,7 @@ impl Ledger {
         let mut rooms = Vec::new();
         for device in &host.devices {
             let book = &self.books[device.index()];
-            match book.room(request, readings.of(device.index()), readings.at, now) {
+            match book.room(request, (readings.of(device.index()), readings.at), now, beside) {
                 Ok(left) => rooms.push(choose::Room { device: *device, spot: book.spot(), left }),
                 Err(why) => refusal.devices.push((*device, why)),
             }

@@ -105,7 +105,7 @@ impl Ledger {
 
     /// Returns what a request is granted in a place.
     pub(super) fn grant_in(&self, node: NodeId, devices: Vec<DeviceId>, request: &Resources) -> Grant {
-        let smallest = devices.iter().map(|device| self.books[device.index()].whole()).min();
+        let smallest = devices.iter().map(|device| self.books[device.index()].all_of_it()).min();
         let all = smallest.filter(|_| request.alone);
         Grant { node, devices, gpu_memory: all.unwrap_or(request.gpu_memory) }
     }
@@ -141,9 +141,10 @@ impl Outlook {
     /// Whether a request has room in a place.
     #[must_use]
     pub fn has_room(&self, request: &Resources, grant: &Grant) -> bool {
+        let beside = self.ledger.puts_up_with_little(request, &self.readings);
         let room = |device: &DeviceId| {
             let live = self.readings.of(device.index());
-            self.ledger.books[device.index()].room(request, live, Millis::ZERO, Millis::ZERO).is_ok()
+            self.ledger.books[device.index()].room(request, (live, Millis::ZERO), Millis::ZERO, beside).is_ok()
         };
         self.ledger.hosts[grant.node.index()].shorts(request).is_empty() && grant.devices.iter().all(room)
     }

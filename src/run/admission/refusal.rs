@@ -173,30 +173,12 @@ impl Refusal {
     }
 }
 
-/// Of all that tasks could have of a device, one part in so many is little: a desktop's, and no training's.
-const LITTLE: u64 = 4;
-
-/// Whether others hold so little of a device that what is unknown to need all of it may begin beside them.
-#[must_use]
-pub fn is_little(hold: Bytes, device: &Device) -> bool {
-    hold.0 <= device.whole_memory().0 / LITTLE
-}
-
 /// Says how a task could start beside others that hold memory of the devices which it wants for itself: `it may start
-/// beside them with a number in `gpu_memory` (at most 21990 MiB), or with `--headroom 1500MiB``.
-#[must_use]
-pub fn beside_others<'a>(
-    request: &Resources,
-    held: impl Iterator<Item = (&'a Device, Bytes)> + Clone,
-) -> Option<String> {
-    let mib = |bytes: Bytes| bytes.0 / Bytes::MIB.0;
-    let most = held.clone().map(|(device, hold)| mib(device.whole_memory() - hold)).max();
-    let number = most.filter(|most| *most > 0 && request.gpu_memory == Bytes::ZERO);
-    let number = number.map(|most| format!("a number in `gpu_memory` (at most {most} MiB)"));
-    let least = held.filter(|(device, hold)| is_little(*hold, device)).map(|(_, hold)| hold).min();
-    let headroom = least.map(|hold| format!("`--headroom {}MiB`", hold.0.div_ceil(Bytes::MIB.0)));
-    let ways: Vec<String> = number.into_iter().chain(headroom).collect();
-    (!ways.is_empty()).then(|| format!("it may start beside them with {}", ways.join(", or with ")))
+/// beside them with a number in `gpu_memory` (at most 21990 MiB)`.
+fn beside_others<'a>(request: &Resources, held: impl Iterator<Item = (&'a Device, Bytes)>) -> Option<String> {
+    let most = held.map(|(device, hold)| (device.whole_memory() - hold).0 / Bytes::MIB.0).max()?;
+    let is_said = most > 0 && request.gpu_memory == Bytes::ZERO;
+    is_said.then(|| format!("it may start beside them with a number in `gpu_memory` (at most {most} MiB)"))
 }
 
 /// Says of a device that the run does without how it is used again.

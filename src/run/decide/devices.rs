@@ -41,14 +41,13 @@ impl Dispatcher<'_> {
     #[must_use]
     pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Role, Outcome)> {
         let mut over = Vec::new();
-        for (device, live) in self.fleet.devices.iter().zip(&readings.devices) {
+        for ((id, device), live) in (0..).map(DeviceId).zip(&self.fleet.devices).zip(&readings.devices) {
             let Live::Seen(Seen { used, held: Some(held), .. }) = live else { continue };
             for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
                 let role = role_on(state, *task, &device.id);
                 let attempt = state.task(*task).open_as(role);
                 let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
-                // As much as the headroom may be the driver's own.
-                let by_itself = *used - *bytes <= device.headroom;
+                let by_itself = *used - *bytes <= self.ledger.puts_up_with(id);
                 let most = |place: &Place| match by_itself {
                     true => limit::cap(place, &[device], self.gpus(*task, place.mode)),
                     false => place.gpu_memory,

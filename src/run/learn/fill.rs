@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::estimate::{self, Estimate};
 use super::{Sample, definition};
-use crate::fleet::{Device, Fleet};
+use crate::fleet::Fleet;
 use crate::probe::model;
-use crate::run::admission::is_little;
 use crate::spec::{Duration, Gpus, Mode, Pipeline, Stage};
 use crate::units::{Bytes, Millis, Speed};
 
@@ -102,8 +101,7 @@ pub fn has_open_numbers(pipeline: &Pipeline) -> bool {
 ///
 /// A duration is learned for each device model, and for other models by their speed. Device memory is one number for
 /// all of the fleet's devices: the largest of what it takes on each model. What would be more than any device has
-/// leaves the device to the stage alone, as if nothing were known; where others hold a little of every device, a stage of
-/// which nothing is known begins beside them with a number, or it would wait for as long as they do.
+/// leaves the device to the stage alone, as if nothing were known.
 pub fn fill_in(pipeline: &mut Pipeline, fleet: &Fleet, history: &[Sample]) -> Origins {
     let mut origins = Origins::of(pipeline);
     let mut by_definition: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
@@ -114,7 +112,7 @@ pub fn fill_in(pipeline: &mut Pipeline, fleet: &Fleet, history: &[Sample]) -> Or
         for mode in 0..pipeline.stages[stage].modes.len() {
             let of = &pipeline.stages[stage];
             let digest = definition(pipeline, of, &of.modes[mode]);
-            let samples = by_definition.get(digest.as_str()).map_or(&[][..], Vec::as_slice);
+            let Some(samples) = by_definition.get(digest.as_str()) else { continue };
             let numbers = &mut origins.0[stage][mode];
             fill_in_mode(&mut pipeline.stages[stage].modes[mode], numbers, fleet, samples);
         }
@@ -191,26 +189,7 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
             let seen = samples.iter().filter_map(|sample| sample.gpu_memory.max(sample.ran_out));
             numbers.beyond = seen.max();
         }
-    } else if mode.auto.is_some()
-        && let Some(number) = beside_others(fleet, mode.resources.gpus)
-    {
-        mode.resources.gpu_memory = number;
     }
-}
-
-/// Returns what a stage of which nothing is known asks for on each device that it has to itself but for strangers: nine
-/// tenths of what they leave of the smallest, where they hold a little of so many devices that it could not begin alone.
-fn beside_others(fleet: &Fleet, gpus: Gpus) -> Option<Bytes> {
-    let Gpus::Whole(count) = gpus else { return None };
-    let held = |device: &Device| device.whole_memory() - device.usable_memory();
-    let joining = || fleet.devices.iter().filter(|device| device.can_join(count));
-    let enough = |devices: usize| devices >= usize::try_from(count).unwrap_or(usize::MAX);
-    if enough(joining().filter(|device| held(device) <= device.headroom).count()) {
-        return None;
-    }
-    let left: Vec<_> = joining().filter(|device| is_little(held(device), device)).map(Device::usable_memory).collect();
-    let least = left.iter().min().filter(|_| enough(left.len()))?;
-    Some(Bytes(least.0 - least.0 / 10)).filter(|number| *number > Bytes::ZERO)
 }
 
 /// Returns the request for whole devices in place of parts of one.
@@ -270,6 +249,7 @@ fn gpu_memory(fleet: &Fleet, samples: &[&Sample]) -> Option<Estimate<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::Device;
     use crate::graph;
     use crate::spec::Source;
 
@@ -319,30 +299,6 @@ mod tests {
         let (mode, numbers) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[]);
         assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Whole(1), Bytes::ZERO));
         assert_eq!(numbers, Numbers { duration: Basis::Default, gpu_memory: Some(Basis::Default), beyond: None });
-    }
-
-    #[test]
-    fn where_others_hold_a_little_of_every_device_auto_begins_beside_them() {
-        let asked = |resources: &str, free: &[u64]| {
-            let mut fleet = fleet(&vec![("T4", 16, 1_000_000); free.len()]);
-            for (device, free) in fleet.devices.iter_mut().zip(free) {
-                (device.headroom, device.free) = (Bytes(GIB), Some(Bytes(free * GIB)));
-            }
-            let mut pipeline = pipeline(resources);
-            let origins = fill_in(&mut pipeline, &fleet, &[]);
-            assert_eq!(origins.mode(0, 0).gpu_memory, Some(Basis::Default));
-            let asked = &pipeline.stages[0].modes[0].resources;
-            (asked.gpus, asked.gpu_memory.0 / GIB)
-        };
-        let auto = "gpu_memory = 'auto'";
-        assert_eq!(asked(auto, &[14]), (Gpus::Whole(1), 11), "nine tenths of 13");
-        assert_eq!(asked(auto, &[13, 14]), (Gpus::Whole(1), 10), "of the smallest");
-        for alone in [&[16][..], &[15], &[14, 16], &[8], &[8, 3]] {
-            assert_eq!(asked(auto, alone), (Gpus::Whole(1), 0), "{alone:?}");
-        }
-        let two = "gpus = 2, gpu_memory = 'auto'";
-        assert_eq!(asked(two, &[14, 16]), (Gpus::Whole(2), 11));
-        assert_eq!(asked(two, &[16, 8]), (Gpus::Whole(2), 0), "much is held of the second");
     }
 
     #[test]
