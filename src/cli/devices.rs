@@ -10,6 +10,7 @@ use super::{Exit, Failure, aside, calibrate, orphans, output};
 use crate::probe::{self, Machine, process, speeds};
 use crate::report::devices::{self, Identities};
 use crate::report::paint::Colour;
+use crate::report::text;
 
 /// Show this machine's CPUs, memory and GPUs, and who uses them
 #[derive(Args)]
@@ -54,15 +55,16 @@ impl Command {
         if self.orphans {
             return orphans::run(&machine, &self.end, self.json);
         }
-        let Some(seconds) = self.watch else { return self.show(&machine) };
+        let Some(seconds) = self.watch else { return self.show(&machine, None) };
         let pause = Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
         let mut machine = machine;
         loop {
-            if io::stdout().is_terminal() && !self.json {
+            let size = output::size().filter(|_| io::stdout().is_terminal() && !self.json);
+            if size.is_some() {
                 // To the upper left corner, and nothing of the last time below.
                 output::print("\x1b[H\x1b[J")?;
             }
-            self.show(&machine)?;
+            self.show(&machine, size)?;
             if poll(&mut [PollFd::new(&io::stdout(), PollFlags::empty())], Some(&pause)).is_ok_and(|gone| gone > 0) {
                 // Whoever read us has gone.
                 return Ok(Exit::Done);
@@ -71,12 +73,31 @@ impl Command {
         }
     }
 
-    fn show(&self, machine: &Machine) -> Result<Exit, Failure> {
+    /// Shows the machine, so that it fits into `size` (rows and columns).
+    fn show(&self, machine: &Machine, size: Option<(usize, usize)>) -> Result<Exit, Failure> {
         if self.json {
             return output::print(&(json(machine) + "\n"));
         }
-        output::print(&devices::table(machine, &identities(machine), Colour::for_stdout(), None))
+        let columns = size.map(|(_, columns)| columns);
+        let shown = devices::table(machine, &identities(machine), Colour::for_stdout(), columns);
+        match size {
+            Some(size) => output::print(&cut(&shown, size)),
+            None => output::print(&shown),
+        }
     }
+}
+
+/// Cuts what is shown again and again to the size of a terminal: what wraps or scrolls would push out the first lines.
+fn cut(shown: &str, (rows, columns): (usize, usize)) -> String {
+    let lines: Vec<&str> = shown.lines().collect();
+    // The last row is the cursor's.
+    let room = rows.saturating_sub(1).max(1);
+    let fit = |line: &&str| text::fit(line, columns).into_owned() + "\n";
+    if lines.len() <= room {
+        return lines.iter().map(fit).collect();
+    }
+    let more = format!("… and {} lines more", lines.len() - (room - 1));
+    lines[..room - 1].iter().chain([&more.as_str()]).map(fit).collect()
 }
 
 /// Returns the machine as `--json` has it.
@@ -89,4 +110,19 @@ fn identities(machine: &Machine) -> Identities {
     let listed = machine.gpus.devices().iter().flat_map(|gpu| gpu.reading.processes.iter().flatten());
     let who = |pid| process::identify(Path::new("/"), pid).map(|identity| (pid, identity));
     listed.filter_map(|process| who(process.pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_is_never_longer_or_wider_than_the_terminal() {
+        let shown = "GPU   MODEL\n\x1b[2mgpu0\x1b[0m  Emulated\ngpu1\ngpu2\n";
+        assert_eq!(cut(shown, (5, 80)), shown);
+        assert_eq!(cut(shown, (4, 80)), "GPU   MODEL\n\x1b[2mgpu0\x1b[0m  Emulated\n… and 2 lines more\n");
+        let narrow = cut(shown, (24, 8));
+        assert!(narrow.lines().all(|line| text::width(line) <= 8), "{narrow:?}");
+        assert_eq!(cut(shown, (0, 80)).lines().count(), 1);
+    }
 }

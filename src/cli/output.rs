@@ -70,5 +70,10 @@ pub(super) fn finish(written: io::Result<()>) -> Result<Exit, Failure> {
 
 /// Returns the width of the terminal behind standard output, if it is one.
 pub(super) fn columns() -> Option<usize> {
-    console::Term::stdout().size_checked().map(|(_, columns)| columns.into())
+    size().map(|(_, columns)| columns)
+}
+
+/// Returns the rows and columns of the terminal behind standard output, if it is one.
+pub(super) fn size() -> Option<(usize, usize)> {
+    console::Term::stdout().size_checked().map(|(rows, columns)| (rows.into(), columns.into()))
 }
