@@ -345,7 +345,8 @@ impl Session<'_> {
             let mut stops = early.hand_over().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
             let unkept = self.up_to_date.as_ref().map(UpToDate::unkept).unwrap_or_default();
-            let engine = Caching::new(Racing::new(Local::new(manner.mirror).map_err(broken)?), cache, unkept);
+            let engine =
+                Caching::new(Racing::new(Local::new(manner.mirror).map_err(broken)?, manner.keep_free), cache, unkept);
             // Planning and looking at files took their time.
             let clock = Clock::starting_at(now().max(self.now));
             let record = Shared::new((&mut *store, &mut key), &Processes, state::this_host());

@@ -20,7 +20,7 @@ use crate::run::engine::{Ended, Engine, Launch, Report, Staging, Stop};
 use crate::run::event::{Process, Role};
 use crate::run::layer::{Apart, Layer};
 use crate::run::outcome::Outcome;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 /// The file in an attempt's folder that says that its outputs are being published.
 const PUBLISHING: &str = "publishing";
@@ -166,15 +166,16 @@ pub fn sweep(folder: &Path, kept: &HashSet<PathBuf>) -> io::Result<()> {
 }
 
 impl<E: Engine> Racing<E> {
-    /// Puts places for attempts that race around an engine; others are passed on as they are.
-    pub fn new(inner: E) -> Self {
+    /// Puts places for attempts that race around an engine; others are passed on as they are. What is moved to another file
+    /// system leaves `keep_free` there, or what is usual.
+    pub fn new(inner: E, keep_free: Option<Bytes>) -> Self {
         Self {
             inner,
             staged: HashMap::new(),
             publishing: HashMap::new(),
             won: HashMap::new(),
             stops: false,
-            transfer: Arc::default(),
+            transfer: Arc::new(Transfer::keeping_free(keep_free)),
             apart: Apart::default(),
         }
     }

@@ -150,7 +150,7 @@ impl Case {
                     Some(FullDisk { disk, reserve: Bytes(2) })
                 }),
             };
-            let engine = Racing::new(Scripted::new(&self.graph, script));
+            let engine = Racing::new(Scripted::new(&self.graph, script), None);
             let clock = Clock::starting_at(Millis(1_000));
             let told = (state.clone(), Vec::new());
             let mut supervisor = Supervisor::new(parts, engine, from.memory.clone(), state, clock, told);

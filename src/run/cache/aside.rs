@@ -26,7 +26,7 @@ pub fn is_found(folder: &Path) -> bool {
 /// Moves a file or folder, also to another file system, and returns whether it was there.
 ///
 /// # Errors
-/// Where it cannot be moved, or was to be copied and that was called off: it is where it was then.
+/// Where it cannot be moved, or was to be copied and there is no room for that, or it was called off: it is where it was then.
 pub fn relocate(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<bool> {
     if let Err(error) = from.symlink_metadata() {
         return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
@@ -37,6 +37,7 @@ pub fn relocate(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<bool>
     let moved = match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            transfer.room.look(to.parent().unwrap_or(to), size(from)?)?;
             copy_all(from, to, transfer)?;
             remove_all(from)
         }
@@ -302,6 +303,25 @@ mod tests {
         assert_eq!(fs::read(to.join("x")).unwrap(), b"1");
         transfer.call_off();
         assert!(copy_all(&from, &to, &transfer).is_err() && from.join("x").exists() && !to.exists());
+    }
+
+    #[test]
+    fn nothing_moves_to_a_file_system_without_room_for_it() {
+        let here = tempfile::tempdir().unwrap();
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+        let Some(there) =
+            tempfile::tempdir_in("/dev/shm").ok().filter(|there| device(there.path()) != device(here.path()))
+        else {
+            // There is one file system only.
+            return;
+        };
+        let (from, to) = (here.path().join("from"), there.path().join("to"));
+        fs::write(&from, "old").unwrap();
+        let full = relocate(&from, &to, &Transfer::keeping_free(Some(Bytes(u64::MAX)))).unwrap_err();
+        assert!(full.to_string().starts_with("3 B are needed, and only "), "{full}");
+        assert!(from.exists() && !to.exists());
+        assert!(relocate(&from, &to, &Transfer::keeping_free(Some(Bytes::ZERO))).unwrap());
+        assert!(!from.exists() && to.exists());
     }
 
     #[test]

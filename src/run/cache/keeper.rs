@@ -141,13 +141,13 @@ impl Keeper {
         index: Index,
         others: Box<dyn Writers>,
     ) -> Result<Self, CacheError> {
-        let files = Files::open(places.root, places.state)
+        let mut files = Files::open(places.root, places.state)
             .map_err(|source| CacheError::Project { path: places.root.to_owned(), source })?;
         let root = places.root.as_os_str().as_encoded_bytes();
         let root_digest = Digest::of(root);
         files.remember(index.memo(&root_digest)?);
-        let mut objects = Objects::with_room(&folder(places.state), places.keep_free);
-        objects.transfer = Arc::clone(&files.transfer);
+        let objects = Objects::with_room(&folder(places.state), places.keep_free);
+        files.transfer = Arc::clone(&objects.transfer);
         Ok(Self {
             index,
             objects,

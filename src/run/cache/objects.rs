@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::key::Digest;
-use super::room::{Room, is_full};
+use super::room::is_full;
 use super::transfer::Transfer;
 use super::workshop::Workshop;
 use crate::units::Bytes;
@@ -83,7 +83,6 @@ pub struct Object {
 pub struct Objects {
     dir: PathBuf,
     pub(super) workshop: Workshop,
-    room: Room,
     pub(super) transfer: Arc<Transfer>,
     /// Whether something could not be cloned and was copied.
     copies: AtomicBool,
@@ -102,8 +101,7 @@ impl Objects {
         Self {
             dir: cache.join("objects"),
             workshop: Workshop::new(cache),
-            room: Room::new(keep_free),
-            transfer: Arc::default(),
+            transfer: Arc::new(Transfer::keeping_free(keep_free)),
             copies: AtomicBool::new(false),
         }
     }
@@ -113,7 +111,7 @@ impl Objects {
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] where there is not.
     pub fn look_for_room(&self, bytes: u64) -> io::Result<()> {
-        if self.copies.load(Ordering::Relaxed) { self.room.look(&self.dir, bytes) } else { Ok(()) }
+        if self.copies.load(Ordering::Relaxed) { self.transfer.room.look(&self.dir, bytes) } else { Ok(()) }
     }
 
     /// Returns where an object lies.
@@ -140,7 +138,7 @@ impl Objects {
                 return self.transfer.digest(to);
             }
             self.copies.store(true, Ordering::Relaxed);
-            self.room.take(to, &self.dir, from.metadata()?.len())?;
+            self.transfer.room.take(to, &self.dir, from.metadata()?.len())?;
             self.transfer.copy_and_digest(from, to)
         })
     }
@@ -213,7 +211,7 @@ impl Objects {
             let found = if rustix::fs::ioctl_ficlone(&file, &from).is_ok() {
                 self.transfer.digest(&mut file)?
             } else {
-                self.room.take(&file, to.parent().unwrap_or(to), from.metadata()?.len())?;
+                self.transfer.room.take(&file, to.parent().unwrap_or(to), from.metadata()?.len())?;
                 self.transfer.copy_and_digest(&mut from, &mut file)?
             };
             file.set_permissions(Permissions::from_mode(mode))?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::key::Digest;
+use super::room::Room;
 use crate::units::Bytes;
 
 /// Bytes that are read at a time.
@@ -24,6 +25,7 @@ pub struct Transfer {
     /// The file that was begun last.
     last: Mutex<String>,
     off: Arc<AtomicBool>,
+    pub(super) room: Room,
 }
 
 /// How far a transfer is.
@@ -38,6 +40,12 @@ pub struct SoFar {
 }
 
 impl Transfer {
+    /// Makes one that takes nothing of what is to be kept free: `keep_free`, or what is usual for the disk.
+    #[must_use]
+    pub fn keeping_free(keep_free: Option<Bytes>) -> Self {
+        Self { room: Room::new(keep_free), ..Self::default() }
+    }
+
     /// Returns how far it is; `None` before the first file.
     #[must_use]
     pub fn so_far(&self) -> Option<SoFar> {
