@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::state::broken;
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, output, spare};
 use crate::cuda::{CudaError, Device, Pace, guarded, pace};
 use crate::probe::speeds::{self, List};
 use crate::probe::{Gpu, Machine, Reading};
@@ -24,7 +24,7 @@ pub(super) fn run(machine: &Machine, list: &List) -> Result<Exit, Failure> {
     let mut found = Vec::new();
     let mut missed = Vec::new();
     for ordinal in 0.. {
-        match guarded(|| measure(machine, ordinal, &mut missed)) {
+        match guarded(|| spare::start().and_then(|()| measure(machine, ordinal, &mut missed))) {
             Ok(measured) => found.extend(measured),
             Err(CudaError::NoDevice(_)) if ordinal > 0 => break,
             Err(error) => {

@@ -53,6 +53,7 @@ mod serve;
 mod session;
 mod shapes;
 mod show;
+mod spare;
 mod state;
 mod stops;
 mod timing;

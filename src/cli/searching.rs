@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use tracing::info;
 
-use super::output;
+use super::{output, spare};
 use crate::batch::Unfit;
 use crate::batch::device::OffDevice;
 use crate::batch::search::{Effort, Found, Problem, Searcher, on_cpu, on_device};
-use crate::cuda::{self, Device};
+use crate::cuda;
 
 /// Who searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Searcher for Searching {
         let searched = match self.place {
             Place::Cpu => Ok((self.place.to_string(), on_cpu(problem, effort))),
             Place::Cuda(number) => cuda::guarded(|| {
-                let device = Device::open(number)?;
+                let device = spare::open(number)?;
                 let found = on_device(&device, problem, effort)?;
                 Ok::<_, OffDevice>((format!("{} ({})", device.about().name, self.place), found))
             }),

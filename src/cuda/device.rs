@@ -48,13 +48,7 @@ impl Device {
     /// # Errors
     /// Where there is no driver or no such device, or where it cannot be used.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        start()?;
-        let mut count: c_int = 0;
-        // SAFETY: the driver is initialised; the pointers of all calls in this file are to live values.
-        check("count the CUDA devices", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;
-        let mut devices = (0..count).map(by_address).collect::<Result<Vec<_>, _>>()?;
-        devices.sort_unstable();
-        let (_, handle) = *devices.get(ordinal).ok_or(CudaError::NoDevice(ordinal))?;
+        let handle = find(ordinal)?;
         let about = about(handle)?;
         if about.capability < (7, 0) {
             return Err(CudaError::OldDevice { name: about.name, capability: about.capability });
@@ -67,6 +61,14 @@ impl Device {
         // SAFETY: a context that the driver gave.
         check("enter the CUDA context", unsafe { sys::cuCtxSetCurrent(context) })?;
         Ok(device)
+    }
+
+    /// Returns what the device is that [`open`](Self::open) would open: nothing is taken of it.
+    ///
+    /// # Errors
+    /// Where there is no driver or no such device.
+    pub fn look(ordinal: usize) -> Result<About, CudaError> {
+        about(find(ordinal)?)
     }
 
     /// Returns what it is.
@@ -169,6 +171,17 @@ impl Drop for Device {
 }
 
 const ASK: &str = "ask what the CUDA device is";
+
+/// Returns the device with this number, counted by PCI address.
+fn find(ordinal: usize) -> Result<sys::CUdevice, CudaError> {
+    start()?;
+    let mut count: c_int = 0;
+    // SAFETY: the driver is initialised; the pointers of all calls in this file are to live values.
+    check("count the CUDA devices", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;
+    let mut devices = (0..count).map(by_address).collect::<Result<Vec<_>, _>>()?;
+    devices.sort_unstable();
+    devices.get(ordinal).map(|(_, handle)| *handle).ok_or(CudaError::NoDevice(ordinal))
+}
 
 /// Returns the device with this number, as the driver counts, behind its PCI address: domain, bus, slot.
 fn by_address(number: c_int) -> Result<([u32; 3], sys::CUdevice), CudaError> {

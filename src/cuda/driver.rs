@@ -2,7 +2,10 @@
 
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use cudarc::driver::sys::{self, CUresult};
 
@@ -57,6 +60,15 @@ pub enum CudaError {
     /// There is no library.
     #[error("no CUDA driver is installed")]
     NoDriver,
+    /// There is one that is of no use.
+    #[error("the CUDA driver cannot be loaded: {0}")]
+    NoLibrary(String),
+    /// It has not answered in time.
+    #[error("the CUDA driver has not started within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// It is there, and others need it.
+    #[error("{0}")]
+    NotToSpare(String),
     /// The library lacks a function.
     #[error("the CUDA driver is too old: it has no {0}; driver 525 or newer is needed")]
     Old(&'static str),
@@ -103,19 +115,47 @@ impl CudaError {
     }
 }
 
+/// What [`start`] found.
+static FOUND: OnceLock<Result<(), CudaError>> = OnceLock::new();
+
 /// Finds the driver and initialises it, once; later calls return what the first one found.
 ///
 /// # Errors
 /// Where there is no driver, where it lacks something, or where it does not start.
 pub fn start() -> Result<(), CudaError> {
-    static FOUND: OnceLock<Result<(), CudaError>> = OnceLock::new();
     FOUND.get_or_init(|| guarded(find)).clone()
+}
+
+/// As [`start`], and gives up where that takes too long: a card that falls off the bus can hold its driver up for ever.
+/// Whoever gets that must not call this room again: it would wait.
+///
+/// # Errors
+/// As [`start`], and where it is not done in time; nobody waits a second time.
+pub fn start_within(limit: Duration) -> Result<(), CudaError> {
+    static IS_SILENT: AtomicBool = AtomicBool::new(false);
+    if let Some(found) = FOUND.get() {
+        return found.clone();
+    }
+    if IS_SILENT.load(Ordering::Relaxed) {
+        return Err(CudaError::Silent(limit));
+    }
+    let started = within(limit, start);
+    IS_SILENT.store(matches!(started, Err(CudaError::Silent(_))), Ordering::Relaxed);
+    started
+}
+
+/// Does something on a thread of its own, which is left behind where it takes too long.
+fn within(limit: Duration, work: impl FnOnce() -> Result<(), CudaError> + Send + 'static) -> Result<(), CudaError> {
+    let (done, is_done) = mpsc::channel();
+    let spawned = thread::Builder::new().name("cuda".to_owned()).spawn(move || drop(done.send(work())));
+    spawned.map_err(|error| CudaError::GaveUp(format!("no thread: {error}")))?;
+    is_done.recv_timeout(limit).unwrap_or(Err(CudaError::Silent(limit)))
 }
 
 fn find() -> Result<(), CudaError> {
     // SAFETY: loads the driver's library, whose initialisers have no preconditions.
     if !unsafe { sys::is_culib_present() } {
-        return Err(CudaError::NoDriver);
+        return Err(why_not_loaded());
     }
     // SAFETY: as above; it is there, so this does not panic.
     let library = unsafe { sys::culib() };
@@ -138,6 +178,25 @@ fn find() -> Result<(), CudaError> {
         return Err(CudaError::OldDriver(u32::try_from(version).unwrap_or(0)));
     }
     Ok(())
+}
+
+/// Tells a driver that is not there from one that does not load: of another architecture, say, or half removed.
+fn why_not_loaded() -> CudaError {
+    const NAME: &CStr = c"libcuda.so.1";
+    // SAFETY: loads the driver's library, as above; the words are read before this thread asks the loader again.
+    let words = unsafe {
+        if !libc::dlopen(NAME.as_ptr(), libc::RTLD_LAZY).is_null() {
+            return CudaError::GaveUp("the library was not found, and then it was".to_owned());
+        }
+        let words = libc::dlerror();
+        if words.is_null() {
+            return CudaError::NoDriver;
+        }
+        CStr::from_ptr(words).to_string_lossy().into_owned()
+    };
+    // Another name is that of a library which this one needs.
+    let is_absent = words.contains("libcuda.so.1") && words.contains("No such file");
+    if is_absent { CudaError::NoDriver } else { CudaError::NoLibrary(words) }
 }
 
 /// Makes an error of what a call returned.
@@ -168,4 +227,22 @@ pub fn guarded<T, E: From<CudaError>>(work: impl FnOnce() -> Result<T, E>) -> Re
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
         Err(CudaError::GaveUp(text.to_owned()).into())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_answer_is_left_behind() {
+        let (never, wait) = mpsc::channel::<()>();
+        let limit = Duration::from_millis(1);
+        let found = within(limit, move || {
+            // Until the test is over.
+            wait.recv().or(Ok(()))
+        });
+        assert_eq!(found, Err(CudaError::Silent(limit)));
+        drop(never);
+        assert_eq!(within(Duration::from_secs(600), || Err(CudaError::NoDriver)), Err(CudaError::NoDriver));
+    }
 }

@@ -12,7 +12,7 @@ pub mod pace;
 mod stopwatch;
 
 pub use device::{About, Device};
-pub use driver::{CudaError, guarded, start};
+pub use driver::{CudaError, guarded, start, start_within};
 pub use kernels::{Argument, Kernel, Launch, Source};
 pub use memory::{Buffer, Word};
 pub use pace::Pace;

@@ -30,13 +30,15 @@ duration = "1s"
 struct World {
     scene: Scene,
     folder: TempDir,
+    /// What NVML shows; without, there is none.
+    nvml: Option<mock_nvml::Scene>,
 }
 
 impl World {
     fn new(pipeline: &str) -> Result<Self, Box<dyn Error>> {
         let (scene, folder) = (Scene::new()?, tempfile::tempdir()?);
         fs::write(folder.path().join("p.toml"), pipeline)?;
-        Ok(Self { scene, folder })
+        Ok(Self { scene, folder, nvml: None })
     }
 
     /// A pipeline with more edges than are timed without asking for a device.
@@ -53,7 +55,9 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.folder.path()).envs(self.scene.environment(card)?);
         command.env("XDG_CACHE_HOME", self.folder.path().join("cache")).env_remove("RUST_LOG");
+        command.env("XDG_STATE_HOME", self.folder.path().join("state")).env_remove("CUDA_VISIBLE_DEVICES");
         command.env("TRAINYARD_NVML", "none.so").env("NO_COLOR", "1");
+        command.envs(self.nvml.iter().flat_map(mock_nvml::Scene::environment));
         Ok(command.output()?)
     }
 
@@ -229,6 +233,52 @@ fn each_device_of_a_machine_is_measured_once() -> Tested {
             assert_eq!(world.scene.log()?.count("cuEventRecord") > 0, measures, "backwards: {backwards}");
         }
     }
+    Ok(())
+}
+
+/// Nobody asked for a device here, but there should be one.
+#[test]
+fn a_broken_driver_is_named_also_where_nobody_insists() -> Tested {
+    let mut world = World::large()?;
+    let (by_cpu, _) = world.plan(&Card::default(), &["--timing", "cpu"])?;
+    let no_card = Card { count: 0, ..Card::default() };
+    assert_eq!(world.plan(&no_card, &[])?, (by_cpu.clone(), String::new()), "a driver without a card may be meant so");
+    world.nvml = Some(mock_nvml::Scene::new(vec![mock_nvml::Card::default()])?);
+    let (by_cpu, _) = world.plan(&Card::default(), &["--timing", "cpu"])?;
+    assert_falls_back("NVML shows one", &world.plan(&no_card, &[])?, &by_cpu, "there is no CUDA device 0");
+    let variables = world.scene.environment(&Card::default())?;
+    let (_, folder) =
+        variables.iter().find(|(name, _)| *name == "LD_LIBRARY_PATH").ok_or("it is found by its folder")?;
+    fs::write(folder.join("libcuda.so.1"), "no library at all")?;
+    for how in ["auto", "cuda", "auto"] {
+        let planned = world.plan(&Card::default(), &["--timing", how])?;
+        assert_falls_back(how, &planned, &by_cpu, "the CUDA driver cannot be loaded: ");
+    }
+    Ok(())
+}
+
+#[test]
+fn planning_takes_a_device_that_has_memory_to_spare() -> Tested {
+    let mut world = World::new(PIPELINE)?;
+    let card = Card { count: 2, ..Card::default() };
+    let of = |number| mock_nvml::Card { uuid: emulated_cuda::uuid(number), ..Default::default() };
+    let full = |number| mock_nvml::Card { nobodys_mib: of(number).mib - of(number).reserved_mib - 900, ..of(number) };
+    world.nvml = Some(mock_nvml::Scene::new(vec![full(0), of(1)])?);
+    let (by_cpu, _) = world.plan(&card, &["--timing", "cpu"])?;
+    assert_eq!(world.plan(&card, &["--timing", "cuda"])?, (by_cpu, String::new()));
+    let log = world.scene.log()?;
+    let mut opened = log.0.iter().filter(|line| line.starts_with("cuDevicePrimaryCtxRetain"));
+    assert!(opened.all(|line| line.ends_with("card 1")), "{log:?}");
+    let drained = world.command(&card, &["devices", "--drain", "gpu1"])?;
+    assert_eq!(drained.status.code(), Some(0), "{}", String::from_utf8_lossy(&drained.stderr));
+    let (_, said) = world.plan(&card, &["--timing", "cuda"])?;
+    let said: Vec<_> = said.lines().filter(|line| !line.contains("--undrain")).collect();
+    assert_eq!(world.scene.log()?.count("cuDevicePrimaryCtxRetain"), 0);
+    let reason = "gpu0 has 900.0 MiB of its memory free, and others may need it";
+    assert!(
+        matches!(said[..], [line] if line.starts_with("timing on the CPU: ") && line.ends_with(reason)),
+        "{said:?}"
+    );
     Ok(())
 }
 

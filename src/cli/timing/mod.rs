@@ -7,7 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "what a device gains is measured")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use self::known::{Known, KnownDevice};
 use self::work::{Loads, Times, Work};
-use super::output;
+use super::{output, spare};
 use crate::cuda::{self, CudaError, Device, Source};
 use crate::graph::TaskGraph;
 use crate::timing::choice::{Choice, CpuCost, DeviceCost};
@@ -50,6 +50,8 @@ pub(super) struct Timer {
     wanted: Where,
     /// Open between a load matrix and the times behind it, at most.
     device: RefCell<Option<Device>>,
+    /// Its number.
+    ordinal: Cell<usize>,
     /// Why the CPU had to do it last. A device that has failed is not asked again, and nothing is said twice.
     failed: RefCell<Option<OffDevice>>,
     known: RefCell<Option<Known>>,
@@ -58,8 +60,8 @@ pub(super) struct Timer {
 
 impl Timer {
     pub(super) fn new(wanted: Where) -> Self {
-        let (device, failed, known, last) = Default::default();
-        Self { wanted, device, failed, known, last }
+        let (device, ordinal, failed, known, last) = Default::default();
+        Self { wanted, device, ordinal, failed, known, last }
     }
 
     /// Returns the times that were computed last.
@@ -142,7 +144,12 @@ impl Timer {
             Ok((Ok(done), device)) => (done, Some(device)),
             Ok((Err(instead), device)) => (Done { instead: Some(instead), ..on_cpu(work, Some(cpu)) }, Some(device)),
             Err(error) => {
-                let is_expected = matches!(error, OffDevice::Cuda(CudaError::NoDriver | CudaError::NoDevice(_)));
+                let is_expected = match &error {
+                    OffDevice::Cuda(CudaError::NoDriver) => true,
+                    // A driver without a card may be meant so; one that has lost its card is not.
+                    OffDevice::Cuda(CudaError::NoDevice(_)) => !spare::has_a_card(),
+                    OffDevice::Cuda(_) | OffDevice::TooLong | OffDevice::TooWide | OffDevice::Speed(_) => false,
+                };
                 if (forced || !is_expected) && self.failed.borrow().as_ref() != Some(&error) {
                     output::note(&format!("timing on the CPU: {error}"));
                 }
@@ -155,7 +162,7 @@ impl Timer {
         }
     }
 
-    /// Computes on the first device, or says what it would need where the CPU is faster.
+    /// Computes on the first device to spare, or says what it would need where the CPU is faster.
     fn on_device<W: Work>(
         &self,
         work: &W,
@@ -167,9 +174,10 @@ impl Timer {
             Some(device) => (device, None),
             None => {
                 let before = Instant::now();
-                cuda::start()?;
+                spare::start()?;
                 let started = nanos_since(before)();
-                let (device, opened) = timed(0)?;
+                self.ordinal.set(spare::first()?);
+                let (device, opened) = timed(self.ordinal.get())?;
                 (device, Some((started, opened)))
             }
         };
@@ -203,7 +211,7 @@ impl Timer {
         while openings.len() < OPENINGS {
             // Not before the one before it is given back.
             drop(device);
-            let (again, opened) = timed(0)?;
+            let (again, opened) = timed(self.ordinal.get())?;
             device = again;
             openings.push(opened);
         }
