@@ -209,7 +209,7 @@ impl Planning {
         let timer = Timer::new(self.timing);
         let plan = plan::make_timed(pipeline, graph, fleet, &options, &timer);
         let plan = plan.map_err(|error| failure(pipeline, &error))?;
-        searching.iter().for_each(Searching::say_if_idle);
+        searching.iter().for_each(|searching| searching.say_if_idle(&plan));
         say_what_falls_back(pipeline, graph, &plan);
         say_what_needs_no_link(graph, fleet, &plan);
         Ok((plan, timer.into_timing()))

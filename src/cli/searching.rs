@@ -2,7 +2,7 @@
 //! and said here.
 //!
 //! The device is opened for a search and given back before it returns: planning must not hold memory that a training
-//! needs. Whatever goes wrong with it, one line says why, and the planner goes on without.
+//! needs. Whatever goes wrong with it, one line says why, and the CPU searches in its place: the plan is the same.
 
 #![expect(clippy::disallowed_methods, reason = "what a search takes is measured")]
 
@@ -18,6 +18,7 @@ use crate::batch::Unfit;
 use crate::batch::device::OffDevice;
 use crate::batch::search::{Effort, Found, Problem, Searcher, on_cpu, on_device};
 use crate::cuda;
+use crate::plan::Plan;
 
 /// Who searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +69,11 @@ impl Searching {
     }
 
     /// Says so if nothing was searched.
-    pub(super) fn say_if_idle(&self) {
+    pub(super) fn say_if_idle(&self, plan: &Plan) {
         if !self.asked.get() {
-            info!("nothing to search on {}: no better plan may be looked for", self.place);
+            let why =
+                if plan.is_optimal() { "the first plan is proven optimal" } else { "no better plan may be looked for" };
+            info!("nothing to search on {}: {why}", self.place);
         }
     }
 }
@@ -79,28 +82,26 @@ impl Searcher for Searching {
     fn search(&self, problem: &Problem, effort: &Effort<'_>) -> Option<Found> {
         self.asked.set(true);
         let began = Instant::now();
-        let searched = match self.place {
-            Place::Cpu => Ok((self.place.to_string(), on_cpu(problem, effort))),
-            Place::Cuda(number) => cuda::guarded(|| {
-                let device = spare::open(number)?;
-                let found = on_device(&device, problem, effort)?;
-                Ok::<_, OffDevice>((format!("{} ({})", device.about().name, self.place), found))
-            }),
+        let (who, found) = match self.place {
+            Place::Cpu => (self.place.to_string(), on_cpu(problem, effort)),
+            Place::Cuda(number) => {
+                let searched = cuda::guarded(|| {
+                    let device = spare::open(number)?;
+                    let found = on_device(&device, problem, effort)?;
+                    Ok::<_, OffDevice>((format!("{} ({})", device.about().name, self.place), found))
+                });
+                searched.unwrap_or_else(|error| {
+                    output::note(&format!("searching on the CPU: {error}"));
+                    (Place::Cpu.to_string(), on_cpu(problem, effort))
+                })
+            }
         };
-        match searched {
-            Ok((who, found)) => {
-                let (candidates, millis) = (effort.candidates, began.elapsed().as_secs_f64() * 1e3);
-                let Found { generations, evaluations, .. } = &found;
-                info!(
-                    "searched on {who}: {generations} generations of {candidates}, {evaluations} orders, took {millis:.1} ms"
-                );
-                Some(found)
-            }
-            Err(error) => {
-                output::note(&format!("searching on the CPU: {error}"));
-                None
-            }
-        }
+        let (candidates, millis) = (effort.candidates, began.elapsed().as_secs_f64() * 1e3);
+        let Found { generations, evaluations, .. } = &found;
+        info!(
+            "searched on {who}: {generations} generations of {candidates}, {evaluations} orders, took {millis:.1} ms"
+        );
+        Some(found)
     }
 
     fn looks_a_millisecond(&self) -> u64 {

@@ -160,9 +160,9 @@ fn what_does_not_search_in_batches_says_so() -> Tested {
     Ok(())
 }
 
-/// Asserts that the planner went on without the device, and that one line says why.
-fn assert_goes_on(what: &str, (plan, said): &(String, String), without: &str, reason: &str) {
-    assert_eq!(plan, without, "{what}");
+/// Asserts that the plan is the one with the device, and that one line says why there was none.
+fn assert_goes_on(what: &str, (plan, said): &(String, String), with: &str, reason: &str) {
+    assert_eq!(plan, with, "{what}");
     let lines: Vec<_> = said.lines().collect();
     assert!(matches!(lines[..], [line] if line.starts_with("searching on the CPU: ")), "{what}: {said}");
     assert!(said.contains(reason), "{what}: {said}");
@@ -171,7 +171,7 @@ fn assert_goes_on(what: &str, (plan, said): &(String, String), without: &str, re
 #[test]
 fn without_a_device_that_will_do_the_cpu_searches() -> Tested {
     let world = World::new()?;
-    let (without, _) = world.plan(&Card::default(), &["--policy", "ga"])?;
+    let (by_cpu, _) = world.plan(&Card::default(), &["--policy", "ga", "--device", "cpu"])?;
     let ask = ["--policy", "ga", "--device", "cuda:0"];
     let fails = |name: &str, code| Card { fails: [(name.to_owned(), code)].into(), ..Card::default() };
     let cases = [
@@ -182,17 +182,26 @@ fn without_a_device_that_will_do_the_cpu_searches() -> Tested {
         ("no launch", fails("cuLaunchKernel", 719), "start a kernel"),
     ];
     for (what, card, reason) in cases {
-        assert_goes_on(what, &world.plan(&card, &ask)?, &without, reason);
+        assert_goes_on(what, &world.plan(&card, &ask)?, &by_cpu, reason);
     }
     let other = world.plan(&Card::default(), &["--policy", "ga", "--device", "cuda:7"])?;
-    assert_goes_on("another number", &other, &without, "there is no CUDA device 7");
+    assert_goes_on("another number", &other, &by_cpu, "there is no CUDA device 7");
     let bare = World::on(Scene::without(&["cuMemAlloc_v2"])?)?;
     assert_goes_on(
         "a driver that lacks something",
         &bare.plan(&Card::default(), &ask)?,
-        &without,
+        &by_cpu,
         "has no cuMemAlloc_v2",
     );
+    Ok(())
+}
+
+#[test]
+fn a_first_plan_that_is_optimal_needs_no_device_and_says_so() -> Tested {
+    let world = World::new()?;
+    fs::write(world.folder.path().join("p.toml"), "[stage.a]\nrun = ['true']\nduration = '1s'\n")?;
+    let (_, said) = world.plan(&Card::default(), &["--device", "cuda:9", "-v"])?;
+    assert!(said.contains("nothing to search on cuda:9: the first plan is proven optimal"), "{said}");
     Ok(())
 }
 
@@ -200,7 +209,6 @@ fn without_a_device_that_will_do_the_cpu_searches() -> Tested {
 fn a_card_may_be_lost_or_full_in_the_middle_of_a_search() -> Tested {
     let world = World::new()?;
     let ask = ["--policy", "sa", "--device", "cuda:0"];
-    let (without, _) = world.plan(&Card::default(), &["--policy", "sa"])?;
     let (on_device, _) = world.plan(&Card::default(), &ask)?;
     let log = world.scene.log()?.0;
     let given_back = |line: &String| line.starts_with("cuMemFree") || line.starts_with("cuModuleUnload");
@@ -219,7 +227,7 @@ fn a_card_may_be_lost_or_full_in_the_middle_of_a_search() -> Tested {
                 assert!(at >= first_free, "{what}");
                 assert_eq!(planned.0, on_device, "{what}");
             } else {
-                assert_goes_on(&what, &planned, &without, "CUDA_ERROR");
+                assert_goes_on(&what, &planned, &on_device, "CUDA_ERROR");
             }
         }
     }
