@@ -43,9 +43,10 @@ pub(super) fn open(ordinal: usize) -> Result<Device, CudaError> {
     Device::open(ordinal)
 }
 
-/// Whether a card is there for this process, as far as NVML knows.
+/// Whether a card is there for this process, or is lost, as far as NVML knows.
 pub(super) fn has_a_card() -> bool {
-    !machine().gpus.devices().is_empty()
+    let machine = machine();
+    !machine.gpus.devices().is_empty() || machine.lost().next().is_some()
 }
 
 fn machine() -> Machine {

@@ -246,6 +246,10 @@ fn a_broken_driver_is_named_also_where_nobody_insists() -> Tested {
     world.nvml = Some(mock_nvml::Scene::new(vec![mock_nvml::Card::default()])?);
     let (by_cpu, _) = world.plan(&Card::default(), &["--timing", "cpu"])?;
     assert_falls_back("NVML shows one", &world.plan(&no_card, &[])?, &by_cpu, "there is no CUDA device 0");
+    let lost = mock_nvml::Card { fails: [("*".to_owned(), 15)].into(), ..Default::default() };
+    let lost = World { nvml: Some(mock_nvml::Scene::new(vec![lost])?), ..World::large()? };
+    let (_, said) = lost.plan(&no_card, &[])?;
+    assert!(said.lines().any(|line| line == "timing on the CPU: there is no CUDA device 0"), "{said}");
     let variables = world.scene.environment(&Card::default())?;
     let (_, folder) =
         variables.iter().find(|(name, _)| *name == "LD_LIBRARY_PATH").ok_or("it is found by its folder")?;
