@@ -14,6 +14,7 @@ use super::event::{Event, Place, Recorded, Role};
 use super::expect::{self, Expect};
 use super::found::Found;
 use super::learn;
+use super::outcome::Outcome;
 use super::raise::Raise;
 use super::state::{Phase, Revised, RunState};
 use crate::fleet::{DeviceId, Fleet};
@@ -207,6 +208,10 @@ impl<'a> Dispatcher<'a> {
                     self.unblock_what_needs(*task);
                 } else {
                     self.failed.push(*task);
+                    let ran_out = matches!(outcome, Outcome::OutOfMemory { device: Some(_) });
+                    if ran_out && self.found.run_out(self.stage_and_mode(*task)) {
+                        self.choose_queues_again(*task);
+                    }
                 }
             }
             Event::TaskSuspended { task } => self.note_suspended(*task, recorded.at),

@@ -8,7 +8,7 @@ use super::admission::{Ledger, Live, Readings, is_other};
 use super::outcome::Outcome;
 use crate::fleet::{DeviceId, Fleet};
 use crate::graph::TaskId;
-use crate::units::Bytes;
+use crate::units::{Bytes, Millis};
 
 /// What was seen of tasks that run, on each device by its index.
 #[derive(Clone, Debug, Default)]
@@ -23,12 +23,24 @@ pub struct Peak {
     pub full: Option<String>,
     /// Whether it had taken more of that device then than ever before.
     pub grew: bool,
-    /// How often it was looked at.
+    /// How often each of its devices was looked at, at least.
     pub looks: u32,
+    /// On how many devices it was looked at.
+    pub devices: usize,
+    /// When it was looked at first, on every device.
+    pub first: Millis,
+    /// When it was looked at last, on every device.
+    pub last: Millis,
+    /// The longest time between two looks.
+    pub gap: Millis,
 }
 
-/// Looks after which an attempt that was not seen to hold any memory is taken to have needed none.
+/// Looks after which an attempt that was not seen to hold any memory may be taken to have needed none.
 const ENOUGH: u32 = 3;
+
+/// The longest time without a look, from its start to its end, of an attempt that is taken to have needed no memory: one
+/// reading at one a second may have been missed.
+const BLIND: Millis = Millis(2_000);
 
 impl Peaks {
     /// Takes in what was seen. Where a driver does not say who holds memory, what a device has gained since somebody has it
@@ -53,6 +65,11 @@ impl Peaks {
                 peak.grew = peak.held > Bytes::ZERO && bytes > peak.held;
                 peak.held = peak.held.max(bytes);
                 peak.full = (seen.free < device.headroom && bytes > Bytes::ZERO).then(|| device.id.clone());
+                if peak.looks == 0 {
+                    (peak.devices, peak.first, peak.last) = (1, readings.at, readings.at);
+                }
+                peak.gap = peak.gap.max(readings.at - peak.last);
+                peak.last = readings.at;
                 peak.looks += 1;
             }
         }
@@ -73,20 +90,39 @@ impl Peaks {
                 continue;
             }
             let Some(seen) = self.0.remove(&(task, index)) else { continue };
-            let most = taken.take().unwrap_or_default();
+            let Some(most) = taken.take() else {
+                taken = Some(seen);
+                continue;
+            };
             let (full, grew) = if seen.full.is_some() { (seen.full, seen.grew) } else { (most.full, most.grew) };
-            taken = Some(Peak { held: most.held.max(seen.held), full, grew, looks: most.looks.max(seen.looks) });
+            taken = Some(Peak {
+                held: most.held.max(seen.held),
+                full,
+                grew,
+                looks: most.looks.min(seen.looks),
+                devices: most.devices + seen.devices,
+                first: most.first.max(seen.first),
+                last: most.last.min(seen.last),
+                gap: most.gap.max(seen.gap),
+            });
         }
         taken
     }
 }
 
 impl Peak {
-    /// Returns the most memory that the attempt needed of a device; `None` where it may have been missed.
+    /// Returns the most memory that the attempt needed of a device, which ran on so many `devices` for a `life` from its
+    /// start to its end; `None` where it may have been missed.
     #[must_use]
-    pub fn needed(&self, outcome: &Outcome) -> Option<Bytes> {
-        let needed_none = outcome.is_success() && self.looks >= ENOUGH;
+    pub fn needed(&self, outcome: &Outcome, devices: usize, life: (Millis, Millis)) -> Option<Bytes> {
+        let needed_none = outcome.is_success() && self.looks >= ENOUGH && self.saw_all(devices, life);
         (self.held > Bytes::ZERO || needed_none).then_some(self.held)
+    }
+
+    /// Whether every device was looked at again and again for as long as the attempt ran: a driver may not have answered.
+    fn saw_all(&self, devices: usize, (started, ended): (Millis, Millis)) -> bool {
+        let blind = self.gap.max(self.first - started).max(ended - self.last);
+        self.devices >= devices && blind <= BLIND
     }
 
     /// Returns the outcome as it is with this peak in mind, and why, if it is another one.
@@ -117,7 +153,6 @@ mod tests {
     use crate::fleet::{Device, Node, NodeId};
     use crate::run::admission::Seen;
     use crate::spec::{Gpus, Resources};
-    use crate::units::Millis;
 
     fn fleet() -> Fleet {
         let device =
@@ -146,17 +181,44 @@ mod tests {
         let mut ledger = Ledger::new(&fleet());
         let request = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
         ledger.enter(TaskId(7), &request, NodeId(0), vec![DeviceId(0)]);
-        let needed = |looks| {
+        let look_at = |looks: &[u64]| {
             let mut peaks = Peaks::default();
-            for _ in 0..looks {
+            for at in looks {
                 let devices = vec![seen(100, &[]), seen(100, &[])];
-                peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices }, &ledger);
+                peaks.observe(&fleet(), &Readings { at: Millis(*at), devices }, &ledger);
             }
             peaks.take(TaskId(7), &[], &fleet()).unwrap()
         };
-        assert_eq!(needed(3).needed(&Outcome::Succeeded), Some(Bytes::ZERO));
-        assert_eq!(needed(2).needed(&Outcome::Succeeded), None);
-        assert_eq!(needed(3).needed(&Outcome::Exited { code: 1 }), None);
+        let needed = |looks: &[u64]| look_at(looks).needed(&Outcome::Succeeded, 1, (Millis(10_000), Millis(13_000)));
+        assert_eq!(needed(&[10_100, 11_000, 12_000]), Some(Bytes::ZERO));
+        assert_eq!(needed(&[10_500, 12_000]), None, "two looks are few");
+        assert_eq!(needed(&[10_100, 10_200, 10_300]), None, "nobody knows how it ended");
+        assert_eq!(needed(&[12_100, 12_200, 12_300]), None, "nobody knows how it began");
+        assert_eq!(needed(&[10_000, 10_100, 12_200]), None, "the driver did not answer");
+        let peak = look_at(&[10_100, 11_000, 12_000]);
+        let life = (Millis(10_000), Millis(13_000));
+        assert_eq!(peak.needed(&Outcome::Exited { code: 1 }, 1, life), None);
+        assert_eq!(peak.needed(&Outcome::Succeeded, 2, life), None, "one of its devices was not looked at");
+    }
+
+    #[test]
+    fn a_gang_needed_none_where_each_of_its_devices_was_looked_at_for_as_long() {
+        let mut ledger = Ledger::new(&fleet());
+        let request = Resources { gpus: Gpus::Whole(2), ..Resources::default() };
+        ledger.enter(TaskId(7), &request, NodeId(0), vec![DeviceId(0), DeviceId(1)]);
+        let needed = |other: &dyn Fn(u64) -> Live| {
+            let mut peaks = Peaks::default();
+            for at in [0, 1_000, 2_000, 3_000, 4_000] {
+                let readings = Readings { at: Millis(at), devices: vec![seen(100, &[]), other(at)] };
+                peaks.observe(&fleet(), &readings, &ledger);
+            }
+            let peak = peaks.take(TaskId(7), &[], &fleet()).unwrap();
+            peak.needed(&Outcome::Succeeded, 2, (Millis::ZERO, Millis(4_500)))
+        };
+        assert_eq!(needed(&|_| seen(100, &[])), Some(Bytes::ZERO));
+        assert_eq!(needed(&|at| if at < 2_000 { seen(100, &[]) } else { Live::Unwatched }), None);
+        assert_eq!(needed(&|_| Live::Unwatched), None);
+        assert_eq!(needed(&|at| seen(100, if at == 0 { &[(7, 30)] } else { &[] })), Some(Bytes(30)));
     }
 
     #[test]

@@ -91,6 +91,12 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
         return Some(Raise { step: Step::Alone, ..now });
     }
     let (reserved, peak) = (last.place.gpu_memory, ended.usage.peak_gpu_memory);
+    let asks_for_more = stage.gpu_memory == Bytes::ZERO || reserved.max(peak.unwrap_or_default()) < stage.gpu_memory;
+    let had_less = reserved > Bytes::ZERO && asks_for_more;
+    if device.is_some() && last.raise.is_none() && had_less {
+        // Its stage asks for more since it began: that first.
+        return Some(Raise { step: if now.alone { Step::Alone } else { Step::More }, ..now });
+    }
     let kept_to_it = reserved > Bytes::ZERO && peak.unwrap_or(Bytes::ZERO) < reserved;
     let could_not_be_kept = |(device, _)| !ledger.could_keep(device, reserved);
     if kept_to_it && device.as_ref().and_then(at).is_some_and(could_not_be_kept) {
@@ -244,6 +250,20 @@ mod tests {
         assert_eq!(steps, [(Step::More, 6 * GIB), (Step::Alone, 6 * GIB), (Step::Larger, 16 * GIB + 1)]);
         assert_eq!(ladder(&shared(4), &fleet, "box/gpu0", 1, None).len(), 1);
         assert!(ladder(&shared(4), &fleet, "box/gpu0", 0, None).is_empty());
+    }
+
+    #[test]
+    fn who_had_less_than_its_stage_asks_for_by_now_is_given_that() {
+        let fleet = fleet(&[16]);
+        let after = |stage: &Resources| {
+            let mut attempt = ran_out_on(Some("box/gpu0"), None, None);
+            attempt.place = Place { gpu_memory: Bytes(GIB / 2), ..(*attempt.place).clone() }.into();
+            let raise = next(stage, &[attempt], 3, &fleet, &Ledger::new(&fleet)).unwrap();
+            (raise.step, raise.alone, raise.gpu_memory)
+        };
+        let whole = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        assert_eq!(after(&whole), (Step::Alone, true, Bytes::ZERO));
+        assert_eq!(after(&shared(4)), (Step::More, false, Bytes(4 * GIB)));
     }
 
     #[test]

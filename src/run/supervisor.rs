@@ -425,7 +425,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         let of = self.state.task(task);
         let beside = of.open_as(role.other()).map_or(&[][..], |attempt| &attempt.place.devices);
         let peak = self.peaks.take(task, beside, self.parts.fleet);
-        usage.peak_gpu_memory = peak.as_ref().and_then(|peak| peak.needed(&outcome));
+        let started = of.open_as(role).map_or(Millis::ZERO, |attempt| attempt.started);
+        let life = (started, usage.ended.unwrap_or_else(|| self.clock.now()));
+        usage.peak_gpu_memory = peak.as_ref().and_then(|peak| peak.needed(&outcome, place.devices.len(), life));
         usage.hidden = self.unwatched.remove(&(task, role));
         if let Some((explained, remark)) = peak.and_then(|peak| peak.explain(&outcome, place.gpu_memory, traced)) {
             outcome = explained;

@@ -2,8 +2,8 @@
 //!
 //! Memory: the most that was seen, and a margin on it that shrinks with the number of attempts, since with few of them
 //! the largest is still to come and what was seen is a lower bound (between two readings nobody looks). What was not
-//! enough for an attempt counts like one that needs half as much again. Time: the 90th percentile with a smaller
-//! margin. All in whole numbers; the order of samples does not matter.
+//! enough for an attempt counts like one that needs half as much again, and takes back that others needed none. Time: the
+//! 90th percentile with a smaller margin. All in whole numbers; the order of samples does not matter.
 
 use crate::units::{Bytes, Millis};
 
@@ -29,9 +29,16 @@ const LEAST: u64 = 512 << 20;
 const TIME_MARGIN: u64 = 200;
 
 /// Returns the memory to reserve by what attempts held at most and by what was not enough; `None` where neither is
-/// known. Rounded up to whole MiB.
+/// known, or what is known is only that nobody sees what is held. Rounded up to whole MiB.
 #[must_use]
 pub fn memory(peaks: &[Bytes], ran_out: &[Bytes]) -> Option<Estimate<Bytes>> {
+    let held: Vec<_> = peaks.iter().copied().filter(|peak| *peak > Bytes::ZERO).collect();
+    let was_missed = held.len() < peaks.len() && !ran_out.is_empty();
+    if was_missed && held.is_empty() {
+        // It needs memory, and what it had was too little because none was seen: more of that says nothing.
+        return None;
+    }
+    let peaks = if was_missed { &held } else { peaks };
     let seen = peaks.iter().max().map(|most| more(most.0, memory_margin(peaks.len())));
     // As after running out of memory: half as much again.
     let missed = ran_out.iter().max().map(|most| more(most.0, 500));
@@ -104,6 +111,15 @@ mod tests {
     }
 
     #[test]
+    fn who_ran_out_did_not_need_none() {
+        let little = Bytes(512 << 20);
+        assert_eq!(memory(&[Bytes::ZERO; 3], &[little, little]), None);
+        assert_eq!(memory(&[], &[little]).unwrap().value, Bytes(768 << 20));
+        let known = memory(&[Bytes::ZERO, Bytes(8 * GIB)], &[little]).unwrap();
+        assert_eq!((known.value, known.runs), (Bytes(10 * GIB), 2), "what was seen stands");
+    }
+
+    #[test]
     fn times_are_planned_by_their_90th_percentile() {
         let times: Vec<_> = (1..=100).map(|s| Millis(s * 1_000)).collect();
         assert_eq!(time(&times).unwrap(), Estimate { value: Millis(90_090), runs: 100 });
@@ -140,6 +156,15 @@ mod tests {
             let of = |n: usize| (memory(&vec![Bytes(one); n], &[]).unwrap().value, time(&vec![Millis(one); n]).unwrap().value);
             let (fewer, more) = (of(n), of(n + 1));
             prop_assert!(more.0 <= fewer.0 && more.1 <= fewer.1);
+        }
+
+        #[test]
+        fn having_seen_nothing_changes_nothing_of_who_ran_out_and_was_seen(
+            seen in some_bytes(), short in some_bytes(), missed in 0_usize..4,
+        ) {
+            let mut with = vec![Bytes::ZERO; missed];
+            with.extend(&seen);
+            prop_assert_eq!(memory(&with, &short), memory(&seen, &short));
         }
 
         #[test]
