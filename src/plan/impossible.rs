@@ -310,9 +310,11 @@ impl Reason {
             Self::AllHeadroom { is_of_file: false, .. } => {
                 "keep less headroom than a GPU has, with `--headroom` or TRAINYARD_HEADROOM".to_owned()
             }
+            Self::Gang { slices: true, most: 0 | 1, aside, .. } => {
+                format!("ask for 1 GPU, which may be a slice, or turn MIG mode off{}", take_back(aside))
+            }
             Self::Gang { slices: true, most, aside, .. } => {
-                let (most, aside) = (most.max(&1), take_back(aside));
-                format!("ask for at most {most} GPU{}, or turn MIG mode off{aside}", if *most == 1 { "" } else { "s" })
+                format!("ask for at most {most} GPUs, or turn MIG mode off{}", take_back(aside))
             }
             Self::Gang { most, aside, .. } => {
                 let (plural, aside) = (if *most == 1 { "" } else { "s" }, take_back(aside));
@@ -350,6 +352,21 @@ mod tests {
         assert!(reason(1_000, 500).to_string().starts_with("it asks for 1 CPU, and the most on one node is 0.5"));
         assert!(reason(2_000, 1_000).help().starts_with("ask for at most 1 CPU, or"));
         assert!(reason(4_000, 2_500).help().starts_with("ask for at most 2.5 CPUs, or"));
+    }
+
+    #[test]
+    fn where_there_are_only_slices_one_of_them_can_be_had() {
+        let reason = |most, slices| {
+            let (node, aside) = ("box".to_owned(), Vec::new());
+            let reason = Reason::Gang { asked: 4, most, node, memory: Bytes::ZERO, slices, aside };
+            format!("{reason}; {}", reason.help())
+        };
+        for most in [0, 1] {
+            let said = reason(most, true);
+            assert!(said.ends_with("; ask for 1 GPU, which may be a slice, or turn MIG mode off"), "{said}");
+        }
+        assert!(reason(2, true).ends_with("ask for at most 2 GPUs, or turn MIG mode off"));
+        assert!(reason(2, false).ends_with("is 2 (`box`); ask for at most 2 GPUs, or use a node that has more"));
     }
 
     #[test]
