@@ -3,24 +3,31 @@
 use super::session::Read;
 use super::state::broken;
 use super::{Exit, Failure, output, patience};
+use crate::graph::TaskGraph;
 use crate::report::dry_run::DryRun;
 use crate::report::paint::Colour;
 use crate::run::cache::keeper::{Keeper, Places};
 use crate::run::cache::survey::Wish;
 use crate::run::cache::verdict::Verdict;
 
-/// Prints what a run would do, and returns whether it would start anything.
-pub(super) fn show(places: Places<'_>, read: &Read, forced: &[bool], as_json: bool) -> Result<(Exit, bool), Failure> {
+/// Returns what a run would do with each task.
+pub(super) fn look(places: Places<'_>, read: &Read, forced: &[bool]) -> Result<Vec<Verdict>, Failure> {
     let Read { pipeline, graph, .. } = read;
     let keeper = Keeper::open_to_look(places, pipeline, graph).map_err(broken)?;
     let wish = Wish { forced, ..Wish::default() };
-    let verdicts =
-        patience::telling(keeper.transfer(), "inputs and results", || keeper.survey(graph, wish)).map_err(broken)?;
-    let dry_run = DryRun { pipeline: &pipeline.name, graph, verdicts: &verdicts };
-    let exit = match as_json {
+    patience::telling(keeper.transfer(), "inputs and results", || keeper.survey(graph, wish)).map_err(broken)
+}
+
+/// Whether a run would start anything.
+pub(super) fn starts(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().any(|verdict| matches!(verdict, Verdict::Runs(_) | Verdict::MayRun { .. }))
+}
+
+/// Prints what a run would do.
+pub(super) fn show(pipeline: &str, graph: &TaskGraph, verdicts: &[Verdict], as_json: bool) -> Result<Exit, Failure> {
+    let dry_run = DryRun { pipeline, graph, verdicts };
+    match as_json {
         true => output::print_json(&dry_run.json()),
         false => output::print(&dry_run.text(Colour::for_stdout(), output::columns())),
-    }?;
-    let starts = |verdict: &Verdict| matches!(verdict, Verdict::Runs(_) | Verdict::MayRun { .. });
-    Ok((exit, verdicts.iter().any(starts)))
+    }
 }

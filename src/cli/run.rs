@@ -76,12 +76,13 @@ impl Command {
             keep_free: self.manner.keep_free,
         };
         if self.dry_run {
-            let (exit, starts) = dry_run::show(places, &read, &forced, self.manner.is_json())?;
-            if starts {
+            let verdicts = dry_run::look(places, &read, &forced)?;
+            let of = (read.pipeline.name.clone(), read.graph.clone());
+            if dry_run::starts(&verdicts) {
                 // What could not be placed would not be started.
                 read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
             }
-            return Ok(exit);
+            return dry_run::show(&of.0, &of.1, &verdicts, self.manner.is_json());
         }
         state::refuse_unwritable(&dir)?;
         let (id, started) = new_id(&read.pipeline.name);
