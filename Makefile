@@ -61,11 +61,11 @@ test-kernels: ## Check that the PTX is, byte for byte, what the kernels compile 
 
 test-plain: ## Test without libtorch
 	@echo "== tests, plain build (no libtorch)"
-	$(CARGO) test
+	$(CARGO) test --no-fail-fast
 
 test-torch: ## Test with the built-in stages
 	@echo "== tests, with the built-in stages on libtorch"
-	@$(WITH_LIBTORCH) $(CARGO) test --features torch
+	@$(WITH_LIBTORCH) $(CARGO) test --no-fail-fast --features torch
 
 clean: ## Remove what was built and what pipelines wrote; the fetched libtorch stays
 	$(CARGO) clean
