@@ -680,7 +680,8 @@ fn interrupt_reading(world: &World, args: &[&str]) -> Started {
     let mut command = Started::of(world.command(args));
     let line = command.wait_for("reading inputs and results: ");
     assert!(line.ends_with(" so far, file 1 is huge"), "{line}");
-    command.signal(Signal::INT);
+    // Not SIGINT: who starts the tests in the background of a shell has that ignored.
+    command.signal(Signal::TERM);
     command
 }
 
