@@ -37,13 +37,7 @@ fn main() {
     }
     let live = held.into_iter().map(|held| {
         let used: Bytes = held.iter().map(|(_, bytes)| *bytes).sum();
-        Live::Seen(Seen {
-            free: Bytes(80 << 30) - used,
-            used,
-            held: Some(held),
-            nobodys: Bytes::ZERO,
-            opened: Vec::new(),
-        })
+        Live::Seen(Seen { free: Bytes(80 << 30) - used, used, held: Some(held), ..Seen::default() })
     });
     let readings = Readings { at: Millis(1), devices: live.collect() };
     for (what, request) in [("admitted", shared(4)), ("refused", shared(70))] {

@@ -3,6 +3,7 @@
 // Units      T, L: milliseconds. P: speed relative to the device that durations are declared for.
 // Shapes     duration [tasks], whole [devices], fraction [devices], load [devices][stride], fastest [tasks],
 //            total [devices], chosen [devices]. `stride` is `tasks` rounded up to a multiple of four.
+// Shared     fastest_device: 12 bytes for each of the first `held` devices, whose sums a block keeps to itself until its end.
 // Threads    load_matrix: one thread for four neighbouring tasks, all devices one after the other, so that every store of
 //            a warp is 512 bytes in a row. fastest_device: one thread for one task, grid-stride; nothing is materialised.
 // Must equal timing::loads::matrix and timing::loads::fastest, bit for bit.
@@ -37,8 +38,15 @@ KERNEL load_matrix(u32 tasks, u32 devices, u32 stride, const u32* __restrict__ d
 
 // The fastest device of every task, the first among equals, and what each device gets if all tasks go where they are
 // fastest: how long in total, and how many.
-KERNEL fastest_device(u32 tasks, u32 devices, const u32* __restrict__ duration, const u32* __restrict__ whole,
+KERNEL fastest_device(u32 tasks, u32 devices, u32 held, const u32* __restrict__ duration, const u32* __restrict__ whole,
                       const u64* __restrict__ fraction, u16* __restrict__ fastest, u64* total, u32* chosen) {
+    u64* held_total = shared_memory<u64>();
+    u32* held_chosen = reinterpret_cast<u32*>(held_total + held);
+    for (u32 device = threadIdx.x; device < held; device += blockDim.x) {
+        held_total[device] = 0;
+        held_chosen[device] = 0;
+    }
+    __syncthreads();
     u32 threads = gridDim.x * blockDim.x;
     u32 thread = blockIdx.x * blockDim.x + threadIdx.x;
     // All lanes of a warp go round equally often: the sums below need every one of them.
@@ -61,9 +69,16 @@ KERNEL fastest_device(u32 tasks, u32 devices, const u32* __restrict__ duration, 
             if (votes == 0) continue;
             u64 sum = warp_sum(mine ? (u64)least : 0);
             if (threadIdx.x % LANES == 0) {
-                atomicAdd(total + device, sum);
-                atomicAdd(chosen + device, (u32)__popc(votes));
+                bool is_held = device < held;
+                atomicAdd((is_held ? held_total : total) + device, sum);
+                atomicAdd((is_held ? held_chosen : chosen) + device, (u32)__popc(votes));
             }
         }
+    }
+    __syncthreads();
+    for (u32 device = threadIdx.x; device < held; device += blockDim.x) {
+        if (held_chosen[device] == 0) continue;
+        atomicAdd(total + device, held_total[device]);
+        atomicAdd(chosen + device, held_chosen[device]);
     }
 }

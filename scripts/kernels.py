@@ -3,8 +3,8 @@
 
     scripts/kernels.py [--check]
 
-Writes kernels/ptx/ARCH/NAME.ptx for each architecture in ARCHITECTURES and kernels/ptx/sources.fnv, the fingerprints of
-the sources that they were built from: by these a plain `cargo test` finds a forgotten rebuild. With --check nothing is
+Writes kernels/ptx/ARCH/NAME.ptx for each architecture in ARCHITECTURES and kernels/ptx/built.fnv, the fingerprints of them
+and of the sources that they were built from: by these a plain `cargo test` finds a forgotten rebuild or a changed file. With --check nothing is
 written; the committed files must be what the sources compile to, byte for byte. Either way ptxas assembles every
 kernel for each of CARDS and a table of registers and spills is printed; a spill, or more registers than MOST_REGISTERS,
 is a failure.
@@ -43,14 +43,16 @@ def main():
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, [libraries, os.environ.get("LD_LIBRARY_PATH")]))
         os.execv(sys.executable, [sys.executable, *sys.argv])
     nvrtc = ctypes.CDLL(f"{libraries}/libnvrtc.so.12")
-    stale, faults = [], []
+    stale, faults, built = [], [], {}
     for source in sorted(KERNELS.glob("*.cu")):
         for architecture in ARCHITECTURES:
             ptx = compile(nvrtc, source, architecture)
-            put(KERNELS / "ptx" / architecture / f"{source.stem}.ptx", ptx, args.check, stale)
+            name = f"ptx/{architecture}/{source.stem}.ptx"
+            built[name] = ptx
+            put(KERNELS / name, ptx, args.check, stale)
             for card in CARDS[architecture]:
                 faults += assemble(packages / "cuda_nvcc/bin/ptxas", ptx, architecture, card)
-    put(KERNELS / "ptx/sources.fnv", fingerprints().encode(), args.check, stale)
+    put(KERNELS / "ptx/built.fnv", fingerprints(built).encode(), args.check, stale)
     if stale:
         faults.append("not what the sources compile to: " + ", ".join(stale) + "; `make kernels` builds them")
     if faults:
@@ -126,14 +128,15 @@ def assemble(ptxas, ptx, architecture, card):
     return faults
 
 
-def fingerprints():
-    """Returns a line for each source, headers included: 64-bit FNV-1a, then the name."""
+def fingerprints(built):
+    """Returns a line for each source, headers included, and for each file built: 64-bit FNV-1a, then the name."""
+    sources = {source.name: source.read_bytes() for source in [*KERNELS.glob("*.cu"), *KERNELS.glob("*.cuh")]}
     lines = []
-    for source in sorted([*KERNELS.glob("*.cu"), *KERNELS.glob("*.cuh")]):
+    for name, content in sorted(sources.items()) + sorted(built.items()):
         state = 0xCBF29CE484222325
-        for byte in source.read_bytes():
+        for byte in content:
             state = (state ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-        lines.append(f"{state:016x}  {source.name}\n")
+        lines.append(f"{state:016x}  {name}\n")
     return "".join(lines)
 
 

@@ -114,6 +114,13 @@ impl Millis {
 impl Share {
     /// A whole device.
     pub const WHOLE: Self = Self(1_000_000);
+
+    /// Returns as large a part of something, rounded down.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "a part of what fits")]
+    pub const fn of(self, all: Bytes) -> Bytes {
+        Bytes((all.0 as u128 * self.0 as u128 / Self::WHOLE.0 as u128) as u64)
+    }
 }
 
 impl Cpus {

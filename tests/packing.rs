@@ -157,13 +157,7 @@ fn readings(fleet: &Fleet, state: &RunState, at: Millis) -> Readings {
             .map(|(task, place)| (task, place.gpu_memory))
             .collect();
         let used: Bytes = held.iter().map(|(_, bytes)| *bytes).sum();
-        Live::Seen(Seen {
-            free: device.memory - used,
-            used,
-            held: Some(held),
-            nobodys: Bytes::ZERO,
-            opened: Vec::new(),
-        })
+        Live::Seen(Seen { free: device.memory - used, used, held: Some(held), ..Seen::default() })
     };
     Readings { at, devices: fleet.devices.iter().map(live).collect() }
 }

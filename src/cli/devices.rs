@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Exit, Failure, aside, calibrate, orphans, output};
+use super::{Exit, Failure, aside, calibrate, orphans, output, patience};
 use crate::probe::{self, Machine, process, speeds};
 use crate::report::devices::{self, Identities};
 use crate::report::paint::Colour;
@@ -41,7 +41,7 @@ pub(super) struct Command {
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let options = probe::Options::from_env();
-        let machine = probe::this_machine(&options);
+        let machine = patience::asking_driver(|| probe::this_machine(&options));
         if let Some(wanted) = &self.drain {
             return aside::drain(&options, &machine, wanted);
         }

@@ -1,4 +1,5 @@
-//! `trainyard devices --orphans`: what finished, failed or killed tasks left behind, and its end on request.
+//! `trainyard devices --orphans`: what finished, failed or killed tasks left behind, and its end on request. What is left
+//! when a run ends is ended by the run itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -65,7 +66,11 @@ pub(super) fn run(machine: &Machine, named: &[String], json: bool) -> Result<Exi
     if shown.is_empty() {
         return output::print("nothing was left behind\n");
     }
-    let hint = if end { "" } else { "\nto end some of them: trainyard devices --orphans --end PID|RUN\n" };
+    let hint = if end {
+        ""
+    } else {
+        "\na run ends what its tasks have left when it ends; to end some now: trainyard devices --orphans --end PID|RUN\n"
+    };
     output::print(&(view::table(&shown, end).render(Colour::for_stdout(), output::columns()) + hint))
 }
 

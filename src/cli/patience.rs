@@ -1,4 +1,4 @@
-//! Says what is being read where that takes longer than a person waits without wondering.
+//! Says what is being read, or who is asked, where that takes longer than a person waits without wondering.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -31,6 +31,20 @@ pub(super) fn telling<T>(transfer: &Transfer, what: &str, work: impl FnOnce() ->
         output::pass("");
     }
     done
+}
+
+/// How long a driver that is well may take: one that no program uses starts anew for each that asks.
+const DRIVER: Duration = Duration::from_secs(5);
+
+/// Does work that asks the driver, and says that it does not answer.
+pub(super) fn asking_driver<T>(work: impl FnOnce() -> T) -> T {
+    let tell = || {
+        output::warn(
+            "the NVIDIA driver does not answer: waiting for it (a card that failed may hold it up for a minute)",
+        );
+        SILENCE
+    };
+    beside(DRIVER, tell, work)
 }
 
 fn line(what: &str, SoFar { last, files, bytes }: &SoFar) -> String {

@@ -13,7 +13,7 @@ use super::{Exit, Failure};
 use crate::graph::{self, Examined, Limits, TaskGraph};
 use crate::run::preflight;
 use crate::run::store::{Header, Invocation};
-use crate::spec::{Pipeline, Problem, Source, op, problem};
+use crate::spec::{self, Pipeline, Problem, Source, op, problem};
 
 /// Arguments that name a pipeline.
 #[derive(Args, Clone, Debug)]
@@ -85,6 +85,9 @@ impl PipelineFile {
             None => self.examine(&source, limits, with_files),
         };
         let texts = Texts::new(source, &self.sets);
+        if let Ok((pipeline, _)) = &result {
+            texts.warn(&spec::without_effect(pipeline));
+        }
         Ok(Loaded { result, texts, digest, bytes })
     }
 

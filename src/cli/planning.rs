@@ -11,7 +11,7 @@ use super::islands::Threads;
 use super::problems::Texts;
 use super::searching::{Place, Searching};
 use super::timing::{Timer, Where};
-use super::{Exit, Failure, contradiction, output};
+use super::{Exit, Failure, contradiction, output, patience};
 use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, Link, NodeId, file};
 use crate::graph::TaskGraph;
@@ -302,7 +302,7 @@ impl Stopwatch {
 
 /// Looks at this machine. Says so where stages ask for a GPU and there is none.
 pub(super) fn this_machine(pipeline: &Pipeline, options: &probe::Options) -> Machine {
-    let machine = probe::this_machine(options);
+    let machine = patience::asking_driver(|| probe::this_machine(options));
     machine.warnings.iter().for_each(|warning| output::warn(&format!("{warning}")));
     let mut modes = pipeline.stages.iter().flat_map(|stage| &stage.modes);
     if modes.any(|mode| mode.resources.gpus != Gpus::None)

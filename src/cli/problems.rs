@@ -5,11 +5,12 @@
 use std::fmt;
 
 use miette::{
-    Diagnostic, LabeledSpan, MietteError, MietteSpanContents, ReportHandler, SourceCode, SourceSpan, SpanContents,
+    Diagnostic, LabeledSpan, MietteError, MietteSpanContents, ReportHandler, Severity, SourceCode, SourceSpan,
+    SpanContents,
 };
 use serde::Serialize;
 
-use super::{Exit, output};
+use super::{Exit, output, trace};
 use crate::report::text;
 use crate::spec::{Problem, Source, Span};
 
@@ -78,6 +79,22 @@ impl Texts {
         }
     }
 
+    /// Prints to standard error what is no reason to reject the file.
+    pub(super) fn warn(&self, problems: &[Problem]) {
+        let handler = miette::MietteHandlerOpts::new().terminal_links(false).build();
+        for problem in problems {
+            if trace::is_json() {
+                let (text, range) = self.at(&problem.span);
+                let (line, column) = text.position(range.start);
+                output::warn(&format!("{}:{line}:{column}: {}", text.name, problem.message));
+                continue;
+            }
+            let diagnostic = Shown { severity: Severity::Warning, ..self.shown(problem) };
+            let rendered = Rendered { diagnostic: &diagnostic, handler: &handler }.to_string();
+            output::say(text::coloured(&rendered).trim_end());
+        }
+    }
+
     /// Prints problems to standard error, in their order, and returns how the command ends.
     pub(super) fn reject(&self, problems: &[Problem]) -> Exit {
         let handler = miette::MietteHandlerOpts::new().terminal_links(false).build();
@@ -119,7 +136,7 @@ impl Texts {
         if !labels.iter().any(|label| label.offset() == range.start) && problem.span != Span::Whole {
             labels.insert(0, LabeledSpan::new_primary_with_span(None, (range.start, range.len())));
         }
-        Shown { message: &problem.message, help, text, labels }
+        Shown { severity: Severity::Error, message: &problem.message, help, text, labels }
     }
 }
 
@@ -130,6 +147,7 @@ fn label(words: Option<String>, range: std::ops::Range<usize>) -> LabeledSpan {
 /// A problem in the form that miette draws.
 #[derive(Debug)]
 struct Shown<'t> {
+    severity: Severity,
     message: &'t str,
     help: Option<String>,
     text: &'t Text,
@@ -145,6 +163,10 @@ impl fmt::Display for Shown<'_> {
 impl std::error::Error for Shown<'_> {}
 
 impl Diagnostic for Shown<'_> {
+    fn severity(&self) -> Option<Severity> {
+        Some(self.severity)
+    }
+
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::session::Prepared;
 use super::state::broken;
-use crate::engine::{opened, process};
+use crate::engine::opened::{self, Opens};
+use crate::engine::process;
 use crate::graph::TaskId;
 use crate::probe::gpu::Fault;
 use crate::probe::{Monitor, Reading};
@@ -20,6 +21,9 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
     let Some(mut monitor) = Monitor::open(&of.options, &of.machine.gpus).map_err(broken)? else {
         return Ok(Looker::blind());
     };
+    if monitor.hears_no_errors() {
+        tracing::warn!("the driver does not report errors (Xid): a GPU that fails is noticed once it does not answer");
+    }
     let mark = run_mark(run);
     let tasks: HashMap<String, TaskId> =
         of.graph.ids().map(|id| (of.graph.tasks[id.index()].name.clone(), id)).collect();
@@ -58,5 +62,9 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
     let ask = move |question| {
         let _ = ask.send(question);
     };
-    Ok(Looker::new(ask, told))
+    let looker = Looker::new(ask, told);
+    Ok(match Opens::of(&of.options.root.join("dev")) {
+        Some(opens) => looker.with_opens(move || opens.any()),
+        None => looker,
+    })
 }

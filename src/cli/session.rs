@@ -41,6 +41,7 @@ use crate::run::launch::{self, Ground, run_mark};
 use crate::run::limit;
 use crate::run::neighbours::{self, Shared};
 use crate::run::observer::Observer;
+use crate::run::ports::Ports;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store, StoreError};
 use crate::run::supervisor::{Clock, FullDisk, Parts, Replanner, RunError, Supervisor};
@@ -200,6 +201,7 @@ impl Read {
         planning::say_what_is_not_limited(&pipeline, &fleet);
         planning::say_which_have_no_backup(&pipeline, &origins);
         let plan = planning.make_rest(&pipeline, &graph, &fleet, done)?;
+        let fleet = machine.fleet_of_run();
         let quantum = planning.quantum();
         Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet, quantum })
     }
@@ -312,6 +314,11 @@ impl Session<'_> {
             }
         };
         let lost = report::Lost::default();
+        let ports = Ports::open(self.ground.ports.clone());
+        let mark = run_mark(&self.ground.run);
+        // Where attempts are to survive us, nobody ends them when we die.
+        let start = || Warden::start(&mark, longest_grace(pipeline), self.attended, ports.copy());
+        let warden = (!manner.survives()).then(start).transpose().map_err(broken)?;
         let parts = Parts {
             pipeline,
             graph,
@@ -324,13 +331,9 @@ impl Session<'_> {
             known: self.up_to_date.as_ref().map(|known| known.events(graph)).unwrap_or_default(),
             replanner: Replanner::new(ask, answers),
             looker: readings::looker(self.of, &self.ground.run)?,
+            ports,
             full_disk: self.full_disk(manner.keep_free),
         };
-        let mark = run_mark(&self.ground.run);
-        // Where attempts are to survive us, nobody ends them when we die.
-        let warden =
-            (!manner.survives()).then(|| Warden::start(&mark, longest_grace(pipeline), self.attended)).transpose();
-        let warden = warden.map_err(broken)?;
         strays::adopt_orphans();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -114,22 +114,6 @@ impl<T: Word> Buffer<'_, T> {
         }
         Ok(values)
     }
-
-    /// Copies another array of the device into it; does not wait.
-    ///
-    /// # Errors
-    /// Of the driver.
-    ///
-    /// # Panics
-    /// When their lengths differ.
-    pub fn copy_from(&mut self, other: &Self) -> Result<(), CudaError> {
-        assert_eq!(self.length, other.length, "lengths of a copy");
-        if self.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: so many bytes are there on both sides.
-        check("copy on the CUDA device", unsafe { sys::cuMemcpyDtoD_v2(self.address, other.address, self.bytes()) })
-    }
 }
 
 impl<T> Drop for Buffer<'_, T> {

@@ -4,7 +4,8 @@
 
 use super::device::Device;
 use super::driver::CudaError;
-use super::kernels::{Launch, Source};
+use super::kernels::{Kernel, Launch, Source};
+use super::memory::Buffer;
 
 /// What a device was measured to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,11 @@ pub fn measure(device: &Device) -> Result<Pace, CudaError> {
     Ok(Pace { mega_fmas: arithmetic(device)?, megabytes: memory(device)? })
 }
 
-fn arithmetic(device: &Device) -> Result<u64, CudaError> {
+/// Measures its arithmetic, in millions of fused multiply-adds a second.
+///
+/// # Errors
+/// As [`measure`].
+pub fn arithmetic(device: &Device) -> Result<u64, CudaError> {
     let kernel = device.kernel(Source::Calibrate, "fused_multiply_adds")?;
     let watch = device.stopwatch()?;
     let blocks = device.about().multiprocessors.saturating_mul(BLOCKS);
@@ -73,11 +78,9 @@ fn arithmetic(device: &Device) -> Result<u64, CudaError> {
 fn memory(device: &Device) -> Result<u64, CudaError> {
     const MOST: u64 = 256 << 20;
     let (free, _) = device.memory()?;
-    let bytes = usize::try_from((free.0 / 8).min(MOST)).unwrap_or(0);
-    let from = device.filled::<u8>(bytes, 1)?;
-    let mut to = device.array::<u8>(bytes)?;
+    let mut copy = Copy::new(device, free.0.min(8 * MOST) / 8 / WORD)?;
     let watch = device.stopwatch()?;
-    let mut run = |copies: u32| watch.time(|| (0..copies).try_for_each(|_| to.copy_from(&from)));
+    let mut run = |copies: u32| watch.time(|| (0..copies).try_for_each(|_| copy.start()));
     let mut copies = 1_u32;
     let mut time = run(copies)?;
     while time < LONG_ENOUGH && copies < 1 << 14 {
@@ -87,7 +90,65 @@ fn memory(device: &Device) -> Result<u64, CudaError> {
     for _ in 1..TIMES {
         time = time.min(run(copies)?);
     }
-    Ok(millions_a_second(2 * bytes as u64 * u64::from(copies), time))
+    copy.check()?;
+    Ok(millions_a_second(copy.bytes() * u64::from(copies), time))
+}
+
+/// Bytes of what a thread copies at once.
+const WORD: u64 = 16;
+
+/// A copy within a device's memory by a kernel: what another kernel can reach that reads and writes as much.
+#[derive(Debug)]
+pub struct Copy<'d> {
+    kernel: Kernel<'d>,
+    launch: Launch,
+    words: u64,
+    from: Buffer<'d, u64>,
+    to: Buffer<'d, u64>,
+}
+
+impl<'d> Copy<'d> {
+    /// Makes one of so many words of 16 bytes.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub fn new(device: &'d Device, words: u64) -> Result<Self, CudaError> {
+        let length = usize::try_from(words.saturating_mul(WORD / 8)).unwrap_or(usize::MAX);
+        let mut from = device.array(length)?;
+        // Every word is another one, so that none can stand in for its neighbour.
+        let values: Vec<u64> = (0_u64..).take(length).collect();
+        from.write(&values)?;
+        let grid = device.about().multiprocessors.saturating_mul(BLOCKS);
+        let launch = Launch { grid, block: BLOCK, shared: 0, cooperative: false };
+        let kernel = device.kernel(Source::Calibrate, "copy_words")?;
+        Ok(Self { kernel, launch, words, from, to: device.array(length)? })
+    }
+
+    /// Returns how many bytes it reads and writes.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.words * 2 * WORD
+    }
+
+    /// Starts copying. Does not wait.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub fn start(&mut self) -> Result<(), CudaError> {
+        // SAFETY: what `copy_words` takes, arrays of so many words.
+        unsafe { self.kernel.start(self.launch, &[&self.words, &self.from, &self.to]) }
+    }
+
+    /// Compares what was copied.
+    ///
+    /// # Errors
+    /// Of the driver, and where it is not what it was copied from.
+    pub fn check(&self) -> Result<(), CudaError> {
+        if (0_u64..).zip(self.to.read()?).all(|(wanted, copied)| wanted == copied) {
+            return Ok(());
+        }
+        Err(CudaError::Wrong("copies"))
+    }
 }
 
 /// Returns millions a second of what was done in so many nanoseconds.

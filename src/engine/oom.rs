@@ -12,6 +12,8 @@ use memchr::memmem::Finder;
 
 use crate::probe::cgroup::{self, Controller, Version};
 
+mod words;
+
 /// Which memory ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
@@ -23,70 +25,24 @@ pub(super) enum Memory {
     Host,
 }
 
-/// Words of PyTorch, libtorch, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle and raw CUDA.
-const DEVICE: [&str; 16] = [
-    "CUDA out of memory",
-    "HIP out of memory",
-    "CUDA_ERROR_OUT_OF_MEMORY",
-    "cudaErrorMemoryAllocation",
-    "OOM when allocating tensor",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUFFT_ALLOC_FAILED",
-    "CURAND_STATUS_ALLOCATION_FAILED",
-    "CUSOLVER_STATUS_ALLOC_FAILED",
-    "CUSPARSE_STATUS_ALLOC_FAILED",
-    "torch.OutOfMemoryError",
-    "torch.cuda.OutOfMemoryError",
-    "cupy.cuda.memory.OutOfMemoryError",
-    "out_of_memory: CUDA error",
-    "Out of memory error on GPU",
-];
-
-/// Words of JAX.
-const COMPUTING: [&str; 2] = ["RESOURCE_EXHAUSTED: Out of memory", "RESOURCE_EXHAUSTED: Failed to allocate request"];
-
-/// What a line says besides "out of memory" that is about a device, in small letters: of CUDA's own text, with the call or
-/// the name of a macro before it, of NCCL's, of Triton's and of LightGBM's.
-const BESIDE: [&str; 8] = [
-    "cuda error",
-    "cuda driver error",
-    "cuda runtime",
-    "gpuassert",
-    "cuda failure",
-    "triton error [cuda]",
-    "[cuda] out of memory",
-    "cudamalloc",
-];
-
-/// What a line of TensorFlow's says besides the name of the error.
-const EXHAUSTED: [&str; 2] = ["failed to allocate memory", "Out of memory while trying to allocate"];
-
-/// Words of PyTorch's CPU allocator, Python, Java, C++ and Rust.
-const HOST: [&str; 5] = [
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "MemoryError",
-    "std::bad_alloc",
-    "memory allocation of",
-];
-
 /// One of these is in every line that matters.
-const RARE: [&str; 8] =
-    ["emory", "allocate request", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAILED", "OOM when", "bad_alloc", TRACE];
+const RARE: [&str; 9] = [
+    "emory",
+    "allocate request",
+    "bytes for new constant",
+    "OUT_OF_MEMORY",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "OOM when",
+    "bad_alloc",
+    TRACE,
+];
 
 /// Searches for them, made once.
 static FINDERS: LazyLock<[Finder<'static>; RARE.len()]> = LazyLock::new(|| RARE.map(Finder::new));
 
 /// What Python prints before an exception that nobody caught.
 const TRACE: &str = "Traceback (most recent call last)";
-
-/// Words of a program that goes on with less, in small letters.
-const GOES_ON: [&str; 8] =
-    ["retry", "trying again", "reducing", "halving", "skipping", "falling back", "continuing", "smaller batch"];
-
-/// How a line begins that gives advice, whatever goes wrong, in small letters.
-const ADVICE: [&str; 5] = ["tip:", "hint:", "note:", "if you ", "in case of "];
 
 /// How much may be printed after the message by an attempt that ends of it: traces of many processes are long.
 pub(super) const BEHIND: u64 = 1 << 20;
@@ -104,12 +60,16 @@ pub(super) struct Listener {
     device: Option<Said>,
     host: Option<Said>,
     traced: bool,
+    /// Where the last text ends that is no blank.
+    end: u64,
 }
 
 /// A message about want of memory.
 #[derive(Clone, Copy, Debug)]
 struct Said {
     at: u64,
+    /// Where its line ends.
+    end: u64,
     /// The n-th device, if it was named.
     device: Option<usize>,
     /// Whether it may as well have been the host.
@@ -139,7 +99,9 @@ impl Listener {
     pub(super) fn verdict(&mut self) -> Option<Memory> {
         let rest = std::mem::take(&mut self.rest);
         self.hear_lines(&rest);
-        let recent = |said: &Option<Said>| said.filter(|said| self.read - said.at <= BEHIND);
+        // Who says that he goes on, and says more then, has gone on.
+        let went_on = |said: &Said| said.goes_on && said.end < self.end;
+        let recent = |said: &Option<Said>| said.filter(|said| self.read - said.at <= BEHIND && !went_on(said));
         let device = recent(&self.device).map(|said| match said {
             Said { computing: true, device: None, .. } => Memory::Computing,
             Said { device, .. } => Memory::Device(device),
@@ -177,21 +139,25 @@ impl Listener {
         lines.dedup();
         for start in lines {
             let end = memchr::memchr2(b'\n', b'\r', &text[start..]).map_or(text.len(), |length| start + length);
-            self.hear_line(&String::from_utf8_lossy(&text[start..end]), self.read + start as u64);
+            let line = text[start..end].trim_ascii_end();
+            let at = self.read + start as u64;
+            self.hear_line(&String::from_utf8_lossy(line), (at, at + line.len() as u64));
+        }
+        if let Some(last) = text.iter().rposition(|byte| !byte.is_ascii_whitespace()) {
+            self.end = self.read + last as u64 + 1;
         }
         self.read += text.len() as u64;
     }
 
-    fn hear_line(&mut self, line: &str, at: u64) {
+    fn hear_line(&mut self, line: &str, (at, end): (u64, u64)) {
         if line.contains(TRACE) {
             self.traced = true;
             // It went on, and ends of something else; what the trace ends with may say otherwise.
             self.device = self.device.filter(|said| !said.goes_on);
             self.host = self.host.filter(|said| !said.goes_on);
         }
-        let Some(memory) = recognise(line) else { return };
-        let small = line.to_ascii_lowercase();
-        let goes_on = GOES_ON.iter().any(|words| small.contains(words));
+        let Some(memory) = words::recognise(line) else { return };
+        let goes_on = words::goes_on(line);
         let (said, device) = match memory {
             Memory::Device(device) => (&mut self.device, device),
             Memory::Computing => (&mut self.device, None),
@@ -201,39 +167,8 @@ impl Listener {
         let stands = said.is_some_and(|said| at - said.at <= BEHIND && !said.goes_on && (goes_on || device.is_none()));
         let device = if stands { said.and_then(|said| said.device) } else { device };
         let computing = memory == Memory::Computing && said.is_none_or(|said| said.computing);
-        *said = Some(Said { at, device, computing, goes_on: goes_on && !stands });
+        *said = Some(Said { at, end, device, computing, goes_on: goes_on && !stands });
     }
-}
-
-/// Recognises a line that says that memory ran out.
-fn recognise(line: &str) -> Option<Memory> {
-    let small = line.to_ascii_lowercase();
-    if ADVICE.iter().any(|words| small.trim_start().starts_with(words)) {
-        return None;
-    }
-    // TensorFlow has the same words for both memories, and names the place.
-    if line.contains("OOM when allocating tensor") && line.contains("device:CPU:") {
-        return Some(Memory::Host);
-    }
-    let any = |words: &[&str]| words.iter().any(|words| line.contains(words));
-    let raw = || small.contains("out of memory") && BESIDE.iter().any(|words| small.contains(words));
-    let exhausted = || line.contains("ResourceExhaustedError") && any(&EXHAUSTED);
-    if any(&DEVICE) || raw() || exhausted() {
-        return Some(Memory::Device(device_named(line)));
-    }
-    if any(&COMPUTING) {
-        return Some(device_named(line).map_or(Memory::Computing, |device| Memory::Device(Some(device))));
-    }
-    any(&HOST).then_some(Memory::Host)
-}
-
-/// Returns the device that a message names: `GPU 1 has a total capacity …`, `(GPU 1; …`, `device:GPU:1`.
-fn device_named(message: &str) -> Option<usize> {
-    ["GPU:", "device ordinal ", "GPU "].iter().find_map(|before| {
-        let (_, behind) = message.split_once(before)?;
-        let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().ok()
-    })
 }
 
 /// The kernel's count of processes that it killed for want of memory: in our control group if it counts, else on the
@@ -289,9 +224,30 @@ mod tests {
     use super::*;
 
     /// Messages as the programs print them, and whose memory it was.
-    const KNOWN: [(&str, Memory); 37] = [
+    const KNOWN: [(&str, Memory); 43] = [
         ("RuntimeError: Triton Error [CUDA]: out of memory", Memory::Device(None)),
         ("RuntimeError: CUDA driver error: out of memory", Memory::Device(None)),
+        (
+            "ValueError: Free memory on device (10.2/23.99 GiB) on startup is less than desired GPU memory utilization \
+             (0.9, 21.59 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
+            Memory::Device(None),
+        ),
+        (
+            "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when \
+             initializing the engine.",
+            Memory::Device(None),
+        ),
+        (
+            "ValueError: To serve at least one request with the models's max seq len (131072), (16.00 GiB KV cache is \
+             needed, which is larger than the available KV cache memory (3.21 GiB). Based on",
+            Memory::Device(None),
+        ),
+        (
+            "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static. Current value: 0.8",
+            Memory::Device(None),
+        ),
+        ("INTERNAL: Failed to allocate 4294967296 bytes for new constant", Memory::Computing),
+        ("CUDA out of memory. Consider reducing the batch size\nbye\n", Memory::Device(None)),
         (
             "InternalError: CUDA runtime implicit initialization on GPU:0 failed. Status: out of memory",
             Memory::Device(Some(0)),
@@ -395,6 +351,9 @@ mod tests {
             "If you see CUDA out of memory errors, lower --batch-size\nFileNotFoundError: train.csv",
             "CUDA out of memory. Retrying with batch size 8\nTraceback (most recent call last):\nKeyError: 'x'\n",
             "WARNING: CUDA out of memory; continuing\nTraceback (most recent call last):\nKeyError: 'x'\n",
+            "WARNING batch 3: CUDA out of memory; continuing with smaller batch\nKeyError: foo\n",
+            "CUDA out of memory. Retrying with batch size 8\nassertion failed: shape mismatch",
+            "OOM: torch.OutOfMemoryError: CUDA out of memory., skipping batch\n\nValueError: bad",
             "",
             "CUDA out of memory, retrying with batch 8\nstep 9\nTraceback (most recent call last):\nKeyError: 'x'\n",
         ] {

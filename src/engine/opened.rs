@@ -1,8 +1,13 @@
 //! Which of our tasks have begun to use a GPU, told by what their processes have open: the only sign there is where a
-//! driver hides who holds memory.
+//! driver hides who holds memory. And whether anybody has opened one at all: who has not holds none of its memory, not even
+//! for a moment at which nobody looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::process;
 
@@ -38,6 +43,37 @@ fn is_gpu(name: &str) -> bool {
         || number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
+/// Notices that a GPU is opened, whoever does it.
+#[derive(Debug)]
+pub struct Opens(OwnedFd);
+
+impl Opens {
+    /// Watches the GPUs in a folder, `/dev`; `None` where there are none, or the system has no watch to spare.
+    #[must_use]
+    pub fn of(folder: &Path) -> Option<Self> {
+        let entries = fs::read_dir(folder).ok()?.flatten();
+        let gpus: Vec<_> = entries.filter(|entry| is_gpu(&entry.file_name().to_string_lossy())).collect();
+        if gpus.is_empty() {
+            return None;
+        }
+        let watched = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
+        for gpu in gpus {
+            inotify::add_watch(&watched, gpu.path(), WatchFlags::OPEN).ok()?;
+        }
+        Some(Self(watched))
+    }
+
+    /// Whether one was opened since this was asked last.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        let (mut any, mut events) = (false, [0; 4096]);
+        while rustix::io::read(&self.0, &mut events).is_ok_and(|bytes| bytes > 0) {
+            any = true;
+        }
+        any
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +96,19 @@ mod tests {
         assert_eq!(by_task(of_own), [(7, false)]);
         let _open = fs::File::create(folder.path().join("nvidia0")).unwrap();
         assert_eq!(by_task(of_own), [(7, true)]);
+    }
+
+    #[test]
+    fn a_gpu_that_is_opened_for_a_moment_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Opens::of(folder.path()).is_none());
+        for name in ["nvidia1", "nvidiactl"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let opens = Opens::of(folder.path()).unwrap();
+        fs::read(folder.path().join("nvidiactl")).unwrap();
+        assert!(!opens.any());
+        fs::read(folder.path().join("nvidia1")).unwrap();
+        assert!(opens.any() && !opens.any());
     }
 }

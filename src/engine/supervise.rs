@@ -130,11 +130,14 @@ impl Attempt {
             None => self.outcome(reaped.status),
         };
         let log_error = sentinel.as_ref().and_then(|ended| ended.log_error.clone());
+        // A stage that is killed is told by its sentinel as well.
+        let unwatched = self.launch.sentinel.is_some() && sentinel.is_none() && reaped.status == Status::Signalled(9);
+        let who = if unwatched { "its sentinel was killed, and" } else { "it" };
         let note = match (survivors, self.log.error().map(ToString::to_string).or(log_error)) {
             (_, Some(error)) => Some(format!("the log is cut short: {error}")),
             (0, None) => None,
-            (1, None) => Some("it left a process behind, which was ended".to_owned()),
-            (n, None) => Some(format!("it left {n} processes behind, which were ended")),
+            (1, None) => Some(format!("{who} left a process behind, which was ended")),
+            (n, None) => Some(format!("{who} left {n} processes behind, which were ended")),
         };
         let peak_memory = match &sentinel {
             Some(ended) => ended.peak_memory,

@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a process is started here, and waited for outside the core")]
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -30,17 +31,17 @@ pub struct Warden {
 
 impl Warden {
     /// Starts a warden over all processes that carry `mark` (`NAME=value`) in their environment. It has its own part of the
-    /// lock on the run.
+    /// lock on the run, and of that on the `ports` of its tasks.
     ///
     /// # Errors
     /// Where this program cannot start itself a second time.
-    pub fn start(mark: &str, grace: Duration, attended: &Share) -> std::io::Result<Self> {
+    pub fn start(mark: &str, grace: Duration, attended: &Share, ports: Option<File>) -> std::io::Result<Self> {
         let child = Command::new(std::env::current_exe()?)
             .args(["warden", mark, &grace.as_millis().to_string()])
             .stdin(Stdio::piped())
             // It prints nothing: what it ends is attended to until it has.
             .stdout(attended.copy()?)
-            .stderr(Stdio::null())
+            .stderr(ports.map_or_else(Stdio::null, Stdio::from))
             // A Ctrl-C at the terminal is not for it.
             .process_group(0)
             .spawn()?;

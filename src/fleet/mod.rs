@@ -72,6 +72,8 @@ pub struct Device {
     pub reserved: Bytes,
     /// Memory that nobody held when it was probed; `None` where nobody looked.
     pub free: Option<Bytes>,
+    /// Whether it was set aside when it was probed: it is used once it is taken back, and nothing is planned for it before.
+    pub aside: bool,
     /// Whether its driver was seen to hide who holds its memory: no task can be watched on it.
     pub hidden: bool,
     /// Memory that no task may count on: room for CUDA contexts and for what the driver takes as it runs.
@@ -173,6 +175,8 @@ pub enum NotUsed {
     Aside,
     /// It does not answer.
     Lost,
+    /// Its compute mode keeps all programs away.
+    Prohibited,
 }
 
 /// Why no device of a host is known, although there may be some.

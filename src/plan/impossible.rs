@@ -60,10 +60,8 @@ pub enum Reason {
     },
     /// It asks for memory of a device, and no device tells how much it has.
     UntoldMemory {
-        /// One of those devices.
-        device: String,
-        /// Its model.
-        model: String,
+        /// All of them.
+        devices: Vec<String>,
     },
     /// It asks for memory of a device, and all of it is kept as headroom.
     AllHeadroom {
@@ -140,7 +138,7 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
             let is_of_file = largest.uuid.is_none();
             return Some(match fleet.devices.iter().map(|device| device.memory).max() {
                 Some(memory) if memory > Bytes::ZERO => Reason::AllHeadroom { device, model, memory, is_of_file },
-                _ => Reason::UntoldMemory { device, model },
+                _ => Reason::UntoldMemory { devices: fleet.devices.iter().map(|device| device.id.clone()).collect() },
             });
         }
         return Some(Reason::DeviceMemory {
@@ -229,9 +227,13 @@ impl fmt::Display for Reason {
                     let names: Vec<_> = named(unused, why).collect();
                     (!names.is_empty()).then(|| format!("{} {word}", names.join(", ")))
                 };
-                let both: Vec<_> =
-                    all(NotUsed::Aside, "set aside").into_iter().chain(all(NotUsed::Lost, "lost")).collect();
-                write!(f, "it asks for a GPU, and none may be used: {}", both.join(", "))
+                let words = [
+                    (NotUsed::Aside, "set aside"),
+                    (NotUsed::Lost, "lost"),
+                    (NotUsed::Prohibited, "closed to programs (compute mode prohibited)"),
+                ];
+                let all: Vec<_> = words.into_iter().filter_map(|(why, word)| all(why, word)).collect();
+                write!(f, "it asks for a GPU, and none may be used: {}", all.join(", "))
             }
             Self::DeviceMemory { asked, most, device, model, reserved, headroom, .. } => {
                 let (asked, most) = finer(*asked, *most);
@@ -247,9 +249,13 @@ impl fmt::Display for Reason {
                 }
                 f.write_str(")")
             }
-            Self::UntoldMemory { device, model } => {
-                write!(f, "it asks for GPU memory, and `{device}` ({model}) does not tell how much it has")
-            }
+            Self::UntoldMemory { devices } => match devices.as_slice() {
+                [device] => write!(f, "it asks for GPU memory, and `{device}` does not tell how much it has"),
+                several => {
+                    let several = several.join("`, `");
+                    write!(f, "it asks for GPU memory, and none of `{several}` tells how much it has")
+                }
+            },
             Self::AllHeadroom { device, model, memory, .. } => {
                 write!(f, "it asks for GPU memory, and all {memory} of `{device}` ({model}) are kept as headroom")
             }
@@ -293,6 +299,9 @@ impl Reason {
                 (Some(first), _) => {
                     format!("`trainyard devices` says why; `trainyard devices --undrain {first}` takes it back")
                 }
+                (None, false) if named(unused, NotUsed::Prohibited).next().is_some() => {
+                    "`nvidia-smi --compute-mode=DEFAULT` opens it to programs again".to_owned()
+                }
                 (None, false) => {
                     "reset what is lost (`nvidia-smi --gpu-reset`), or reboot the host; `trainyard devices` says whether it answers"
                         .to_owned()
@@ -303,7 +312,9 @@ impl Reason {
                 let aside = take_back(aside);
                 format!("ask for at most {}, or use a larger device{aside}", finer(*asked, *most).1)
             }
-            Self::UntoldMemory { .. } => "leave `gpu_memory` out and ask for whole GPUs, like gpus = 1".to_owned(),
+            Self::UntoldMemory { .. } => {
+                "leave `gpu_memory` out and ask for whole GPUs, like gpus = 1; `trainyard devices` says which answer".to_owned()
+            }
             Self::AllHeadroom { is_of_file: true, .. } => {
                 "keep less headroom than a GPU has: `headroom` of its entry in the fleet file, or what goes before it, `--headroom` and TRAINYARD_HEADROOM".to_owned()
             }
@@ -381,7 +392,7 @@ mod tests {
             format!("{reason}; {}", reason.help())
         };
         let untold = reason(Bytes::ZERO, Bytes::ZERO, None);
-        assert!(untold.contains("`box/gpu0` (GB10) does not tell how much it has; leave `gpu_memory` out"), "{untold}");
+        assert!(untold.contains("`box/gpu0` does not tell how much it has; leave `gpu_memory` out"), "{untold}");
         let headroom = reason(Bytes(24 << 30), Bytes(24 << 30), Some("GPU-1"));
         assert!(headroom.contains("all 24.0 GiB of `box/gpu0` (GB10) are kept as headroom; keep less"), "{headroom}");
         assert!(headroom.ends_with("than a GPU has, with `--headroom` or TRAINYARD_HEADROOM"), "{headroom}");

@@ -1,12 +1,8 @@
 //! The decoder for pipelines that choose nothing but the order: one node, no devices, one way to run each task.
 //!
-//! What is free is counted tick by tick. A task looks at [`SPAN`] ticks at once: one bit says of each whether it is too
-//! full, and a run of ticks with room for all of the task is found by folding these bits onto themselves; no branch
-//! depends on what is found but the last. The schedules are those of the decoder for everything. Source: Kolisch, "Serial
-//! and parallel resource-constrained project scheduling methods revisited", 1996; runs of bits: Warren, "Hacker's
-//! Delight", 2nd edition, 6-3. Does not know where the order comes from.
-
-use std::ops::{BitAnd, Sub};
+//! What is free is counted tick by tick, so that hardly a branch depends on what is found. The schedules are those of the
+//! decoder for everything. Source: Kolisch, "Serial and parallel resource-constrained project scheduling methods
+//! revisited", 1996. Does not know where the order comes from.
 
 use super::amounts::{Amounts, Lanes};
 use super::decode::{Direction, GivenUp, Wanted};
@@ -16,13 +12,14 @@ use super::machine::Packed;
 use crate::graph::{Rows, TaskId};
 
 mod moments;
+mod room;
+
+use room::{Hold, Room, Word};
 
 /// Ticks that a task takes in the mean, at most: with more, a list of events is shorter than what it stands for.
 const LONGEST: u128 = 64;
-/// Ticks that are looked at at once.
-const SPAN: usize = 32;
-/// Ticks of a task that such a look finds room for, at most.
-const SHORT: u32 = 16;
+/// Tasks waited for that are kept beside a task.
+const FEW: usize = 4;
 
 /// Places tasks of one node one after the other; amounts in as few bits as they need.
 pub(super) enum Serial {
@@ -62,29 +59,39 @@ impl Serial {
             Self::Wide(ticks) => ticks.decode(wanted, draft),
         }
     }
+
+    /// Places all tasks in two orders, and takes far less time than twice that of one: while a processor waits for where
+    /// one task goes it looks for room for the other.
+    pub(super) fn decode_both(&mut self, orders: [&[TaskId]; 2], direction: Direction, drafts: &mut [Draft; 2]) {
+        match self {
+            Self::Narrow(ticks) => ticks.decode_both(orders, direction, drafts),
+            Self::Wide(ticks) => ticks.decode_both(orders, direction, drafts),
+        }
+    }
 }
 
-/// What is free, tick by tick, in words of type `T`.
+/// Tasks of one node, times in ticks and amounts in words of type `T`.
 pub(super) struct Ticks<T> {
     /// A tick, in milliseconds.
     tick: u64,
-    /// The guards of all amounts.
-    guards: T,
-    /// What the empty node offers.
-    offer: T,
-    /// `[n_tasks]`.
-    tasks: Vec<Task<T>>,
-    /// What is free, by tick; at least [`SPAN`] more than are used.
-    free: Vec<T>,
-    /// From this tick on all of the node is free.
-    used: usize,
-    /// `[n_tasks]`: ends in ticks.
-    finish: Vec<u32>,
+    /// `[n_tasks]`, forward and backward in time.
+    tasks: [Vec<Task<T>>; 2],
     /// Who is waited for, forward and backward in time.
     before: [Waits; 2],
+    /// Schedules in the making.
+    tables: [Table<T>; 2],
+    /// Whether the processor has vectors that looks are faster with.
+    vectors: bool,
 }
 
-/// Whom tasks wait for, without what an edge carries: half a cache line holds the edges of a task and of its neighbours.
+/// A schedule in the making.
+struct Table<T> {
+    room: Room<T>,
+    /// `[n_tasks + 1]`: ends in ticks; 0 behind that of the last task.
+    finish: Vec<u32>,
+}
+
+/// Whom tasks wait for, without what an edge carries.
 struct Waits {
     /// `[n_tasks + 1]`, indices into `tasks`.
     offsets: Vec<u32>,
@@ -102,18 +109,17 @@ impl Waits {
     }
 }
 
-/// What is known of a task.
+/// What is known of a task in a direction of time.
 #[derive(Clone, Copy)]
 struct Task<T> {
-    /// How long it takes.
-    ticks: u32,
-    /// What it holds.
-    need: T,
-    /// By how much bits are folded so that those stay from which on `ticks` of them are set; for short tasks.
-    folds: [u8; 4],
+    hold: Hold<T>,
+    /// Whom it waits for, the first [`FEW`] of them; where there are fewer, who ends at 0 in their place.
+    before: [u32; FEW],
+    /// Whether there are more.
+    has_more: bool,
 }
 
-impl<T: Copy + Default + PartialEq + Sub<Output = T> + BitAnd<Output = T>> Ticks<T> {
+impl<T: Word> Ticks<T> {
     /// `needs` are by kind.
     fn new(instance: &Instance<'_>, guards: T, offer: T, needs: &[T]) -> Option<Self> {
         let tick = instance.tick();
@@ -121,137 +127,144 @@ impl<T: Copy + Default + PartialEq + Sub<Output = T> + BitAnd<Output = T>> Ticks
         if horizon > LONGEST * instance.len() as u128 {
             return None;
         }
-        let of_kind = |kind: &u32| {
+        let before = [&instance.graph.before, &instance.graph.after].map(Waits::new);
+        let nobody = u32::try_from(instance.len()).ok()?;
+        let of_task = |waits: &Waits, (task, kind): (usize, &u32)| {
             let kind = *kind as usize;
             let ticks = u32::try_from(instance.kinds[kind].choices[0].duration() / tick).ok()?;
-            Some(Task { ticks, need: needs[kind], folds: folds(ticks) })
+            let all = waits.of(task);
+            let before = std::array::from_fn(|at| all.get(at).copied().unwrap_or(nobody));
+            Some(Task { hold: Hold::new(needs[kind], ticks), before, has_more: all.len() > FEW })
         };
-        let tasks = instance.kind.iter().map(of_kind).collect::<Option<Vec<_>>>()?;
+        let all = |waits| instance.kind.iter().enumerate().map(|task| of_task(waits, task)).collect::<Option<Vec<_>>>();
+        let tasks = [all(&before[0])?, all(&before[1])?];
         // No schedule ends later, unless it is built around tasks that lie where another one has them.
-        let free = vec![offer; usize::try_from(horizon).ok()? + SPAN];
-        let finish = vec![0; tasks.len()];
-        let before = [&instance.graph.before, &instance.graph.after].map(Waits::new);
-        Some(Self { tick, guards, offer, tasks, free, used: 0, finish, before })
+        let horizon = usize::try_from(horizon).ok()?;
+        let tables =
+            [(); 2].map(|()| Table { room: Room::new(guards, offer, horizon), finish: vec![0; tasks[0].len() + 1] });
+        let vectors = room::has_vectors();
+        Some(Self { tick, tasks, before, tables, vectors })
     }
 
     fn decode(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
-        self.clear();
+        #[cfg(target_arch = "x86_64")]
+        if self.vectors {
+            // SAFETY: the processor has what is asked for.
+            return unsafe { self.decode_in_vectors(wanted, draft) };
+        }
+        self.decode_with::<false>(wanted, draft)
+    }
+
+    fn decode_both(&mut self, orders: [&[TaskId]; 2], direction: Direction, drafts: &mut [Draft; 2]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.vectors {
+            // SAFETY: the processor has what is asked for.
+            return unsafe { self.decode_both_in_vectors(orders, direction, drafts) };
+        }
+        self.decode_both_with::<false>(orders, direction, drafts);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    fn decode_in_vectors(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
+        self.decode_with::<true>(wanted, draft)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    fn decode_both_in_vectors(&mut self, orders: [&[TaskId]; 2], direction: Direction, drafts: &mut [Draft; 2]) {
+        self.decode_both_with::<true>(orders, direction, drafts);
+    }
+
+    #[inline(always)]
+    fn decode_with<const VECTORS: bool>(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
+        let tick = self.tick;
+        let direction = usize::from(wanted.direction == Direction::Backward);
+        let (tasks, waits) = (&self.tasks[direction][..], &self.before[direction]);
+        let table = &mut self.tables[0];
+        table.room.clear();
+        let is_late = |task: TaskId, end: u32| {
+            wanted.by.is_some_and(|(by, tail)| u64::from(end) * tick + tail[task.index()] > by)
+        };
         let kept = wanted.kept.map_or(0, |(_, kept)| kept.min(wanted.order.len()));
         let (first, rest) = wanted.order.split_at(kept);
         if let Some((base, _)) = wanted.kept {
             for &task in first {
-                let start = base.start[task.index()] / self.tick;
-                self.take(task.index(), usize::try_from(start).unwrap_or(usize::MAX));
-                self.in_time(task, wanted)?;
+                let start = usize::try_from(base.start[task.index()] / tick).unwrap_or(usize::MAX);
+                if is_late(task, table.take::<VECTORS>(tasks, task, start)) {
+                    return Err(GivenUp);
+                }
             }
         }
-        let direction = usize::from(wanted.direction == Direction::Backward);
         for &task in rest {
-            let i = task.0 as usize;
-            let ends = self.before[direction].of(i).iter().map(|other| self.finish[*other as usize]);
-            let start = self.earliest(ends.max().unwrap_or(0) as usize, self.tasks[i]);
-            self.take(i, start);
-            self.in_time(task, wanted)?;
+            let start = table.earliest::<VECTORS>(tasks, waits, task);
+            if is_late(task, table.take::<VECTORS>(tasks, task, start)) {
+                return Err(GivenUp);
+            }
         }
-        self.write(wanted.order, draft);
+        self.write(0, wanted.order, draft);
         Ok(())
     }
 
-    /// Makes the node empty.
-    fn clear(&mut self) {
-        self.free[..self.used].fill(self.offer);
-        self.used = 0;
+    #[inline(always)]
+    fn decode_both_with<const VECTORS: bool>(
+        &mut self,
+        orders: [&[TaskId]; 2],
+        direction: Direction,
+        drafts: &mut [Draft; 2],
+    ) {
+        let direction = usize::from(direction == Direction::Backward);
+        let (tasks, waits) = (&self.tasks[direction][..], &self.before[direction]);
+        self.tables.iter_mut().for_each(|table| table.room.clear());
+        let [one, other] = &mut self.tables;
+        for (&first, &second) in orders[0].iter().zip(orders[1]) {
+            // First both look and then both take: no look waits for what the other one takes.
+            let starts =
+                (one.earliest::<VECTORS>(tasks, waits, first), other.earliest::<VECTORS>(tasks, waits, second));
+            one.take::<VECTORS>(tasks, first, starts.0);
+            other.take::<VECTORS>(tasks, second, starts.1);
+        }
+        for ((at, order), draft) in (0..).zip(orders).zip(drafts) {
+            self.write(at, order, draft);
+        }
     }
 
-    /// Gives a task up that ends too late.
-    #[inline]
-    fn in_time(&self, task: TaskId, wanted: &Wanted<'_>) -> Result<(), GivenUp> {
-        let Some((by, tail)) = wanted.by else { return Ok(()) };
-        let i = task.index();
-        if u64::from(self.finish[i]) * self.tick + tail[i] > by { Err(GivenUp) } else { Ok(()) }
-    }
-
-    /// Writes the schedule down, in milliseconds.
-    fn write(&self, order: &[TaskId], draft: &mut Draft) {
-        draft.reset(self.tasks.len());
+    /// Writes a schedule down, in milliseconds.
+    #[inline(always)]
+    fn write(&self, table: usize, order: &[TaskId], draft: &mut Draft) {
+        let (tasks, finish) = (&self.tasks[0], &self.tables[table].finish);
+        draft.reset(tasks.len());
         draft.order.extend_from_slice(order);
         let times = draft.start.iter_mut().zip(&mut draft.finish);
-        for ((start, finish), (end, task)) in times.zip(self.finish.iter().zip(&self.tasks)) {
-            *finish = u64::from(*end) * self.tick;
-            *start = u64::from(*end - task.ticks) * self.tick;
+        for ((start, end), (finish, task)) in times.zip(finish.iter().zip(tasks)) {
+            *end = u64::from(*finish) * self.tick;
+            *start = u64::from(*finish - task.hold.ticks) * self.tick;
         }
-        draft.makespan = u64::from(self.finish.iter().copied().max().unwrap_or(0)) * self.tick;
-    }
-
-    /// Returns the first tick from `start` on at which a task fits for all of its ticks.
-    #[inline]
-    fn earliest(&self, mut start: usize, task: Task<T>) -> usize {
-        if task.ticks > SHORT {
-            return self.earliest_for_long(start, task);
-        }
-        // Behind the last tick taken there is room; who takes no time needs none.
-        while start < self.used && task.ticks > 0 {
-            let full = self.full(start, task.need);
-            // What fits at once needs no search: a processor that foresees it need not wait for what was found.
-            if full & ((1 << task.ticks) - 1) == 0 {
-                return start;
-            }
-            let room = task.folds.iter().fold(!full, |room, by| room & room >> by);
-            if room != 0 {
-                return start + room.trailing_zeros() as usize;
-            }
-            // Between the last tick without room and the end of the span the task does not fit, but it may begin there.
-            start += SPAN - full.leading_zeros() as usize;
-        }
-        start
-    }
-
-    /// Returns which of the ticks from `start` on have too little, one bit for each.
-    #[inline]
-    fn full(&self, start: usize, need: T) -> u32 {
-        let ticks = self.free[start..].first_chunk::<SPAN>();
-        let full = |free: T| u32::from((free - need) & self.guards != self.guards);
-        ticks.map_or(0, |ticks| (0..SPAN).fold(0, |bits, at| bits | full(ticks[at]) << at))
-    }
-
-    fn earliest_for_long(&self, mut start: usize, task: Task<T>) -> usize {
-        let ticks = task.ticks as usize;
-        while start < self.used {
-            let window = &self.free[start..(start + ticks).min(self.used)];
-            let is_full = |free: &T| (*free - task.need) & self.guards != self.guards;
-            let Some(full) = window.iter().rposition(is_full) else { break };
-            start += full + 1;
-        }
-        start
-    }
-
-    #[inline]
-    fn take(&mut self, task: usize, start: usize) {
-        let Task { ticks, need, .. } = self.tasks[task];
-        let end = start + ticks as usize;
-        if end + SPAN > self.free.len() {
-            self.free.resize(end + SPAN, self.offer);
-        }
-        self.used = self.used.max(end);
-        match self.free[start..].first_chunk_mut::<{ SHORT as usize }>() {
-            // As many steps for each task: the processor never goes on a step too far.
-            Some(free) if ticks <= SHORT => {
-                (0..).zip(free).for_each(|(at, free)| *free = *free - if at < ticks { need } else { T::default() });
-            }
-            _ => self.free[start..end].iter_mut().for_each(|free| *free = *free - need),
-        }
-        self.finish[task] = u32::try_from(end).unwrap_or(u32::MAX);
+        draft.makespan = u64::from(finish.iter().copied().max().unwrap_or(0)) * self.tick;
     }
 }
 
-/// Returns by how much bits are folded so that those stay from which on so many are set.
-fn folds(ticks: u32) -> [u8; 4] {
-    let mut left = ticks.clamp(1, SHORT) - 1;
-    [1, 2, 4, 8].map(|most: u8| {
-        let by = left.min(most.into());
-        left -= by;
-        u8::try_from(by).unwrap_or(most)
-    })
+impl<T: Word> Table<T> {
+    /// Returns when a task can begin.
+    #[inline(always)]
+    fn earliest<const VECTORS: bool>(&self, tasks: &[Task<T>], waits: &Waits, task: TaskId) -> usize {
+        let Task { hold, before, has_more } = &tasks[task.0 as usize];
+        let mut ready = before.iter().fold(0, |ready, other| ready.max(self.finish[*other as usize]));
+        if *has_more {
+            let others = waits.of(task.0 as usize).iter();
+            ready = others.fold(ready, |ready, other| ready.max(self.finish[*other as usize]));
+        }
+        self.room.earliest::<VECTORS>(ready as usize, hold)
+    }
+
+    /// Lets a task begin at a tick and returns its end.
+    #[inline(always)]
+    fn take<const VECTORS: bool>(&mut self, tasks: &[Task<T>], task: TaskId, start: usize) -> u32 {
+        let end = self.room.take::<VECTORS>(start, &tasks[task.0 as usize].hold);
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        self.finish[task.0 as usize] = end;
+        end
+    }
 }
 
 #[cfg(test)]
@@ -287,14 +300,25 @@ mod tests {
         order
     }
 
+    /// Returns the same decoder without vectors.
+    fn one_by_one(serial: Serial) -> Serial {
+        match serial {
+            Serial::Narrow(ticks) => Serial::Narrow(Ticks { vectors: false, ..ticks }),
+            Serial::Wide(ticks) => Serial::Wide(Ticks { vectors: false, ..ticks }),
+        }
+    }
+
     /// Returns the same decoder with words of 64 bits.
     fn widened(instance: &Instance<'_>, serial: Serial) -> Serial {
         let Serial::Narrow(narrow) = serial else { return serial };
         let mut needs = vec![0; instance.kinds.len()];
-        for (kind, task) in instance.kind.iter().zip(&narrow.tasks) {
-            needs[*kind as usize] = task.need.into();
+        for (kind, task) in instance.kind.iter().zip(&narrow.tasks[0]) {
+            needs[*kind as usize] = task.hold.need.into();
         }
-        Serial::Wide(Ticks::new(instance, narrow.guards.into(), narrow.offer.into(), &needs).unwrap())
+        Serial::Wide(
+            Ticks::new(instance, narrow.tables[0].room.guards.into(), narrow.tables[0].room.offer.into(), &needs)
+                .unwrap(),
+        )
     }
 
     #[test]
@@ -317,7 +341,7 @@ mod tests {
             (n, edges) in random_edges(12),
             drawn in prop::collection::vec((0_u64..4, 0_u64..9, prop_oneof![5 => 0_u64..6, 1 => 10_u64..40]), 12),
             (seed, kept, backward, slack) in (any::<u64>(), 0_usize..12, any::<bool>(), 0_u64..30),
-            wide in any::<bool>(),
+            (wide, vectors) in any::<(bool, bool)>(),
         ) {
             let mode = |(cpus, gib, ms): (u64, u64, u64)| {
                 let mut mode = on_host(cpus, ms);
@@ -330,6 +354,7 @@ mod tests {
             let direction = if backward { Direction::Backward } else { Direction::Forward };
             let mut random = Random::new(seed);
             let first = any_order(&problem.graph, direction, &mut random);
+            let other = any_order(&problem.graph, direction, &mut random);
             // The rest comes in another order.
             let (free, tail) = (vec![FREE; n], vec![0; n]);
             let mut second = first[..kept.min(n)].to_vec();
@@ -338,14 +363,24 @@ mod tests {
                 let mut decoder = Decoder::<1>::new(&instance);
                 assert!(matches!(decoder.serial, Some(Serial::Narrow(_))));
                 decoder.serial = decoder.serial.filter(|_| serial).map(|narrow| if wide { widened(&instance, narrow) } else { narrow });
+                decoder.serial = decoder.serial.map(|serial| if vectors { serial } else { one_by_one(serial) });
                 let mut fit = Fit::new(FitRule::EarliestFinish, 1, &instance);
                 let (mut base, mut draft) = (Draft::default(), Draft::default());
                 let wanted = Wanted { order: &first, choice: &free, paid: true, direction, kept: None, near: None, by: None };
                 decoder.decode(&wanted, &mut fit, &mut base).unwrap();
+                let mut both = [Draft::default(), Draft::default()];
+                let (from_first, from_second) = (Wanted { order: &first, ..wanted }, Wanted { order: &other, ..wanted });
+                if let Some(serial) = &mut decoder.serial {
+                    serial.decode_both([&first, &other], direction, &mut both);
+                } else {
+                    decoder.decode(&from_first, &mut fit, &mut both[0]).unwrap();
+                    decoder.decode(&from_second, &mut fit, &mut both[1]).unwrap();
+                }
+                let both = both.map(|draft| (draft.start, draft.finish, draft.order, draft.makespan));
                 let by = Some((base.makespan + slack - 15.min(base.makespan), &tail[..]));
                 let wanted = Wanted { order: &second, kept: Some((&base, kept)), by, ..wanted };
                 let ended = decoder.decode(&wanted, &mut fit, &mut draft);
-                (base.start, base.finish, base.makespan, ended, ended.is_ok().then_some((draft.start, draft.finish, draft.order)))
+                (base.start, base.finish, base.makespan, both, ended, ended.is_ok().then_some((draft.start, draft.finish, draft.order)))
             };
             prop_assert_eq!(decode(true), decode(false));
         }

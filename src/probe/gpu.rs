@@ -120,6 +120,14 @@ pub enum NoGpus {
         /// What is the matter with the first.
         first: Fault,
     },
+    /// `CUDA_VISIBLE_DEVICES` leaves only what does not answer.
+    #[error("CUDA_VISIBLE_DEVICES=\"{mask}\" names no GPU that can be used: {} is {}", lost.name(), lost.fault)]
+    MaskedLost {
+        /// Its value.
+        mask: String,
+        /// The first that it names.
+        lost: Lost,
+    },
     /// `CUDA_VISIBLE_DEVICES` leaves none.
     #[error("CUDA_VISIBLE_DEVICES=\"{mask}\" hides every GPU")]
     Masked {
@@ -339,6 +347,9 @@ pub enum Fault {
     /// Any other answer.
     #[error("unreadable: {0}")]
     Unreadable(String),
+    /// Its compute mode keeps all programs away.
+    #[error("closed to programs (compute mode prohibited)")]
+    Prohibited,
     /// It is not to be used.
     #[error("{0}")]
     Aside(Why),
@@ -350,7 +361,7 @@ impl Fault {
     pub const fn ends_tasks(&self) -> bool {
         match self {
             Self::Lost(_) => true,
-            Self::Unreadable(_) => false,
+            Self::Unreadable(_) | Self::Prohibited => false,
             Self::Aside(why) => why.ends_tasks(),
         }
     }

@@ -148,7 +148,7 @@ impl Machine {
     #[must_use]
     pub fn fleet(&self) -> Fleet {
         let name = self.host.name.clone();
-        let used = |gpu: &&Gpu| !matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_) | gpu::Fault::Lost(_)));
+        let used = |gpu: &&Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Unreadable(_)) | None);
         let gpus = self.gpus.devices();
         let devices = gpus.iter().filter(used).map(|gpu| device(&name, gpu, self.headroom)).collect();
         let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
@@ -156,6 +156,7 @@ impl Machine {
             let why = match gpu.reading.fault {
                 Some(gpu::Fault::Aside(_)) => NotUsed::Aside,
                 Some(gpu::Fault::Lost(_)) => NotUsed::Lost,
+                Some(gpu::Fault::Prohibited) => NotUsed::Prohibited,
                 Some(gpu::Fault::Unreadable(_)) | None => return None,
             };
             let memory = gpu.reading.memory.is_some().then(|| device(&name, gpu, self.headroom).whole_memory());
@@ -166,12 +167,29 @@ impl Machine {
         let unseen = match &self.gpus {
             Gpus::None { reason: NoGpus::Masked { .. } } => Some(Unseen::Masked),
             Gpus::None { reason: NoGpus::NotWorking { .. } | NoGpus::NoLibrary { .. } } => Some(Unseen::NoAnswer),
-            Gpus::None { reason: NoGpus::NoDriver { .. } | NoGpus::NoDevice | NoGpus::AllLost { .. } }
+            Gpus::None {
+                reason: NoGpus::NoDriver { .. } | NoGpus::NoDevice | NoGpus::AllLost { .. } | NoGpus::MaskedLost { .. },
+            }
             | Gpus::Found(_) => None,
         };
         let fleet = Fleet { name: name.clone(), nodes: vec![node], devices, unused, unseen, ..Fleet::default() };
         let is_lost = |gpu: &Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Lost(_)));
         if self.lost().next().is_some() || gpus.iter().any(is_lost) { fleet.named_by_uuid() } else { fleet }
+    }
+}
+
+impl Machine {
+    /// Returns the fleet that a run has: behind the devices of [`Machine::fleet`], which a plan knows by their places, those
+    /// that are set aside and may be taken back while it goes on.
+    #[must_use]
+    pub fn fleet_of_run(&self) -> Fleet {
+        let mut fleet = self.fleet();
+        let aside = self.gpus.devices().iter().filter(|gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_))));
+        let device = |gpu| Device { aside: true, ..device(&self.host.name, gpu, self.headroom) };
+        let by_uuid = fleet.devices.iter().any(|device| device.pci_index.is_none());
+        fleet.devices.extend(aside.map(device));
+        fleet.unused.retain(|unused| unused.why != NotUsed::Aside);
+        if by_uuid { fleet.named_by_uuid() } else { fleet }
     }
 }
 
@@ -188,6 +206,7 @@ fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
         memory: total,
         reserved: memory.and_then(|memory| memory.reserved).unwrap_or_default(),
         free: memory.map(|memory| memory.free),
+        aside: false,
         hidden: gpu.reading.hides_processes(),
         headroom: headroom.of(total),
         speed: gpu.speed().unwrap_or(Speed::ONE),

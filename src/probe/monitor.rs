@@ -48,6 +48,12 @@ impl Monitor {
         Ok(Some(Self { reports, devices, aside: options.aside(), unfit: HashMap::new(), lost: HashSet::new() }))
     }
 
+    /// Whether the driver is too old to report errors of its cards: one that fails is noticed once it does not answer.
+    #[must_use]
+    pub const fn hears_no_errors(&self) -> bool {
+        self.reports.is_mute()
+    }
+
     /// Reads every device once, in the order of the inventory. A device that is lost or set aside has a
     /// [`fault`](Reading::fault).
     pub fn read(&mut self) -> Vec<Reading> {

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::path;
 
 use nvml_wrapper::bitmasks::event::EventTypes;
-use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enum_wrappers::device::{ComputeMode, TemperatureSensor};
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
@@ -47,6 +47,8 @@ pub(super) struct Reports {
     nvml: &'static Nvml,
     /// A card's UUID and what reports its events; cards and drivers without events have none.
     sets: Vec<(String, EventSet<'static>)>,
+    /// Whether the driver is one that reports none.
+    is_mute: bool,
 }
 
 impl Reports {
@@ -56,12 +58,17 @@ impl Reports {
         let nvml: &'static Nvml = Box::leak(Box::new(open(options)?));
         let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
         let listen = |card: &&str| {
-            let device = nvml.device_by_uuid(*card).ok()?;
+            let device = by_uuid(nvml, card).ok()?;
             let supported = device.supported_event_types().ok()? & wanted;
             let set = device.register_events(supported, nvml.create_event_set().ok()?).ok()?;
             Some(((*card).to_owned(), set))
         };
-        Ok(Self { nvml, sets: cards.iter().filter_map(listen).collect() })
+        let is_mute = matches!(nvml.create_event_set().map(drop), Err(NvmlError::FailedToLoadSymbol(_)));
+        Ok(Self { nvml, sets: cards.iter().filter_map(listen).collect(), is_mute })
+    }
+
+    pub(super) const fn is_mute(&self) -> bool {
+        self.is_mute
     }
 
     pub(super) const fn nvml(&self) -> &'static Nvml {
@@ -91,7 +98,14 @@ impl Reports {
 /// Returns every device that we may use, or why there is none.
 pub(super) fn inventory(options: &Options) -> (Gpus, Vec<Warning>) {
     let mut warnings = Vec::new();
-    let gpus = open(options).and_then(|nvml| found(&nvml, options, &mut warnings));
+    let gpus = open(options).and_then(|nvml| {
+        let found = found(&nvml, options, &mut warnings);
+        if nvml.lib().nvmlShutdown.is_err() {
+            // Whoever drops it calls that.
+            std::mem::forget(nvml);
+        }
+        found
+    });
     match gpus {
         Ok(inventory) => (Gpus::Found(inventory), warnings),
         Err(reason) => (Gpus::None { reason }, warnings),
@@ -228,14 +242,40 @@ fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> 
     if visible.by_index && !pci_order && !alike {
         warnings.push(Warning::Order { mask: mask.clone() });
     }
+    let all = devices.len();
     let shown = devices.into_iter().enumerate().filter(|(index, _)| visible.devices.contains(index));
     let shown: Vec<_> = shown.map(|(_, gpu)| gpu).collect();
-    if shown.is_empty() { Err(NoGpus::Masked { mask }) } else { Ok(shown) }
+    if !shown.is_empty() {
+        return Ok(shown);
+    }
+    // Behind the devices that answer come those that are lost.
+    let lost = visible.devices.iter().find_map(|index| warnings.iter().filter_map(Warning::lost).nth(index - all));
+    Err(match lost {
+        Some(lost) => NoGpus::MaskedLost { mask, lost: lost.clone() },
+        None => NoGpus::Masked { mask },
+    })
+}
+
+/// Returns the device with this UUID; a driver that does not find it by that is asked for each card and slice.
+fn by_uuid<'a>(nvml: &'a Nvml, uuid: &str) -> Result<Device<'a>, NvmlError> {
+    let found = nvml.device_by_uuid(uuid);
+    let Err(NvmlError::FailedToLoadSymbol(_)) = found else { return found };
+    for card in (0..nvml.device_count()?).filter_map(|index| nvml.device_by_index(index).ok()) {
+        let is_it = |device: &Device| device.uuid().is_ok_and(|own| own == uuid);
+        let slices = (0..card.mig_device_count().unwrap_or(0)).filter_map(|slice| card.mig_device_by_index(slice).ok());
+        if let Some(slice) = slices.into_iter().find(is_it) {
+            return Ok(slice);
+        }
+        if is_it(&card) {
+            return Ok(card);
+        }
+    }
+    Err(NvmlError::NotFound)
 }
 
 /// Reads what the device with this UUID is doing.
 pub(super) fn read_by_uuid(nvml: &Nvml, uuid: &str) -> Reading {
-    match nvml.device_by_uuid(uuid) {
+    match by_uuid(nvml, uuid) {
         Ok(device) => read(&device, uuid.to_owned()),
         Err(error) => Reading { uuid: uuid.to_owned(), fault: Some(fault(&error)), ..Reading::default() },
     }
@@ -247,7 +287,7 @@ fn read(device: &Device, uuid: String) -> Reading {
     match memory(device) {
         Ok(memory) => Reading {
             uuid,
-            fault: None,
+            fault: matches!(device.compute_mode(), Ok(ComputeMode::Prohibited)).then_some(Fault::Prohibited),
             processes,
             memory,
             utilisation: device.utilization_rates().ok().map(|rates| rates.gpu),

@@ -53,7 +53,7 @@ pub struct Explanation {
     run: String,
     task: String,
     state: &'static str,
-    /// `needs`, `room`, `disk`, `start`, `output`, `jobs`, `held`, `turn`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
+    /// `needs`, `room`, `disk`, `start`, `output`, `jobs`, `held`, `turn`, `look`, `back-off`, `stopping`, `interrupted`, `running`, `succeeded`, `failed`,
     /// `skipped`.
     why: &'static str,
     /// The same for people.
@@ -141,6 +141,7 @@ impl Explanation {
                 };
                 ("back-off", format!("{before}; it is tried again in {left}"))
             }
+            Phase::Waiting if task.is_to_be_judged() => ("look", looked_at(task)),
             Phase::Waiting | Phase::Delayed(_) => return self.say_what_it_waits_for(facts),
         };
     }
@@ -350,6 +351,19 @@ fn replanned(facts: &Facts<'_>, task: &TaskState, lacks: &[At<Why>]) -> Option<S
         more => format!("{more} tasks that wait go first"),
     };
     Some(format!("replanned: {first}{on}"))
+}
+
+/// Says why it is not decided yet what becomes of a task whose attempt failed.
+fn looked_at(task: &TaskState) -> String {
+    match task.telling().and_then(|(_, attempt)| attempt.ended.as_ref()) {
+        Some(Ended { outcome: Outcome::OutOfMemory { device: Some(device) }, .. }) => {
+            format!(
+                "it ran out of memory, and it is looked whether others hold that of {}: a driver may give back late",
+                text::visible(device)
+            )
+        }
+        _ => "its last attempt failed, and what becomes of it is about to be decided".to_owned(),
+    }
 }
 
 /// Returns the device that a task had to leave last, as it fell out.

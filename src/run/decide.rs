@@ -155,7 +155,7 @@ impl<'a> Dispatcher<'a> {
             expect: Expect::default(),
             promised: HashMap::new(),
             kept: None,
-            watch: Watch::new(pipeline, plan),
+            watch: Watch::new(pipeline, plan, fleet),
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
             failed: Vec::new(),

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::admission::most_of_one;
 use super::learn::estimate;
 use crate::fleet::Fleet;
 use crate::spec::{Mode, Resources};
@@ -39,10 +40,9 @@ impl Found {
             self.known.get(&of).cloned().map_or((Vec::new(), None), |(peaks, was)| (peaks, Some(was)));
         peaks.push(peak);
         let Some(known) = estimate::memory(&peaks, &[]) else { return false };
-        let most = fleet.devices.iter().map(|device| device.whole_memory()).max().unwrap_or(Bytes::ZERO);
         let request = match before {
             Some(before) if known.value <= before.gpu_memory => before,
-            Some(_) | None if known.value > most => mode.resources.clone(),
+            Some(_) | None if known.value > most_of_one(fleet) => mode.resources.clone(),
             Some(_) | None => Resources { gpus, gpu_memory: known.value, ..mode.resources.clone() },
         };
         let changed = self.known.get(&of).map_or(mode.resources != request, |(_, before)| *before != request);

@@ -91,7 +91,8 @@ pub fn staging(dir: &Path, task: &str, number: u32) -> PathBuf {
     all_staging(dir).join(format!("{}.{number}", file_name(task)))
 }
 
-/// Returns what to start for an attempt. `port` is a free one, for tasks on several devices.
+/// Returns what to start for an attempt. `beside` is what others hold of a device in its place that it puts up with, `port` a
+/// free one, for tasks on several devices.
 #[must_use]
 pub fn describe(
     ground: &Ground,
@@ -99,7 +100,7 @@ pub fn describe(
     fleet: &Fleet,
     (id, task): (TaskId, &Task),
     number: u32,
-    place: &Place,
+    (place, beside): (&Place, Bytes),
     port: Option<u16>,
 ) -> Launch {
     let stage = &pipeline.stages[task.stage];
@@ -142,7 +143,7 @@ pub fn describe(
         let paths: Vec<_> = written.iter().map(|path| path.to_string_lossy()).collect();
         env.push((OUTPUTS.to_owned(), paths.join("\n")));
     }
-    let held = held(place, &devices, stage.modes[place.mode].resources.gpus);
+    let held = held((place, beside), &devices, stage.modes[place.mode].resources.gpus);
     env.extend(device_env(&devices, held));
     // Who has a rendezvous of their own keeps it.
     let own = env.len();
@@ -232,8 +233,8 @@ fn command(ground: &Ground, task: &Task, action: &Action, written: &[PathBuf], n
 
 /// Returns what is reserved on each device: `None` where nothing was said. Who has whole devices and says nothing of memory
 /// has all of it: as much as the smallest gives.
-fn held(place: &Place, devices: &[&Device], gpus: Gpus) -> Option<Bytes> {
-    let all = || devices.iter().map(|device| device.whole_memory()).min();
+fn held((place, beside): (&Place, Bytes), devices: &[&Device], gpus: Gpus) -> Option<Bytes> {
+    let all = || devices.iter().map(|device| device.whole_memory() - beside).min();
     let whole = matches!(gpus, Gpus::Whole(_)) && place.gpu_memory == Bytes::ZERO;
     let held = if whole { all() } else { Some(place.gpu_memory) };
     held.filter(|memory| *memory > Bytes::ZERO || devices.is_empty())
@@ -318,11 +319,13 @@ mod tests {
         let (large, small, unknown) = (device(80), device(40), device(0));
         let place = |gpu_memory| Place { gpu_memory: Bytes(gpu_memory), ..Place::default() };
         let two = Gpus::Whole(2);
-        assert_eq!(held(&place(0), &[&large, &small], two), Some(Bytes(40)));
-        assert_eq!(held(&place(20), &[&large, &small], two), Some(Bytes(20)));
-        assert_eq!(held(&place(0), &[&large, &unknown], two), None);
-        assert_eq!(held(&place(6), &[&large], Gpus::Shared), Some(Bytes(6)));
-        assert_eq!(held(&place(0), &[&large], Gpus::Share(crate::units::Share(500_000))), None);
+        let alone = Bytes::ZERO;
+        assert_eq!(held((&place(0), alone), &[&large, &small], two), Some(Bytes(40)));
+        assert_eq!(held((&place(0), Bytes(3)), &[&large, &small], two), Some(Bytes(37)), "beside a desktop");
+        assert_eq!(held((&place(20), Bytes(3)), &[&large, &small], two), Some(Bytes(20)));
+        assert_eq!(held((&place(0), alone), &[&large, &unknown], two), None);
+        assert_eq!(held((&place(6), alone), &[&large], Gpus::Shared), Some(Bytes(6)));
+        assert_eq!(held((&place(0), alone), &[&large], Gpus::Share(crate::units::Share(500_000))), None);
     }
 
     #[test]

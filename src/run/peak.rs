@@ -112,10 +112,11 @@ impl Peaks {
 
 impl Peak {
     /// Returns the most memory that the attempt needed of a device, which ran on so many `devices` for a `life` from its
-    /// start to its end; `None` where it may have been missed.
+    /// start to its end; `None` where it may have been missed. `opened`: whether anybody opened a GPU meanwhile, be it for a
+    /// moment at which nobody looked.
     #[must_use]
-    pub fn needed(&self, outcome: &Outcome, devices: usize, life: (Millis, Millis)) -> Option<Bytes> {
-        let needed_none = outcome.is_success() && self.looks >= ENOUGH && self.saw_all(devices, life);
+    pub fn needed(&self, outcome: &Outcome, devices: usize, life: (Millis, Millis), opened: bool) -> Option<Bytes> {
+        let needed_none = !opened && outcome.is_success() && self.looks >= ENOUGH && self.saw_all(devices, life);
         (self.held > Bytes::ZERO || needed_none).then_some(self.held)
     }
 
@@ -189,7 +190,8 @@ mod tests {
             }
             peaks.take(TaskId(7), &[], &fleet()).unwrap()
         };
-        let needed = |looks: &[u64]| look_at(looks).needed(&Outcome::Succeeded, 1, (Millis(10_000), Millis(13_000)));
+        let needed =
+            |looks: &[u64]| look_at(looks).needed(&Outcome::Succeeded, 1, (Millis(10_000), Millis(13_000)), false);
         assert_eq!(needed(&[10_100, 11_000, 12_000]), Some(Bytes::ZERO));
         assert_eq!(needed(&[10_500, 12_000]), None, "two looks are few");
         assert_eq!(needed(&[10_100, 10_200, 10_300]), None, "nobody knows how it ended");
@@ -197,8 +199,9 @@ mod tests {
         assert_eq!(needed(&[10_000, 10_100, 12_200]), None, "the driver did not answer");
         let peak = look_at(&[10_100, 11_000, 12_000]);
         let life = (Millis(10_000), Millis(13_000));
-        assert_eq!(peak.needed(&Outcome::Exited { code: 1 }, 1, life), None);
-        assert_eq!(peak.needed(&Outcome::Succeeded, 2, life), None, "one of its devices was not looked at");
+        assert_eq!(peak.needed(&Outcome::Exited { code: 1 }, 1, life, false), None);
+        assert_eq!(peak.needed(&Outcome::Succeeded, 2, life, false), None, "one of its devices was not looked at");
+        assert_eq!(peak.needed(&Outcome::Succeeded, 1, life, true), None, "it may have held some for a moment");
     }
 
     #[test]
@@ -213,7 +216,7 @@ mod tests {
                 peaks.observe(&fleet(), &readings, &ledger);
             }
             let peak = peaks.take(TaskId(7), &[], &fleet()).unwrap();
-            peak.needed(&Outcome::Succeeded, 2, (Millis::ZERO, Millis(4_500)))
+            peak.needed(&Outcome::Succeeded, 2, (Millis::ZERO, Millis(4_500)), false)
         };
         assert_eq!(needed(&|_| seen(100, &[])), Some(Bytes::ZERO));
         assert_eq!(needed(&|at| if at < 2_000 { seen(100, &[]) } else { Live::Unwatched }), None);
@@ -228,7 +231,7 @@ mod tests {
         let mut peaks = Peaks::default();
         for (at, used) in [(1, 4), (2, 50), (3, 30)] {
             let (free, nobodys) = (Bytes(100 - used), Bytes(used));
-            let live = Live::Seen(Seen { free, used: nobodys, held: None, nobodys, opened: Vec::new() });
+            let live = Live::Seen(Seen { free, used: nobodys, held: None, nobodys, ..Seen::default() });
             let readings = Readings { at: Millis(at), devices: vec![live] };
             ledger.has_room(&request, &readings, Millis(at));
             peaks.observe(&fleet(), &readings, &ledger);

@@ -3,8 +3,9 @@
 //!
 //! A port that the system hands out as free is one that any program may be handed in the next moment, before the task has
 //! bound it. So ours lie below the range from which the system hands out, and whoever takes one says so by a lock on its
-//! byte of a file that all runs of a user share; the lock goes with the process that holds it. A port is taken by a lock
-//! that nobody else may have beside it, and kept by one that the task's sentinel has as well, who may outlive us.
+//! byte of a file that all runs of a user share; the lock goes with the last process that has the file open. So it goes with
+//! our warden, who ends our tasks where we died, and a port is free no earlier than the task that had it. A port is taken by a
+//! lock that nobody else may have beside it, and kept by one that the task's sentinel has as well, who may outlive us.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -22,7 +23,7 @@ const COUNT: u16 = 8_000;
 
 /// The ports of a run's tasks.
 #[derive(Debug, Default)]
-pub(super) struct Ports {
+pub struct Ports {
     /// What other runs lock too; without it only this run's own tasks are kept apart.
     shared: Option<File>,
     taken: HashMap<(TaskId, Role), u16>,
@@ -32,7 +33,8 @@ pub(super) struct Ports {
 
 impl Ports {
     /// Shares ports with whoever has opened the same file.
-    pub(super) fn open(shared: Option<PathBuf>) -> Self {
+    #[must_use]
+    pub fn open(shared: Option<PathBuf>) -> Self {
         let open = |path: &Path| {
             std::fs::create_dir_all(path.parent()?).ok()?;
             OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path).ok()
@@ -40,6 +42,13 @@ impl Ports {
         // Where no file can be shared, runs at least do not begin at the same port.
         let next = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
         Self { shared: shared.as_deref().and_then(open), next, ..Self::default() }
+    }
+
+    /// Returns a descriptor that keeps all ports taken that are, and will be, until it is closed or they are given back;
+    /// `None` where no file is shared.
+    #[must_use]
+    pub fn copy(&self) -> Option<File> {
+        self.shared.as_ref().and_then(|file| file.try_clone().ok())
     }
 
     /// Takes a port for an attempt; `None` if none is left.
@@ -155,6 +164,20 @@ mod tests {
         assert_ne!(second.take(attempt(0)), Some(number));
         drop(sentinel);
         assert!(second.lock(number, libc::F_WRLCK));
+    }
+
+    #[test]
+    fn whoever_has_a_copy_keeps_what_is_taken_until_it_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Some(dir.path().join("ports"));
+        let (mut first, second) = (Ports::open(file.clone()), Ports::open(file));
+        let warden = first.copy().unwrap();
+        let (kept, given_back) = (first.take(attempt(0)).unwrap(), first.take(attempt(1)).unwrap());
+        first.give_back(attempt(1));
+        drop(first);
+        assert!(second.lock(given_back, libc::F_WRLCK) && !second.lock(kept, libc::F_WRLCK));
+        drop(warden);
+        assert!(second.lock(kept, libc::F_WRLCK));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::admission::Ledger;
+use super::admission::{Ledger, most_of_one};
 use super::outcome::Outcome;
 use super::state::Attempt;
 use crate::fleet::{Device, DeviceId, Fleet};
@@ -81,17 +81,22 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     }
     let now = last.raise.unwrap_or(Raise {
         step: Step::More,
-        alone: stage.wants_all_memory(),
-        gpu_memory: stage.gpu_memory,
+        alone: was_alone(stage, last),
+        // Of a share without a number it was given its part of the device.
+        gpu_memory: match stage.gpus {
+            Gpus::Share(_) => stage.gpu_memory.max(last.place.gpu_memory),
+            Gpus::None | Gpus::Whole(_) | Gpus::Shared => stage.gpu_memory,
+        },
         memory: stage.memory,
     });
     let at = |name: &String| (0..).map(DeviceId).zip(&fleet.devices).find(|(_, device)| device.id == *name);
-    if now.alone && device.as_ref().and_then(at).is_some_and(|(device, _)| ledger.is_crowded(device)) {
+    if now.alone && device.as_ref().and_then(at).is_some_and(|(device, _)| ledger.is_crowded(device) == Some(true)) {
         // Strangers came to the device that it should have had to itself: the same again, where nobody is.
         return Some(Raise { step: Step::Alone, ..now });
     }
     let (reserved, peak) = (last.place.gpu_memory, ended.usage.peak_gpu_memory);
-    let asks_for_more = stage.gpu_memory == Bytes::ZERO || reserved.max(peak.unwrap_or_default()) < stage.gpu_memory;
+    let asks_for_all = stage.gpu_memory == Bytes::ZERO && !matches!(stage.gpus, Gpus::Share(_));
+    let asks_for_more = asks_for_all || reserved.max(peak.unwrap_or_default()) < stage.gpu_memory;
     let had_less = reserved > Bytes::ZERO && asks_for_more;
     if device.is_some() && last.raise.is_none() && had_less {
         // Its stage asks for more since it began: that first.
@@ -111,6 +116,12 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
         let request = raise.request(stage);
         request != asked && ledger.possible(&request).is_ok()
     })
+}
+
+/// Whether an attempt was to have its devices' memory to itself.
+#[must_use]
+pub fn was_alone(stage: &Resources, attempt: &Attempt) -> bool {
+    attempt.raise.map_or(stage.wants_all_memory(), |raise| raise.alone)
 }
 
 /// Why a task that ran out of memory is not given more.
@@ -162,7 +173,8 @@ fn on_device(now: Raise, last: &Attempt, at: &str, fleet: &Fleet) -> Vec<Raise> 
     let (whole, all) = size(at, last, fleet);
     let mut steps = Vec::new();
     let was_given_more = last.raise.is_some_and(|raise| raise.step != Step::Again);
-    if !was_given_more && !now.alone && need > Bytes::ZERO {
+    // Beside a desktop nobody gets more than that leaves, but who has the device to himself.
+    if !was_given_more && !now.alone && need > Bytes::ZERO && half_again(need) <= most_of_one(fleet) {
         steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
     }
     if !now.alone {
@@ -200,7 +212,7 @@ mod tests {
     use crate::run::event::Place;
     use crate::run::outcome::Usage;
     use crate::run::state::Ended;
-    use crate::units::{Cpus, Millis};
+    use crate::units::{Cpus, Millis, Share};
 
     const GIB: u64 = Bytes::GIB.0;
 
@@ -295,6 +307,16 @@ mod tests {
         assert_eq!(step(after(8, Some(4 * GIB), None)), Some((Step::More, 12)), "there was enough for it");
         let raised = again.map(|(.., raise)| raise);
         assert_eq!(step(after(8, Some(4 * GIB), raised)), Some((Step::More, 12)), "no step is lost");
+    }
+
+    #[test]
+    fn a_share_without_a_number_is_raised_from_its_part_of_the_device() {
+        let half = Resources { gpus: Gpus::Share(Share(500_000)), ..Resources::default() };
+        let fleet = fleet(&[16]);
+        let mut attempt = ran_out_on(Some("box/gpu0"), None, None);
+        attempt.place = Place { gpu_memory: Bytes(8 * GIB), ..(*attempt.place).clone() }.into();
+        let raise = next(&half, &[attempt], 3, &fleet, &Ledger::new(&fleet)).unwrap();
+        assert_eq!((raise.step, raise.gpu_memory), (Step::More, Bytes(12 * GIB)));
     }
 
     #[test]

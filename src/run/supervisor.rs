@@ -28,7 +28,7 @@ use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 use crate::spec::Pipeline;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 mod commit;
 mod look;
@@ -91,6 +91,8 @@ pub struct Parts<'a> {
     pub replanner: Replanner<'a>,
     /// Looks at the devices; asked only where the fleet has any.
     pub looker: Looker<'a>,
+    /// The ports of tasks on several devices.
+    pub ports: Ports,
     /// Looks for a disk that has less room than is to be kept free: nothing new is started while there is one.
     pub full_disk: Box<dyn FnMut() -> Option<FullDisk> + 'a>,
 }
@@ -117,9 +119,10 @@ pub struct Supervisor<'a, E, R> {
     disk_due: Millis,
     disk_is_full: bool,
     peaks: Peaks,
+    /// When somebody was last seen to open a GPU.
+    opened: Option<Millis>,
     /// What observers were last told of tasks that wait, and when they may be told again.
     waiting: (Vec<Waiting>, Millis),
-    ports: Ports,
     /// Attempts that were asked to leave their devices, and how they end by it.
     leaving: HashMap<(TaskId, Role), Outcome>,
     /// Attempts that were to be watched, and are not.
@@ -164,7 +167,6 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         clock: Clock,
         (told, untold): (RunState, Vec<Recorded>),
     ) -> Self {
-        let ports = Ports::open(parts.ground.ports.clone());
         Self {
             parts,
             engine,
@@ -180,8 +182,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             disk_due: Millis::ZERO,
             disk_is_full: false,
             peaks: Peaks::default(),
+            opened: None,
             waiting: (Vec::new(), Millis::ZERO),
-            ports,
             leaving: HashMap::new(),
             unwatched: HashSet::new(),
             locked: None,
@@ -225,6 +227,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
         loop {
             let now = self.clock.now();
+            self.note_opens(now);
             self.look_at_disks(now);
             let decided = self.decide(now)?;
             if decided.iter().any(|event| matches!(event, Event::RunFinished { .. })) {
@@ -294,7 +297,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             for (number, attempt) in task.open() {
                 let Some(process) = attempt.process else { continue };
                 let of = (id, &graph.tasks[id.index()]);
-                let mut launch = launch::describe(ground, pipeline, fleet, of, number, &attempt.place, None);
+                let mut launch =
+                    launch::describe(ground, pipeline, fleet, of, number, (&attempt.place, Bytes::ZERO), None);
                 launch.sentinel = Some(launch::sentinel(&ground.dir, &of.1.name, number));
                 launch.stood = (now - attempt.started) - attempt.ran(now);
                 self.engine.adopt(launch, process, now - attempt.started);
@@ -316,11 +320,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                 crash::point("turned");
             }
             let Event::AttemptStarted { task, number, place } = event else { continue };
-            let port = (place.devices.len() > 1).then(|| self.ports.take((*task, place.role))).flatten();
+            let port = (place.devices.len() > 1).then(|| self.parts.ports.take((*task, place.role))).flatten();
+            let beside = self.parts.dispatcher.beside(place);
             let Parts { pipeline, graph, fleet, ground, .. } = &self.parts;
             let of = &graph.tasks[task.index()];
             let fleet = by_uuid.as_ref().unwrap_or(fleet);
-            self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, place, port));
+            self.engine.start(launch::describe(ground, pipeline, fleet, (*task, of), *number, (place, beside), port));
             self.alive += 1;
             if !place.devices.is_empty() {
                 self.look_every = LOOK_FIRST;
@@ -362,7 +367,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             Report::Ended(ended) => {
                 crash::point("ended");
                 self.alive -= 1;
-                self.ports.give_back((ended.task, ended.role));
+                self.parts.ports.give_back((ended.task, ended.role));
                 let (task, mut remarks) = (ended.task, Vec::from_iter(ended.note.clone()));
                 let attempt = self.state.task(ended.task).open_as(ended.role);
                 let place = attempt.map(|attempt| attempt.place.clone()).unwrap_or_default();
@@ -422,12 +427,14 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     /// alone is added to the remarks.
     fn finished(&mut self, ended: Ended, place: &Place, remarks: &mut Vec<String>) -> Event {
         let Ended { task, role, mut outcome, mut usage, logged, traced, note: _ } = ended;
+        self.note_opens(self.clock.now());
         let of = self.state.task(task);
         let beside = of.open_as(role.other()).map_or(&[][..], |attempt| &attempt.place.devices);
         let peak = self.peaks.take(task, beside, self.parts.fleet);
         let started = of.open_as(role).map_or(Millis::ZERO, |attempt| attempt.started);
         let life = (started, usage.ended.unwrap_or_else(|| self.clock.now()));
-        usage.peak_gpu_memory = peak.as_ref().and_then(|peak| peak.needed(&outcome, place.devices.len(), life));
+        let opened = self.opened.is_some_and(|at| at > started);
+        usage.peak_gpu_memory = peak.as_ref().and_then(|peak| peak.needed(&outcome, place.devices.len(), life, opened));
         usage.hidden = self.unwatched.remove(&(task, role));
         if let Some((explained, remark)) = peak.and_then(|peak| peak.explain(&outcome, place.gpu_memory, traced)) {
             outcome = explained;

@@ -15,6 +15,7 @@ use super::engine::Stop;
 use super::event::{Event, Recorded, RunEnd};
 use super::launch::Ground;
 use super::observer::{Observer, View};
+use super::ports::Ports;
 use super::resume::Fate;
 use super::state::{Phase, RunState};
 use super::store::StoreError;
@@ -140,6 +141,7 @@ impl Case {
                 known: Vec::new(),
                 replanner: self.replanner(),
                 looker,
+                ports: Ports::default(),
                 full_disk: Box::new(move || {
                     let since = u64::try_from(begun.elapsed().as_millis()).unwrap() + 1_000;
                     match script.full_from {

@@ -19,6 +19,8 @@ pub(super) struct Common {
     pub(super) env: BTreeMap<String, String>,
     pub(super) cwd: Option<Located>,
     memory_limit: Option<MemoryLimit>,
+    /// Where that is written; the layer below has a place of its own.
+    pub(super) memory_limit_at: Option<Span>,
     pub(super) cache: Option<bool>,
     retries: Option<u32>,
     oom_retries: Option<u32>,
@@ -57,7 +59,10 @@ impl Common {
             CommonKey::FirstOutputTimeout => self.first_output_timeout = time_limit(decoder, node),
             CommonKey::Grace => self.grace = decoder.quantity(node),
             CommonKey::LogLimit => self.log_limit = log_limit(decoder, node),
-            CommonKey::MemoryLimit => self.memory_limit = memory_limit(decoder, node),
+            CommonKey::MemoryLimit => {
+                self.memory_limit = memory_limit(decoder, node);
+                self.memory_limit_at = Some(entry.key.span.clone());
+            }
             CommonKey::Env => self.env = env(decoder, node, axes),
             CommonKey::Cwd => self.cwd = cwd(decoder, node, axes),
             CommonKey::Cache => self.cache = decoder.flag(node),

@@ -101,6 +101,8 @@ pub struct Stage {
     pub backup: Option<Backup>,
     /// How its tasks are kept to the device memory that is reserved for them.
     pub memory_limit: MemoryLimit,
+    /// Where the stage itself says so.
+    pub memory_limit_at: Option<Span>,
     /// Added to the pipeline's `env`.
     pub env: BTreeMap<String, String>,
     /// Folder that the command runs in, relative to the pipeline file; the pipeline file's own folder when absent.
@@ -116,6 +118,19 @@ impl Stage {
     pub fn is_cached(&self) -> bool {
         self.cache.unwrap_or(!self.outputs.is_empty())
     }
+}
+
+/// Returns what a pipeline says without effect, and where: no reason to reject it.
+#[must_use]
+pub fn without_effect(pipeline: &Pipeline) -> Vec<Problem> {
+    let limited = pipeline.stages.iter().filter(|stage| stage.memory_limit != MemoryLimit::None);
+    let idle = limited.filter(|stage| stage.modes.iter().all(|mode| mode.resources.gpus == Gpus::None));
+    idle.filter_map(|stage| {
+        let words = format!("`memory_limit` has no effect: `{}` asks for no GPU", stage.name);
+        let help = "it is about GPU memory; what `resources.memory` reserves of the host's is not limited by it";
+        Some(Problem::new(stage.memory_limit_at.clone()?, words).help(help))
+    })
+    .collect()
 }
 
 /// A text and where it stands.

@@ -106,6 +106,7 @@ pub(super) fn stage(decoder: &mut Decoder<'_>, entry: &Entry, defaults: &Common,
     stage.limits = common.limits();
     stage.retry = common.retry();
     stage.memory_limit = common.memory_limit();
+    stage.memory_limit_at = common.memory_limit_at;
     stage.env = common.env;
     stage.cwd = common.cwd;
     stage.cache = common.cache;

@@ -19,6 +19,10 @@ const NOT_READY: u8 = 0xFF;
 /// Threads of a block, as the kernels' launch bounds say.
 const BLOCK: u32 = 512;
 
+/// Bytes of shared memory in which a block adds up what a device gets, and of how many devices there is room for anywhere.
+const HELD: u32 = 12;
+const MOST_HELD: u32 = (48 << 10) / HELD;
+
 /// Why something was not computed on a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OffDevice {
@@ -94,18 +98,33 @@ impl<'d> DeviceGraph<'d> {
     /// # Errors
     /// Where the device cannot, or where the durations do not fit.
     pub fn timing(&mut self, duration: Vec<Millis>) -> Result<Timing, OffDevice> {
-        if self.tasks == 0 {
-            return Ok(Timing { duration, ..Timing::default() });
-        }
+        Ok(self.ticked(duration)?.1)
+    }
+
+    /// As [`timing`](Self::timing), with the slack of every task, which a [`Timing`] subtracts for itself.
+    ///
+    /// # Errors
+    /// As [`timing`](Self::timing).
+    pub fn timing_and_slack(&mut self, duration: Vec<Millis>) -> Result<(Timing, Vec<Millis>), OffDevice> {
+        let (ticks, timing) = self.ticked(duration)?;
+        let slack = if self.tasks == 0 { Vec::new() } else { self.slack.read()? };
+        Ok((timing, slack.into_iter().map(|count| ticks.time(count)).collect()))
+    }
+
+    fn ticked(&mut self, duration: Vec<Millis>) -> Result<(Ticks, Timing), OffDevice> {
         let ticks = self.load(&duration)?;
+        if self.tasks == 0 {
+            return Ok((ticks, Timing { duration, ..Timing::default() }));
+        }
         self.compute()?;
         let times = |counts: Vec<u32>| counts.into_iter().map(|count| ticks.time(count)).collect::<Vec<_>>();
-        Ok(Timing {
+        let timing = Timing {
             makespan: ticks.time(self.forward.latest.read()?[0]),
             earliest_start: times(self.earliest.read()?),
             latest_start: times(self.latest.read()?),
             duration,
-        })
+        };
+        Ok((ticks, timing))
     }
 
     /// Uploads durations; returns their unit.
@@ -395,8 +414,40 @@ impl<'d> DeviceLoads<'d> {
         let mut room = self.room()?;
         self.compute(&mut room)?;
         let times = room.read()?;
-        let row = |row: &[u32]| row[..self.tasks as usize].iter().map(|time| Millis(u64::from(*time))).collect();
-        Ok(times.chunks(self.stride.max(1) as usize).map(row).collect())
+        let row = |device: usize| {
+            let row = &times[device * self.stride as usize..][..self.tasks as usize];
+            row.iter().map(|time| Millis(u64::from(*time))).collect()
+        };
+        Ok((0..self.devices as usize).map(row).collect())
+    }
+
+    /// Makes the arrays that [`choose`](Self::choose) fills.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub fn seats(&self) -> Result<Seats<'d>, CudaError> {
+        let devices = self.devices as usize;
+        let device = self.device.array(self.tasks as usize)?;
+        Ok(Seats { device, total: self.device.array(devices)?, chosen: self.device.array(devices)? })
+    }
+
+    /// Starts looking for the fastest devices. Does not wait.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub fn choose(&self, seats: &mut Seats<'d>) -> Result<(), CudaError> {
+        let Seats { device, total, chosen } = seats;
+        total.fill(0)?;
+        chosen.fill(0)?;
+        let Self { tasks, devices, duration, whole, fraction, .. } = self;
+        let held = (*devices).min(MOST_HELD);
+        let launch = Launch::of(self.tasks.min(self.device.about().multiprocessors * 2_048), BLOCK);
+        let launch = Launch { shared: held * HELD, ..launch };
+        // SAFETY: what `fastest_device` takes, arrays of a value for each task or device; sums start at zero, and shared
+        // memory has room for those that are held.
+        unsafe {
+            self.kernels[1].start(launch, &[tasks, devices, &held, duration, whole, fraction, device, total, chosen])
+        }
     }
 
     /// Returns what [`loads::fastest`](super::loads::fastest) returns: a twelfth of the bytes of the matrix. A plan has to
@@ -405,17 +456,19 @@ impl<'d> DeviceLoads<'d> {
     /// # Errors
     /// Of the device.
     pub fn fastest(&self) -> Result<Fastest, CudaError> {
-        let n_devices = self.devices as usize;
-        let device = self.device.array::<u16>(self.tasks as usize)?;
-        let total = self.device.filled::<u64>(n_devices, 0)?;
-        let chosen = self.device.filled::<u32>(n_devices, 0)?;
-        let launch = Launch::of(self.tasks.min(self.device.about().multiprocessors * 2_048), 256);
-        let Self { tasks, devices, duration, whole, fraction, .. } = self;
-        // SAFETY: what `fastest_device` takes, arrays of a value for each task or device; sums start at zero.
-        unsafe {
-            self.kernels[1].start(launch, &[tasks, devices, duration, whole, fraction, &device, &total, &chosen])?;
-        }
-        let total = total.read()?.into_iter().map(Millis).collect();
-        Ok(Fastest { device: device.read()?, total, chosen: chosen.read()? })
+        let mut seats = self.seats()?;
+        self.choose(&mut seats)?;
+        let total = seats.total.read()?.into_iter().map(Millis).collect();
+        Ok(Fastest { device: seats.device.read()?, total, chosen: seats.chosen.read()? })
     }
+}
+
+/// Where each task would run fastest, and what each device would get.
+#[derive(Debug)]
+pub struct Seats<'d> {
+    /// `[n_tasks]`.
+    device: Buffer<'d, u16>,
+    /// `[n_devices]`.
+    total: Buffer<'d, u64>,
+    chosen: Buffer<'d, u32>,
 }

@@ -64,39 +64,52 @@ impl Layout {
 
     /// Lays tasks out whose levels are known: none without a task, and above those of its sources.
     fn of_levels(sources: &Rows, level: &[u32]) -> Self {
-        let n_tasks = level.len();
-        let mut tasks: Vec<TaskId> = (0_u32..).take(n_tasks).map(TaskId).collect();
-        tasks.sort_by_key(|task| (level[task.index()], std::cmp::Reverse(sources.of(*task).len())));
-        let mut layout =
-            Self { place_of: vec![0; n_tasks], slice_task: vec![0], slice_slot: vec![0], ..Self::default() };
+        let n_sources = |task: u32| sources.of(TaskId(task)).len();
+        let most_sources = (0..count(level.len())).map(n_sources).max().unwrap_or(0);
+        let by_sources =
+            sorted((0..count(level.len())).collect(), most_sources + 1, |task| most_sources - n_sources(task));
+        let n_levels = level.iter().max().map_or(0, |highest| *highest as usize + 1);
+        let tasks = sorted(by_sources, n_levels, |task| level[task as usize] as usize);
+        let mut layout = Self {
+            place_of: vec![0; tasks.len()],
+            slice_task: vec![0],
+            slice_slot: vec![0],
+            source: Vec::with_capacity(sources.edges.len()),
+            ..Self::default()
+        };
         for (place, task) in (0..).zip(&tasks) {
-            layout.place_of[task.index()] = place;
+            layout.place_of[*task as usize] = place;
         }
-        for same in tasks.chunk_by(|a, b| level[a.index()] == level[b.index()]) {
+        for same in tasks.chunk_by(|a, b| level[*a as usize] == level[*b as usize]) {
             layout.level_slice.push(count(layout.slice_task.len() - 1));
-            let many = same.partition_point(|task| sources.of(*task).len() > MANY);
+            let many = same.partition_point(|task| n_sources(*task) > MANY);
             same[..many].chunks(1).chain(same[many..].chunks(LANES)).for_each(|slice| layout.add(sources, slice));
         }
         layout.level_slice.push(count(layout.slice_task.len() - 1));
-        layout.task_at = tasks.iter().map(|task| task.0).collect();
+        layout.task_at = tasks;
         layout
     }
 
-    /// Adds a slice of tasks of one level.
-    fn add(&mut self, sources: &Rows, slice: &[TaskId]) {
-        let place = |task: TaskId, k: usize| sources.of(task).get(k).map(|edge| self.place_of[edge.task.index()]);
-        let most = slice.iter().map(|task| sources.of(*task).len()).max().unwrap_or(0);
-        let mut slots = Vec::new();
+    /// Adds a slice of tasks of one level, those with most sources first.
+    fn add(&mut self, sources: &Rows, slice: &[u32]) {
+        let first = self.source.len();
         match slice {
-            [task] => slots.extend((0..most.next_multiple_of(LANES)).map(|k| place(*task, k).unwrap_or(NONE))),
+            [task] => {
+                let sources = sources.of(TaskId(*task));
+                self.source.extend(sources.iter().map(|edge| self.place_of[edge.task.index()]));
+                self.source.resize(first + sources.len().next_multiple_of(LANES), NONE);
+            }
             _ => {
-                for k in 0..most {
-                    let lanes = (0..LANES).map(|lane| slice.get(lane).and_then(|task| place(*task, k)));
-                    slots.extend(lanes.map(|place| place.unwrap_or(NONE)));
+                let most = slice.first().map_or(0, |task| sources.of(TaskId(*task)).len());
+                self.source.resize(first + most * LANES, NONE);
+                for (lane, task) in slice.iter().enumerate() {
+                    let slots = self.source[first + lane.min(most * LANES)..].iter_mut().step_by(LANES);
+                    for (slot, edge) in slots.zip(sources.of(TaskId(*task))) {
+                        *slot = self.place_of[edge.task.index()];
+                    }
                 }
             }
         }
-        self.source.extend(slots);
         self.slice_task.push(self.slice_task[self.slice_task.len() - 1] + count(slice.len()));
         self.slice_slot.push(count(self.source.len()));
     }
@@ -142,6 +155,25 @@ impl Both {
         let forward = Layout::new(&graph.before, graph.order.iter().copied());
         Self { backward: forward.back(&graph.after), forward }
     }
+}
+
+/// Sorts tasks by a key below `keys`; equal ones stay in order. Counts, as there are about as few keys as tasks.
+fn sorted(tasks: Vec<u32>, keys: usize, key: impl Fn(u32) -> usize) -> Vec<u32> {
+    let mut next = vec![0_u32; keys];
+    for task in &tasks {
+        next[key(*task)] += 1;
+    }
+    let mut before = 0;
+    for next in &mut next {
+        before += std::mem::replace(next, before);
+    }
+    let mut sorted = vec![0; tasks.len()];
+    for task in tasks {
+        let place = &mut next[key(task)];
+        sorted[*place as usize] = task;
+        *place += 1;
+    }
+    sorted
 }
 
 /// A length as the kernels count: graphs have `u32` ids and `u32` edges, and slots are at most 32 times as many.

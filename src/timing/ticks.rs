@@ -24,7 +24,9 @@ impl Ticks {
     pub fn new(duration: &[Millis], n_levels: usize) -> Option<Self> {
         let tick = duration.iter().fold(0, |tick, duration| gcd(duration.0, tick)).max(1);
         let mut longest: Vec<u64> = duration.iter().map(|duration| duration.0 / tick).collect();
-        longest.sort_unstable_by_key(|count| std::cmp::Reverse(*count));
+        if n_levels < longest.len() {
+            longest.select_nth_unstable_by_key(n_levels, |count| std::cmp::Reverse(*count));
+        }
         let sum = longest.iter().take(n_levels).fold(0_u64, |sum, count| sum.saturating_add(*count));
         if sum >= LIMIT {
             return None;

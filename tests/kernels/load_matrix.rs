@@ -69,17 +69,19 @@ fn the_fastest_device_and_what_it_gets_equal_the_cpu() {
     for n in [1, 31, 32, 33, 64, 500] {
         let times: Vec<u32> = times(n).iter().map(|time| time % 50).collect();
         let (whole, fraction) = reciprocals(&speeds, &times);
-        for order in ORDERS {
+        // Sums of all devices are kept by the blocks, of some, of none.
+        for (order, held) in ORDERS.into_iter().flat_map(|order| [4_u32, 2, 0].map(|held| (order, held))) {
             let mut device = vec![u16::MAX; n];
             let (mut total, mut chosen) = (vec![0_u64; speeds.len()], vec![0_u32; speeds.len()]);
             let (tasks, devices) = (n as u32, speeds.len() as u32);
             let (d, w, f) = (times.as_ptr(), whole.as_ptr(), fraction.as_ptr());
             let (to, sum, count) = (device.as_mut_ptr(), total.as_mut_ptr(), chosen.as_mut_ptr());
-            let how = Launch { grid: 2, block: 64, shared_bytes: 0, cooperative: false, order };
-            // SAFETY: the arguments of the kernel, arrays as large as it says.
-            unsafe { launch(c"fastest_device", how, &mut params![tasks, devices, d, w, f, to, sum, count]) };
+            let how = Launch { grid: 2, block: 64, shared_bytes: held * 12, cooperative: false, order };
+            // SAFETY: the arguments of the kernel, arrays as large as it says, and shared memory for those that are held.
+            unsafe { launch(c"fastest_device", how, &mut params![tasks, devices, held, d, w, f, to, sum, count]) };
             let total = total.iter().copied().map(Millis).collect();
-            assert_eq!(Fastest { device, total, chosen }, loads::fastest(&millis(&times), &speeds), "{n} tasks");
+            let found = Fastest { device, total, chosen };
+            assert_eq!(found, loads::fastest(&millis(&times), &speeds), "{n} tasks, {held} devices held");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The committed PTX was built from the committed sources. Needs no compiler: `scripts/kernels.py --check` compares bytes.
+//! The committed PTX is what was built from the committed sources. Needs no compiler: `scripts/kernels.py --check` builds it
+//! again and compares bytes.
 
 use std::fs;
 use std::path::Path;
@@ -9,19 +10,23 @@ fn fingerprint(bytes: &[u8]) -> u64 {
 }
 
 #[test]
-fn the_ptx_was_built_from_these_sources() {
+fn the_ptx_is_what_was_built_from_these_sources() {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let mut names: Vec<String> = fs::read_dir(&kernels)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".cu") || name.ends_with(".cuh"))
-        .collect();
-    // As the script has them: `.cu` and `.cuh` together, by name.
-    names.sort_unstable();
+    let names = |folder: &str, endings: &[&str]| -> Vec<String> {
+        let entries = fs::read_dir(kernels.join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = entries.map(|name| format!("{folder}{}", name.into_string().unwrap()));
+        let mut names: Vec<_> = names.filter(|name| endings.iter().any(|ending| name.ends_with(ending))).collect();
+        names.sort_unstable();
+        names
+    };
+    // As the script has them: `.cu` and `.cuh` together, by name, then what was built.
+    let [sources, old, new] =
+        [("", &[".cu", ".cuh"][..]), ("ptx/compute_70/", &[".ptx"]), ("ptx/compute_90/", &[".ptx"])]
+            .map(|(folder, endings)| names(folder, endings));
     let line = |name: &String| format!("{:016x}  {name}\n", fingerprint(&fs::read(kernels.join(name)).unwrap()));
-    let now: String = names.iter().map(line).collect();
-    let built = fs::read_to_string(kernels.join("ptx/sources.fnv")).unwrap();
-    assert_eq!(now, built, "the kernels have changed since `make kernels`");
+    let now: String = [sources, old, new].concat().iter().map(line).collect();
+    let built = fs::read_to_string(kernels.join("ptx/built.fnv")).unwrap();
+    assert_eq!(now, built, "the kernels or their PTX have changed since `make kernels`");
 }
 
 #[test]

@@ -256,3 +256,24 @@ fn a_card_with_slices_is_set_aside_as_a_whole_or_slice_by_slice() -> Tested {
     assert_eq!(world.command(&["devices", "--drain", "GPU-0"])?.status.code(), Some(2));
     Ok(())
 }
+
+#[test]
+fn a_card_that_was_drained_before_the_run_is_used_by_it_once_it_is_taken_back() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 3000 0; until test -e go; do sleep 0.05; done'\nmatrix = { seed = [1, 2] }\n\
+                    resources = { cpus = 0, gpus = 1 }\n";
+    let world = World::new(cards(&[16_384, 16_384]), pipeline)?;
+    assert!(world.command(&["devices", "--drain", "gpu0"])?.status.success());
+    let run = world.start()?;
+    let words = "gpu0 is drained by hand, until `trainyard devices --undrain` takes it back";
+    let why = world.until_printed(&["explain", "train[seed=2]"], |why| why.contains(words))?;
+    assert!(why.contains("gpu1 is taken whole"), "{why}");
+    assert!(world.command(&["devices", "--undrain", "gpu0"])?.status.success());
+    let shown = world.until(&["show", "--json"], |run| run["tasks"][1]["state"] == "running")?;
+    let on = |task: usize| shown["tasks"][task]["attempts"][0]["devices"][0].as_str().map(str::to_owned);
+    assert!(on(0).is_some_and(|id| id.ends_with("gpu1")) && on(1).is_some_and(|id| id.ends_with("gpu0")), "{shown:#}");
+    std::fs::write(world.path().join("go"), "")?;
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    assert!(!ended.1.contains("has fallen out"), "it was so from the beginning: {}", ended.1);
+    Ok(())
+}

@@ -63,3 +63,25 @@ fn a_stage_of_several_tasks_says_a_line_of_each() -> Tested {
     assert!(run.wait()?.success());
     Ok(())
 }
+
+#[test]
+fn what_an_old_driver_may_keep_for_itself_is_said_with_a_number_that_starts() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpu_memory = '23500MiB' }\n";
+    let mut card = cards(&[24_576]);
+    card[0].reserved_mib = 600;
+    let world = World::new(card, pipeline)?;
+    let driver = world.scene.old_driver(&["nvmlDeviceGetMemoryInfo_v2"])?;
+    let run = |world: &World| {
+        let mut command = world.prepare(&["run", "p.toml"]);
+        command.env("TRAINYARD_NVML", &driver).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn()
+    };
+    let mut waits = run(&world)?;
+    let words = "where that is the driver's own, it gets at most 22972 MiB as `gpu_memory`";
+    world.until_printed(&["explain", "train"], |said| said.contains(words))?;
+    assert!(world.command(&["cancel"])?.status.success());
+    waits.wait()?;
+    world.write(&pipeline.replace("23500MiB", "22972MiB"))?;
+    assert!(run(&world)?.wait()?.success());
+    Ok(())
+}

@@ -44,6 +44,24 @@ fn a_slice_is_a_whole_device_but_never_one_of_several() -> Tested {
 }
 
 #[test]
+fn a_card_that_is_closed_to_programs_gets_none() -> Tested {
+    let mut machine = cards(&[16_384; 2]);
+    machine[0].compute_mode = Some(2);
+    let world = World::new(machine.clone(), SHOW)?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(world.printed(&["logs", "train"])?, "[1]\n");
+    assert!(world.printed(&["devices"])?.contains("compute mode prohibited"));
+    machine.truncate(1);
+    let world = World::new(machine, SHOW)?;
+    let refused = world.command(&["run", "p.toml"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("nvidia-smi --compute-mode=DEFAULT"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn a_run_keeps_to_the_mask_that_it_inherits() -> Tested {
     let mut machine = cards(&[16_384; 2]);
     machine.push(sliced());
@@ -144,9 +162,51 @@ fn a_driver_that_is_older_than_most_calls_still_runs_tasks() -> Tested {
         "nvmlDeviceGetRemappedRows",
         "nvmlDeviceGetSupportedEventTypes",
     ];
-    let old = world.scene.old_driver(&lacks)?.display().to_string();
-    let run = world.command_under(&[("TRAINYARD_NVML", &old)], &["run", "p.toml"])?;
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let run = |lacks: &[&str]| -> Result<String, Box<dyn std::error::Error>> {
+        let old = world.scene.old_driver(lacks)?.display().to_string();
+        let run = world.command_under(&[("TRAINYARD_NVML", &old)], &["run", "p.toml"])?;
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.success(), "without {lacks:?}: {said}");
+        Ok(said)
+    };
+    run(&lacks)?;
+    // What every driver has that anybody uses is no reason to panic or to wait for ever either.
+    run(&["nvmlShutdown", "nvmlDeviceGetHandleByUUID"])?;
+    let said = run(&["nvmlEventSetCreate"])?;
+    assert!(said.contains("the driver does not report errors (Xid): a GPU that fails is noticed once"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_mask_that_leaves_a_lost_card_only_is_not_said_to_hide_all() -> Tested {
+    let world = World::new(cards(&[16_384; 2]), "[stage.train]\nrun = 'true'\nresources = { gpus = 1 }\n")?;
+    world.scene.change(|machine| {
+        machine.cards[1].fails.insert("*".to_owned(), 15);
+    })?;
+    let refused = world.command_under(&[("CUDA_VISIBLE_DEVICES", "1")], &["plan", "p.toml"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("CUDA_VISIBLE_DEVICES=\"1\" names no GPU that can be used: gpu1 is lost: "), "{said}");
+    assert!(said.contains("none may be used: gpu1 lost") && !said.contains("unset"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn of_cards_that_tell_no_memory_none_is_blamed_for_another() -> Tested {
+    let world = World::new(cards(&[16_384; 2]), SHOW)?;
+    world.scene.change(|machine| {
+        let calls = ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo"];
+        machine.cards[0].fails = calls.iter().map(|call| ((*call).to_owned(), 999)).collect();
+        machine.cards[1].fails = calls.iter().map(|call| ((*call).to_owned(), 3)).collect();
+    })?;
+    let refused = world.command(&["plan", "p.toml"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).replace('│', " ");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("/gpu1` tells how much it has") && said.contains("it asks for GPU memory, and none of `"),
+        "{said}"
+    );
     Ok(())
 }
 

@@ -12,28 +12,28 @@ const LEAVES_ONE: &str = "[stage.train]\nrun = 'setsid TRAIN 3000 600 >/dev/null
 fn what_a_task_left_on_a_card_is_listed_and_ended_only_when_asked() -> Tested {
     let world = World::new(cards(&[16_384]), LEAVES_ONE)?;
     let mut run = world.start()?;
-    let of_train = |list: &Value| {
+    // What the runs of other tests leave at the same time is listed too.
+    let id = world.until(&["show", "--json"], |run| run["run"].is_string())?["run"].as_str().map(str::to_owned);
+    let id = id.ok_or("a run has an id")?;
+    let ours = |list: &Value| {
         let all = list.as_array().cloned().unwrap_or_default();
-        all.into_iter().filter(|one| one["task"] == "train").collect::<Vec<_>>()
+        all.into_iter().filter(|one| one["run"] == *id).collect::<Vec<_>>()
     };
     let listed = world.until(&["devices", "--orphans", "--json"], |list| {
-        of_train(list).iter().any(|one| one["held"][0][1] == 3_000_u64 << 20)
+        ours(list).iter().any(|one| one["task"] == "train" && one["held"][0][1] == 3_000_u64 << 20)
     })?;
-    let one = &of_train(&listed)[0];
+    let one = &ours(&listed)[0];
     assert_eq!((&one["why"], &one["attempt"], &one["ended"]), (&"attempt-ended".into(), &1.into(), &false.into()));
     assert!(world.printed(&["devices", "--orphans"])?.contains("its attempt is over"));
     for args in [&["--end"][..], &["--end", "no-such-run"], &["--end", "1"]] {
         let refused = world.command(&[&["devices", "--orphans"][..], args].concat())?;
         assert_eq!(refused.status.code(), Some(2), "{args:?}");
     }
-    let id = one["run"].as_str().ok_or("a run has an id")?;
-    let ended: Value = serde_json::from_str(&world.printed(&["devices", "--orphans", "--json", "--end", id])?)?;
-    let ended = of_train(&ended);
+    let ended: Value = serde_json::from_str(&world.printed(&["devices", "--orphans", "--json", "--end", &id])?)?;
+    let ended = ours(&ended);
     assert!(!ended.is_empty() && ended.iter().all(|one| one["ended"] == true), "{ended:#?}");
-    let mut left: Value = serde_json::from_str(&world.printed(&["devices", "--orphans", "--json"])?)?;
-    // What another test's run leaves at the same time is none of this one's.
-    let ours = left.as_array_mut().ok_or("a list")?.extract_if(.., |one| one["run"] == id).collect::<Vec<_>>();
-    assert_eq!(ours, Vec::<Value>::new());
+    let left = serde_json::from_str(&world.printed(&["devices", "--orphans", "--json"])?)?;
+    assert_eq!(ours(&left), Vec::<Value>::new());
     std::fs::write(world.path().join("go"), "")?;
     assert!(run.wait()?.success());
     Ok(())

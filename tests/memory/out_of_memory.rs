@@ -172,6 +172,28 @@ fn who_should_be_alone_and_was_not_when_it_ran_out_is_tried_again_elsewhere() ->
     Ok(())
 }
 
+#[test]
+fn what_nobody_is_seen_to_hold_was_in_the_way_of_who_should_be_alone() -> Tested {
+    // As where another container's processes are not listed.
+    let pipeline = "[stage.train]\nrun = \"[ $TRAINYARD_ATTEMPT = 2 ] && exit 0; echo 1000 >$MOCK_NVML_STATE/held/$$-0; \
+        touch begun; until test -e go; do sleep 0.05; done; echo CUDA out of memory; exit 1\"\n\
+        backoff = '100ms'\nresources = { gpus = 1 }\n";
+    let world = World::new(cards(&[24_576, 24_576]), pipeline)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    while !world.path().join("begun").exists() {
+        world.printed(&["runs"])?;
+    }
+    world.scene.change(|machine| machine.cards[card].nobodys_mib = 10_000)?;
+    fs::write(world.path().join("go"), "")?;
+    let said = String::from_utf8_lossy(&run.wait_with_output()?.stderr).into_owned();
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "outcome"), ["out-of-memory", "succeeded"], "{said}");
+    let devices = attempts(&shown, "devices");
+    assert_ne!(devices[0], devices[1]);
+    Ok(())
+}
+
 /// It takes more than it has reserved, nearly all of the card, and fails as soon as it may. What it holds is a file that
 /// counts while its process lives.
 const FILLS_THE_CARD: &str = "[stage.train]\nrun = \"[ $TRAINYARD_ATTEMPT = 2 ] && exit 0; \

@@ -1,6 +1,8 @@
 //! Which cards, CPUs and ports a task gets.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use mock_nvml::Card;
 use serde_json::Value;
@@ -65,6 +67,39 @@ fn two_tasks_on_several_cards_never_have_the_same_port() -> Tested {
     let ports: Result<BTreeSet<u16>, Box<dyn std::error::Error>> =
         (1..=4).map(|seed| Ok(world.printed(&["logs", &format!("train[seed={seed}]")])?.trim().parse()?)).collect();
     assert_eq!(ports?.len(), 4);
+    Ok(())
+}
+
+/// Whether somebody says that a port is taken, in the file that runs share.
+fn is_taken(world: &World, port: u16) -> Result<bool, Box<dyn std::error::Error>> {
+    let file = std::fs::File::options().write(true).open(world.path().join("home/trainyard/ports"))?;
+    // SAFETY: plain numbers, for which zeroes are valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    (lock.l_type, lock.l_start, lock.l_len) = (libc::F_WRLCK as libc::c_short, port.into(), 1);
+    // SAFETY: an open file and a live lock.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    if answer == 0 { Ok(lock.l_type != libc::F_UNLCK as libc::c_short) } else { Err("no locks here".into()) }
+}
+
+#[test]
+fn a_port_stays_taken_while_its_task_lives_though_the_orchestrator_is_dead() -> Tested {
+    // It takes its grace.
+    let pipeline = "[stage.train]\nrun = \"trap 'until test -e go; do sleep 0.05; done; exit' TERM; \
+        echo $MASTER_PORT >draft; mv draft port; while :; do sleep 0.05; done\"\n\
+        grace = '10m'\nresources = { cpus = 0, gpus = 2 }\n";
+    let world = World::new(cards(&[16_384; 2]), pipeline)?;
+    let mut run = world.start()?;
+    world.until(&["show", "--json"], |_| world.path().join("port").exists())?;
+    let port: u16 = std::fs::read_to_string(world.path().join("port"))?.trim().parse()?;
+    run.kill()?;
+    run.wait()?;
+    assert!(is_taken(&world, port)?);
+    std::fs::write(world.path().join("go"), "")?;
+    let until = Instant::now() + Duration::from_secs(120);
+    while is_taken(&world, port)? {
+        assert!(Instant::now() < until, "its task has ended, or was ended");
+        world.printed(&["runs"])?;
+    }
     Ok(())
 }
 

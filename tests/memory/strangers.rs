@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::Value;
 
-use crate::world::{Stranger, Tested, World, cards};
+use crate::world::{Stranger, Tested, World, attempts, cards};
 
 /// The card that the plan has for its first task, and what `plan` prints.
 fn planned(world: &World) -> Result<(String, String), Box<dyn std::error::Error>> {
@@ -93,7 +93,8 @@ fn who_wants_a_card_alone_beside_others_who_train_is_told_how_to_start() -> Test
 
 #[test]
 fn beside_a_desktop_on_every_card_whole_cards_are_all_but_its_part() -> Tested {
-    let pipeline = "[stage.whole]\nrun = 'TRAIN 20000 0.1'\nresources = { cpus = 0, gpus = 1 }\n\
+    let pipeline = "[stage.whole]\nrun = 'test $TRAINYARD_GPU_MEMORY -lt 23200000000 && TRAIN 20000 0.1'\n\
+                    resources = { cpus = 0, gpus = 1 }\n\
                     [stage.auto]\nrun = 'TRAIN 3000 1.6'\nmatrix = { seed = [1, 2] }\n\
                     resources = { cpus = 0, gpu_memory = 'auto' }\nmemory_limit = 'watch'\n\
                     [stage.more]\nafter = ['auto']\nrun = 'test $TRAINYARD_GPU_MEMORY -gt 17000000000 || \
@@ -127,5 +128,38 @@ fn where_one_card_is_empty_whole_cards_are_those_without_a_desktop() -> Tested {
     for task in run["tasks"].as_array().ok_or("tasks")? {
         assert!(task["attempts"][0]["devices"][0].as_str().is_some_and(|id| id.ends_with("gpu1")), "{task}");
     }
+    Ok(())
+}
+
+#[test]
+fn who_was_seen_to_need_nearly_all_of_a_card_has_it_beside_a_desktop_again_and_again() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 22000 3'\nresources = { gpu_memory = 'auto' }\n";
+    let mut card = cards(&[24_576]);
+    card[0].desktop_mib = 1_500;
+    let world = World::new(card, pipeline)?;
+    for _ in 0..2 {
+        let (code, said, run) = world.run()?;
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(attempts(&run, "outcome"), ["succeeded"], "{said}");
+    }
+    assert!(planned(&world)?.1.contains("all of a GPU: 21.5 GiB seen in 2 attempts"));
+    Ok(())
+}
+
+#[test]
+fn beside_desktops_a_larger_card_is_reached_and_where_there_is_none_the_end() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 30000 0.1'\nbackoff = '100ms'\nresources = { gpu_memory = '10GiB' }\n";
+    let desktops = |sizes: &[u64]| {
+        let mut cards = cards(sizes);
+        cards.iter_mut().for_each(|card| card.desktop_mib = 1_500);
+        cards
+    };
+    let (code, said, run) = World::new(desktops(&[24_576, 40_960]), pipeline)?.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(attempts(&run, "raised"), [Value::Null, "more".into(), "alone".into(), "larger".into()], "{said}");
+    let (code, said, run) = World::new(desktops(&[24_576]), pipeline)?.run()?;
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(attempts(&run, "raised"), [Value::Null, "more".into(), "alone".into()], "{said}");
+    assert!(said.contains("no GPU here is larger"), "{said}");
     Ok(())
 }

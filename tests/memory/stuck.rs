@@ -1,6 +1,8 @@
 //! A driver that does not answer, as one does whose card has fallen off the bus.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use crate::world::{Tested, World, card_of_first, cards};
 
@@ -26,5 +28,21 @@ fn a_driver_that_does_not_answer_holds_up_nothing_but_starts_on_its_devices() ->
     })?;
     assert!(world.command(&["cancel"])?.status.success());
     assert_eq!(run.wait_with_output()?.status.code(), Some(130));
+    Ok(())
+}
+
+#[test]
+fn who_asks_a_driver_that_does_not_answer_is_told_so() -> Tested {
+    let world = World::new(cards(&[16_384]), PIPELINE)?;
+    for args in [&["devices"][..], &["plan", "p.toml"]] {
+        world.scene.change(|machine| machine.cards[0].stuck = true)?;
+        let mut asks = world.prepare(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(asks.stderr.take().ok_or("a pipe")?).lines();
+        let words = "the NVIDIA driver does not answer: waiting for it";
+        assert!(lines.any(|line| line.is_ok_and(|line| line.contains(words))), "{args:?}");
+        world.scene.change(|machine| machine.cards[0].stuck = false)?;
+        lines.for_each(drop);
+        assert!(asks.wait()?.success());
+    }
     Ok(())
 }

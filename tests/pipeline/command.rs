@@ -218,3 +218,19 @@ fn a_reader_that_goes_away_and_a_full_disk_are_no_panic() {
     let rejected = Command::new(env!("CARGO_BIN_EXE_trainyard")).args(["check", "none.toml"]).stderr(full).status();
     assert_eq!(rejected.expect("the command starts").code(), Some(3));
 }
+
+#[test]
+fn a_memory_limit_without_a_gpu_is_pointed_at_and_no_reason_to_reject() {
+    let text = "[defaults]\nmemory_limit = 'framework'\n[stage.a]\nrun = 'x'\nmemory_limit = 'watch'\n\
+                [stage.b]\nrun = 'x'\n[stage.c]\nrun = 'x'\nmemory_limit = 'none'\n\
+                [stage.d]\nrun = 'x'\nmemory_limit = 'watch'\nresources = { gpu_memory = '1GiB' }\n";
+    let folder = folder_with(text.as_bytes());
+    let output = trainyard(folder.path(), &["check", "p.toml"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("`memory_limit` has no effect: `a` asks for no GPU"), "{said}");
+    assert!(said.contains("p.toml:5:1]") && said.matches("has no effect").count() == 1, "{said}");
+    let output = trainyard(folder.path(), &["check", "p.toml", "--log-format", "json"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("p.toml:5:1: `memory_limit` has no effect") && !said.contains('⚠'), "{said}");
+}

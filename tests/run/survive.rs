@@ -187,6 +187,18 @@ fn cancel_ends_what_goes_on_without_an_orchestrator() {
 }
 
 #[test]
+fn a_killed_sentinel_is_not_taken_for_its_stage() {
+    let world = World::new(GATED);
+    let mut run = world.start(&["--survive"]);
+    run.wait_for("ready");
+    let stage = pid_in(&world.path("pid"));
+    process::signal(parent(stage).expect("its sentinel"), Signal::KILL);
+    run.wait_for("its sentinel was killed, and left");
+    assert_eq!(run.end(), Some(1));
+    assert!(!process::identify(stage).is_some_and(process::is_alive), "the stage does not go on unseen");
+}
+
+#[test]
 fn endings_are_the_same_under_a_sentinel() {
     let world = World::new(
         r#"

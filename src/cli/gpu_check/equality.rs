@@ -153,12 +153,16 @@ fn timing(device: &Device, sample: &Sample, way: Way) -> Compared {
     } else {
         durations(graph.len(), *seed)
     };
-    let on_device = guarded(|| DeviceGraph::new(device, graph, way)?.timing(duration.clone()));
+    let on_device = guarded(|| DeviceGraph::new(device, graph, way)?.timing_and_slack(duration.clone()));
     match on_device {
         // Not every graph can be cut into chunks.
         Err(OffDevice::TooWide) => Ok(false),
         Err(error) => Err(words(error)),
-        Ok(timing) => ensure(timing == Timing::new(graph, duration), "other times than the CPU's"),
+        Ok((timing, slack)) => {
+            let cpu = Timing::new(graph, duration);
+            ensure(slack.into_iter().eq(graph.ids().map(|task| cpu.slack(task))), "other slack than the CPU's")?;
+            ensure(timing == cpu, "other times than the CPU's")
+        }
     }
 }
 

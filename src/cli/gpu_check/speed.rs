@@ -12,7 +12,7 @@ use crate::batch::search::{self, Effort, Method, Problem, on_cpu, on_device};
 use crate::batch::sgs::Project;
 use crate::batch::tape::Tape;
 use crate::batch::timing::{Choices, Times, makespans};
-use crate::cuda::{CudaError, Device, guarded};
+use crate::cuda::{CudaError, Device, guarded, pace};
 use crate::graph::TaskGraph;
 use crate::timing::Timing;
 use crate::timing::choice::Way;
@@ -30,7 +30,8 @@ struct Sizes {
     runs: usize,
     /// The same on the CPU, behind one that does not count.
     cpu_runs: usize,
-    copy: usize,
+    /// Words of 16 bytes.
+    copy: u64,
     loads: usize,
     wide: (usize, usize),
     deep: (usize, usize),
@@ -45,7 +46,7 @@ const FULL: Sizes = Sizes {
     warm_up: 3,
     runs: 31,
     cpu_runs: 7,
-    copy: 1 << 30,
+    copy: 1 << 26,
     loads: 10_000_000,
     wide: (64, 156_250),
     deep: (100_000, 10),
@@ -59,7 +60,7 @@ const QUICK: Sizes = Sizes {
     warm_up: 1,
     runs: 1,
     cpu_runs: 1,
-    copy: 1 << 20,
+    copy: 1 << 10,
     loads: 4_000,
     wide: (8, 200),
     deep: (60, 10),
@@ -92,9 +93,11 @@ pub(super) fn check(rows: &mut Rows, device: &Device, quick: bool) {
         Err(error) => return rows.fail("speed", "copy", &error.to_string()),
     }
     let Sizes { copy, runs, wide, deep, .. } = bench.sizes;
-    let detail = format!("{copy} bytes read and written, median of {runs} runs, as everything below");
+    let detail =
+        format!("by a kernel: {} bytes read and written, median of {runs} runs, as everything below", 16 * copy);
     rows.measured("copy", &detail, Figure { value: bench.bandwidth, unit: "GB/s", asked: None });
-    let parts: [(&str, Measure<'_>); 7] = [
+    let parts: [(&str, Measure<'_>); 8] = [
+        ("arithmetic", &|rows| bench.arithmetic(rows)),
         ("load matrix", &|rows| bench.load_matrix(rows)),
         ("earliest times, wide", &|rows| bench.earliest(rows, "wide", wide)),
         ("earliest times, deep", &|rows| bench.earliest(rows, "deep", deep)),
@@ -136,10 +139,19 @@ impl Bench<'_> {
 
     #[expect(clippy::cast_precision_loss, reason = "figures with three digits")]
     fn copy(&self) -> Result<f64, CudaError> {
-        let bytes = self.sizes.copy;
-        let from = self.device.filled::<u8>(bytes, 1)?;
-        let mut to = self.device.array::<u8>(bytes)?;
-        Ok(2.0 * bytes as f64 / self.median(|| to.copy_from(&from))? / 1e9)
+        let mut copy = pace::Copy::new(self.device, self.sizes.copy)?;
+        let seconds = self.median(|| copy.start())?;
+        copy.check()?;
+        Ok(copy.bytes() as f64 / seconds / 1e9)
+    }
+
+    /// As `devices --calibrate` does, which compares every sum with the CPU's.
+    #[expect(clippy::cast_precision_loss, reason = "figures with three digits")]
+    fn arithmetic(&self, rows: &mut Rows) -> Measured {
+        let mega_fmas = pace::arithmetic(self.device).map_err(words)?;
+        let figure = Figure { value: mega_fmas as f64 / 1e3, unit: "G/s", asked: None };
+        rows.measured("arithmetic", "fused multiply-adds of 32-bit floats", figure);
+        Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures with three digits")]
@@ -157,6 +169,15 @@ impl Bench<'_> {
         let detail = format!("{n} tasks on 8 devices in {:.1} µs, {rate:.0} GB/s", seconds * 1e6);
         let figure = Figure { value: 100.0 * rate / self.bandwidth, unit: "% of the copy", asked: Some(80.0) };
         rows.measured("load matrix", &detail, figure);
+        let mut seats = loads.seats().map_err(words)?;
+        let seconds = self.median(|| loads.choose(&mut seats)).map_err(words)?;
+        if loads.fastest().map_err(words)? != crate::timing::loads::fastest(&duration, &speeds) {
+            return Err("other fastest devices than the CPU's".to_owned());
+        }
+        let rate = (n * 4 + n * 2) as f64 / seconds / 1e9;
+        let detail = format!("of {n} tasks among 8 devices in {:.1} µs, {rate:.0} GB/s", seconds * 1e6);
+        let figure = Figure { value: 100.0 * rate / self.bandwidth, unit: "% of the copy", asked: None };
+        rows.measured("fastest devices", &detail, figure);
         Ok(())
     }
 

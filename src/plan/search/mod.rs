@@ -164,14 +164,39 @@ impl<'a, const W: usize> Search<'a, W> {
         is_one
     }
 
+    /// Whether two orders are decoded faster at once than one after the other, and as many may be tried.
+    fn takes_both(&self) -> bool {
+        self.decoder.serial.is_some() && self.left().is_none_or(|left| left > 1)
+    }
+
+    /// Places all tasks in two orders and counts both schedules, where [`takes_both`](Self::takes_both) says so.
+    fn evaluate_both(&mut self, orders: &[Vec<TaskId>; 2], direction: Direction, drafts: &mut [Draft; 2]) {
+        if let Some(serial) = &mut self.decoder.serial {
+            serial.decode_both(orders.each_ref().map(Vec::as_slice), direction, drafts);
+            drafts.iter().for_each(|draft| self.count(Some((draft, direction))));
+        }
+    }
+
     /// Makes a schedule moment by moment, the urgent of the tasks that can begin first, by chance, and counts it. Returns
     /// whether that is how schedules are made here.
     fn draw_by_moments(&mut self, draft: &mut Draft) -> bool {
         let Self { decoder, random, timing, .. } = self;
         let Some(serial) = &mut decoder.serial else { return false };
-        serial.by_moments(|ready| sample::urgent(random, timing, ready), draft);
+        serial.by_moments(Direction::Forward, |ready| sample::urgent(random, timing, ready), draft);
         self.count(Some((draft, Direction::Forward)));
         true
+    }
+
+    /// Makes a schedule moment by moment, of the tasks that can begin first the one that is first in an order, and counts it,
+    /// where [`takes_both`](Self::takes_both) says that schedules are made here without a choice. `[n_tasks]`, by TaskId:
+    /// `position` in the order.
+    fn evaluate_by_moments(&mut self, position: &[u32], direction: Direction, draft: &mut Draft) {
+        if let Some(serial) = &mut self.decoder.serial {
+            let place = |task: &TaskId| position[task.index()];
+            let first = |ready: &[TaskId]| (0..ready.len()).min_by_key(|at| place(&ready[*at])).unwrap_or(0);
+            serial.by_moments(direction, first, draft);
+            self.count(Some((draft, direction)));
+        }
     }
 
     /// Counts a schedule that was tried, and keeps it if it is the best so far.

@@ -7,64 +7,70 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::{BitAnd, Sub};
 
+use super::super::decode::Direction;
 use super::super::draft::Draft;
-use super::{Serial, Task, Ticks};
+use super::room::Word;
+use super::{Serial, Ticks};
 use crate::graph::TaskId;
 
 impl Serial {
-    /// Makes a schedule, forward in time; `next` gets the tasks that can begin and returns the index of the one that does.
-    pub(in crate::plan) fn by_moments(&mut self, next: impl FnMut(&[TaskId]) -> usize, draft: &mut Draft) {
+    /// Makes a schedule; `next` gets the tasks that can begin and returns the index of the one that does.
+    pub(in crate::plan) fn by_moments(
+        &mut self,
+        direction: Direction,
+        next: impl FnMut(&[TaskId]) -> usize,
+        draft: &mut Draft,
+    ) {
         match self {
-            Self::Narrow(ticks) => ticks.by_moments(next, draft),
-            Self::Wide(ticks) => ticks.by_moments(next, draft),
+            Self::Narrow(ticks) => ticks.by_moments(direction, next, draft),
+            Self::Wide(ticks) => ticks.by_moments(direction, next, draft),
         }
     }
 }
 
-impl<T: Copy + Default + PartialEq + Sub<Output = T> + BitAnd<Output = T>> Ticks<T> {
-    fn by_moments(&mut self, mut next: impl FnMut(&[TaskId]) -> usize, draft: &mut Draft) {
-        self.clear();
-        let tasks = || (0_u32..).take(self.tasks.len());
-        let mut waiting: Vec<_> = tasks().map(|task| self.before[0].of(task as usize).len()).collect();
-        let mut ready: Vec<_> = tasks().filter(|task| waiting[*task as usize] == 0).map(TaskId).collect();
+impl<T: Word> Ticks<T> {
+    fn by_moments(&mut self, direction: Direction, mut next: impl FnMut(&[TaskId]) -> usize, draft: &mut Draft) {
+        let [forward, backward] = &self.before;
+        let (before, behind) = match direction {
+            Direction::Forward => (forward, backward),
+            Direction::Backward => (backward, forward),
+        };
+        let (table, tasks) = (&mut self.tables[0], &self.tasks[0][..]);
+        table.room.clear();
+        let all = || (0_u32..).take(tasks.len());
+        let mut waiting: Vec<_> = all().map(|task| before.of(task as usize).len()).collect();
+        let mut ready: Vec<_> = all().filter(|task| waiting[*task as usize] == 0).map(TaskId).collect();
         let mut running: BinaryHeap<Reverse<(usize, u32)>> = BinaryHeap::new();
         let mut order = Vec::with_capacity(waiting.len());
         let (mut fitting, mut now) = (Vec::new(), 0);
         while !ready.is_empty() || !running.is_empty() {
             fitting.clear();
             // Whatever runs has begun by now, so that what is free now stays free.
-            let fits = |task: &&TaskId| self.fits(now, task.index());
+            let fits = |task: &&TaskId| table.room.begins(now, &tasks[task.index()].hold);
             fitting.extend(ready.iter().filter(fits));
             let begins = (!fitting.is_empty()).then(|| fitting[next(&fitting)]);
             if let Some(task) = begins {
                 ready.retain(|other| *other != task);
-                self.take(task.index(), now);
+                let end = table.take::<false>(tasks, task, now);
                 order.push(task);
-                running.push(Reverse((self.finish[task.index()] as usize, task.0)));
+                running.push(Reverse((end as usize, task.0)));
             } else if let Some(Reverse((end, _))) = running.peek() {
                 now = *end;
             } else {
                 break;
             }
             while let Some(Reverse((_, ended))) = running.peek().filter(|Reverse((end, _))| *end <= now) {
-                for &behind in self.before[1].of(*ended as usize) {
-                    waiting[behind as usize] -= 1;
-                    if waiting[behind as usize] == 0 {
-                        ready.push(TaskId(behind));
+                for &freed in behind.of(*ended as usize) {
+                    waiting[freed as usize] -= 1;
+                    if waiting[freed as usize] == 0 {
+                        ready.push(TaskId(freed));
                     }
                 }
                 running.pop();
             }
         }
-        self.write(&order, draft);
-    }
-
-    /// Whether a task can begin at a tick from which on what is free only grows.
-    fn fits(&self, tick: usize, task: usize) -> bool {
-        let Task { ticks, need, .. } = self.tasks[task];
-        ticks == 0 || (self.free[tick] - need) & self.guards == self.guards
+        self.write(0, &order, draft);
     }
 }
 
@@ -75,7 +81,7 @@ mod tests {
     use super::*;
     use crate::fleet::Fleet;
     use crate::plan::Instance;
-    use crate::plan::decode::{Decoder, Direction, FREE, Wanted};
+    use crate::plan::decode::{Decoder, FREE, Wanted};
     use crate::plan::fit::{Fit, FitRule};
     use crate::plan::fixture::{add_node, on_host, problem};
     use crate::plan::random::Random;
@@ -86,7 +92,7 @@ mod tests {
         fn what_is_made_moment_by_moment_comes_out_of_its_order(
             (n, edges) in random_edges(12),
             drawn in prop::collection::vec((0_u64..4, 0_u64..9), 12),
-            seed in any::<u64>(),
+            (seed, backward) in any::<(u64, bool)>(),
         ) {
             let modes = drawn.into_iter().take(n).map(|(cpus, ms)| vec![on_host(cpus, ms)]).collect();
             let mut fleet = Fleet::default();
@@ -96,9 +102,10 @@ mod tests {
             let mut decoder = Decoder::<1>::new(&instance);
             let mut random = Random::new(seed);
             let (mut made, mut again) = (Draft::default(), Draft::default());
-            decoder.serial.as_mut().unwrap().by_moments(|ready| random.index(ready.len()), &mut made);
+            let direction = if backward { Direction::Backward } else { Direction::Forward };
+            let serial = decoder.serial.as_mut().unwrap();
+            serial.by_moments(direction, |ready| random.index(ready.len()), &mut made);
             let (order, choice) = (&made.order[..], &vec![FREE; n][..]);
-            let direction = Direction::Forward;
             let wanted = Wanted { order, choice, paid: true, direction, kept: None, near: None, by: None };
             decoder.decode(&wanted, &mut Fit::new(FitRule::EarliestFinish, 1, &instance), &mut again).unwrap();
             prop_assert_eq!((&made.start, &made.finish, made.makespan), (&again.start, &again.finish, again.makespan));

@@ -97,6 +97,9 @@ fn a_task_that_failed_says_how_each_attempt_went() {
     let mut scene = Scene::chain(&["train", "best"]);
     scene.apply(0, started_on_gpu(0, 1));
     scene.apply(3, ended(0, Outcome::OutOfMemory { device: Some("box/gpu0".into()) }));
+    let looked =
+        "it ran out of memory, and it is looked whether others hold that of box/gpu0: a driver may give back late";
+    assert_eq!(words(&scene, 0, 4), ("look", looked.to_owned()));
     let not_before = scene.time(9);
     scene.apply(3, retry(0, not_before));
     assert_eq!(words(&scene, 0, 5), ("back-off", "its last attempt failed; it is tried again in 4s".to_owned()));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::keep::Short;
 use super::reading::{Live, Seen};
 use super::refusal::Why;
-use super::{FRESH, LATELY, is_other, little};
+use super::{FRESH, LATELY, SETTLED, is_other, little};
 use crate::fleet::{Device, Spot};
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
@@ -21,11 +21,15 @@ pub(super) struct Book {
     headroom: Bytes,
     spot: Spot,
     is_slice: bool,
+    /// Whether nothing can run on it by the latest reading, or by what was known before.
+    is_unfit: bool,
     /// Memory promised to each running task.
     pub(super) promises: BTreeMap<TaskId, Bytes>,
     /// Those that were promised all of it, whatever their number says, but for what strangers held then, if that was more
     /// than the headroom.
     wanting_all: BTreeMap<TaskId, Bytes>,
+    /// What strangers held beside whoever was the last to have it to himself, if that was more than the headroom.
+    was_beside: Bytes,
     /// Shares promised for good.
     shares: Share,
     /// Shares of those that take turns at what is left.
@@ -40,8 +44,14 @@ pub(super) struct Book {
     pub(super) leaving: Vec<(Millis, Bytes)>,
     /// What was in use by the latest reading, whoever holds it.
     used: Bytes,
+    /// What of that no task of ours holds that may be known.
+    not_ours: Bytes,
     /// What others held in the latest readings, and when.
     strangers: Vec<(Millis, Bytes)>,
+    /// About how much has been in use since when, whoever holds it; `None` before it was read.
+    steady: Option<(Millis, Bytes)>,
+    /// Who was promised all of it before it was read: what strangers held then is still to be learned.
+    unread: Vec<TaskId>,
     /// Tasks of ours that hold memory and are promised none: what they started is still there.
     left_behind: Vec<(TaskId, Bytes)>,
     /// Set while less is left than was promised.
@@ -71,8 +81,10 @@ impl Book {
             headroom: device.headroom,
             spot: device.spot,
             is_slice: device.is_mig(),
+            is_unfit: device.aside,
             promises: BTreeMap::new(),
             wanting_all: BTreeMap::new(),
+            was_beside: Bytes::ZERO,
             shares: Share::ZERO,
             turns: BTreeMap::new(),
             exclusive: 0,
@@ -80,10 +92,17 @@ impl Book {
             strangers_hold: None,
             leaving: Vec::new(),
             used: Bytes::ZERO,
+            not_ours: Bytes::ZERO,
             strangers: Vec::new(),
+            steady: None,
+            unread: Vec::new(),
             left_behind: Vec::new(),
             short: None,
         }
+    }
+
+    pub(super) const fn is_unfit(&self) -> bool {
+        self.is_unfit
     }
 
     pub(super) const fn spot(&self) -> Spot {
@@ -117,6 +136,7 @@ impl Book {
 
     /// Learns from a reading what others hold.
     pub(super) fn observe(&mut self, live: &Live, at: Millis) {
+        self.is_unfit = matches!(live, Live::Fault { .. }) || (self.is_unfit && *live == Live::Unwatched);
         let seen = match live {
             Live::Seen(seen) => seen,
             Live::Fault { .. } => return,
@@ -128,19 +148,40 @@ impl Book {
         let over = seen.held.iter().flatten().filter(|(task, bytes)| *bytes > Bytes::ZERO && is_over(task));
         self.left_behind = over.copied().collect();
         let unlisted = self.learn_of_strangers(seen, at);
-        let held = seen.held.as_ref().map_or(unlisted, |held| self.listed_strangers(seen, held));
+        let ours = seen.held.as_ref().map_or_else(|| self.counted_on(|_| true), |held| self.held_by_ours(held));
+        self.not_ours = seen.used - ours;
+        let held = if seen.held.is_some() { self.not_ours - seen.nobodys } else { unlisted };
         // Where processes are hidden, what went a moment ago may have been ours.
         let lists = seen.held.is_some();
         self.strangers.retain(|(then, _)| lists && *then < at && *then + LATELY >= at);
         self.strangers.push((at, held));
+        let change = |before: Bytes| (before - seen.used).max(seen.used - before);
+        let goes_on = self.steady.filter(|(_, before)| change(*before) <= self.headroom);
+        self.steady = goes_on.or(Some((at, seen.used)));
+        // Whoever ran already has not been beside less than what is seen first.
+        for task in std::mem::take(&mut self.unread) {
+            let beside = if held > self.headroom { held } else { Bytes::ZERO };
+            self.wanting_all.entry(task).and_modify(|known| *known = (*known).max(beside));
+        }
     }
 
-    /// Returns what listed processes that are not ours hold.
-    fn listed_strangers(&self, seen: &Seen, held: &[(TaskId, Bytes)]) -> Bytes {
+    /// Returns how much of what is in use whoever wants all of it puts up with, where he could nowhere be alone: a
+    /// desktop's part, if it is little. A driver that hides processes does not tell whose that is: it must have been there
+    /// for a while and have stayed the same, and none of it be what tasks of ours have not given back yet.
+    fn desktops(&self, seen: &Seen, at: Millis) -> Bytes {
+        let desktops = match seen.held {
+            Some(_) => seen.drawn,
+            None if !self.leaving.is_empty() => Bytes::ZERO,
+            None => self.steady.filter(|(since, _)| *since + SETTLED <= at).map_or(Bytes::ZERO, |_| seen.used),
+        };
+        if desktops <= little(self.whole) { desktops } else { Bytes::ZERO }
+    }
+
+    /// Returns what tasks hold that something of it was promised to.
+    fn held_by_ours(&self, held: &[(TaskId, Bytes)]) -> Bytes {
         // A task of another run counts as promised to only where we know what it was promised.
         let is_known = |task: &TaskId| !is_other(*task) || self.promises.contains_key(task);
-        let ours: Bytes = held.iter().filter(|(task, _)| is_known(task)).map(|(_, bytes)| *bytes).sum();
-        seen.used - ours - seen.nobodys
+        held.iter().filter(|(task, _)| is_known(task)).map(|(_, bytes)| *bytes).sum()
     }
 
     /// Whether others were seen lately to hold more of it than may be the driver's own.
@@ -153,9 +194,18 @@ impl Book {
         self.held_lately() > self.puts_up_with()
     }
 
-    /// Returns how much others may hold beside whoever has it to himself: the headroom, and what they held when he came.
+    /// Returns how much others may hold beside whoever has it to himself, or was the last to: the headroom, and what they
+    /// held when he came.
     pub(super) fn puts_up_with(&self) -> Bytes {
-        self.headroom + self.wanting_all.values().copied().max().unwrap_or(Bytes::ZERO)
+        self.headroom + self.wanting_all.values().copied().max().unwrap_or(self.was_beside)
+    }
+
+    /// Whether others hold more of it, in anybody's name or nobody's, than whoever had it to himself put up with; `None` as
+    /// long as that may be what he has not given back yet.
+    pub(super) fn was_crowded(&self) -> Option<bool> {
+        let is_crowded = self.is_crowded();
+        let may_be = !is_crowded && self.not_ours > self.puts_up_with();
+        (!may_be || self.leaving.is_empty()).then_some(is_crowded || may_be)
     }
 
     /// Returns what others hold beside whom nobody is alone there now.
@@ -204,11 +254,22 @@ impl Book {
         self.held_lately() - self.strangers.last().map_or(Bytes::ZERO, |(_, now)| *now)
     }
 
+    /// Returns the memory that a request asks for: as large a part as of the device, where it names that only.
+    pub(super) fn asked(&self, request: &Resources) -> Bytes {
+        match request.gpus {
+            Gpus::Share(share) if request.gpu_memory == Bytes::ZERO => share.of(self.whole),
+            Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared => request.gpu_memory,
+        }
+    }
+
     pub(super) fn hold(&mut self, task: TaskId, request: &Resources) {
         if request.wants_all_memory() {
             self.wanting_all.insert(task, self.beside());
+            if self.strangers.is_empty() {
+                self.unread.push(task);
+            }
         }
-        self.promises.insert(task, request.gpu_memory);
+        self.promises.insert(task, self.asked(request));
         match request.turn() {
             Some(share) => drop(self.turns.insert(task, share)),
             None => self.shares += request.gpus.share(),
@@ -219,7 +280,7 @@ impl Book {
     pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
         let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
         self.leaving.push((now, self.counts_on(task, promise)));
-        self.wanting_all.remove(&task);
+        self.was_beside = self.wanting_all.remove(&task).unwrap_or(self.was_beside);
         self.gone.push(Gone { task, promise, at: now });
         match request.turn() {
             Some(_) => drop(self.turns.remove(&task)),
@@ -234,7 +295,7 @@ impl Book {
     }
 
     /// Returns what a request would leave of the device, or why there is no room for it. `beside`: whether who wants all of
-    /// its memory puts up with strangers who hold little.
+    /// its memory puts up with a desktop.
     pub(super) fn room(
         &self,
         request: &Resources,
@@ -263,7 +324,10 @@ impl Book {
             return Err(Why::Share { left: share_left });
         }
         let memory = self.memory_left(request, (live, at), now, beside)?;
-        Ok(Left { memory: memory - request.gpu_memory, share: share_left - request.gpus.share() })
+        let left = memory - self.asked(request);
+        // Of who wants all of it nothing is left: what others hold of it is what he does not get.
+        let memory = if request.wants_all_memory() { self.whole - left } else { left };
+        Ok(Left { memory, share: share_left - request.gpus.share() })
     }
 
     /// Returns the memory that the request can have; an error if that is too little.
@@ -274,12 +338,16 @@ impl Book {
         now: Millis,
         beside: bool,
     ) -> Result<Bytes, Why> {
+        let asked = self.asked(request);
         let seen = match live {
             Live::Unwatched => {
-                let left = self.usable - self.reserved();
                 // Nobody has looked since it was probed; what strangers held then is all that is known of them.
-                self.refuse_strangers(request, self.whole - self.usable, beside)?;
-                let fits = request.gpu_memory <= left;
+                let hold = self.whole - self.usable;
+                let desktops = if beside && hold <= little(self.whole) { hold } else { Bytes::ZERO };
+                self.refuse_strangers(request, hold, desktops)?;
+                let all = if request.wants_all_memory() { self.whole } else { self.usable };
+                let left = all - self.reserved();
+                let fits = asked <= left;
                 return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
             }
             Live::Fault { fault, until, .. } => {
@@ -294,22 +362,35 @@ impl Book {
         if !self.gone.is_empty() && request.wants_all_memory() {
             return Err(Why::Settling);
         }
-        self.refuse_strangers(request, seen.used, beside)?;
+        let desktops = if beside { self.desktops(seen, at) } else { Bytes::ZERO };
+        self.refuse_strangers(request, seen.used, desktops)?;
         let promised = self.promised(seen);
+        // A number of whoever wants all of it says how large a device has to be.
+        let put_up_with = if request.wants_all_memory() { seen.used } else { Bytes::ZERO };
         let left = seen.free - promised - self.headroom;
-        if request.gpu_memory > left {
+        if asked > seen.free + put_up_with - promised - self.headroom {
             return Err(Why::Memory { free: seen.free, promised, headroom: self.headroom });
         }
         let lately = self.lately();
-        let fits = request.gpu_memory <= left - lately;
+        let fits = asked <= left - lately || request.wants_all_memory();
         fits.then_some(left - lately).ok_or(Why::Lately { hold: lately })
     }
 
-    /// Refuses a device that others hold so much of, if the request wants all of it.
-    fn refuse_strangers(&self, request: &Resources, hold: Bytes, beside: bool) -> Result<(), Why> {
+    /// Returns the most that a request could be for, where it lacks only what no process is seen to hold, and no more than
+    /// may be the driver's own: one that does not say what it keeps.
+    pub(super) fn most_beside_driver(&self, request: &Resources, live: &Live, why: &Why) -> Option<Bytes> {
+        let (Live::Seen(seen), Why::Memory { free, promised: Bytes::ZERO, headroom }) = (live, why) else {
+            return None;
+        };
+        let most = *free - *headroom;
+        let nobodys = seen.nobodys.min(seen.used);
+        (nobodys <= self.headroom && request.gpu_memory <= most + nobodys).then_some(most)
+    }
+
+    /// Refuses a device that others hold so much of besides desktops, if the request wants all of it.
+    fn refuse_strangers(&self, request: &Resources, hold: Bytes, desktops: Bytes) -> Result<(), Why> {
         // As much as the headroom may be the driver's own.
-        let most = if beside { self.headroom.max(little(self.whole)) } else { self.headroom };
-        let alone = hold <= most || !request.wants_all_memory();
+        let alone = hold - desktops <= self.headroom || !request.wants_all_memory();
         alone.then_some(()).ok_or(Why::Strangers { hold })
     }
 

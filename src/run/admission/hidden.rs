@@ -53,7 +53,7 @@ impl Book {
     }
 
     /// Returns what some of the running tasks count on together.
-    fn counted_on(&self, which: impl Fn(TaskId) -> bool) -> Bytes {
+    pub(super) fn counted_on(&self, which: impl Fn(TaskId) -> bool) -> Bytes {
         let chosen = self.promises.iter().filter(|(task, _)| which(**task));
         chosen.map(|(task, promise)| self.counts_on(*task, *promise)).sum()
     }

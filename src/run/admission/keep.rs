@@ -98,10 +98,11 @@ impl Ledger {
         Some((task, book.grown(seen)))
     }
 
-    /// Whether strangers hold much of a device that somebody has to himself.
+    /// Whether strangers hold much of a device that somebody has, or was the last to have, to himself; `None` as long as that
+    /// may be what he has not given back yet.
     #[must_use]
-    pub fn is_crowded(&self, device: DeviceId) -> bool {
-        self.books[device.index()].is_crowded()
+    pub fn is_crowded(&self, device: DeviceId) -> Option<bool> {
+        self.books[device.index()].was_crowded()
     }
 
     /// Returns how much others may hold of a device beside whoever has it to himself.

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::{DeviceId, Fleet, NodeId};
+use crate::fleet::{Device, DeviceId, Fleet, NodeId};
 use crate::graph::TaskId;
 use crate::run::event::Role;
 use crate::spec::{Gpus, Resources};
@@ -32,7 +32,7 @@ mod tests;
 use book::Book;
 use choose::Candidate;
 
-pub use others::{Held, HeldBy, Holding, is_other, other_task};
+pub use others::{Held, HeldBy, Holding, granted, is_other, other_task};
 pub use outlook::{Denied, Outlook};
 pub use reading::{Live, Readings, Seen};
 pub use refusal::{Refusal, Short, Why};
@@ -46,15 +46,27 @@ const LATELY: Millis = Millis(3_000);
 
 /// After this time a driver shows as free what a task held that has ended; lags of up to a few seconds were reported.
 /// Matters only where the driver hides processes; elsewhere what has ended is seen to be nobody's.
-const SETTLED: Millis = Millis(10_000);
+pub const SETTLED: Millis = Millis(10_000);
 
-/// Of all that tasks could have of a device, one part in so many is little: a desktop's, and no training's.
+/// Of all that tasks could have of a device, a desktop holds one part in so many at most.
 const LITTLE: u64 = 4;
 
-/// Returns how much of a device's memory others hold at most who hold little of it.
+/// Returns how much of a device's memory a desktop may hold that is put up with.
 #[must_use]
 pub const fn little(whole: Bytes) -> Bytes {
     Bytes(whole.0 / LITTLE)
+}
+
+/// Returns the most of one device that a request can get which does not want all of its memory: less than all where a
+/// desktop, or its driver, held some when it was probed. Whoever held more than those do leaves again.
+#[must_use]
+pub fn most_of_one(fleet: &Fleet) -> Bytes {
+    let most = |device: &Device| {
+        let (whole, desktops) = (device.whole_memory(), little(device.whole_memory()));
+        let held = device.free.map_or(Bytes::ZERO, |free| device.memory - device.reserved - free);
+        if held <= desktops { whole - held } else { whole }
+    };
+    fleet.devices.iter().map(most).max().unwrap_or_default()
 }
 
 /// What an admitted task holds until it is released.
@@ -130,7 +142,7 @@ impl Ledger {
         (book.room_for_turns(), book.turns.iter().map(|(task, share)| (*task, *share)).collect())
     }
 
-    /// Whether the request could ever be met, were all of the fleet ours and empty.
+    /// Whether the request could ever be met, were all of the fleet ours and empty, but for devices that cannot be used.
     ///
     /// # Errors
     /// If not: what every node and device is short of.
@@ -142,7 +154,10 @@ impl Ledger {
         for book in &mut empty.books {
             book.forget_strangers();
         }
-        let readings = Readings::unwatched(empty.books.len());
+        let mut readings = Readings::unwatched(empty.books.len());
+        for (live, _) in readings.devices.iter_mut().zip(&empty.books).filter(|(_, book)| book.is_unfit()) {
+            *live = Live::Fault { fault: "not to be used".to_owned(), ends_tasks: false, until: "" };
+        }
         empty
             .choose(request, None, &[], &readings, Millis::ZERO)
             .map(|_| ())
@@ -261,12 +276,18 @@ impl Ledger {
         if request.gpus == Gpus::None {
             return Vec::new();
         }
-        let mut rooms = Vec::new();
+        let (mut rooms, mut kept) = (Vec::new(), None);
         for device in &host.devices {
             let book = &self.books[device.index()];
             match book.room(request, (readings.of(device.index()), readings.at), now, beside) {
                 Ok(left) => rooms.push(choose::Room { device: *device, spot: book.spot(), left }),
-                Err(why) => refusal.devices.push((*device, why)),
+                Err(why) => {
+                    let most = book.most_beside_driver(request, readings.of(device.index()), &why);
+                    if most.is_some_and(|most| kept.is_none_or(|before| most > before)) {
+                        (kept, refusal.kept) = (most, Some(*device));
+                    }
+                    refusal.devices.push((*device, why));
+                }
             }
         }
         rooms

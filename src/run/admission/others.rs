@@ -74,19 +74,17 @@ pub const fn is_other(task: TaskId) -> bool {
     task.0 >= FIRST
 }
 
-impl Holding {
-    /// Returns what it asked for.
-    fn request(&self) -> Resources {
-        let place = &self.place;
-        let gpus = match (place.devices.len(), place.share) {
-            (0, _) => Gpus::None,
-            (count, Share::WHOLE) => Gpus::Whole(u32::try_from(count).unwrap_or(u32::MAX)),
-            (_, Share::ZERO) => Gpus::Shared,
-            (_, share) => Gpus::Share(share),
-        };
-        let (cpus, memory, gpu_memory) = (place.cpus, place.memory, place.gpu_memory);
-        Resources { cpus, memory, gpus, gpu_memory, alone: false, custom: place.custom.clone(), suspend: false }
-    }
+/// Returns what whoever runs in a place was granted.
+#[must_use]
+pub fn granted(place: &Place) -> Resources {
+    let gpus = match (place.devices.len(), place.share) {
+        (0, _) => Gpus::None,
+        (count, Share::WHOLE) => Gpus::Whole(u32::try_from(count).unwrap_or(u32::MAX)),
+        (_, Share::ZERO) => Gpus::Shared,
+        (_, share) => Gpus::Share(share),
+    };
+    let (cpus, memory, gpu_memory) = (place.cpus, place.memory, place.gpu_memory);
+    Resources { cpus, memory, gpus, gpu_memory, alone: false, custom: place.custom.clone(), suspend: false }
 }
 
 impl Ledger {
@@ -102,7 +100,7 @@ impl Ledger {
             let ids = (0..).map(DeviceId).zip(&fleet.devices);
             let devices: Vec<DeviceId> =
                 ids.filter(|(_, device)| holding.place.devices.contains(&device.id)).map(|(id, _)| id).collect();
-            let request = holding.request();
+            let request = granted(&holding.place);
             let grant = self.grant_in(node, devices, &request);
             let mut task = other_task(&holding.run, &holding.task);
             // Two names of one number: rare, and then only the reading of their memory is shared.

@@ -107,7 +107,9 @@ impl Ledger {
     pub(super) fn grant_in(&self, node: NodeId, devices: Vec<DeviceId>, request: &Resources) -> Grant {
         let smallest = devices.iter().map(|device| self.books[device.index()].all_of_it()).min();
         let all = smallest.filter(|_| request.alone);
-        Grant { node, devices, gpu_memory: all.unwrap_or(request.gpu_memory) }
+        let asked = devices.iter().map(|device| self.books[device.index()].asked(request)).min();
+        let gpu_memory = all.or(asked).unwrap_or(request.gpu_memory);
+        Grant { node, devices, gpu_memory }
     }
 
     /// Writes down what an attempt was granted.

@@ -45,6 +45,8 @@ pub struct Seen {
     pub held: Option<Vec<(TaskId, Bytes)>>,
     /// What of `used` no listed process holds.
     pub nobodys: Bytes,
+    /// What of it processes hold that only draw: a desktop.
+    pub drawn: Bytes,
     /// Whether processes of each of our tasks have a GPU open, ascending by task: the only sign of who has begun where
     /// the driver hides processes. Of a task that is not in it nobody knows.
     pub opened: Vec<(TaskId, bool)>,
@@ -106,6 +108,7 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
     if let Some(fault) = &reading.fault {
         let until = match fault {
             Fault::Aside(_) => "until `trainyard devices --undrain` takes it back",
+            Fault::Prohibited => "until `nvidia-smi --compute-mode=DEFAULT` opens it",
             Fault::Lost(_) | Fault::Unreadable(_) => "",
         };
         return Live::Fault { fault: fault.to_string(), ends_tasks: fault.ends_tasks(), until };
@@ -125,5 +128,10 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
         }
         held.into_iter().collect()
     });
-    Live::Seen(Seen { free: memory.free, used, held, nobodys: nobodys.unwrap_or(used), opened: Vec::new() })
+    let nobodys = nobodys.unwrap_or(used);
+    let drawing = || listed.iter().filter(|process| process.draws && task(process.pid).is_none());
+    // What the driver does not tell of a desktop is nobody's.
+    let untold = if drawing().any(|process| process.memory.is_none()) { nobodys } else { Bytes::ZERO };
+    let drawn = drawing().filter_map(|process| process.memory).sum::<Bytes>() + untold;
+    Live::Seen(Seen { free: memory.free, used, held, nobodys, drawn, opened: Vec::new() })
 }

@@ -12,13 +12,15 @@ use crate::units::{Bytes, Cpus, Millis, Share};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What was asked for.
-    pub request: Resources,
+    pub request: Box<Resources>,
     /// Whether waiting is of no use.
     pub never: bool,
     /// What nodes are short of.
     pub hosts: Vec<(NodeId, Short)>,
     /// Devices without room, and why; the others have room but are too few.
     pub devices: Vec<(DeviceId, Why)>,
+    /// The one of those with the most free that lack only what no process is seen to hold, and may be the driver's own.
+    pub kept: Option<DeviceId>,
 }
 
 /// What a node has too little of.
@@ -131,7 +133,7 @@ pub enum Why {
 
 impl Refusal {
     pub(super) fn new(request: &Resources) -> Self {
-        Self { request: request.clone(), never: false, hosts: Vec::new(), devices: Vec::new() }
+        Self { request: Box::new(request.clone()), never: false, hosts: Vec::new(), devices: Vec::new(), kept: None }
     }
 
     /// Says it in one line: `needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 2.1 GiB; …`.
@@ -169,6 +171,17 @@ impl Refusal {
         if let Some(remedy) = beside_others(&self.request, strangers) {
             let _ = write!(text, "; {remedy}");
         }
+        let kept = self.devices.iter().find(|(device, _)| Some(*device) == self.kept);
+        if let Some((device, Why::Memory { free, headroom, .. })) = kept {
+            let id = &fleet.devices[device.index()].id;
+            let name = if one_node { id.rsplit('/').next().unwrap_or(id) } else { id };
+            let most = (*free - *headroom).0 / Bytes::MIB.0;
+            let _ = write!(
+                text,
+                "; no process is seen to hold what it lacks of {name}: where that is the driver's own, it gets at most \
+                 {most} MiB as `gpu_memory`"
+            );
+        }
         text
     }
 }
@@ -186,6 +199,7 @@ fn unused_words(unused: &Unused) -> String {
     let (was, once) = match unused.why {
         NotUsed::Aside => ("set aside", "it is taken back"),
         NotUsed::Lost => ("lost", "it answers"),
+        NotUsed::Prohibited => ("closed to programs", "its compute mode lets them in"),
     };
     format!("; {} was {was} when the run began: `trainyard resume` and new runs use it once {once}", unused.name)
 }

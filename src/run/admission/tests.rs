@@ -43,6 +43,12 @@ fn seen(free: u64, used: u64, held: &[(u32, u64)]) -> Live {
     Live::Seen(Seen { free: gib(free), used: gib(used), held: Some(held), ..Seen::default() })
 }
 
+/// The same, some of it held by a desktop.
+fn drawn(free: u64, used: u64, by_desktop: u64) -> Live {
+    let Live::Seen(seen) = seen(free, used, &[]) else { unreachable!("it is read") };
+    Live::Seen(Seen { drawn: gib(by_desktop), ..seen })
+}
+
 fn readings(at: u64, devices: Vec<Live>) -> Readings {
     Readings { at: Millis(at), devices }
 }
@@ -50,6 +56,17 @@ fn readings(at: u64, devices: Vec<Live>) -> Readings {
 fn admit(ledger: &mut Ledger, task: u32, request: &Resources, readings: &Readings) -> Result<Vec<u32>, Refusal> {
     let grant = ledger.try_admit(TaskId(task), request, None, readings, readings.at)?;
     Ok(grant.devices.into_iter().map(|device| device.0).collect())
+}
+
+#[test]
+fn who_asks_for_a_share_alone_gets_as_large_a_part_of_the_memory() {
+    let mut ledger = Ledger::new(&fleet(&[17, 17], &[]));
+    let half = Resources { gpus: Gpus::Share(Share(500_000)), ..Resources::default() };
+    let now = readings(0, vec![seen(7, 10, &[]), seen(17, 0, &[])]);
+    assert_eq!(admit(&mut ledger, 0, &half, &now).unwrap(), [1]);
+    assert_eq!(ledger.grant(TaskId(0)).unwrap().gpu_memory, gib(8));
+    assert_eq!(admit(&mut ledger, 1, &half, &now).unwrap(), [1]);
+    assert!(admit(&mut ledger, 2, &half, &now).is_err(), "6 GiB are left of gpu0, and half of it are 8");
 }
 
 #[test]
@@ -318,4 +335,23 @@ proptest! {
         prop_assert!(outstanding <= free || all_have_begun);
         prop_assert!(left.iter().all(|task| of(*task) == 0));
     }
+}
+
+#[test]
+fn what_a_driver_may_keep_without_a_word_is_named_with_what_is_left_beside_it() {
+    let fleet = fleet(&[24, 24], &[]);
+    let words = |nobodys: u64, held: u64, asked: u64| {
+        let mib = |n: u64| Bytes(n << 20);
+        let used = mib(nobodys + held);
+        let live =
+            Seen { free: gib(24) - used, used, held: Some(Vec::new()), nobodys: mib(nobodys), ..Seen::default() };
+        let request = Resources { gpu_memory: mib(asked), ..shared(1) };
+        let now = readings(0, vec![Live::Seen(live.clone()), Live::Seen(live)]);
+        admit(&mut Ledger::new(&fleet), 0, &request, &now).unwrap_err().explain(&fleet)
+    };
+    let own =
+        "no process is seen to hold what it lacks of gpu0: where that is the driver's own, it gets at most 22952 MiB";
+    assert!(words(600, 0, 23_400).contains(own), "{}", words(600, 0, 23_400));
+    assert!(!words(600, 600, 23_400).contains("driver's own"), "somebody holds the rest");
+    assert!(!words(2_000, 0, 23_400).contains("driver's own"), "that is too much for one");
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use super::Dispatcher;
 use super::backfill::Line;
 use crate::graph::TaskId;
-use crate::run::admission::{Grant, Readings};
+use crate::run::admission::{Grant, Readings, granted};
 use crate::run::event::{Event, Place, Role};
 use crate::run::expect;
 use crate::run::outcome::Outcome;
 use crate::run::state::{Attempt, RunState, TaskState};
-use crate::spec::Backup;
+use crate::spec::{Backup, Resources};
 use crate::timing::{Load, Origin};
 use crate::units::Millis;
 
@@ -69,8 +69,9 @@ impl Dispatcher<'_> {
         let place = &attempt.place;
         let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
         let mode = modes.get(place.mode).unwrap_or_else(|| self.mode(task));
-        let request = attempt.raise.map_or_else(|| mode.resources.clone(), |raise| raise.request(&mode.resources));
-        let request = self.as_held(request);
+        // What it was granted: its stage may ask for something else by now.
+        let asked = attempt.raise.map_or_else(|| mode.resources.clone(), |raise| raise.request(&mode.resources));
+        let request = self.as_held(Resources { alone: asked.alone, suspend: asked.suspend, ..granted(place) });
         // Of a node that is gone there is nothing to hold.
         if let Some((node, devices)) = self.found_again(place) {
             self.ledger.enter_as(place.role, task, &request, node, devices);

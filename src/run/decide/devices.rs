@@ -60,6 +60,14 @@ impl Dispatcher<'_> {
         over
     }
 
+    /// Returns the most that others hold of a device in a place beside whoever has it to himself there.
+    #[must_use]
+    pub fn beside(&self, place: &Place) -> Bytes {
+        let devices = (0..).map(DeviceId).zip(&self.fleet.devices);
+        let of_place = devices.filter(|(_, device)| place.devices.contains(&device.id));
+        of_place.map(|(id, device)| self.ledger.puts_up_with(id) - device.headroom).max().unwrap_or_default()
+    }
+
     /// Returns the name of our task that has taken what was promised to others on a device.
     fn overrun(&self, device: DeviceId) -> Option<String> {
         let task = self.ledger.overrun(device).filter(|task| !is_other(*task))?;

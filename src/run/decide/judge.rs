@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Dispatcher;
+use crate::fleet::DeviceId;
 use crate::graph::TaskId;
-use crate::run::admission::{FRESH, Live, Readings};
+use crate::run::admission::{FRESH, Live, Readings, SETTLED};
 use crate::run::event::{Event, StopReason};
 use crate::run::outcome::Outcome;
 use crate::run::raise::{self, Raise};
@@ -49,18 +50,28 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Whether a task ran out of memory on a device that is looked at, and was not since: a stranger may have come in the
-    /// last moment.
+    /// Whether a task ran out of memory on a device that is looked at, and was not since, or does not tell yet whether a
+    /// stranger was there: one may have come in the last moment.
     fn is_to_be_looked_at(&self, task: TaskId, state: &RunState, now: Millis, readings: &Readings) -> bool {
-        let ended = state.task(task).attempts.last().and_then(|attempt| attempt.ended.as_ref());
-        let Some((at, Outcome::OutOfMemory { device: Some(id) })) = ended.map(|ended| (ended.at, &ended.outcome))
+        let Some(last) = state.task(task).attempts.last() else { return false };
+        let Some((at, Outcome::OutOfMemory { device: Some(id) })) =
+            last.ended.as_ref().map(|ended| (ended.at, &ended.outcome))
         else {
             return false;
         };
-        let device = self.fleet.devices.iter().position(|device| device.id == *id);
-        let is_read = device.is_some_and(|index| matches!(readings.devices.get(index), Some(Live::Seen(_))));
-        // Who does not answer is not waited for.
-        is_read && readings.at <= at && now <= at + FRESH
+        let mut devices = (0..).map(DeviceId).zip(&self.fleet.devices);
+        let Some(device) = devices.find(|(_, device)| device.id == *id).map(|(device, _)| device) else {
+            return false;
+        };
+        if !matches!(readings.devices.get(device.index()), Some(Live::Seen(_))) {
+            return false;
+        }
+        if readings.at <= at {
+            // Who does not answer is not waited for.
+            return now <= at + FRESH;
+        }
+        let is_open = raise::was_alone(self.asked(task), last) && self.ledger.is_crowded(device).is_none();
+        is_open && now <= at + SETTLED + FRESH
     }
 
     /// Returns how long to wait before a failed task is tried again, and what it asks for then; `None` where it has

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::Dispatcher;
-use crate::fleet::DeviceId;
+use crate::fleet::{DeviceId, Fleet};
 use crate::graph::TaskId;
 use crate::plan::rest::{Left, Rest, Revision};
 use crate::plan::{Objective, Plan};
@@ -45,13 +45,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(pipeline: &Pipeline, plan: &Plan) -> Self {
+    pub(super) fn new(pipeline: &Pipeline, plan: &Plan, fleet: &Fleet) -> Self {
         let work: u128 = plan.placed.iter().map(|placed| u128::from(placed.ran().0)).sum();
         let parallel = work * 1_000 / u128::from(plan.makespan.0.max(1));
         let parallel = u64::try_from(parallel).unwrap_or(u64::MAX).max(1_000);
         let says = |mode: &Mode| mode.duration.base.is_some() || !mode.duration.by_model.is_empty();
         let knows = pipeline.stages.iter().any(|stage| stage.modes.iter().any(says));
-        Self { ends: None, scale: 1_000, parallel, due: Millis::ZERO, unfit: BTreeSet::new(), asked: None, knows }
+        let aside = (0..).map(DeviceId).zip(&fleet.devices).filter(|(_, device)| device.aside);
+        let unfit = aside.map(|(id, _)| id).collect();
+        Self { ends: None, scale: 1_000, parallel, due: Millis::ZERO, unfit, asked: None, knows }
     }
 }
 

@@ -6,6 +6,7 @@ use super::estimate::{self, Estimate};
 use super::{Sample, definition};
 use crate::fleet::Fleet;
 use crate::probe::model;
+use crate::run::admission::most_of_one;
 use crate::spec::{Duration, Gpus, Mode, Pipeline, Stage};
 use crate::units::{Bytes, Millis, Speed};
 
@@ -181,11 +182,11 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
         let largest = fleet.devices.iter().max_by_key(|device| device.whole_memory());
         let (most, kept) = largest.map_or_else(Default::default, |device| (device.whole_memory(), device.headroom));
         let of = &mut mode.resources;
-        if value <= most {
+        if value <= most_of_one(fleet) {
             (of.gpus, of.gpu_memory) = (gpus, value);
         } else {
             // Its driver or a desktop may keep as much as they do everywhere.
-            (of.gpus, of.gpu_memory, of.alone) = (alone(gpus), most - kept, true);
+            (of.gpus, of.gpu_memory, of.alone) = (alone(gpus), value.min(most - kept), true);
             let seen = samples.iter().filter_map(|sample| sample.gpu_memory.max(sample.ran_out));
             numbers.beyond = seen.max();
         }

@@ -61,18 +61,31 @@ pub struct Looker<'a> {
     asked: Option<Millis>,
     /// Whether it was said that none comes.
     is_missed: bool,
+    /// Tells whether anybody has opened a GPU since it was asked last; `None` where nobody can tell.
+    opens: Option<Box<dyn FnMut() -> bool + 'a>>,
 }
 
 impl<'a> Looker<'a> {
     /// Makes one of something that takes a question and later sends what it saw, one look for each.
     pub fn new(ask: impl FnMut(Question) + 'a, answers: mpsc::UnboundedReceiver<Look>) -> Self {
-        Self { ask: Some(Box::new(ask)), answers, asked: None, is_missed: false }
+        Self { ask: Some(Box::new(ask)), answers, asked: None, is_missed: false, opens: None }
+    }
+
+    /// Also asks whether anybody has opened a GPU since that was asked last.
+    #[must_use]
+    pub fn with_opens(self, opens: impl FnMut() -> bool + 'a) -> Self {
+        Self { opens: Some(Box::new(opens)), ..self }
+    }
+
+    /// Whether anybody is known to have opened a GPU since this was asked last.
+    pub(super) fn has_opened(&mut self) -> bool {
+        self.opens.as_mut().is_some_and(|opens| opens())
     }
 
     /// Makes one for a machine on which nothing is to be seen.
     #[must_use]
     pub fn blind() -> Self {
-        Self { ask: None, answers: mpsc::unbounded_channel().1, asked: None, is_missed: false }
+        Self { ask: None, answers: mpsc::unbounded_channel().1, asked: None, is_missed: false, opens: None }
     }
 
     /// Whether an answer is to come.
@@ -162,6 +175,13 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
             };
             let running = (0..).map(TaskId).zip(&self.state.tasks).flat_map(open).collect();
             self.parts.looker.ask(Question { at: now, running });
+        }
+    }
+
+    /// Notes when somebody was last seen to open a GPU.
+    pub(super) fn note_opens(&mut self, now: Millis) {
+        if self.parts.looker.has_opened() {
+            self.opened = Some(now);
         }
     }
 

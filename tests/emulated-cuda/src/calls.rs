@@ -194,13 +194,6 @@ driver! {
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.cast::<u8>(), bytes) };
         Ok(())
     }
-    cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) {
-        in_context()?;
-        ensure(memory::holds(to, bytes) && memory::holds(from, bytes), INVALID_VALUE)?;
-        // SAFETY: both arrays are ours and as large.
-        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
-        Ok(())
-    }
     cuMemsetD8_v2(to: u64, byte: u8, bytes: usize) {
         in_context()?;
         ensure(memory::holds(to, bytes), INVALID_VALUE)?;

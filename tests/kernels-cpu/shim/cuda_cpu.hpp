@@ -257,6 +257,7 @@ inline unsigned __ballot_sync(unsigned mask, bool vote) {
 template <class T> T atomicAdd(T* address, T value) { T old = *address; *address += value; return old; }
 template <class T> T atomicMax(T* address, T value) { T old = *address; *address = max(old, value); return old; }
 template <class T> T atomicOr(T* address, T value) { T old = *address; *address |= value; return old; }
+template <class T> T __ldcs(const T* address) { return *address; }
 template <class T> void __stcs(T* address, T value) { *address = value; }
 inline unsigned __float_as_uint(float value) {
     unsigned bits;

@@ -13,8 +13,6 @@ RUNS_ON_CPU(transfer_scan);
 RUNS_ON_CPU(transfer_finish);
 RUNS_ON_CPU(slack);
 
-#include "calibrate.cu"
-RUNS_ON_CPU(fused_multiply_adds);
 
 #include "batch_timing.cu"
 RUNS_ON_CPU(batch_timing);
@@ -26,6 +24,12 @@ RUNS_ON_CPU(list_schedule);
 RUNS_ON_CPU(sgs);
 
 // On a device every file is a program of its own: two of them may give a constant the same name.
+namespace calibrate {
+#include "calibrate.cu"
+RUNS_ON_CPU(fused_multiply_adds);
+RUNS_ON_CPU(copy_words);
+} // namespace calibrate
+
 namespace search {
 #include "search.cu"
 RUNS_ON_CPU(ant_orders);

@@ -240,7 +240,7 @@ fn what_a_task_of_another_run_has_taken_is_not_counted_twice() {
     let place = Place { devices: vec!["box/gpu0".to_owned()], gpu_memory: Bytes(20 * GIB), ..Place::default() };
     ledger.others_hold(&fleet, &[holding("a", "x", place)], Millis(0));
     let held = Some(vec![(other_task("a", "x"), Bytes(15 * GIB))]);
-    let seen = Seen { free: Bytes(9 * GIB), used: Bytes(15 * GIB), held, nobodys: Bytes::ZERO, opened: Vec::new() };
+    let seen = Seen { free: Bytes(9 * GIB), used: Bytes(15 * GIB), held, ..Seen::default() };
     let fault = || Live::Fault { fault: "drained".into(), ends_tasks: false, until: "" };
     let readings = Readings { at: Millis(5), devices: vec![Live::Seen(seen), fault(), fault()] };
     let shared = |gib: u64| Resources { gpus: Gpus::Shared, gpu_memory: Bytes(gib * GIB), ..Resources::default() };

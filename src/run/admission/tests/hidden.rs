@@ -4,7 +4,7 @@ use super::*;
 
 /// A reading of a device of 24 GiB: what is used, and which of our tasks have a GPU open.
 fn hidden(at: u64, used: u64, opened: &[(u32, bool)]) -> Readings {
-    let live = Seen { free: gib(24 - used), used: gib(used), held: None, nobodys: gib(used), opened: Vec::new() };
+    let live = Seen { free: gib(24 - used), used: gib(used), held: None, nobodys: gib(used), ..Seen::default() };
     let opened: Vec<_> = opened.iter().map(|(task, open)| (TaskId(*task), *open)).collect();
     readings(at, vec![Live::Seen(live)]).with_opened(&opened)
 }
@@ -57,7 +57,7 @@ fn what_is_more_than_was_promised_is_somebody_else_s() {
     let mut ledger = one_promised(0);
     let seen = [hidden(20, 15, &[(0, true)]), hidden(4_000, 15, &[(0, true)])];
     assert!(asked_after(&mut ledger, &seen, 1).is_err());
-    assert!(ledger.is_crowded(DeviceId(0)));
+    assert_eq!(ledger.is_crowded(DeviceId(0)), Some(true));
 }
 
 #[test]
@@ -80,6 +80,6 @@ fn who_has_a_hidden_device_to_himself_may_fill_it() {
     assert!(admit(&mut ledger, 0, &whole(1), &hidden(10, 0, &[])).is_ok());
     for at in [20, 30] {
         assert_eq!(displaced(&mut ledger, &hidden(at, 20, &[(0, true)])), [0_u32; 0]);
-        assert!(!ledger.is_crowded(DeviceId(0)));
+        assert_eq!(ledger.is_crowded(DeviceId(0)), Some(false));
     }
 }

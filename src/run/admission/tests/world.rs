@@ -173,7 +173,7 @@ impl World {
                     }
                     Kind::Hides | Kind::HidesBesideStrangers => (None, used),
                 };
-                let live = Live::Seen(Seen { free: gib(CARD) - used, used, held, nobodys, opened: Vec::new() });
+                let live = Live::Seen(Seen { free: gib(CARD) - used, used, held, nobodys, ..Seen::default() });
                 let opened: Vec<_> = listed.iter().map(|(id, task)| (*id, task.open)).collect();
                 self.readings = Readings { at, devices: vec![live] }.with_opened(&opened);
                 self.ledger.observe(&self.readings);

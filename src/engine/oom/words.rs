@@ -1,0 +1,113 @@
+//! The words by which programs say that memory ran out, and whose: one line by itself.
+
+use super::Memory;
+
+/// Words of PyTorch, libtorch, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle, vLLM, SGLang and raw CUDA.
+const DEVICE: [&str; 20] = [
+    "CUDA out of memory",
+    "HIP out of memory",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "cudaErrorMemoryAllocation",
+    "OOM when allocating tensor",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "CURAND_STATUS_ALLOCATION_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+    "torch.OutOfMemoryError",
+    "torch.cuda.OutOfMemoryError",
+    "cupy.cuda.memory.OutOfMemoryError",
+    "out_of_memory: CUDA error",
+    "Out of memory error on GPU",
+    "on startup is less than desired GPU memory utilization",
+    "No available memory for the cache blocks",
+    "larger than the available KV cache memory",
+    "Not enough memory. Please try to increase --mem-fraction-static",
+];
+
+/// Words of JAX.
+const COMPUTING: [&str; 3] =
+    ["RESOURCE_EXHAUSTED: Out of memory", "RESOURCE_EXHAUSTED: Failed to allocate request", "bytes for new constant"];
+
+/// What a line says besides "out of memory" that is about a device, in small letters: of CUDA's own text, with the call or
+/// the name of a macro before it, of NCCL's, of Triton's and of LightGBM's.
+const BESIDE: [&str; 8] = [
+    "cuda error",
+    "cuda driver error",
+    "cuda runtime",
+    "gpuassert",
+    "cuda failure",
+    "triton error [cuda]",
+    "[cuda] out of memory",
+    "cudamalloc",
+];
+
+/// What a line of TensorFlow's says besides the name of the error.
+const EXHAUSTED: [&str; 2] = ["failed to allocate memory", "Out of memory while trying to allocate"];
+
+/// Words of PyTorch's CPU allocator, Python, Java, C++ and Rust.
+const HOST: [&str; 5] = [
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MemoryError",
+    "std::bad_alloc",
+    "memory allocation of",
+];
+
+/// Words of a program that goes on with less, in small letters.
+const GOES_ON: [&str; 9] = [
+    "retrying",
+    "will retry",
+    "trying again",
+    "reducing",
+    "halving",
+    "skipping",
+    "falling back",
+    "continuing",
+    "going on",
+];
+
+/// Words of one that only says what its user could do, in small letters.
+const ASKS: [&str; 5] = ["consider", "please", "try", "should", "by"];
+
+/// How a line begins that gives advice, whatever goes wrong, in small letters.
+const ADVICE: [&str; 5] = ["tip:", "hint:", "note:", "if you ", "in case of "];
+
+/// Recognises a line that says that memory ran out.
+pub(super) fn recognise(line: &str) -> Option<Memory> {
+    let small = line.to_ascii_lowercase();
+    if ADVICE.iter().any(|words| small.trim_start().starts_with(words)) {
+        return None;
+    }
+    // TensorFlow has the same words for both memories, and names the place.
+    if line.contains("OOM when allocating tensor") && line.contains("device:CPU:") {
+        return Some(Memory::Host);
+    }
+    let any = |words: &[&str]| words.iter().any(|words| line.contains(words));
+    let raw = || small.contains("out of memory") && BESIDE.iter().any(|words| small.contains(words));
+    let exhausted = || line.contains("ResourceExhaustedError") && any(&EXHAUSTED);
+    if any(&DEVICE) || raw() || exhausted() {
+        return Some(Memory::Device(device_named(line)));
+    }
+    if any(&COMPUTING) {
+        return Some(device_named(line).map_or(Memory::Computing, |device| Memory::Device(Some(device))));
+    }
+    any(&HOST).then_some(Memory::Host)
+}
+
+/// Whether a line that says that memory ran out says besides that the program goes on.
+pub(super) fn goes_on(line: &str) -> bool {
+    let small = line.to_ascii_lowercase();
+    let asks = || small.split(|c: char| !c.is_alphanumeric()).any(|word| ASKS.contains(&word));
+    GOES_ON.iter().any(|words| small.contains(words)) && !asks()
+}
+
+/// Returns the device that a message names: `GPU 1 has a total capacity …`, `(GPU 1; …`, `device:GPU:1`.
+fn device_named(message: &str) -> Option<usize> {
+    ["GPU:", "device ordinal ", "GPU "].iter().find_map(|before| {
+        let (_, behind) = message.split_once(before)?;
+        let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    })
+}
