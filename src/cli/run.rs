@@ -77,12 +77,14 @@ impl Command {
         };
         if self.dry_run {
             let verdicts = dry_run::look(places, &read, &forced)?;
-            let of = (read.pipeline.name.clone(), read.graph.clone());
-            if dry_run::starts(&verdicts) {
+            let (pipeline, graph) = if dry_run::starts(&verdicts) {
                 // What could not be placed would not be started.
-                read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
-            }
-            return dry_run::show(&of.0, &of.1, &verdicts, self.manner.is_json());
+                let prepared = read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
+                (prepared.pipeline, prepared.graph)
+            } else {
+                (read.pipeline, read.graph)
+            };
+            return dry_run::show(&pipeline.name, &graph, &verdicts, self.manner.is_json());
         }
         state::refuse_unwritable(&dir)?;
         let (id, started) = new_id(&read.pipeline.name);

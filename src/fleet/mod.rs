@@ -108,6 +108,12 @@ impl Device {
         self.memory - self.reserved - self.headroom
     }
 
+    /// Returns what was in use of it when it was probed, whoever held it; zero where nobody looked.
+    #[must_use]
+    pub fn in_use(&self) -> Bytes {
+        self.free.map_or(Bytes::ZERO, |free| self.memory - self.reserved - free)
+    }
+
     /// Whether it is a slice of a card in MIG mode.
     #[must_use]
     pub fn is_mig(&self) -> bool {

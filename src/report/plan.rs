@@ -329,10 +329,9 @@ impl<'a> Sheet<'a> {
     /// Says of each device that others hold much of whether the plan does without that.
     fn in_use(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let held = |device: &Device| device.free.map_or(Bytes::ZERO, |free| device.memory - device.reserved - free);
-        let empty = self.fleet.devices.iter().filter(|device| held(device) <= device.headroom).count();
+        let empty = self.fleet.devices.iter().filter(|device| device.in_use() <= device.headroom).count();
         for (id, device) in (0..).map(DeviceId).zip(&self.fleet.devices) {
-            let held = held(device);
+            let held = device.in_use();
             // As much may be the driver's own.
             if held <= device.headroom {
                 continue;

@@ -103,7 +103,7 @@ impl Layout {
                 let most = slice.first().map_or(0, |task| sources.of(TaskId(*task)).len());
                 self.source.resize(first + most * LANES, NONE);
                 for (lane, task) in slice.iter().enumerate() {
-                    let slots = self.source[first + lane.min(most * LANES)..].iter_mut().step_by(LANES);
+                    let slots = self.source[first..].iter_mut().skip(lane).step_by(LANES);
                     for (slot, edge) in slots.zip(sources.of(TaskId(*task))) {
                         *slot = self.place_of[edge.task.index()];
                     }

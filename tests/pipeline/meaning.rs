@@ -220,13 +220,13 @@ fn a_pattern_that_files_and_folders_may_match_stays_one() {
 
 #[test]
 fn an_absolute_input_below_the_project_is_the_file_that_a_stage_writes() {
-    let text = "[stage.a]\nrun = 'a'\noutputs = ['work/a']\n[stage.b]\nrun = 'cat {inputs}'\n\
-                inputs = ['/else/p//work/a', '/else/q/b']\n";
+    let text = "[stage.a]\nrun = 'a'\noutputs = ['out/a']\n[stage.b]\nrun = 'cat {inputs}'\n\
+                inputs = ['/else/p//out/a', '/else/q/b']\n";
     let roots = ["/mnt/p".to_owned(), "/else/p".to_owned()];
     let examined = graph::examine(&source(text), &[], OPS, Limits::default(), &roots);
     assert_eq!(examined.problems, []);
     assert_eq!(before(&examined.graph, "b"), ["a"]);
-    assert_eq!(command(&examined.graph, 1), "cat work/a /else/q/b");
+    assert_eq!(command(&examined.graph, 1), "cat out/a /else/q/b");
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl Book {
         self.steady = goes_on.or(Some((at, seen.used)));
         // Whoever ran already has not been beside less than what is seen first.
         for task in std::mem::take(&mut self.unread) {
-            let beside = if held > self.headroom { held } else { Bytes::ZERO };
+            let beside = self.of_others(held);
             self.wanting_all.entry(task).and_modify(|known| *known = (*known).max(beside));
         }
     }
@@ -174,6 +174,11 @@ impl Book {
             None if !self.leaving.is_empty() => Bytes::ZERO,
             None => self.steady.filter(|(since, _)| *since + SETTLED <= at).map_or(Bytes::ZERO, |_| seen.used),
         };
+        self.put_up_with(desktops)
+    }
+
+    /// Returns what of desktops' memory is put up with: all of it, if it is little.
+    fn put_up_with(&self, desktops: Bytes) -> Bytes {
         if desktops <= little(self.whole) { desktops } else { Bytes::ZERO }
     }
 
@@ -212,7 +217,12 @@ impl Book {
     fn beside(&self) -> Bytes {
         let is_ours = !self.promises.is_empty() || !self.gone.is_empty();
         let hold = if is_ours { self.held_lately() } else { self.used };
-        if hold > self.headroom { hold } else { Bytes::ZERO }
+        self.of_others(hold)
+    }
+
+    /// Returns what of so much is others': nothing where it may be the driver's own.
+    fn of_others(&self, held: Bytes) -> Bytes {
+        if held > self.headroom { held } else { Bytes::ZERO }
     }
 
     /// Returns all of its memory that somebody can have to himself now.
@@ -343,7 +353,7 @@ impl Book {
             Live::Unwatched => {
                 // Nobody has looked since it was probed; what strangers held then is all that is known of them.
                 let hold = self.whole - self.usable;
-                let desktops = if beside && hold <= little(self.whole) { hold } else { Bytes::ZERO };
+                let desktops = if beside { self.put_up_with(hold) } else { Bytes::ZERO };
                 self.refuse_strangers(request, hold, desktops)?;
                 let all = if request.wants_all_memory() { self.whole } else { self.usable };
                 let left = all - self.reserved();

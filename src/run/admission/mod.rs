@@ -63,8 +63,7 @@ pub const fn little(whole: Bytes) -> Bytes {
 pub fn most_of_one(fleet: &Fleet) -> Bytes {
     let most = |device: &Device| {
         let (whole, desktops) = (device.whole_memory(), little(device.whole_memory()));
-        let held = device.free.map_or(Bytes::ZERO, |free| device.memory - device.reserved - free);
-        if held <= desktops { whole - held } else { whole }
+        if device.in_use() <= desktops { whole - device.in_use() } else { whole }
     };
     fleet.devices.iter().map(most).max().unwrap_or_default()
 }

@@ -63,9 +63,9 @@ impl Dispatcher<'_> {
     /// Returns the most that others hold of a device in a place beside whoever has it to himself there.
     #[must_use]
     pub fn beside(&self, place: &Place) -> Bytes {
-        let devices = (0..).map(DeviceId).zip(&self.fleet.devices);
-        let of_place = devices.filter(|(_, device)| place.devices.contains(&device.id));
-        of_place.map(|(id, device)| self.ledger.puts_up_with(id) - device.headroom).max().unwrap_or_default()
+        let devices = self.found_again(place).map(|(_, devices)| devices).unwrap_or_default();
+        let beside = |id: DeviceId| self.ledger.puts_up_with(id) - self.fleet.devices[id.index()].headroom;
+        devices.into_iter().map(beside).max().unwrap_or_default()
     }
 
     /// Returns the name of our task that has taken what was promised to others on a device.
