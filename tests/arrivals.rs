@@ -113,6 +113,20 @@ fn the_table_says_what_was_replayed() -> Tested {
 }
 
 #[test]
+fn the_page_has_the_table_and_a_bar_for_each_fit() -> Tested {
+    let folder = folder()?;
+    fs::rename(folder.path().join("pods.csv"), folder.path().join("a&b.csv"))?;
+    let args = ["--trace", "a&b.csv", "--arrivals", "order.json", "--fits", "first-fit,fill", "--html", "page.html"];
+    let shown = String::from_utf8(bench(folder.path(), &args)?.stdout)?;
+    assert!(shown.contains("\nfirst-fit  "), "the table is printed all the same: {shown}");
+    let page = fs::read_to_string(folder.path().join("page.html"))?;
+    assert!(page.contains("<h2>a&amp;b: 6 arrivals ask for 4.0 GPUs of 3, on 2 nodes, 1 order</h2>"), "{page}");
+    assert_eq!(page.matches("<rect class=\"gap\"").count(), 2, "{page}");
+    assert!(page.contains("<td>first-fit</td><td>1.0</td>") && page.ends_with("</body></html>\n"), "{page}");
+    Ok(())
+}
+
+#[test]
 fn gzipped_files_are_read_like_plain_ones() -> Tested {
     let folder = folder()?;
     for name in ["nodes.csv", "pods.csv"] {

@@ -135,10 +135,14 @@ impl Command {
         ended
     }
 
+    /// Writes the page, if one is wanted.
+    fn keep_page(&self, page: impl FnOnce() -> String) -> Result<(), Failure> {
+        let Some(path) = &self.html else { return Ok(()) };
+        std::fs::write(path, page()).map_err(|error| unwritten(path, &error))
+    }
+
     fn show(&self, comparisons: &[Comparison]) -> Result<Exit, Failure> {
-        if let Some(path) = &self.html {
-            std::fs::write(path, bench::page(comparisons)).map_err(|error| unwritten(path, &error))?;
-        }
+        self.keep_page(|| bench::page(comparisons))?;
         if self.json {
             return output::print_json(&bench::rows(comparisons));
         }

@@ -277,7 +277,12 @@ impl Session<'_> {
         untold: (RunState, Vec<Recorded>),
         early: Early,
     ) -> Result<Exit, Failure> {
-        std::thread::scope(|scope| self.carry_out_beside(scope, manner, recorded, state, untold, early))
+        std::thread::scope(|scope| {
+            // Linux lets what a thread starts wait where that has computed for long, as planning does: this one has not.
+            let run = move || self.carry_out_beside(scope, manner, recorded, state, untold, early);
+            let run = std::thread::Builder::new().spawn_scoped(scope, run).map_err(broken)?;
+            run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// The same; what is planned while the run goes on has threads in `scope`.

@@ -8,6 +8,7 @@ use super::{Command, Progress, each_once, trace, unwritten};
 use crate::cli::planning::Stopwatch;
 use crate::cli::{Exit, Failure, output};
 use crate::plan::arrivals::{Order, Outcome, Rule, Trace, replay};
+use crate::report::bench;
 use crate::report::bench::arrivals::{Replayed, Replays};
 use crate::report::paint::Colour;
 
@@ -15,8 +16,8 @@ use crate::report::paint::Colour;
 const ASKED: u64 = 130;
 
 /// Arguments that a replay has no use for.
-const OF_PLANS: [&str; 10] =
-    ["pipelines", "fleets", "policies", "evaluations", "budget", "objective", "from_history", "live", "sets", "html"];
+const OF_PLANS: [&str; 9] =
+    ["pipelines", "fleets", "policies", "evaluations", "budget", "objective", "from_history", "live", "sets"];
 
 /// Arguments of a replay.
 #[derive(Args)]
@@ -62,6 +63,7 @@ impl Replaying {
         }
         progress.clear();
         let replays = Replays { trace: name_of(path), nodes: trace.nodes.len(), entries };
+        command.keep_page(|| bench::replays(&replays))?;
         match (command.json, command.csv) {
             (true, _) => output::print_json(&replays.rows()),
             (false, true) => output::print(&replays.csv()),
@@ -100,7 +102,7 @@ fn csv(trace: &Trace, order: &Order, outcome: &Outcome) -> String {
         let node = site.as_ref().map_or("", |site| &trace.nodes[site.node].name);
         let devices = site.iter().flat_map(|site| &site.devices).map(usize::to_string).collect::<Vec<_>>();
         let line = [number.to_string(), trace.requests[*pod].name.clone(), node.to_owned(), devices.join("-")];
-        out += &line.map(crate::report::bench::quoted).join(",");
+        out += &line.map(bench::quoted).join(",");
         out += "\r\n";
     }
     out

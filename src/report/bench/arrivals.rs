@@ -1,4 +1,4 @@
-//! How fits compare where requests arrive one by one at a cluster: a table, CSV and JSON.
+//! How fits compare where requests arrive one by one at a cluster: a table, CSV, JSON and, by [`page`](super::replays), a page.
 //!
 //! Does not replay anything and does not measure time.
 
@@ -111,47 +111,36 @@ impl Replays {
         csv::lines(&self.rows())
     }
 
+    /// Returns what the best fit leaves in the median, in GPUs.
+    pub(super) fn best(&self) -> Option<f64> {
+        self.rows().iter().filter_map(Row::left).min_by(f64::total_cmp)
+    }
+
+    /// What stands above the cells of a row.
+    pub(super) const HEADINGS: [&'static str; 10] =
+        ["fit", "GPUs left", "least", "most", "allocated", "of demand", "rejected", "fragments", "time", "knows"];
+
     /// Returns the comparison as a table under a line that says of what, at most `most` columns wide where it may give
     /// way.
     #[must_use]
     pub fn text(&self, colour: Colour, most: Option<usize>) -> String {
-        let mut table = Table::new([
-            Column::left("fit"),
-            Column::right("GPUs left"),
-            Column::right("least"),
-            Column::right("most"),
-            Column::right("allocated"),
-            Column::right("of demand"),
-            Column::right("rejected"),
-            Column::right("fragments"),
-            Column::right("time"),
-            Column::left("knows").that_gives_way(),
-        ]);
-        let rows = self.rows();
-        let best = rows.iter().filter_map(|row| row.unallocated_gpus).min_by(f64::total_cmp);
-        for row in &rows {
-            let tone = if row.unallocated_gpus == best { Tone::Strong } else { Tone::Plain };
-            let gpus = |gpus: Option<f64>| gpus.map_or(String::new(), |gpus| format!("{gpus:.1}"));
-            let spread = |gpus: Option<f64>| gpus.filter(|_| row.orders > 1).map(|gpus| format!("{gpus:.1}"));
-            let part = |part: Option<f64>| part.map_or(String::new(), percent);
-            table.row([
-                Cell::new(row.fit, tone),
-                Cell::new(gpus(row.unallocated_gpus), tone),
-                spread(row.unallocated_gpus_least).unwrap_or_default().into(),
-                spread(row.unallocated_gpus_most).unwrap_or_default().into(),
-                part(row.allocated).into(),
-                part(row.demand_allocated).into(),
-                row.rejected.map_or(String::new(), |rejected| rejected.to_string()).into(),
-                gpus(row.fragmented_gpus).into(),
-                row.replay_us.map_or(String::new(), micros).into(),
-                row.knows.into(),
-            ]);
+        let columns = Self::HEADINGS.map(|heading| match heading {
+            "fit" => Column::left(heading),
+            "knows" => Column::left(heading).that_gives_way(),
+            _ => Column::right(heading),
+        });
+        let mut table = Table::new(columns);
+        let best = self.best();
+        for row in &self.rows() {
+            let tone = if row.left() == best { Tone::Strong } else { Tone::Plain };
+            let cells = (0..).zip(row.cells());
+            table.row(cells.map(|(at, text)| if at < 2 { Cell::new(text, tone) } else { text.into() }));
         }
         colour.paint(Tone::Strong, &self.title()) + "\n" + &table.render(colour, most)
     }
 
     /// Says what was compared, in one line.
-    fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         let replays = || self.entries.iter().flat_map(|(_, replays)| replays);
         let orders = self.entries.first().map_or(0, |(_, replays)| replays.len());
         let capacity = gpus(replays().next().map_or(0, |replayed| replayed.capacity));
@@ -163,6 +152,37 @@ impl Replays {
             text::visible(&self.trace),
             self.nodes
         )
+    }
+}
+
+impl Row<'_> {
+    /// Returns the fit's name.
+    pub(super) const fn fit(&self) -> &str {
+        self.fit
+    }
+
+    /// Returns how many GPUs are left in the median.
+    pub(super) const fn left(&self) -> Option<f64> {
+        self.unallocated_gpus
+    }
+
+    /// Returns what stands in a row, in the order of the headings.
+    pub(super) fn cells(&self) -> [String; Replays::HEADINGS.len()] {
+        let gpus = |gpus: Option<f64>| gpus.map_or(String::new(), |gpus| format!("{gpus:.1}"));
+        let spread = |end: Option<f64>| gpus(end.filter(|_| self.orders > 1));
+        let part = |part: Option<f64>| part.map_or(String::new(), percent);
+        [
+            self.fit.to_owned(),
+            gpus(self.unallocated_gpus),
+            spread(self.unallocated_gpus_least),
+            spread(self.unallocated_gpus_most),
+            part(self.allocated),
+            part(self.demand_allocated),
+            self.rejected.map_or(String::new(), |rejected| rejected.to_string()),
+            gpus(self.fragmented_gpus),
+            self.replay_us.map_or(String::new(), micros),
+            self.knows.to_owned(),
+        ]
     }
 }
 

@@ -19,7 +19,7 @@ mod live;
 mod svg;
 
 pub use csv::{csv, quoted};
-pub use html::page;
+pub use html::{page, replays};
 pub use live::{Done, Live};
 pub use svg::Gantt;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::super::markup::escaped;
 use crate::fleet::Fleet;
 use crate::graph::TaskGraph;
 use crate::plan::Plan;
@@ -114,7 +115,8 @@ impl Gantt {
                 }
                 let letters = usize::try_from(width / 7).unwrap_or(0);
                 if letters >= 3 {
-                    let words = escaped(&shortened(&bar.name, letters));
+                    let words = shortened(&bar.name, letters);
+                    let words = escaped(&words);
                     write!(out, "<text class=\"in\" x=\"{}\" y=\"{}\">{words}</text>", x + 3, y + 12).expect(TAKES);
                 }
             }
@@ -132,43 +134,26 @@ impl Gantt {
     }
 }
 
-/// Draws a bar for each name with a part that is at least 0; the longest bar fills the chart.
-pub(super) fn bars(parts: &[(&str, f64)]) -> String {
-    let most = parts.iter().map(|(_, part)| *part).fold(0.001, f64::max);
-    let height = parts.len() as u64 * LINE + 4;
-    let mut out = format!("<figure><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"gap by policy\">");
-    for (row, (name, part)) in (0_u64..).zip(parts) {
+/// Draws a bar for each name with an amount that is at least 0, written by `show`; the longest bar fills the chart.
+pub(super) fn bars(amounts: &[(&str, f64)], show: impl Fn(f64) -> String, caption: &str) -> String {
+    let most = amounts.iter().map(|(_, amount)| *amount).fold(0.001, f64::max);
+    let height = amounts.len() as u64 * LINE + 4;
+    let mut out = format!("<figure><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{caption}\">");
+    for (row, (name, amount)) in (0_u64..).zip(amounts) {
         let y = row * LINE;
         let left = 2 * LABEL;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the chart's width")]
-        let width = (part / most * 520.0).round().max(1.0) as u64;
+        let width = (amount / most * 520.0).round().max(1.0) as u64;
         write!(out, "<text x=\"0\" y=\"{}\">{}</text>", y + 13, escaped(&shortened(name, 46))).expect(TAKES);
         write!(out, "<rect class=\"gap\" x=\"{left}\" y=\"{}\" width=\"{width}\" height=\"{}\"/>", y + 2, LINE - 4)
             .expect(TAKES);
-        write!(out, "<text x=\"{}\" y=\"{}\">{}</text>", left + width + 6, y + 13, super::percent(*part)).expect(TAKES);
+        write!(out, "<text x=\"{}\" y=\"{}\">{}</text>", left + width + 6, y + 13, show(*amount)).expect(TAKES);
     }
-    out.push_str("</svg><figcaption>How much worse each policy's plan may be than the best one</figcaption></figure>");
+    write!(out, "</svg><figcaption>{caption}</figcaption></figure>").expect(TAKES);
     out
 }
 
 const TAKES: &str = "a String takes everything";
-
-/// Returns a text that a browser shows as it is, in an element or in a quoted attribute.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            control if control.is_control() => out.push('\u{FFFD}'),
-            other => out.push(other),
-        }
-    }
-    out
-}
 
 /// Cuts a text to so many characters.
 fn shortened(text: &str, most: usize) -> String {

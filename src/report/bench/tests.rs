@@ -107,7 +107,10 @@ fn what_was_carried_out_has_a_table_of_its_own() {
     ga                   1s     1.10s   9.1 %    +10.0 %  25.0 %  50.0 %       2
     ");
     let page = page(&[example]);
-    assert!(page.contains("<h3>carried out on this machine</h3>") && page.contains("`&lt;a&gt;` failed: exit code 3"));
+    assert!(
+        page.contains("<h3>carried out on this machine</h3>")
+            && page.contains("&#96;&lt;a&gt;&#96; failed: exit code 3")
+    );
 }
 
 #[test]
