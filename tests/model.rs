@@ -75,6 +75,8 @@ struct Its {
     failures: u32,
     /// Whether its last try failed.
     failed: bool,
+    /// Whether the last one was beside it and was interrupted: it might have succeeded.
+    lost: bool,
     /// Whether it did and nobody has said yet what follows.
     open: bool,
 }
@@ -98,6 +100,7 @@ impl Told {
             tries: 0,
             failures: 0,
             failed: false,
+            lost: false,
             open: false,
         };
         Self { tasks: vec![fresh; tasks], stop: None, end: None }
@@ -127,7 +130,7 @@ impl Told {
                 if may {
                     (its.doing, its.tries, its.open) = (Doing::Runs, its.tries + 1, false);
                     its.ways[place.role as usize] = Some(false);
-                    its.raced = place.role == Role::Backup;
+                    (its.raced, its.lost) = (place.role == Role::Backup, false);
                     if place.role == Role::Main {
                         its.begun = at.0;
                     }
@@ -147,7 +150,8 @@ impl Told {
                 let may = its.ways[*role as usize].is_some() && *outcome != forbidden;
                 if may {
                     its.ways[*role as usize] = None;
-                    its.raced &= *role == Role::Main || *outcome != Outcome::Interrupted;
+                    its.lost |= *role == Role::Backup && *outcome == Outcome::Interrupted;
+                    its.raced &= !its.lost;
                     let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Interrupted | Outcome::Outrun);
                     if *role == Role::Main {
                         its.stands = false;
@@ -157,7 +161,7 @@ impl Told {
                     if *outcome == Outcome::Succeeded {
                         its.doing = Doing::Done;
                     } else if !won && its.ways == [None; 2] {
-                        (its.doing, its.open) = (Doing::Waits, its.failed);
+                        (its.doing, its.open) = (Doing::Waits, its.failed && !its.lost);
                     }
                 }
                 may
@@ -232,7 +236,7 @@ impl Told {
                             (its.failures, its.failed) = (0, false);
                         }
                         // What would have followed had the run not stopped is decided anew.
-                        its.open |= its.doing == Doing::LeftOut && its.failed;
+                        its.open |= its.doing == Doing::LeftOut && its.failed && !its.lost;
                         if matches!(its.doing, Doing::GivenUp | Doing::LeftOut) {
                             its.doing = Doing::Waits;
                         }
@@ -492,7 +496,7 @@ impl<'c> Played<'c> {
             }
             Event::TaskFailed { task } => {
                 let its = &self.told.tasks[task.index()];
-                let last = self.state.last_outcome(*task);
+                let last = self.state.task(*task).last_outcome();
                 let hopeless = matches!(last, Some(Outcome::SpawnFailed { .. }));
                 assert!(its.open && (hopeless || its.failures > self.case.retries[task.index()]), "too soon: {its:?}");
             }

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use clap::Args;
 use miette::Diagnostic;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
 
 use super::state::{self, StateArgs, broken};
-use super::{Exit, Failure, output, session};
+use super::{Exit, Failure, output, patience, session};
 use crate::engine::attendance::Share;
-use crate::engine::{process, warden};
+use crate::engine::{process, sentinel, warden};
 use crate::report::wording;
 use crate::run::event::{Event, Recorded, StopReason};
-use crate::run::launch::run_mark;
+use crate::run::launch::{run_mark, sentinels};
 use crate::run::store::{RunRow, Store};
 use crate::spec::Limits;
 
@@ -29,9 +29,6 @@ pub(super) struct Command {
     #[arg(long)]
     now: bool,
 }
-
-/// How long one waits before it is said for what.
-const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// Why nothing can be ended.
 #[derive(Debug, Error, Diagnostic)]
@@ -85,9 +82,19 @@ impl Command {
                 store.append(&mut key, &[Recorded { at: session::now(), event }]).map_err(broken)?;
             }
         }
-        let grace = if self.now { Duration::ZERO } else { Limits::default().grace.as_std() };
-        warden::end_marked(&run_mark(&row.header.id), grace);
+        let run = &row.header.id;
+        // Whoever has no sentinel was to die with the run.
+        let grace = sentinel::longest_grace(&sentinels(&row.dir)).unwrap_or(Limits::default().grace);
+        let grace = if self.now { Duration::ZERO } else { grace.as_std() };
+        let what = format!("the tasks of run {run} have ended");
+        patience::waiting_until(&self.with_hint(&what), || warden::end_marked(&run_mark(run), grace));
         Ok(())
+    }
+
+    /// Adds to what is waited for how that is sooner.
+    fn with_hint(&self, what: &str) -> String {
+        let hint = if self.now { "" } else { "; with --now they are killed at once" };
+        format!("{what}{hint}")
     }
 
     /// Asks the process that carries the run out to end it, and waits until it has.
@@ -109,13 +116,13 @@ impl Command {
         }
         // Stopped, by Ctrl-Z at its terminal, it hears them only once it goes on; it may have ended by now.
         let _ = pidfd_send_signal(&watched, Signal::CONT);
-        let mut ended = [PollFd::new(&watched, PollFlags::IN)];
-        if poll(&mut ended, Some(&PATIENCE)).map_err(broken)? == 0 {
-            let (pid, run) = (orchestrator.process.pid, &row.header.id);
-            let hint = if self.now { "" } else { "; with --now they are killed at once" };
-            output::note(&format!("waiting until process {pid} has ended the tasks of run {run}{hint}"));
-        }
-        while poll(&mut ended, None).map_err(broken)? == 0 {}
+        let what = format!("process {} has ended the tasks of run {}", orchestrator.process.pid, row.header.id);
+        let ended = || {
+            let mut ended = [PollFd::new(&watched, PollFlags::IN)];
+            while poll(&mut ended, None)? == 0 {}
+            Ok::<_, rustix::io::Errno>(())
+        };
+        patience::waiting_until(&self.with_hint(&what), ended).map_err(broken)?;
         Ok(())
     }
 }

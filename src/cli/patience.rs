@@ -47,6 +47,15 @@ pub(super) fn asking_driver<T>(work: impl FnOnce() -> T) -> T {
     beside(DRIVER, tell, work)
 }
 
+/// Does work that waits until something has happened, and says what.
+pub(super) fn waiting_until<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let tell = || {
+        output::note(&format!("waiting until {what}"));
+        SILENCE
+    };
+    beside(PATIENCE * 2, tell, work)
+}
+
 fn line(what: &str, SoFar { last, files, bytes }: &SoFar) -> String {
     format!("reading {what}: {bytes} so far, file {files} is {}", text::visible(last))
 }

@@ -37,6 +37,9 @@ use crate::units::{Bytes, Millis};
 pub struct Record {
     /// The sentinel.
     pub sentinel: Process,
+    /// The time that the stage has between SIGTERM and SIGKILL; the usual one in records of earlier versions.
+    #[serde(default = "usual_grace")]
+    pub grace: Millis,
     /// How the stage ended, once it has.
     pub ended: Option<Ended>,
     /// Why the stage could not be started yet, where the system had no process for it: what it said.
@@ -46,9 +49,13 @@ pub struct Record {
 
 impl Record {
     /// What a sentinel writes that has only begun.
-    const fn of(sentinel: Process) -> Self {
-        Self { sentinel, ended: None, waits_for: None }
+    const fn of(sentinel: Process, grace: Millis) -> Self {
+        Self { sentinel, grace, ended: None, waits_for: None }
     }
+}
+
+fn usual_grace() -> Millis {
+    Limits::default().grace
 }
 
 /// How a stage ended under its sentinel.
@@ -108,6 +115,14 @@ pub fn find(record: &Path, same_boot: bool) -> Found {
 #[must_use]
 pub fn read(path: &Path) -> Option<Record> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Returns the longest time that a stage has to end by itself whose sentinel is alive and keeps its record in `folder`;
+/// `None` where there is none.
+#[must_use]
+pub fn longest_grace(folder: &Path) -> Option<Millis> {
+    let records = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| read(&entry.path()));
+    records.filter(|record| process::is_alive(record.sentinel)).map(|record| record.grace).max()
 }
 
 /// The next record of an attempt, which has its room on the disk before there is anything to write.
@@ -196,13 +211,14 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     let _attended = watch.record.ancestors().nth(2).map(Share::take);
     // Nobody else may be told that the port is free, whoever of us dies first; where it cannot be kept, it is still free.
     let _port = watch.port.as_ref().and_then(|port| port.keep().ok());
+    let begun = Record::of(own, watch.limits.grace);
     // Before the stage exists: who finds no record knows that there is no stage either.
-    Next::reserve(&watch.record)?.write(&Record::of(own), false)?;
+    Next::reserve(&watch.record)?.write(&begun, false)?;
     // The disk may be full when the stage ends, and nobody else may be there to tell its end.
     let next = Next::reserve(&watch.record)?;
     crash::point("sentinel-begun");
     let mut log = Log::new(watch.log.clone(), watch.limits.log);
-    let (ended, heard) = match start_once_there_is_room(&watch, own, &mut log) {
+    let (ended, heard) = match start_once_there_is_room(&watch, &begun, &mut log) {
         Ok((pid, ends, output)) => {
             crash::point("sentinel-spawned");
             let own_peak = process::own_peak_memory();
@@ -238,7 +254,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     };
     // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
     let orphaned = !heard || nobody_listens();
-    let written = next.write(&Record { ended: Some(ended), ..Record::of(own) }, orphaned);
+    let written = next.write(&Record { ended: Some(ended), ..begun }, orphaned);
     crash::point("sentinel-recorded");
     if orphaned {
         // With this process their last parent goes that knows where they come from.
@@ -294,7 +310,7 @@ fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
 
 /// Starts the stage. Where the system has no process or file to spare, that is said, and it is tried again until there is
 /// one or this process is asked to end.
-fn start_once_there_is_room(watch: &Watch, own: Process, log: &mut Log) -> Result<(u32, OwnedFd, OwnedFd), How> {
+fn start_once_there_is_room(watch: &Watch, begun: &Record, log: &mut Log) -> Result<(u32, OwnedFd, OwnedFd), How> {
     let mut waits = [100, 200, 400, 800, 1_600].into_iter().chain(std::iter::repeat(3_000)).map(Millis);
     let mut is_said = false;
     loop {
@@ -308,7 +324,7 @@ fn start_once_there_is_room(watch: &Watch, own: Process, log: &mut Log) -> Resul
             let line = format!("trainyard: it cannot be started yet, and is tried again: {waits_for}\n");
             log.write(line.as_bytes());
             let _ = io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().lock().flush());
-            let waits = Record { waits_for: Some(waits_for), ..Record::of(own) };
+            let waits = Record { waits_for: Some(waits_for), ..begun.clone() };
             // Not under the name of the next record, whose room is reserved.
             let draft = watch.record.with_extension("waits");
             let _ = serde_json::to_vec(&waits).map_err(io::Error::from).and_then(|text| fs::write(&draft, text));
@@ -454,8 +470,25 @@ mod tests {
         let made = next.file.metadata().unwrap();
         assert!(made.len() == 0 && made.blocks() * 512 >= Next::ROOM, "{made:?}");
         assert_eq!(read(&path), None);
-        let record = Record::of(Process { pid: 7, started: 9 });
+        let record = Record::of(Process { pid: 7, started: 9 }, Millis(5));
         next.write(&record, true).unwrap();
         assert_eq!(read(&path), Some(record));
+    }
+
+    #[test]
+    fn only_who_is_there_has_a_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = process::identify(std::process::id()).unwrap();
+        let gone = Process { started: own.started + 1, ..own };
+        assert_eq!(longest_grace(dir.path()), None);
+        for (name, sentinel, grace) in [("a", own, 40_000), ("b", own, 7), ("c", gone, 90_000)] {
+            let path = dir.path().join(name).with_extension("json");
+            Next::reserve(&path).unwrap().write(&Record::of(sentinel, Millis(grace)), false).unwrap();
+        }
+        assert_eq!(longest_grace(dir.path()), Some(Millis(40_000)));
+        let earlier = format!("{{\"sentinel\":{}}}", serde_json::to_string(&own).unwrap());
+        fs::write(dir.path().join("c.json"), earlier).unwrap();
+        fs::remove_file(dir.path().join("a.json")).unwrap();
+        assert_eq!(longest_grace(dir.path()), Some(Limits::default().grace));
     }
 }

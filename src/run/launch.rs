@@ -62,6 +62,12 @@ pub fn sentinel(dir: &Path, task: &str, number: u32) -> PathBuf {
     of_attempt(dir, "attempts", &file_name(task), number, ".json")
 }
 
+/// Returns the folder of all those records.
+#[must_use]
+pub fn sentinels(dir: &Path) -> PathBuf {
+    dir.join("attempts")
+}
+
 /// Returns the file that is locked for as long as somebody attends to a run, in the run's folder.
 #[must_use]
 pub fn attended(dir: &Path) -> PathBuf {

@@ -112,9 +112,20 @@ impl TaskState {
     /// Whether the last attempt failed and that still stands: a retry follows, or the task fails.
     #[must_use]
     pub fn is_to_be_judged(&self) -> bool {
-        let counted = self.counted();
-        let last = counted.last().and_then(|attempt| attempt.ended.as_ref());
-        self.phase == Phase::Waiting && last.is_some_and(|ended| ended.outcome != Outcome::Interrupted)
+        let counts = self.attempts.len() > self.forgiven;
+        let last = self.last_outcome().filter(|last| **last != Outcome::Interrupted);
+        self.phase == Phase::Waiting && counts && last.is_some()
+    }
+
+    /// Returns how the last attempt ended that the task's fate depends on, if it had one and it ended. Who was interrupted
+    /// beside one that had failed might have succeeded: that is no failure yet.
+    #[must_use]
+    pub fn last_outcome(&self) -> Option<&Outcome> {
+        fn outcome(attempt: &Attempt) -> Option<&Outcome> {
+            attempt.ended.as_ref().map(|ended| &ended.outcome)
+        }
+        let beside = self.attempts.last().and_then(outcome).filter(|last| **last == Outcome::Interrupted);
+        beside.or_else(|| outcome(self.last_as(Role::Main)?.1))
     }
 
     /// Returns the attempts that have not ended, with their numbers: two at most, of different roles.
@@ -205,13 +216,6 @@ impl RunState {
     #[must_use]
     pub fn task(&self, task: TaskId) -> &TaskState {
         &self.tasks[task.index()]
-    }
-
-    /// Returns how the last attempt ended that the task's fate depends on, if it had one and it ended.
-    #[must_use]
-    pub fn last_outcome(&self, task: TaskId) -> Option<&Outcome> {
-        let (_, last) = self.task(task).last_as(Role::Main)?;
-        last.ended.as_ref().map(|ended| &ended.outcome)
     }
 
     /// Returns for how long the run went on between two times, ms since the Unix epoch: that nobody carried it out for a

@@ -4,7 +4,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{World, of, outcomes, pid_in, state, wait_for_end};
+use crate::world::{World, of, outcomes, pid_in, state, told, wait_for, wait_for_end, wait_until};
 
 /// A stage of which two attempts run from the start.
 fn twice(script: &str) -> World {
@@ -90,6 +90,27 @@ fn a_failure_beside_a_success_is_no_failure() {
         let mut wanted = ["succeeded", "succeeded"];
         wanted[failing - 1] = "exited:3";
         assert_eq!((code, outcomes(&run, "a")), (0, wanted.map(str::to_owned).to_vec()));
+        assert_eq!(read(&world, "out/a.txt"), "whole\n");
+    }
+}
+
+#[test]
+fn who_is_interrupted_beside_a_failure_might_have_succeeded() {
+    for signal in [Signal::KILL, Signal::TERM] {
+        let world = twice(
+            "case $TRAINYARD_ATTEMPT in 1) exit 3 ;; 2) touch begun; exec sleep 1000 ;; esac; echo whole > {outputs}",
+        );
+        let run = world.start(&[]);
+        wait_for(&world.path("begun"));
+        wait_until(|| outcomes(&world.show(), "a")[0] == "exited:3");
+        run.signal(signal);
+        run.end();
+        assert_eq!(state(&world.show(), "a"), "waiting");
+        let resumed = world.command(&["resume"]).output().unwrap();
+        assert!(resumed.status.success(), "{}", told(&resumed));
+        let outcomes = outcomes(&world.show(), "a");
+        assert_eq!(outcomes[..2], ["exited:3", "interrupted"]);
+        assert_eq!(outcomes[2..].iter().filter(|outcome| *outcome == "succeeded").count(), 1, "{outcomes:?}");
         assert_eq!(read(&world, "out/a.txt"), "whole\n");
     }
 }

@@ -28,7 +28,7 @@ impl Dispatcher<'_> {
             if state.task(task).phase != Phase::Waiting || !judged.insert(task) {
                 continue;
             }
-            let Some(outcome) = state.last_outcome(task).filter(|last| **last != Outcome::Interrupted) else {
+            let Some(outcome) = state.task(task).last_outcome().filter(|last| **last != Outcome::Interrupted) else {
                 // An interrupted one is neither failed nor tried: it waits for its turn, or for the run to be resumed.
                 self.queue_if_unblocked(task);
                 continue;
