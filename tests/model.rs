@@ -173,14 +173,14 @@ impl Told {
             }
             (Event::TaskContinued { .. }, Some(its)) => std::mem::take(&mut its.stands),
             (Event::RetryPlanned { not_before, .. }, Some(its)) => {
-                let may = its.doing == Doing::Waits;
+                let may = idle(its);
                 if may {
                     (its.doing, its.open) = (Doing::Pauses(not_before.0), false);
                 }
                 may
             }
             (Event::TaskFailed { .. }, Some(its)) => {
-                let may = its.doing == Doing::Waits && its.tries > 0;
+                let may = idle(its) && its.tries > 0;
                 if may {
                     (its.doing, its.open) = (Doing::GivenUp, false);
                 }

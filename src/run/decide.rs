@@ -180,6 +180,9 @@ impl<'a> Dispatcher<'a> {
             let open = graph.before.of(task).iter().filter(|edge| !state.task(edge.task).phase.is_done());
             dispatcher.blockers[task.index()] = u32::try_from(open.count()).expect("edges are counted in 32 bits");
             match state.task(task).phase {
+                Phase::Waiting | Phase::Delayed(_) if dispatcher.is_out_of_reach(task, state.task(task)) => {
+                    dispatcher.failed.push(task);
+                }
                 // An interrupted attempt is no failure: the task waits for its turn like an untried one.
                 Phase::Waiting if state.task(task).is_to_be_judged() => dispatcher.failed.push(task),
                 Phase::Waiting => dispatcher.queue_if_unblocked(task),

@@ -118,6 +118,14 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     })
 }
 
+/// Returns what a task asks for instead of what no place of the fleet can grant any more, as if it had run out of memory on
+/// this fleet; `None` where nothing would help.
+#[must_use]
+pub fn anew(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, ledger: &Ledger) -> Option<Raise> {
+    let last = attempts.iter().rposition(has_run_out)?;
+    next(stage, &attempts[..=last], most, fleet, ledger)
+}
+
 /// Whether an attempt was to have its devices' memory to itself.
 #[must_use]
 pub fn was_alone(stage: &Resources, attempt: &Attempt) -> bool {
@@ -135,10 +143,15 @@ pub enum NoMore {
     Tries,
 }
 
-/// Returns why a task gets no more memory after its last attempt ran out of it for good; `None` if it did not.
+/// Returns why a task gets no more memory after its last attempt ran out of it for good; `None` if it did not. Attempts
+/// that were not let end since say nothing of that.
 #[must_use]
 pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
-    let last = attempts.last()?;
+    let was_let_end = |attempt: &&Attempt| {
+        let ended = attempt.ended.as_ref().map(|ended| &ended.outcome);
+        !matches!(ended, Some(Outcome::Interrupted | Outcome::Displaced { .. }))
+    };
+    let last = attempts.iter().rev().find(was_let_end)?;
     let Outcome::OutOfMemory { device } = &last.ended.as_ref()?.outcome else { return None };
     // Without a number it had whole devices.
     let alone = last.raise.is_some_and(|raise| raise.alone) || last.place.gpu_memory == Bytes::ZERO;
@@ -154,8 +167,11 @@ pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
 /// Returns how many of these attempts ran out of memory.
 #[must_use]
 pub fn ran_out(attempts: &[Attempt]) -> usize {
-    let ended = attempts.iter().filter_map(|attempt| attempt.ended.as_ref());
-    ended.filter(|ended| matches!(ended.outcome, Outcome::OutOfMemory { .. })).count()
+    attempts.iter().filter(|attempt| has_run_out(attempt)).count()
+}
+
+fn has_run_out(attempt: &Attempt) -> bool {
+    attempt.ended.as_ref().is_some_and(|ended| matches!(ended.outcome, Outcome::OutOfMemory { .. }))
 }
 
 /// Returns how many of these attempts were followed by a request for more; `next` is what the next one asks for.
@@ -186,12 +202,13 @@ fn on_device(now: Raise, last: &Attempt, at: &str, fleet: &Fleet) -> Vec<Raise> 
 }
 
 /// Returns what the device on which a task ran out of memory gives, and what is left of that where its driver or a desktop
-/// keeps as much as they may; of the smallest that it had where that one is unknown.
+/// keeps as much as they may; of the smallest that it had where that one is unknown, and what was reserved where none of
+/// them is there any more.
 fn size(at: &str, last: &Attempt, fleet: &Fleet) -> (Bytes, Bytes) {
     let size = |device: &Device| (device.whole_memory(), device.whole_memory() - device.headroom);
     let had = fleet.devices.iter().filter(|device| last.place.devices.contains(&device.id));
     let this = had.clone().find(|device| device.id == at);
-    this.map(size).or_else(|| had.map(size).min()).unwrap_or_default()
+    this.map(size).or_else(|| had.map(size).min()).unwrap_or((last.place.gpu_memory, last.place.gpu_memory))
 }
 
 fn on_host(now: Raise, peak: Option<Bytes>, fleet: &Fleet) -> Vec<Raise> {

@@ -321,7 +321,7 @@ impl RunState {
                 }
             }
             Event::RetryPlanned { task, not_before, raise } => {
-                if self.task(*task).phase != Phase::Waiting {
+                if !matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_)) {
                     return illegal("the task does not wait");
                 }
                 let state = &mut self.tasks[task.index()];
@@ -330,7 +330,8 @@ impl RunState {
                 state.raise = raise.or(state.raise);
             }
             Event::TaskFailed { task } => {
-                if self.task(*task).phase != Phase::Waiting || self.task(*task).attempts.is_empty() {
+                let waits = matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_));
+                if !waits || self.task(*task).attempts.is_empty() {
                     return illegal("only a tried task can fail");
                 }
                 self.settle(*task, Phase::Failed);

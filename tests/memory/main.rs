@@ -12,6 +12,7 @@ mod machines;
 mod orphans;
 mod out_of_memory;
 mod placing;
+mod resumed;
 mod sharing;
 mod strangers;
 mod stuck;

@@ -146,6 +146,16 @@ impl Ledger {
     /// # Errors
     /// If not: what every node and device is short of.
     pub fn possible(&self, request: &Resources) -> Result<(), Refusal> {
+        self.possible_without(Book::is_unfit, request)
+    }
+
+    /// Whether the request could ever be met, also by devices that cannot be used for now.
+    #[must_use]
+    pub fn is_within_reach(&self, request: &Resources) -> bool {
+        self.possible_without(|_| false, request).is_ok()
+    }
+
+    fn possible_without(&self, without: impl Fn(&Book) -> bool, request: &Resources) -> Result<(), Refusal> {
         let mut empty = self.clone();
         for (task, role) in self.held.keys() {
             empty.release_as(*role, *task, Millis::ZERO);
@@ -154,7 +164,7 @@ impl Ledger {
             book.forget_strangers();
         }
         let mut readings = Readings::unwatched(empty.books.len());
-        for (live, _) in readings.devices.iter_mut().zip(&empty.books).filter(|(_, book)| book.is_unfit()) {
+        for (live, _) in readings.devices.iter_mut().zip(&empty.books).filter(|(_, book)| without(book)) {
             *live = Live::Fault { fault: "not to be used".to_owned(), ends_tasks: false, until: "" };
         }
         empty

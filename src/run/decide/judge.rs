@@ -25,19 +25,25 @@ impl Dispatcher<'_> {
         let (mut skipped, mut judged) = (BTreeSet::new(), BTreeSet::new());
         for task in std::mem::take(&mut self.failed) {
             // While another attempt of it runs, nothing is lost yet; two that ended at once are judged as one.
-            if state.task(task).phase != Phase::Waiting || !judged.insert(task) {
+            if !matches!(state.task(task).phase, Phase::Waiting | Phase::Delayed(_)) || !judged.insert(task) {
                 continue;
             }
-            let Some(outcome) = state.task(task).last_outcome().filter(|last| **last != Outcome::Interrupted) else {
-                // An interrupted one is neither failed nor tried: it waits for its turn, or for the run to be resumed.
-                self.queue_if_unblocked(task);
-                continue;
+            let again = if state.stopping.is_none() && self.is_out_of_reach(task, state.task(task)) {
+                self.within_reach(task, state.task(task))
+            } else {
+                let Some(outcome) = state.task(task).last_outcome().filter(|last| **last != Outcome::Interrupted)
+                else {
+                    // An interrupted one is neither failed nor tried: it waits for its turn, or for the run to be resumed.
+                    self.queue_if_unblocked(task);
+                    continue;
+                };
+                if state.stopping.is_none() && self.is_to_be_looked_at(task, state, now, readings) {
+                    self.failed.push(task);
+                    continue;
+                }
+                self.another_try(task, outcome, state.task(task))
             };
-            if state.stopping.is_none() && self.is_to_be_looked_at(task, state, now, readings) {
-                self.failed.push(task);
-                continue;
-            }
-            if let Some((wait, raise)) = self.another_try(task, outcome, state.task(task)) {
+            if let Some((wait, raise)) = again {
                 events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
                 continue;
             }
@@ -99,6 +105,21 @@ impl Dispatcher<'_> {
         let others = count(state.failures() - if rule.on.is_empty() { ran_out } else { answered });
         let wait = retry::wait_before_next(outcome, others, rule, self.options.seed, task)?;
         Some((wait, None))
+    }
+
+    /// Whether a task asks, since it ran out of memory, for more than this fleet could ever give: the run went on where a
+    /// device that could is lost, or hidden.
+    pub(super) fn is_out_of_reach(&self, task: TaskId, state: &TaskState) -> bool {
+        state.raise.is_some_and(|raise| !self.ledger.is_within_reach(&raise.request(self.asked(task))))
+    }
+
+    /// Returns what such a task asks for instead; `None` where nothing would help.
+    fn within_reach(&self, task: TaskId, state: &TaskState) -> Option<(Millis, Option<Raise>)> {
+        let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
+        let attempts: &[_] = &state.counted();
+        let raise = raise::anew(self.asked(task), attempts, rule.oom_retries, self.fleet, &self.ledger)?;
+        let ran_out = u32::try_from(raise::ran_out(attempts)).unwrap_or(u32::MAX);
+        Some((retry::wait(ran_out, rule, self.options.seed, task), Some(raise)))
     }
 
     fn skip_what_needs(

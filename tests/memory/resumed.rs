@@ -1,0 +1,101 @@
+//! Runs that go on in another process after the machine has changed: cards that are lost, hidden or set aside by then.
+
+use std::process::{Child, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::world::{Tested, World, attempts, cards};
+
+/// It runs out on the smaller card. Its next attempt stands on the larger one until it may go on.
+const TOO_LARGE: &str = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT -gt 1 ]; then until test -e go; do sleep 0.05; done; fi; \
+    TRAIN 20000 0.1'\nbackoff = '100ms'\nresources = { gpus = 1 }\n";
+
+/// The index of the larger card.
+const LARGER: usize = 1;
+
+fn small_and_large(pipeline: &str) -> Result<World, Box<dyn std::error::Error>> {
+    World::new(cards(&[16_384, 40_960]), pipeline)
+}
+
+/// Ends the orchestrator of a run where it stands.
+fn kill(mut run: Child) -> Tested {
+    run.kill()?;
+    run.wait()?;
+    Ok(())
+}
+
+/// Starts a run, and ends its orchestrator once its second attempt is on the larger card.
+fn killed_on_the_larger(world: &World) -> Tested {
+    let run = world.start()?;
+    world.until(&["show", "--json"], |run| {
+        let on = attempts(run, "devices").get(1).and_then(|devices| devices[0].as_str().map(str::to_owned));
+        run["tasks"][0]["state"] == "running" && on.is_some_and(|id| id.ends_with("gpu1"))
+    })?;
+    kill(run)
+}
+
+fn lose(world: &World, card: usize) -> Tested {
+    world.scene.change(|machine| {
+        machine.cards[card].fails.insert("*".to_owned(), 15);
+    })?;
+    Ok(())
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn who_asks_for_a_larger_card_that_is_lost_by_then_fails_and_goes_on_once_it_is_back() -> Tested {
+    let world = small_and_large(&TOO_LARGE.replace("100ms", "1h"))?;
+    let run = world.start()?;
+    world.until(&["explain", "train", "--json"], |said| said["why"] == "back-off")?;
+    kill(run)?;
+    lose(&world, LARGER)?;
+    let resumed = world.command(&["resume"])?;
+    let words = said(&resumed);
+    assert_eq!(resumed.status.code(), Some(1), "{words}");
+    assert!(words.contains("out of memory on") && words.contains("no GPU here is larger"), "{words}");
+
+    world.scene.change(|machine| machine.cards[LARGER].fails.clear())?;
+    std::fs::write(world.path().join("go"), "")?;
+    let resumed = world.command(&["resume"])?;
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "raised"), [Value::Null, "larger".into()]);
+    assert_eq!(attempts(&shown, "outcome"), ["out-of-memory", "succeeded"]);
+    Ok(())
+}
+
+#[test]
+fn who_was_on_a_larger_card_that_is_hidden_by_then_fails() -> Tested {
+    let world = small_and_large(TOO_LARGE)?;
+    killed_on_the_larger(&world)?;
+    let resumed = world.command_under(&[("CUDA_VISIBLE_DEVICES", "0")], &["resume"])?;
+    let words = said(&resumed);
+    assert_eq!(resumed.status.code(), Some(1), "{words}");
+    assert!(words.contains("interrupted; no GPU here is larger"), "{words}");
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["out-of-memory", "interrupted"]);
+    Ok(())
+}
+
+#[test]
+fn who_asks_for_a_larger_card_that_is_set_aside_by_then_waits_for_it() -> Tested {
+    let world = small_and_large(TOO_LARGE)?;
+    killed_on_the_larger(&world)?;
+    assert!(world.command(&["devices", "--drain", "gpu1"])?.status.success());
+    let resumed = world.prepare(&["resume"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let words = "gpu1 is drained by hand, until `trainyard devices --undrain` takes it back";
+    let why = world.until_printed(&["explain", "train"], |why| why.contains(words))?;
+    assert!(
+        why.contains("needs 1 whole GPU of 15.2 GiB, 1 CPU; gpu0 gives 15.2 GiB at most; gpu1 is drained"),
+        "{why}"
+    );
+    assert!(world.command(&["devices", "--undrain", "gpu1"])?.status.success());
+    std::fs::write(world.path().join("go"), "")?;
+    let ended = resumed.wait_with_output()?;
+    assert!(ended.status.success(), "{}", said(&ended));
+    assert!(said(&ended).contains(words), "{}", said(&ended));
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["out-of-memory", "interrupted", "succeeded"]);
+    Ok(())
+}
