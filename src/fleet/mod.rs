@@ -195,6 +195,15 @@ pub enum Unseen {
 }
 
 impl Fleet {
+    /// Whether a device with this id, or the card that it is a slice of, is there and does not answer.
+    #[must_use]
+    pub fn is_lost(&self, id: &str) -> bool {
+        let name = id.rsplit('/').next().unwrap_or(id);
+        let card = name.split('.').next().unwrap_or(name);
+        let is_it = |unused: &Unused| unused.name == name || unused.name == card;
+        self.unused.iter().any(|unused| unused.why == NotUsed::Lost && is_it(unused))
+    }
+
     /// Returns it with devices that tasks are told of by their UUIDs. Where a card is lost, CUDA leaves it out and counts
     /// those behind it anew: an index would name another card.
     #[must_use]

@@ -99,6 +99,8 @@ pub struct Dispatcher<'a> {
     delayed: BTreeSet<(Millis, TaskId)>,
     /// Tasks whose last attempt failed and whose fate is open.
     failed: Vec<TaskId>,
+    /// Attempts that were adopted, and the device of theirs that was lost meanwhile: the fleet is without it.
+    stranded: Vec<(TaskId, Role, String)>,
     /// Running tasks that a second attempt may be started of.
     races: Races,
     /// Why nothing new is started for the time being.
@@ -159,6 +161,7 @@ impl<'a> Dispatcher<'a> {
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
             failed: Vec::new(),
+            stranded: Vec::new(),
             races: Races::default(),
             pause: Pause::default(),
             unseen,

@@ -216,6 +216,8 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let known = std::mem::take(&mut self.parts.known);
         self.note(&known)?;
+        // What is known before anything was read: of a card that is lost nothing is.
+        self.end_what_cannot_stay();
         self.look_if_due();
         if self.parts.looker.is_asked() {
             // What is known of the devices so far is from before the plan.

@@ -67,6 +67,8 @@ impl Dispatcher<'_> {
 
     fn enter_attempt(&mut self, task: TaskId, attempt: &Attempt) {
         let place = &attempt.place;
+        let lost = place.devices.iter().find(|device| self.fleet.is_lost(device));
+        self.stranded.extend(lost.map(|device| (task, place.role, device.clone())));
         let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
         let mode = modes.get(place.mode).unwrap_or_else(|| self.mode(task));
         // What it was granted: its stage may ask for something else by now.

@@ -31,9 +31,21 @@ impl Dispatcher<'_> {
             unfit @ Cause::Unfit { .. } => unfit,
         };
         let leaving = leaving.into_iter().map(|(task, device, cause)| (task, id(device), named(cause, device)));
-        leaving
-            .map(|(task, device, cause)| (task, role_on(state, task, &device), Outcome::Displaced { device, cause }))
-            .collect()
+        let leaving = leaving
+            .map(|(task, device, cause)| (task, role_on(state, task, &device), Outcome::Displaced { device, cause }));
+        leaving.chain(self.still_stranded(state)).collect()
+    }
+
+    /// Yields the adopted attempts that are still on a device which was lost before they were adopted, and how they end.
+    fn still_stranded(&self, state: &RunState) -> impl Iterator<Item = (TaskId, Role, Outcome)> {
+        let is_there = |task: TaskId, role: Role, device: &String| {
+            state.task(task).open_as(role).is_some_and(|attempt| attempt.place.devices.contains(device))
+        };
+        let still = self.stranded.iter().filter(move |(task, role, device)| is_there(*task, *role, device));
+        still.map(|(task, role, device)| {
+            let cause = Cause::Unfit { fault: "lost: it does not answer".to_owned() };
+            (*task, *role, Outcome::Displaced { device: device.clone(), cause })
+        })
     }
 
     /// Returns the attempts that are watched and were seen to hold more of a device than is reserved for them, and how
