@@ -34,6 +34,7 @@ mod backfill;
 mod beside;
 mod devices;
 mod end;
+mod instead;
 mod judge;
 mod lookups;
 mod pause;
@@ -378,9 +379,15 @@ impl<'a> Dispatcher<'a> {
             if line.is_to_reserve() {
                 self.reserve(&mut line, readings, now);
             }
-            match self.admit(task, queue, &mut line, (now, readings)) {
+            let admitted = self.admit(task, queue, &mut line, (now, readings)).or_else(|denied| match denied {
+                Denied::Room(refusal) => {
+                    let instead = self.admit_instead((task, queue), state, &mut line, (now, readings));
+                    instead.ok_or(Denied::Room(refusal))
+                }
+                Denied::Held => Err(Denied::Held),
+            });
+            match admitted {
                 Ok(place) => {
-                    self.note_admission(queue);
                     self.promised.remove(&task);
                     self.ready[queue].turns.remove(&turn);
                     let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX - 1) + 1;
@@ -425,7 +432,9 @@ impl<'a> Dispatcher<'a> {
         let grant = self.ledger.try_admit_where((task, request), intended, readings, now, &mut |grant| {
             line.lets_pass((task, request), grant, now + takes(grant))
         })?;
-        Ok(self.place(task, request, &grant))
+        let place = self.place(task, request, &grant);
+        self.note_admission(queue);
+        Ok(place)
     }
 
     /// Returns where an attempt runs that was granted what it asked for.

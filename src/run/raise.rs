@@ -65,7 +65,10 @@ impl Raise {
             Gpus::Share(_) | Gpus::Shared if self.alone => Gpus::Whole(1),
             same @ (Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared) => same,
         };
-        Resources { gpus, memory: self.memory, gpu_memory: self.gpu_memory, alone: self.alone, ..stage.clone() }
+        // On the CPU instead, what it asked for of a GPU says nothing.
+        let on_gpu = gpus != Gpus::None;
+        let gpu_memory = if on_gpu { self.gpu_memory } else { stage.gpu_memory };
+        Resources { gpus, memory: self.memory, gpu_memory, alone: self.alone && on_gpu, ..stage.clone() }
     }
 }
 

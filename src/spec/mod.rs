@@ -216,8 +216,8 @@ pub struct Mode {
     pub duration: Duration,
     /// What it uses up of the fleet's budgets.
     pub spend: BTreeMap<String, u64>,
-    /// The mode before it, on the CPU instead (`gpus = "prefer"`): allowed only if no device of the fleet, idle, could
-    /// ever hold that one. Who takes it says so.
+    /// The mode before it, on the CPU instead (`gpus = "prefer"`): planned only if no device of the fleet, idle, could
+    /// ever hold that one. Who takes it says so. A run also takes it where waiting for a device would take longer.
     pub fallback: bool,
     /// With `gpu_memory = "auto"`: what it holds of devices once it is known how much memory it needs. Until then it
     /// holds whole devices, and `resources` say so.

@@ -277,3 +277,20 @@ fn a_card_that_was_drained_before_the_run_is_used_by_it_once_it_is_taken_back() 
     assert!(!ended.1.contains("has fallen out"), "it was so from the beginning: {}", ended.1);
     Ok(())
 }
+
+#[test]
+fn who_prefers_a_card_goes_on_without_one_where_the_only_one_is_lost() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT = 1 ]; then exec sleep 600; fi; echo [$CUDA_VISIBLE_DEVICES]'\n\
+                    backoff = '100ms'\nresources = { gpus = 'prefer' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let run = world.start()?;
+    card_of_first(&world)?;
+    world.scene.change(|machine| {
+        machine.cards[0].fails.insert("*".to_owned(), 15);
+    })?;
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["displaced", "succeeded"]);
+    assert_eq!(world.printed(&["logs", "train"])?, "[]\n");
+    Ok(())
+}

@@ -20,7 +20,7 @@ use crate::units::Millis;
 
 /// A task that could start by all that we know of our own tasks and is refused for so long is kept waiting by others:
 /// nothing is held for it any more. Others' memory is believed to be gone a few seconds after it was given back.
-const KEPT_BY_OTHERS: Millis = Millis(30_000);
+pub(super) const KEPT_BY_OTHERS: Millis = Millis(30_000);
 
 /// Tasks of one queue that are tried in one pass where what comes first lets none pass.
 const TRIED: u32 = 32;
@@ -61,7 +61,8 @@ impl Line {
 
     /// Returns the first task of a queue that was not tried yet.
     pub(super) fn head(&self, index: usize, queue: &Queue) -> Option<Turn> {
-        match self.tries[index] {
+        // A queue that came to be meanwhile is empty.
+        match self.tries.get(index).copied().unwrap_or_default() {
             Tries { over: true, .. } => None,
             Tries { last: None, .. } => queue.turns.first().copied(),
             Tries { last: Some(last), .. } => {
@@ -159,22 +160,8 @@ impl Dispatcher<'_> {
     }
 
     fn promise(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Option<Reservation> {
-        // When a task of another run ends is not known: what it holds counts as held for good.
-        let grants = self.ledger.grants().filter(|((running, _), _)| !is_other(*running));
-        let mut ends: Vec<_> =
-            grants.map(|(running, grant)| (self.expected_end(running.0, grant, now), running)).collect();
-        ends.sort_unstable();
         let request = &self.ready[queue].request;
-        let mut outlook = self.ledger.outlook(readings);
-        let (mut at, mut ends) = (now, ends.into_iter());
-        let grant = loop {
-            if let Some(grant) = outlook.place(request) {
-                break grant;
-            }
-            let (end, ending) = ends.next()?;
-            outlook.release(ending);
-            at = end;
-        };
+        let (at, grant, mut outlook) = self.earliest(request, readings, now)?;
         let promised = self.promised.entry(task).or_insert(at);
         if at == now && now > *promised + KEPT_BY_OTHERS {
             return None;
@@ -182,5 +169,30 @@ impl Dispatcher<'_> {
         *promised = at.min(*promised);
         outlook.hold(task, request, &grant);
         Some(Reservation { task, at: *promised, outlook })
+    }
+
+    /// Returns when and where there will be room for a request by the expected ends of what runs, and what else will be
+    /// then; `None` where its room does not depend on our tasks.
+    pub(super) fn earliest(
+        &self,
+        request: &Resources,
+        readings: &Readings,
+        now: Millis,
+    ) -> Option<(Millis, Grant, Outlook)> {
+        // When a task of another run ends is not known: what it holds counts as held for good.
+        let grants = self.ledger.grants().filter(|((running, _), _)| !is_other(*running));
+        let mut ends: Vec<_> =
+            grants.map(|(running, grant)| (self.expected_end(running.0, grant, now), running)).collect();
+        ends.sort_unstable();
+        let mut outlook = self.ledger.outlook(readings);
+        let (mut at, mut ends) = (now, ends.into_iter());
+        loop {
+            if let Some(grant) = outlook.place(request) {
+                return Some((at, grant, outlook));
+            }
+            let (end, ending) = ends.next()?;
+            outlook.release(ending);
+            at = end;
+        }
     }
 }

@@ -56,6 +56,11 @@ impl Dispatcher<'_> {
             self.enter_attempt(task, attempt);
         }
         let Some(main) = state.open_as(Role::Main) else { return };
+        let modes = self.pipeline.stages[self.graph.tasks[task.index()].stage].modes.len();
+        if main.place.mode < modes && main.place.mode != self.plan.placed[task.index()].mode {
+            self.plan.to_mut().placed[task.index()].mode = main.place.mode;
+            self.choose_queue(task, state.raise);
+        }
         // One that was lost with an orchestrator is made up for.
         let beside = state.attempts.iter().rev().take_while(|attempt| attempt.place.role == Role::Backup);
         let was_lost =

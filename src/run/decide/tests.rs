@@ -17,6 +17,8 @@ use crate::run::state::{Phase, RunState};
 use crate::spec::{Duration, Gpus, Mode};
 use crate::units::{Millis, Share};
 
+mod instead;
+
 /// Plans tasks in the order in which they are written.
 fn in_file_order(problem: &Problem) -> Plan {
     let policy = Policy::List(OrderRule::Fifo, FitRule::EarliestFinish);

@@ -1,0 +1,79 @@
+//! `gpus = "prefer"` while a run goes on: who cannot have a GPU now takes the CPU where it is done sooner there than after
+//! waiting.
+//!
+//! At once where every GPU that could hold it is lost, in quarantine or drained, and after a while where others keep it
+//! waiting, whose end nobody knows. Where our own tasks do, the expected times decide; without a duration there are none.
+//! Who has started on the CPU stays there.
+
+use super::Dispatcher;
+use super::backfill::{KEPT_BY_OTHERS, Line};
+use crate::graph::TaskId;
+use crate::run::admission::Readings;
+use crate::run::event::Place;
+use crate::run::state::RunState;
+use crate::spec::Resources;
+use crate::timing::{Load, Origin};
+use crate::units::Millis;
+
+/// By when a task has to be done on the CPU to be sooner than with a GPU.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// Whenever: nobody can say when there is a GPU for it.
+    Whenever,
+    /// Before this.
+    Before(Millis),
+}
+
+impl Dispatcher<'_> {
+    /// Reserves a place on the CPU for a task that would rather have a GPU and was refused one.
+    pub(super) fn admit_instead(
+        &mut self,
+        (task, queue): (TaskId, usize),
+        state: &RunState,
+        line: &mut Line,
+        (now, readings): (Millis, &Readings),
+    ) -> Option<Place> {
+        let (stage, mode) = self.stage_and_mode(task);
+        let (index, instead) =
+            (mode + 1, self.pipeline.stages[stage].modes.get(mode + 1).filter(|mode| mode.fallback)?);
+        let until = self.until_a_gpu_is_sooner(task, queue, readings, now);
+        let raise = state.task(task).raise;
+        let asked = raise.map_or_else(|| instead.resources.clone(), |raise| raise.request(&instead.resources));
+        let request = self.as_held(asked);
+        let (of, expect, nodes) = ((stage, index), &self.expect, &self.fleet.nodes);
+        let admitted = self.ledger.try_admit_where((task, &request), None, readings, now, &mut |grant| {
+            let load = Load::on_node(&instead.duration, &nodes[grant.node.index()]);
+            let end = now + expect.duration(of, load.time);
+            let is_known = load.origin == Origin::Declared || expect.is_learned(of);
+            let is_sooner = match until {
+                Until::Whenever => true,
+                Until::Before(gpu) => is_known && end < gpu,
+            };
+            is_sooner && line.lets_pass((task, &request), grant, end)
+        });
+        let grant = admitted.ok()?;
+        let placed = &mut self.plan.to_mut().placed[task.index()];
+        (placed.mode, placed.node, placed.devices) = (index, grant.node, Vec::new());
+        self.choose_queue(task, raise);
+        Some(self.place(task, &request, &grant))
+    }
+
+    fn until_a_gpu_is_sooner(&self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Until {
+        let request: &Resources = &self.ready[queue].request;
+        if self.ledger.possible(request).is_err() {
+            return Until::Whenever;
+        }
+        match self.earliest(request, readings, now) {
+            Some((at, grant, _)) if at > now => {
+                let planned = self.planned(task, &grant);
+                Until::Before(at + self.expect.duration(self.stage_and_mode(task), planned))
+            }
+            // By all that we know of our own tasks there is room, or never will be.
+            Some(_) | None => {
+                let refused = self.refused.get(queue).and_then(Option::as_ref);
+                let waits = refused.is_some_and(|refused| now > refused.since + KEPT_BY_OTHERS);
+                if waits { Until::Whenever } else { Until::Before(now) }
+            }
+        }
+    }
+}

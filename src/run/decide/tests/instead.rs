@@ -1,0 +1,76 @@
+//! Tasks that would rather have a GPU and cannot have one now.
+
+use super::*;
+use crate::run::admission::Seen;
+use crate::units::Bytes;
+
+/// A task that would rather have the only GPU, for ten seconds, than the CPU for so many.
+fn prefers(cpu: Option<u64>) -> Vec<Mode> {
+    let mut gpu = on_gpus(Gpus::Whole(1), 0, 10_000);
+    let mut fallback = Mode { fallback: true, ..on_host(1, cpu.unwrap_or_default()) };
+    if cpu.is_none() {
+        (gpu.duration, fallback.duration) = (Duration::default(), Duration::default());
+    }
+    vec![gpu, fallback]
+}
+
+/// Returns when two of them start and in which modes, each of which takes ten seconds.
+fn two(cpu: Option<u64>, live: Option<Live>) -> Vec<(u64, usize)> {
+    let problem = problem(vec![prefers(cpu); 2], &[], gpus(1));
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, vec![10_000; 2]);
+    sim.readings.devices.splice(.., live.or(Some(Live::Unwatched)));
+    sim.run();
+    let mode = |task: TaskId| sim.state.task(task).attempts[0].place.mode;
+    [TaskId(0), TaskId(1)].map(|task| (sim.starts[&task].0, mode(task))).to_vec()
+}
+
+#[test]
+fn who_prefers_a_gpu_that_our_own_tasks_have_takes_the_cpu_where_it_is_done_sooner_there() {
+    // With the GPU it would be done after twenty seconds.
+    assert_eq!(two(Some(19_000), None), [(1_000, 0), (1_000, 1)]);
+    assert_eq!(two(Some(20_000), None), [(1_000, 0), (11_000, 0)]);
+    assert_eq!(two(None, None), [(1_000, 0), (11_000, 0)], "nobody knows how long it takes there");
+}
+
+#[test]
+fn who_prefers_a_gpu_that_has_fallen_out_takes_the_cpu_at_once() {
+    let fault = Live::Fault { fault: "lost".to_owned(), ends_tasks: true, until: "" };
+    for cpu in [None, Some(500_000)] {
+        assert_eq!(two(cpu, Some(fault.clone())), [(1_000, 1), (1_000, 1)], "{cpu:?}");
+    }
+}
+
+#[test]
+fn who_prefers_a_gpu_that_others_keep_takes_the_cpu_after_a_while() {
+    let problem = problem(vec![prefers(None)], &[], gpus(1));
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, vec![10_000]);
+    let (free, used) = (Bytes(6 << 30), Bytes(10 << 30));
+    sim.readings.devices[0] = Live::Seen(Seen { free, used, held: Some(Vec::new()), ..Seen::default() });
+    for at in (1_000..=31_000).step_by(1_000) {
+        (sim.now, sim.readings.at) = (Millis(at), Millis(at));
+        sim.decide();
+        assert!(sim.starts.is_empty(), "after {at} ms");
+    }
+    (sim.now, sim.readings.at) = (Millis(32_000), Millis(32_000));
+    sim.decide();
+    assert_eq!(sim.state.task(TaskId(0)).attempts[0].place.mode, 1);
+}
+
+#[test]
+fn who_took_the_cpu_instead_stays_there_when_it_is_tried_again() {
+    let problem = problem(vec![prefers(Some(19_000)); 2], &[], gpus(1));
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, vec![10_000; 2]);
+    sim.decide();
+    let Problem { pipeline, graph, fleet } = &problem;
+    let ledger = Ledger::new(fleet);
+    // Whoever takes the run up knows in which mode it goes on.
+    let other = Dispatcher::new((pipeline, graph), (fleet, &plan), ledger, Options::default(), Vec::new(), &sim.state);
+    for dispatcher in [&sim.dispatcher, &other] {
+        assert_eq!([TaskId(0), TaskId(1)].map(|task| dispatcher.stage_and_mode(task).1), [0, 1]);
+        let request = |task: usize| &dispatcher.ready[dispatcher.queue_of[task] as usize].request;
+        assert_eq!((request(0).gpus, request(1).gpus), (Gpus::Whole(1), Gpus::None));
+    }
+}
