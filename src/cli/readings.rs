@@ -45,7 +45,7 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
         hides = readings.hide_who_holds();
         let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
         let raw: Vec<Reading> = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default()).collect();
-        let lost = read.iter().any(|reading| matches!(reading.fault, Some(Fault::Lost(_))));
+        let lost = read.iter().any(|reading| matches!(reading.fault, Some(Fault::Lost(_) | Fault::Sliced)));
         Look { raw, readings, lost }
     };
     let (ask, asked) = std::sync::mpsc::channel::<Question>();

@@ -350,6 +350,12 @@ pub enum Fault {
     /// Its compute mode keeps all programs away.
     #[error("closed to programs (compute mode prohibited)")]
     Prohibited,
+    /// It was turned to MIG mode: programs see its slices, if it has any, and not it.
+    #[error("in MIG mode now, no device of its own")]
+    Sliced,
+    /// It was a slice of a card that is well.
+    #[error("gone: its card has no such MIG slice any more")]
+    Gone,
     /// It is not to be used.
     #[error("{0}")]
     Aside(Why),
@@ -360,7 +366,7 @@ impl Fault {
     #[must_use]
     pub const fn ends_tasks(&self) -> bool {
         match self {
-            Self::Lost(_) => true,
+            Self::Lost(_) | Self::Sliced | Self::Gone => true,
             Self::Unreadable(_) | Self::Prohibited => false,
             Self::Aside(why) => why.ends_tasks(),
         }

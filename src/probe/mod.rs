@@ -155,7 +155,7 @@ impl Machine {
         let unused = gpus.iter().filter_map(|gpu| {
             let why = match gpu.reading.fault {
                 Some(gpu::Fault::Aside(_)) => NotUsed::Aside,
-                Some(gpu::Fault::Lost(_)) => NotUsed::Lost,
+                Some(gpu::Fault::Lost(_) | gpu::Fault::Sliced | gpu::Fault::Gone) => NotUsed::Lost,
                 Some(gpu::Fault::Prohibited) => NotUsed::Prohibited,
                 Some(gpu::Fault::Unreadable(_)) | None => return None,
             };

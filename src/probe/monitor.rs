@@ -59,7 +59,8 @@ impl Monitor {
     pub fn read(&mut self) -> Vec<Reading> {
         self.listen();
         let nvml = self.reports.nvml();
-        let mut readings: Vec<_> = self.devices.iter().map(|known| nvml::read_by_uuid(nvml, &known.uuid)).collect();
+        let mut readings: Vec<_> =
+            self.devices.iter().map(|known| nvml::read_by_uuid(nvml, &known.uuid, &known.card)).collect();
         self.note_lost(&readings);
         let listed = self.aside.as_ref().map(List::read).unwrap_or_default();
         let aside = |known: &Known| {

@@ -273,12 +273,25 @@ fn by_uuid<'a>(nvml: &'a Nvml, uuid: &str) -> Result<Device<'a>, NvmlError> {
     Err(NvmlError::NotFound)
 }
 
-/// Reads what the device with this UUID is doing.
-pub(super) fn read_by_uuid(nvml: &Nvml, uuid: &str) -> Reading {
-    match by_uuid(nvml, uuid) {
-        Ok(device) => read(&device, uuid.to_owned()),
+/// Reads what the device with this UUID is doing, which is a card or a slice of one.
+pub(super) fn read_by_uuid(nvml: &Nvml, uuid: &str, card: &str) -> Reading {
+    let read = by_uuid(nvml, uuid).map(|device| (uuid == card && is_sliced(&device), read(&device, uuid.to_owned())));
+    let reading = match read {
+        Ok((true, reading)) => Reading { fault: reading.fault.or(Some(Fault::Sliced)), ..reading },
+        Ok((false, reading)) => reading,
         Err(error) => Reading { uuid: uuid.to_owned(), fault: Some(fault(&error)), ..Reading::default() },
+    };
+    // Of a card that is lost nobody can say what became of its slices.
+    let answers = || by_uuid(nvml, card).and_then(|card| memory(&card)).is_ok();
+    match reading.fault {
+        Some(Fault::Lost(_)) if uuid != card && answers() => Reading { fault: Some(Fault::Gone), ..reading },
+        Some(_) | None => reading,
     }
+}
+
+/// Whether a card is in MIG mode.
+fn is_sliced(card: &Device) -> bool {
+    card.mig_mode().is_ok_and(|mode| mode.current == 1)
 }
 
 /// Reads what a device is doing: processes first, then memory (see [`Reading::processes`]).

@@ -294,3 +294,60 @@ fn who_prefers_a_card_goes_on_without_one_where_the_only_one_is_lost() -> Tested
     assert_eq!(world.printed(&["logs", "train"])?, "[]\n");
     Ok(())
 }
+
+#[test]
+fn a_card_that_is_turned_to_mig_mode_is_left_and_gets_nothing_more() -> Tested {
+    for slices in [vec![], vec![Slice { uuid: "MIG-1".into(), mib: 8_000, ..Slice::default() }]] {
+        let world = World::new(cards(&[16_384, 16_384]), SLOW_TO_START)?;
+        let run = world.start()?;
+        let card = card_of_first(&world)?;
+        world.scene.change(|machine| {
+            (machine.cards[card].is_sliced, machine.cards[card].slices) = (true, slices);
+        })?;
+        let ended = end_of(run)?;
+        assert!(ended.0, "{}", ended.1);
+        let shown = world.shown()?;
+        assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
+        assert_ne!(devices(&shown)[0], devices(&shown)[1]);
+        let words = format!("gpu{card} fell out: it is in MIG mode now, no device of its own");
+        assert!(ended.1.contains(&words), "{}", ended.1);
+        assert!(!world.printed(&["devices"])?.contains("quarantine"));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_ran_on_a_slice_that_is_destroyed_is_tried_again_on_one_that_is_there() -> Tested {
+    let slice = |n: u32| Slice { uuid: format!("MIG-{n}"), mib: 20_000, compute_slices: 3, ..Slice::default() };
+    let card = Card { slices: vec![slice(1), slice(2)], ..Card::default() };
+    let world = World::new(vec![card], &SLOW_TO_START.replace("TRAIN 8000 0.1", "true"))?;
+    let run = world.start()?;
+    let shown = world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?;
+    let at = usize::from(devices(&shown)[0].as_str().is_some_and(|id| id.ends_with("gpu0.1")));
+    world.scene.change(|machine| drop(machine.cards[0].slices.remove(at)))?;
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
+    assert_ne!(devices(&shown)[0], devices(&shown)[1]);
+    let words = format!("gpu0.{at} fell out: it is gone: its card has no such MIG slice any more");
+    assert!(ended.1.contains(&words), "{}", ended.1);
+    assert!(!world.printed(&["devices"])?.contains("quarantine"));
+    Ok(())
+}
+
+#[test]
+fn who_waits_for_slices_that_are_destroyed_is_told_so() -> Tested {
+    let slice = Slice { uuid: "MIG-1".into(), mib: 20_000, ..Slice::default() };
+    let pipeline = "[stage.train]\nrun = 'until test -e go; do sleep 0.05; done'\nmatrix = { i = [1, 2] }\n\
+                    resources = { cpus = 0, gpus = 1 }\n";
+    let world = World::new(vec![Card { slices: vec![slice], ..Card::default() }], pipeline)?;
+    let run = world.start()?;
+    world.until_printed(&["explain", "train[i=2]"], |why| why.contains("gpu0.0 is taken whole"))?;
+    world.scene.change(|machine| machine.cards[0].slices.clear())?;
+    let words = "gpu0.0 is gone: its card has no such MIG slice any more, `trainyard resume` and new runs use those that it has";
+    world.until_printed(&["explain", "train[i=2]"], |why| why.contains(words))?;
+    assert!(world.command(&["cancel"])?.status.success());
+    end_of(run)?;
+    Ok(())
+}

@@ -109,6 +109,8 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
         let until = match fault {
             Fault::Aside(_) => "until `trainyard devices --undrain` takes it back",
             Fault::Prohibited => "until `nvidia-smi --compute-mode=DEFAULT` opens it",
+            Fault::Sliced => "until that is off again; `trainyard resume` and new runs use its slices",
+            Fault::Gone => "`trainyard resume` and new runs use those that it has",
             Fault::Lost(_) | Fault::Unreadable(_) => "",
         };
         return Live::Fault { fault: fault.to_string(), ends_tasks: fault.ends_tasks(), until };

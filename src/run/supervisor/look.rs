@@ -39,7 +39,7 @@ pub struct Look {
     pub readings: Readings,
     /// `[n_devices]`, by DeviceId: what was read, for views.
     pub raw: Vec<Reading>,
-    /// Whether a card is lost, so that CUDA may count the others otherwise.
+    /// Whether a card is lost, or has become slices, so that CUDA may count the others otherwise.
     pub lost: bool,
 }
 

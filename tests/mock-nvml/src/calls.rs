@@ -64,6 +64,9 @@ impl Asked {
         if let Some(code) = card.fails.get(function).or_else(|| card.fails.get("*")) {
             return Err(*code);
         }
+        if matches!(handle, Handle::Slice(_, slice) if slice >= card.slices.len()) {
+            return Err(NOT_FOUND);
+        }
         Ok(Self { folder, machine, handle })
     }
 
@@ -433,7 +436,7 @@ device_calls! {
     }
 
     fn nvmlDeviceGetMigMode(asked, current: *mut c_uint, pending: *mut c_uint) {
-        let mode = c_uint::from(!asked.card().slices.is_empty());
+        let mode = c_uint::from(asked.card().is_sliced || !asked.card().slices.is_empty());
         give(current, mode)?;
         give(pending, mode)
     }

@@ -63,6 +63,8 @@ pub struct Card {
     pub releases_late: bool,
     /// Its slices; with at least one the card is in MIG mode.
     pub slices: Vec<Slice>,
+    /// Whether it is in MIG mode without any.
+    pub is_sliced: bool,
     /// Why it is slowed down: bits as `nvml.h` numbers them.
     pub slowed: u64,
     /// Memory rows that were remapped, and wait for a reset.
@@ -116,6 +118,7 @@ impl Default for Card {
             hides_processes: false,
             releases_late: false,
             slices: Vec::new(),
+            is_sliced: false,
             slowed: 0,
             remapped: 0,
             ecc: None,
