@@ -72,6 +72,9 @@ pub struct Device {
     pub reserved: Bytes,
     /// Memory that nobody held when it was probed; `None` where nobody looked.
     pub free: Option<Bytes>,
+    /// What of the rest may be a desktop's, which who wants all of it puts up with: what processes held that only draw, or all
+    /// of it where its driver does not say whose it is.
+    pub drawn: Bytes,
     /// Whether it was set aside when it was probed: it is used once it is taken back, and nothing is planned for it before.
     pub aside: bool,
     /// Whether its driver was seen to hide who holds its memory: no task can be watched on it.

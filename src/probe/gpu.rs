@@ -150,6 +150,14 @@ pub enum Warning {
         /// Why.
         why: Why,
     },
+    /// A device whose compute mode keeps all programs away.
+    #[error(
+        "{name} is not used: it is closed to programs (compute mode prohibited); `nvidia-smi --compute-mode=DEFAULT` opens it"
+    )]
+    Prohibited {
+        /// Its name within the machine.
+        name: String,
+    },
     /// An entry of `CUDA_VISIBLE_DEVICES` that means nothing here.
     #[error("CUDA_VISIBLE_DEVICES=\"{mask}\": {problem}")]
     Mask {
@@ -175,7 +183,7 @@ impl Warning {
     pub const fn lost(&self) -> Option<&Lost> {
         match self {
             Self::Lost(lost) => Some(lost),
-            Self::Aside { .. } | Self::Mask { .. } | Self::Order { .. } => None,
+            Self::Aside { .. } | Self::Prohibited { .. } | Self::Mask { .. } | Self::Order { .. } => None,
         }
     }
 }
@@ -420,6 +428,17 @@ impl Reading {
         let known: Bytes = self.processes.as_ref()?.iter().map(held).sum::<Option<Bytes>>()?;
         // What is neither free nor the driver's is held by somebody, whichever call it came from.
         Some(memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO) - known)
+    }
+
+    /// Returns what processes hold that only draw, of those that count: a desktop.
+    #[must_use]
+    pub fn drawn(&self, counts: impl Fn(u32) -> bool) -> Bytes {
+        let listed = self.processes.as_deref().unwrap_or_default();
+        let drawing = || listed.iter().filter(|process| process.draws && counts(process.pid));
+        let told: Bytes = drawing().filter_map(|process| process.memory).sum();
+        // What the driver does not tell of a desktop is nobody's.
+        let is_untold = drawing().any(|process| process.memory.is_none());
+        told + if is_untold { self.unattributed().unwrap_or_default() } else { Bytes::ZERO }
     }
 
     /// Whether the driver hides who holds the device's memory, as it does in containers: nobody can tell then what a

@@ -125,6 +125,9 @@ pub fn this_machine(options: &Options) -> Machine {
     let aside = options.aside().map(|list| list.read()).unwrap_or_default();
     if let Gpus::Found(inventory) = &mut gpus {
         for gpu in &mut inventory.devices {
+            if gpu.reading.fault == Some(gpu::Fault::Prohibited) {
+                warnings.push(Warning::Prohibited { name: gpu.name() });
+            }
             gpu.measured = measured.get(gpu.card()).map(|measured| measured.speed);
             let card = gpu.slice.as_ref().map(|slice| &slice.card);
             let found = aside.iter().find(|aside| aside.uuid == gpu.uuid || Some(&aside.uuid) == card);
@@ -197,6 +200,9 @@ impl Machine {
 fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
     let memory = gpu.reading.memory.as_ref();
     let total = memory.map_or(Bytes::ZERO, |memory| memory.total);
+    let reserved = memory.and_then(|memory| memory.reserved).unwrap_or_default();
+    let hidden = gpu.reading.hides_processes();
+    let in_use = memory.map_or(Bytes::ZERO, |memory| total - reserved - memory.free);
     Device {
         watts: None,
         id: format!("{node}/{}", gpu.name()),
@@ -204,10 +210,11 @@ fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
         uuid: Some(gpu.uuid.clone()),
         model: gpu.model.clone(),
         memory: total,
-        reserved: memory.and_then(|memory| memory.reserved).unwrap_or_default(),
+        reserved,
         free: memory.map(|memory| memory.free),
+        drawn: if hidden { in_use } else { gpu.reading.drawn(|_| true) },
         aside: false,
-        hidden: gpu.reading.hides_processes(),
+        hidden,
         headroom: headroom.of(total),
         speed: gpu.speed().unwrap_or(Speed::ONE),
         spot: gpu.spot(),

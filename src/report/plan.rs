@@ -339,7 +339,8 @@ impl<'a> Sheet<'a> {
             let is_short = |task: &TaskId| {
                 let (placed, mode) = (self.placed(*task), self.mode(*task));
                 let begins_beside = mode.resources.wants_all_memory()
-                    && held <= admission::little(device.whole_memory())
+                    && held - device.drawn <= device.headroom
+                    && device.drawn <= admission::little(device.whole_memory())
                     && empty < placed.devices.len();
                 placed.devices.contains(&id) && wanted_memory(mode, device) > device.usable_memory() && !begins_beside
             };

@@ -51,7 +51,11 @@ fn a_card_that_is_closed_to_programs_gets_none() -> Tested {
     let (code, said, _) = world.run()?;
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(world.printed(&["logs", "train"])?, "[1]\n");
-    assert!(world.printed(&["devices"])?.contains("compute mode prohibited"));
+    let words = "gpu0 is not used: it is closed to programs (compute mode prohibited)";
+    let plan = world.command(&["plan", "p.toml"])?;
+    for said in [said, String::from_utf8_lossy(&plan.stderr).into_owned(), world.printed(&["devices"])?] {
+        assert!(said.contains(words), "{said}");
+    }
     machine.truncate(1);
     let world = World::new(machine, SHOW)?;
     let refused = world.command(&["run", "p.toml"])?;

@@ -47,6 +47,29 @@ fn a_plan_that_has_to_wait_for_others_says_who_waits() -> Tested {
 }
 
 #[test]
+fn a_plan_begins_beside_a_little_of_a_desktop_and_waits_for_as_much_of_who_computes() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpus = 1 }\n";
+    let printed = |desktop_mib: u64, stranger: u64, hidden: bool| -> Result<String, Box<dyn std::error::Error>> {
+        let mut card = cards(&[24_576]);
+        (card[0].desktop_mib, card[0].hides_processes) = (desktop_mib, hidden);
+        let world = World::new(card, pipeline)?;
+        let _stranger = Stranger::on(&world, 0, stranger)?;
+        Ok(planned(&world)?.1)
+    };
+    for (desktop, stranger, hidden, words) in [
+        (1_500, 0, false, "planned around"),
+        (1_500, 500, false, "planned around"),
+        (0, 1_500, false, "train waits for it"),
+        (1_500, 1_500, false, "train waits for it"),
+        (0, 1_500, true, "planned around"),
+    ] {
+        let said = printed(desktop, stranger, hidden)?;
+        assert!(said.contains(&format!("/gpu0: {words}\n")), "{desktop}, {stranger}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_the_driver_keeps_for_itself_is_in_nobodys_use_and_nobodys_to_have() -> Tested {
     let pipeline = "[stage.train]\nrun = 'echo $TRAINYARD_GPU_MEMORY >said'\nresources = { gpus = 1 }\n";
     let mut card = cards(&[24_576]);

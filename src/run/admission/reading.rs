@@ -131,9 +131,6 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
         held.into_iter().collect()
     });
     let nobodys = nobodys.unwrap_or(used);
-    let drawing = || listed.iter().filter(|process| process.draws && task(process.pid).is_none());
-    // What the driver does not tell of a desktop is nobody's.
-    let untold = if drawing().any(|process| process.memory.is_none()) { nobodys } else { Bytes::ZERO };
-    let drawn = drawing().filter_map(|process| process.memory).sum::<Bytes>() + untold;
+    let drawn = reading.drawn(|pid| task(pid).is_none());
     Live::Seen(Seen { free: memory.free, used, held, nobodys, drawn, opened: Vec::new() })
 }
