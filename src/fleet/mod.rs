@@ -79,6 +79,8 @@ pub struct Device {
     pub aside: bool,
     /// Whether its driver was seen to hide who holds its memory: no task can be watched on it.
     pub hidden: bool,
+    /// Whether its compute mode lets in one process at a time: tasks cannot share it.
+    pub one_process: bool,
     /// Memory that no task may count on: room for CUDA contexts and for what the driver takes as it runs.
     pub headroom: Bytes,
     /// `P` of the load matrix.

@@ -185,6 +185,10 @@ impl<'f> Builder<'f> {
         };
         let (gang, turn) = (gang(mode), held.turn().map(|share| u64::from(share.0)));
         for (load, device_classes) in self.loads((mode, column), node, memory) {
+            let is_for_one =
+                |(room, device): (&DeviceRoom, &Device)| device.one_process && device_classes.contains(&room.class);
+            let alone = gang > 0 && self.devices.iter().zip(&self.fleet.devices).any(is_for_one);
+            let (per_device, turn) = if alone { (DeviceNeed::Exclusive, None) } else { (per_device, turn) };
             let group = self.group(class, device_classes);
             let (need, spend) = (need.clone(), spend.clone());
             choices.push(Choice { mode: index, group, load, need, gang, per_device, spend, turn });
@@ -193,7 +197,8 @@ impl<'f> Builder<'f> {
 
     /// Returns the durations that a mode can have on a node, ascending, each with the classes of the devices that give
     /// it: those with exactly this load for one device, and for a gang also all faster ones, since the slowest counts.
-    /// Where power counts, each for the devices of every power, and for a gang also for all that take less.
+    /// Where power counts, each for the devices of every power, and for a gang also for all that take less. Devices that let
+    /// in one process at a time are apart from others.
     /// The mode comes with its column of the load matrix.
     fn loads(
         &self,
@@ -211,7 +216,8 @@ impl<'f> Builder<'f> {
             if wanted_memory(mode, device) <= memory(device) && device.can_join(gang) {
                 let load = Load::on_model(&mode.duration, &device.model, self.quotients.on_device(*id, column));
                 let power = power(device, self.by_power);
-                let entry = alike.entry((load.time, power)).or_insert_with(|| (load, BTreeSet::new(), 0));
+                let key = (load.time, power, device.one_process);
+                let entry = alike.entry(key).or_insert_with(|| (load, BTreeSet::new(), 0));
                 entry.1.insert(self.devices[id.index()].class);
                 entry.2 += 1;
             }
@@ -219,11 +225,11 @@ impl<'f> Builder<'f> {
         if gang == 1 {
             return alike.into_values().map(|(load, classes, _)| (load, classes.into_iter().collect())).collect();
         }
-        let powers: BTreeSet<u64> = alike.keys().map(|(_, power)| *power).collect();
+        let powers: BTreeSet<u64> = alike.keys().map(|(_, power, _)| *power).collect();
         let mut loads: Vec<(Load, Vec<u32>)> = Vec::new();
         for most in powers {
             let (mut all, mut count) = (BTreeSet::new(), 0);
-            for (_, (load, classes, more)) in alike.iter().filter(|((_, power), _)| *power <= most) {
+            for (_, (load, classes, more)) in alike.iter().filter(|((_, power, _), _)| *power <= most) {
                 all.extend(classes);
                 count += more;
                 let is_new = || loads.iter().all(|(_, known)| !known.iter().eq(&all));
@@ -314,7 +320,7 @@ fn device_rooms(fleet: &Fleet, by_power: bool) -> Vec<DeviceRoom> {
     let mut room = |device: &Device| {
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let memory = device.usable_memory();
-        let kind = (device.model.clone(), device.is_mig(), power(device, by_power));
+        let kind = (device.model.clone(), device.is_mig(), device.one_process, power(device, by_power));
         let class = *numbers.entry((kind, memory, device.whole_memory(), device.speed)).or_insert(next);
         DeviceRoom {
             node: device.node,

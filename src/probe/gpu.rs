@@ -158,6 +158,12 @@ pub enum Warning {
         /// Its name within the machine.
         name: String,
     },
+    /// A device that programs cannot share.
+    #[error("{name} lets in one process at a time (compute mode exclusive-process): it is given to one task at a time")]
+    OneProcess {
+        /// Its name within the machine.
+        name: String,
+    },
     /// An entry of `CUDA_VISIBLE_DEVICES` that means nothing here.
     #[error("CUDA_VISIBLE_DEVICES=\"{mask}\": {problem}")]
     Mask {
@@ -183,7 +189,11 @@ impl Warning {
     pub const fn lost(&self) -> Option<&Lost> {
         match self {
             Self::Lost(lost) => Some(lost),
-            Self::Aside { .. } | Self::Prohibited { .. } | Self::Mask { .. } | Self::Order { .. } => None,
+            Self::Aside { .. }
+            | Self::Prohibited { .. }
+            | Self::OneProcess { .. }
+            | Self::Mask { .. }
+            | Self::Order { .. } => None,
         }
     }
 }
@@ -334,6 +344,8 @@ pub struct Reading {
     pub processes: Option<Vec<Process>>,
     /// Its memory.
     pub memory: Option<Memory>,
+    /// Whether its compute mode lets in one process at a time, and no MPS server is that one for all others.
+    pub one_process: bool,
     /// How much of the time a kernel was running, in percent.
     pub utilisation: Option<u32>,
     /// Of the chip, in degrees Celsius.
@@ -428,6 +440,13 @@ impl Reading {
         let known: Bytes = self.processes.as_ref()?.iter().map(held).sum::<Option<Bytes>>()?;
         // What is neither free nor the driver's is held by somebody, whichever call it came from.
         Some(memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO) - known)
+    }
+
+    /// Returns how many processes compute on it; where the driver does not say, memory in use tells of one.
+    #[must_use]
+    pub fn computing(&self) -> usize {
+        let listed = self.processes.iter().flatten().filter(|process| !process.draws).count();
+        listed.max(usize::from(listed == 0 && self.hides_processes()))
     }
 
     /// Returns what processes hold that only draw, of those that count: a desktop.

@@ -128,6 +128,9 @@ pub fn this_machine(options: &Options) -> Machine {
             if gpu.reading.fault == Some(gpu::Fault::Prohibited) {
                 warnings.push(Warning::Prohibited { name: gpu.name() });
             }
+            if gpu.reading.one_process {
+                warnings.push(Warning::OneProcess { name: gpu.name() });
+            }
             gpu.measured = measured.get(gpu.card()).map(|measured| measured.speed);
             let card = gpu.slice.as_ref().map(|slice| &slice.card);
             let found = aside.iter().find(|aside| aside.uuid == gpu.uuid || Some(&aside.uuid) == card);
@@ -215,6 +218,7 @@ fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
         drawn: if hidden { in_use } else { gpu.reading.drawn(|_| true) },
         aside: false,
         hidden,
+        one_process: gpu.reading.one_process,
         headroom: headroom.of(total),
         speed: gpu.speed().unwrap_or(Speed::ONE),
         spot: gpu.spot(),

@@ -19,7 +19,7 @@ use super::gpu::{
     Fault, Gpu, Gpus, Inventory, Lost, Memory, MemoryCall, NoGpus, Path, Process, Reading, Slice, Warning,
 };
 use super::mask::{self, Named};
-use super::{Options, groups, model};
+use super::{Options, groups, model, mps};
 use crate::units::Bytes;
 
 mod details;
@@ -297,12 +297,15 @@ fn is_sliced(card: &Device) -> bool {
 /// Reads what a device is doing: processes first, then memory (see [`Reading::processes`]).
 fn read(device: &Device, uuid: String) -> Reading {
     let processes = processes(device);
+    let mode = device.compute_mode().ok();
+    let is_for_one = matches!(mode, Some(ComputeMode::ExclusiveProcess | ComputeMode::ExclusiveThread));
     match memory(device) {
         Ok(memory) => Reading {
             uuid,
-            fault: matches!(device.compute_mode(), Ok(ComputeMode::Prohibited)).then_some(Fault::Prohibited),
+            fault: (mode == Some(ComputeMode::Prohibited)).then_some(Fault::Prohibited),
             processes,
             memory,
+            one_process: is_for_one && !mps::runs(),
             utilisation: device.utilization_rates().ok().map(|rates| rates.gpu),
             temperature: device.temperature(TemperatureSensor::Gpu).ok(),
             power: device.power_usage().ok(),

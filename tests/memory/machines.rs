@@ -3,7 +3,7 @@
 use mock_nvml::{Card, Slice};
 use serde_json::Value;
 
-use crate::world::{Tested, World, cards};
+use crate::world::{Stranger, Tested, World, cards};
 
 const SHOW: &str =
     "[stage.train]\nrun = 'echo [$CUDA_VISIBLE_DEVICES]'\nresources = { cpus = 0, gpu_memory = '1GiB' }\n";
@@ -288,5 +288,54 @@ fn the_memory_that_is_advised_is_planned() -> Tested {
     let (code, words) = planned(&[])?;
     assert_eq!(code, Some(4), "{words}");
     assert!(words.contains("leave `gpu_memory` out and ask for whole GPUs"), "{words}");
+    Ok(())
+}
+
+#[test]
+fn a_card_that_lets_in_one_process_is_given_to_one_task_at_a_time_and_to_none_beside_others() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 1000 0; until test -e go; do sleep 0.05; done'\nmatrix = { i = [1, 2] }\n\
+                    duration = '10s'\nresources = { cpus = 0, gpu_memory = '4GiB' }\n";
+    let mut card = cards(&[24_576]);
+    // NVML's number for exclusive-process.
+    card[0].compute_mode = Some(3);
+    let world = World::new(card, pipeline)?;
+    let plan: Value = serde_json::from_str(&world.printed(&["plan", "p.toml", "--json"])?)?;
+    assert_eq!(plan["makespan_ms"], 20_000, "one after the other");
+    let words = "is used, and lets in one process at a time (compute mode exclusive-process)";
+    let stranger = Stranger::on(&world, 0, 1_000)?;
+    let run = world.start()?;
+    world.until_printed(&["explain", "train[i=1]"], |why| why.contains(&format!("gpu0 {words}")))?;
+    drop(stranger);
+    world.until_printed(&["explain", "train[i=1]"], |why| why.contains(": running\n"))?;
+    let why = world.until_printed(&["explain", "train[i=2]"], |why| why.contains(words))?;
+    assert!(why.contains("needs 4.0 GiB of one GPU"), "{why}");
+    std::fs::write(world.path().join("go"), "")?;
+    let ended = run.wait_with_output()?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains("warning: gpu0 lets in one process at a time"), "{said}");
+    let shown = world.shown()?;
+    let at = |task: usize, what: &str| shown["tasks"][task]["attempts"][0][what].as_str().map(str::to_owned);
+    assert!(at(0, "finished") <= at(1, "started"), "{shown:#}");
+    Ok(())
+}
+
+#[test]
+fn an_mps_server_is_the_one_process_that_is_let_in() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'until test -e go; do sleep 0.05; done'\nmatrix = { i = [1, 2] }\n\
+                    resources = { cpus = 0, gpu_memory = '4GiB' }\n";
+    let mut card = cards(&[24_576]);
+    card[0].compute_mode = Some(3);
+    let world = World::new(card, pipeline)?;
+    let mps = world.path().join("mps");
+    std::fs::create_dir(&mps)?;
+    std::fs::write(mps.join("control"), "")?;
+    let mut run = world.prepare(&["run", "p.toml"]);
+    let mut run = run.env("CUDA_MPS_PIPE_DIRECTORY", &mps).stdout(std::process::Stdio::null()).spawn()?;
+    world.until(&["show", "--json"], |run| {
+        run["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(|task| task["state"] == "running"))
+    })?;
+    std::fs::write(world.path().join("go"), "")?;
+    assert!(run.wait()?.success());
     Ok(())
 }

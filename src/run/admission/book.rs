@@ -21,6 +21,8 @@ pub(super) struct Book {
     headroom: Bytes,
     spot: Spot,
     is_slice: bool,
+    /// Whether its compute mode lets in one process at a time.
+    one_process: bool,
     /// Whether nothing can run on it by the latest reading, or by what was known before.
     is_unfit: bool,
     /// Memory promised to each running task.
@@ -81,6 +83,7 @@ impl Book {
             headroom: device.headroom,
             spot: device.spot,
             is_slice: device.is_mig(),
+            one_process: device.one_process,
             is_unfit: device.aside,
             promises: BTreeMap::new(),
             wanting_all: BTreeMap::new(),
@@ -143,7 +146,7 @@ impl Book {
             Live::Unwatched => return self.gone.clear(),
         };
         self.gone.retain(|gone| gone.at >= at);
-        self.used = seen.used;
+        (self.used, self.one_process) = (seen.used, seen.one_process.is_some());
         let is_over = |task: &TaskId| !self.promises.contains_key(task) && !is_other(*task);
         let over = seen.held.iter().flatten().filter(|(task, bytes)| *bytes > Bytes::ZERO && is_over(task));
         self.left_behind = over.copied().collect();
@@ -325,6 +328,9 @@ impl Book {
         if matches!(request.gpus, Gpus::Whole(_)) && !self.promises.is_empty() {
             return Err(Why::Shared { tasks: self.promises.len() });
         }
+        if self.one_process && !self.promises.is_empty() {
+            return Err(Why::OneProcess);
+        }
         // Each of those that take turns must fit by itself beside all that never stand back.
         let share_left = match request.turn() {
             Some(_) => self.room_for_turns(),
@@ -369,8 +375,11 @@ impl Book {
         if now.saturating_sub(at) > FRESH {
             return Err(Why::Stale { age: now - at });
         }
-        if !self.gone.is_empty() && request.wants_all_memory() {
+        if !self.gone.is_empty() && (request.wants_all_memory() || self.one_process) {
             return Err(Why::Settling);
+        }
+        if seen.one_process.is_some_and(|computing| computing > 0) {
+            return Err(Why::OneProcess);
         }
         let desktops = if beside { self.desktops(seen, at) } else { Bytes::ZERO };
         self.refuse_strangers(request, seen.used, desktops)?;

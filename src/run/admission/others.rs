@@ -157,6 +157,7 @@ const fn is_for_want_of_room(why: &Why) -> bool {
     match why {
         // Whoever is no task of this run counts as a stranger.
         Why::Exclusive
+        | Why::OneProcess
         | Why::Shared { .. }
         | Why::Share { .. }
         | Why::Memory { .. }

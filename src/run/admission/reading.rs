@@ -47,6 +47,8 @@ pub struct Seen {
     pub nobodys: Bytes,
     /// What of it processes hold that only draw: a desktop.
     pub drawn: Bytes,
+    /// How many processes compute there, where its compute mode lets in one at a time.
+    pub one_process: Option<usize>,
     /// Whether processes of each of our tasks have a GPU open, ascending by task: the only sign of who has begun where
     /// the driver hides processes. Of a task that is not in it nobody knows.
     pub opened: Vec<(TaskId, bool)>,
@@ -132,5 +134,6 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
     });
     let nobodys = nobodys.unwrap_or(used);
     let drawn = reading.drawn(|pid| task(pid).is_none());
-    Live::Seen(Seen { free: memory.free, used, held, nobodys, drawn, opened: Vec::new() })
+    let one_process = reading.one_process.then(|| reading.computing());
+    Live::Seen(Seen { free: memory.free, used, held, nobodys, drawn, one_process, opened: Vec::new() })
 }

@@ -72,6 +72,8 @@ pub enum Why {
     Slice,
     /// A task has it to itself.
     Exclusive,
+    /// Its compute mode lets in one process at a time, and there is one.
+    OneProcess,
     /// It is wanted whole, and tasks of ours are on it.
     Shared {
         /// How many.
@@ -244,6 +246,7 @@ fn why_words(why: &Why) -> String {
         Why::TooSmall { whole } => format!("gives {whole} at most"),
         Why::Slice => "is a MIG slice, of which a task can use only one".to_owned(),
         Why::Exclusive => "is taken whole".to_owned(),
+        Why::OneProcess => "is used, and lets in one process at a time (compute mode exclusive-process)".to_owned(),
         Why::Shared { tasks: 1 } => "is used by 1 task".to_owned(),
         Why::Shared { tasks } => format!("is used by {tasks} tasks"),
         Why::Strangers { hold } => format!("has {hold} held by others"),
