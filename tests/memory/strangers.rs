@@ -141,6 +141,22 @@ fn beside_a_desktop_on_every_card_whole_cards_are_all_but_its_part() -> Tested {
 }
 
 #[test]
+fn a_small_card_that_is_busy_is_not_waited_for_where_a_larger_one_has_a_desktop_only() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 1000 0; until test -e go; do sleep 0.05; done'\nmatrix = { seed = [1, 2] }\n\
+                    resources = { cpus = 0, gpu_memory = 'auto' }\n";
+    let mut two = cards(&[8_192, 24_576]);
+    two[1].desktop_mib = 1_500;
+    let world = World::new(two, pipeline)?;
+    let mut run = world.start()?;
+    world.until(&["show", "--json"], |run| {
+        run["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(|task| task["state"] == "running"))
+    })?;
+    std::fs::write(world.path().join("go"), "")?;
+    assert!(run.wait()?.success());
+    Ok(())
+}
+
+#[test]
 fn where_one_card_is_empty_whole_cards_are_those_without_a_desktop() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 1000 0.1'\nmatrix = { seed = [1, 2, 3] }\n\
                     resources = { cpus = 0, gpus = 1 }\n";

@@ -185,6 +185,21 @@ impl Book {
         if desktops <= little(self.whole) { desktops } else { Bytes::ZERO }
     }
 
+    /// Returns all that somebody gets of it beside a desktop that is put up with, where there is one.
+    pub(super) fn left_by_desktop(&self, live: &Live, at: Millis) -> Option<Bytes> {
+        let desktops = match live {
+            Live::Seen(seen) => self.desktops(seen, at),
+            Live::Unwatched => Some(self.whole - self.usable).filter(|hold| *hold <= little(self.whole))?,
+            Live::Fault { .. } => return None,
+        };
+        (desktops > self.headroom).then(|| self.whole - desktops)
+    }
+
+    /// Returns what somebody gets of it who is alone there.
+    pub(super) const fn whole(&self) -> Bytes {
+        self.whole
+    }
+
     /// Returns what tasks hold that something of it was promised to.
     fn held_by_ours(&self, held: &[(TaskId, Bytes)]) -> Bytes {
         // A task of another run counts as promised to only where we know what it was promised.

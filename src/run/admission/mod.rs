@@ -261,16 +261,24 @@ impl Ledger {
     }
 
     /// Whether a request that wants all of a device's memory puts up with strangers who hold little of it: where they hold
-    /// some of so many devices that it could nowhere be alone, whichever of our own tasks end, as a desktop does.
+    /// some of so many devices that it could nowhere be alone, whichever of our own tasks end, as a desktop does. A device
+    /// that has less than another one beside its desktop is not waited for.
     fn puts_up_with_little(&self, request: &Resources, readings: &Readings) -> bool {
+        if !request.wants_all_memory() {
+            return false;
+        }
         let gang = match request.gpus {
             Gpus::Whole(gang) => gang as usize,
             Gpus::None | Gpus::Shared | Gpus::Share(_) => 1,
         };
-        let could_be_alone =
-            |device: &&DeviceId| self.books[device.index()].could_be_alone(request, readings.of(device.index()));
+        let beside = |(device, book): (usize, &Book)| book.left_by_desktop(readings.of(device), readings.at);
+        let most = self.books.iter().enumerate().filter_map(beside).max().unwrap_or_default();
+        let could_be_alone = |device: &&DeviceId| {
+            let book = &self.books[device.index()];
+            book.whole() >= most && book.could_be_alone(request, readings.of(device.index()))
+        };
         let has_enough = |host: &Host| host.devices.iter().filter(could_be_alone).count() >= gang;
-        request.wants_all_memory() && !self.hosts.iter().any(has_enough)
+        !self.hosts.iter().any(has_enough)
     }
 
     /// Returns the devices of a host that have room for the request; notes why the others do not.

@@ -44,6 +44,19 @@ fn where_a_device_is_empty_or_ours_no_desktop_is_put_up_with() {
 }
 
 #[test]
+fn a_device_is_not_waited_for_that_has_less_than_a_larger_one_beside_its_desktop() {
+    for (sizes, begins) in [([8, 24], true), ([21, 24], true), ([22, 24], false), ([24, 24], false)] {
+        let mut ledger = Ledger::new(&fleet(&sizes, &[]));
+        let [first, large] = sizes;
+        let idle = |at| readings(at, vec![seen(first, 0, &[]), drawn(large - 2, 2, 2)]);
+        assert_eq!(admit(&mut ledger, 0, &whole(1), &idle(0)).unwrap(), [0], "who can be alone now, is");
+        let busy = readings(1, vec![seen(0, first, &[(0, first)]), drawn(large - 2, 2, 2)]);
+        let other = admit(&mut ledger, 1, &whole(1), &busy);
+        assert_eq!(other.ok(), begins.then(|| vec![1]), "{sizes:?}");
+    }
+}
+
+#[test]
 fn who_has_a_whole_device_leaves_it_to_strangers_before_it_has_begun() {
     for (held, leaves) in [(&[][..], &[0][..]), (&[(0, 2)], &[])] {
         let mut ledger = Ledger::new(&fleet(&[16], &[]));
