@@ -372,6 +372,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_device_that_is_gone_could_give_is_weighed_anew_on_those_that_are_there() {
+        let fleet = fleet(&[16]);
+        let after = |stage: &Resources, reserved: u64, raise: Option<Raise>| {
+            let mut ran_out = ran_out_on(Some("box/gone"), raise, None);
+            ran_out.place = Place { gpu_memory: Bytes(reserved * GIB), ..(*ran_out.place).clone() }.into();
+            let mut interrupted = ran_out.clone();
+            interrupted.ended.as_mut().unwrap().outcome = Outcome::Interrupted;
+            let attempts = [ran_out, interrupted];
+            assert_eq!(next(stage, &attempts, 3, &fleet, &Ledger::new(&fleet)), None, "the last one did not run out");
+            anew(stage, &attempts, 3, &fleet, &Ledger::new(&fleet)).map(|raise| (raise.step, raise.gpu_memory.0 / GIB))
+        };
+        assert_eq!(after(&shared(8), 8, None), Some((Step::More, 12)));
+        assert_eq!(after(&shared(12), 12, None), Some((Step::Alone, 12)));
+        let alone = Raise { step: Step::Alone, alone: true, gpu_memory: Bytes(12 * GIB), memory: Bytes::ZERO };
+        assert_eq!(after(&shared(12), 40, Some(alone)), None, "it had more alone");
+    }
+
+    #[test]
     fn host_memory_grows_up_to_all_of_it() {
         let fleet = fleet(&[]);
         let ledger = Ledger::new(&fleet);

@@ -176,7 +176,7 @@ crate::keys! {
         Cpus = "cpus": Form::Number(CPUS),
         /// Host memory.
         Memory = "memory": Form::Size,
-        /// Whole devices for itself, a share of one device (below 1) and, without `gpu_memory`, as large a part of its memory, or "prefer": one device if the fleet has any that can hold it, else the CPU, as where it is done sooner there than after waiting.
+        /// Whole devices for itself, a share of one device (below 1) and, without `gpu_memory`, as large a part of its memory, or "prefer": one device if the fleet has any that can hold it, else the CPU, which a run also takes where no device is to be had soon.
         Gpus = "gpus": Form::OneOf(&[Form::Whole(DEVICES), Form::Number(0.0..=1.0), Form::Words(&[PREFER])]),
         /// Memory on each device; without `gpus` the device is shared and memory alone is the limit. "auto": what attempts before were measured to need, and as long as nothing is known the device alone.
         GpuMemory = "gpu_memory": Form::OneOf(&[Form::Size, Form::Words(&[AUTO])]),

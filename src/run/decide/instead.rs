@@ -2,8 +2,8 @@
 //! waiting.
 //!
 //! At once where every GPU that could hold it is lost, in quarantine or drained, and after a while where others keep it
-//! waiting, whose end nobody knows. Where our own tasks do, the expected times decide; without a duration there are none.
-//! Who has started on the CPU stays there.
+//! waiting, whose end nobody knows. Where our own tasks do, the expected times decide, once it was seen how long the stage
+//! takes on the CPU: what it declares is for devices. Who has started on the CPU stays there.
 
 use super::Dispatcher;
 use super::backfill::{KEPT_BY_OTHERS, Line};
@@ -11,8 +11,8 @@ use crate::graph::TaskId;
 use crate::run::admission::Readings;
 use crate::run::event::Place;
 use crate::run::state::RunState;
-use crate::spec::Resources;
-use crate::timing::{Load, Origin};
+use crate::spec::{Duration, Resources};
+use crate::timing::Load;
 use crate::units::Millis;
 
 /// By when a task has to be done on the CPU to be sooner than with a GPU.
@@ -34,20 +34,22 @@ impl Dispatcher<'_> {
         (now, readings): (Millis, &Readings),
     ) -> Option<Place> {
         let (stage, mode) = self.stage_and_mode(task);
-        let (index, instead) =
-            (mode + 1, self.pipeline.stages[stage].modes.get(mode + 1).filter(|mode| mode.fallback)?);
+        let index = mode + 1;
+        let instead = self.pipeline.stages[stage].modes.get(index).filter(|mode| mode.fallback)?;
         let until = self.until_a_gpu_is_sooner(task, queue, readings, now);
         let raise = state.task(task).raise;
         let asked = raise.map_or_else(|| instead.resources.clone(), |raise| raise.request(&instead.resources));
         let request = self.as_held(asked);
+        // Both have what the stage declares, and each what earlier runs have seen of it.
+        let is_seen = instead.duration != self.mode(task).duration && instead.duration != Duration::default();
         let (of, expect, nodes) = ((stage, index), &self.expect, &self.fleet.nodes);
+        let is_seen = is_seen || expect.is_learned(of);
         let admitted = self.ledger.try_admit_where((task, &request), None, readings, now, &mut |grant| {
-            let load = Load::on_node(&instead.duration, &nodes[grant.node.index()]);
-            let end = now + expect.duration(of, load.time);
-            let is_known = load.origin == Origin::Declared || expect.is_learned(of);
+            let planned = Load::on_node(&instead.duration, &nodes[grant.node.index()]).time;
+            let end = now + expect.duration(of, planned);
             let is_sooner = match until {
                 Until::Whenever => true,
-                Until::Before(gpu) => is_known && end < gpu,
+                Until::Before(gpu) => is_seen && end < gpu,
             };
             is_sooner && line.lets_pass((task, &request), grant, end)
         });
