@@ -179,6 +179,7 @@ impl<'a> Dispatcher<'a> {
         if let Some(revised) = &state.revised {
             dispatcher.revise(revised);
         }
+        graph.ids().for_each(|task| dispatcher.learn_what_was_too_little(task, state.task(task)));
         for task in graph.ids() {
             dispatcher.choose_queue(task, state.task(task).raise);
             let open = graph.before.of(task).iter().filter(|edge| !state.task(edge.task).phase.is_done());
@@ -204,6 +205,7 @@ impl<'a> Dispatcher<'a> {
             Event::AttemptStarted { task, place, .. } => self.note_start(*task, place, recorded.at),
             Event::AttemptFinished { task, role, outcome, usage, .. } => {
                 self.learn_duration((*task, *role), outcome.is_success(), recorded.at);
+                let had = self.ledger.grant(*task).map_or(Bytes::ZERO, |grant| grant.gpu_memory);
                 self.ledger.release_as(*role, *task, recorded.at);
                 self.turns.forget(*task);
                 self.need_not_start(*task, *role);
@@ -215,8 +217,9 @@ impl<'a> Dispatcher<'a> {
                     self.unblock_what_needs(*task);
                 } else {
                     self.failed.push(*task);
-                    let ran_out = matches!(outcome, Outcome::OutOfMemory { device: Some(_) });
-                    if ran_out && self.found.run_out(self.stage_and_mode(*task)) {
+                    if let Outcome::OutOfMemory { device: Some(device) } = outcome
+                        && self.learn_of_too_little(*task, device, (had, usage.peak_gpu_memory))
+                    {
                         self.choose_queues_again(*task);
                     }
                 }

@@ -1,6 +1,7 @@
 //! What stages with `gpu_memory = "auto"` are found to need while the run goes on, where no earlier run knew it.
 //!
-//! The first task of such a stage has a device to itself; once one has succeeded, those that still wait share devices.
+//! The first task of such a stage has a device to itself; once one has succeeded, those that still wait share devices. What
+//! is too little for one of them, as for another point of a matrix, is asked for by none any more.
 //! Pure: a function of the attempts that have ended, so that a resumed run knows as much.
 
 use std::collections::{HashMap, HashSet};
@@ -8,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::admission::most_of_one;
 use super::learn::estimate;
 use crate::fleet::Fleet;
-use crate::spec::{Mode, Resources};
+use crate::spec::{Gpus, Mode, Resources};
 use crate::units::Bytes;
 
 /// Index of a stage, and of one of its modes.
@@ -42,19 +43,32 @@ impl Found {
         let Some(known) = estimate::memory(&peaks, &[]) else { return false };
         let request = match before {
             Some(before) if known.value <= before.gpu_memory => before,
-            Some(_) | None if known.value > most_of_one(fleet) => mode.resources.clone(),
-            Some(_) | None => Resources { gpus, gpu_memory: known.value, ..mode.resources.clone() },
+            Some(_) | None => ask_for(known.value, gpus, mode, fleet),
         };
         let changed = self.known.get(&of).map_or(mode.resources != request, |(_, before)| *before != request);
         self.known.insert(of, (peaks, request));
         changed
     }
 
+    /// Takes in that so much of a device was too little for an attempt. Returns whether the stage asks for something else now:
+    /// half as much again, as that task does, and as what earlier runs have told counts.
+    pub(super) fn too_little(&mut self, of: Of, mode: &Mode, had: Bytes, fleet: &Fleet) -> bool {
+        let Some(gpus) = mode.auto else { return false };
+        let (peaks, request) = self.known.get(&of).cloned().unwrap_or_else(|| (Vec::new(), mode.resources.clone()));
+        let Some(known) = estimate::memory(&[], &[had]) else { return false };
+        // Who has all of a device gets no more there.
+        let is_more = !request.wants_all_memory() && known.value > request.gpu_memory;
+        if is_more {
+            self.known.insert(of, (peaks, ask_for(known.value, gpus, mode, fleet)));
+        }
+        is_more
+    }
+
     /// Takes in that an attempt ran out of device memory. Returns whether the stage asks for something else now: as long
     /// as no attempt was seen to hold any, it is not known what it needs.
     pub(super) fn run_out(&mut self, of: Of) -> bool {
         self.ran_out.insert(of);
-        let Some((peaks, _)) = self.known.get_mut(&of) else { return false };
+        let Some((peaks, _)) = self.known.get_mut(&of).filter(|(peaks, _)| !peaks.is_empty()) else { return false };
         peaks.retain(|peak| *peak > Bytes::ZERO);
         let is_unknown = peaks.is_empty();
         if is_unknown {
@@ -64,11 +78,20 @@ impl Found {
     }
 }
 
+/// Returns the request for so much of a device, or for all of one where none gives that.
+fn ask_for(memory: Bytes, gpus: Gpus, mode: &Mode, fleet: &Fleet) -> Resources {
+    let whole = match gpus {
+        Gpus::Share(_) | Gpus::Shared => Gpus::Whole(1),
+        Gpus::None | Gpus::Whole(_) => gpus,
+    };
+    let (gpus, gpu_memory) = if memory <= most_of_one(fleet) { (gpus, memory) } else { (whole, Bytes::ZERO) };
+    Resources { gpus, gpu_memory, ..mode.resources.clone() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fleet::Device;
-    use crate::spec::Gpus;
 
     #[test]
     fn a_stage_shares_devices_once_it_was_measured_and_asks_for_more_where_that_was_too_little() {
@@ -106,6 +129,32 @@ mod tests {
         assert!(after(&mut found, 4 << 30));
         assert!(!found.run_out((0, 0)));
         assert_eq!(asked(&found), Some(Bytes(5 << 30)), "what was seen stands");
+    }
+
+    #[test]
+    fn what_is_too_little_for_one_is_asked_for_by_none() {
+        let gib = |gib: u64| Bytes(gib << 30);
+        let fleet = Fleet { devices: vec![Device { memory: gib(16), ..Device::default() }], ..Fleet::default() };
+        let resources = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        let mode = Mode { auto: Some(Gpus::Shared), resources, ..Mode::default() };
+        let mut found = Found::default();
+        assert!(!found.too_little((0, 0), &mode, gib(4), &fleet), "it has all of a device");
+        assert!(found.take_in((0, 0), &mode, Some(gib(4)), &fleet));
+        assert!(!found.run_out((0, 0)) && found.too_little((0, 0), &mode, gib(6), &fleet));
+        assert!(!found.too_little((0, 0), &mode, gib(5), &fleet));
+        assert!(!found.take_in((0, 0), &mode, Some(gib(5)), &fleet), "that is less");
+        let asked = |found: &Found| found.request((0, 0)).map(|request| (request.gpus, request.gpu_memory));
+        assert_eq!(asked(&found), Some((Gpus::Shared, gib(9))));
+        assert!(found.too_little((0, 0), &mode, gib(12), &fleet));
+        assert_eq!(asked(&found), Some((Gpus::Whole(1), Bytes::ZERO)), "more than a device has");
+        // The same of what earlier runs have told, and of several devices.
+        let known = Resources { gpus: Gpus::Whole(2), gpu_memory: gib(2), ..Resources::default() };
+        let mode = Mode { auto: Some(Gpus::Whole(2)), resources: known, ..Mode::default() };
+        let mut found = Found::default();
+        assert!(found.too_little((0, 0), &mode, gib(4), &fleet) && !found.run_out((0, 0)));
+        assert_eq!(asked(&found), Some((Gpus::Whole(2), gib(6))));
+        assert!(found.too_little((0, 0), &mode, gib(12), &fleet));
+        assert_eq!(asked(&found), Some((Gpus::Whole(2), Bytes::ZERO)));
     }
 
     #[test]

@@ -8,10 +8,10 @@ use crate::graph::TaskId;
 use crate::run::admission::{FRESH, Live, Readings, SETTLED};
 use crate::run::event::{Event, StopReason};
 use crate::run::outcome::Outcome;
-use crate::run::raise::{self, Raise};
+use crate::run::raise::{self, Raise, Step};
 use crate::run::retry;
 use crate::run::state::{Phase, RunState, TaskState};
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 impl Dispatcher<'_> {
     /// Plans a retry for each failed attempt, or lets the task fail with all that needs it.
@@ -105,6 +105,38 @@ impl Dispatcher<'_> {
         let others = count(state.failures() - if rule.on.is_empty() { ran_out } else { answered });
         let wait = retry::wait_before_next(outcome, others, rule, self.options.seed, task)?;
         Some((wait, None))
+    }
+
+    /// Takes in that a task ran out of a device's memory, of which it had so much and was seen to hold so much; returns whether
+    /// others of its stage ask for something else now.
+    pub(super) fn learn_of_too_little(
+        &mut self,
+        task: TaskId,
+        device: &str,
+        (had, peak): (Bytes, Option<Bytes>),
+    ) -> bool {
+        let (of, mode) = (self.stage_and_mode(task), self.mode(task));
+        let device = (0..).map(DeviceId).zip(&self.fleet.devices).find(|(_, of)| of.id == device);
+        let kept_to_it = peak.unwrap_or_default() < had;
+        let was_taken = device.is_some_and(|(device, _)| kept_to_it && !self.ledger.could_keep(device, had));
+        let is_unknown = self.found.run_out(of);
+        let most = had.max(peak.unwrap_or_default());
+        is_unknown || (had > Bytes::ZERO && !was_taken && self.found.too_little(of, mode, most, self.fleet))
+    }
+
+    /// The same by the record of a task, where what it had was not said to be enough.
+    pub(super) fn learn_what_was_too_little(&mut self, task: TaskId, state: &TaskState) {
+        let following = state.attempts.iter().skip(1).map(|attempt| attempt.raise).chain([state.raise]);
+        for (attempt, raise) in state.attempts.iter().zip(following) {
+            let Some(ended) = &attempt.ended else { continue };
+            let is_again = raise.is_some_and(|raise| raise.step == Step::Again);
+            let had = attempt.place.gpu_memory;
+            let has_run_out = matches!(ended.outcome, Outcome::OutOfMemory { device: Some(_) }) && had > Bytes::ZERO;
+            if has_run_out && !is_again {
+                let most = had.max(ended.usage.peak_gpu_memory.unwrap_or_default());
+                self.found.too_little(self.stage_and_mode(task), self.mode(task), most, self.fleet);
+            }
+        }
     }
 
     /// Whether a task asks, since it ran out of memory, for more than this fleet could ever give: the run went on where a

@@ -18,6 +18,7 @@ use crate::spec::{Duration, Gpus, Mode};
 use crate::units::{Millis, Share};
 
 mod instead;
+mod learned;
 
 /// Plans tasks in the order in which they are written.
 fn in_file_order(problem: &Problem) -> Plan {
