@@ -14,6 +14,7 @@ use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, dry_run, output};
 use crate::engine::attendance::{self, Share};
+use crate::engine::sentinel;
 use crate::graph::TaskId;
 use crate::probe;
 use crate::run::cache::keeper::Places;
@@ -21,7 +22,7 @@ use crate::run::cache::key::Digest;
 use crate::run::cache::standstill;
 use crate::run::crash;
 use crate::run::event::Event;
-use crate::run::launch::Ground;
+use crate::run::launch::{self, Ground};
 use crate::run::state::RunState;
 use crate::run::store::{Header, Invocation, RunKey, Store, StoreError, TaskHeader};
 use crate::spec::Pipeline;
@@ -250,7 +251,21 @@ fn open_store(dir: &Path, own: &str) -> Result<Store, Failure> {
     if let Some(aside) = aside {
         output::warn(&format!("the record of earlier runs was damaged; it is kept as {}", aside.display()));
     }
+    refuse_beside_unrecorded(&store)?;
     Ok(store)
+}
+
+/// Refuses to begin beside tasks that have survived a run of which nothing is on record any more: what they write is
+/// unknown.
+fn refuse_beside_unrecorded(store: &Store) -> Result<(), Failure> {
+    let goes_on = |run: &PathBuf| sentinel::longest_grace(&launch::sentinels(run)).is_some();
+    let Some(run) = store.unrecorded().map_err(broken)?.into_iter().find(goes_on) else { return Ok(()) };
+    let run = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let report = miette::miette!(
+        help = format!("wait for their end, or end them: `trainyard devices --orphans --end {run}`"),
+        "tasks of run {run} go on of which nothing is on record any more, and may write what this run would"
+    );
+    Err(Failure { exit: Exit::Usage, report })
 }
 
 /// Records a new run, whose name must be its own. A record that shows only here that it is damaged is moved aside.

@@ -1,14 +1,18 @@
 //! `trainyard runs`: the recorded runs, the newest first.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 
 use super::state::{self, StateArgs, broken};
 use super::{Exit, Failure, output, runs_gc};
+use crate::engine::{attendance, sentinel};
 use crate::probe::clock;
 use crate::report::dashboard::{self, Counts};
 use crate::report::history::{self, Listed};
 use crate::report::paint::Colour;
+use crate::run::launch;
 use crate::run::store::{RunRow, Store};
 
 const NONE: &str = "no runs are recorded here\n";
@@ -40,6 +44,7 @@ impl Command {
             return if self.json { output::print_json(&[(); 0]) } else { output::print(NONE) };
         };
         let rows = store.runs().map_err(broken)?;
+        say_what_is_lost(&store)?;
         if self.json {
             let runs: Result<Vec<_>, _> = rows.iter().map(|row| counted(&store, row)).collect();
             return output::print_json(&runs?);
@@ -55,6 +60,30 @@ impl Command {
         let table = history::runs(&listed, clock::now(), &TimeZone::system());
         output::print(&table.render(Colour::for_stdout(), output::columns()))
     }
+}
+
+/// How many runs are named that are lost.
+const NAMED: usize = 3;
+
+/// Warns of runs that have a folder and are not on record: not those that somebody is about to begin.
+fn say_what_is_lost(store: &Store) -> Result<(), Failure> {
+    let goes_on = |run: &PathBuf| sentinel::longest_grace(&launch::sentinels(run)).is_some();
+    let unrecorded = store.unrecorded().map_err(broken)?;
+    let (alive, over): (Vec<_>, Vec<_>) = unrecorded.into_iter().partition(goes_on);
+    for run in alive {
+        let run = run.display();
+        output::warn(&format!(
+            "nothing is on record any more of {run}, and its tasks go on: `trainyard devices --orphans` lists them"
+        ));
+    }
+    let lost: Vec<_> = over.iter().filter(|run| attendance::is_attended(run) != Some(true)).collect();
+    if !lost.is_empty() {
+        let named: Vec<_> = lost.iter().take(NAMED).map(|run| run.display().to_string()).collect();
+        let more = if lost.len() > NAMED { format!(" and {} more", lost.len() - NAMED) } else { String::new() };
+        let named = named.join(", ");
+        output::warn(&format!("nothing is on record any more of {named}{more}; what was printed is in `logs` there"));
+    }
+    Ok(())
 }
 
 /// Returns a run with how many of its tasks are in which state.

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use trainyard::engine::process;
 
-use crate::world::{World, of, outcomes, parent, pid_in, wait_for, wait_for_end};
+use crate::world::{World, of, outcomes, parent, pid_in, told, wait_for, wait_for_end};
 
 /// A stage that goes on when it is let, says so, and ends as it is told to.
 const GATED: &str = r#"
@@ -184,6 +184,31 @@ fn cancel_ends_what_goes_on_without_an_orchestrator() {
     let (code, events) = resume(&world, &[]);
     assert_eq!((code, adopted(&events)), (Some(0), &serde_json::json!([])));
     assert_eq!(outcomes(&world.show(), "second"), ["interrupted", "succeeded"], "what was asked for is no failure");
+}
+
+#[test]
+fn nobody_begins_beside_what_goes_on_and_is_on_record_no_more() {
+    let world = World::new(GATED);
+    let sentinel = killed(&world, &[]);
+    let run = world.show()["run"].as_str().unwrap().to_owned();
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        let _ = std::fs::remove_file(world.path(".trainyard").join(name));
+    }
+    let refused = world.run(&[]);
+    let said = told(&refused).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains(&format!("tasks of run {run} go on of which nothing is on record any more")), "{said}");
+    let listed = told(&world.command(&["runs"]).output().unwrap());
+    assert!(listed.contains("and its tasks go on: `trainyard devices --orphans`"), "{listed}");
+    let ended = world.command(&["devices", "--orphans", "--end", &run]).output().unwrap();
+    assert!(ended.status.success(), "{}", told(&ended));
+    wait_for_end(sentinel);
+    wait_for_end(pid_in(&world.path("pid")));
+    let listed = told(&world.command(&["runs"]).output().unwrap());
+    assert!(listed.contains("what was printed is in `logs` there") && !listed.contains("go on"), "{listed}");
+    go_on(&world, "last", "0");
+    go_on(&world, "gate", "");
+    assert!(world.run(&[]).status.success());
 }
 
 #[test]

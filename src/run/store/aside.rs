@@ -70,7 +70,7 @@ impl Store {
 }
 
 /// Yields the names in a folder; none where it is not there.
-fn names_in(folder: &Path) -> impl Iterator<Item = String> {
+pub(super) fn names_in(folder: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }

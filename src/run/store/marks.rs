@@ -1,5 +1,9 @@
 //! How far the record of each run goes: enough to see which of them to read again.
 
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+
+use super::aside::names_in;
 use super::numbers::COUNT;
 use super::{RunRow, Store, StoreError};
 use crate::units::Millis;
@@ -48,6 +52,18 @@ impl Store {
             )?;
             query.query_row([run, RESUMED], |row| Ok(Millis(super::unsigned(row.get(0)?))))
         })
+    }
+
+    /// Returns the folders of runs of which nothing is on record, by their names: such as begin at this moment, and such as
+    /// have lost it.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn unrecorded(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let known: HashSet<String> =
+            self.on(|db| db.prepare("SELECT id FROM run")?.query_map([], |row| row.get(0))?.collect())?;
+        let names: BTreeSet<String> = names_in(&self.dir().join("runs")).collect();
+        Ok(names.into_iter().filter(|name| !known.contains(name)).map(|name| self.run_dir(&name)).collect())
     }
 
     /// Returns the run with exactly this id; `None` where there is none.
