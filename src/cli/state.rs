@@ -339,8 +339,9 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             Some(format!("other runs are not concerned; what run {run} printed is in its folder `logs`"))
         }
         StoreError::CorruptUnder { run, .. } => Some(format!(
-            "wait for its end, or end it: by Ctrl-C where it was started; where only its tasks are left, `trainyard devices \
-             --orphans --end {run}`; the next run moves the record aside and begins a new one"
+            "wait for its end, or end it: `trainyard cancel {run}`; where that cannot read the record either, by Ctrl-C where \
+             it was started, or, where only its tasks are left, by `trainyard devices --orphans --end {run}`; the next run \
+             moves the record aside and begins a new one"
         )),
         StoreError::NotAFile(path) => Some(format!("move {} away: `trainyard run` begins a new one", path.display())),
         StoreError::Database { path, source } => {

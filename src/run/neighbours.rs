@@ -16,8 +16,9 @@ use super::cache::restore::Writers;
 use super::decide::{Places, overlap};
 use super::event::{Event, Place, Process, Recorded, Role};
 use super::store::{RunKey, Store, StoreError, TaskHeader, Unfinished};
-use super::supervisor::Record;
+use super::supervisor::{News, Record};
 use crate::graph::TaskId;
+use crate::units::Millis;
 
 /// What can be told of processes.
 pub trait Presence {
@@ -60,9 +61,12 @@ pub struct Onlooker<P> {
     record: Mutex<Option<(Store, Others)>>,
 }
 
-/// The runs that have not ended, besides the one that asks.
-#[derive(Default)]
+/// The runs that have not ended, or only since it began, besides the one that asks.
 struct Others {
+    /// From when on it is of interest what they make.
+    since: Millis,
+    /// What attempts have written since, and nobody was told yet.
+    made: Vec<String>,
     /// The number of the record when it was last read.
     version: Option<i64>,
     /// By their keys in the database.
@@ -78,6 +82,8 @@ struct Other {
     places: Places,
     /// How many of its events were taken in.
     taken: usize,
+    /// Whether it has ended by them.
+    is_over: bool,
     /// Attempts that have not ended.
     open: BTreeMap<(TaskId, Role), Place>,
     /// Set once its orchestrator was seen to be gone: what is left of its tasks.
@@ -85,25 +91,36 @@ struct Other {
 }
 
 impl<'a> Shared<'a> {
-    /// Makes the record of a run that is carried out on `host`.
-    pub fn new((store, key): (&'a mut Store, &'a mut RunKey), presence: &'a dyn Presence, host: String) -> Self {
-        let (within, others, told) = (presence.within(), Others::default(), Vec::new());
+    /// Makes the record of a run that is carried out on `host`; it looked at its files at `since` (ms since the Unix epoch)
+    /// or later.
+    pub fn new(
+        (store, key): (&'a mut Store, &'a mut RunKey),
+        presence: &'a dyn Presence,
+        host: String,
+        since: Millis,
+    ) -> Self {
+        let (within, others, told) = (presence.within(), Others::since(since), Vec::new());
         Self { store, key, presence, host, within, others, told }
     }
 
-    /// Returns what others hold, if that has changed since it was last asked.
-    fn news(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+    /// Returns what others have done since that was last asked.
+    fn news(&mut self) -> Result<News, StoreError> {
         self.others.renew(self.store, |run| !self.key.is_of(run), &self.host, self.presence)?;
         let holdings: Vec<Holding> = self.others.holdings(self.within.as_ref()).collect();
+        let made = std::mem::take(&mut self.others.made);
         if holdings == self.told {
-            return Ok(None);
+            return Ok(News { hold: None, made });
         }
         self.told.clone_from(&holdings);
-        Ok(Some(holdings))
+        Ok(News { hold: Some(holdings), made })
     }
 }
 
 impl Others {
+    fn since(since: Millis) -> Self {
+        Self { since, made: Vec::new(), version: None, all: BTreeMap::new() }
+    }
+
     /// Reads what has been recorded since, and looks who is left of those that were.
     fn renew(
         &mut self,
@@ -123,21 +140,26 @@ impl Others {
 
     /// Reads what others have recorded.
     fn read(&mut self, store: &Store, counts: impl Fn(&Unfinished) -> bool, host: &str) -> Result<(), StoreError> {
-        let mut unfinished = store.unfinished(host)?;
+        let mut unfinished = store.unfinished(host, self.since)?;
         unfinished.retain(counts);
         self.all.retain(|key, _| unfinished.iter().any(|run| run.key == *key));
         for run in unfinished {
             let other = match self.all.remove(&run.key) {
                 // Another process may have taken it over.
                 Some(other) if other.run.orchestrator == run.orchestrator => other,
-                Some(other) => Other { run, left: None, ..other },
+                Some(other) => Other { run, left: None, is_over: false, ..other },
                 None => Other::new(run, store)?,
             };
             self.all.insert(other.run.key, other);
         }
         for other in self.all.values_mut() {
+            if other.is_over {
+                continue;
+            }
             for recorded in store.events_from(&other.run.id, other.taken)? {
-                other.take_in(recorded);
+                let is_new = recorded.at >= self.since;
+                let written = other.take_in(recorded).filter(|_| is_new);
+                self.made.extend(written.into_iter().flat_map(|task| other.writes(task)));
             }
         }
         Ok(())
@@ -163,7 +185,7 @@ impl<P: Presence> Onlooker<P> {
             Some(known) => known,
             unknown @ None => match Store::open_existing(&self.state) {
                 Err(StoreError::NoState(_)) => return Ok(false),
-                opened => unknown.insert((opened?, Others::default())),
+                opened => unknown.insert((opened?, Others::since(Millis(u64::MAX)))),
             },
         };
         others.renew(store, |run| run.id != self.run, &self.host, &self.presence)?;
@@ -186,7 +208,7 @@ impl Record for Shared<'_> {
         self.store.append(self.key, events)
     }
 
-    fn hold(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+    fn hold(&mut self) -> Result<News, StoreError> {
         self.store.hold()?;
         self.news()
     }
@@ -195,7 +217,7 @@ impl Record for Shared<'_> {
         self.store.let_go()
     }
 
-    fn others(&mut self) -> Result<Option<Vec<Holding>>, StoreError> {
+    fn others(&mut self) -> Result<News, StoreError> {
         self.news()
     }
 }
@@ -205,10 +227,11 @@ impl Other {
         let tasks = store.tasks_of(&run.id)?;
         let folder = Path::new(&run.file).parent().unwrap_or(Path::new("/"));
         let places = places(folder, tasks.iter().flat_map(|task| &task.outputs).map(String::as_str));
-        Ok(Self { run, tasks, places, taken: 0, open: BTreeMap::new(), left: None })
+        Ok(Self { run, tasks, places, taken: 0, is_over: false, open: BTreeMap::new(), left: None })
     }
 
-    fn take_in(&mut self, recorded: Recorded) {
+    /// Takes an event in; returns the task that may have been made by it.
+    fn take_in(&mut self, recorded: Recorded) -> Option<TaskId> {
         self.taken += 1;
         match recorded.event {
             Event::AttemptStarted { task, place, .. } => {
@@ -216,7 +239,10 @@ impl Other {
             }
             Event::AttemptFinished { task, role, .. } => {
                 self.open.remove(&(task, role));
+                return Some(task);
             }
+            Event::RunFinished { .. } => self.is_over = true,
+            Event::RunResumed { .. } => self.is_over = false,
             Event::AttemptSpawned { .. }
             | Event::TaskSuspended { .. }
             | Event::TaskContinued { .. }
@@ -226,11 +252,10 @@ impl Other {
             | Event::TaskCached { .. }
             | Event::TaskReopened { .. }
             | Event::StopRequested { .. }
-            | Event::RunFinished { .. }
-            | Event::RunResumed { .. }
             | Event::Replanned { .. }
             | Event::FinishTold { .. } => {}
         }
+        None
     }
 
     /// Looks whether those live who hold something.

@@ -37,7 +37,7 @@ mod replan;
 
 use commit::Locked;
 pub use look::{FullDisk, Look, Looker, Question};
-pub use record::Record;
+pub use record::{News, Record};
 pub use replan::Replanner;
 
 /// How often observers redraw.

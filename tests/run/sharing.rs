@@ -156,6 +156,28 @@ fn an_output_is_written_by_one_run_at_a_time_and_not_made_twice() {
 }
 
 #[test]
+fn what_another_run_has_made_is_not_made_again_although_nobody_looked_meanwhile() {
+    let world = World::new(
+        "[stage.long]\nrun = \"touch begun; until test -e gate; do sleep 0.05; done; touch {outputs}\"\noutputs = [\"long\"]\n\
+         duration = \"1h\"\n[stage.short]\nrun = \"echo {matrix.n} >> ran; touch {outputs}\"\noutputs = [\"s{matrix.n}\"]\n\
+         matrix = { n = [1, 2, 3] }\nduration = \"1s\"\n",
+    );
+    let mut one = start(&world, &["p.toml", "--name", "first", "--jobs", "1"]);
+    until("the first run is at the long task", || world.path("begun").exists());
+    let mut other = start(&world, &["p.toml", "--name", "second", "--jobs", "1"]);
+    let has_made = |task: &str| outcomes(&show(&world, "second"), task) == ["succeeded"];
+    until("the other has made the short ones", || {
+        show(&world, "second").is_object() && ["1", "2", "3"].iter().all(|n| has_made(&format!("short[n={n}]")))
+    });
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert!(one.wait().unwrap().success() && other.wait().unwrap().success());
+    let first = show(&world, "first");
+    let states = ["long", "short[n=1]", "short[n=2]", "short[n=3]"].map(|task| state(&first, task));
+    assert_eq!(states, ["succeeded", "cached", "cached", "cached"]);
+    assert_eq!(std::fs::read_to_string(world.path("ran")).unwrap().lines().count(), 3);
+}
+
+#[test]
 fn a_run_within_a_task_does_not_wait_for_that_task() {
     let world = World::new(&format!(
         "[stage.outer]\nrun = [\"{}\", \"run\", \"q.toml\"]\nresources = {{ cpus = {} }}\n",

@@ -39,7 +39,7 @@ struct Survey<'a> {
     looks: Looks<'a>,
     /// What tasks that are up to date made, by path.
     made: HashMap<&'a str, Content>,
-    /// Whether outputs were or are to be restored: what was seen around them does not hold any more.
+    /// Whether outputs were not in place, and were or are to be restored: what was seen around them does not hold any more.
     unsettled: bool,
     /// ms since the Unix epoch.
     now: i64,
@@ -240,7 +240,8 @@ impl<'a> Survey<'a> {
             },
             _ => wrong.iter().map(|entry| entry.path.clone()).collect(),
         };
-        self.unsettled |= !restored.is_empty();
+        // Somebody else may have put them back just now.
+        self.unsettled |= !wrong.is_empty();
         for (output, entry) in recipe.outputs.iter().zip(&action.outputs) {
             self.made.extend(content_of(entry).map(|content| (output.as_str(), content)));
         }
@@ -264,6 +265,9 @@ impl<'a> Survey<'a> {
             }
         };
         let logs = verdicts.iter().map(log).collect::<Option<Vec<_>>>()?;
+        if self.unsettled {
+            return None;
+        }
         let recipes = || self.keeper.tasks.iter().filter_map(|task| task.recipe.as_ref().ok());
         // What matches a pattern is not known before it was looked for.
         if recipes().flat_map(|recipe| &recipe.inputs).any(|input| path::is_pattern(input)) {

@@ -1,15 +1,17 @@
 //! Other runs on the same state folder: what they hold is not given out, and what they write is not written at the same
 //! time.
 //!
-//! A task whose output another run writes waits apart from its queue. Once the other has written it, the task is looked
-//! up again: what it would make may be there then.
+//! A task whose output another run writes waits apart from its queue. Once the other has written it, whoever would write it
+//! is looked up again before it starts: what it would make may be there then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::{Dispatcher, Queue};
 use crate::graph::TaskId;
 use crate::run::admission::{Holding, Readings};
 use crate::run::state::RunState;
+use crate::run::supervisor::News;
 use crate::units::Millis;
 
 /// What other runs write, and who waits for that.
@@ -25,6 +27,8 @@ pub(super) struct Sharing {
     places: Places,
     /// `[n_tasks]`, or empty: whether a task may be looked up again.
     look_again: Vec<bool>,
+    /// Who would write what lies where, once that was asked.
+    makers: Option<BTreeMap<String, TaskId>>,
 }
 
 /// An output that another run writes.
@@ -67,8 +71,45 @@ impl Dispatcher<'_> {
         self.sharing.others && (!self.sharing.waiting.is_empty() || self.races.is_wanted() || refused())
     }
 
+    /// Takes in what other runs have done. What they may have made is looked up again before it is made once more.
+    pub fn hear_of_others(&mut self, news: &News, now: Millis) {
+        if let Some(hold) = &news.hold {
+            self.others_hold(hold, now);
+        }
+        for path in &news.made {
+            for task in self.who_makes(path) {
+                self.look_up_again(task);
+                let turn = self.turn(task);
+                if self.ready[self.queue_of[task.index()] as usize].turns.remove(&turn) {
+                    self.queue_if_unblocked(task);
+                }
+            }
+        }
+    }
+
+    /// Returns the tasks that would write a path, something in it or what it is in.
+    fn who_makes(&mut self, path: &str) -> BTreeSet<TaskId> {
+        let Sharing { makers, places, .. } = &mut self.sharing;
+        let makers = makers.get_or_insert_with(|| {
+            let tasks = (0..).map(TaskId).zip(&self.graph.tasks);
+            let outputs = tasks.flat_map(|(id, task)| task.outputs.iter().map(move |path| (path, id)));
+            outputs.map(|(path, id)| (places.of(path), id)).collect()
+        });
+        let within = makers.range(format!("{path}/")..format!("{path}0")).map(|(_, task)| *task);
+        let around = Path::new(path).ancestors().filter_map(|above| makers.get(above.to_str()?)).copied();
+        within.chain(around).collect()
+    }
+
+    /// Lets a task be looked up before it starts, if it may be.
+    fn look_up_again(&mut self, task: TaskId) {
+        let again = self.sharing.look_again.get(task.index()).copied().unwrap_or(false);
+        if let Some(unseen) = self.unseen.get_mut(task.index()) {
+            *unseen = again;
+        }
+    }
+
     /// Takes in everything that other runs hold and write now.
-    pub fn others_hold(&mut self, holdings: &[Holding], now: Millis) {
+    fn others_hold(&mut self, holdings: &[Holding], now: Millis) {
         self.ledger.others_hold(self.fleet, holdings, now);
         self.sharing.others = !holdings.is_empty();
         let writes = holdings.iter().flat_map(|of| of.writes.iter().map(|path| (path.clone(), of.called.clone())));
@@ -76,10 +117,7 @@ impl Dispatcher<'_> {
         let waiting = std::mem::take(&mut self.sharing.waiting);
         for (task, since) in waiting.into_iter().map(|(task, waits)| (task, waits.since)) {
             if !self.waits_for_other_run(task, since) {
-                let again = self.sharing.look_again.get(task.index()).copied().unwrap_or(false);
-                if let Some(unseen) = self.unseen.get_mut(task.index()) {
-                    *unseen = again;
-                }
+                self.look_up_again(task);
                 self.queue_if_unblocked(task);
             }
         }

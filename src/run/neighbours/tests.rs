@@ -79,12 +79,12 @@ impl Run {
     }
 
     fn shared<'a>(&'a mut self, presence: &'a dyn Presence) -> Shared<'a> {
-        Shared::new((&mut self.store, &mut self.key), presence, "box".into())
+        Shared::new((&mut self.store, &mut self.key), presence, "box".into(), Millis(0))
     }
 }
 
-fn held(news: Option<Vec<Holding>>) -> Option<Vec<(String, u64)>> {
-    news.map(|all| all.into_iter().map(|of| (format!("{} {}", of.called, of.task), of.place.cpus.0)).collect())
+fn held(news: News) -> Option<Vec<(String, u64)>> {
+    news.hold.map(|all| all.into_iter().map(|of| (format!("{} {}", of.called, of.task), of.place.cpus.0)).collect())
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_run_learns_what_others_hold_and_give_back() {
     assert_eq!(held(two.others().unwrap()), None, "nobody holds anything");
     one.append(&[started(0, 1, 3)]).unwrap();
     let news = two.hold().unwrap();
-    assert_eq!(news.as_ref().unwrap()[0].writes, ["/nowhere/out/x"]);
+    assert_eq!(news.hold.as_ref().unwrap()[0].writes, ["/nowhere/out/x"]);
     assert_eq!(held(news), Some(vec![("a-name t0".into(), 3)]));
     two.append(&[started(1, 1, 2)]).unwrap();
     assert_eq!(held(two.others().unwrap()), None, "what it records itself is no news");
@@ -146,7 +146,7 @@ fn runs_that_admit_at_the_same_time_never_hold_more_than_there_is() {
         let mut run = run.shared(&told);
         let (mut others, mut admitted, mut number) = (0, false, 0);
         while number < 40 {
-            if let Some(news) = run.hold().unwrap() {
+            if let Some(news) = run.hold().unwrap().hold {
                 others = news.iter().map(|of| of.place.cpus.0).sum();
             }
             if !admitted && others + need <= CAPACITY {

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, params};
 
-use super::{Orchestrator, RunKey, Store, StoreError, TaskHeader, failed, undecodable, unsigned};
+use super::{Orchestrator, RunKey, Store, StoreError, TaskHeader, failed, signed, undecodable, unsigned};
 use crate::run::event::Process;
+use crate::units::Millis;
 
 /// Another run that has not ended, whether it goes on or its process is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,17 +61,17 @@ impl Store {
         self.on(|db| db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0)))
     }
 
-    /// Returns the runs on this host that have not ended.
+    /// Returns the runs on this host that have not ended, or not before `since` (ms since the Unix epoch).
     ///
     /// # Errors
     /// Where the database cannot be read.
-    pub fn unfinished(&self, host: &str) -> Result<Vec<Unfinished>, StoreError> {
+    pub fn unfinished(&self, host: &str, since: Millis) -> Result<Vec<Unfinished>, StoreError> {
         self.on(|db| {
             let mut query = db.prepare_cached(
                 "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started, pids FROM run
-                 WHERE finished IS NULL AND host = ?1",
+                 WHERE (finished IS NULL OR finished >= ?2) AND host = ?1",
             )?;
-            let rows = query.query_map([host], |row| {
+            let rows = query.query_map(params![host, signed(since.0)], |row| {
                 let process = Process { pid: row.get(5)?, started: unsigned(row.get(6)?) };
                 let pids = row.get::<_, Option<i64>>(7)?.map(unsigned);
                 let id: String = row.get(1)?;

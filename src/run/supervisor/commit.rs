@@ -37,10 +37,8 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
                 return Ok(Vec::new());
             }
             let held = self.record.hold();
-            let Some(others) = self.found_locked(held)? else { return Ok(Vec::new()) };
-            if let Some(others) = others {
-                self.parts.dispatcher.others_hold(&others, now);
-            }
+            let Some(news) = self.found_locked(held)? else { return Ok(Vec::new()) };
+            self.parts.dispatcher.hear_of_others(&news, now);
         }
         Ok(self.parts.dispatcher.decide(&self.state, now, &self.look.readings))
     }
@@ -154,8 +152,8 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
 
     pub(super) fn ask_what_others_hold(&mut self) -> Result<(), RunError> {
         let others = self.record.others();
-        if let Some(Some(others)) = self.found_locked(others)? {
-            self.parts.dispatcher.others_hold(&others, self.clock.now());
+        if let Some(news) = self.found_locked(others)? {
+            self.parts.dispatcher.hear_of_others(&news, self.clock.now());
         }
         Ok(())
     }
