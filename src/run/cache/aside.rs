@@ -46,9 +46,19 @@ pub fn relocate(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<bool>
             remove_all(to)?;
             fs::rename(from, to)
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => rename_closed(from, to).map_err(|_| error),
         other => other,
     };
     moved.map(|()| true)
+}
+
+/// Moves a folder of ours that may not be written to, and leaves it as it was: to move it elsewhere is to write to it.
+fn rename_closed(from: &Path, to: &Path) -> io::Result<()> {
+    let before = from.symlink_metadata()?.permissions();
+    fs::set_permissions(from, Permissions::from_mode(before.mode() | 0o700))?;
+    let moved = fs::rename(from, to);
+    fs::set_permissions(if moved.is_ok() { to } else { from }, before)?;
+    moved
 }
 
 /// Removes a file or a folder with all that is in it; that it is not there is no error.
@@ -57,7 +67,12 @@ pub fn relocate(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<bool>
 /// Where it cannot be removed.
 pub fn remove_all(path: &Path) -> io::Result<()> {
     let removed = match path.symlink_metadata() {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(found) if found.is_dir() => match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                open_all(path).and_then(|()| fs::remove_dir_all(path)).map_err(|_| error)
+            }
+            removed => removed,
+        },
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
@@ -65,6 +80,19 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// Lets us write to a folder and to all that are in it.
+fn open_all(folder: &Path) -> io::Result<()> {
+    let mode = folder.symlink_metadata()?.permissions().mode();
+    fs::set_permissions(folder, Permissions::from_mode(mode | 0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_all(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what failed attempts of a run left, `TASK.NUMBER`, once the run has succeeded: the results are there. What was
@@ -236,6 +264,39 @@ mod tests {
     use super::*;
     use crate::run::cache::files::Files;
     use crate::units::Bytes;
+
+    /// Does something as whoever may not write to what is closed, as root may.
+    fn as_an_ordinary_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        std::thread::scope(|scope| {
+            let work = || {
+                let mut sets = capabilities(None).unwrap();
+                sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+                set_capabilities(None, sets).unwrap();
+                work()
+            };
+            scope.spawn(work).join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_written_to_is_moved_and_removed_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("out"), folder.path().join("aside/out"));
+        fs::create_dir_all(from.join("deep")).unwrap();
+        fs::write(from.join("deep/x"), "one").unwrap();
+        for closed in [from.join("deep"), from.clone()] {
+            fs::set_permissions(closed, Permissions::from_mode(0o555)).unwrap();
+        }
+        as_an_ordinary_user(|| {
+            assert!(relocate(&from, &to, &Transfer::default()).unwrap());
+            let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+            assert_eq!((mode(&to), mode(&to.join("deep"))), (0o555, 0o555));
+            assert_eq!(fs::read(to.join("deep/x")).unwrap(), b"one");
+            remove_all(&to).unwrap();
+            assert!(!to.exists());
+        });
+    }
 
     #[test]
     fn a_folder_comes_back_as_it_was() {

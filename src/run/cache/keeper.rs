@@ -223,7 +223,8 @@ impl Keeper {
         let mut found = Vec::new();
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
             self.forget_kept_copy(output)?;
-            let moved = aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer())?;
+            let moved = aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer())
+                .map_err(|error| io::Error::new(error.kind(), format!("{output}: {error}")))?;
             found.extend((moved && is_first).then_some(output.as_str()));
         }
         let found = (!found.is_empty()).then(|| found.join(", "));
