@@ -39,10 +39,13 @@ impl<'a> Instance<'a> {
         let mut numbers = Kinds::default();
         let mut impossible = Vec::new();
         let (mut firsts, mut by_stage) = (Vec::new(), Vec::with_capacity(pipeline.stages.len()));
-        for stage in &pipeline.stages {
-            let (number, is_new) = numbers.number(stage);
-            firsts.extend(is_new.then_some(stage));
-            by_stage.push(number);
+        // A stage that is done may need what is not there any more.
+        let mut used = vec![false; pipeline.stages.len()];
+        graph.tasks.iter().for_each(|task| used[task.stage] = true);
+        for (index, stage) in pipeline.stages.iter().enumerate() {
+            let number = used[index].then(|| numbers.number(stage));
+            firsts.extend(number.filter(|(_, is_new)| *is_new).map(|_| stage));
+            by_stage.push(number.map(|(number, _)| number));
         }
         let mut builder =
             Builder::new(pipeline, fleet, Loads::new(&firsts, fleet, timed_by), objective == Objective::Energy);
@@ -54,12 +57,10 @@ impl<'a> Instance<'a> {
         };
         let kinds: Vec<_> = firsts.iter().map(&mut kind).collect();
         for (index, stage) in pipeline.stages.iter().enumerate() {
-            if kinds[by_stage[index] as usize].choices.is_empty() {
+            if by_stage[index].is_some_and(|kind| kinds[kind as usize].choices.is_empty()) {
                 let of_stage = graph.tasks.iter().filter(|task| task.stage == index);
-                let tasks: Vec<_> = of_stage.map(|task| task.name.clone()).collect();
-                if !tasks.is_empty() {
-                    impossible.push(Impossible { stage: index, tasks, modes: reasons(stage, fleet) });
-                }
+                let tasks = of_stage.map(|task| task.name.clone()).collect();
+                impossible.push(Impossible { stage: index, tasks, modes: reasons(stage, fleet) });
             }
         }
         if !impossible.is_empty() {
@@ -68,7 +69,7 @@ impl<'a> Instance<'a> {
         Ok(Self {
             graph,
             kinds,
-            kind: graph.tasks.iter().map(|task| by_stage[task.stage]).collect(),
+            kind: graph.tasks.iter().filter_map(|task| by_stage[task.stage]).collect(),
             priority: graph.tasks.iter().map(|task| pipeline.stages[task.stage].priority).collect(),
             bandwidth: bandwidths(fleet),
             resources: builder.resources,

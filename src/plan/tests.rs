@@ -47,6 +47,16 @@ fn a_chain_of_2_2_and_3_takes_7_and_is_proven_optimal() {
 }
 
 #[test]
+fn who_is_done_needs_no_device_that_is_gone() {
+    let modes = vec![vec![on_gpus(Gpus::Shared, 10, 10)], vec![on_host(1, 7)]];
+    let mut problem = problem(modes, &[(0, 1)], one_node(4, &[]));
+    problem.graph = problem.graph.rest(&[true, false]).0;
+    for policy in every_policy() {
+        assert_eq!(planned(&problem, policy).unwrap().makespan, Millis(7), "{policy}");
+    }
+}
+
+#[test]
 fn of_devices_that_are_equally_early_the_one_with_the_least_left_is_taken() {
     // In the fleet's order the small task would lie on the large device, and the large one would have to wait.
     let modes = [10, 75].map(|gib| vec![on_gpus(Gpus::Shared, gib, 10)]).to_vec();
