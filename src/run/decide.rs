@@ -90,6 +90,8 @@ pub struct Dispatcher<'a> {
     expect: Expect,
     /// When tasks that were first in line were promised to start.
     promised: HashMap<TaskId, Millis>,
+    /// Since when others keep whom of a queue waiting who would rather have a GPU, by our own tasks' expected ends.
+    others_keep: HashMap<usize, Millis>,
     /// For whom room was kept when it was last decided who starts, and from when on.
     kept: Option<(TaskId, Millis)>,
     /// Whether the plan still holds.
@@ -157,6 +159,7 @@ impl<'a> Dispatcher<'a> {
             found: Found::default(),
             expect: Expect::default(),
             promised: HashMap::new(),
+            others_keep: HashMap::new(),
             kept: None,
             watch: Watch::new(pipeline, plan, fleet),
             helped: HashSet::new(),

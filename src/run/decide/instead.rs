@@ -60,21 +60,23 @@ impl Dispatcher<'_> {
         Some(self.place(task, &request, &grant))
     }
 
-    fn until_a_gpu_is_sooner(&self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Until {
+    fn until_a_gpu_is_sooner(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Until {
         let request: &Resources = &self.ready[queue].request;
         if self.ledger.possible(request).is_err() {
             return Until::Whenever;
         }
         match self.earliest(request, readings, now) {
             Some((at, grant, _)) if at > now => {
+                self.others_keep.remove(&queue);
                 let planned = self.planned(task, &grant);
                 Until::Before(at + self.expect.duration(self.stage_and_mode(task), planned))
             }
             // By all that we know of our own tasks there is room, or never will be.
             Some(_) | None => {
-                let refused = self.refused.get(queue).and_then(Option::as_ref);
-                let waits = refused.is_some_and(|refused| now > refused.since + KEPT_BY_OTHERS);
-                if waits { Until::Whenever } else { Until::Before(now) }
+                // It may have waited for our own tasks before.
+                let refused = self.refused.get(queue).and_then(Option::as_ref).map_or(now, |refused| refused.since);
+                let since = refused.max(*self.others_keep.entry(queue).or_insert(now));
+                if now > since + KEPT_BY_OTHERS { Until::Whenever } else { Until::Before(now) }
             }
         }
     }

@@ -65,6 +65,39 @@ fn who_prefers_a_gpu_that_others_keep_takes_the_cpu_after_a_while() {
 }
 
 #[test]
+fn who_waited_long_for_our_own_tasks_does_not_leave_a_gpu_that_is_being_given_back() {
+    let problem = problem(vec![prefers(None); 2], &[], gpus(1));
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, vec![60_000; 2]);
+    let used = |used: u64, held: Vec<(TaskId, Bytes)>| {
+        Live::Seen(Seen {
+            free: Bytes((16 - used) << 30),
+            used: Bytes(used << 30),
+            held: Some(held),
+            ..Seen::default()
+        })
+    };
+    let mut at = |sim: &mut Sim<'_>, ms: u64, live: Live| {
+        (sim.now, sim.readings.at, sim.readings.devices[0]) = (Millis(ms), Millis(ms), live);
+        sim.decide();
+        sim.starts.len()
+    };
+    assert_eq!(at(&mut sim, 1_000, used(0, Vec::new())), 1);
+    for ms in (2_000..61_000).step_by(1_000) {
+        assert_eq!(at(&mut sim, ms, used(10, vec![(TaskId(0), Bytes(10 << 30))])), 1);
+    }
+    let (task, role, usage) = (TaskId(0), Role::Main, Usage::default());
+    sim.now = Millis(61_000);
+    sim.happens(Event::AttemptFinished { task, role, outcome: Outcome::Succeeded, usage, logged: false });
+    assert_eq!(at(&mut sim, 61_000, used(10, Vec::new())), 1, "it is not given back yet");
+    assert_eq!(at(&mut sim, 62_000, used(10, Vec::new())), 1, "it is not given back yet");
+    for ms in (63_000..70_000).step_by(1_000) {
+        at(&mut sim, ms, used(0, Vec::new()));
+    }
+    assert_eq!(sim.state.task(TaskId(1)).attempts[0].place.mode, 0);
+}
+
+#[test]
 fn who_took_the_cpu_instead_stays_there_when_it_is_tried_again() {
     let problem = problem(vec![prefers(Some(19_000)); 2], &[], gpus(1));
     let plan = in_file_order(&problem);
