@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Exit, Failure, aside, calibrate, orphans, output, patience};
@@ -31,10 +32,10 @@ pub(super) struct Command {
     #[arg(long, conflicts_with_all = ["watch", "orphans", "drain", "undrain", "json"])]
     calibrate: bool,
     /// Give this device nothing new until it is taken back; what runs on it may end
-    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["undrain", "json"])]
+    #[arg(long, value_name = "DEVICE", value_parser = NonEmptyStringValueParser::new(), conflicts_with_all = ["undrain", "json"])]
     drain: Option<String>,
     /// Take a device back that was drained, or that is in quarantine after an error
-    #[arg(long, value_name = "DEVICE", conflicts_with = "json")]
+    #[arg(long, value_name = "DEVICE", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "json")]
     undrain: Option<String>,
 }
 

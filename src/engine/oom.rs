@@ -26,7 +26,7 @@ pub(super) enum Memory {
 }
 
 /// One of these is in every line that matters.
-const RARE: [&str; 9] = [
+const RARE: [&str; 10] = [
     "emory",
     "allocate request",
     "bytes for new constant",
@@ -34,6 +34,7 @@ const RARE: [&str; 9] = [
     "ALLOC_FAILED",
     "ALLOCATION_FAILED",
     "OOM when",
+    "Dst tensor",
     "bad_alloc",
     TRACE,
 ];
@@ -224,7 +225,15 @@ mod tests {
     use super::*;
 
     /// Messages as the programs print them, and whose memory it was.
-    const KNOWN: [(&str, Memory); 43] = [
+    const KNOWN: [(&str, Memory); 48] = [
+        ("InternalError: Dst tensor is not initialized.", Memory::Device(None)),
+        ("thrust::system_error: parallel_for failed: out of memory", Memory::Device(None)),
+        ("Error: out of memory (cudaError 2)", Memory::Device(None)),
+        ("xgboost.core.XGBoostError: Memory allocation error on worker 0: bad", Memory::Device(None)),
+        (
+            "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 4294967296",
+            Memory::Computing,
+        ),
         ("RuntimeError: Triton Error [CUDA]: out of memory", Memory::Device(None)),
         ("RuntimeError: CUDA driver error: out of memory", Memory::Device(None)),
         (

@@ -186,6 +186,8 @@ fn a_run_that_waits_for_a_card_in_quarantine_goes_on_once_it_is_taken_back() -> 
 fn what_a_drained_card_could_hold_is_refused_with_its_name() -> Tested {
     let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpu_memory = '20GiB' }\n";
     let world = World::new(cards(&[16_384, 24_576]), pipeline)?;
+    let unnamed = world.command(&["devices", "--drain", ""])?;
+    assert_eq!(unnamed.status.code(), Some(2), "an unset variable of a shell names no card");
     let devices: Value = serde_json::from_str(&world.printed(&["devices", "--json"])?)?;
     let long = format!("{}/gpu1", devices["host"]["name"].as_str().ok_or("a host has a name")?);
     assert!(world.printed(&["devices", "--drain", &long])?.starts_with("gpu1 is drained"));

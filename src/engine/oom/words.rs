@@ -2,13 +2,15 @@
 
 use super::Memory;
 
-/// Words of PyTorch, libtorch, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle, vLLM, SGLang and raw CUDA.
-const DEVICE: [&str; 20] = [
+/// Words of PyTorch, libtorch, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle, XGBoost, vLLM, SGLang and raw CUDA.
+const DEVICE: [&str; 22] = [
     "CUDA out of memory",
     "HIP out of memory",
     "CUDA_ERROR_OUT_OF_MEMORY",
     "cudaErrorMemoryAllocation",
     "OOM when allocating tensor",
+    "Dst tensor is not initialized",
+    "Memory allocation error on worker",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUFFT_ALLOC_FAILED",
@@ -26,14 +28,20 @@ const DEVICE: [&str; 20] = [
     "Not enough memory. Please try to increase --mem-fraction-static",
 ];
 
-/// Words of JAX.
-const COMPUTING: [&str; 3] =
-    ["RESOURCE_EXHAUSTED: Out of memory", "RESOURCE_EXHAUSTED: Failed to allocate request", "bytes for new constant"];
+/// Words of JAX and ONNX Runtime.
+const COMPUTING: [&str; 4] = [
+    "RESOURCE_EXHAUSTED: Out of memory",
+    "RESOURCE_EXHAUSTED: Failed to allocate request",
+    "bytes for new constant",
+    "Failed to allocate memory for requested buffer of size",
+];
 
 /// What a line says besides "out of memory" that is about a device, in small letters: of CUDA's own text, with the call or
-/// the name of a macro before it, of NCCL's, of Triton's and of LightGBM's.
-const BESIDE: [&str; 8] = [
+/// the name of a macro before it, of Thrust's, NCCL's, Triton's and LightGBM's.
+const BESIDE: [&str; 10] = [
     "cuda error",
+    "cudaerror",
+    "parallel_for failed",
     "cuda driver error",
     "cuda runtime",
     "gpuassert",

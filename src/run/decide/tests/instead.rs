@@ -77,7 +77,7 @@ fn who_waited_long_for_our_own_tasks_does_not_leave_a_gpu_that_is_being_given_ba
             ..Seen::default()
         })
     };
-    let mut at = |sim: &mut Sim<'_>, ms: u64, live: Live| {
+    let at = |sim: &mut Sim<'_>, ms: u64, live: Live| {
         (sim.now, sim.readings.at, sim.readings.devices[0]) = (Millis(ms), Millis(ms), live);
         sim.decide();
         sim.starts.len()
