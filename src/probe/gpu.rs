@@ -442,10 +442,11 @@ impl Reading {
         Some(memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO) - known)
     }
 
-    /// Returns how many processes compute on it; where the driver does not say, memory in use tells of one.
+    /// Returns how many processes compute on it, of those that count; where the driver does not say, memory in use tells of
+    /// one.
     #[must_use]
-    pub fn computing(&self) -> usize {
-        let listed = self.processes.iter().flatten().filter(|process| !process.draws).count();
+    pub fn computing(&self, counts: impl Fn(u32) -> bool) -> usize {
+        let listed = self.processes.iter().flatten().filter(|process| !process.draws && counts(process.pid)).count();
         listed.max(usize::from(listed == 0 && self.hides_processes()))
     }
 

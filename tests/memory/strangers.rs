@@ -202,3 +202,21 @@ fn beside_desktops_a_larger_card_is_reached_and_where_there_is_none_the_end() ->
     assert!(said.contains("no GPU here is larger"), "{said}");
     Ok(())
 }
+
+#[test]
+fn where_nobody_knows_how_much_is_free_one_who_computes_is_waited_for() -> Tested {
+    let world = World::new(cards(&[16_384]), "[stage.train]\nrun = 'touch began'\nresources = { gpus = 1 }\n")?;
+    // Not supported, as where a card shares the memory of its host.
+    world.scene.change(|machine| {
+        let calls = ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo"];
+        machine.cards[0].fails = calls.iter().map(|call| ((*call).to_owned(), 3)).collect();
+    })?;
+    let stranger = Stranger::on(&world, 0, 10_000)?;
+    let mut run = world.start()?;
+    let words = "in use by others, and its driver does not tell how much of its memory is free";
+    world.until_printed(&["explain", "train"], |why| why.contains(words))?;
+    assert!(!world.path().join("began").exists());
+    drop(stranger);
+    assert!(run.wait()?.success());
+    Ok(())
+}

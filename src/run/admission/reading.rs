@@ -117,7 +117,14 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
         };
         return Live::Fault { fault: fault.to_string(), ends_tasks: fault.ends_tasks(), until };
     }
-    let Some(memory) = reading.memory else { return Live::Unwatched };
+    let is_foreign = |pid| task(pid).is_none();
+    let Some(memory) = reading.memory else {
+        if reading.computing(is_foreign) == 0 {
+            return Live::Unwatched;
+        }
+        let fault = "in use by others, and its driver does not tell how much of its memory is free".to_owned();
+        return Live::Fault { fault, ends_tasks: false, until: "" };
+    };
     let used = memory.total - memory.free - memory.reserved.unwrap_or(Bytes::ZERO);
     let nobodys = reading.unattributed();
     let listed = reading.processes.as_deref().unwrap_or_default();
@@ -133,7 +140,7 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
         held.into_iter().collect()
     });
     let nobodys = nobodys.unwrap_or(used);
-    let drawn = reading.drawn(|pid| task(pid).is_none());
-    let one_process = reading.one_process.then(|| reading.computing());
+    let drawn = reading.drawn(is_foreign);
+    let one_process = reading.one_process.then(|| reading.computing(|_| true));
     Live::Seen(Seen { free: memory.free, used, held, nobodys, drawn, one_process, opened: Vec::new() })
 }
