@@ -18,7 +18,7 @@ use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, output};
 use crate::engine::attendance::Share;
-use crate::engine::sentinel::{self, Found};
+use crate::engine::sentinel::{self, Found, How};
 use crate::engine::warden;
 use crate::graph::{self, TaskId};
 use crate::probe;
@@ -29,7 +29,7 @@ use crate::run::crash;
 use crate::run::event::{Recorded, RunEnd, StopReason};
 use crate::run::launch::{self, Ground, run_mark};
 use crate::run::resume::{self, Fate};
-use crate::run::state::{Phase, RunState};
+use crate::run::state::{Phase, RunState, TaskState};
 use crate::run::store::{Header, Invocation, RunRow, Store, TaskHeader};
 
 /// Go on with a run that was interrupted or failed; what succeeded is not done again
@@ -185,7 +185,7 @@ impl Command {
         if !now.eq(header.tasks.iter().map(|task| &task.name)) {
             return Err(Refusal::OtherTasks { file, run }.into());
         }
-        let past = Past::read(store, header, &read)?;
+        let past = Past::read(store, header, &read, !self.changed)?;
         let mut prepared = read.prepare(&planning, store.dir(), &past.done())?;
         past.enter(&mut prepared);
         Ok(Ok((prepared, past)))
@@ -265,21 +265,32 @@ struct Past {
     events: usize,
     /// `[n_tasks]`: what is done and not there as it was.
     lost: Vec<bool>,
+    /// `[n_tasks]`: what runs by the record, and has ended well while nobody was there.
+    ended_well: Vec<bool>,
 }
 
 impl Past {
-    /// Reads the events of a run once: for its state, and for what its attempts used.
-    fn read(store: &mut Store, header: &Header, read: &Read) -> Result<Self, Failure> {
+    /// Reads the events of a run once: for its state, and for what its attempts used. `adopt`: whether attempts are those
+    /// that the pipeline still asks for.
+    fn read(store: &mut Store, header: &Header, read: &Read, adopt: bool) -> Result<Self, Failure> {
         let mut replay = Replay::from(RunState::new(header.tasks.len()));
         let events = store.learn_from(&header.id, |recorded| replay.take_in(recorded)).map_err(broken)?;
         let state = replay.end()?;
         let lost = up_to_date::lost(&read.root, (&read.pipeline, &read.graph), &state);
-        Ok(Self { events: usize::try_from(events).unwrap_or(usize::MAX), state, lost })
+        let dir = store.run_dir(&header.id);
+        let ended_well = |(task, of): (&TaskHeader, &TaskState)| {
+            let how =
+                |number| sentinel::read(&launch::sentinel(&dir, &task.name, number))?.ended.map(|ended| ended.how);
+            of.phase == Phase::Running && of.open().any(|(number, _)| how(number) == Some(How::Exited(0)))
+        };
+        let ended_well = header.tasks.iter().zip(&state.tasks).map(|of| adopt && ended_well(of)).collect();
+        Ok(Self { events: usize::try_from(events).unwrap_or(usize::MAX), state, lost, ended_well })
     }
 
     /// Returns `[n_tasks]`: what needs no plan.
     fn done(&self) -> Vec<bool> {
-        self.state.tasks.iter().zip(&self.lost).map(|(task, lost)| task.phase.is_done() && !lost).collect()
+        let tasks = self.state.tasks.iter().zip(&self.lost).zip(&self.ended_well);
+        tasks.map(|((task, lost), ended_well)| task.phase.is_done() && !lost || *ended_well).collect()
     }
 
     /// Enters into the plan in which mode tasks were done.

@@ -101,13 +101,16 @@ fn who_asks_for_a_larger_card_that_is_set_aside_by_then_waits_for_it() -> Tested
 }
 
 /// Its first attempt holds memory until it may end; the next one holds some and ends.
-const SURVIVES: &str = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT = 1 ]; then until test -e go; do sleep 0.05; done; \
-    else TRAIN 3000 0; fi'\nbackoff = '100ms'\nresources = { gpu_memory = '8000MiB' }\n";
+const SURVIVES: &str = "[stage.train]\nrun = 'if [ $TRAINYARD_ATTEMPT = 1 ]; then touch begun; until test -e go; do \
+    sleep 0.05; done; else TRAIN 3000 0; fi'\nbackoff = '100ms'\nresources = { gpu_memory = '8000MiB' }\n";
 
 /// Starts a run whose tasks survive, and ends its orchestrator; returns the card that its task goes on with.
 fn survives(world: &World) -> Result<usize, Box<dyn std::error::Error>> {
     let run = world.prepare(&["run", "p.toml", "--survive"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let card = card_of_first(world)?;
+    while !world.path().join("begun").exists() {
+        world.printed(&["runs"])?;
+    }
     kill(run)?;
     Ok(card)
 }
@@ -138,6 +141,21 @@ fn who_goes_on_alone_on_a_lost_card_and_prefers_one_is_tried_again_on_the_cpu() 
     let shown = world.shown()?;
     assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
     assert_eq!(attempts(&shown, "devices")[1], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
+fn who_has_ended_alone_needs_no_card_any_more() -> Tested {
+    let world = World::new(cards(&[16_384]), SURVIVES)?;
+    let card = survives(&world)?;
+    std::fs::write(world.path().join("go"), "")?;
+    let run = world.shown()?["run"].as_str().ok_or("a run has an id")?.to_owned();
+    let record = world.path().join(".trainyard/runs").join(run).join("attempts/train.1.json");
+    world.until_file(&record, |record| record["ended"].is_object())?;
+    lose(&world, card)?;
+    let resumed = world.command(&["resume"])?;
+    assert!(resumed.status.success(), "{}", said(&resumed));
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["succeeded"]);
     Ok(())
 }
 
