@@ -166,11 +166,7 @@ impl Gauges {
                 used: seen.map(|seen| seen.used),
                 ours: seen.and_then(|seen| Some(seen.held.as_ref()?.iter().map(|(_, bytes)| *bytes).sum())),
                 total: device.memory,
-                promised: held
-                    .iter()
-                    .filter(|place| place.devices.contains(&device.id))
-                    .map(|place| place.gpu_memory)
-                    .sum(),
+                promised: held.iter().filter(|place| place.has(device)).map(|place| place.gpu_memory).sum(),
                 ..DeviceGauge::default()
             };
             let uuid = device.uuid.clone().unwrap_or_default();

@@ -453,6 +453,7 @@ impl<'a> Dispatcher<'a> {
             mode,
             node: self.fleet.nodes[grant.node.index()].name.clone(),
             devices: devices().map(|device| device.id.clone()).collect(),
+            uuids: devices().map(|device| device.uuid.clone()).collect::<Option<_>>().unwrap_or_default(),
             gpu_memory: grant.gpu_memory,
             memory: request.memory,
             cpus: request.cpus,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outcome::{Outcome, Usage};
 use super::raise::Raise;
+use crate::fleet::Device;
 use crate::graph::TaskId;
 use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Cpus, Millis, Share};
@@ -222,6 +223,9 @@ pub struct Place {
     /// Ids of the devices; empty on the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// Their UUIDs; empty where any is unknown, as of attempts that earlier versions recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uuids: Vec<String>,
     /// Device memory reserved on each of them.
     #[serde(default)]
     pub gpu_memory: Bytes,
@@ -249,6 +253,17 @@ pub struct Place {
     /// The digest of what is carried out: attempts of equal ones can be compared (see [`super::learn::definition`]).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub definition: String,
+}
+
+impl Place {
+    /// Whether a device is one of its own. Ids shift where a card or a slice goes: UUIDs tell where they are known.
+    #[must_use]
+    pub fn has(&self, device: &Device) -> bool {
+        match device.uuid.as_ref().filter(|_| !self.uuids.is_empty()) {
+            Some(uuid) => self.uuids.contains(uuid),
+            None => self.devices.contains(&device.id),
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
@@ -289,4 +304,24 @@ pub enum RunEnd {
     Failed,
     /// It was stopped.
     Interrupted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_known_by_its_uuid_whatever_it_is_called_by_then() {
+        let device = Device { id: "box/gpu0".to_owned(), uuid: Some("MIG-2".to_owned()), ..Device::default() };
+        let place = |id: &str, uuids: &[&str]| Place {
+            devices: vec![id.to_owned()],
+            uuids: uuids.iter().map(|uuid| (*uuid).to_owned()).collect(),
+            ..Place::default()
+        };
+        assert!(place("box/gpu0.1", &["MIG-2"]).has(&device), "it was called otherwise");
+        assert!(!place("box/gpu0", &["MIG-1"]).has(&device), "another one was called so");
+        assert!(place("box/gpu0", &[]).has(&device), "as earlier versions recorded it");
+        let planned = Device { uuid: None, ..device };
+        assert!(place("box/gpu0", &["MIG-1"]).has(&planned) && !place("box/gpu1", &[]).has(&planned));
+    }
 }

@@ -209,7 +209,7 @@ fn on_device(now: Raise, last: &Attempt, at: &str, fleet: &Fleet) -> Vec<Raise> 
 /// them is there any more.
 fn size(at: &str, last: &Attempt, fleet: &Fleet) -> (Bytes, Bytes) {
     let size = |device: &Device| (device.whole_memory(), device.whole_memory() - device.headroom);
-    let had = fleet.devices.iter().filter(|device| last.place.devices.contains(&device.id));
+    let had = fleet.devices.iter().filter(|device| last.place.has(device));
     let this = had.clone().find(|device| device.id == at);
     this.map(size).or_else(|| had.map(size).min()).unwrap_or((last.place.gpu_memory, last.place.gpu_memory))
 }

@@ -99,7 +99,7 @@ impl Ledger {
             let Some((node, _)) = node else { continue };
             let ids = (0..).map(DeviceId).zip(&fleet.devices);
             let devices: Vec<DeviceId> =
-                ids.filter(|(_, device)| holding.place.devices.contains(&device.id)).map(|(id, _)| id).collect();
+                ids.filter(|(_, device)| holding.place.has(device)).map(|(id, _)| id).collect();
             let request = granted(&holding.place);
             let grant = self.grant_in(node, devices, &request);
             let mut task = other_task(&holding.run, &holding.task);

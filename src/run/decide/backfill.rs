@@ -140,7 +140,7 @@ impl Dispatcher<'_> {
     pub(super) fn found_again(&self, place: &Place) -> Option<(NodeId, Vec<DeviceId>)> {
         let (node, _) = (0..).map(NodeId).zip(&self.fleet.nodes).find(|(_, node)| node.name == place.node)?;
         let devices = (0..).map(DeviceId).zip(&self.fleet.devices);
-        let devices = devices.filter(|(_, device)| place.devices.contains(&device.id)).map(|(id, _)| id);
+        let devices = devices.filter(|(_, device)| place.has(device)).map(|(id, _)| id);
         Some((node, devices.collect()))
     }
 

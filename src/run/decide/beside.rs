@@ -72,7 +72,9 @@ impl Dispatcher<'_> {
 
     fn enter_attempt(&mut self, task: TaskId, attempt: &Attempt) {
         let place = &attempt.place;
-        let lost = place.devices.iter().find(|device| self.fleet.is_lost(device));
+        let found = self.found_again(place);
+        let is_short = found.as_ref().is_none_or(|(_, devices)| devices.len() < place.devices.len());
+        let lost = place.devices.iter().find(|device| is_short && self.fleet.is_lost(device));
         self.stranded.extend(lost.map(|device| (task, place.role, device.clone())));
         let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
         let mode = modes.get(place.mode).unwrap_or_else(|| self.mode(task));
@@ -80,7 +82,7 @@ impl Dispatcher<'_> {
         let asked = attempt.raise.map_or_else(|| mode.resources.clone(), |raise| raise.request(&mode.resources));
         let request = self.as_held(Resources { alone: asked.alone, suspend: asked.suspend, ..granted(place) });
         // Of a node that is gone there is nothing to hold.
-        if let Some((node, devices)) = self.found_again(place) {
+        if let Some((node, devices)) = found {
             self.ledger.enter_as(place.role, task, &request, node, devices);
         }
         if place.role == Role::Main {
