@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::scarce::Limited;
-use crate::world::{World, outcomes, told, wait_until};
+use crate::world::{World, outcomes, told, wait_for, wait_until};
 
 #[test]
 fn an_attempt_that_takes_too_long_is_ended() {
@@ -145,7 +145,7 @@ fn a_record_that_somebody_else_has_locked_is_waited_for() {
 [stage.short]
 run = "echo ready; until test -e gate; do sleep 0.05; done"
 [stage.long]
-run = "echo going; until test -e last; do sleep 0.05; done; echo $TRAINYARD_ATTEMPT >> done"
+run = "touch going; until test -e last; do sleep 0.05; done; echo $TRAINYARD_ATTEMPT >> done"
 [stage.next]
 run = "echo $TRAINYARD_ATTEMPT >> next"
 after = ["short"]
@@ -153,7 +153,7 @@ after = ["short"]
     );
     let mut run = world.start(&[]);
     run.wait_for("ready");
-    run.wait_for("going");
+    wait_for(&world.path("going"));
     let lock = rusqlite::Connection::open(world.path(".trainyard/state.db")).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     std::fs::write(world.path("gate"), "").unwrap();
