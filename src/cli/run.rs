@@ -14,7 +14,6 @@ use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, dry_run, output};
 use crate::engine::attendance::{self, Share};
-use crate::engine::sentinel;
 use crate::graph::TaskId;
 use crate::probe;
 use crate::run::cache::keeper::Places;
@@ -22,7 +21,7 @@ use crate::run::cache::key::Digest;
 use crate::run::cache::standstill;
 use crate::run::crash;
 use crate::run::event::Event;
-use crate::run::launch::{self, Ground};
+use crate::run::launch::Ground;
 use crate::run::state::RunState;
 use crate::run::store::{Header, Invocation, RunKey, Store, StoreError, TaskHeader};
 use crate::spec::Pipeline;
@@ -258,8 +257,8 @@ fn open_store(dir: &Path, own: &str) -> Result<Store, Failure> {
 /// Refuses to begin beside tasks that have survived a run of which nothing is on record any more: what they write is
 /// unknown.
 fn refuse_beside_unrecorded(store: &Store) -> Result<(), Failure> {
-    let goes_on = |run: &PathBuf| sentinel::longest_grace(&launch::sentinels(run)).is_some();
-    let Some(run) = store.unrecorded().map_err(broken)?.into_iter().find(goes_on) else { return Ok(()) };
+    let unrecorded = store.unrecorded().map_err(broken)?;
+    let Some(run) = unrecorded.into_iter().find(|run| state::goes_on_alone(run)) else { return Ok(()) };
     let run = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = miette::miette!(
         help = format!("wait for their end, or end them: `trainyard devices --orphans --end {run}`"),

@@ -1,18 +1,15 @@
 //! `trainyard runs`: the recorded runs, the newest first.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 
 use super::state::{self, StateArgs, broken};
 use super::{Exit, Failure, output, runs_gc};
-use crate::engine::{attendance, sentinel};
+use crate::engine::attendance;
 use crate::probe::clock;
 use crate::report::dashboard::{self, Counts};
 use crate::report::history::{self, Listed};
 use crate::report::paint::Colour;
-use crate::run::launch;
 use crate::run::store::{RunRow, Store};
 
 const NONE: &str = "no runs are recorded here\n";
@@ -67,9 +64,8 @@ const NAMED: usize = 3;
 
 /// Warns of runs that have a folder and are not on record: not those that somebody is about to begin.
 fn say_what_is_lost(store: &Store) -> Result<(), Failure> {
-    let goes_on = |run: &PathBuf| sentinel::longest_grace(&launch::sentinels(run)).is_some();
     let unrecorded = store.unrecorded().map_err(broken)?;
-    let (alive, over): (Vec<_>, Vec<_>) = unrecorded.into_iter().partition(goes_on);
+    let (alive, over): (Vec<_>, Vec<_>) = unrecorded.into_iter().partition(|run| state::goes_on_alone(run));
     for run in alive {
         let run = run.display();
         output::warn(&format!(

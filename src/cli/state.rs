@@ -9,11 +9,11 @@ use rustix::fs::Access;
 use thiserror::Error;
 
 use super::{Exit, Failure};
-use crate::engine::{attendance, process};
+use crate::engine::{attendance, process, sentinel};
 use crate::report::json::Header;
 use crate::report::text;
 use crate::run::event::Recorded;
-use crate::run::launch::run_mark;
+use crate::run::launch::{run_mark, sentinels};
 use crate::run::state::{Illegal, RunState};
 use crate::run::store::{Orchestrator, RunRow, Store, StoreError};
 
@@ -218,6 +218,11 @@ pub(super) fn tasks_that_go_on(row: &RunRow) -> BTreeSet<String> {
     let mark = run_mark(&row.header.id);
     let processes = process::find_marked(std::slice::from_ref(&mark));
     processes.into_iter().filter_map(|pid| process::marked_as(pid, &mark, "TRAINYARD_TASK")).collect()
+}
+
+/// Whether tasks of the run with this folder have survived it, whatever is on record.
+pub(super) fn goes_on_alone(run: &Path) -> bool {
+    sentinel::longest_grace(&sentinels(run)).is_some()
 }
 
 /// Whether the number of the process that carries or carried a run out means that process here: on this host, since it was

@@ -332,9 +332,7 @@ fn an_mps_server_is_the_one_process_that_is_let_in() -> Tested {
     std::fs::write(mps.join("control"), "")?;
     let mut run = world.prepare(&["run", "p.toml"]);
     let mut run = run.env("CUDA_MPS_PIPE_DIRECTORY", &mps).stdout(std::process::Stdio::null()).spawn()?;
-    world.until(&["show", "--json"], |run| {
-        run["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(|task| task["state"] == "running"))
-    })?;
+    world.until_all_run()?;
     std::fs::write(world.path().join("go"), "")?;
     assert!(run.wait()?.success());
     Ok(())

@@ -148,9 +148,7 @@ fn a_small_card_that_is_busy_is_not_waited_for_where_a_larger_one_has_a_desktop_
     two[1].desktop_mib = 1_500;
     let world = World::new(two, pipeline)?;
     let mut run = world.start()?;
-    world.until(&["show", "--json"], |run| {
-        run["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(|task| task["state"] == "running"))
-    })?;
+    world.until_all_run()?;
     std::fs::write(world.path().join("go"), "")?;
     assert!(run.wait()?.success());
     Ok(())

@@ -90,6 +90,13 @@ impl World {
         Err(format!("it never became as wanted: {last:#}").into())
     }
 
+    /// Waits until all tasks of the newest run are running.
+    pub(crate) fn until_all_run(&self) -> Tested {
+        let runs = |task: &Value| task["state"] == "running";
+        self.until(&["show", "--json"], |run| run["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(runs)))?;
+        Ok(())
+    }
+
     /// Asks again and again until what is printed is as wanted.
     pub(crate) fn until_printed(&self, args: &[&str], wanted: impl Fn(&str) -> bool) -> Result<String, Box<dyn Error>> {
         let deadline = Instant::now() + Duration::from_secs(120);
