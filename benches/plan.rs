@@ -9,11 +9,13 @@
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use trainyard::fleet::{Device, Fleet, Node, NodeId};
 use trainyard::graph::{self, Limits, TaskGraph};
+use trainyard::plan::team::{Crew, Team};
 use trainyard::plan::{self, Instance, Options, Policy, bound, check, pace};
 use trainyard::spec::{After, Gpus, Located, Mode, Pipeline, Stage};
 use trainyard::timing::Timing;
@@ -140,25 +142,52 @@ fn spent() -> f64 {
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
-/// Plans ten pipelines of 1,000 stages with `auto`, within so many milliseconds of CPU time each.
-fn ten(fleet: &Fleet, budget: u64) {
+/// CPU time that planning took on cores of its own: that of whoever plans, and of the slowest of those who decode at once.
+struct Cores {
+    begun: f64,
+    /// Nanoseconds for which others were waited for.
+    awaited: AtomicU64,
+}
+
+impl Cores {
+    fn spent(&self) -> f64 {
+        spent() - self.begun + self.awaited.load(Ordering::Relaxed) as f64 / 1e6
+    }
+}
+
+impl Crew for Cores {
+    fn all_at_once<'j>(&self, jobs: Vec<Box<dyn FnOnce() + Send + 'j>>) {
+        let timed = |job: Box<dyn FnOnce() + Send + 'j>| {
+            job();
+            (spent() * 1e6) as u64
+        };
+        let slowest = std::thread::scope(|scope| {
+            let threads: Vec<_> = jobs.into_iter().map(|job| scope.spawn(move || timed(job))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).max()
+        });
+        self.awaited.fetch_add(slowest.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Plans ten pipelines of 1,000 stages with `auto`, within so many milliseconds on so many cores.
+fn ten(fleet: &Fleet, budget: u64, count: u32) {
     const PIPELINES: u64 = 10;
     let (mut gap, mut time, mut tried) = (0.0, 0.0, 0);
     for seed in 1..=PIPELINES {
         let pipeline = pipeline(1_000, seed);
         let graph = graph::build(&pipeline, Limits::default()).expect("a graph");
-        let begun = spent();
-        let clock = || Millis((spent() - begun) as u64);
+        let cores = Cores { begun: spent(), awaited: AtomicU64::new(0) };
+        let clock = || Millis(cores.spent() as u64);
         let limits = plan::Limits { budget: Some(Millis(budget)), clock: Some(&clock), ..plan::Limits::default() };
-        let options = Options { seed: 1, limits, ..Options::default() };
+        let options = Options { seed: 1, limits, decoders: Some(Team { count, crew: &cores }), ..Options::default() };
         let plan = plan::make(&pipeline, &graph, fleet, &options).expect("a plan");
-        time += spent() - begun;
+        time += cores.spent();
         gap += plan.gap() * 100.0;
         tried += plan.evaluations;
     }
     let of = |sum: f64| sum / PIPELINES as f64;
     println!(
-        "ten pipelines of 1,000 stages, auto, {budget} ms: {:.2} % over the bound, {:.2} ms of CPU time, {} schedules",
+        "ten pipelines of 1,000 stages, auto, {budget} ms, cores {count}: {:.2} % over the bound, {:.2} ms of CPU time, {} schedules",
         of(gap),
         of(time),
         tried / PIPELINES
@@ -216,8 +245,10 @@ fn projects() {
 fn main() {
     let fleet = fleet();
     projects();
-    ten(&fleet, 0);
-    ten(&fleet, 5_000);
+    ten(&fleet, 0, 1);
+    for cores in [1, 2, 4, 8] {
+        ten(&fleet, 5_000, cores);
+    }
     for stages in [20, 100, 1_000, 10_000] {
         let pipeline = pipeline(stages, 1);
         let graph = graph::build(&pipeline, Limits::default()).expect("a graph");

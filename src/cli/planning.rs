@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::islands::Threads;
 use super::problems::Texts;
 use super::searching::{Place, Searching};
+use super::threads::Threads;
 use super::timing::{Timer, Where};
 use super::{Exit, Failure, contradiction, output, patience};
 use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, Link, NodeId, file};
 use crate::graph::TaskGraph;
-use crate::plan::islands::Islands;
 use crate::plan::order::OrderRule;
 use crate::plan::policy::Engine;
 use crate::plan::proof::{self, NoProof, Proof};
+use crate::plan::team::Team;
 use crate::plan::turns::{QUANTUM, QUANTUM_LEAST};
 use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
 use crate::probe::{self, Machine, mps};
@@ -203,7 +203,8 @@ impl Planning {
             limits,
             objective: self.objective,
             searcher: searching.as_ref().map(|searching| searching as &dyn Searcher),
-            islands: self.islands.map(|count| Islands { count, crew: &Threads }),
+            islands: self.islands.map(|count| Team { count, crew: &Threads }),
+            decoders: Some(Team { count: decoders(), crew: &Threads }),
             quantum: self.quantum,
         };
         let timer = Timer::new(self.timing);
@@ -248,6 +249,14 @@ impl Planning {
         );
         Err(Failure { exit: Exit::Usage, report })
     }
+}
+
+/// Threads that make schedules at once, at most: beyond, a generation of a search has too few for each.
+const DECODERS: usize = 8;
+
+fn decoders() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores.min(DECODERS)).unwrap_or(1)
 }
 
 /// The time that a proof may take where nobody says.

@@ -27,6 +27,8 @@ pub struct Bound {
 const ONE: u128 = 1 << 40;
 /// Weights of classes are counted in parts of 2^12.
 const WEIGHT: f64 = 4096.0;
+/// The largest part that can be weighed.
+const PART_MOST: u128 = u128::MAX >> 12;
 /// Rounds in which the weights of classes are improved: further ones change the fourth digit.
 const ROUNDS: usize = 24;
 /// Heads at which an area may begin: with more, the bound of a pipeline of a thousand tasks gains less than 0.1 %.
@@ -60,8 +62,10 @@ struct Axis {
     of_devices: bool,
     /// `[n_classes]`: what all places of the class offer together.
     capacity: Vec<u128>,
-    /// `[n_kinds][n_options]`: ways to run a task.
-    options: Vec<Vec<Way>>,
+    /// Ways to run a task of each kind, one kind after the other.
+    ways: Vec<Way>,
+    /// `[n_kinds]`: where its ways end.
+    ends: Vec<usize>,
 }
 
 /// One way to run a task: how much it holds for how long in which class.
@@ -71,17 +75,16 @@ struct Way {
     choice: u32,
     /// Index of the class; `None` for a way that asks nothing of this resource.
     class: Option<usize>,
-    /// What it holds, times how long.
-    area: u128,
-    /// The area as a part of what the class offers: the time for which it would fill the class.
-    part: f64,
+    /// What it holds, times how long, as a part of what the class offers: the time for which it would fill the class, in
+    /// parts of [`ONE`]; nothing where it asks for nothing.
+    part: u128,
 }
 
 impl Way {
     fn new(choice: u32, class: Option<usize>, area: u128, capacity: &[u128]) -> Self {
         let class = class.filter(|_| area > 0);
-        let part = class.map_or(0.0, |class| to_f64(area) / to_f64(capacity[class].max(1)));
-        Self { choice, class, area, part }
+        let part = class.and_then(|class| area.saturating_mul(ONE).checked_div(capacity[class])).unwrap_or(0);
+        Self { choice, class, part: part.min(PART_MOST) }
     }
 }
 
@@ -141,7 +144,7 @@ impl Area {
     fn new(instance: &Instance<'_>, axis: Axis) -> Self {
         let weights = axis.weights(instance);
         let scale: u128 = weights.iter().map(|weight| u128::from(*weight)).sum::<u128>() * ONE;
-        let least = axis.options.iter().map(|ways| axis.least(ways, &weights)).collect();
+        let least = axis.kinds().map(|ways| Axis::least(ways, &weights)).collect();
         Self { axis, weights, scale, least }
     }
 
@@ -162,16 +165,34 @@ impl Area {
 }
 
 impl Axis {
-    /// The least weighted area of a task over its ways, in parts of [`ONE`] of what the classes offer.
-    fn least(&self, ways: &[Way], weights: &[u32]) -> u128 {
-        ways.iter().map(|way| self.weighed(*way, weights)).min().unwrap_or(0)
+    /// Makes a resource from what its classes offer and a way to list the ways of a kind.
+    fn new(
+        instance: &Instance<'_>,
+        (name, of_devices): (&'static str, bool),
+        capacity: Vec<u128>,
+        mut list: impl FnMut(u32, &Choice, &mut Vec<Way>),
+    ) -> Self {
+        let (mut ways, mut ends) = (Vec::new(), Vec::with_capacity(instance.kinds.len()));
+        for kind in &instance.kinds {
+            (0..).zip(&kind.choices).for_each(|(index, choice)| list(index, choice, &mut ways));
+            ends.push(ways.len());
+        }
+        Self { name, of_devices, capacity, ways, ends }
     }
 
-    fn weighed(&self, way: Way, weights: &[u32]) -> u128 {
-        way.class.map_or(0, |class| {
-            let part = (way.area.saturating_mul(ONE)).checked_div(self.capacity[class]).unwrap_or(0);
-            part.saturating_mul(u128::from(weights[class]))
-        })
+    /// Yields the ways of each kind.
+    fn kinds(&self) -> impl Iterator<Item = &[Way]> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| &self.ways[std::mem::replace(&mut from, *end)..*end])
+    }
+
+    /// The least weighted area of a task over its ways, in parts of [`ONE`] of what the classes offer.
+    fn least(ways: &[Way], weights: &[u32]) -> u128 {
+        ways.iter().map(|way| Self::weighed(*way, weights)).min().unwrap_or(0)
+    }
+
+    fn weighed(way: Way, weights: &[u32]) -> u128 {
+        way.class.map_or(0, |class| way.part * u128::from(weights[class]))
     }
 
     /// Finds weights of the classes by repeated assignment: the classes that get more than their part become dearer.
@@ -180,21 +201,28 @@ impl Axis {
         if classes <= 1 {
             return vec![1; classes];
         }
-        let mut tasks_of = vec![0_u32; self.options.len()];
+        let mut tasks_of = vec![0_u32; self.ends.len()];
         instance.kind.iter().for_each(|kind| tasks_of[*kind as usize] += 1);
+        // Class and part of each way in floating point; who can do without it weighs nothing.
+        let parts = |way: &Way| (way.class.unwrap_or(0), to_f64(way.part) / to_f64(ONE));
+        let parts: Vec<_> = self.ways.iter().map(parts).collect();
         let total: u128 = self.capacity.iter().sum();
         let mut weight: Vec<_> = self.capacity.iter().map(|part| to_f64(*part) / to_f64(total.max(1))).collect();
         let mut best = (0.0, weight.clone());
+        let mut load = vec![0.0; classes];
         for round in 0..ROUNDS {
-            let mut load = vec![0.0; classes];
+            load.fill(0.0);
             let mut value = 0.0;
-            for (ways, tasks) in self.options.iter().zip(&tasks_of) {
-                let price = |way: &Way| way.class.map_or(0.0, |class| way.part * weight[class]);
-                let Some(way) = ways.iter().min_by(|a, b| price(a).total_cmp(&price(b))) else { continue };
-                value += price(way) * f64::from(*tasks);
-                if let Some(class) = way.class {
-                    load[class] += way.part * f64::from(*tasks);
-                }
+            let mut from = 0;
+            for (to, tasks) in self.ends.iter().zip(&tasks_of) {
+                let cheaper = |least: (f64, usize, f64), (class, part): &(usize, f64)| {
+                    let price = part * weight[*class];
+                    if price < least.0 { (price, *class, *part) } else { least }
+                };
+                let (price, class, part) = parts[from..*to].iter().fold((f64::INFINITY, 0, 0.0), cheaper);
+                value += price * f64::from(*tasks);
+                load[class] += part * f64::from(*tasks);
+                from = *to;
             }
             if value > best.0 {
                 best = (value, weight.clone());
@@ -267,16 +295,16 @@ pub(super) fn waste(instance: &Instance<'_>) -> Vec<Vec<u64>> {
         return Vec::new();
     }
     let places = instance.devices.len() as u128;
-    let of_kind = |(kind, (ways, least)): (&Kind, (&Vec<Way>, &u128))| {
+    let of_kind = |(kind, (ways, least)): (&Kind, (&[Way], &u128))| {
         let mut waste = vec![u64::MAX; kind.choices.len()];
         for way in ways {
-            let dearer = (axis.weighed(*way, weights) - least).saturating_mul(places) / scale;
+            let dearer = (Axis::weighed(*way, weights) - least).saturating_mul(places) / scale;
             let choice = &mut waste[way.choice as usize];
             *choice = (*choice).min(u64::try_from(dearer).unwrap_or(u64::MAX));
         }
         waste
     };
-    instance.kinds.iter().zip(axis.options.iter().zip(least)).map(of_kind).collect()
+    instance.kinds.iter().zip(axis.kinds().zip(least)).map(of_kind).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "floating point only chooses; the bound itself is exact")]
@@ -300,7 +328,7 @@ fn axes(instance: &Instance<'_>) -> Vec<Axis> {
         DeviceNeed::Exclusive => class,
         DeviceNeed::Part { memory, .. } => memory,
     }));
-    let asked = |axis: &Axis| axis.options.iter().any(|ways| ways.iter().all(|way| way.area > 0));
+    let asked = |axis: &Axis| axis.kinds().any(|ways| ways.iter().all(|way| way.class.is_some()));
     axes.retain(asked);
     axes
 }
@@ -312,14 +340,13 @@ fn node_axis(instance: &Instance<'_>, resource: usize, name: &'static str) -> Ax
     for node in &instance.nodes {
         capacity[node.class as usize] += u128::from(node.capacity[resource]);
     }
-    let way = |(index, choice): (u32, &Choice)| {
+    let of_class = capacity.clone();
+    Axis::new(instance, (name, false), capacity, |index, choice, ways| {
         let area = u128::from(choice.need[resource]) * u128::from(choice.duration());
         let first = instance.groups[choice.group as usize].members.first();
         let class = first.map(|(node, _)| instance.nodes[node.index()].class as usize);
-        Way::new(index, class, area, &capacity)
-    };
-    let options = instance.kinds.iter().map(|kind| (0..).zip(&kind.choices).map(way).collect()).collect();
-    Axis { name, of_devices: false, capacity, options }
+        ways.push(Way::new(index, class, area, &of_class));
+    })
 }
 
 /// A resource of devices, by class of devices; `amount` is given the class's memory and the request.
@@ -331,22 +358,19 @@ fn device_axis(instance: &Instance<'_>, name: &'static str, amount: impl Fn(u64,
         capacity[device.class as usize] += u128::from(amount(device.memory.0, DeviceNeed::Exclusive));
     }
     let class_of = |device: &DeviceId| instance.devices[device.index()].class;
-    let ways = |(index, choice): (u32, &Choice)| {
+    let of_class = capacity.clone();
+    Axis::new(instance, (name, true), capacity, |index, choice, ways| {
         let first = instance.groups[choice.group as usize].members.first();
         let devices = first.map_or(&[][..], |(_, devices)| devices);
         let held = u128::from(choice.gang) * u128::from(choice.duration());
-        let need = choice.per_device;
-        let area = |class: usize| held * u128::from(amount(memory[class], need));
+        let area = |class: usize| held * u128::from(amount(memory[class], choice.per_device));
         // Devices of one class lie together; where they do not, a class merely comes twice.
         let classes = devices.chunk_by(|a, b| class_of(a) == class_of(b)).map(|same| class_of(&same[0]) as usize);
-        let mut ways: Vec<_> = classes.map(|class| Way::new(index, Some(class), area(class), &capacity)).collect();
+        ways.extend(classes.map(|class| Way::new(index, Some(class), area(class), &of_class)));
         if devices.is_empty() {
-            ways.push(Way { choice: index, class: None, area: 0, part: 0.0 });
+            ways.push(Way { choice: index, class: None, part: 0 });
         }
-        ways
-    };
-    let options = instance.kinds.iter().map(|kind| (0..).zip(&kind.choices).flat_map(ways).collect()).collect();
-    Axis { name, of_devices: true, capacity, options }
+    })
 }
 
 #[cfg(test)]

@@ -92,6 +92,8 @@ struct Builder<'f> {
     classes: Vec<Vec<NodeId>>,
     /// `[n_nodes]`: the devices of each node.
     on_node: Vec<Vec<DeviceId>>,
+    /// `[n_classes]`: of the devices of such a node one of each class, with their number, by class.
+    kinds_on: Vec<Vec<(DeviceId, usize)>>,
     groups: Vec<Group>,
     known_groups: HashMap<(u32, Vec<u32>), u32>,
     /// How long modes take, models aside.
@@ -123,8 +125,16 @@ impl<'f> Builder<'f> {
             classes[class as usize].push(NodeId(index));
             nodes.push(NodeRoom { capacity, class });
         }
+        let kinds_on = |nodes: &Vec<NodeId>| {
+            let mut of_class: BTreeMap<u32, (DeviceId, usize)> = BTreeMap::new();
+            for id in &on_node[nodes[0].index()] {
+                of_class.entry(devices[id.index()].class).or_insert((*id, 0)).1 += 1;
+            }
+            of_class.into_values().collect()
+        };
+        let kinds_on = classes.iter().map(kinds_on).collect();
         let (groups, known_groups) = (Vec::new(), HashMap::new());
-        Self { fleet, resources, nodes, devices, classes, on_node, groups, known_groups, quotients, by_power }
+        Self { kinds_on, fleet, resources, nodes, devices, classes, on_node, groups, known_groups, quotients, by_power }
     }
 
     /// Returns what the tasks of a stage can choose between: modes that fit what is free now, or if there are none,
@@ -150,9 +160,8 @@ impl<'f> Builder<'f> {
             }
             can_ever = false;
             for class in 0..self.classes.len() {
-                let node = self.classes[class][0];
                 let mode = (mode, first_mode + index as usize);
-                can_ever |= has_fallback && !self.loads(mode, node, Device::whole_memory).is_empty();
+                can_ever |= has_fallback && !self.loads(mode, class, Device::whole_memory).is_empty();
                 self.choices_on(index, mode, class, memory, &mut choices);
             }
         }
@@ -185,7 +194,7 @@ impl<'f> Builder<'f> {
             Gpus::Whole(_) => DeviceNeed::Exclusive,
         };
         let (gang, turn) = (gang(mode), held.turn().map(|share| u64::from(share.0)));
-        for (load, device_classes) in self.loads((mode, column), node, memory) {
+        for (load, device_classes) in self.loads((mode, column), class, memory) {
             let is_for_one =
                 |(room, device): (&DeviceRoom, &Device)| device.one_process && device_classes.contains(&room.class);
             let alone = gang > 0 && self.devices.iter().zip(&self.fleet.devices).any(is_for_one);
@@ -196,7 +205,7 @@ impl<'f> Builder<'f> {
         }
     }
 
-    /// Returns the durations that a mode can have on a node, ascending, each with the classes of the devices that give
+    /// Returns the durations that a mode can have on a class of nodes, ascending, each with the classes of the devices that give
     /// it: those with exactly this load for one device, and for a gang also all faster ones, since the slowest counts.
     /// Where power counts, each for the devices of every power, and for a gang also for all that take less. Devices that let
     /// in one process at a time are apart from others.
@@ -204,33 +213,40 @@ impl<'f> Builder<'f> {
     fn loads(
         &self,
         (mode, column): (&Mode, usize),
-        node: NodeId,
+        class: usize,
         memory: fn(&Device) -> Bytes,
     ) -> Vec<(Load, Vec<u32>)> {
         let gang = gang(mode);
+        let node = self.classes[class][0];
         if gang == 0 {
             return vec![(Load::divided(&mode.duration, self.quotients.on_node(node, column)), Vec::new())];
         }
-        let mut alike = BTreeMap::<_, (Load, BTreeSet<u32>, usize)>::new();
-        for id in &self.on_node[node.index()] {
+        // By duration and power: the classes of devices, and how many devices they are.
+        let mut alike: Vec<(_, Load, Vec<u32>, usize)> = Vec::new();
+        for (id, count) in &self.kinds_on[class] {
             let device = &self.fleet.devices[id.index()];
             if wanted_memory(mode, device) <= memory(device) && device.can_join(gang) {
                 let load = Load::on_model(&mode.duration, &device.model, self.quotients.on_device(*id, column));
-                let power = power(device, self.by_power);
-                let key = (load.time, power, device.one_process);
-                let entry = alike.entry(key).or_insert_with(|| (load, BTreeSet::new(), 0));
-                entry.1.insert(self.devices[id.index()].class);
-                entry.2 += 1;
+                let key = (load.time, power(device, self.by_power), device.one_process);
+                let class = self.devices[id.index()].class;
+                match alike.iter_mut().find(|(other, ..)| *other == key) {
+                    Some((.., classes, devices)) => {
+                        classes.push(class);
+                        *devices += count;
+                    }
+                    None => alike.push((key, load, vec![class], *count)),
+                }
             }
         }
+        alike.sort_unstable_by_key(|(key, ..)| *key);
         if gang == 1 {
-            return alike.into_values().map(|(load, classes, _)| (load, classes.into_iter().collect())).collect();
+            return alike.into_iter().map(|(_, load, classes, _)| (load, classes)).collect();
         }
-        let powers: BTreeSet<u64> = alike.keys().map(|(_, power, _)| *power).collect();
+        let powers: BTreeSet<u64> = alike.iter().map(|((_, power, _), ..)| *power).collect();
         let mut loads: Vec<(Load, Vec<u32>)> = Vec::new();
         for most in powers {
             let (mut all, mut count) = (BTreeSet::new(), 0);
-            for (_, (load, classes, more)) in alike.iter().filter(|((_, power, _), _)| *power <= most) {
+            for (_, load, classes, more) in alike.iter().filter(|((_, power, _), ..)| *power <= most) {
                 all.extend(classes);
                 count += more;
                 let is_new = || loads.iter().all(|(_, known)| !known.iter().eq(&all));
@@ -321,7 +337,8 @@ fn device_rooms(fleet: &Fleet, by_power: bool) -> Vec<DeviceRoom> {
     let mut room = |device: &Device| {
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let memory = device.usable_memory();
-        let kind = (device.model.clone(), device.is_mig(), device.one_process, power(device, by_power));
+        let kind =
+            (device.model.clone(), device.is_mig(), device.one_process, power(device, by_power), device.headroom);
         let class = *numbers.entry((kind, memory, device.whole_memory(), device.speed)).or_insert(next);
         DeviceRoom {
             node: device.node,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Plan;
-use crate::fleet::{Device, DeviceId, Fleet, NodeId};
+use crate::fleet::{Device, DeviceId, Fleet, Node, NodeId};
 use crate::graph::{TaskGraph, TaskId};
 use crate::spec::{Gpus, Mode, Pipeline};
 use crate::timing::Load;
@@ -136,8 +136,9 @@ pub fn check(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, plan: &Plan)
     found.extend(graph.ids().filter_map(|task| checker.pieces(task)));
     found.extend(graph.ids().filter_map(|task| checker.duration(task)));
     found.extend(checker.precedence());
-    found.extend(checker.nodes());
-    found.extend(checker.devices());
+    let moments = checker.moments();
+    found.extend(checker.capacities(&moments));
+    found.extend(checker.alone(&moments));
     found.extend(checker.budgets());
     found.extend(checker.totals());
     found.extend(checker.ranks());
@@ -151,8 +152,23 @@ struct Checker<'a> {
     plan: &'a Plan,
 }
 
-/// One amount of one place over time: what is added at an instant, negative where a task ends.
-type Changes = Vec<(Millis, i128)>;
+/// Whether somebody ceases or begins to hold something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    End,
+    Start,
+}
+
+/// What somebody holds. Who is suspended keeps its memory, and all that it has of the node, and needs nothing of the compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Held {
+    /// All that it asks for.
+    All,
+    /// All but its part of the compute.
+    Memory,
+    /// Its part of the compute.
+    Share,
+}
 
 impl Checker<'_> {
     fn name(&self, task: TaskId) -> String {
@@ -171,16 +187,11 @@ impl Checker<'_> {
         if placed.node.index() >= self.fleet.nodes.len() {
             return wrong("the node does not exist");
         }
-        let gang = match mode.resources.gpus {
-            Gpus::None => 0,
-            Gpus::Shared | Gpus::Share(_) => 1,
-            Gpus::Whole(gang) => gang as usize,
-        };
-        let different: BTreeSet<_> = placed.devices.iter().collect();
-        if placed.devices.len() != gang || different.len() != gang {
-            return wrong("not as many devices as it asks for");
+        let gang = gang_of(mode);
+        if placed.devices.len() != gang || !placed.devices.is_sorted_by(|one, next| one < next) {
+            return wrong("not as many devices as it asks for, or not in order");
         }
-        for device in different {
+        for device in &placed.devices {
             let Some(device) = self.fleet.devices.get(device.index()) else {
                 return wrong("a device does not exist");
             };
@@ -207,11 +218,7 @@ impl Checker<'_> {
         else {
             return false;
         };
-        let gang = match preferred.resources.gpus {
-            Gpus::None => 0,
-            Gpus::Shared | Gpus::Share(_) => 1,
-            Gpus::Whole(gang) => gang as usize,
-        };
+        let gang = gang_of(preferred);
         let large = |device: &&Device| {
             let joins = u32::try_from(gang).is_ok_and(|gang| device.can_join(gang));
             joins && preferred.resources.gpu_memory <= device.whole_memory()
@@ -290,77 +297,89 @@ impl Checker<'_> {
         found
     }
 
-    fn nodes(&self) -> Vec<Violation> {
-        let mut changes: BTreeMap<(NodeId, &str), Changes> = BTreeMap::new();
-        for task in self.graph.ids() {
-            let (placed, Some(mode)) = (&self.plan.placed[task.index()], self.mode(task)) else { continue };
-            let held = &mode.resources;
-            let custom = held.custom.iter().map(|(name, amount)| (name.as_str(), *amount));
-            for (name, amount) in [("", held.cpus.0), (" ", held.memory.0)].into_iter().chain(custom) {
-                let of = changes.entry((placed.node, name)).or_default();
-                of.push((placed.start, i128::from(amount)));
-                of.push((placed.finish, -i128::from(amount)));
-            }
-        }
-        let mut found = Vec::new();
-        for ((node, name), changes) in changes {
-            let node = &self.fleet.nodes[node.index()];
-            // No custom resource has an empty or blank name.
-            let (what, has) = match name {
-                "" => ("thousandths of CPUs".to_owned(), node.cpus.0),
-                " " => ("bytes of host memory".to_owned(), node.memory.0),
-                name => (name.to_owned(), node.resources.get(name).copied().unwrap_or(0)),
-            };
-            found.extend(over(changes, has).map(|(at, held)| {
-                let place = node.name.clone();
-                Violation::Capacity { place, what, held, has, at }
-            }));
-        }
-        found
-    }
-
-    fn devices(&self) -> Vec<Violation> {
-        let mut on_device = vec![Vec::new(); self.fleet.devices.len()];
+    /// Returns all moments at which somebody begins to hold something, or ceases to, by time; ends count before starts.
+    fn moments(&self) -> Vec<(Millis, Turn, TaskId, Held)> {
+        let mut moments = Vec::with_capacity(2 * self.graph.len());
         for task in self.graph.ids() {
             let placed = &self.plan.placed[task.index()];
-            if placed.start < placed.finish {
-                placed.devices.iter().for_each(|device| on_device[device.index()].push(task));
+            let held = if placed.segments.is_empty() { Held::All } else { Held::Memory };
+            let pieces = placed.segments.iter().map(|(from, to)| (*from, *to, Held::Share));
+            let all = pieces.chain([(placed.start, placed.finish, held)]);
+            for (from, to, held) in all.filter(|(from, to, _)| from < to) {
+                moments.extend([(from, Turn::Start, task, held), (to, Turn::End, task, held)]);
             }
         }
-        let mut found = Vec::new();
-        for (device, mut tasks) in self.fleet.devices.iter().zip(on_device) {
-            tasks.sort_by_key(|task| self.plan.placed[task.index()].start);
-            let mut memory = Changes::new();
-            let mut share = Changes::new();
-            for task in &tasks {
-                let (placed, Some(mode)) = (&self.plan.placed[task.index()], self.mode(*task)) else { continue };
-                let part = match mode.resources.gpus {
-                    Gpus::Share(share) => share,
-                    Gpus::Whole(_) => Share::WHOLE,
-                    Gpus::None | Gpus::Shared => Share::ZERO,
-                };
-                // Who asks for more than is free now waits until others have left: it holds all there is.
-                let asked = mode.resources.gpu_memory.min(device.usable_memory());
-                memory.push((placed.start, i128::from(asked.0)));
-                memory.push((placed.finish, -i128::from(asked.0)));
-                // What is suspended keeps its memory and needs nothing of the compute.
-                let all = [(placed.start, placed.finish)];
-                for (from, to) in if placed.segments.is_empty() { &all[..] } else { &placed.segments } {
-                    share.push((*from, i128::from(part.0)));
-                    share.push((*to, -i128::from(part.0)));
+        moments.sort_unstable();
+        moments
+    }
+
+    /// Sums up what is held of everything, from moment to moment.
+    fn capacities(&self, moments: &[(Millis, Turn, TaskId, Held)]) -> Vec<Violation> {
+        let modes = self.pipeline.stages.iter().flat_map(|stage| &stage.modes);
+        let names: BTreeSet<_> = modes.flat_map(|mode| mode.resources.custom.keys()).collect();
+        let names: Vec<_> = names.into_iter().collect();
+        let of_node = |node: &Node| {
+            let custom = names.iter().map(|name| node.resources.get(*name).copied().unwrap_or(0));
+            [node.cpus.0, node.memory.0].into_iter().chain(custom).collect::<Vec<_>>()
+        };
+        let of_device = |device: &Device| [device.usable_memory().0, u64::from(Share::WHOLE.0)];
+        let (nodes, devices) = (&self.fleet.nodes, &self.fleet.devices);
+        let has: Vec<_> = nodes.iter().flat_map(of_node).chain(devices.iter().flat_map(of_device)).collect();
+        let (row, of_devices) = (2 + names.len(), nodes.len() * (2 + names.len()));
+        let mut held = vec![0_i128; has.len()];
+        let mut found: BTreeMap<usize, (Millis, u128)> = BTreeMap::new();
+        for (at, turn, task, part) in moments {
+            let (placed, Some(mode)) = (&self.plan.placed[task.index()], self.mode(*task)) else { continue };
+            let asked = &mode.resources;
+            let mut change = |index: usize, amount: u64| {
+                held[index] += if *turn == Turn::Start { i128::from(amount) } else { -i128::from(amount) };
+                if held[index] > i128::from(has[index]) {
+                    found.entry(index).or_insert((*at, held[index].unsigned_abs()));
+                }
+            };
+            if *part != Held::Share {
+                let on_node = placed.node.index() * row;
+                change(on_node, asked.cpus.0);
+                change(on_node + 1, asked.memory.0);
+                for (name, amount) in &asked.custom {
+                    change(on_node + 2 + names.partition_point(|other| *other < name), *amount);
                 }
             }
-            let usable = device.usable_memory().0;
-            let whole = u64::from(Share::WHOLE.0);
-            for (changes, has, what) in [(memory, usable, "bytes"), (share, whole, "millionths of its compute")] {
-                found.extend(over(changes, has).map(|(at, held)| {
-                    let (place, what) = (device.id.clone(), what.to_owned());
-                    Violation::Capacity { place, what, held, has, at }
-                }));
+            for device in &placed.devices {
+                let on_device = of_devices + 2 * device.index();
+                if *part != Held::Share {
+                    // Who asks for more than is free now waits until others have left: it holds all there is.
+                    change(on_device, asked.gpu_memory.0.min(has[on_device]));
+                }
+                if *part != Held::Memory {
+                    change(on_device + 1, part_of(mode).0.into());
+                }
             }
-            found.extend(self.exclusive(&device.id, &tasks));
         }
-        found
+        let told = |(index, (at, held)): (usize, (Millis, u128))| {
+            let (place, what) = match index.checked_sub(of_devices) {
+                Some(index) => (&devices[index / 2].id, ["bytes", "millionths of its compute"][index % 2]),
+                None => {
+                    let fixed = ["thousandths of CPUs", "bytes of host memory"];
+                    let custom = || names[index % row - 2].as_str();
+                    (&nodes[index / row].name, fixed.get(index % row).copied().unwrap_or_else(custom))
+                }
+            };
+            Violation::Capacity { place: place.clone(), what: what.to_owned(), held, has: has[index], at }
+        };
+        found.into_iter().map(told).collect()
+    }
+
+    /// Finds on every device a task beside one that has it to itself.
+    fn alone(&self, moments: &[(Millis, Turn, TaskId, Held)]) -> Vec<Violation> {
+        let mut by_start = vec![Vec::new(); self.fleet.devices.len()];
+        for (_, _, task, _) in
+            moments.iter().filter(|(_, turn, _, held)| (*turn, *held != Held::Share) == (Turn::Start, true))
+        {
+            self.plan.placed[task.index()].devices.iter().for_each(|device| by_start[device.index()].push(*task));
+        }
+        let on_devices = self.fleet.devices.iter().zip(by_start);
+        on_devices.filter_map(|(device, tasks)| self.exclusive(&device.id, &tasks)).collect()
     }
 
     /// Finds a task beside one that has the device to itself; `tasks` are those of the device by start.
@@ -426,15 +445,20 @@ impl Checker<'_> {
     }
 }
 
-/// Returns the first instant at which more is held than there is, and how much; ends count before starts.
-fn over(mut changes: Changes, has: u64) -> Option<(Millis, u128)> {
-    changes.sort_unstable();
-    let mut held = 0;
-    for (at, change) in changes {
-        held += change;
-        if held > i128::from(has) {
-            return Some((at, held.unsigned_abs()));
-        }
+/// Returns the part of a device's compute that a mode holds.
+const fn part_of(mode: &Mode) -> Share {
+    match mode.resources.gpus {
+        Gpus::Share(share) => share,
+        Gpus::Whole(_) => Share::WHOLE,
+        Gpus::None | Gpus::Shared => Share::ZERO,
     }
-    None
+}
+
+/// Returns how many devices a mode holds.
+const fn gang_of(mode: &Mode) -> usize {
+    match mode.resources.gpus {
+        Gpus::None => 0,
+        Gpus::Shared | Gpus::Share(_) => 1,
+        Gpus::Whole(gang) => gang as usize,
+    }
 }

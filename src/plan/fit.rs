@@ -74,6 +74,7 @@ impl FitRule {
 }
 
 /// A fit rule at work: the rule and what it remembers of the tasks placed so far.
+#[derive(Clone)]
 pub(super) struct Fit {
     rule: FitRule,
     seed: u64,

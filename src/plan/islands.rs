@@ -6,36 +6,15 @@
 //! machine. Source: Whitley, Rana and Heckendorn, "The island model genetic algorithm", 1999. Does not start threads: that is
 //! the caller's business.
 
-use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::draft::Draft;
 use super::search::Search;
+use super::team::Team;
 use super::{Limits, Options};
 
 /// Schedules that an island tries between two exchanges.
 const EVERY: u64 = 250;
-
-/// Who has jobs done beside each other.
-pub trait Crew {
-    /// Has all jobs done and returns when they are. They wait for each other: each needs a thread of its own.
-    fn all_at_once<'j>(&self, jobs: Vec<Box<dyn FnOnce() + Send + 'j>>);
-}
-
-/// How many islands there are, and who works on them.
-#[derive(Clone, Copy)]
-pub struct Islands<'a> {
-    /// At least 1.
-    pub count: u32,
-    /// Works on them.
-    pub crew: &'a dyn Crew,
-}
-
-impl fmt::Debug for Islands<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Islands").field(&self.count).finish()
-    }
-}
 
 /// What an island has to do with its neighbours.
 pub(super) struct Passage {
@@ -70,7 +49,7 @@ fn ring(count: usize) -> Vec<Passage> {
 /// Lets an engine search on all islands from the best schedule so far on, and keeps the best of what they find.
 pub(super) fn run<const W: usize>(
     search: &mut Search<'_, W>,
-    islands: Islands<'_>,
+    islands: Team<'_>,
     options: &Options<'_>,
     engine: fn(&mut Search<'_, W>),
 ) {
@@ -114,6 +93,7 @@ mod tests {
     use crate::fleet::Fleet;
     use crate::plan::fixture::{Problem, add_node, any_problem, on_host, problem};
     use crate::plan::policy::{Engine, Policy};
+    use crate::plan::team::Crew;
     use crate::plan::{self, Plan};
 
     /// A thread for each job, the first or the last one started first.
@@ -132,7 +112,7 @@ mod tests {
 
     fn planned(problem: &Problem, engine: Engine, count: u32, crew: &Threads) -> Option<Plan> {
         let limits = Limits { evaluations: Some(1_200), ..Limits::default() };
-        let islands = Some(Islands { count, crew });
+        let islands = Some(Team { count, crew });
         let options = Options { policy: Policy::Search(engine), seed: 7, limits, islands, ..Options::default() };
         plan::make(&problem.pipeline, &problem.graph, &problem.fleet, &options).ok()
     }
@@ -165,7 +145,7 @@ mod tests {
             plan::make(&pipeline, &graph, &fleet, &options).unwrap().evaluations
         };
         let crew = Threads { backwards: false };
-        let (alone, four) = (evaluations(None), evaluations(Some(Islands { count: 4, crew: &crew })));
+        let (alone, four) = (evaluations(None), evaluations(Some(Team { count: 4, crew: &crew })));
         assert!(four <= 8 * alone, "{four} schedules on four islands, {alone} on one");
     }
 

@@ -146,14 +146,12 @@ impl<const W: usize> Machine<W> {
         let duration = choice.duration();
         let on_node = |from: u64| profile.earliest(&self.node_lanes, packed.node, from, duration, latest);
         feasible.clear();
-        let mut start = on_node(from)?;
+        // Devices are asked first: they are mostly what is waited for, and have fewer steps.
+        let mut start = from;
         match choice.gang {
-            0 => Some(start),
+            0 => on_node(from),
             1 => loop {
                 let free = self.first_free(packed, devices, (start, duration, latest), feasible)?;
-                if free == start {
-                    return Some(start);
-                }
                 start = on_node(free)?;
                 if start == free {
                     return Some(start);
@@ -165,14 +163,18 @@ impl<const W: usize> Machine<W> {
                     profile.earliest(&self.device_lanes, need, from, duration, latest)
                 };
                 feasible.extend(devices.iter().filter_map(|device| Some((free(*device, start)?, *device))));
+                let mut has_room = None;
                 loop {
                     let enough = nth_free(feasible, gang as usize)?;
-                    if enough == start {
+                    if has_room != Some(enough) {
+                        has_room = Some(on_node(enough)?);
+                    }
+                    if has_room == Some(start) {
                         feasible.retain(|(at, _)| *at == start);
                         feasible.sort_unstable_by_key(|(_, device)| *device);
                         return Some(start);
                     }
-                    start = on_node(enough)?;
+                    start = has_room?;
                     // A device that is first free later is not free before.
                     feasible.retain_mut(|(at, device)| {
                         let later = if *at < start { free(*device, start) } else { Some(*at) };

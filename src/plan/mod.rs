@@ -29,7 +29,7 @@ pub(crate) mod fixture;
 mod goal;
 pub mod impossible;
 pub mod instance;
-pub mod islands;
+mod islands;
 mod loads;
 mod machine;
 mod mix;
@@ -45,6 +45,7 @@ pub mod rest;
 mod search;
 mod serial;
 mod sliced;
+pub mod team;
 #[cfg(test)]
 mod tests;
 pub mod turns;
@@ -180,7 +181,9 @@ pub struct Options<'a> {
     /// Who searches in batches for the policies that can: see [`Policy::in_batches`].
     pub searcher: Option<&'a dyn Searcher>,
     /// On how many islands an engine searches; on one where absent.
-    pub islands: Option<islands::Islands<'a>>,
+    pub islands: Option<team::Team<'a>>,
+    /// Who makes the schedules of one search at once, which changes none of them; one after the other where absent.
+    pub decoders: Option<team::Team<'a>>,
     /// How long a task runs with [`OrderRule::TimeSlice`] before others have their turn; a
     /// minute when absent.
     pub quantum: Option<Millis>,

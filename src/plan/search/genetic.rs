@@ -8,6 +8,7 @@
 use super::super::decode::{Direction, FREE};
 use super::super::draft::Draft;
 use super::crossover::{Crossover, Orders};
+use super::crowd::Wish;
 use super::{Search, sample, seen};
 use crate::graph::TaskId;
 
@@ -119,8 +120,15 @@ impl Herd {
         let found = found.map(|best| self.crossover.member(search.instance, &seen(best.clone(), from)));
         self.parents.extend(found);
         while !search.is_over() && self.parents.len() > 1 {
+            if self.father == 0 {
+                let arrived = search.arrived(self.direction.opposite());
+                self.parents.extend(arrived.map(|arrived| self.crossover.member(search.instance, &arrived)));
+            }
             if self.father < self.parents.len() {
-                self.bear(search);
+                match search.at_once() {
+                    ..2 => self.bear(search),
+                    most => self.bear_at_once(search, most),
+                }
             } else {
                 self.grow_up(search);
             }
@@ -130,10 +138,6 @@ impl Herd {
 
     /// Makes a child of the next father, or of the next two where that is faster than one after the other.
     fn bear<const W: usize>(&mut self, search: &mut Search<'_, W>) {
-        if self.father == 0 {
-            let arrived = search.arrived(self.direction.opposite());
-            self.parents.extend(arrived.map(|arrived| self.crossover.member(search.instance, &arrived)));
-        }
         let Some(child) = self.conceive(search, 0) else { return };
         let both = search.takes_both();
         if both && search.random.below(PROMPT) == 0 {
@@ -147,6 +151,21 @@ impl Herd {
         } else if search.evaluate(&self.wanted[0], &child.choice, self.direction, &mut self.drafts[0]) {
             self.children.push(self.crossover.member(search.instance, &self.drafts[0]));
         }
+    }
+
+    /// Makes children of so many next fathers at once.
+    fn bear_at_once<const W: usize>(&mut self, search: &mut Search<'_, W>, most: usize) {
+        let mut wishes = Vec::with_capacity(most);
+        while wishes.len() < most && self.father < self.parents.len() {
+            let child = self.conceive(search, 0);
+            wishes.extend(child.map(|Individual { choice, .. }| {
+                let (order, paid) = (std::mem::take(&mut self.wanted[0]), search.is_paid(&choice));
+                Wish { order, choice, paid }
+            }));
+        }
+        let Self { children, crossover, .. } = self;
+        let instance = search.instance;
+        search.evaluate_all(&wishes, self.direction, |draft| children.push(crossover.member(instance, draft)));
     }
 
     /// Makes the wishes of a child of the next father, and the order that they come to.

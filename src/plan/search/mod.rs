@@ -20,6 +20,7 @@ use crate::units::Millis;
 pub(super) mod ants;
 pub(super) mod batches;
 mod crossover;
+mod crowd;
 pub(super) mod genetic;
 pub(super) mod local;
 pub(super) mod modes;
@@ -27,6 +28,7 @@ mod relaxed;
 mod sample;
 pub(super) mod swarm;
 
+use crowd::{Crowd, Wish};
 use genetic::Individual;
 
 /// What every engine works with.
@@ -39,6 +41,8 @@ pub(super) struct Search<'a, const W: usize> {
     searcher: Option<&'a dyn Searcher>,
     pub(super) decoder: Decoder<'a, W>,
     pub(super) fit: Fit,
+    /// Who makes schedules beside the decoder.
+    crowd: Option<Crowd<'a, W>>,
     pub(super) random: Random,
     /// Schedules tried so far.
     pub(super) evaluations: u64,
@@ -93,6 +97,7 @@ impl<'a, const W: usize> Search<'a, W> {
             searcher: options.searcher,
             decoder: Decoder::new(instance),
             fit: Fit::new(FitRule::EarliestFinish, options.seed, instance),
+            crowd: Crowd::of(instance, options),
             random: Random::new(options.seed),
             evaluations: 0,
             improved: 0,
@@ -153,8 +158,13 @@ impl<'a, const W: usize> Search<'a, W> {
         direction: Direction,
         draft: &mut Draft,
     ) -> bool {
-        let paid = !self.instance.budgets.is_empty() && modes::fit_budgets(self.instance, choice);
+        let paid = self.is_paid(choice);
         self.decode(&Wanted { order, choice, paid, direction, kept: None, near, by: None }, draft)
+    }
+
+    /// Whether choices are known to stay in the budgets.
+    fn is_paid(&self, choice: &[u32]) -> bool {
+        !self.instance.budgets.is_empty() && modes::fit_budgets(self.instance, choice)
     }
 
     /// The same for anything that can be decoded. Returns whether there is such a schedule.
@@ -162,6 +172,27 @@ impl<'a, const W: usize> Search<'a, W> {
         let is_one = self.decoder.decode(wanted, &mut self.fit, draft).is_ok();
         self.count(is_one.then_some((&*draft, wanted.direction)));
         is_one
+    }
+
+    /// Returns how many schedules may be made at once; 1 where that takes longer than one after the other.
+    fn at_once(&self) -> usize {
+        let most = self.crowd.as_ref().map_or(1, |crowd| crowd.batch());
+        self.left().map_or(most, |left| most.min(usize::try_from(left).unwrap_or(most)))
+    }
+
+    /// Places all tasks as each of some wishes says, at once, and counts the schedules in their order until the search is over;
+    /// `made` is told of each. Only where [`at_once`](Self::at_once) is more than 1.
+    fn evaluate_all(&mut self, wishes: &[Wish], direction: Direction, mut made: impl FnMut(&Draft)) {
+        let Some(mut crowd) = self.crowd.take() else { return };
+        crowd.decode(wishes, direction, (&self.decoder, &self.fit));
+        for draft in crowd.made() {
+            self.count(draft.map(|draft| (draft, direction)));
+            draft.into_iter().for_each(&mut made);
+            if self.is_over() {
+                break;
+            }
+        }
+        self.crowd = Some(crowd);
     }
 
     /// Whether two orders are decoded faster at once than one after the other, and as many may be tried.

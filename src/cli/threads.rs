@@ -1,6 +1,6 @@
-//! `--islands N`: searches that run beside each other, each on a thread.
+//! Searches, and parts of them, that run beside each other, each on a thread.
 
-use crate::plan::islands::Crew;
+use crate::plan::team::Crew;
 
 /// A thread for each job.
 pub(super) struct Threads;

@@ -1,0 +1,141 @@
+//! Several decoders that make schedules at once, the same as one would make one after the other.
+
+use super::super::Options;
+use super::super::decode::{Decoder, Direction, Wanted};
+use super::super::draft::Draft;
+use super::super::fit::Fit;
+use super::super::instance::Instance;
+use super::super::team::Team;
+use crate::graph::TaskId;
+
+/// What is to be decoded.
+pub(super) struct Wish {
+    /// Each task once and after those it waits for.
+    pub(super) order: Vec<TaskId>,
+    /// `[n_tasks]`, by TaskId: the choice of each task that may not be chosen by the decoder.
+    pub(super) choice: Vec<u32>,
+    /// Whether these choices are known to stay in the budgets.
+    pub(super) paid: bool,
+}
+
+/// Tasks from which on it is worth while: a schedule of fewer is made in less time than a thread begins.
+const TASKS: usize = 256;
+/// Schedules that each makes one after the other: so many keep waiting for the slowest short.
+const EACH: usize = 4;
+
+/// Decoders that work at once.
+pub(super) struct Crowd<'a, const W: usize> {
+    instance: &'a Instance<'a>,
+    team: Team<'a>,
+    members: Vec<Member<'a, W>>,
+}
+
+struct Member<'a, const W: usize> {
+    decoder: Decoder<'a, W>,
+    fit: Fit,
+    drafts: Vec<Draft>,
+    /// `[drafts]`: whether each is one.
+    made: Vec<bool>,
+}
+
+impl<'a, const W: usize> Crowd<'a, W> {
+    /// Returns those who may help; `None` where nobody can or it is not worth while.
+    pub(super) fn of(instance: &'a Instance<'a>, options: &Options<'a>) -> Option<Self> {
+        let team = options.decoders.filter(|team| team.count > 1 && instance.len() >= TASKS)?;
+        Some(Self { instance, team, members: Vec::new() })
+    }
+
+    /// Returns how many schedules are made at once.
+    pub(super) fn batch(&self) -> usize {
+        EACH * self.team.count as usize
+    }
+
+    /// Decodes wishes as `like` would.
+    pub(super) fn decode(&mut self, wishes: &[Wish], direction: Direction, (decoder, fit): (&Decoder<'a, W>, &Fit)) {
+        let instance = self.instance;
+        let each = wishes.len().div_ceil(self.team.count as usize).max(1);
+        let busy = wishes.len().div_ceil(each);
+        self.members.resize_with(busy.max(self.members.len()), || Member {
+            decoder: Decoder::new(instance),
+            fit: fit.clone(),
+            drafts: Vec::new(),
+            made: Vec::new(),
+        });
+        let jobs = wishes.chunks(each).zip(&mut self.members).map(|(wishes, member)| {
+            member.decoder.mind_waste(decoder.thrift);
+            member.fit.change(fit.rule(), instance);
+            member.made.clear();
+            member.drafts.resize_with(wishes.len().max(member.drafts.len()), Draft::default);
+            let job = move || {
+                for (wish, draft) in wishes.iter().zip(&mut member.drafts) {
+                    let Wish { order, choice, paid } = wish;
+                    let wanted = Wanted { order, choice, paid: *paid, direction, kept: None, near: None, by: None };
+                    member.made.push(member.decoder.decode(&wanted, &mut member.fit, draft).is_ok());
+                }
+            };
+            Box::new(job) as Box<dyn FnOnce() + Send + '_>
+        });
+        let jobs = jobs.collect();
+        self.team.crew.all_at_once(jobs);
+        self.members[busy..].iter_mut().for_each(|idle| idle.made.clear());
+    }
+
+    /// Yields the schedules of the wishes decoded last, in their order; `None` where there is none.
+    pub(super) fn made(&self) -> impl Iterator<Item = Option<&Draft>> {
+        let members = self.members.iter().flat_map(|member| member.made.iter().zip(&member.drafts));
+        members.map(|(made, draft)| made.then_some(draft))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Fleet;
+    use crate::plan::fixture::{Problem, add_node, on_gpus, problem};
+    use crate::plan::team::Crew;
+    use crate::plan::{self, Limits};
+    use crate::spec::Gpus;
+    use crate::units::Share;
+
+    /// A thread for each job.
+    struct Threads;
+
+    impl Crew for Threads {
+        fn all_at_once<'j>(&self, jobs: Vec<Box<dyn FnOnce() + Send + 'j>>) {
+            std::thread::scope(|scope| jobs.into_iter().for_each(|job| drop(scope.spawn(job))));
+        }
+    }
+
+    /// Three hundred tasks with a choice between two classes of devices, some on two of them at once.
+    fn large() -> Problem {
+        let mode = |task: u32| {
+            let gpus = [Gpus::Whole(1), Gpus::Share(Share(500_000)), Gpus::Whole(2)][task as usize * 7 % 3];
+            let mut mode = on_gpus(gpus, 1 + u64::from(task % 5), u64::from(10 + task * 13 % 37));
+            mode.duration.by_model = [("A".into(), crate::units::Millis(10 + u64::from(task * 13 % 37)))].into();
+            vec![mode]
+        };
+        let edges: Vec<_> = (0..270).map(|task| (task, task + 30 - task % 7)).collect();
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 64, 64, &[("A", 16, 3), ("B", 16, 3)]);
+        problem((0..300).map(mode).collect(), &edges, fleet)
+    }
+
+    #[test]
+    fn however_many_decode_at_once_the_plan_is_the_same() {
+        let Problem { pipeline, graph, fleet } = large();
+        let planned = |policy: &str, count: Option<u32>| {
+            let limits = Limits { evaluations: Some(700), ..Limits::default() };
+            let decoders = count.map(|count| Team { count, crew: &Threads });
+            let options = Options { policy: policy.parse().unwrap(), seed: 3, limits, decoders, ..Options::default() };
+            plan::make(&pipeline, &graph, &fleet, &options).unwrap()
+        };
+        for policy in ["ga", "auto"] {
+            let alone = planned(policy, None);
+            assert_eq!(alone.evaluations, 700);
+            for count in [2, 3, 8] {
+                let beside = planned(policy, Some(count));
+                assert_eq!((&beside.placed, beside.evaluations), (&alone.placed, 700), "{policy}, {count}");
+            }
+        }
+    }
+}
