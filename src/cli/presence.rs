@@ -1,18 +1,22 @@
 //! What this machine tells of the processes of other runs.
 
+use std::path::Path;
+
 use super::state;
 use crate::engine::process;
+use crate::engine::sentinel::{self, How};
 use crate::run::event::Process;
 use crate::run::launch::run_mark;
 use crate::run::neighbours::Presence;
-use crate::run::store::Unfinished;
+use crate::run::store::Orchestrator;
+use crate::units::Millis;
 
 /// Looks into `/proc`, and at the locks of runs in other containers.
 pub(super) struct Processes;
 
 impl Presence for Processes {
-    fn carries_out(&self, run: &Unfinished) -> bool {
-        state::is_carried_out(&run.orchestrator, &run.dir)
+    fn carries_out(&self, by: &Orchestrator, dir: &Path) -> bool {
+        state::is_carried_out(by, dir)
     }
 
     fn lives(&self, process: Process) -> bool {
@@ -25,6 +29,11 @@ impl Presence for Processes {
         marked
             .filter_map(|pid| Some((process::marked_as(pid, &mark, "TRAINYARD_TASK")?, process::identify(pid)?)))
             .collect()
+    }
+
+    fn ended_well(&self, record: &Path) -> Option<Millis> {
+        let ended = sentinel::read(record)?.ended?;
+        ended.at.filter(|_| ended.how == How::Exited(0))
     }
 
     fn within(&self) -> Option<(String, String)> {

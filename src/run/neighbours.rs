@@ -6,30 +6,33 @@
 //! A run that is alone asks SQLite for one number each time it starts something.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-
-use tracing::debug;
+use std::path::Path;
 
 use super::admission::Holding;
-use super::cache::restore::Writers;
-use super::decide::{Places, overlap};
+use super::decide::Places;
 use super::event::{Event, Place, Process, Recorded, Role};
-use super::store::{RunKey, Store, StoreError, TaskHeader, Unfinished};
+use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::{News, Record};
 use crate::graph::TaskId;
 use crate::units::Millis;
 
+mod onlooker;
+
+pub use onlooker::Onlooker;
+
 /// What can be told of processes.
 pub trait Presence {
-    /// Whether the process that carries a run out is still there.
-    fn carries_out(&self, run: &Unfinished) -> bool;
+    /// Whether the process is still there that carries out the run with this folder.
+    fn carries_out(&self, by: &Orchestrator, dir: &Path) -> bool;
 
     /// Whether a process is still there.
     fn lives(&self, process: Process) -> bool;
 
     /// Returns the processes of a run's tasks, each with the task's name.
     fn of_tasks(&self, run: &str) -> Vec<(String, Process)>;
+
+    /// Returns when an attempt ended well whose sentinel keeps this record (ms since the Unix epoch).
+    fn ended_well(&self, record: &Path) -> Option<Millis>;
 
     /// Returns the run and the task that this process is itself part of, if it is.
     fn within(&self) -> Option<(String, String)>;
@@ -45,20 +48,6 @@ pub struct Shared<'a> {
     others: Others,
     /// What was last said that others hold.
     told: Vec<Holding>,
-}
-
-/// Who else writes outputs, told from the record, for those who put outputs back.
-pub struct Onlooker<P> {
-    state: PathBuf,
-    host: String,
-    within: Option<(String, String)>,
-    /// The id of the run that asks.
-    run: String,
-    /// The folder of its pipeline file.
-    root: PathBuf,
-    presence: P,
-    /// The record, once it was asked.
-    record: Mutex<Option<(Store, Others)>>,
 }
 
 /// The runs that have not ended, or only since it began, besides the one that asks.
@@ -172,37 +161,6 @@ impl Others {
     }
 }
 
-impl<P: Presence> Onlooker<P> {
-    /// Makes what tells a run on `host` who else writes outputs of its pipeline, whose file is in the folder `root`.
-    pub fn new((state, host): (&Path, String), run: String, root: &Path, presence: P) -> Self {
-        let (within, record) = (presence.within(), Mutex::default());
-        Self { state: state.to_owned(), host, within, run, root: root.to_owned(), presence, record }
-    }
-
-    fn look(&self, outputs: &[String]) -> Result<bool, StoreError> {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        let (store, others) = match &mut *record {
-            Some(known) => known,
-            unknown @ None => match Store::open_existing(&self.state) {
-                Err(StoreError::NoState(_)) => return Ok(false),
-                opened => unknown.insert((opened?, Others::since(Millis(u64::MAX)))),
-            },
-        };
-        others.renew(store, |run| run.id != self.run, &self.host, &self.presence)?;
-        let places = places(&self.root, outputs.iter().map(String::as_str));
-        let paths: Vec<String> = outputs.iter().map(|output| places.of(output)).collect();
-        let writes = |of: &Holding| of.writes.iter().any(|theirs| paths.iter().any(|own| overlap(theirs, own)));
-        Ok(others.holdings(self.within.as_ref()).any(|of| writes(&of)))
-    }
-}
-
-impl<P: Presence + Send + Sync> Writers for Onlooker<P> {
-    fn write_any(&self, outputs: &[String]) -> bool {
-        // A record that cannot be read is moved aside before anyone starts something: then nobody else is left to write.
-        self.look(outputs).inspect_err(|error| debug!("who else writes is not known: {error}")).unwrap_or(false)
-    }
-}
-
 impl Record for Shared<'_> {
     fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError> {
         self.store.append(self.key, events)
@@ -264,7 +222,7 @@ impl Other {
             return;
         }
         match &mut self.left {
-            None if presence.carries_out(&self.run) => {}
+            None if presence.carries_out(&self.run.orchestrator, &self.run.dir) => {}
             // One of them may have started another before it ended.
             Some(left) if left.is_empty() || left.iter().all(|(_, process)| presence.lives(*process)) => {}
             None | Some(_) => self.left = Some(presence.of_tasks(&self.run.id)),

@@ -3,8 +3,10 @@
 use rustix::process::Signal;
 use serde_json::Value;
 use trainyard::engine::process;
+use trainyard::probe::clock;
+use trainyard::units::Millis;
 
-use crate::world::{World, of, outcomes, parent, pid_in, told, wait_for, wait_for_end};
+use crate::world::{World, of, outcomes, parent, pid_in, state, told, wait_for, wait_for_end, wait_until};
 
 /// A stage that goes on when it is let, says so, and ends as it is told to.
 const GATED: &str = r#"
@@ -289,4 +291,114 @@ fn a_detached_run_survives_as_well() {
     let (code, events) = resume(&world, &[]);
     assert_eq!((code, adopted(&events)), (Some(0), &serde_json::json!(["second"])));
     assert_eq!(done(&world), "first\nsecond\nthird\n");
+}
+
+/// A stage that goes on when it is let, with a result, and one that reads it.
+const MAKING: &str = r#"
+[stage.second]
+run = "exec sh ./make"
+inputs = ["in"]
+outputs = ["out"]
+[stage.third]
+run = "cat out; echo third >> done"
+inputs = ["out"]
+"#;
+
+/// What it runs. Files that its command names itself would count as inputs.
+const MAKE: &str = "\
+echo $$ > pid; echo ready; until test -e gate; do sleep 0.05; done; echo second >> done; cat in > out; exit $(cat gate)";
+
+fn made_by(make: &str) -> World {
+    let world = World::new(MAKING);
+    std::fs::write(world.path("in"), "one").unwrap();
+    std::fs::write(world.path("make"), make).unwrap();
+    world
+}
+
+fn making() -> (World, u32) {
+    let world = made_by(MAKE);
+    let sentinel = killed(&world, &[]);
+    (world, sentinel)
+}
+
+/// Runs the pipeline once more, and returns the states of both tasks and what was done.
+fn once_more(world: &World) -> ([String; 2], String) {
+    let (code, run) = world.run_and_show(&[]);
+    assert_eq!(code, 0, "{run:#}");
+    (["second", "third"].map(|task| state(&run, task).to_owned()), done(world))
+}
+
+#[test]
+fn what_ended_well_while_nobody_was_there_is_not_made_again_by_another_run() {
+    let (world, sentinel) = making();
+    go_on(&world, "gate", "0");
+    wait_for_end(sentinel);
+    let planned = told(&world.command(&["run", "p.toml", "--dry-run"]).output().unwrap());
+    assert!(planned.contains("1 cached, 1 will run"), "{planned}");
+    assert_eq!(once_more(&world), (["cached", "succeeded"].map(str::to_owned), "second\nthird\n".to_owned()));
+    assert_eq!(log(&world), "ready\n");
+    // The run that began it goes on as if nothing had been.
+    let runs: Value = serde_json::from_slice(&world.command(&["runs", "--json"]).output().unwrap().stdout).unwrap();
+    let (code, events) = resume(&world, &[runs[1]["run"].as_str().unwrap()]);
+    assert_eq!((code, adopted(&events)), (Some(0), &serde_json::json!(["second"])));
+    assert_eq!(done(&world), "second\nthird\nthird\n");
+}
+
+#[test]
+fn another_run_waits_for_a_task_that_goes_on_and_takes_what_it_makes() {
+    let (world, sentinel) = making();
+    let mut other = world.start(&[]);
+    other.wait_for("writes out");
+    go_on(&world, "gate", "0");
+    assert_eq!(other.end(), Some(0));
+    wait_for_end(sentinel);
+    assert_eq!((state(&world.show(), "second"), done(&world).as_str()), ("cached", "second\nthird\n"));
+}
+
+#[test]
+fn what_failed_or_was_changed_while_nobody_was_there_is_made_again() {
+    let failed: fn(&World) = |world| go_on(world, "gate", "0");
+    for (code, then) in [
+        ("7", failed),
+        ("0", |world| std::fs::write(world.path("out"), "mine").unwrap()),
+        ("0", |world| {
+            std::fs::write(world.path("in"), "two").unwrap();
+        }),
+    ] {
+        let (world, sentinel) = making();
+        go_on(&world, "gate", code);
+        wait_for_end(sentinel);
+        // The file system's clock goes in steps of some milliseconds.
+        let ended = clock::now();
+        wait_until(|| clock::now() > ended + Millis(50));
+        then(&world);
+        assert_eq!(once_more(&world), (["succeeded"; 2].map(str::to_owned), "second\nsecond\nthird\n".to_owned()));
+        assert_eq!(std::fs::read(world.path("out")).unwrap(), std::fs::read(world.path("in")).unwrap());
+    }
+}
+
+#[test]
+fn what_was_asked_to_end_is_no_result_for_another_run() {
+    let world = made_by(&format!("trap 'echo half > out; exit 0' TERM; {MAKE}"));
+    let sentinel = killed(&world, &[]);
+    assert!(world.command(&["cancel"]).output().unwrap().status.success());
+    wait_for_end(sentinel);
+    assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "half\n");
+    go_on(&world, "gate", "0");
+    assert_eq!(once_more(&world), (["succeeded"; 2].map(str::to_owned), "second\nthird\n".to_owned()));
+    assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "one");
+}
+
+#[test]
+fn what_was_not_kept_yet_when_its_run_was_killed_is_not_made_again_by_another_one() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let world = made_by(MAKE);
+    go_on(&world, "gate", "0");
+    let killed = world.command(&["run", "p.toml"]).env("TRAINYARD_CRASH_AT", "keeping").status().unwrap();
+    assert_eq!(killed.code(), None);
+    let (states, done) = once_more(&world);
+    assert_eq!(states[0], "cached", "{done}");
+    assert_eq!(done.matches("second").count(), 1);
 }

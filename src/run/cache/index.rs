@@ -253,14 +253,14 @@ impl Index {
         })
     }
 
-    /// Returns the key that an attempt began with, if it is known.
+    /// Returns the attempt of a task that began last, and its key.
     ///
     /// # Errors
     /// Where the index cannot be read.
-    pub fn begun(&self, project: &Digest, name: &str, attempt: &str) -> Result<Option<Digest>, IndexError> {
+    pub fn last_begun(&self, project: &Digest, name: &str) -> Result<Option<(String, Digest)>, IndexError> {
         self.on(|db| {
-            let query = "SELECT key FROM begun WHERE project = ?1 AND name = ?2 AND attempt = ?3";
-            db.query_row(query, params![project.0, name, attempt], |row| digest(row, 0)).optional()
+            let mut query = db.prepare_cached("SELECT attempt, key FROM begun WHERE project = ?1 AND name = ?2")?;
+            query.query_row(params![project.0, name], |row| Ok((row.get(0)?, digest(row, 1)?))).optional()
         })
     }
 

@@ -16,10 +16,10 @@ use super::aside;
 use super::files::{Files, Seen, coarse_now, in_parallel};
 use super::index::{Action, Done, Index, IndexError};
 use super::key::{Content, Digest, How, Ingredients, Part, changes};
+use super::left::OtherRuns;
 use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, Wanted, is_within};
-use super::restore::{Nobody, Writers};
 use super::room::is_full;
 use super::since::Marks;
 use super::transfer::Transfer;
@@ -42,7 +42,7 @@ pub struct Keeper {
     /// The program of the built-in ops.
     pub(super) tool: String,
     pub(super) state: PathBuf,
-    pub(super) others: Box<dyn Writers>,
+    pub(super) others: Box<dyn OtherRuns>,
     /// `[n_tasks]`, by TaskId.
     pub(super) tasks: Vec<Kept>,
     /// What attempts that run were started with.
@@ -103,7 +103,7 @@ pub fn folder(state: &Path) -> PathBuf {
 
 impl Keeper {
     /// Opens the cache, making it where there is none; `None` where no task of the graph is ever left out. `done`
-    /// (`[n_tasks]`, or empty) are tasks of which nothing is to be known any more; `others` tells who else writes outputs.
+    /// (`[n_tasks]`, or empty) are tasks of which nothing is to be known any more; `others` tells of other runs.
     ///
     /// # Errors
     /// Where it cannot be made or read.
@@ -112,7 +112,7 @@ impl Keeper {
         pipeline: &Pipeline,
         graph: &TaskGraph,
         done: &[bool],
-        others: Box<dyn Writers>,
+        others: Box<dyn OtherRuns>,
     ) -> Result<Option<Self>, CacheError> {
         let tasks = kept(places, pipeline, graph, done);
         if tasks.iter().all(|task| task.recipe.is_err()) {
@@ -129,9 +129,14 @@ impl Keeper {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn open_to_look(places: Places<'_>, pipeline: &Pipeline, graph: &TaskGraph) -> Result<Self, CacheError> {
+    pub fn open_to_look(
+        places: Places<'_>,
+        pipeline: &Pipeline,
+        graph: &TaskGraph,
+        others: Box<dyn OtherRuns>,
+    ) -> Result<Self, CacheError> {
         let index = Index::open_to_look(&folder(places.state))?;
-        Self::with(places, pipeline, kept(places, pipeline, graph, &[]), index, Box::new(Nobody))
+        Self::with(places, pipeline, kept(places, pipeline, graph, &[]), index, others)
     }
 
     fn with(
@@ -139,7 +144,7 @@ impl Keeper {
         pipeline: &Pipeline,
         tasks: Vec<Kept>,
         index: Index,
-        others: Box<dyn Writers>,
+        others: Box<dyn OtherRuns>,
     ) -> Result<Self, CacheError> {
         let mut files = Files::open(places.root, places.state)
             .map_err(|source| CacheError::Project { path: places.root.to_owned(), source })?;
@@ -236,8 +241,9 @@ impl Keeper {
     pub fn take_up(&self, task: TaskId, log: &Path) {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return };
         let made = self.index.task(&self.project, name).ok().flatten().map(|last| last.made).unwrap_or_default();
-        let begun = self.index.begun(&self.project, name, &log.to_string_lossy()).ok().flatten();
-        if let (Some(begun), Ok(now)) = (begun, self.ingredients_on_disk(recipe, &made))
+        let last = self.index.last_begun(&self.project, name).ok().flatten();
+        if let (Some((attempt, begun)), Ok(now)) = (last, self.ingredients_on_disk(recipe, &made))
+            && attempt == log.to_string_lossy()
             && now.key() == begun
         {
             self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(task, (now, made));
@@ -300,8 +306,7 @@ impl Keeper {
                     changed.display()
                 )));
             }
-            let log = log.and_then(|log| log.strip_prefix(&self.state).ok()).map(|log| log.display().to_string());
-            let action = Action { outputs, log, used: now() };
+            let action = Action { outputs, log: log.and_then(|log| self.log_in_state(log)), used: now() };
             let done = Done { name, key: before.key(), trace, made: &made, action };
             self.index.record(&self.project, &self.root, &[done], &self.files.take_fresh())?;
             Ok(full.map(|full| {
@@ -313,6 +318,11 @@ impl Keeper {
             keeping.filter(|_| self.transfer().is_off()).into_iter().for_each(LockFile::leave);
             Some(format!("what it made is not in the cache: {}", chain(&trouble)))
         })
+    }
+
+    /// Returns a log as a path in the state folder.
+    pub(super) fn log_in_state(&self, log: &Path) -> Option<String> {
+        log.strip_prefix(&self.state).ok().map(|log| log.display().to_string())
     }
 
     /// Takes an output in and returns what is recorded of it. Where there is no room for a copy, that is said in `full`, and

@@ -4,7 +4,7 @@
 //! [`index`] knows which key made which; [`keeper`] brings them together for one run, [`survey`] looks all tasks up at
 //! once, [`engine`] puts it all around an engine, [`standstill`] sees that nothing has changed at all, [`sweep`] keeps the size
 //! in bounds, `room` what is to be kept free, [`locks`] who is at a result,
-//! [`transfer`] how far reading and copying is.
+//! [`left`] what other runs have left, [`transfer`] how far reading and copying is.
 
 pub mod aside;
 pub mod engine;
@@ -12,6 +12,7 @@ pub mod files;
 pub mod index;
 pub mod keeper;
 pub mod key;
+pub mod left;
 pub mod locks;
 pub mod manifest;
 pub mod objects;

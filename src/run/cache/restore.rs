@@ -13,27 +13,13 @@ use super::aside;
 use super::files::{Seen, coarse_now};
 use super::index::{Action, Done};
 use super::keeper::{Keeper, Kept, Trouble, chain, file_part, now};
+use super::left::Left;
 use super::manifest::{Entry, Kind};
 use super::objects::Lost;
 use super::recipe::Recipe;
 use super::verdict::Cached;
 use crate::graph::TaskId;
 use crate::run::lock::LockFile;
-
-/// Tells who else writes outputs.
-pub trait Writers: Send + Sync {
-    /// Whether another run writes one of these outputs now.
-    fn write_any(&self, outputs: &[String]) -> bool;
-}
-
-/// Nobody writes anything.
-pub(super) struct Nobody;
-
-impl Writers for Nobody {
-    fn write_any(&self, _: &[String]) -> bool {
-        false
-    }
-}
 
 /// What was found out about a task whose turn it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +45,16 @@ impl Keeper {
             let ingredients = self.ingredients_on_disk(recipe, &made)?;
             let key = ingredients.key();
             let same = last.as_ref().filter(|last| last.key == key);
-            let action = match same {
+            let known = match same {
                 Some(last) => last.action.clone(),
                 None => self.index.action(&key)?,
             };
-            let Some(action) = action else { return Ok(Found::Runs) };
+            let action =
+                match known.map_or_else(|| self.take_over(task, &key, false), |known| Ok(Left::Result(known)))? {
+                    Left::Result(action) => action,
+                    Left::BeingWritten => return Ok(Found::BeingWritten),
+                    Left::Nothing => return Ok(Found::Runs),
+                };
             let Some(restored) = self.put_back((name, recipe), &action, aside)? else { return Ok(Found::BeingWritten) };
             if same.is_none() {
                 let done = Done { name, key, trace: ingredients.trace(), made: &made, action: action.clone() };

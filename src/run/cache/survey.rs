@@ -14,6 +14,7 @@ use super::files::{Seen, in_parallel};
 use super::index::{Action, Done, IndexError, Last, USE_NOTED_EVERY};
 use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, now};
 use super::key::{Content, Digest, Ingredients, changes};
+use super::left::Left;
 use super::manifest::{Entry, Kind};
 use super::recipe::{Recipe, Wanted, is_within};
 use super::standstill::{self, Standstill};
@@ -213,15 +214,22 @@ impl<'a> Survey<'a> {
         let ingredients = keeper.ingredients(recipe, &made, |path, wanted| self.content(recipe, path, wanted))?;
         let key = ingredients.key();
         let is_same = last_key == Some(key);
-        let Some(action) = (if is_same { last_action } else { keeper.index.action(&key)? }) else {
-            return Ok(Verdict::Runs(match last_key {
-                None => Why::New,
-                Some(_) if is_same => Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()),
-                Some(_) => {
-                    let before = keeper.index.trace(&keeper.project, name)?;
-                    Why::Changed(changes(&before, &ingredients.trace()))
-                }
-            }));
+        let known = if is_same { last_action } else { keeper.index.action(&key)? };
+        let only_look = self.wish.aside.is_none();
+        let take_over = || keeper.take_over(task, &key, only_look);
+        let action = match known.map_or_else(take_over, |known| Ok(Left::Result(known)))? {
+            Left::Result(action) => action,
+            Left::BeingWritten if !only_look => return Ok(Verdict::BeingWritten),
+            Left::BeingWritten | Left::Nothing => {
+                return Ok(Verdict::Runs(match last_key {
+                    None => Why::New,
+                    Some(_) if is_same => Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()),
+                    Some(_) => {
+                        let before = keeper.index.trace(&keeper.project, name)?;
+                        Why::Changed(changes(&before, &ingredients.trace()))
+                    }
+                }));
+            }
         };
         let mut wrong = Vec::new();
         for entry in &action.outputs {

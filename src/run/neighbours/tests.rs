@@ -17,8 +17,8 @@ struct Told {
 }
 
 impl Presence for Told {
-    fn carries_out(&self, run: &Unfinished) -> bool {
-        !self.dead.borrow().contains(&run.orchestrator.process.pid)
+    fn carries_out(&self, by: &Orchestrator, _: &Path) -> bool {
+        !self.dead.borrow().contains(&by.process.pid)
     }
 
     fn lives(&self, process: Process) -> bool {
@@ -27,6 +27,10 @@ impl Presence for Told {
 
     fn of_tasks(&self, _: &str) -> Vec<(String, Process)> {
         self.tasks.borrow().clone()
+    }
+
+    fn ended_well(&self, _: &Path) -> Option<Millis> {
+        None
     }
 
     fn within(&self) -> Option<(String, String)> {

@@ -215,7 +215,7 @@ mod tests {
         index.actions().unwrap();
         index.trace(&HERE, "task-0000").unwrap();
         index.note_begun(&HERE, "task-0000", "1", &HERE).unwrap();
-        index.begun(&HERE, "task-0000", "1").unwrap();
+        index.last_begun(&HERE, "task-0000").unwrap();
         index.record(&HERE, &HERE, &[done("task-0000", HERE, 7)], &[]).unwrap();
         assert!(index.action(&HERE).unwrap().is_some(), "what is new is known");
     }
