@@ -126,17 +126,21 @@ impl Command {
     }
 }
 
-/// Returns what is said of tasks that go on although nobody carries the run out: of those that a sentinel watches, and of
-/// others.
+/// Returns what is said of tasks that go on although nobody carries the run out: of those that a sentinel watches, of
+/// others, and of what tasks left that had ended.
 fn left_alone(row: &RunRow, run: &RunState) -> String {
     let is_here = state::is_here(&row.header.orchestrator);
-    let is_watched = |name: &String| {
+    let open = |name: &String| {
         let task = row.header.tasks.iter().position(|task| task.name == *name);
-        let numbers = task.into_iter().flat_map(|task| run.tasks[task].open().map(|(number, _)| number));
-        let record = |number| launch::sentinel(&row.dir, name, number);
-        numbers.into_iter().any(|number| matches!(sentinel::find(&record(number), is_here), Found::Kept(_)))
+        task.into_iter().flat_map(|task| run.tasks[task].open().map(|(number, _)| number))
     };
-    let (watched, others): (Vec<_>, Vec<_>) = state::tasks_that_go_on(row).into_iter().partition(is_watched);
+    let is_watched = |name: &String| {
+        let record = |number| launch::sentinel(&row.dir, name, number);
+        open(name).any(|number| matches!(sentinel::find(&record(number), is_here), Found::Kept(_)))
+    };
+    let (alive, over): (Vec<_>, Vec<_>) =
+        state::tasks_that_go_on(row).into_iter().partition(|name| open(name).next().is_some());
+    let (watched, others): (Vec<_>, Vec<_>) = alive.into_iter().partition(is_watched);
     let (id, go) = (&row.header.id, |count| if count == 1 { "goes" } else { "go" });
     let mut said = String::new();
     if let count @ 1.. = watched.len() {
@@ -151,6 +155,12 @@ fn left_alone(row: &RunRow, run: &RunState) -> String {
             "\n{count} of its tasks {} on, and nobody will learn how that ends: `trainyard resume {id}` ends them and \
              tries again, `trainyard cancel {id}` ends them\n",
             go(count)
+        ));
+    }
+    if let count @ 1.. = over.len() {
+        said.push_str(&format!(
+            "\nprocesses go on that {count} of its tasks left behind: `trainyard devices --orphans` lists them, `trainyard \
+             resume {id}` and `trainyard cancel {id}` end them\n"
         ));
     }
     said

@@ -131,6 +131,26 @@ fn a_task_whose_sentinel_was_killed_as_well_is_tried_again() {
 }
 
 #[test]
+fn what_a_task_left_that_has_succeeded_is_not_taken_for_the_task() {
+    let first = "setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > daemon; echo first >> done";
+    let world = World::new(&GATED.replace("echo first >> done", first));
+    let sentinel = killed(&world, &[]);
+    let shown = told(&world.command(&["show"]).output().unwrap());
+    assert!(shown.contains("1 of its tasks goes on: `trainyard resume"), "{shown}");
+    assert!(
+        shown.contains("processes go on that 1 of its tasks left behind: `trainyard devices --orphans`"),
+        "{shown}"
+    );
+    assert!(!shown.contains("tries again"), "{shown}");
+    go_on(&world, "gate", "");
+    go_on(&world, "last", "0");
+    wait_for_end(sentinel);
+    assert_eq!(resume(&world, &[]).0, Some(0));
+    wait_for_end(pid_in(&world.path("daemon")));
+    assert_eq!(done(&world), "first\nsecond\nthird\n");
+}
+
+#[test]
 fn an_adopted_task_ends_with_the_run_that_adopted_it() {
     let world = World::new(GATED);
     let sentinel = killed(&world, &[]);
