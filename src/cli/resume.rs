@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 use miette::Diagnostic;
@@ -26,11 +26,12 @@ use crate::report::summary::shell_word;
 use crate::run::cache::keeper::Places;
 use crate::run::cache::since::is_changed_since;
 use crate::run::crash;
-use crate::run::event::{Recorded, RunEnd, StopReason};
+use crate::run::event::{Event, Recorded, RunEnd, StopReason};
 use crate::run::launch::{self, Ground, run_mark};
 use crate::run::resume::{self, Fate};
 use crate::run::state::{Phase, RunState, TaskState};
 use crate::run::store::{Header, Invocation, RunRow, Store, TaskHeader};
+use crate::units::Millis;
 
 /// Go on with a run that was interrupted or failed; what succeeded is not done again
 // Plans for other hardware are not carried out here; who asks for one is told so.
@@ -227,7 +228,10 @@ impl Command {
         let jobs = prepared.jobs(&manner)?;
         let now = session::now();
         let events = resume::events(&state, |task, number| left.fate(task, number));
-        let mut events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: now, event }).collect();
+        // What was interrupted ended when nobody was there, and not just now.
+        let last_seen = left.last_seen().min(now);
+        let at = |event: &Event| if matches!(event, Event::RunResumed { .. }) { now } else { last_seen };
+        let mut events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: at(&event), event }).collect();
         let told = state.clone();
         for event in &events {
             state.apply(event).map_err(broken)?;
@@ -325,6 +329,18 @@ impl Left<'_> {
             Found::Kept(process) if wanted && !self.is_replaced(task, number, &sentinel) => Fate::Kept(process),
             Found::Kept(_) | Found::Lost => Fate::Lost { logged: self.ground.log(name, number).exists() },
         }
+    }
+
+    /// Returns when the last sign of life was seen of attempts that had not ended, or of who carried them out, ms since the
+    /// Unix epoch.
+    fn last_seen(&self) -> Millis {
+        let tasks = self.row.header.tasks.iter().zip(&self.state.tasks);
+        let logs = tasks.flat_map(|(task, of)| of.open().map(|(number, _)| self.ground.log(&task.name, number)));
+        let printed = logs.filter_map(|log| {
+            let since = std::fs::metadata(log).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            Some(Millis(u64::try_from(since.as_millis()).ok()?))
+        });
+        printed.fold(self.state.latest(), Millis::max)
     }
 
     /// Whether somebody else has written what an attempt made that ended with nobody there: another run may do so then.

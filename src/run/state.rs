@@ -218,6 +218,12 @@ impl RunState {
         &self.tasks[task.index()]
     }
 
+    /// Returns when its newest event was recorded, ms since the Unix epoch.
+    #[must_use]
+    pub const fn latest(&self) -> Millis {
+        self.latest
+    }
+
     /// Returns for how long the run went on between two times, ms since the Unix epoch: that nobody carried it out for a
     /// while does not count.
     #[must_use]

@@ -1,8 +1,10 @@
 //! Runs that go on: after a kill, after Ctrl-C, after a failure; runs without a terminal, and their end from elsewhere.
 
 use rustix::process::{Pid, Signal, getsid};
+use trainyard::probe::clock;
+use trainyard::units::Millis;
 
-use crate::world::{World, of, outcomes, parent, pid_in, state, wait_for_end};
+use crate::world::{World, of, outcomes, parent, pid_in, state, wait_for_end, wait_until};
 
 /// The second stage waits until it is let go on; each stage writes down that it was done.
 const GATED: &str = r#"
@@ -79,6 +81,32 @@ fn a_killed_run_goes_on_without_repeating_what_succeeded() {
     let again = world.command(&["resume", "latest"]).output().unwrap();
     assert_eq!(again.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&again.stdout).contains("nothing left to do"));
+}
+
+#[test]
+fn the_time_in_which_a_killed_run_lay_dead_is_nobodys() {
+    let world = World::new(GATED);
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::KILL);
+    run.end();
+    let stage = pid_in(&world.path("pid"));
+    wait_for_end(stage);
+    let killed = clock::now();
+    std::fs::write(world.path("gate"), "").unwrap();
+    wait_until(|| clock::now() > killed + Millis(1_000));
+    assert!(world.command(&["resume"]).output().unwrap().status.success());
+    let run = world.show();
+    let at = |time: &serde_json::Value| {
+        let time: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
+        Millis(u64::try_from(time.as_millisecond()).unwrap())
+    };
+    let attempts = &of(&run, "second")["attempts"];
+    assert!(at(&attempts[0]["finished"]) <= killed, "{attempts:#}");
+    let lived = (at(&run["finished"]) - at(&run["started"])) - Millis(1_000);
+    let listed = world.command(&["runs", "--json"]).output().unwrap().stdout;
+    let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    assert!(Millis(listed[0]["took_ms"].as_u64().unwrap()) <= lived, "{listed:#}");
 }
 
 #[test]
