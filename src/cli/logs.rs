@@ -188,7 +188,7 @@ impl Command {
         Ok(written)
     }
 
-    /// Prints the log of one task, below a heading if it is one of several; returns whether it holds anything.
+    /// Prints the log of one task, below a heading if it is one of several; returns whether there is anything to say of it.
     fn print_one(
         &self,
         opened: &Opened,
@@ -221,6 +221,15 @@ impl Command {
                 return Ok(Err(error));
             }
         }
-        Ok(out.file(&opened.log(task, number)))
+        let printed = out.file(&opened.log(task, number));
+        let cut = attempt.ended.as_ref().and_then(|ended| ended.usage.log_cut);
+        if let (Ok(_), Some(cut)) = (&printed, cut) {
+            let task = text::visible(opened.name(task));
+            return Ok(out.flush().map(|()| {
+                output::say(&format!("{task}, attempt {number}: {}", wording::log_cut(cut)));
+                true
+            }));
+        }
+        Ok(printed)
     }
 }

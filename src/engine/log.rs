@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use super::hole::Hole;
 use super::oom;
 use crate::probe::disk::Disk;
+use crate::run::outcome::LogCut;
 use crate::units::Bytes;
 
 /// How much of the end is kept in memory: enough for a stack trace with its last message.
@@ -161,6 +162,13 @@ impl Log {
     /// Returns why the log is cut short, if it is.
     pub(super) const fn error(&self) -> Option<&std::io::Error> {
         self.error.as_ref()
+    }
+
+    /// Returns that in short.
+    pub(super) fn cut(&self) -> Option<LogCut> {
+        let kind = self.error.as_ref()?.kind();
+        let is_full = matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        Some(if is_full { LogCut::DiskFull } else { LogCut::Unwritable })
     }
 
     /// Returns which memory ran out, if the output says that any did.

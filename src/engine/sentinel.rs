@@ -27,7 +27,7 @@ use crate::probe::clock;
 use crate::run::crash;
 use crate::run::engine::Launch;
 use crate::run::event::Process;
-use crate::run::outcome::Limit;
+use crate::run::outcome::{Limit, LogCut};
 use crate::run::ports::Port;
 use crate::spec::Limits;
 use crate::units::{Bytes, Millis};
@@ -69,6 +69,9 @@ pub struct Ended {
     pub output_open: bool,
     /// Why its log is cut short, if it is.
     pub log_error: Option<String>,
+    /// The same in short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_cut: Option<LogCut>,
     /// What held its output open without being one of its own group, as far as that is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Process>,
@@ -238,11 +241,13 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             };
             let peak_memory = Some(peak_memory).filter(|peak| *peak > own_peak);
             let log_error = log.error().map(ToString::to_string);
-            (Ended { how, peak_memory, output_open, log_error, holders, at }, heard)
+            let log_cut = log.cut();
+            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at }, heard)
         }
         Err(how) => {
             let (holders, at) = (Vec::new(), Some(clock::now()));
-            (Ended { how, peak_memory: None, output_open: false, log_error: None, holders, at }, true)
+            let (peak_memory, output_open, log_error, log_cut) = (None, false, None, None);
+            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at }, true)
         }
     };
     crash::point("sentinel-ended");

@@ -145,7 +145,8 @@ impl Attempt {
         };
         // One of ours ends before our eyes.
         let ended = sentinel.as_ref().filter(|_| self.is_adopted()).and_then(|ended| ended.at);
-        let usage = Usage { peak_memory, survivors, ended, ..Usage::default() };
+        let log_cut = self.log.cut().or(sentinel.as_ref().and_then(|ended| ended.log_cut));
+        let usage = Usage { peak_memory, survivors, ended, log_cut, ..Usage::default() };
         let Launch { task, role, .. } = self.launch;
         let ended =
             Ended { task, role, outcome, usage, logged: self.log.is_used(), traced: self.log.has_trace(), note };

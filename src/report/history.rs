@@ -85,6 +85,10 @@ pub fn run(
     if !told.is_empty() {
         shown.push_str(&format!("\nout of memory\n{}", told.concat()));
     }
+    let cut: Vec<String> = names.iter().zip(&state.tasks).flat_map(|(name, task)| cut_short(name, task)).collect();
+    if !cut.is_empty() {
+        shown.push_str(&format!("\n{}", cut.concat()));
+    }
     if let Some(failed) = state.tasks.iter().position(summary::failed_with_output) {
         shown.push('\n');
         shown.push_str(&summary::logs_hint(header.run, &names[failed], elsewhere));
@@ -140,6 +144,15 @@ fn out_of_memory(name: &str, task: &TaskState) -> Vec<String> {
         let next = next.map_or_else(String::new, |raise| format!("; then {}", wording::raised(&raise)));
         let ended = wording::ending_in_numbers(attempt, ended);
         Some(format!("  {}, attempt {number}: {ended}{next}\n", text::visible(name)))
+    };
+    (1..).zip(&task.attempts).filter_map(line).collect()
+}
+
+/// Returns a line for each attempt whose log is cut short.
+fn cut_short(name: &str, task: &TaskState) -> Vec<String> {
+    let line = |(number, attempt): (usize, &Attempt)| {
+        let cut = wording::log_cut(attempt.ended.as_ref()?.usage.log_cut?);
+        Some(format!("{}, attempt {number}: {cut}\n", text::visible(name)))
     };
     (1..).zip(&task.attempts).filter_map(line).collect()
 }

@@ -150,6 +150,7 @@ pub fn last_words(view: View<'_>, task: TaskId, dir: &Path) -> Vec<String> {
     let lines = tail::last_lines(&log, LAST_LINES).unwrap_or_else(|error| vec![format!("cannot be read: {error}")]);
     let mut words: Vec<String> =
         lines.iter().map(|line| format!("  │ {}", text::fit_middle(line, LONGEST_LINE))).collect();
+    words.extend(ended.usage.log_cut.map(|cut| format!("  {}", wording::log_cut(cut))));
     words.push(format!("  log: {}", text::visible(&log.to_string_lossy())));
     words
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::text;
 use crate::graph::TaskId;
 use crate::run::event::{Because, RunEnd, StopReason};
-use crate::run::outcome::{Cause, Limit, Outcome};
+use crate::run::outcome::{Cause, Limit, LogCut, Outcome};
 use crate::run::raise::{NoMore, Raise, Step};
 use crate::run::state::{Attempt, Ended};
 use crate::spec::MemoryLimit;
@@ -188,6 +188,15 @@ pub fn counts(parts: &[(usize, &str)]) -> String {
         write!(list, "{comma}{count} {what}").expect("a String takes everything");
     }
     list
+}
+
+/// Returns what is said of a log that is cut short.
+#[must_use]
+pub const fn log_cut(cut: LogCut) -> &'static str {
+    match cut {
+        LogCut::DiskFull => "the log is cut short: the disk was full",
+        LogCut::Unwritable => "the log is cut short: it could not be written",
+    }
 }
 
 /// Returns `1 task`, `2 tasks`.

@@ -128,6 +128,16 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// Why the log of an attempt is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogCut {
+    /// There was no room on the disk.
+    DiskFull,
+    /// It could not be written otherwise.
+    Unwritable,
+}
+
 /// What an attempt was measured to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -144,4 +154,7 @@ pub struct Usage {
     /// When it ended, ms since the Unix epoch, where its sentinel noted that while no orchestrator was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Millis>,
+    /// Whether its log is cut short, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_cut: Option<LogCut>,
 }

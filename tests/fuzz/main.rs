@@ -7,7 +7,7 @@
 
 use trainyard::graph::{self, Limits, TaskId};
 use trainyard::run::event::{Because, Event, Intent, Place, Process, Role, RunEnd, StopReason};
-use trainyard::run::outcome::{Outcome, Usage};
+use trainyard::run::outcome::{LogCut, Outcome, Usage};
 use trainyard::run::state::RunState;
 use trainyard::spec::{Source, op};
 use trainyard::units::{Bytes, Millis};
@@ -127,6 +127,7 @@ fn events() -> Vec<String> {
         survivors: 1,
         hidden: true,
         ended: Some(Millis(7)),
+        log_cut: Some(LogCut::DiskFull),
     };
     let outcome = Outcome::OutOfMemory { device: Some("box/gpu0".to_owned()) };
     [

@@ -69,11 +69,23 @@ fn a_full_disk_cuts_the_log_short_and_the_stage_goes_on() {
     let world = World::new(&format!(
         "[stage.a]\nrun = \"ln -s /dev/full {log}; echo one; echo two; echo done > result\"\noutputs = [\"result\"]\n"
     ));
-    let output = world.run(&[]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("the log is cut short") && said.contains("No space left"), "{said}");
-    assert_eq!(outcomes(&world.show(), "a"), ["succeeded"]);
+    for args in [&["--force"][..], &["--force", "--survive"]] {
+        let output = world.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("the log is cut short") && said.contains("No space left"), "{said}");
+        let run = world.show();
+        assert_eq!(outcomes(&run, "a"), ["succeeded"]);
+        // On a real disk there would be an empty file.
+        let log = world.path(&format!(".trainyard/runs/{}/logs/a.1.log", run["run"].as_str().unwrap()));
+        std::fs::remove_file(&log).unwrap();
+        std::fs::write(&log, "").unwrap();
+        for command in [&["show"][..], &["logs", "a"]] {
+            let said = told(&world.command(command).output().unwrap());
+            assert!(said.contains("a, attempt 1: the log is cut short: the disk was full"), "{command:?}: {said}");
+            assert!(!said.contains("printed nothing"), "{said}");
+        }
+    }
 }
 
 #[test]
