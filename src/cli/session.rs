@@ -361,6 +361,8 @@ impl Session<'_> {
             let mut supervisor = Supervisor::new(parts, engine, record, state, clock, (told, untold));
             Ok::<_, Failure>(supervisor.carry_out(&mut stops).await)
         })?;
+        // Whoever still looks something up waits in vain.
+        self.up_to_date.iter().for_each(UpToDate::call_off);
         store.attend(false).map_err(broken)?;
         // What left its group and closed its output was not seen when its task ended.
         crash::point("closing");

@@ -199,6 +199,11 @@ impl UpToDate {
         self.unkept.clone()
     }
 
+    /// Calls off what is still looked at.
+    pub(super) fn call_off(&self) {
+        self.keeper.transfer().call_off();
+    }
+
     /// Remembers what was found out, at the end of a run.
     pub(super) fn finish(&self) {
         self.keeper.finish();

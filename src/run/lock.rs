@@ -3,6 +3,11 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// How soon again it is looked whether a lock is free, by those who may give up.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A lock that is held. Its file goes with it.
 #[derive(Debug)]
@@ -23,6 +28,20 @@ impl LockFile {
             file.lock()?;
             if is_at(path, &file) {
                 return Ok(Self::of(path, file));
+            }
+        }
+    }
+
+    /// The same, but gives up once it `is_off`.
+    ///
+    /// # Errors
+    /// As [`LockFile::take`]; [`io::ErrorKind::WouldBlock`] where it gave up.
+    pub(super) fn take_unless(path: &Path, is_off: impl Fn() -> bool) -> io::Result<Self> {
+        loop {
+            match Self::take_if_free(path)? {
+                Some(taken) => return Ok(taken),
+                None if is_off() => return Err(io::ErrorKind::WouldBlock.into()),
+                None => wait_a_little(),
             }
         }
     }
@@ -52,10 +71,13 @@ impl LockFile {
         self.stays = true;
     }
 
-    /// Waits until nobody holds it.
-    pub(super) fn wait(path: &Path) {
-        if let Ok(file) = File::open(path) {
-            let _ = file.lock_shared();
+    /// Waits until nobody holds it, or until it `is_off`.
+    pub(super) fn wait_unless(path: &Path, is_off: impl Fn() -> bool) {
+        let Ok(file) = File::open(path) else { return };
+        while let Err(TryLockError::WouldBlock) = file.try_lock_shared()
+            && !is_off()
+        {
+            wait_a_little();
         }
     }
 
@@ -72,6 +94,11 @@ impl Drop for LockFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the kernel lets nobody wait for a lock who may give up")]
+fn wait_a_little() {
+    thread::sleep(ASK_AGAIN);
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -105,14 +132,14 @@ mod tests {
     fn who_waits_waits_until_it_is_given_back() {
         let dir = tempfile::tempdir().unwrap();
         let (path, another) = (dir.path().join("locks/a"), dir.path().join("locks/b"));
-        LockFile::wait(&path);
+        LockFile::wait_unless(&path, || false);
         let held = LockFile::take_if_free(&path).unwrap().unwrap();
         assert!(LockFile::take_if_free(&path).unwrap().is_none() && !LockFile::is_left(&path));
-        LockFile::wait(&another);
+        LockFile::wait_unless(&another, || false);
         let given_back = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
-                LockFile::wait(&path);
+                LockFile::wait_unless(&path, || false);
                 given_back.load(Ordering::SeqCst)
             });
             let taker = scope.spawn(|| {
@@ -128,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn who_may_give_up_does_so_while_somebody_else_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let held = LockFile::take_if_free(&path).unwrap().unwrap();
+        LockFile::wait_unless(&path, || true);
+        assert!(LockFile::take_unless(&path, || true).is_err());
+        drop(held);
+        assert!(LockFile::take_unless(&path, || true).is_ok());
+    }
+
+    #[test]
     fn one_alone_holds_it_however_often_it_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (path, inside) = (dir.path().join("a"), AtomicBool::new(false));
@@ -139,7 +177,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let _waited = LockFile::take(&path).unwrap();
+                        let _waited = LockFile::take_unless(&path, || false).unwrap();
                         enter();
                     }
                     for _ in 0..200 {

@@ -1,5 +1,8 @@
 //! `--survive`: attempts that go on when the orchestrator is killed, and are adopted by the one that resumes the run.
 
+use std::path::Path;
+use std::process::Stdio;
+
 use rustix::process::Signal;
 use serde_json::Value;
 use trainyard::engine::process;
@@ -421,4 +424,41 @@ fn what_was_not_kept_yet_when_its_run_was_killed_is_not_made_again_by_another_on
     let (states, done) = once_more(&world);
     assert_eq!(states[0], "cached", "{done}");
     assert_eq!(done.matches("second").count(), 1);
+}
+
+/// Waits until a process looks at a lock again and again that somebody else holds.
+fn wait_until_it_waits(pid: u32, lock: &Path) {
+    wait_until(|| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|file| file == lock)
+    });
+}
+
+#[test]
+fn who_waits_until_another_run_has_kept_something_can_be_interrupted() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let world = made_by(MAKE);
+    go_on(&world, "gate", "0");
+    let killed = world.command(&["run", "p.toml"]).env("TRAINYARD_CRASH_AT", "keeping").status().unwrap();
+    assert_eq!(killed.code(), None);
+    let locks = world.path(".trainyard/cache/keeping").canonicalize().unwrap();
+    let lock = std::fs::read_dir(locks).unwrap().next().unwrap().unwrap().path();
+    let held = std::fs::File::open(&lock).unwrap();
+    held.lock().unwrap();
+    let interrupt = |args: &[&str]| {
+        let mut command = world.command(&[&["run", "p.toml"], args].concat());
+        let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until_it_waits(run.id(), &lock);
+        process::signal(run.id(), Signal::INT);
+        assert_eq!(run.wait().unwrap().code(), Some(130), "{args:?}");
+    };
+    // Before anything was begun; and when its turn has come, behind a stage that is run anyway.
+    interrupt(&[]);
+    let before = "[stage.first]\nrun = \"true\"\n[stage.second]\nafter = [\"first\"]";
+    std::fs::write(world.path("p.toml"), MAKING.replace("[stage.second]", before)).unwrap();
+    interrupt(&[]);
+    drop(held);
+    assert_eq!(once_more(&world), (["cached", "succeeded"].map(str::to_owned), "second\nthird\n".to_owned()));
 }

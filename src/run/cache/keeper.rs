@@ -223,7 +223,9 @@ impl Keeper {
             Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
         }
         // We are on record as who writes them, and whoever puts them back looks there first.
-        recipe.outputs.iter().for_each(|output| LockFile::wait(&self.putting_back(output)));
+        let is_off = || self.transfer().is_off();
+        recipe.outputs.iter().for_each(|output| LockFile::wait_unless(&self.putting_back(output), is_off));
+        self.transfer().go_on()?;
         let aside = aside.join(format!("{attempt}.{}", if is_first { aside::FOUND } else { aside::BEFORE }));
         let mut found = Vec::new();
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {

@@ -55,8 +55,16 @@ impl Keeper {
         let Some((log, _)) = begun else { return Ok(Left::Nothing) };
         let log = Path::new(&log);
         let Some(ended) = self.others.ended_alone(name, log) else { return Ok(Left::Nothing) };
-        if ended.on_record && !LockFile::is_left(&self.keeping(name)) {
-            return Ok(Left::Nothing);
+        if ended.on_record {
+            if !only_look {
+                self.wait_for_keeping(name);
+            }
+            if let Some(kept) = self.index.action(key)? {
+                return Ok(Left::Result(kept));
+            }
+            if !LockFile::is_left(&self.keeping(name)) {
+                return Ok(Left::Nothing);
+            }
         }
         let then = self.marks(task);
         let is_as_it_was = |output: &String| {
@@ -73,7 +81,8 @@ impl Keeper {
             return Ok(Left::Result(Action { outputs: Vec::new(), log: self.log_in_state(log), used: now() }));
         }
         // Two may find it at once.
-        let keeping = LockFile::take(&self.keeping(name)).ok();
+        let keeping = LockFile::take_unless(&self.keeping(name), || self.transfer().is_off()).ok();
+        self.transfer().go_on()?;
         if let Some(kept) = self.index.action(key)? {
             return Ok(Left::Result(kept));
         }

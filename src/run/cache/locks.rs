@@ -42,6 +42,11 @@ impl Keeper {
         LockFile::take_if_free(&self.keeping(&self.tasks[task.index()].name)).ok().flatten()
     }
 
+    /// Waits until nobody keeps what a task made, unless that is called off.
+    pub(super) fn wait_for_keeping(&self, task: &str) {
+        LockFile::wait_unless(&self.keeping(task), || self.transfer().is_off());
+    }
+
     pub(super) fn keeping(&self, task: &str) -> PathBuf {
         keeping(&self.state, &self.project, task)
     }

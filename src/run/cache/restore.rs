@@ -38,7 +38,7 @@ impl Keeper {
     #[must_use]
     pub fn look_up(&self, task: TaskId, aside: &Path) -> (Found, Option<String>) {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (Found::Runs, None) };
-        LockFile::wait(&self.keeping(name));
+        self.wait_for_keeping(name);
         let look = || -> Result<Found, Trouble> {
             let last = self.index.task(&self.project, name)?;
             let made = last.as_ref().map(|last| last.made.clone()).unwrap_or_default();
@@ -143,13 +143,15 @@ impl Keeper {
         let mut outputs = recipe.outputs.clone();
         // All in one order, lest two wait for each other.
         outputs.sort_unstable();
-        let alone = |output: &String| LockFile::take(&self.putting_back(output)).ok();
+        let is_off = || self.transfer().is_off();
+        let alone = |output: &String| LockFile::take_unless(&self.putting_back(output), is_off).ok();
         let _alone: Vec<LockFile> = outputs.iter().filter_map(alone).collect();
         if self.others.write_any(&outputs) {
             return Ok(None);
         }
         // Whoever has written them may still be keeping them, and somebody may have put them back already.
-        LockFile::wait(&self.keeping(name));
+        self.wait_for_keeping(name);
+        self.transfer().go_on()?;
         let wrong = self.out_of_place(recipe, action)?;
         Ok(Some(self.restore(&wrong, &aside.join(file_part(name) + ".before"))?))
     }
