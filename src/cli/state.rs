@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use miette::Diagnostic;
-use rustix::fs::Access;
+use rustix::fs::{Access, StatVfsMountFlags};
 use thiserror::Error;
 
 use super::{Exit, Failure};
@@ -30,7 +30,7 @@ pub(super) struct StateArgs {
 /// Why there is no run to speak of.
 #[derive(Debug, Error, Diagnostic)]
 pub(super) enum NoRun {
-    #[error("no runs are recorded: there is no `{FOLDER}` in this folder or above it")]
+    #[error("no runs are recorded: there is no `{FOLDER}` with a record (`state.db`) in this folder or above it")]
     #[diagnostic(help("it lies beside the pipeline file; name it with --state DIR"))]
     NoFolder,
     #[error("no runs are recorded in {0}")]
@@ -353,8 +353,11 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             let code = source.sqlite_error_code()?;
             let folder = path.parent().unwrap_or(path).display();
             let is_forbidden = matches!(code, ReadOnly | PermissionDenied | CannotOpen);
-            let forbidden = || format!("whoever reads while a run goes on must be allowed to write to {folder}");
-            let full = || "make room on that disk; `trainyard resume` goes on".to_owned();
+            let forbidden = || match is_read_only(path) {
+                true => format!("the file system of {folder} is read-only"),
+                false => format!("whoever reads while a run goes on must be allowed to write to {folder}"),
+            };
+            let full = || "make room on that disk; a run that is on record goes on by `trainyard resume`".to_owned();
             is_forbidden.then(forbidden).or((code == DiskFull).then(full))
         }
         StoreError::TakenOver { run, .. } => Some(format!("`trainyard watch {run}` shows it")),
@@ -364,6 +367,12 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         | StoreError::Gone(_)
         | StoreError::NameTaken { .. } => None,
     }
+}
+
+/// Whether nobody can write to the file system that a file belongs to.
+fn is_read_only(path: &Path) -> bool {
+    let stat = path.parent().and_then(|folder| rustix::fs::statvfs(folder).ok());
+    stat.is_some_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 #[cfg(test)]

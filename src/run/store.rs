@@ -212,6 +212,12 @@ impl Store {
     pub fn begin(&mut self, header: &Header) -> Result<RunKey, StoreError> {
         let tasks = serde_json::to_string(&header.tasks).expect("headers are plain data");
         let invocation = serde_json::to_string(&header.invocation).expect("an invocation is plain data");
+        // A name that is another run's id would mean either of them.
+        if let Some(name) = &header.invocation.name
+            && self.run(name)?.is_some()
+        {
+            return Err(StoreError::NameTaken { name: name.clone(), run: name.clone() });
+        }
         let mut key = 0;
         let written = in_transaction(&self.db, |db| {
             db.execute(

@@ -208,6 +208,10 @@ fn a_run_is_known_by_its_name() {
     let told = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(told.contains("there is already a run called `nightly`"), "{told}");
     assert_eq!(world.run(&["--name", "latest"]).status.code(), Some(2));
+    let id = runs[0]["run"].as_str().unwrap();
+    let taken = world.run(&["--name", id]);
+    assert_eq!(taken.status.code(), Some(2), "it would mean another run");
+    assert!(String::from_utf8_lossy(&taken.stderr).contains("there is already a run called"));
 
     std::fs::write(world.path("ok"), "").unwrap();
     assert_eq!(world.command(&["resume", "nightly"]).output().unwrap().status.code(), Some(0));

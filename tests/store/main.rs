@@ -361,6 +361,28 @@ fn a_record_that_may_only_be_read_can_be_read() {
 }
 
 #[test]
+fn what_cannot_be_written_is_told_by_its_cause_and_no_run_is_promised_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"exit 1\"\n").unwrap();
+    fs::create_dir(folder.path().join(".trainyard")).unwrap();
+    let empty = said(&trainyard(folder.path(), &["show"]));
+    assert!(empty.contains("no `.trainyard` with a record"), "{empty}");
+    assert_eq!(trainyard(folder.path(), &["run", "p.toml", "--quiet"]).status.code(), Some(1));
+    let script = "mount --bind . . && mount -o remount,bind,ro . || exit 77; cd \"$PWD\" || exit 78; \"$0\" resume";
+    let Some(output) = with_own_mounts(folder.path(), script) else { return };
+    assert!(
+        said(&output).to_lowercase().contains("read-only") && !said(&output).contains("whoever"),
+        "{}",
+        said(&output)
+    );
+    let script = "mkdir disk && mount -t tmpfs -o size=1m none disk || exit 77; cp p.toml disk && cd disk || exit 78
+                  cat /dev/zero > fill; \"$0\" run p.toml --keep-free 0";
+    let Some(output) = with_own_mounts(folder.path(), script) else { return };
+    let said = said(&output);
+    assert!(said.contains("make room on that disk") && !said.contains("resume` goes on"), "{said}");
+}
+
+#[test]
 fn a_disk_that_fills_up_ends_nothing_that_runs() {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = "[stage.fill]\nrun = \"cat /dev/zero > fill || true\"\n[stage.b]\nrun = \"true\"\nafter = [\"fill\"]\n\
