@@ -42,6 +42,7 @@ use crate::run::limit;
 use crate::run::neighbours::{self, Shared};
 use crate::run::observer::Observer;
 use crate::run::ports::Ports;
+use crate::run::remains;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store, StoreError};
 use crate::run::supervisor::{Clock, FullDisk, Parts, Replanner, RunError, Supervisor};
@@ -53,6 +54,9 @@ const CACHE_THREADS: usize = 4;
 
 /// As long as a run may take.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
+
+/// After how many looks at a full disk it is counted again what takes the room.
+const COUNT_AGAIN: u32 = 30;
 
 /// How a run is to be carried out and shown.
 #[derive(Args, Clone, Debug)]
@@ -396,12 +400,26 @@ impl Session<'_> {
 
     /// Returns what looks for room on the disks of the record and of the pipeline.
     fn full_disk(&self, keep_free: Option<Bytes>) -> Box<dyn FnMut() -> Option<FullDisk> + '_> {
+        let state = self.ground.dir.ancestors().nth(2).unwrap_or(&self.ground.dir);
+        let device = |folder: &Path| rustix::fs::stat(folder).map(|found| found.st_dev).ok();
+        let (mut looks, mut held) = (0, None);
         Box::new(move || {
-            [&self.ground.dir, &self.ground.root].into_iter().find_map(|folder| {
+            let full = [&self.ground.dir, &self.ground.root].into_iter().find_map(|folder| {
                 let disk = Disk::of(folder)?;
                 let reserve = keep_free.unwrap_or_else(|| disk.usual_reserve());
-                (disk.free < reserve).then_some(FullDisk { disk, reserve })
-            })
+                (disk.free < reserve).then_some(FullDisk { disk, reserve, held: None })
+            });
+            let Some(full) = full else {
+                looks = 0;
+                return None;
+            };
+            if looks % COUNT_AGAIN == 0 {
+                let is_there = device(&full.disk.folder) == device(state);
+                held =
+                    is_there.then(|| remains::what_may_go(state)).flatten().map(|held| report::wording::may_go(&held));
+            }
+            looks += 1;
+            Some(FullDisk { held: held.clone(), ..full })
         })
     }
 }

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use super::summary::shell_word;
 use super::text;
 use crate::graph::TaskId;
 use crate::run::event::{Because, RunEnd, StopReason};
 use crate::run::outcome::{Cause, Limit, LogCut, Outcome};
 use crate::run::raise::{NoMore, Raise, Step};
+use crate::run::remains::MayGo;
 use crate::run::state::{Attempt, Ended};
 use crate::spec::MemoryLimit;
 use crate::units::{Bytes, Millis, Share};
@@ -188,6 +190,20 @@ pub fn counts(parts: &[(usize, &str)]) -> String {
         write!(list, "{comma}{count} {what}").expect("a String takes everything");
     }
     list
+}
+
+/// Returns what holds room on a full disk, and how it goes.
+#[must_use]
+pub fn may_go(what: &MayGo) -> String {
+    match what {
+        MayGo::Aside { all, largest: (path, bytes) } => format!(
+            "what failed attempts left, or what was in their way, holds {all}: `rm -r {}` frees {bytes}",
+            shell_word(&path.to_string_lossy())
+        ),
+        MayGo::Cache(bytes) => {
+            format!("the cache holds {bytes}: `trainyard cache gc --max-size SIZE` makes it smaller")
+        }
+    }
 }
 
 /// Returns what is said of a log that is cut short.

@@ -55,6 +55,39 @@ pub fn remove_checkpoints<'t>(
     Ok((count, Bytes(if count == 0 { 0 } else { bytes })))
 }
 
+/// Less than this is not worth a word.
+const WORTH_A_WORD: u64 = 1 << 20;
+
+/// Something of ours that takes room on the disk and may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MayGo {
+    /// What failed attempts left, and what was in their way.
+    Aside {
+        /// All of it.
+        all: Bytes,
+        /// The largest of it, and what that takes.
+        largest: (PathBuf, Bytes),
+    },
+    /// Results in the cache.
+    Cache(Bytes),
+}
+
+/// Returns what takes the most room in a state folder of what may go; `None` where nothing takes much.
+#[must_use]
+pub fn what_may_go(state: &Path) -> Option<MayGo> {
+    let runs = children(&state.join("runs")).unwrap_or_default();
+    let aside = runs.iter().flat_map(|run| children(&run.join("aside")).unwrap_or_default());
+    let aside = aside.filter(|path| !is_found(path)).map(|path| (taken(&path).unwrap_or(0), path));
+    let aside: Vec<(u64, PathBuf)> = aside.collect();
+    let all: u64 = aside.iter().map(|(bytes, _)| bytes).sum();
+    let cached = taken(&state.join("cache")).unwrap_or(0);
+    match aside.into_iter().max() {
+        _ if all.max(cached) < WORTH_A_WORD => None,
+        Some((bytes, path)) if all >= cached => Some(MayGo::Aside { all: Bytes(all), largest: (path, Bytes(bytes)) }),
+        Some(_) | None => Some(MayGo::Cache(Bytes(cached))),
+    }
+}
+
 /// Returns what is in a folder; nothing where it is not there.
 fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
@@ -101,6 +134,26 @@ mod tests {
         remove(&folder, false).unwrap();
         assert!(!folder.exists());
         assert_eq!(remove(&folder, false).unwrap().0, Bytes::ZERO);
+    }
+
+    #[test]
+    fn who_needs_room_is_told_what_takes_the_most_and_may_go() {
+        let state = tempfile::tempdir().unwrap();
+        let fill = |path: &str, bytes: usize| {
+            let path = state.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, vec![1; bytes]).unwrap();
+        };
+        let told = || what_may_go(state.path());
+        fill("runs/r/aside/a.1.found/x", 9 << 20);
+        assert_eq!(told(), None, "that no run has made");
+        fill("runs/r/aside/a[n=1].1/x", 2 << 20);
+        fill("runs/q/aside/a.1.before/x", 1 << 20);
+        let Some(MayGo::Aside { all, largest: (path, bytes) }) = told() else { panic!("{:?}", told()) };
+        assert!(all >= Bytes(3 << 20) && bytes >= Bytes(2 << 20) && bytes < all, "{all} {bytes}");
+        assert!(path.ends_with("runs/r/aside/a[n=1].1"), "{}", path.display());
+        fill("cache/objects/x", 4 << 20);
+        assert!(matches!(told(), Some(MayGo::Cache(_))), "{:?}", told());
     }
 
     #[test]

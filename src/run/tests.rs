@@ -149,7 +149,7 @@ impl Case {
                         None => full_looks = full_looks.checked_sub(1)?,
                     }
                     let disk = Disk { folder: "/p".into(), free: Bytes(1), all: Bytes(9) };
-                    Some(FullDisk { disk, reserve: Bytes(2) })
+                    Some(FullDisk { disk, reserve: Bytes(2), held: None })
                 }),
             };
             let engine = Racing::new(Scripted::new(&self.graph, script), None);

@@ -138,8 +138,15 @@ fn where_few_files_may_be_open_fewer_tasks_run_at_once() {
 #[test]
 fn nothing_is_started_while_the_disk_has_too_little_room() {
     let world = World::new("[stage.a]\nrun = \"touch started\"\n");
+    let left = world.path(".trainyard/runs/old/aside/a.1");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("half"), vec![1; 3 << 20]).unwrap();
     let mut run = world.start(&["--keep-free", "1000000TiB"]);
     let said = run.wait_for("nothing new is started");
+    let frees = "/runs/old/aside/a.1` frees 3.0 MiB";
+    assert!(said.contains(frees), "{said}");
+    let explained = || told(&world.command(&["explain", "a"]).output().unwrap()).replace(' ', "");
+    wait_until(|| explained().contains(&frees.replace(' ', "")));
     assert!(said.contains("are kept free"), "{said}");
     assert!(run.seen()[0].contains("1 task, planned"), "the run is named first: {:#?}", run.seen());
     let explain = || String::from_utf8(world.command(&["explain", "a"]).output().unwrap().stdout).unwrap();

@@ -135,7 +135,8 @@ fn a_task_whose_sentinel_was_killed_as_well_is_tried_again() {
 
 #[test]
 fn what_a_task_left_that_has_succeeded_is_not_taken_for_the_task() {
-    let first = "setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > daemon; echo first >> done";
+    let first = "setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > daemon; \
+                 until grep -q sleep /proc/$!/comm; do sleep 0.02; done; echo first >> done";
     let world = World::new(&GATED.replace("echo first >> done", first));
     let sentinel = killed(&world, &[]);
     let shown = told(&world.command(&["show"]).output().unwrap());

@@ -23,12 +23,15 @@ pub struct FullDisk {
     pub disk: Disk,
     /// What is to be kept free.
     pub reserve: Bytes,
+    /// What of ours may go, in words.
+    pub held: Option<String>,
 }
 
 impl FullDisk {
     fn words(&self) -> String {
-        let Self { disk, reserve } = self;
-        format!("{} are left for {}, and {reserve} are kept free", disk.free, disk.folder.display())
+        let Self { disk, reserve, held } = self;
+        let held = held.as_ref().map_or_else(String::new, |held| format!("; {held}"));
+        format!("{} are left for {}, and {reserve} are kept free{held}", disk.free, disk.folder.display())
     }
 }
 
