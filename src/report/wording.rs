@@ -50,6 +50,9 @@ pub fn ending(outcome: &Outcome) -> String {
             let device = text::visible(device);
             format!("{who} memory that was promised on {device} ({promised} still to be taken, {free} left)")
         }
+        Outcome::Displaced { device, cause: Cause::Occupied } => {
+            format!("others came to {}, which lets in one process at a time", text::visible(device))
+        }
         Outcome::Displaced { device, cause: Cause::Unfit { fault } } => {
             format!("{} fell out: it is {}", text::visible(device), text::visible(fault))
         }

@@ -76,6 +76,8 @@ pub enum Cause {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },
+    /// It lets in one process at a time, and another one came first.
+    Occupied,
     /// The device fell out.
     Unfit {
         /// What is the matter with it.

@@ -39,6 +39,23 @@ fn a_stranger_that_comes_before_the_memory_is_taken_moves_the_task() -> Tested {
 }
 
 #[test]
+fn a_small_stranger_that_comes_first_to_a_card_that_lets_in_one_process_moves_the_task() -> Tested {
+    let mut two = cards(&[16_384, 16_384]);
+    // NVML's number for exclusive-process.
+    two.iter_mut().for_each(|card| card.compute_mode = Some(3));
+    let world = World::new(two, SLOW_TO_START)?;
+    let run = world.start()?;
+    let _stranger = Stranger::on(&world, card_of_first(&world)?, 300)?;
+    let ended = end_of(run)?;
+    assert!(ended.0, "{}", ended.1);
+    let shown = world.shown()?;
+    assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
+    assert_ne!(devices(&shown)[0], devices(&shown)[1]);
+    assert!(ended.1.contains(", which lets in one process at a time"), "{}", ended.1);
+    Ok(())
+}
+
+#[test]
 fn what_a_task_starts_with_another_environment_is_no_stranger() -> Tested {
     let train =
         "env -i PATH=$PATH MOCK_NVML_STATE=$MOCK_NVML_STATE CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES TRAIN 13000 600";

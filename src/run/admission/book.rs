@@ -58,6 +58,8 @@ pub(super) struct Book {
     left_behind: Vec<(TaskId, Bytes)>,
     /// Set while less is left than was promised.
     pub(super) short: Option<Short>,
+    /// Since when another process is where one is let in, though a task of ours is to come.
+    pub(super) occupied: Option<Millis>,
 }
 
 /// A task that ended after the last reading.
@@ -101,6 +103,7 @@ impl Book {
             unread: Vec::new(),
             left_behind: Vec::new(),
             short: None,
+            occupied: None,
         }
     }
 

@@ -3,8 +3,9 @@
 //! Between the moment at which a task is admitted and the one at which it has taken its memory, seconds pass: others may
 //! take what was promised. A task that has not taken any memory yet loses nothing by leaving, so it leaves, the youngest
 //! first, until what is left suffices for the others. One that has taken part of its memory stays, even if it has given it
-//! back since: it may still get along. The shortage has to be there in two readings, so that a moment's peak of others moves nobody. Everything
-//! leaves a device that has fallen out.
+//! back since: it may still get along. Where a device lets in one process at a time, any other one that computes there is such a
+//! shortage. It has to be there in two readings, so that a moment's peak of others moves nobody. Everything leaves a device
+//! that has fallen out.
 
 use std::collections::BTreeSet;
 
@@ -31,11 +32,13 @@ impl Ledger {
             let live = readings.of(device.index());
             book.observe(live, readings.at);
             let shortage = book.shortage(live, readings.at);
+            let is_occupied = book.is_occupied(live, readings.at);
             if let Live::Fault { fault, ends_tasks: true, .. } = live {
                 let cause = Cause::Unfit { fault: fault.clone() };
                 leaving.extend(ours(book).map(|(task, _)| (*task, device, cause.clone())));
-            } else if let (Some((mut promised, free)), Live::Seen(seen)) = (shortage.lasting, live) {
-                let cause = Cause::Taken { promised, free, by: None };
+            } else if let (true, Live::Seen(seen)) = (is_occupied || shortage.lasting.is_some(), live) {
+                let (mut promised, free) = shortage.lasting.unwrap_or_default();
+                let cause = if is_occupied { Cause::Occupied } else { Cause::Taken { promised, free, by: None } };
                 // Of whom nothing is seen where processes are hidden, nobody can say that it has taken nothing.
                 let has_begun = |task| match seen.held {
                     Some(_) => have_begun.contains(&task),
@@ -48,7 +51,7 @@ impl Ledger {
                 may_leave.retain(|(task, promise)| started(*task) < readings.at && *promise > Bytes::ZERO);
                 may_leave.sort_by_key(|(task, _)| std::cmp::Reverse((started(*task), *task)));
                 for (task, promise) in may_leave {
-                    if promised <= free {
+                    if promised <= free && !is_occupied {
                         break;
                     }
                     promised -= promise;
@@ -118,10 +121,10 @@ impl Ledger {
         self.books[device.index()].could_keep(promise)
     }
 
-    /// Whether any device is short of what was promised on it: it should be read again soon.
+    /// Whether any device is short of what was promised on it, or lets in nobody but another one: it should be read again soon.
     #[must_use]
     pub fn is_short(&self) -> bool {
-        self.books.iter().any(|book| book.short.is_some())
+        self.books.iter().any(|book| book.short.is_some() || book.occupied.is_some())
     }
 }
 
@@ -164,6 +167,21 @@ impl Book {
         let since = self.short.map_or(at, |short| short.since);
         self.short = numbers.map(|(numbers, by)| Short { since, numbers, by });
         Shortage { lasting: self.short.filter(|short| short.since < at).map(|short| short.numbers) }
+    }
+
+    /// Whether it lets in one process at a time, and that is another's than of a task of ours which is still to come, in an
+    /// earlier reading as well.
+    fn is_occupied(&mut self, live: &Live, at: Millis) -> bool {
+        let is_out = |seen: &Seen, task: TaskId| match &seen.held {
+            Some(held) => !held.iter().any(|(other, _)| *other == task),
+            None => seen.has_opened(task) == Some(false),
+        };
+        let is_occupied = match live {
+            Live::Seen(seen) if seen.one_process > Some(0) => ours(self).any(|(task, _)| is_out(seen, *task)),
+            Live::Seen(_) | Live::Unwatched | Live::Fault { .. } => false,
+        };
+        self.occupied = is_occupied.then(|| self.occupied.unwrap_or(at));
+        self.occupied.is_some_and(|since| since < at)
     }
 }
 

@@ -295,6 +295,25 @@ fn no_more_leave_than_must_and_the_youngest_first() {
 }
 
 #[test]
+fn who_is_not_let_in_any_more_leaves() {
+    let mut ledger = promised(&[20]);
+    let exclusive = |at, computing, held: &[(u32, u64)]| {
+        let Live::Seen(seen) = seen(79, 1, held) else { unreachable!("it is seen") };
+        readings(at, vec![Live::Seen(Seen { one_process: Some(computing), ..seen })])
+    };
+    for at in [100, 200] {
+        assert_eq!(displaced(&mut ledger, &exclusive(at, 1, &[(0, 0)])), [0_u32; 0], "it is in itself");
+    }
+    assert_eq!(displaced(&mut ledger, &exclusive(300, 1, &[])), [0_u32; 0], "a moment's visit moves nobody");
+    assert!(ledger.is_short());
+    assert_eq!(displaced(&mut ledger, &exclusive(400, 0, &[])), [0_u32; 0]);
+    assert!(!ledger.is_short());
+    for at in [500, 600] {
+        assert_eq!(displaced(&mut ledger, &exclusive(at, 1, &[])), if at == 500 { vec![] } else { vec![0] });
+    }
+}
+
+#[test]
 fn everything_leaves_a_device_that_fell_out_and_nothing_one_that_is_drained() {
     let mut ledger = promised(&[20, 20]);
     let fault = |ends_tasks| readings(100, vec![Live::Fault { fault: "lost".into(), ends_tasks, until: "" }]);

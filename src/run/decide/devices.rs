@@ -28,7 +28,7 @@ impl Dispatcher<'_> {
         let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
         let named = |cause, device| match cause {
             Cause::Taken { promised, free, .. } => Cause::Taken { promised, free, by: self.overrun(device) },
-            unfit @ Cause::Unfit { .. } => unfit,
+            other @ (Cause::Occupied | Cause::Unfit { .. }) => other,
         };
         let leaving = leaving.into_iter().map(|(task, device, cause)| (task, id(device), named(cause, device)));
         let leaving = leaving
