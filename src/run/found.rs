@@ -40,10 +40,13 @@ impl Found {
         let (mut peaks, before) =
             self.known.get(&of).cloned().map_or((Vec::new(), None), |(peaks, was)| (peaks, Some(was)));
         peaks.push(peak);
-        let Some(known) = estimate::memory(&peaks, &[]) else { return false };
-        let request = match before {
-            Some(before) if known.value <= before.gpu_memory => before,
-            Some(_) | None => ask_for(known.value, gpus, mode, fleet),
+        // All of a device was too little where only a larger one is asked for.
+        let too_little = before.as_ref().filter(|before| before.alone).map(|before| before.gpu_memory);
+        let Some(known) = estimate::memory(&peaks, too_little.as_slice()) else { return false };
+        let request = match (before, ask_for(known.value, gpus, mode, fleet)) {
+            (Some(before), _) if known.value <= before.gpu_memory => before,
+            (Some(before), now) if before.alone && now.wants_all_memory() => before,
+            (Some(_) | None, now) => now,
         };
         let changed = self.known.get(&of).map_or(mode.resources != request, |(_, before)| *before != request);
         self.known.insert(of, (peaks, request));
@@ -64,6 +67,19 @@ impl Found {
         is_more
     }
 
+    /// Takes in that all of a device was too little for a task, which asks for one that gives so much. Returns whether the
+    /// stage asks for something else now: the same, unless it was measured to need no whole device.
+    pub(super) fn too_small(&mut self, of: Of, mode: &Mode, larger: Bytes) -> bool {
+        let Some(gpus) = mode.auto else { return false };
+        let (peaks, before) = self.known.get(&of).cloned().unwrap_or_else(|| (Vec::new(), mode.resources.clone()));
+        let is_more = before.wants_all_memory() && larger > before.gpu_memory;
+        if is_more {
+            let request = Resources { gpus: whole(gpus), gpu_memory: larger, alone: true, ..before };
+            self.known.insert(of, (peaks, request));
+        }
+        is_more
+    }
+
     /// Takes in that an attempt ran out of device memory. Returns whether the stage asks for something else now: as long
     /// as no attempt was seen to hold any, it is not known what it needs.
     pub(super) fn run_out(&mut self, of: Of) -> bool {
@@ -80,12 +96,16 @@ impl Found {
 
 /// Returns the request for so much of a device, or for all of one where none gives that.
 fn ask_for(memory: Bytes, gpus: Gpus, mode: &Mode, fleet: &Fleet) -> Resources {
-    let whole = match gpus {
+    let (gpus, gpu_memory) = if memory <= most_of_one(fleet) { (gpus, memory) } else { (whole(gpus), Bytes::ZERO) };
+    Resources { gpus, gpu_memory, ..mode.resources.clone() }
+}
+
+/// Returns whole devices, as many as were asked for.
+const fn whole(gpus: Gpus) -> Gpus {
+    match gpus {
         Gpus::Share(_) | Gpus::Shared => Gpus::Whole(1),
         Gpus::None | Gpus::Whole(_) => gpus,
-    };
-    let (gpus, gpu_memory) = if memory <= most_of_one(fleet) { (gpus, memory) } else { (whole, Bytes::ZERO) };
-    Resources { gpus, gpu_memory, ..mode.resources.clone() }
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +175,27 @@ mod tests {
         assert_eq!(asked(&found), Some((Gpus::Whole(2), gib(6))));
         assert!(found.too_little((0, 0), &mode, gib(12), &fleet));
         assert_eq!(asked(&found), Some((Gpus::Whole(2), Bytes::ZERO)));
+    }
+
+    #[test]
+    fn a_device_that_is_too_small_for_one_is_asked_for_by_none() {
+        let gib = |gib: u64| Bytes(gib << 30);
+        let device = |size| Device { memory: gib(size), ..Device::default() };
+        let fleet = Fleet { devices: vec![device(8), device(40)], ..Fleet::default() };
+        let resources = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        let mode = Mode { auto: Some(Gpus::Shared), resources, ..Mode::default() };
+        let asked = |found: &Found| found.request((0, 0)).map(|of| (of.gpus, of.gpu_memory, of.alone));
+        let mut found = Found::default();
+        assert!(found.too_small((0, 0), &mode, gib(8)) && !found.too_small((0, 0), &mode, gib(8)));
+        assert_eq!(asked(&found), Some((Gpus::Whole(1), gib(8), true)));
+        // What nearly all need is asked for alone as well.
+        let mut large = found.clone();
+        assert!(!large.take_in((0, 0), &mode, Some(gib(39)), &fleet));
+        assert_eq!(asked(&large), asked(&found));
+        // Else what was measured, and more than was too little.
+        assert!(found.take_in((0, 0), &mode, Some(gib(4)), &fleet));
+        assert_eq!(asked(&found), Some((Gpus::Shared, gib(12), false)));
+        assert!(!found.too_small((0, 0), &mode, gib(40)), "that is known now");
     }
 
     #[test]

@@ -101,9 +101,11 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     let asks_for_all = stage.gpu_memory == Bytes::ZERO && !matches!(stage.gpus, Gpus::Share(_));
     let asks_for_more = asks_for_all || reserved.max(peak.unwrap_or_default()) < stage.gpu_memory;
     let had_less = reserved > Bytes::ZERO && asks_for_more;
-    if device.is_some() && last.raise.is_none() && had_less {
+    let was_too_small = device.as_ref().is_some_and(|at| stage.gpu_memory > size(at, last, fleet).0);
+    if device.is_some() && last.raise.is_none() && (had_less || was_too_small) {
         // Its stage asks for more since it began: that first.
-        return Some(Raise { step: if now.alone { Step::Alone } else { Step::More }, ..now });
+        let step = if was_too_small { Step::Larger } else { Step::Alone };
+        return Some(Raise { step: if now.alone { step } else { Step::More }, ..now });
     }
     let kept_to_it = reserved > Bytes::ZERO && peak.unwrap_or(Bytes::ZERO) < reserved;
     let could_not_be_kept = |(device, _)| !ledger.could_keep(device, reserved);
@@ -296,6 +298,11 @@ mod tests {
         let whole = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
         assert_eq!(after(&whole), (Step::Alone, true, Bytes::ZERO));
         assert_eq!(after(&shared(4)), (Step::More, false, Bytes(4 * GIB)));
+        // All of a device, where a larger one is asked for by now.
+        let larger = Resources { gpu_memory: Bytes(16 * GIB + 1), alone: true, ..whole };
+        let raise =
+            next(&larger, &[ran_out_on(Some("box/gpu0"), None, None)], 3, &fleet, &Ledger::new(&fleet)).unwrap();
+        assert_eq!((raise.step, raise.alone, raise.gpu_memory), (Step::Larger, true, larger.gpu_memory));
     }
 
     #[test]

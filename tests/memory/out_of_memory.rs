@@ -226,3 +226,16 @@ fn a_task_without_a_card_does_not_run_out_of_the_memory_of_one() -> Tested {
     assert_eq!((code, attempts(&run, "outcome")), (Some(1), vec!["exited:1".into()]), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_card_that_is_too_small_for_one_of_a_stage_is_tried_by_no_other() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 10000 0.1'\nmatrix = { i = [1, 2, 3, 4] }\noom_retries = 1\n\
+                    backoff = '100ms'\nresources = { cpus = 0, gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[8_192, 40_960]), pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    let tasks = run["tasks"].as_array().into_iter().flatten();
+    let tried: usize = tasks.filter_map(|task| Some(task["attempts"].as_array()?.len())).sum();
+    assert!(tried <= 5, "one has found out: {said}");
+    Ok(())
+}

@@ -44,6 +44,9 @@ impl Dispatcher<'_> {
                 self.another_try(task, outcome, state.task(task))
             };
             if let Some((wait, raise)) = again {
+                if raise.is_some_and(|raise| self.learn_of_too_small(task, raise)) {
+                    self.choose_queues_again(task);
+                }
                 events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
                 continue;
             }
@@ -124,9 +127,19 @@ impl Dispatcher<'_> {
         is_unknown || (had > Bytes::ZERO && !was_taken && self.found.too_little(of, mode, most, self.fleet))
     }
 
-    /// The same by the record of a task, where what it had was not said to be enough.
+    /// Takes in what a task asks for that ran out of memory; returns whether others of its stage do so now, too: a larger
+    /// device.
+    fn learn_of_too_small(&mut self, task: TaskId, raise: Raise) -> bool {
+        let (of, mode) = (self.stage_and_mode(task), self.mode(task));
+        raise.step == Step::Larger && self.found.too_small(of, mode, raise.gpu_memory)
+    }
+
+    /// Takes in by the record of a task what was too little for it, where what it had was not said to be enough.
     pub(super) fn learn_what_was_too_little(&mut self, task: TaskId, state: &TaskState) {
         let following = state.attempts.iter().skip(1).map(|attempt| attempt.raise).chain([state.raise]);
+        for raise in following.clone().flatten() {
+            self.learn_of_too_small(task, raise);
+        }
         for (attempt, raise) in state.attempts.iter().zip(following) {
             let Some(ended) = &attempt.ended else { continue };
             let is_again = raise.is_some_and(|raise| raise.step == Step::Again);
