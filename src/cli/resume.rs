@@ -187,7 +187,7 @@ impl Command {
             return Err(Refusal::OtherTasks { file, run }.into());
         }
         let past = Past::read(store, header, &read, !self.changed)?;
-        let mut prepared = read.prepare(&planning, store.dir(), &past.done())?;
+        let mut prepared = read.prepare(&planning, store.dir(), &past.done(), past.goes_on)?;
         past.enter(&mut prepared);
         Ok(Ok((prepared, past)))
     }
@@ -271,6 +271,8 @@ struct Past {
     lost: Vec<bool>,
     /// `[n_tasks]`: what runs by the record, and has ended well while nobody was there.
     ended_well: Vec<bool>,
+    /// Whether anything went on by itself.
+    goes_on: bool,
 }
 
 impl Past {
@@ -287,8 +289,14 @@ impl Past {
                 |number| sentinel::read(&launch::sentinel(&dir, &task.name, number))?.ended.map(|ended| ended.how);
             of.phase == Phase::Running && of.open().any(|(number, _)| how(number) == Some(How::Exited(0)))
         };
+        let is_here = state::is_here(&header.orchestrator);
+        let is_kept = |(task, of): (&TaskHeader, &TaskState)| {
+            let kept = |number| sentinel::find(&launch::sentinel(&dir, &task.name, number), is_here) != Found::Lost;
+            of.phase == Phase::Running && of.open().any(|(number, _)| kept(number))
+        };
+        let goes_on = adopt && header.tasks.iter().zip(&state.tasks).any(is_kept);
         let ended_well = header.tasks.iter().zip(&state.tasks).map(|of| adopt && ended_well(of)).collect();
-        Ok(Self { events: usize::try_from(events).unwrap_or(usize::MAX), state, lost, ended_well })
+        Ok(Self { events: usize::try_from(events).unwrap_or(usize::MAX), state, lost, ended_well, goes_on })
     }
 
     /// Returns `[n_tasks]`: what needs no plan.

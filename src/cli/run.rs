@@ -19,6 +19,7 @@ use crate::probe;
 use crate::run::cache::keeper::Places;
 use crate::run::cache::key::Digest;
 use crate::run::cache::standstill;
+use crate::run::cache::verdict::Verdict;
 use crate::run::crash;
 use crate::run::event::Event;
 use crate::run::launch::Ground;
@@ -79,7 +80,8 @@ impl Command {
             let verdicts = dry_run::look(places, &read, &forced)?;
             let (pipeline, graph) = if dry_run::starts(&verdicts) {
                 // What could not be placed would not be started.
-                let prepared = read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
+                let done: Vec<bool> = verdicts.iter().map(Verdict::is_cached).collect();
+                let prepared = read.prepare(&self.planning, self.rehearsal.history(&dir), &done, false)?;
                 (prepared.pipeline, prepared.graph)
             } else {
                 (read.pipeline, read.graph)
@@ -116,7 +118,8 @@ impl Command {
         crash::point("read");
         // A damaged record is out of the way before anything is learned from it, and a new one is begun only with a plan.
         let store = dir.join("state.db").exists().then(|| open_store(&dir, &ground.run)).transpose()?;
-        let prepared = read.prepare(&self.planning, self.rehearsal.history(&dir), &[])?;
+        let done = up_to_date.as_ref().map(UpToDate::done).unwrap_or_default();
+        let prepared = read.prepare(&self.planning, self.rehearsal.history(&dir), &done, false)?;
         let store = match store {
             Some(store) if !store.is_in_doubt() => store,
             Some(_) | None => open_store(&dir, &ground.run)?,

@@ -25,7 +25,7 @@ use crate::engine::race::{self, Racing};
 use crate::engine::warden::{self, Warden};
 use crate::engine::{room, strays};
 use crate::fleet::Fleet;
-use crate::graph::TaskGraph;
+use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 pub(super) use crate::probe::clock::now;
 use crate::probe::disk::Disk;
@@ -46,7 +46,7 @@ use crate::run::remains;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store, StoreError};
 use crate::run::supervisor::{Clock, FullDisk, Parts, Replanner, RunError, Supervisor};
-use crate::spec::{Action, Pipeline};
+use crate::spec::{Action, Pipeline, Stage};
 use crate::units::{Bytes, Millis, ParseUnitError};
 
 /// Threads that read and copy results: as many as keep a disk busy.
@@ -195,7 +195,14 @@ pub(super) fn read(file: &PipelineFile, planning: &Planning) -> Result<Result<Re
 
 impl Read {
     /// Plans what is not done (`[n_tasks]`) for this machine. `dir` is the state folder, which knows what earlier runs used.
-    pub(super) fn prepare(self, planning: &Planning, dir: &Path, done: &[bool]) -> Result<Prepared, Failure> {
+    /// `goes_on`: whether tasks run already, which are attended to whether or not the others can be placed.
+    pub(super) fn prepare(
+        self,
+        planning: &Planning,
+        dir: &Path,
+        done: &[bool],
+        goes_on: bool,
+    ) -> Result<Prepared, Failure> {
         let Self { mut pipeline, graph, root, ops, text: _ } = self;
         let options = planning.probe()?;
         let machine = planning::this_machine(&pipeline, &options);
@@ -204,11 +211,26 @@ impl Read {
         planning::say_what_is_unknown(&pipeline, &origins);
         planning::say_what_is_not_limited(&pipeline, &fleet);
         planning::say_which_have_no_backup(&pipeline, &origins);
-        let plan = planning.make_rest(&pipeline, &graph, &fleet, done)?;
+        let plan = match planning.make_rest(&pipeline, &graph, &fleet, done) {
+            Err(failure) if goes_on && failure.exit == Exit::Impossible => {
+                output::warn(&failure.report.to_string());
+                planning.make_rest(&pipeline, &graph, &fleet, &done_or_unfit(&pipeline, &graph, &fleet, done))
+            }
+            planned => planned,
+        }?;
         let fleet = machine.fleet_of_run();
         let quantum = planning.quantum();
         Ok(Prepared { pipeline, graph, machine, plan, root, ops, options, fleet, quantum })
     }
+}
+
+/// Returns `[n_tasks]`: what is done, or could be placed nowhere.
+fn done_or_unfit(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet, done: &[bool]) -> Vec<bool> {
+    let ledger = Ledger::new(fleet);
+    let fits = |stage: &Stage| stage.modes.iter().any(|mode| ledger.is_within_reach(&mode.resources));
+    let fits: Vec<bool> = pipeline.stages.iter().map(fits).collect();
+    let is_done = |task: TaskId| done.get(task.index()) == Some(&true);
+    graph.ids().map(|task| is_done(task) || !fits[graph.tasks[task.index()].stage]).collect()
 }
 
 /// Returns to the system what reading and planning have freed: in small pieces between others, a long run would keep it.

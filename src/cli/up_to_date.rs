@@ -166,7 +166,12 @@ impl UpToDate {
 
     /// Whether there is nothing to do.
     pub(super) fn is_all(&self) -> bool {
-        self.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Cached(_)))
+        self.verdicts.iter().all(Verdict::is_cached)
+    }
+
+    /// Returns `[n_tasks]`: whether a task is up to date.
+    pub(super) fn done(&self) -> Vec<bool> {
+        self.verdicts.iter().map(Verdict::is_cached).collect()
     }
 
     /// Returns `[n_tasks]`: whether it is still to be looked whether a task is up to date.

@@ -186,15 +186,16 @@ impl Machine {
 
 impl Machine {
     /// Returns the fleet that a run has: behind the devices of [`Machine::fleet`], which a plan knows by their places, those
-    /// that are set aside and may be taken back while it goes on.
+    /// that are set aside or closed to programs, and may be taken back or opened while it goes on.
     #[must_use]
     pub fn fleet_of_run(&self) -> Fleet {
         let mut fleet = self.fleet();
-        let aside = self.gpus.devices().iter().filter(|gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_))));
+        let may_be_back = |gpu: &&Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_) | gpu::Fault::Prohibited));
+        let aside = self.gpus.devices().iter().filter(may_be_back);
         let device = |gpu| Device { aside: true, ..device(&self.host.name, gpu, self.headroom) };
         let by_uuid = fleet.devices.iter().any(|device| device.pci_index.is_none());
         fleet.devices.extend(aside.map(device));
-        fleet.unused.retain(|unused| unused.why != NotUsed::Aside);
+        fleet.unused.retain(|unused| unused.why == NotUsed::Lost);
         if by_uuid { fleet.named_by_uuid() } else { fleet }
     }
 }

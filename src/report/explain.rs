@@ -307,7 +307,8 @@ fn held(attempt: &Attempt) -> String {
 
 fn last_ending(task: &TaskState) -> String {
     let last = task.telling().and_then(|(_, attempt)| Some((attempt, attempt.ended.as_ref()?)));
-    last.map_or_else(String::new, |(attempt, ended)| wording::ending_in_numbers(attempt, ended))
+    let untried = || "it was never tried: nothing here could hold it".to_owned();
+    last.map_or_else(untried, |(attempt, ended)| wording::ending_in_numbers(attempt, ended))
 }
 
 /// Returns a line for each attempt that has ended.

@@ -80,6 +80,7 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
         Event::TaskFailed { task } => {
             let no_more = raise::no_more(&view.state.task(*task).attempts, view.fleet);
             let no_more = no_more.map_or_else(String::new, |why| format!("; {}", wording::no_more(why)));
+            let no_more = if is_unplaced(view, *task) { "; nothing here could hold it" } else { &no_more };
             let ended = how_it_ended(view, *task, recorded.at);
             (Tone::Bad, "failed", format!("{}: {ended}{no_more}", name(view, *task)))
         }
@@ -222,6 +223,12 @@ fn last_attempt(view: View<'_>, task: TaskId) -> Option<(u32, &Attempt, &Ended)>
 }
 
 /// Says how the attempt went that had ended by then: facts are told a little later, and another may run already.
+/// Whether a task failed although no attempt of it did: there is no place for one.
+fn is_unplaced(view: View<'_>, task: TaskId) -> bool {
+    let attempts = &view.state.task(task).attempts;
+    raise::no_more(attempts, view.fleet).is_none() && view.state.task(task).failures() == 0
+}
+
 fn how_it_ended(view: View<'_>, task: TaskId, by: Millis) -> String {
     let attempts = view.state.task(task).attempts.iter().enumerate().rev();
     let attempts = attempts.filter(|(_, attempt)| attempt.place.role == Role::Main);

@@ -128,6 +128,7 @@ pub fn raised(raise: &Raise) -> String {
         Step::Alone => "alone on a GPU".into(),
         Step::Larger => format!("alone on a larger GPU, of more than {}", raise.gpu_memory),
         Step::MoreOfHost => format!("with {} of host memory", raise.memory),
+        Step::OnCpu => "on the CPU".into(),
     }
 }
 

@@ -15,7 +15,7 @@ use super::expect::{self, Expect};
 use super::found::Found;
 use super::learn;
 use super::outcome::Outcome;
-use super::raise::Raise;
+use super::raise::{Raise, Step};
 use super::state::{Phase, Revised, RunState};
 use crate::fleet::{DeviceId, Fleet};
 use crate::graph::{TaskGraph, TaskId};
@@ -127,6 +127,8 @@ type Turn = (u32, TaskId);
 #[derive(Debug)]
 struct Queue {
     request: Resources,
+    /// Whether the fleet could ever grant that: a run that goes on may have lost what could.
+    is_within_reach: bool,
     turns: BTreeSet<Turn>,
 }
 
@@ -188,9 +190,7 @@ impl<'a> Dispatcher<'a> {
             let open = graph.before.of(task).iter().filter(|edge| !state.task(edge.task).phase.is_done());
             dispatcher.blockers[task.index()] = u32::try_from(open.count()).expect("edges are counted in 32 bits");
             match state.task(task).phase {
-                Phase::Waiting | Phase::Delayed(_) if dispatcher.is_out_of_reach(task, state.task(task)) => {
-                    dispatcher.failed.push(task);
-                }
+                Phase::Delayed(_) if dispatcher.is_out_of_reach(task) => dispatcher.failed.push(task),
                 // An interrupted attempt is no failure: the task waits for its turn like an untried one.
                 Phase::Waiting if state.task(task).is_to_be_judged() => dispatcher.failed.push(task),
                 Phase::Waiting => dispatcher.queue_if_unblocked(task),
@@ -288,6 +288,11 @@ impl<'a> Dispatcher<'a> {
     /// Remembers in which queue a task waits: that of what its stage asks for, or of what it asks for since it ran out
     /// of memory.
     fn choose_queue(&mut self, task: TaskId, raise: Option<Raise>) {
+        let is_for_cpu = raise.is_some_and(|raise| raise.step == Step::OnCpu);
+        if let Some((mode, _)) = self.instead(task).filter(|_| is_for_cpu) {
+            let placed = &mut self.plan.to_mut().placed[task.index()];
+            (placed.mode, placed.devices) = (mode, Vec::new());
+        }
         let request = self.asked(task);
         let request = match raise {
             Some(raise) => raise.request(request),
@@ -299,7 +304,8 @@ impl<'a> Dispatcher<'a> {
         }
         let queue = self.queues.get(&request).copied().unwrap_or_else(|| {
             let next = u32::try_from(self.ready.len()).expect("no more queues than attempts");
-            self.ready.push(Queue { request: request.clone(), turns: BTreeSet::new() });
+            let is_within_reach = self.ledger.is_within_reach(&request);
+            self.ready.push(Queue { request: request.clone(), is_within_reach, turns: BTreeSet::new() });
             self.queues.insert(request, next);
             next
         });
@@ -312,6 +318,9 @@ impl<'a> Dispatcher<'a> {
                 *unseen = false;
                 self.lookups.push(task);
                 return;
+            }
+            if self.is_out_of_reach(task) {
+                return self.failed.push(task);
             }
             let queue = self.queue_of[task.index()] as usize;
             let turn = self.turn(task);

@@ -2,7 +2,8 @@
 //! larger device; of the host's memory half as much again, up to all of it.
 //!
 //! One that kept to what was reserved for it, on a device whose memory others had taken, is given the same again: what it
-//! needs is not known to be more. A step that no place of the fleet could ever grant is passed over; where none is left, trying again is of no use.
+//! needs is not known to be more. A step that no place of the fleet could ever grant is passed over; where none is left, trying again is of no use, but on the CPU
+//! for who would only rather have a device.
 //! Pure: does not know what is free at the moment.
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub enum Step {
     Larger,
     /// More memory of the host.
     MoreOfHost,
+    /// The CPU, since no device is large enough.
+    OnCpu,
 }
 
 impl Step {
@@ -53,6 +56,7 @@ impl Step {
             Self::Alone => "alone",
             Self::Larger => "larger",
             Self::MoreOfHost => "more-of-host",
+            Self::OnCpu => "on-cpu",
         }
     }
 }
@@ -82,16 +86,7 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     if ran_out(attempts) > usize::try_from(most).unwrap_or(usize::MAX) {
         return None;
     }
-    let now = last.raise.unwrap_or(Raise {
-        step: Step::More,
-        alone: was_alone(stage, last),
-        // Of a share without a number it was given its part of the device.
-        gpu_memory: match stage.gpus {
-            Gpus::Share(_) => stage.gpu_memory.max(last.place.gpu_memory),
-            Gpus::None | Gpus::Whole(_) | Gpus::Shared => stage.gpu_memory,
-        },
-        memory: stage.memory,
-    });
+    let now = asked_for(stage, last);
     let at = |name: &String| (0..).map(DeviceId).zip(&fleet.devices).find(|(_, device)| device.id == *name);
     if now.alone && device.as_ref().and_then(at).is_some_and(|(device, _)| ledger.is_crowded(device) == Some(true)) {
         // Strangers came to the device that it should have had to itself: the same again, where nobody is.
@@ -117,9 +112,37 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
         None => on_host(now, ended.usage.peak_memory, fleet),
     };
     let asked = now.request(stage);
-    steps.into_iter().find(|raise| {
-        let request = raise.request(stage);
-        request != asked && ledger.possible(&request).is_ok()
+    let is_new = |raise: &&Raise| raise.request(stage) != asked;
+    let may_be = |raise: &&Raise| ledger.possible(&raise.request(stage)).is_ok();
+    // What only a device can grant that cannot be used for now is waited for.
+    let will_be = |raise: &&Raise| ledger.is_within_reach(&raise.request(stage));
+    let mut steps = steps.iter().filter(is_new);
+    steps.clone().find(may_be).or_else(|| steps.find(will_be)).copied()
+}
+
+/// Returns what a task asks for that would only rather have a device, after no device was large enough for it; `None` if that
+/// is not how its last attempt that was let end did, or it was helped `most` times already.
+#[must_use]
+pub fn on_cpu(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet) -> Option<Raise> {
+    let last = attempts.iter().rfind(|attempt| has_run_out(attempt))?;
+    let Outcome::OutOfMemory { device: Some(at) } = &last.ended.as_ref()?.outcome else { return None };
+    let is_left = ran_out(attempts) <= usize::try_from(most).unwrap_or(usize::MAX);
+    // No device has that, should it be asked for.
+    let gpu_memory = size(at, last, fleet).0 + Bytes(1);
+    is_left.then(|| Raise { step: Step::OnCpu, alone: true, gpu_memory, ..asked_for(stage, last) })
+}
+
+/// Returns what an attempt asked for.
+fn asked_for(stage: &Resources, attempt: &Attempt) -> Raise {
+    attempt.raise.unwrap_or(Raise {
+        step: Step::More,
+        alone: was_alone(stage, attempt),
+        // Of a share without a number it was given its part of the device.
+        gpu_memory: match stage.gpus {
+            Gpus::Share(_) => stage.gpu_memory.max(attempt.place.gpu_memory),
+            Gpus::None | Gpus::Whole(_) | Gpus::Shared => stage.gpu_memory,
+        },
+        memory: stage.memory,
     })
 }
 

@@ -336,9 +336,8 @@ impl RunState {
                 state.raise = raise.or(state.raise);
             }
             Event::TaskFailed { task } => {
-                let waits = matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_));
-                if !waits || self.task(*task).attempts.is_empty() {
-                    return illegal("only a tried task can fail");
+                if !matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_)) {
+                    return illegal("the task does not wait");
                 }
                 self.settle(*task, Phase::Failed);
                 self.failed += 1;

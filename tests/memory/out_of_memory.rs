@@ -239,3 +239,47 @@ fn a_card_that_is_too_small_for_one_of_a_stage_is_tried_by_no_other() -> Tested 
     assert!(tried <= 5, "one has found out: {said}");
     Ok(())
 }
+
+#[test]
+fn who_needs_a_larger_card_that_is_set_aside_waits_for_it() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 20000 0.1'\nbackoff = '100ms'\nresources = { gpus = 1 }\n";
+    // NVML's numbers for prohibited and default.
+    let close = |world: &World, mode: u32| world.scene.change(|machine| machine.cards[1].compute_mode = Some(mode));
+    let drain = |world: &World, how: &str| world.command(&["devices", how, "gpu1"]).map(drop);
+    for (is_drained, words) in [(true, "gpu1 is drained by hand, until"), (false, "gpu1 is closed to programs")] {
+        let world = World::new(cards(&[16_384, 40_960]), pipeline)?;
+        if is_drained {
+            drain(&world, "--drain")?
+        } else {
+            close(&world, 2)?
+        }
+        let run = world.start()?;
+        let why = world.until_printed(&["explain", "train"], |why| why.contains(words))?;
+        assert!(why.contains("needs 1 whole GPU of 15.2 GiB"), "{why}");
+        if is_drained {
+            drain(&world, "--undrain")?
+        } else {
+            close(&world, 0)?
+        }
+        let ended = run.wait_with_output()?;
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(attempts(&world.shown()?, "raised"), [Value::Null, "larger".into()]);
+    }
+    Ok(())
+}
+
+#[test]
+fn who_prefers_a_card_and_finds_the_largest_too_small_takes_the_cpu() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'if [ -n \"$CUDA_VISIBLE_DEVICES\" ]; then TRAIN 20000 0.1; fi'\n\
+                    backoff = '100ms'\nresources = { gpus = 'prefer' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(attempts(&run, "raised"), [Value::Null, "on-cpu".into()], "{said}");
+    assert_eq!(attempts(&run, "devices")[1], serde_json::json!([]));
+    assert!(said.contains("out of memory on") && said.contains(", on the CPU\n"), "{said}");
+    // As often as `oom_retries` says.
+    world.write(&pipeline.replace("backoff", "oom_retries = 0\nbackoff"))?;
+    assert_eq!(world.run()?.0, Some(1));
+    Ok(())
+}

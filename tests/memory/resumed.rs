@@ -174,3 +174,80 @@ fn who_goes_on_alone_on_a_card_that_is_only_hidden_stays_there() -> Tested {
     assert_eq!(attempts(&world.shown()?, "outcome"), ["succeeded"]);
     Ok(())
 }
+
+/// One that goes on alone with the only card, one that needs that card afterwards, and one that needs none.
+fn on_the_only_card() -> String {
+    SURVIVES.replace("backoff", "outputs = ['begun']\nbackoff")
+        + "[stage.more]\nrun = 'true'\ninputs = ['begun']\nresources = { gpu_memory = '1000MiB' }\n\
+           [stage.cpu]\nrun = 'touch cpu'\nafter = ['train']\n"
+}
+
+fn states(run: &Value) -> Vec<(String, String)> {
+    let tasks = run["tasks"].as_array().into_iter().flatten();
+    let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+    tasks.map(|task| (text(&task["name"]), text(&task["state"]))).collect()
+}
+
+#[test]
+fn who_goes_on_alone_on_the_only_card_fails_where_that_is_lost() -> Tested {
+    let world = World::new(cards(&[16_384]), &on_the_only_card())?;
+    let card = survives(&world)?;
+    lose(&world, card)?;
+    let resumed = world.command(&["resume", "--keep-going"])?;
+    let words = said(&resumed);
+    assert_eq!(resumed.status.code(), Some(1), "{words}");
+    assert!(words.contains("gpu0 fell out: it is lost: it does not answer; nothing here could hold it"), "{words}");
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["displaced"], "{words}");
+    Ok(())
+}
+
+#[test]
+fn who_goes_on_alone_on_the_only_card_ends_well_where_that_is_hidden_and_others_follow() -> Tested {
+    let world = World::new(cards(&[16_384]), &on_the_only_card())?;
+    survives(&world)?;
+    let mut resumed = world.prepare(&["resume", "--keep-going"]);
+    let resumed = resumed.env("CUDA_VISIBLE_DEVICES", "").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    world.until(&["show", "--json"], |run| run["state"] == "running")?;
+    std::fs::write(world.path().join("go"), "")?;
+    let ended = resumed.wait_with_output()?;
+    let words = said(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{words}");
+    assert!(words.contains("more: it was never tried; nothing here could hold it"), "{words}");
+    let shown = world.shown()?;
+    let is = |name: &str, state: &str| (name.to_owned(), state.to_owned());
+    assert_eq!(states(&shown), [is("train", "succeeded"), is("more", "failed"), is("cpu", "succeeded")], "{words}");
+    assert_eq!(attempts(&shown, "outcome"), ["succeeded"]);
+    let why = world.printed(&["explain", "more"])?;
+    assert!(why.contains("it failed: it was never tried: nothing here could hold it"), "{why}");
+    Ok(())
+}
+
+#[test]
+fn who_goes_on_alone_on_the_only_card_ends_well_where_that_is_drained_and_others_wait() -> Tested {
+    let world = World::new(cards(&[16_384]), &on_the_only_card())?;
+    survives(&world)?;
+    assert!(world.command(&["devices", "--drain", "gpu0"])?.status.success());
+    let mut resumed = world.prepare(&["resume"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    world.until(&["show", "--json"], |run| run["state"] == "running")?;
+    std::fs::write(world.path().join("go"), "")?;
+    world.until_printed(&["explain", "more"], |why| why.contains("gpu0 is drained by hand, until"))?;
+    assert!(world.command(&["devices", "--undrain", "gpu0"])?.status.success());
+    assert!(resumed.wait()?.success());
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["succeeded"]);
+    Ok(())
+}
+
+#[test]
+fn what_is_up_to_date_needs_no_card() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'echo 1 >made'\noutputs = ['made']\nresources = { gpu_memory = '8GiB' }\n\
+                    [stage.read]\nrun = 'cat made'\ninputs = ['made']\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    assert_eq!(world.run()?.0, Some(0));
+    lose(&world, 0)?;
+    let dry = world.command(&["run", "p.toml", "--dry-run"])?;
+    assert!(dry.status.success(), "{}", said(&dry));
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(states(&run)[0].1, "cached", "{said}");
+    Ok(())
+}

@@ -21,6 +21,14 @@ pub enum Verdict {
     Done,
 }
 
+impl Verdict {
+    /// Whether the task is up to date.
+    #[must_use]
+    pub const fn is_cached(&self) -> bool {
+        matches!(self, Self::Cached(_))
+    }
+}
+
 /// What is known of a task that is up to date.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cached {

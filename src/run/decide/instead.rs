@@ -11,7 +11,7 @@ use crate::graph::TaskId;
 use crate::run::admission::Readings;
 use crate::run::event::Place;
 use crate::run::state::RunState;
-use crate::spec::{Duration, Resources};
+use crate::spec::{Duration, Mode, Resources};
 use crate::timing::Load;
 use crate::units::Millis;
 
@@ -24,7 +24,14 @@ enum Until {
     Before(Millis),
 }
 
-impl Dispatcher<'_> {
+impl<'a> Dispatcher<'a> {
+    /// Returns how a task runs on the CPU that would rather have a GPU, and which of its stage's modes that is.
+    pub(super) fn instead(&self, task: TaskId) -> Option<(usize, &'a Mode)> {
+        let (stage, mode) = self.stage_and_mode(task);
+        let instead = self.pipeline.stages[stage].modes.get(mode + 1)?;
+        instead.fallback.then_some((mode + 1, instead))
+    }
+
     /// Reserves a place on the CPU for a task that would rather have a GPU and was refused one.
     pub(super) fn admit_instead(
         &mut self,
@@ -33,9 +40,8 @@ impl Dispatcher<'_> {
         line: &mut Line,
         (now, readings): (Millis, &Readings),
     ) -> Option<Place> {
-        let (stage, mode) = self.stage_and_mode(task);
-        let index = mode + 1;
-        let instead = self.pipeline.stages[stage].modes.get(index).filter(|mode| mode.fallback)?;
+        let (index, instead) = self.instead(task)?;
+        let (stage, _) = self.stage_and_mode(task);
         let until = self.until_a_gpu_is_sooner(task, queue, readings, now);
         let raise = state.task(task).raise;
         let asked = raise.map_or_else(|| instead.resources.clone(), |raise| raise.request(&instead.resources));

@@ -10,7 +10,7 @@ use crate::run::event::{Event, StopReason};
 use crate::run::outcome::Outcome;
 use crate::run::raise::{self, Raise, Step};
 use crate::run::retry;
-use crate::run::state::{Phase, RunState, TaskState};
+use crate::run::state::{Attempt, Phase, RunState, TaskState};
 use crate::units::{Bytes, Millis};
 
 impl Dispatcher<'_> {
@@ -28,7 +28,7 @@ impl Dispatcher<'_> {
             if !matches!(state.task(task).phase, Phase::Waiting | Phase::Delayed(_)) || !judged.insert(task) {
                 continue;
             }
-            let again = if state.stopping.is_none() && self.is_out_of_reach(task, state.task(task)) {
+            let again = if state.stopping.is_none() && self.is_out_of_reach(task) {
                 self.within_reach(task, state.task(task))
             } else {
                 let Some(outcome) = state.task(task).last_outcome().filter(|last| **last != Outcome::Interrupted)
@@ -92,7 +92,8 @@ impl Dispatcher<'_> {
         let ran_out = raise::ran_out(attempts);
         if matches!(outcome, Outcome::OutOfMemory { .. }) {
             let stage = self.asked(task);
-            match raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger) {
+            let raise = raise::next(stage, attempts, rule.oom_retries, self.fleet, &self.ledger);
+            match raise.or_else(|| self.on_cpu(task, attempts)) {
                 Some(raise) => {
                     return Some((retry::wait(count(ran_out), rule, self.options.seed, task), Some(raise)));
                 }
@@ -152,19 +153,30 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Whether a task asks, since it ran out of memory, for more than this fleet could ever give: the run went on where a
+    /// Whether a task asks for more than this fleet could ever give, and not for the CPU instead: the run went on where a
     /// device that could is lost, or hidden.
-    pub(super) fn is_out_of_reach(&self, task: TaskId, state: &TaskState) -> bool {
-        state.raise.is_some_and(|raise| !self.ledger.is_within_reach(&raise.request(self.asked(task))))
+    pub(super) fn is_out_of_reach(&self, task: TaskId) -> bool {
+        let can_be_instead =
+            || self.instead(task).is_some_and(|(_, mode)| self.ledger.is_within_reach(&mode.resources));
+        !self.ready[self.queue_of[task.index()] as usize].is_within_reach && !can_be_instead()
     }
 
-    /// Returns what such a task asks for instead; `None` where nothing would help.
+    /// Returns what such a task asks for instead since it ran out of memory; `None` where nothing would help.
     fn within_reach(&self, task: TaskId, state: &TaskState) -> Option<(Millis, Option<Raise>)> {
         let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
         let attempts: &[_] = &state.counted();
-        let raise = raise::anew(self.asked(task), attempts, rule.oom_retries, self.fleet, &self.ledger)?;
+        let raise = raise::anew(self.asked(task), attempts, rule.oom_retries, self.fleet, &self.ledger);
+        let raise = raise.or_else(|| self.on_cpu(task, attempts))?;
         let ran_out = u32::try_from(raise::ran_out(attempts)).unwrap_or(u32::MAX);
         Some((retry::wait(ran_out, rule, self.options.seed, task), Some(raise)))
+    }
+
+    /// Returns what a task asks for that no device is large enough for, if it may have the CPU instead.
+    fn on_cpu(&self, task: TaskId, attempts: &[Attempt]) -> Option<Raise> {
+        let rule = &self.pipeline.stages[self.graph.tasks[task.index()].stage].retry;
+        let (_, mode) = self.instead(task)?;
+        let raise = raise::on_cpu(self.asked(task), attempts, rule.oom_retries, self.fleet)?;
+        self.ledger.is_within_reach(&raise.request(&mode.resources)).then_some(raise)
     }
 
     fn skip_what_needs(

@@ -156,10 +156,14 @@ impl Dispatcher<'_> {
             super::Place { node: intent.node.clone(), devices: intent.devices.clone(), ..super::Place::default() };
         let modes = self.pipeline.stages[self.graph.tasks[i].stage].modes.len();
         let Some((node, devices)) = self.found_again(&place).filter(|_| intent.mode < modes) else { return };
+        let new_mode = self.plan.placed[i].mode != intent.mode;
+        if new_mode && self.helped.contains(&intent.task) {
+            // What it asks for is of the mode in which it was tried.
+            return;
+        }
         let placed = &mut self.plan.to_mut().placed[i];
-        let new_mode = placed.mode != intent.mode;
         (placed.mode, placed.node, placed.devices) = (intent.mode, node, devices);
-        if new_mode && !self.helped.contains(&intent.task) {
+        if new_mode {
             self.choose_queue(intent.task, None);
         }
     }
