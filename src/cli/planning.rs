@@ -26,7 +26,7 @@ use crate::report::text;
 use crate::run::learn::{self, Basis, Exceeded, Origins, Sample};
 use crate::run::limit;
 use crate::run::store::{Store, StoreError, Turns};
-use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source};
+use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source, Stage};
 use crate::timing::Timing;
 use crate::units::{Bytes, Millis, ParseUnitError};
 
@@ -413,7 +413,8 @@ pub(super) fn say_which_have_no_backup(pipeline: &Pipeline, origins: &Origins) {
 pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet) {
     let mps = mps::runs();
     let names_of = |is: &dyn Fn(MemoryLimit) -> bool| {
-        let wants = pipeline.stages.iter().filter(|stage| is(stage.memory_limit));
+        let reserves = |stage: &&Stage| stage.modes.iter().any(|mode| mode.resources.reserves_memory());
+        let wants = pipeline.stages.iter().filter(|stage| is(stage.memory_limit)).filter(reserves);
         wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect::<Vec<_>>().join(", ")
     };
     let want_mps = names_of(&|limit| limit == MemoryLimit::Mps);

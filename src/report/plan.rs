@@ -360,7 +360,7 @@ impl<'a> Sheet<'a> {
     /// How a task is kept to its device memory, and whether it cannot be watched as it should.
     fn limit(&self, task: TaskId) -> (MemoryLimit, bool) {
         let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;
-        if self.gpu_memory(task).is_none() {
+        if !self.mode(task).resources.reserves_memory() {
             return (MemoryLimit::None, false);
         }
         let hidden = self.placed(task).devices.iter().any(|id| self.fleet.devices[id.index()].hidden);

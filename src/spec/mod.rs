@@ -261,6 +261,16 @@ impl Resources {
         matches!(self.gpus, Gpus::Whole(_)) && (self.alone || self.gpu_memory == Bytes::ZERO)
     }
 
+    /// Whether it is known how much of a device's memory it gets: by a number, or as large a part as of the device.
+    #[must_use]
+    pub fn reserves_memory(&self) -> bool {
+        match self.gpus {
+            Gpus::None => false,
+            Gpus::Share(_) => true,
+            Gpus::Whole(_) | Gpus::Shared => self.gpu_memory > Bytes::ZERO,
+        }
+    }
+
     /// Returns the share of a device for which it can take turns with others.
     #[must_use]
     pub const fn turn(&self) -> Option<Share> {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 
+use serde_json::Value;
+
 use crate::world::{Tested, World, attempts, cards};
 
 #[test]
@@ -43,6 +45,23 @@ fn without_an_mps_server_the_task_is_watched_and_that_is_said() -> Tested {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("no MPS server runs here") && said.contains("watched instead: `train`"), "{said}");
     assert_eq!(attempts(&run, "memory_limit"), ["watch"]);
+    Ok(())
+}
+
+#[test]
+fn a_plan_says_how_parts_of_a_card_are_limited_and_nothing_of_what_is_not() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nmemory_limit = 'mps'\nresources = { gpus = 0.5 }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    assert!(world.printed(&["plan", "p.toml"])?.contains("limit watch"));
+    let plan: Value = serde_json::from_str(&world.printed(&["plan", "p.toml", "--json"])?)?;
+    assert_eq!(plan["tasks"][0]["memory_limit"], "watch");
+    assert_eq!(attempts(&world.run()?.2, "memory_limit"), ["watch"]);
+    for all in ["gpus = 1", "gpu_memory = 'auto'"] {
+        let world = World::new(cards(&[16_384]), &pipeline.replace("gpus = 0.5", all))?;
+        let (code, said, run) = world.run()?;
+        assert_eq!((code, attempts(&run, "memory_limit")), (Some(0), vec!["none".into()]), "{said}");
+        assert!(!said.contains("watched instead"), "{said}");
+    }
     Ok(())
 }
 
