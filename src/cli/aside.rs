@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::state::broken;
 use super::{Exit, Failure, output};
 use crate::probe::aside::{List, Why};
+use crate::probe::gpu::Lost;
 use crate::probe::{self, Gpu, Machine};
 use crate::report::text;
 
@@ -97,7 +98,10 @@ fn all(devices: &[Gpu]) -> Vec<Meant> {
 
 /// Returns what is meant by its name, also behind that of the host, its UUID or the beginning of it.
 fn find(machine: &Machine, wanted: &str) -> Result<Meant, Refusal> {
-    let all = all(machine.gpus.devices());
+    let mut all = all(machine.gpus.devices());
+    let absent =
+        |lost: &Lost| Some(Meant { name: lost.name(), uuid: lost.uuid.clone()?, card: None, is_absent: false });
+    all.extend(machine.lost().filter_map(absent));
     let host = format!("{}/", machine.host.name);
     let bare = wanted.strip_prefix(&host).unwrap_or(wanted);
     let exactly = |meant: &&Meant| meant.name == bare || meant.uuid == wanted;

@@ -188,6 +188,10 @@ pub enum NotUsed {
     Lost,
     /// Its compute mode keeps all programs away.
     Prohibited,
+    /// It is in MIG mode, and nobody has made slices of it.
+    NoSlices,
+    /// It answers, but does not tell what it has to.
+    Unreadable,
 }
 
 /// Why no device of a host is known, although there may be some.
@@ -197,6 +201,8 @@ pub enum Unseen {
     Masked,
     /// Their driver does not answer, or cannot be loaded.
     NoAnswer,
+    /// Their driver lacks what is needed to ask for them.
+    TooOld,
 }
 
 impl Fleet {
@@ -206,7 +212,8 @@ impl Fleet {
         let name = id.rsplit('/').next().unwrap_or(id);
         let card = name.split('.').next().unwrap_or(name);
         let is_it = |unused: &Unused| unused.name == name || unused.name == card;
-        self.unused.iter().any(|unused| unused.why == NotUsed::Lost && is_it(unused))
+        let is_gone = |unused: &&Unused| !matches!(unused.why, NotUsed::Aside | NotUsed::Prohibited);
+        self.unused.iter().filter(is_gone).any(is_it)
     }
 
     /// Returns it with devices that tasks are told of by their UUIDs. Where a card is lost, CUDA leaves it out and counts

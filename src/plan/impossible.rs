@@ -219,6 +219,9 @@ impl fmt::Display for Reason {
             Self::NoDevice { unseen: Some(Unseen::NoAnswer), .. } => {
                 f.write_str("it asks for a GPU, and the driver does not answer")
             }
+            Self::NoDevice { unseen: Some(Unseen::TooOld), .. } => {
+                f.write_str("it asks for a GPU, and the driver is too old to say which there are")
+            }
             Self::NoDevice { unused, .. } if unused.is_empty() => {
                 f.write_str("it asks for a GPU, and the fleet has none")
             }
@@ -231,6 +234,8 @@ impl fmt::Display for Reason {
                     (NotUsed::Aside, "set aside"),
                     (NotUsed::Lost, "lost"),
                     (NotUsed::Prohibited, "closed to programs (compute mode prohibited)"),
+                    (NotUsed::NoSlices, "in MIG mode without slices"),
+                    (NotUsed::Unreadable, "unreadable"),
                 ];
                 let all: Vec<_> = words.into_iter().filter_map(|(why, word)| all(why, word)).collect();
                 write!(f, "it asks for a GPU, and none may be used: {}", all.join(", "))
@@ -295,12 +300,19 @@ impl Reason {
             Self::NoDevice { unseen: Some(Unseen::NoAnswer), .. } => {
                 "see what the driver says to `nvidia-smi`; a reboot of the host starts it anew".to_owned()
             }
+            Self::NoDevice { unseen: Some(Unseen::TooOld), .. } => "update the NVIDIA driver".to_owned(),
             Self::NoDevice { unused, .. } => match (named(unused, NotUsed::Aside).next(), unused.is_empty()) {
                 (Some(first), _) => {
                     format!("`trainyard devices` says why; `trainyard devices --undrain {first}` takes it back")
                 }
                 (None, false) if named(unused, NotUsed::Prohibited).next().is_some() => {
                     "`nvidia-smi --compute-mode=DEFAULT` opens it to programs again".to_owned()
+                }
+                (None, false) if named(unused, NotUsed::NoSlices).next().is_some() => {
+                    "`nvidia-smi mig -cgi PROFILE -C` makes slices of it, `nvidia-smi -mig 0` ends MIG mode".to_owned()
+                }
+                (None, false) if named(unused, NotUsed::Unreadable).next().is_some() => {
+                    "`trainyard devices` says what it answers; a newer driver may say more".to_owned()
                 }
                 (None, false) => {
                     "reset what is lost (`nvidia-smi --gpu-reset`), or reboot the host; `trainyard devices` says whether it answers"

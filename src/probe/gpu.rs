@@ -109,6 +109,12 @@ pub enum NoGpus {
         /// What NVML said.
         answer: String,
     },
+    /// The library lacks what every driver of today has.
+    #[error("the NVIDIA driver is too old, or what was loaded is none: {lacks}")]
+    TooOld {
+        /// What the loader said.
+        lacks: String,
+    },
     /// A driver without a card.
     #[error("the NVIDIA driver is running but shows no GPU")]
     NoDevice,
@@ -139,7 +145,7 @@ pub enum NoGpus {
 /// Something odd that the user should know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    /// A card that is there but does not answer.
+    /// A card that is there but no device.
     #[error("{} is not used: {}", .0.name(), .0.fault)]
     Lost(Lost),
     /// A device that is not to be used.
@@ -149,6 +155,14 @@ pub enum Warning {
         name: String,
         /// Why.
         why: Why,
+    },
+    /// A device that cannot be read now.
+    #[error("{name} is not used as long as it is {fault}")]
+    Unreadable {
+        /// Its name within the machine.
+        name: String,
+        /// What is the matter with it.
+        fault: Fault,
     },
     /// A device whose compute mode keeps all programs away.
     #[error(
@@ -190,6 +204,7 @@ impl Warning {
         match self {
             Self::Lost(lost) => Some(lost),
             Self::Aside { .. }
+            | Self::Unreadable { .. }
             | Self::Prohibited { .. }
             | Self::OneProcess { .. }
             | Self::Mask { .. }
@@ -198,11 +213,13 @@ impl Warning {
     }
 }
 
-/// A card that is there but does not answer: not even which one it is.
+/// A card that is there but no device: it does not answer, or is in MIG mode without slices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// Its position among all cards of the machine, by NVML's index.
     pub pci_index: u32,
+    /// Which one it is; `None` where it does not even tell that.
+    pub uuid: Option<String>,
     /// What is the matter with it.
     pub fault: Fault,
 }
@@ -373,6 +390,9 @@ pub enum Fault {
     /// It was turned to MIG mode: programs see its slices, if it has any, and not it.
     #[error("in MIG mode now, no device of its own")]
     Sliced,
+    /// It is in MIG mode, and nobody has made slices of it.
+    #[error("in MIG mode without slices: `nvidia-smi mig -cgi PROFILE -C` makes some, `nvidia-smi -mig 0` ends it")]
+    NoSlices,
     /// It was a slice of a card that is well.
     #[error("gone: its card has no such MIG slice any more")]
     Gone,
@@ -386,7 +406,7 @@ impl Fault {
     #[must_use]
     pub const fn ends_tasks(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::Sliced | Self::Gone => true,
+            Self::Lost(_) | Self::Sliced | Self::NoSlices | Self::Gone => true,
             Self::Unreadable(_) | Self::Prohibited => false,
             Self::Aside(why) => why.ends_tasks(),
         }

@@ -128,6 +128,9 @@ pub fn this_machine(options: &Options) -> Machine {
             if gpu.reading.fault == Some(gpu::Fault::Prohibited) {
                 warnings.push(Warning::Prohibited { name: gpu.name() });
             }
+            if let Some(fault @ gpu::Fault::Unreadable(_)) = &gpu.reading.fault {
+                warnings.push(Warning::Unreadable { name: gpu.name(), fault: fault.clone() });
+            }
             if gpu.reading.one_process {
                 warnings.push(Warning::OneProcess { name: gpu.name() });
             }
@@ -161,18 +164,30 @@ impl Machine {
         let unused = gpus.iter().filter_map(|gpu| {
             let why = match gpu.reading.fault {
                 Some(gpu::Fault::Aside(_)) => NotUsed::Aside,
-                Some(gpu::Fault::Lost(_) | gpu::Fault::Sliced | gpu::Fault::Gone) => NotUsed::Lost,
+                Some(gpu::Fault::Lost(_) | gpu::Fault::Sliced | gpu::Fault::NoSlices | gpu::Fault::Gone) => {
+                    NotUsed::Lost
+                }
                 Some(gpu::Fault::Prohibited) => NotUsed::Prohibited,
                 Some(gpu::Fault::Unreadable(_)) | None => return None,
             };
             let memory = gpu.reading.memory.is_some().then(|| device(&name, gpu, self.headroom).whole_memory());
             Some(Unused { name: gpu.name(), why, memory })
         });
-        let lost = self.lost().map(|lost| Unused { name: lost.name(), why: NotUsed::Lost, memory: None });
+        let lost = self.lost().map(|lost| {
+            let why = match lost.fault {
+                gpu::Fault::NoSlices => NotUsed::NoSlices,
+                gpu::Fault::Unreadable(_) => NotUsed::Unreadable,
+                gpu::Fault::Prohibited => NotUsed::Prohibited,
+                gpu::Fault::Aside(_) => NotUsed::Aside,
+                gpu::Fault::Lost(_) | gpu::Fault::Sliced | gpu::Fault::Gone => NotUsed::Lost,
+            };
+            Unused { name: lost.name(), why, memory: None }
+        });
         let unused = unused.chain(lost).collect();
         let unseen = match &self.gpus {
             Gpus::None { reason: NoGpus::Masked { .. } } => Some(Unseen::Masked),
             Gpus::None { reason: NoGpus::NotWorking { .. } | NoGpus::NoLibrary { .. } } => Some(Unseen::NoAnswer),
+            Gpus::None { reason: NoGpus::TooOld { .. } } => Some(Unseen::TooOld),
             Gpus::None {
                 reason: NoGpus::NoDriver { .. } | NoGpus::NoDevice | NoGpus::AllLost { .. } | NoGpus::MaskedLost { .. },
             }
@@ -195,7 +210,7 @@ impl Machine {
         let device = |gpu| Device { aside: true, ..device(&self.host.name, gpu, self.headroom) };
         let by_uuid = fleet.devices.iter().any(|device| device.pci_index.is_none());
         fleet.devices.extend(aside.map(device));
-        fleet.unused.retain(|unused| unused.why == NotUsed::Lost);
+        fleet.unused.retain(|unused| !matches!(unused.why, NotUsed::Aside | NotUsed::Prohibited));
         if by_uuid { fleet.named_by_uuid() } else { fleet }
     }
 }

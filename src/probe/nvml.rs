@@ -28,6 +28,9 @@ mod topology;
 /// Loads the library and starts it.
 pub(super) fn open(options: &Options) -> Result<Nvml, NoGpus> {
     Nvml::builder().lib_path(&options.nvml).init().map_err(|error| {
+        if let NvmlError::FailedToLoadSymbol(lacks) = error {
+            return NoGpus::TooOld { lacks };
+        }
         let NvmlError::LibloadingError(why) = error else {
             return NoGpus::NotWorking { answer: error.to_string() };
         };
@@ -114,6 +117,7 @@ pub(super) fn inventory(options: &Options) -> (Gpus, Vec<Warning>) {
 
 fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<Inventory, NoGpus> {
     let cards = cards(nvml, warnings)?;
+    warnings.extend(cards.iter().filter_map(|(index, card)| without_slices(card, *index)).map(Warning::Lost));
     let links = topology::links(&cards);
     let between = |a: usize, b: usize| links.iter().find(|link| link.between == (cards[a.min(b)].0, cards[a.max(b)].0));
     let by_nvlink = |a: usize, b: usize| between(a, b).is_some_and(|link| link.nvlink);
@@ -157,7 +161,7 @@ fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<(u32, De
             Err(error) => {
                 let fault = fault(&error);
                 first.get_or_insert_with(|| fault.clone());
-                warnings.push(Warning::Lost(Lost { pci_index: index, fault }));
+                warnings.push(Warning::Lost(Lost { pci_index: index, uuid: None, fault }));
             }
         }
     }
@@ -170,6 +174,17 @@ fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<(u32, De
     }
 }
 
+/// Returns what is to be said of a card in MIG mode that nobody has made slices of.
+fn without_slices(card: &Device, pci_index: u32) -> Option<Lost> {
+    let is_empty = is_sliced(card) && slices(card).next().is_none();
+    is_empty.then(|| Lost { pci_index, uuid: card.uuid().ok(), fault: Fault::NoSlices })
+}
+
+/// Yields the slices of a card.
+fn slices<'a>(card: &'a Device<'_>) -> impl Iterator<Item = Device<'a>> {
+    (0..card.mig_device_count().unwrap_or(0)).filter_map(|slice| card.mig_device_by_index(slice).ok())
+}
+
 /// Returns the devices of a card: itself, or its slices if it is in MIG mode.
 fn devices_of(card: &Device, index: u32, group: Option<u32>) -> Vec<Gpu> {
     let mig_mode = card.mig_mode().ok().map(|mode| mode.current == 1);
@@ -180,9 +195,7 @@ fn devices_of(card: &Device, index: u32, group: Option<u32>) -> Vec<Gpu> {
             .collect();
     }
     let Ok(uuid) = card.uuid() else { return Vec::new() };
-    let most = card.mig_device_count().unwrap_or(0);
-    let slices = (0..most).filter_map(|slice| card.mig_device_by_index(slice).ok());
-    let slices = (0..).zip(slices).filter_map(|(position, slice)| {
+    let slices = (0..).zip(slices(card)).filter_map(|(position, slice)| {
         let gpu = describe(&slice, card, index)?;
         let compute_slices = slice.attributes().ok().map(|attributes| attributes.compute_instance_slice_count);
         let card_name = card.name().map(|name| model::short_name(&name)).unwrap_or_default();
@@ -226,13 +239,15 @@ fn describe(device: &Device, card: &Device, pci_index: u32) -> Option<Gpu> {
 
 /// Leaves the devices that the inherited mask shows.
 fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> Result<Vec<Gpu>, NoGpus> {
+    let lost = || warnings.iter().filter_map(Warning::lost);
     let Some(mask) = options.visible_devices.clone() else {
-        return if devices.is_empty() { Err(NoGpus::NoDevice) } else { Ok(devices) };
+        let count = u32::try_from(lost().count()).unwrap_or(u32::MAX);
+        let all_lost = lost().next().map(|first| NoGpus::AllLost { count, first: first.fault.clone() });
+        return if devices.is_empty() { Err(all_lost.unwrap_or(NoGpus::NoDevice)) } else { Ok(devices) };
     };
     let mut named: Vec<_> = devices.iter().map(|gpu| Named { uuid: &gpu.uuid, pci_index: gpu.pci_index }).collect();
     // A lost card that the mask names by its index is in vain, and no mistake: the rest of the mask counts.
-    let lost = warnings.iter().filter_map(Warning::lost);
-    named.extend(lost.map(|lost| Named { uuid: "", pci_index: lost.pci_index }));
+    named.extend(lost().map(|lost| Named { uuid: lost.uuid.as_deref().unwrap_or(""), pci_index: lost.pci_index }));
     let visible = mask::visible(&mask, &named);
     if let Some(problem) = visible.problem {
         warnings.push(Warning::Mask { mask: mask.clone(), problem });
@@ -249,8 +264,8 @@ fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> 
         return Ok(shown);
     }
     // Behind the devices that answer come those that are lost.
-    let lost = visible.devices.iter().find_map(|index| warnings.iter().filter_map(Warning::lost).nth(index - all));
-    Err(match lost {
+    let named = visible.devices.iter().find_map(|index| warnings.iter().filter_map(Warning::lost).nth(index - all));
+    Err(match named {
         Some(lost) => NoGpus::MaskedLost { mask, lost: lost.clone() },
         None => NoGpus::Masked { mask },
     })
@@ -324,6 +339,8 @@ fn fault(error: &NvmlError) -> Fault {
         lost("it needs a reset")
     } else if matches!(error, NvmlError::NotFound) {
         lost("the driver does not know it any more")
+    } else if is_unknown(error) {
+        Fault::Unreadable(format!("its driver is too old, or does not support it: {error}"))
     } else {
         Fault::Unreadable(error.to_string())
     }
@@ -421,6 +438,6 @@ mod tests {
     #[test]
     fn a_library_that_is_something_else_is_a_reason_too() {
         let options = Options { nvml: "libc.so.6".into(), ..Options::default() };
-        assert!(matches!(inventory(&options).0, Gpus::None { reason: NoGpus::NotWorking { .. } }));
+        assert!(matches!(inventory(&options).0, Gpus::None { reason: NoGpus::TooOld { .. } }));
     }
 }

@@ -58,7 +58,7 @@ fn host_line(host: &Host) -> String {
     format!("{}: {}{cpus} {unit}, {} memory{available}\n", host.name, host.cpus, host.memory)
 }
 
-/// A card or slice that may be used, or a card that does not answer.
+/// A card or slice that may be used, or a card that is no device.
 enum Shown<'a> {
     Gpu(&'a Gpu),
     Lost(&'a Lost),
@@ -94,8 +94,9 @@ fn gpus(devices: &[Shown<'_>]) -> Table {
             Shown::Gpu(gpu) => gpu,
             Shown::Lost(lost) => {
                 let [name, fault] = [Cell::new(lost.name(), Tone::Strong), Cell::new(&lost.fault, Tone::Bad)];
-                let [a, b, c, d, e, f, g, h] = [const { "-" }; 8].map(Cell::from);
-                table.row([name, a, b, c, d, e, f, g, h, fault]);
+                let uuid: String = lost.uuid.as_deref().unwrap_or("-").chars().take(12).collect();
+                let [a, b, c, d, e, f, g] = [const { "-" }; 7].map(Cell::from);
+                table.row([name, a, Cell::from(uuid), b, c, d, e, f, g, fault]);
                 continue;
             }
         };
@@ -205,7 +206,7 @@ pub struct Json<'a> {
 /// What joins two cards.
 #[derive(Debug, Serialize)]
 struct JsonLink {
-    /// Their names; those that are hidden from us have one too.
+    /// Their names, as `card` of their devices has them; those that are hidden from us have one too.
     between: [String; 2],
     nvlink: bool,
     /// How far apart they are on PCIe.
@@ -224,6 +225,8 @@ struct JsonHost<'a> {
 #[derive(Debug, Default, Serialize)]
 struct JsonDevice<'a> {
     id: String,
+    /// The name of the card that it is, or is a slice of.
+    card: String,
     /// `null`, as everything else but `fault`, for a card that does not answer.
     uuid: Option<&'a str>,
     model: Option<&'a str>,
@@ -316,6 +319,8 @@ fn json_shown<'a>(host: &str, shown: &Shown<'a>, who: &'a Identities) -> JsonDev
         Shown::Gpu(gpu) => json_device(host, gpu, who),
         Shown::Lost(lost) => JsonDevice {
             id: format!("{host}/{}", lost.name()),
+            card: format!("{host}/{}", lost.name()),
+            uuid: lost.uuid.as_deref(),
             pci_index: lost.pci_index,
             fault: Some(lost.fault.to_string()),
             ..JsonDevice::default()
@@ -337,6 +342,7 @@ fn json_device<'a>(host: &str, gpu: &'a Gpu, who: &'a Identities) -> JsonDevice<
     };
     JsonDevice {
         id: format!("{host}/{}", gpu.name()),
+        card: format!("{host}/gpu{}", gpu.pci_index),
         uuid: Some(&gpu.uuid),
         model: Some(&gpu.model),
         name: gpu.full_name.as_deref(),

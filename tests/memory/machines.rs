@@ -337,3 +337,76 @@ fn an_mps_server_is_the_one_process_that_is_let_in() -> Tested {
     assert!(run.wait()?.success());
     Ok(())
 }
+
+#[test]
+fn a_card_in_mig_mode_without_slices_is_named_with_what_makes_some() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpu_memory = '4GiB' }\n";
+    let words = "gpu0 is not used: in MIG mode without slices: `nvidia-smi mig -cgi PROFILE -C` makes some";
+    let mut two = cards(&[24_576, 24_576]);
+    two[0].is_sliced = true;
+    let world = World::new(two, pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(words), "{said}");
+    assert!(run["tasks"][0]["attempts"][0]["devices"][0].as_str().is_some_and(|id| id.ends_with("/gpu1")), "{run:#}");
+    let shown: Value = serde_json::from_str(&world.printed(&["devices", "--json"])?)?;
+    let devices = shown["devices"].as_array().ok_or("devices")?;
+    assert!(devices[0]["fault"].as_str().is_some_and(|fault| fault.starts_with("in MIG mode without slices")));
+    assert_eq!(devices[0]["uuid"], "GPU-00000000-0000-4000-8000-000000000000");
+    assert!(world.printed(&["devices", "--drain", "gpu0"])?.starts_with("gpu0 is drained"));
+    // As the only one.
+    let mut one = cards(&[24_576]);
+    one[0].is_sliced = true;
+    let world = World::new(one, pipeline)?;
+    let (code, said) = {
+        let run = world.command(&["run", "p.toml"])?;
+        (run.status.code(), String::from_utf8_lossy(&run.stderr).replace("\n  │ ", " "))
+    };
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("none may be used: gpu0 in MIG mode without slices   help: `nvidia-smi mig -cgi"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn links_are_of_the_cards_that_devices_name() -> Tested {
+    let mut three = cards(&[81_920, 24_576, 24_576]);
+    three[0] = sliced();
+    three[1].is_sliced = true;
+    let world = World::new(three, "[stage.train]\nrun = 'true'\n")?;
+    let shown: Value = serde_json::from_str(&world.printed(&["devices", "--json"])?)?;
+    let named: Vec<&Value> = shown["devices"].as_array().into_iter().flatten().map(|device| &device["card"]).collect();
+    let links = shown["links"].as_array().ok_or("links")?;
+    assert_eq!(links.len(), 3);
+    for end in links.iter().flat_map(|link| link["between"].as_array().into_iter().flatten()) {
+        assert!(named.contains(&end), "{end}: {shown:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_driver_that_is_too_old_and_a_card_that_cannot_be_read_are_called_so() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpus = 1 }\n";
+    let planned = |world: &World, env: &[(&str, &str)]| -> Result<String, Box<dyn std::error::Error>> {
+        let plan = world.command_under(env, &["plan", "p.toml"])?;
+        Ok(String::from_utf8_lossy(&plan.stderr).replace("\n  │ ", " "))
+    };
+    let world = World::new(cards(&[24_576]), pipeline)?;
+    let old = world.scene.old_driver(&["nvmlInit_v2"])?.display().to_string();
+    let said = planned(&world, &[("TRAINYARD_NVML", &old)])?;
+    assert!(
+        said.contains("the NVIDIA driver is too old, or ") && said.contains("undefined symbol: nvmlInit_v2"),
+        "{said}"
+    );
+    assert!(said.contains("help: update the NVIDIA driver"), "{said}");
+    let old = world.scene.old_driver(&["nvmlDeviceGetUUID"])?.display().to_string();
+    let said = planned(&world, &[("TRAINYARD_NVML", &old)])?;
+    assert!(said.contains("gpu0 is not used: unreadable: its driver is too old, or does not support it: "), "{said}");
+    assert!(said.contains("none may be used: gpu0 unreadable ") && !said.contains("reset"), "{said}");
+    world.scene.change(|machine| {
+        let calls = ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo"];
+        machine.cards[0].fails = calls.iter().map(|call| ((*call).to_owned(), 999)).collect();
+    })?;
+    let said = planned(&world, &[])?;
+    assert!(said.contains("gpu0 is not used as long as it is unreadable: an internal driver error occurred"), "{said}");
+    Ok(())
+}

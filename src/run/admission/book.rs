@@ -428,7 +428,8 @@ impl Book {
     fn refuse_strangers(&self, request: &Resources, hold: Bytes, desktops: Bytes) -> Result<(), Why> {
         // As much as the headroom may be the driver's own.
         let alone = hold - desktops <= self.headroom || !request.wants_all_memory();
-        alone.then_some(()).ok_or(Why::Strangers { hold })
+        let is_left = !self.leaving.is_empty() && self.held_lately() - desktops <= self.headroom;
+        alone.then_some(()).ok_or(if is_left { Why::Leaving { hold } } else { Why::Strangers { hold } })
     }
 
     /// Returns what our tasks were promised and have not taken yet.

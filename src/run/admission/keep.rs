@@ -85,7 +85,8 @@ impl Ledger {
     /// Returns what tasks of ours have left behind on devices that a refused request was short of.
     #[must_use]
     pub fn left_behind(&self, refusal: &Refusal) -> Vec<(TaskId, DeviceId, Bytes)> {
-        let short = refusal.devices.iter().filter(|(_, why)| matches!(why, Why::Memory { .. } | Why::Strangers { .. }));
+        let lacks_memory = |why: &Why| matches!(why, Why::Memory { .. } | Why::Strangers { .. } | Why::Leaving { .. });
+        let short = refusal.devices.iter().filter(|(_, why)| lacks_memory(why));
         let left = |(device, _): &(DeviceId, Why)| {
             let of = self.books[device.index()].left_behind();
             of.iter().map(|(task, bytes)| (*task, *device, *bytes)).collect::<Vec<_>>()

@@ -162,7 +162,8 @@ const fn is_for_want_of_room(why: &Why) -> bool {
         | Why::Share { .. }
         | Why::Memory { .. }
         | Why::Capacity { .. }
-        | Why::Strangers { .. } => true,
+        | Why::Strangers { .. }
+        | Why::Leaving { .. } => true,
         Why::TooSmall { .. }
         | Why::Slice
         | Why::Lately { .. }

@@ -85,6 +85,12 @@ pub enum Why {
         #[serde(rename = "hold_bytes")]
         hold: Bytes,
     },
+    /// It is wanted whole, and what tasks of ours held that have just ended there is not given back yet.
+    Leaving {
+        /// How much is in use.
+        #[serde(rename = "hold_bytes")]
+        hold: Bytes,
+    },
     /// Too little of its compute is left.
     Share {
         /// What is left.
@@ -202,6 +208,8 @@ fn unused_words(unused: &Unused) -> String {
         NotUsed::Aside => ("set aside", "it is taken back"),
         NotUsed::Lost => ("lost", "it answers"),
         NotUsed::Prohibited => ("closed to programs", "its compute mode lets them in"),
+        NotUsed::NoSlices => ("in MIG mode without slices", "it has some"),
+        NotUsed::Unreadable => ("unreadable", "it can be read"),
     };
     format!("; {} was {was} when the run began: `trainyard resume` and new runs use it once {once}", unused.name)
 }
@@ -250,6 +258,7 @@ fn why_words(why: &Why) -> String {
         Why::Shared { tasks: 1 } => "is used by 1 task".to_owned(),
         Why::Shared { tasks } => format!("is used by {tasks} tasks"),
         Why::Strangers { hold } => format!("has {hold} held by others"),
+        Why::Leaving { hold } => format!("has {hold} in use that its last task has not given back yet"),
         Why::Share { left } => format!("has a share of {left} left"),
         Why::Memory { free, promised, headroom } => format!("free {free}, promised {promised}, headroom {headroom}"),
         Why::Capacity { all, reserved } => format!("reserved {reserved} of {all}"),

@@ -126,8 +126,13 @@ fn what_ended_after_the_reading_still_counts() {
     let late = readings(30, vec![seen(30, 50, &[])]);
     assert!(matches!(ask(&shared(60), &late, 31), Err(Why::Memory { .. })));
     assert_eq!(ask(&whole(1), &late, 31), Err(Why::Strangers { hold: gib(50) }));
-    let settled = readings(40, vec![seen(80, 0, &[])]);
-    assert!(ask(&whole(1), &settled, 41).is_ok());
+    // Of what is in nobody's name as much may be its own.
+    let nobodys = Seen { free: gib(30), used: gib(50), held: Some(Vec::new()), nobodys: gib(50), ..Seen::default() };
+    let late = |at| readings(at, vec![Live::Seen(nobodys.clone())]);
+    assert_eq!(ask(&whole(1), &late(5_000), 5_001), Err(Why::Leaving { hold: gib(50) }));
+    assert_eq!(ask(&whole(1), &late(90_000), 90_001), Err(Why::Strangers { hold: gib(50) }), "it never was");
+    let settled = readings(90_040, vec![seen(80, 0, &[])]);
+    assert!(ask(&whole(1), &settled, 90_041).is_ok());
 }
 
 #[test]
