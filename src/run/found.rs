@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::admission::most_of_one;
+use super::admission::most_of_each;
 use super::learn::estimate;
 use crate::fleet::Fleet;
 use crate::spec::{Gpus, Mode, Resources};
@@ -96,7 +96,8 @@ impl Found {
 
 /// Returns the request for so much of a device, or for all of one where none gives that.
 fn ask_for(memory: Bytes, gpus: Gpus, mode: &Mode, fleet: &Fleet) -> Resources {
-    let (gpus, gpu_memory) = if memory <= most_of_one(fleet) { (gpus, memory) } else { (whole(gpus), Bytes::ZERO) };
+    let (gpus, gpu_memory) =
+        if memory <= most_of_each(fleet, gpus) { (gpus, memory) } else { (whole(gpus), Bytes::ZERO) };
     Resources { gpus, gpu_memory, ..mode.resources.clone() }
 }
 
@@ -168,6 +169,7 @@ mod tests {
         assert!(found.too_little((0, 0), &mode, gib(12), &fleet));
         assert_eq!(asked(&found), Some((Gpus::Whole(1), Bytes::ZERO)), "more than a device has");
         // The same of what earlier runs have told, and of several devices.
+        let fleet = Fleet { devices: vec![fleet.devices[0].clone(); 2], ..Fleet::default() };
         let known = Resources { gpus: Gpus::Whole(2), gpu_memory: gib(2), ..Resources::default() };
         let mode = Mode { auto: Some(Gpus::Whole(2)), resources: known, ..Mode::default() };
         let mut found = Found::default();
@@ -196,6 +198,19 @@ mod tests {
         assert!(found.take_in((0, 0), &mode, Some(gib(4)), &fleet));
         assert_eq!(asked(&found), Some((Gpus::Shared, gib(12), false)));
         assert!(!found.too_small((0, 0), &mode, gib(40)), "that is known now");
+    }
+
+    #[test]
+    fn several_devices_are_asked_for_no_more_than_as_many_give() {
+        let gib = |gib: u64| Bytes(gib << 30);
+        let device = |size| Device { memory: gib(size), ..Device::default() };
+        let fleet = Fleet { devices: vec![device(8), device(40)], ..Fleet::default() };
+        let resources = Resources { gpus: Gpus::Whole(2), ..Resources::default() };
+        let mode = Mode { auto: Some(Gpus::Whole(2)), resources: resources.clone(), ..Mode::default() };
+        let mut found = Found::default();
+        assert!(!found.take_in((0, 0), &mode, Some(gib(7)), &fleet), "the larger one held it");
+        assert_eq!(found.request((0, 0)), Some(&resources));
+        assert!(Found::default().take_in((0, 0), &mode, Some(gib(6)), &fleet));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::admission::{Ledger, most_of_one};
+use super::admission::{Ledger, most_of_each};
 use super::outcome::Outcome;
 use super::state::Attempt;
 use crate::fleet::{Device, DeviceId, Fleet};
@@ -108,7 +108,7 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
         return Some(Raise { step: Step::Again, ..now });
     }
     let steps = match device {
-        Some(at) => on_device(now, last, at, fleet),
+        Some(at) => on_device(now, last, at, (stage.gpus, fleet)),
         None => on_host(now, ended.usage.peak_memory, fleet),
     };
     let asked = now.request(stage);
@@ -211,14 +211,14 @@ pub fn answered(attempts: &[Attempt], next: Option<Raise>) -> usize {
 }
 
 /// Returns the steps that are left, the gentlest first.
-fn on_device(now: Raise, last: &Attempt, at: &str, fleet: &Fleet) -> Vec<Raise> {
+fn on_device(now: Raise, last: &Attempt, at: &str, (gpus, fleet): (Gpus, &Fleet)) -> Vec<Raise> {
     let peak = last.ended.as_ref().and_then(|ended| ended.usage.peak_gpu_memory);
     let need = now.gpu_memory.max(peak.unwrap_or(Bytes::ZERO));
     let (whole, all) = size(at, last, fleet);
     let mut steps = Vec::new();
     let was_given_more = last.raise.is_some_and(|raise| raise.step != Step::Again);
     // Beside a desktop nobody gets more than that leaves, but who has the device to himself.
-    if !was_given_more && !now.alone && need > Bytes::ZERO && half_again(need) <= most_of_one(fleet) {
+    if !was_given_more && !now.alone && need > Bytes::ZERO && half_again(need) <= most_of_each(fleet, gpus) {
         steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
     }
     if !now.alone {

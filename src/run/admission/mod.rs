@@ -57,15 +57,18 @@ pub const fn little(whole: Bytes) -> Bytes {
     Bytes(whole.0 / LITTLE)
 }
 
-/// Returns the most of one device that a request can get which does not want all of its memory: less than all where a
-/// desktop, or its driver, held some when it was probed. Whoever held more than those do leaves again.
+/// Returns the most of each of its devices that a request can get which does not want all of their memory: less than all
+/// where a desktop, or its driver, held some when they were probed. Whoever held more than those do leaves again.
 #[must_use]
-pub fn most_of_one(fleet: &Fleet) -> Bytes {
+pub fn most_of_each(fleet: &Fleet, gpus: Gpus) -> Bytes {
+    let gang = if let Gpus::Whole(gang) = gpus { gang } else { 1 };
     let most = |device: &Device| {
         let (whole, desktops) = (device.whole_memory(), little(device.whole_memory()));
         if device.in_use() <= desktops { whole - device.in_use() } else { whole }
     };
-    fleet.devices.iter().map(most).max().unwrap_or_default()
+    let mut each: Vec<Bytes> = fleet.devices.iter().filter(|device| device.can_join(gang)).map(most).collect();
+    each.sort_unstable();
+    each.into_iter().rev().nth((gang as usize).saturating_sub(1)).unwrap_or_default()
 }
 
 /// What an admitted task holds until it is released.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::estimate::{self, Estimate};
 use super::{Sample, definition};
-use crate::fleet::Fleet;
+use crate::fleet::{Device, Fleet};
 use crate::probe::model;
-use crate::run::admission::most_of_one;
+use crate::run::admission::most_of_each;
 use crate::spec::{Duration, Gpus, Mode, Pipeline, Stage};
 use crate::units::{Bytes, Millis, Speed};
 
@@ -179,10 +179,14 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
         && let Some(Estimate { value, runs }) = gpu_memory(fleet, samples)
     {
         numbers.gpu_memory = Some(Basis::Learned { runs });
-        let largest = fleet.devices.iter().max_by_key(|device| device.whole_memory());
-        let (most, kept) = largest.map_or_else(Default::default, |device| (device.whole_memory(), device.headroom));
+        // As large as the smallest of the devices that it would have.
+        let mut largest: Vec<&Device> = fleet.devices.iter().collect();
+        largest.sort_by_key(|device| std::cmp::Reverse(device.whole_memory()));
+        let gang = if let Gpus::Whole(gang) = gpus { gang as usize } else { 1 };
+        let least = largest.get(gang.saturating_sub(1));
+        let (most, kept) = least.map_or_else(Default::default, |device| (device.whole_memory(), device.headroom));
         let of = &mut mode.resources;
-        if value <= most_of_one(fleet) {
+        if value <= most_of_each(fleet, gpus) {
             (of.gpus, of.gpu_memory) = (gpus, value);
         } else {
             // Its driver or a desktop may keep as much as they do everywhere.
@@ -250,9 +254,8 @@ fn gpu_memory(fleet: &Fleet, samples: &[&Sample]) -> Option<Estimate<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Device;
     use crate::graph;
-    use crate::spec::Source;
+    use crate::spec::{Resources, Source};
 
     const GIB: u64 = Bytes::GIB.0;
 
@@ -340,6 +343,15 @@ mod tests {
         let (mode, numbers) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[(Some("T4"), 5_000, 15)]);
         assert_eq!(numbers.beyond, Some(Bytes(15 * GIB)));
         assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Whole(1), Bytes(16 * GIB)));
+    }
+
+    #[test]
+    fn more_than_the_smaller_of_two_devices_has_leaves_it_both_alone() {
+        let devices = [("T4", 16, 1_000_000), ("A100", 80, 1_000_000)];
+        let (mode, numbers) = filled("gpus = 2, gpu_memory = 'auto'", &devices, &[(Some("T4"), 5_000, 40)]);
+        assert_eq!(numbers.beyond, Some(Bytes(40 * GIB)));
+        let Resources { gpus, gpu_memory, alone, .. } = mode.resources;
+        assert_eq!((gpus, gpu_memory, alone), (Gpus::Whole(2), Bytes(16 * GIB), true));
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn what_a_desktop_holds_nobody_gets_who_does_not_put_up_with_it() {
     let of = |frees: &[Option<u64>]| {
         let mut fleet = fleet(&vec![16; frees.len()], &[]);
         fleet.devices.iter_mut().zip(frees).for_each(|(device, free)| device.free = free.map(gib));
-        most_of_one(&fleet)
+        most_of_each(&fleet, Gpus::Shared)
     };
     assert_eq!(of(&[None]), gib(15));
     assert_eq!(of(&[Some(13)]), gib(12));
