@@ -310,7 +310,8 @@ impl Book {
 
     pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
         let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
-        self.leaving.push((now, self.counts_on(task, promise)));
+        let promise = self.counts_on(task, promise);
+        self.leaving.push((now, promise));
         self.was_beside = self.wanting_all.remove(&task).unwrap_or(self.was_beside);
         self.gone.push(Gone { task, promise, at: now });
         match request.turn() {

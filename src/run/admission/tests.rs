@@ -136,6 +136,19 @@ fn what_ended_after_the_reading_still_counts() {
 }
 
 #[test]
+fn who_had_all_of_a_device_may_still_hold_that_until_it_is_read_again() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let before = readings(10, vec![seen(80, 0, &[])]);
+    assert!(admit(&mut ledger, 0, &whole(1), &before).is_ok());
+    ledger.release(TaskId(0), Millis(20));
+    let why = ledger.try_admit(TaskId(1), &shared(30), None, &before, Millis(21)).unwrap_err();
+    let lacks = Why::Memory { free: gib(80), promised: gib(78), headroom: gib(1) };
+    assert_eq!(why.devices, [(DeviceId(0), lacks)]);
+    let settled = readings(30, vec![seen(80, 0, &[])]);
+    assert!(ledger.try_admit(TaskId(1), &shared(30), None, &settled, Millis(31)).is_ok());
+}
+
+#[test]
 fn what_an_earlier_attempt_held_is_not_the_next_one_s() {
     let mut ledger = Ledger::new(&fleet(&[80], &[]));
     assert!(admit(&mut ledger, 0, &shared(30), &readings(10, vec![seen(80, 0, &[])])).is_ok());
