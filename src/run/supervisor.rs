@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::warn;
 
-use super::admission::FRESH;
+use super::admission::{FRESH, Readings};
 use super::cache::restore::Found;
 use super::crash;
 use super::decide::{Dispatcher, Waiting};
@@ -224,7 +224,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             tokio::select! {
                 look = self.parts.looker.answer() => self.on_look(look),
                 Some(stop) = stops.recv() => self.on_stop(stop)?,
-                () = sleep(FRESH.as_std()) => {}
+                () = sleep(FRESH.as_std()) => self.look.readings = Readings::unread(self.parts.fleet.devices.len()),
             }
         }
         loop {

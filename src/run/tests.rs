@@ -19,7 +19,7 @@ use super::ports::Ports;
 use super::resume::Fate;
 use super::state::{Phase, RunState};
 use super::store::StoreError;
-use super::supervisor::{Clock, FullDisk, Look, Looker, Parts, Record, Replanner, RunError, Supervisor};
+use super::supervisor::{Clock, FullDisk, Look, Looker, Parts, Question, Record, Replanner, RunError, Supervisor};
 use crate::engine::race::Racing;
 use crate::fleet::{Device, Fleet, Node};
 use crate::graph::{self, TaskGraph, TaskId};
@@ -127,7 +127,14 @@ impl Case {
                 &state,
             );
             let (seen, looks) = mpsc::unbounded_channel();
-            let looker = Looker::new(move |_| seen.send(Look::default()).unwrap_or_default(), looks);
+            let look = move |_: Question| {
+                let (seen, after) = (seen.clone(), script.look_takes);
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(after)).await;
+                    let _ = seen.send(Look::default());
+                });
+            };
+            let looker = Looker::new(look, looks);
             let (begun, mut full_looks) = (tokio::time::Instant::now(), script.full_looks);
             let parts = Parts {
                 pipeline: &self.pipeline,
@@ -412,4 +419,22 @@ fn a_retry_waits_for_its_backoff() {
     let [first, second] = &state.tasks[0].attempts[..] else { panic!("two attempts: {state:?}") };
     let waited = second.started - first.ended.as_ref().unwrap().at;
     assert!((10_000..=15_100).contains(&waited.0), "waited {waited}");
+}
+
+#[test]
+fn nothing_starts_on_a_device_before_its_driver_has_answered() {
+    let text = "[stage.gpu]\nrun = 'x'\nresources = { gpu_memory = '1GiB' }\n[stage.cpu]\nrun = 'x'\n";
+    let device = Device { id: "box/gpu0".to_owned(), memory: Bytes(8 << 30), ..Device::default() };
+    let case = Case::on(text, vec![device]);
+    let script = Script { look_takes: 60_000, ..Script::default() };
+    let mut history = History::default();
+    let end = case.run(&script, Options::default(), &mut history, None).unwrap();
+    assert_eq!(end, RunEnd::Succeeded);
+    let events = history.memory.events.borrow();
+    let started = |of: u32| {
+        let is_it = |event: &Event| matches!(event, Event::AttemptStarted { task, .. } if task.0 == of);
+        events.iter().find(|recorded| is_it(&recorded.event)).map(|recorded| recorded.at)
+    };
+    assert!(started(0) >= Some(Millis(61_000)), "{:?}", started(0));
+    assert!(started(1) < Some(Millis(61_000)), "{:?}", started(1));
 }

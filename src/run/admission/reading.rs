@@ -69,6 +69,13 @@ impl Readings {
         Self { at: Millis::ZERO, devices: vec![Live::Unwatched; n] }
     }
 
+    /// Returns readings of `n` devices that are still to be read: until then nothing starts on them.
+    #[must_use]
+    pub fn unread(n: usize) -> Self {
+        let fault = "not read yet: its driver does not answer".to_owned();
+        Self { at: Millis::ZERO, devices: vec![Live::Fault { fault, ends_tasks: false, until: "" }; n] }
+    }
+
     /// Returns what was seen on a device; nothing where there is no reading of it.
     pub(super) fn of(&self, device: usize) -> &Live {
         self.devices.get(device).unwrap_or(&Live::Unwatched)

@@ -26,6 +26,8 @@ pub(super) struct Script {
     pub(super) fails: BTreeSet<String>,
     /// How long one goes on that is asked to end, ms.
     pub(super) lingers: u64,
+    /// How long the driver takes to answer, ms.
+    pub(super) look_takes: u64,
     /// So many looks at the disk find it full.
     pub(super) full_looks: u32,
     /// So do those between these times.
