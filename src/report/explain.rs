@@ -139,7 +139,8 @@ impl Explanation {
                     Some(Ended { outcome: Outcome::Displaced { .. }, .. }) => "it had to leave its place",
                     _ => "its last attempt failed",
                 };
-                ("back-off", format!("{before}; it is tried again in {left}"))
+                let raised = task.raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
+                ("back-off", format!("{before}; it is tried again in {left}{raised}"))
             }
             Phase::Waiting if task.is_to_be_judged() => ("look", looked_at(task)),
             Phase::Waiting | Phase::Delayed(_) => return self.say_what_it_waits_for(facts),

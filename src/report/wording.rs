@@ -82,7 +82,13 @@ pub fn ending_in_numbers(attempt: &Attempt, ended: &Ended) -> String {
     let kept_to_it = attempt.place.limit == MemoryLimit::Watch && attempt.place.share < Share::WHOLE;
     let watched = kept_to_it && peak.is_some_and(|peak| peak > reserved);
     let words = if watched { format!("{words}: it took more than its limit and was ended") } else { words };
-    let reserved = if reserved == Bytes::ZERO { "nothing".to_owned() } else { reserved.to_string() };
+    let has_all =
+        attempt.place.share == Share::WHOLE && matches!(ended.outcome, Outcome::OutOfMemory { device: Some(_) });
+    let reserved = match reserved {
+        Bytes::ZERO if has_all => "all of it".to_owned(),
+        Bytes::ZERO => "nothing".to_owned(),
+        some => some.to_string(),
+    };
     match peak {
         Some(peak) => format!("{words} ({reserved} reserved, {peak} seen)"),
         None => format!("{words} ({reserved} reserved)"),

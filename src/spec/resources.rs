@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::decode::Decoder;
 use super::keys::{AUTO, COUNT, CPUS, DEVICES, ModeKey, PREFER, ResourceKey};
+use super::problem::did_you_mean;
 use super::tree::{Content, Node};
 use super::{Duration, Gpus, Mode, Problem, Resources, Span};
 use crate::units::{Bytes, Cpus, Share};
@@ -118,7 +119,7 @@ pub(super) fn wanted(decoder: &mut Decoder<'_>, node: &Node) -> Wanted {
         // A custom resource could have any name; one that is nearly a built-in name is a slip of the pen, and so is one
         // that is given a size.
         let is_size = matches!(&entry.node.content, Content::Text(text) if text.parse::<Bytes>().is_ok());
-        if is_size || super::problem::did_you_mean(&entry.key.text, fields.clone()).is_some() {
+        if is_size || did_you_mean(&entry.key.text, fields.clone()).is_some() {
             decoder.unknown("resource", &entry.key, fields);
         } else if decoder.check_name(&entry.key)
             && let Some(count) = decoder.whole(&entry.node, COUNT)
@@ -134,7 +135,7 @@ fn gpu_memory(decoder: &mut Decoder<'_>, node: &Node) -> Option<WantedMemory> {
         return Some(WantedMemory::Auto);
     }
     if let Content::Text(text) = &node.content
-        && text.eq_ignore_ascii_case(AUTO)
+        && (text.eq_ignore_ascii_case(AUTO) || did_you_mean(text, [AUTO]).is_some())
     {
         let problem = Problem::new(node.span.clone(), format!("`{}` is not a memory size", text.escape_debug()));
         decoder.report(problem.help(format!("did you mean `{AUTO}`?")));
@@ -154,7 +155,10 @@ fn gpus(decoder: &mut Decoder<'_>, node: &Node) -> Option<WantedGpus> {
         Content::Text(text) if text == PREFER => Some(WantedGpus::Prefer),
         Content::Text(text) => {
             let problem = Problem::new(node.span.clone(), format!("`{}` is not {EXPECTED}", text.escape_debug()));
-            decoder.report(problem.help("write `gpus = 1`, `gpus = 0.5` or `gpus = \"prefer\"`"));
+            decoder.report(problem.help(match did_you_mean(text, [PREFER]) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "write `gpus = 1`, `gpus = 0.5` or `gpus = \"prefer\"`".to_owned(),
+            }));
             None
         }
         Content::Int(_) => whole_gpus(decoder.whole(node, DEVICES)?),

@@ -410,3 +410,14 @@ fn a_driver_that_is_too_old_and_a_card_that_cannot_be_read_are_called_so() -> Te
     assert!(said.contains("gpu0 is not used as long as it is unreadable: an internal driver error occurred"), "{said}");
     Ok(())
 }
+
+#[test]
+fn words_that_were_nearly_meant_are_named() -> Tested {
+    for (wrong, right) in [("gpu_memory = 'atuo'", "auto"), ("gpus = 'prefre'", "prefer")] {
+        let world = World::new(cards(&[]), &format!("[stage.a]\nrun = 'true'\nresources = {{ {wrong} }}\n"))?;
+        let checked = world.command(&["check", "p.toml"])?;
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+        assert!(said.contains(&format!("did you mean `{right}`?")), "{said}");
+    }
+    Ok(())
+}

@@ -277,6 +277,7 @@ fn who_prefers_a_card_and_finds_the_largest_too_small_takes_the_cpu() -> Tested 
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(attempts(&run, "raised"), [Value::Null, "on-cpu".into()], "{said}");
     assert_eq!(attempts(&run, "devices")[1], serde_json::json!([]));
+    assert!(said.contains("/gpu0 (all of it reserved); again in "), "{said}");
     assert!(said.contains("out of memory on") && said.contains(", on the CPU\n"), "{said}");
     // As often as `oom_retries` says.
     world.write(&pipeline.replace("backoff", "oom_retries = 0\nbackoff"))?;

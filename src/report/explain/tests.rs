@@ -3,6 +3,7 @@
 use super::*;
 use crate::report::fixture::{Scene, ended, failed, finished, id, retry, skipped, started, started_on_gpu};
 use crate::run::event::{Because, Event, Intent};
+use crate::run::raise::{Raise, Step};
 
 fn explained(scene: &Scene, task: usize, at: u64, noted: Option<&Noted>, alive: bool) -> Explanation {
     let names: Vec<String> = scene.graph.tasks.iter().map(|task| task.name.clone()).collect();
@@ -90,6 +91,17 @@ fn how_long_a_task_waits_is_counted_from_when_it_was_ready() {
     let noted = Noted { at: scene.time(9), waiting };
     let explanation = explained(&scene, 1, 10, Some(&noted), true);
     assert!(explanation.words.ends_with("; for 6s now"), "{}", explanation.words);
+}
+
+#[test]
+fn a_pause_before_another_attempt_says_what_that_asks_for() {
+    let mut scene = Scene::chain(&["train", "best"]);
+    scene.apply(0, started_on_gpu(0, 1));
+    scene.apply(3, ended(0, Outcome::OutOfMemory { device: Some("box/gpu0".into()) }));
+    let raise = Some(Raise { step: Step::Alone, alone: true, gpu_memory: Bytes::ZERO, memory: Bytes::ZERO });
+    scene.apply(3, Event::RetryPlanned { task: TaskId(0), not_before: scene.time(9), raise });
+    let again = "its last attempt failed; it is tried again in 4s, alone on a GPU";
+    assert_eq!(words(&scene, 0, 5), ("back-off", again.to_owned()));
 }
 
 #[test]
