@@ -209,11 +209,17 @@ impl Fleet {
     /// Whether a device with this id, or the card that it is a slice of, is there and does not answer.
     #[must_use]
     pub fn is_lost(&self, id: &str) -> bool {
+        self.lost(id).is_some()
+    }
+
+    /// Returns why a device with this id, or the card that it is a slice of, is there and is none; `None` where that is not so.
+    #[must_use]
+    pub fn lost(&self, id: &str) -> Option<NotUsed> {
         let name = id.rsplit('/').next().unwrap_or(id);
         let card = name.split('.').next().unwrap_or(name);
-        let is_it = |unused: &Unused| unused.name == name || unused.name == card;
-        let is_gone = |unused: &&Unused| !matches!(unused.why, NotUsed::Aside | NotUsed::Prohibited);
-        self.unused.iter().filter(is_gone).any(is_it)
+        let is_it = |unused: &&Unused| unused.name == name || unused.name == card;
+        let is_gone = |why: &NotUsed| !matches!(why, NotUsed::Aside | NotUsed::Prohibited);
+        self.unused.iter().filter(is_it).map(|unused| unused.why).find(is_gone)
     }
 
     /// Returns it with devices that tasks are told of by their UUIDs. Where a card is lost, CUDA leaves it out and counts

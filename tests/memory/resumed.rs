@@ -251,3 +251,15 @@ fn what_is_up_to_date_needs_no_card() -> Tested {
     assert_eq!(states(&run)[0].1, "cached", "{said}");
     Ok(())
 }
+
+#[test]
+fn who_goes_on_alone_on_a_card_that_has_no_slices_by_then_leaves_it_for_that() -> Tested {
+    let world = World::new(cards(&[16_384, 16_384]), SURVIVES)?;
+    let card = survives(&world)?;
+    world.scene.change(|machine| machine.cards[card].is_sliced = true)?;
+    let resumed = world.command(&["resume"])?;
+    let words = said(&resumed);
+    assert!(resumed.status.success(), "{words}");
+    assert!(words.contains(&format!("gpu{card} fell out: it is in MIG mode now, without slices")), "{words}");
+    Ok(())
+}

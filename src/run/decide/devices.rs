@@ -2,7 +2,7 @@
 
 use super::Dispatcher;
 use super::beside::role_on;
-use crate::fleet::DeviceId;
+use crate::fleet::{DeviceId, NotUsed};
 use crate::graph::TaskId;
 use crate::probe::Reading;
 use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
@@ -43,7 +43,12 @@ impl Dispatcher<'_> {
         };
         let still = self.stranded.iter().filter(move |(task, role, device)| is_there(*task, *role, device));
         still.map(|(task, role, device)| {
-            let cause = Cause::Unfit { fault: "lost: it does not answer".to_owned() };
+            let fault = match self.fleet.lost(device) {
+                Some(NotUsed::NoSlices) => "in MIG mode now, without slices",
+                Some(NotUsed::Unreadable) => "unreadable",
+                Some(NotUsed::Lost | NotUsed::Aside | NotUsed::Prohibited) | None => "lost: it does not answer",
+            };
+            let cause = Cause::Unfit { fault: fault.to_owned() };
             (*task, *role, Outcome::Displaced { device: device.clone(), cause })
         })
     }
