@@ -180,7 +180,7 @@ impl Told {
                 may
             }
             (Event::TaskFailed { .. }, Some(its)) => {
-                let may = idle(its) && its.tries > 0;
+                let may = idle(its);
                 if may {
                     (its.doing, its.open) = (Doing::GivenUp, false);
                 }

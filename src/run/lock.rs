@@ -71,14 +71,16 @@ impl LockFile {
         self.stays = true;
     }
 
-    /// Waits until nobody holds it, or until it `is_off`.
-    pub(super) fn wait_unless(path: &Path, is_off: impl Fn() -> bool) {
-        let Ok(file) = File::open(path) else { return };
-        while let Err(TryLockError::WouldBlock) = file.try_lock_shared()
-            && !is_off()
-        {
+    /// Waits until nobody holds it, or until it `is_off`. Returns whether nobody does.
+    pub(super) fn wait_unless(path: &Path, is_off: impl Fn() -> bool) -> bool {
+        let Ok(file) = File::open(path) else { return true };
+        while let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+            if is_off() {
+                return false;
+            }
             wait_a_little();
         }
+        true
     }
 
     /// Whether somebody took it who is gone and could not remove it.
@@ -159,10 +161,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let held = LockFile::take_if_free(&path).unwrap().unwrap();
-        LockFile::wait_unless(&path, || true);
-        assert!(LockFile::take_unless(&path, || true).is_err());
+        assert!(!LockFile::wait_unless(&path, || true) && LockFile::take_unless(&path, || true).is_err());
         drop(held);
-        assert!(LockFile::take_unless(&path, || true).is_ok());
+        assert!(LockFile::wait_unless(&path, || true) && LockFile::take_unless(&path, || true).is_ok());
     }
 
     #[test]

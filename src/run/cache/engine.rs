@@ -138,10 +138,16 @@ impl<E: Engine> Caching<E> {
                 beside.into_iter().for_each(|beside| self.inner.start(beside));
                 return;
             }
+            // A signal calls off what waits before it is told to the run.
+            Err(_) if self.is_called_off() => Outcome::Interrupted,
             Err(error) => Outcome::SpawnFailed { reason: format!("earlier outputs cannot be moved aside: {error}") },
         };
         self.do_not_start(&launch, outcome);
         beside.iter().for_each(|beside| self.do_not_start(beside, Outcome::Interrupted));
+    }
+
+    fn is_called_off(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.keeper.transfer().is_off())
     }
 
     fn do_not_start(&mut self, launch: &Launch, outcome: Outcome) {

@@ -224,8 +224,9 @@ impl Keeper {
         }
         // We are on record as who writes them, and whoever puts them back looks there first.
         let is_off = || self.transfer().is_off();
-        recipe.outputs.iter().for_each(|output| LockFile::wait_unless(&self.putting_back(output), is_off));
-        self.transfer().go_on()?;
+        if !recipe.outputs.iter().all(|output| LockFile::wait_unless(&self.putting_back(output), is_off)) {
+            self.transfer().go_on()?;
+        }
         let aside = aside.join(format!("{attempt}.{}", if is_first { aside::FOUND } else { aside::BEFORE }));
         let mut found = Vec::new();
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
