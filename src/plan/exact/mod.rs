@@ -350,6 +350,7 @@ mod tests {
     use super::*;
     use crate::spec::Gpus;
     use crate::timing::Timing;
+    use crate::units::Share;
 
     #[test]
     fn steps_that_are_dear_do_not_make_planning_long() {
@@ -376,17 +377,21 @@ mod tests {
     }
 
     #[test]
-    fn a_task_of_a_millisecond_beside_one_of_a_day_is_searched_exactly() {
+    fn tasks_of_milliseconds_beside_one_of_days_keep_nobody_waiting() {
         let mut fleet = crate::fleet::Fleet::default();
-        add_node(&mut fleet, 4, 64, &[("A", 8, 1_000)]);
-        let (hour, gpu) = (3_600_000, |ms| on_gpus(Gpus::Whole(1), 0, ms));
-        let problem = problem(vec![vec![gpu(1)], vec![gpu(24 * hour), on_host(1, 34 * hour)]], &[], fleet);
-        // By moves of a millisecond one step of the solver would take minutes.
+        add_node(&mut fleet, 64, 512, &[("A", 80, 1_000), ("A", 80, 1_000), ("B", 48, 700), ("B", 24, 400)]);
+        let (half, whole) = (|ms| on_gpus(Gpus::Share(Share(500_000)), 8, ms), |ms| on_gpus(Gpus::Shared, 15, ms));
+        let pair = |ms| on_gpus(Gpus::Whole(2), 0, ms);
+        let long = [pair(526_504_281), whole(397_167_631), pair(635_062_811), half(512_478_196)];
+        let short = [half(7), whole(83_972), pair(3_706), half(22)];
+        let modes = short.into_iter().chain(long).map(|mode| vec![mode]).collect();
+        let problem = problem(modes, &[(2, 3)], fleet);
+        // By moves of milliseconds one step of the solver takes minutes, and all of the memory.
         for policy in [Policy::Auto, "exact".parse().unwrap()] {
-            let limits = super::super::Limits { evaluations: Some(200), ..super::super::Limits::default() };
+            let limits = super::super::Limits { evaluations: Some(2_000), ..super::super::Limits::default() };
             let options = Options { policy, limits, ..Options::default() };
             let plan = super::super::make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap();
-            assert_eq!((plan.makespan, plan.is_optimal()), (Millis(24 * hour + 1), true));
+            assert!(plan.gap() < 0.01, "{policy}: {}", plan.gap());
         }
     }
 

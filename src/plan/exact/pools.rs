@@ -42,6 +42,9 @@ pub(super) struct Pool {
 const PARTS: u128 = 1 << 20;
 /// Ticks that a plan may have, so that sums of two instants fit into 32 bits.
 const TICKS: u64 = 1 << 28;
+/// Ticks that it may have where its shortest task is a smaller part of it: whoever is moved behind others goes by its own
+/// duration again and again, in one step of the solver, which nothing ends. Ways of milliseconds then take no time.
+const TICKS_MIXED: u64 = 1 << 14;
 /// Ticks that it may have together with all ways that are not taken, which lie behind its end one after the other.
 pub(super) const BEHIND: u64 = 1 << 30;
 
@@ -52,7 +55,10 @@ impl Pools {
         let several = instance.graph.ids().map(|task| instance.choices(task)).filter(|choices| choices.len() > 1);
         let ways = several.flatten().map(|choice| u128::from(choice.duration().min(makespan)));
         let behind = (u128::from(makespan) + ways.sum::<u128>()).div_ceil(BEHIND.into());
-        let tick = whole.max(makespan.div_ceil(TICKS)).max(u64::try_from(behind).unwrap_or(u64::MAX));
+        let all = instance.kinds.iter().flat_map(|kind| &kind.choices).map(Choice::duration);
+        let shortest = all.filter(|duration| *duration > 0).min().unwrap_or(makespan);
+        let ticks = if makespan / shortest.max(1) > TICKS_MIXED { TICKS_MIXED } else { TICKS };
+        let tick = whole.max(makespan.div_ceil(ticks)).max(u64::try_from(behind).unwrap_or(u64::MAX));
         // A way that takes longer than the whole plan is never taken.
         let most = makespan / tick + 1;
         let ticks = |choice: &Choice| i32::try_from((choice.duration() / tick).min(most)).unwrap_or(i32::MAX);
