@@ -387,6 +387,10 @@ mod tests {
         let modes = short.into_iter().chain(long).map(|mode| vec![mode]).collect();
         let problem = problem(modes, &[(2, 3)], fleet);
         // By moves of milliseconds one step of the solver takes minutes, and all of the memory.
+        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+        let makespan = 1_200_000_000;
+        let moves = makespan / Pools::new(&instance, makespan).tick;
+        assert!((10_000..20_000).contains(&moves), "{moves}");
         for policy in [Policy::Auto, "exact".parse().unwrap()] {
             let limits = super::super::Limits { evaluations: Some(2_000), ..super::super::Limits::default() };
             let options = Options { policy, limits, ..Options::default() };
