@@ -19,6 +19,7 @@ mod contradiction;
 mod detach;
 mod devices;
 mod diff;
+mod disk;
 mod dry_run;
 mod explain;
 mod follow;

@@ -18,7 +18,7 @@ use super::presence::Processes;
 use super::state::broken;
 use super::stops::Early;
 use super::up_to_date::UpToDate;
-use super::{Exit, Failure, detach, output, readings, state, trace};
+use super::{Exit, Failure, detach, disk, output, readings, state, trace};
 use crate::engine::attendance::Share;
 use crate::engine::local::Local;
 use crate::engine::race::{self, Racing};
@@ -28,7 +28,6 @@ use crate::fleet::Fleet;
 use crate::graph::{TaskGraph, TaskId};
 use crate::plan::Plan;
 pub(super) use crate::probe::clock::now;
-use crate::probe::disk::Disk;
 use crate::probe::{self, Machine, mps};
 use crate::report;
 use crate::run::admission::Ledger;
@@ -42,10 +41,9 @@ use crate::run::limit;
 use crate::run::neighbours::{self, Shared};
 use crate::run::observer::Observer;
 use crate::run::ports::Ports;
-use crate::run::remains;
 use crate::run::state::RunState;
 use crate::run::store::{RunKey, Store, StoreError};
-use crate::run::supervisor::{Clock, FullDisk, Parts, Replanner, RunError, Supervisor};
+use crate::run::supervisor::{Clock, Parts, Replanner, RunError, Supervisor};
 use crate::spec::{Action, Pipeline, Stage};
 use crate::units::{Bytes, Millis, ParseUnitError};
 
@@ -54,9 +52,6 @@ const CACHE_THREADS: usize = 4;
 
 /// As long as a run may take.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
-
-/// After how many looks at a full disk it is counted again what takes the room.
-const COUNT_AGAIN: u32 = 30;
 
 /// How a run is to be carried out and shown.
 #[derive(Args, Clone, Debug)]
@@ -363,7 +358,7 @@ impl Session<'_> {
             replanner: Replanner::new(ask, answers),
             looker: readings::looker(self.of, &self.ground.run)?,
             ports,
-            full_disk: self.full_disk(manner.keep_free),
+            full_disk: disk::full(self.ground, manner.keep_free),
         };
         strays::adopt_orphans();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -418,31 +413,6 @@ impl Session<'_> {
             RunEnd::Interrupted => Exit::Interrupted,
         };
         output::finish(lost.take().map_or(Ok(()), Err)).map(|_| exit)
-    }
-
-    /// Returns what looks for room on the disks of the record and of the pipeline.
-    fn full_disk(&self, keep_free: Option<Bytes>) -> Box<dyn FnMut() -> Option<FullDisk> + '_> {
-        let state = self.ground.dir.ancestors().nth(2).unwrap_or(&self.ground.dir);
-        let device = |folder: &Path| rustix::fs::stat(folder).map(|found| found.st_dev).ok();
-        let (mut looks, mut held) = (0, None);
-        Box::new(move || {
-            let full = [&self.ground.dir, &self.ground.root].into_iter().find_map(|folder| {
-                let disk = Disk::of(folder)?;
-                let reserve = keep_free.unwrap_or_else(|| disk.usual_reserve());
-                (disk.free < reserve).then_some(FullDisk { disk, reserve, held: None })
-            });
-            let Some(full) = full else {
-                looks = 0;
-                return None;
-            };
-            if looks % COUNT_AGAIN == 0 {
-                let is_there = device(&full.disk.folder) == device(state);
-                held =
-                    is_there.then(|| remains::what_may_go(state)).flatten().map(|held| report::wording::may_go(&held));
-            }
-            looks += 1;
-            Some(FullDisk { held: held.clone(), ..full })
-        })
     }
 }
 

@@ -6,15 +6,15 @@ use super::super::draft::Draft;
 use super::super::fit::Fit;
 use super::super::instance::Instance;
 use super::super::team::Team;
+use super::crossover::Orders;
+use super::genetic::Individual;
 use crate::graph::TaskId;
 
 /// What is to be decoded.
 pub(super) struct Wish {
-    /// Each task once and after those it waits for.
-    pub(super) order: Vec<TaskId>,
-    /// `[n_tasks]`, by TaskId: the choice of each task that may not be chosen by the decoder.
-    pub(super) choice: Vec<u32>,
-    /// Whether these choices are known to stay in the budgets.
+    /// Ends, of which the order is made, and choices.
+    pub(super) child: Individual,
+    /// Whether the choices are known to stay in the budgets.
     pub(super) paid: bool,
 }
 
@@ -33,6 +33,8 @@ pub(super) struct Crowd<'a, const W: usize> {
 struct Member<'a, const W: usize> {
     decoder: Decoder<'a, W>,
     fit: Fit,
+    orders: Orders,
+    order: Vec<TaskId>,
     drafts: Vec<Draft>,
     /// `[drafts]`: whether each is one.
     made: Vec<bool>,
@@ -58,6 +60,8 @@ impl<'a, const W: usize> Crowd<'a, W> {
         self.members.resize_with(busy.max(self.members.len()), || Member {
             decoder: Decoder::new(instance),
             fit: fit.clone(),
+            orders: Orders::default(),
+            order: Vec::new(),
             drafts: Vec::new(),
             made: Vec::new(),
         });
@@ -68,8 +72,9 @@ impl<'a, const W: usize> Crowd<'a, W> {
             member.drafts.resize_with(wishes.len().max(member.drafts.len()), Draft::default);
             let job = move || {
                 for (wish, draft) in wishes.iter().zip(&mut member.drafts) {
-                    let Wish { order, choice, paid } = wish;
-                    let wanted = Wanted { order, choice, paid: *paid, direction, kept: None, near: None, by: None };
+                    member.orders.by_end(instance.graph, &wish.child, direction, &mut member.order);
+                    let (order, choice, paid) = (&member.order[..], &wish.child.choice[..], wish.paid);
+                    let wanted = Wanted { order, choice, paid, direction, kept: None, near: None, by: None };
                     member.made.push(member.decoder.decode(&wanted, &mut member.fit, draft).is_ok());
                 }
             };
@@ -91,11 +96,11 @@ impl<'a, const W: usize> Crowd<'a, W> {
 mod tests {
     use super::*;
     use crate::fleet::Fleet;
-    use crate::plan::fixture::{Problem, add_node, on_gpus, problem};
+    use crate::plan::fixture::{Problem, add_node, on_gpus, on_host, problem};
     use crate::plan::team::Crew;
     use crate::plan::{self, Limits};
     use crate::spec::Gpus;
-    use crate::units::Share;
+    use crate::units::{Millis, Share};
 
     /// A thread for each job.
     struct Threads;
@@ -111,31 +116,46 @@ mod tests {
         let mode = |task: u32| {
             let gpus = [Gpus::Whole(1), Gpus::Share(Share(500_000)), Gpus::Whole(2)][task as usize * 7 % 3];
             let mut mode = on_gpus(gpus, 1 + u64::from(task % 5), u64::from(10 + task * 13 % 37));
-            mode.duration.by_model = [("A".into(), crate::units::Millis(10 + u64::from(task * 13 % 37)))].into();
+            mode.duration.by_model = [("A".into(), Millis(10 + u64::from(task * 13 % 37)))].into();
             vec![mode]
         };
         let edges: Vec<_> = (0..270).map(|task| (task, task + 30 - task % 7)).collect();
         let mut fleet = Fleet::default();
-        add_node(&mut fleet, 64, 64, &[("A", 16, 3), ("B", 16, 3)]);
+        let (a, b) = (("A", 16, 1_000), ("B", 16, 700));
+        add_node(&mut fleet, 64, 64, &[a, a, a, b, b, b]);
         problem((0..300).map(mode).collect(), &edges, fleet)
+    }
+
+    /// As many on one host, which are made without a choice.
+    fn on_one_host() -> Problem {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 8, 64, &[]);
+        let modes = (0..300).map(|task| vec![on_host(1 + task % 5, 10 + task * 13 % 37)]).collect();
+        let edges: Vec<_> = (0..270).map(|task| (task, task + 30 - task % 7)).collect();
+        problem(modes, &edges, fleet)
+    }
+
+    fn finds_the_same(problem: &Problem) {
+        let Problem { pipeline, graph, fleet } = problem;
+        let planned = |policy: &str, count: Option<u32>| {
+            let limits = Limits { evaluations: Some(200), ..Limits::default() };
+            let decoders = count.map(|count| Team { count, crew: &Threads });
+            let options = Options { policy: policy.parse().unwrap(), seed: 3, limits, decoders, ..Options::default() };
+            plan::make(pipeline, graph, fleet, &options).unwrap()
+        };
+        for policy in ["ga", "auto"] {
+            let alone = planned(policy, None);
+            assert_eq!(alone.evaluations, 200);
+            for count in [2, 5] {
+                let beside = planned(policy, Some(count));
+                assert_eq!((&beside.placed, beside.evaluations), (&alone.placed, 200), "{policy}, {count}");
+            }
+        }
     }
 
     #[test]
     fn however_many_decode_at_once_the_plan_is_the_same() {
-        let Problem { pipeline, graph, fleet } = large();
-        let planned = |policy: &str, count: Option<u32>| {
-            let limits = Limits { evaluations: Some(700), ..Limits::default() };
-            let decoders = count.map(|count| Team { count, crew: &Threads });
-            let options = Options { policy: policy.parse().unwrap(), seed: 3, limits, decoders, ..Options::default() };
-            plan::make(&pipeline, &graph, &fleet, &options).unwrap()
-        };
-        for policy in ["ga", "auto"] {
-            let alone = planned(policy, None);
-            assert_eq!(alone.evaluations, 700);
-            for count in [2, 3, 8] {
-                let beside = planned(policy, Some(count));
-                assert_eq!((&beside.placed, beside.evaluations), (&alone.placed, 700), "{policy}, {count}");
-            }
-        }
+        finds_the_same(&large());
+        finds_the_same(&on_one_host());
     }
 }

@@ -157,11 +157,8 @@ impl Herd {
     fn bear_at_once<const W: usize>(&mut self, search: &mut Search<'_, W>, most: usize) {
         let mut wishes = Vec::with_capacity(most);
         while wishes.len() < most && self.father < self.parents.len() {
-            let child = self.conceive(search, 0);
-            wishes.extend(child.map(|Individual { choice, .. }| {
-                let (order, paid) = (std::mem::take(&mut self.wanted[0]), search.is_paid(&choice));
-                Wish { order, choice, paid }
-            }));
+            let child = self.child(search);
+            wishes.extend(child.map(|child| Wish { paid: search.is_paid(&child.choice), child }));
         }
         let Self { children, crossover, .. } = self;
         let instance = search.instance;
@@ -170,13 +167,18 @@ impl Herd {
 
     /// Makes the wishes of a child of the next father, and the order that they come to.
     fn conceive<const W: usize>(&mut self, search: &mut Search<'_, W>, at: usize) -> Option<Individual> {
+        let child = self.child(search)?;
+        self.orders.by_end(search.instance.graph, &child, self.direction, &mut self.wanted[at]);
+        Some(child)
+    }
+
+    /// Makes the wishes of a child of the next father.
+    fn child<const W: usize>(&mut self, search: &mut Search<'_, W>) -> Option<Individual> {
         let mother = tournament(search, &self.parents);
         let (father, mother) = (&self.parents[self.father], &self.parents[mother]);
         let child = self.crossover.child(&mut search.random, search.instance, father, mother);
         self.father += 1;
-        let child = search.within_budgets(child)?;
-        self.orders.by_end(search.instance.graph, &child, self.direction, &mut self.wanted[at]);
-        Some(child)
+        search.within_budgets(child)
     }
 
     /// Lets the best of the children and of those that look their way become the parents of the next ones.

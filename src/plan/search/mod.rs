@@ -176,7 +176,8 @@ impl<'a, const W: usize> Search<'a, W> {
 
     /// Returns how many schedules may be made at once; 1 where that takes longer than one after the other.
     fn at_once(&self) -> usize {
-        let most = self.crowd.as_ref().map_or(1, |crowd| crowd.batch());
+        let crowd = self.crowd.as_ref().filter(|_| self.decoder.serial.is_none());
+        let most = crowd.map_or(1, |crowd| crowd.batch());
         self.left().map_or(most, |left| most.min(usize::try_from(left).unwrap_or(most)))
     }
 
