@@ -137,13 +137,23 @@ pub fn find_kin<T>(pid: u32, known: impl Fn(u32) -> Option<T>) -> Option<T> {
 /// Returns all processes that have not ended, each with the one that it is a child of.
 #[must_use]
 pub fn table() -> Vec<(u32, u32)> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    running(4).collect()
+}
+
+/// Whether a process of a group has not ended; who has and lies on the process table still, does not count.
+#[must_use]
+pub fn group_runs(leader: u32) -> bool {
+    group_is_alive(leader) && running(5).any(|(_, group)| group == leader)
+}
+
+/// Yields all processes that have not ended, each with a field of its `/proc/PID/stat`.
+fn running(number: usize) -> impl Iterator<Item = (u32, u32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let row = |pid: u32| {
+    pids.filter_map(move |pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|stat| !is_zombie(stat))?;
-        Some((pid, field(&stat, 4)?))
-    };
-    pids.filter_map(row).collect()
+        Some((pid, field(&stat, number)?))
+    })
 }
 
 fn is_zombie(stat: &str) -> bool {

@@ -6,7 +6,7 @@
 //! It leads the attempt's process group, so that what is sent to the group reaches the stage; it blocks all signals
 //! itself. Started only for runs that are to survive their orchestrator: it costs a process more for each attempt.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -31,6 +31,10 @@ use crate::run::outcome::{Limit, LogCut};
 use crate::run::ports::Port;
 use crate::spec::Limits;
 use crate::units::{Bytes, Millis};
+
+mod next;
+
+use next::Next;
 
 /// What a sentinel has written down of its attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,39 +130,6 @@ pub fn read(path: &Path) -> Option<Record> {
 pub fn longest_grace(folder: &Path) -> Option<Millis> {
     let records = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| read(&entry.path()));
     records.filter(|record| process::is_alive(record.sentinel)).map(|record| record.grace).max()
-}
-
-/// The next record of an attempt, which has its room on the disk before there is anything to write.
-struct Next<'p> {
-    path: &'p Path,
-    fresh: PathBuf,
-    file: File,
-}
-
-impl<'p> Next<'p> {
-    /// More than a record takes, but for a long reason why there is no process.
-    const ROOM: u64 = 4 << 10;
-
-    /// Makes room for a record at this path.
-    fn reserve(path: &'p Path) -> io::Result<Self> {
-        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        let fresh = path.with_extension("new");
-        let file = File::create(&fresh)?;
-        // A file system that cannot do it, or has no room, has it later or has not.
-        let _ = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, Self::ROOM);
-        Ok(Self { path, fresh, file })
-    }
-
-    /// Puts a record in the place of the one before, whole or not at all; `durably`: so that it survives a power loss.
-    fn write(mut self, record: &Record, durably: bool) -> io::Result<()> {
-        self.file.write_all(&serde_json::to_vec(record)?)?;
-        if durably {
-            self.file.sync_all()?;
-        }
-        fs::rename(&self.fresh, self.path)?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        if durably { File::open(folder)?.sync_all() } else { Ok(()) }
-    }
 }
 
 /// What a sentinel is told.
@@ -259,11 +230,18 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     };
     // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
     let orphaned = !heard || nobody_listens();
-    let written = next.write(&Record { ended: Some(ended), ..begun }, orphaned);
+    let holds = |pid: u32| ended.holders.iter().any(|holder| holder.pid == pid);
+    let spared = |pid: u32| strays::is_daemon(pid) && !holds(pid);
+    let recorded = Record { ended: Some(ended.clone()), ..begun };
+    let written = next.write(&recorded, orphaned);
     crash::point("sentinel-recorded");
-    if orphaned {
-        // With this process their last parent goes that knows where they come from.
-        strays::end_adopted(watch.limits.grace.as_std());
+    // With this process their last parent goes that knows where they come from. What they still wrote belongs to the attempt:
+    // it has ended when they have.
+    if orphaned && strays::end_adopted(watch.limits.grace.as_std(), spared) && written.is_ok() {
+        let ended = Some(Ended { at: Some(clock::now()), ..ended });
+        let later = Next::reserve(&watch.record).and_then(|next| next.write(&Record { ended, ..recorded }, true));
+        // Where there is no room, the attempt has ended a little sooner.
+        drop(later);
     }
     // The full disk that keeps the record away is told by the orchestrator, who still sees how this process ends.
     if orphaned { written.map(|()| status) } else { Ok(status) }

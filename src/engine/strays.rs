@@ -78,16 +78,25 @@ fn is_meant(pid: u32) -> bool {
     process::marked(pid, ["TRAINYARD_RUN"]).is_none() && process::may_signal(pid)
 }
 
-/// Ends what this process was made the parent of: SIGTERM, the grace, SIGKILL; again for what that leaves.
-pub(super) fn end_adopted(grace: Duration) {
-    let is_left = |pid: &u32| process::reap(*pid).is_none() && process::may_signal(*pid);
+/// Whether a process has left our session, as a daemon does, and carries the mark of a run, by which it is found later.
+pub(super) fn is_daemon(pid: u32) -> bool {
+    let session = |pid| rustix::process::getsid(pid).ok();
+    let has_left = session(rustix::process::Pid::from_raw(pid.cast_signed())) != session(None);
+    has_left && process::marked(pid, ["TRAINYARD_RUN"]).is_some()
+}
+
+/// Ends what this process was made the parent of, but for those that are `spared`: SIGTERM, the grace, SIGKILL; again for
+/// what that leaves. Returns whether there was anything.
+pub(super) fn end_adopted(grace: Duration, spared: impl Fn(u32) -> bool) -> bool {
+    let is_left = |pid: &u32| process::reap(*pid).is_none() && process::may_signal(*pid) && !spared(*pid);
     let alive = || children().into_iter().filter(is_left).collect::<Vec<_>>();
-    let mut wait = grace;
+    let (mut wait, mut any) = (grace, false);
     for signal in std::iter::once(Signal::TERM).chain(std::iter::repeat_n(Signal::KILL, 10)) {
         let left = alive();
         if left.is_empty() {
-            return;
+            return any;
         }
+        any = true;
         for pid in &left {
             process::signal(*pid, signal);
             // One that is suspended cannot hear of it before it goes on.
@@ -96,6 +105,7 @@ pub(super) fn end_adopted(grace: Duration) {
         wait_for(&left, wait);
         wait = Duration::from_secs(5);
     }
+    any
 }
 
 /// The children of an orchestrator that are attempts, each awaited by whoever attends to it.

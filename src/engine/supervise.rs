@@ -349,7 +349,7 @@ impl Attempt {
     /// process that left the group and closed its output, which the end of the run looks for. `holders`: what held its
     /// output open when its sentinel looked.
     async fn end_survivors(&mut self, output_open: bool, holders: &[Process]) -> u32 {
-        if !output_open && !self.group_is_alive() {
+        if !output_open && !self.group_runs() {
             return 0;
         }
         let left = self.survivors(holders);
@@ -387,11 +387,11 @@ impl Attempt {
     }
 
     /// Whether something of the attempt's group runs.
-    fn group_is_alive(&self) -> bool {
+    fn group_runs(&self) -> bool {
         process::group_is_alive(self.pid) && {
-            // An orphan that has ended stays in the group until it is buried.
+            // An orphan that has ended stays in the group until it is buried, by us or, slowly, by others.
             self.awaited.bury();
-            process::group_is_alive(self.pid)
+            process::group_runs(self.pid)
         }
     }
 

@@ -155,6 +155,22 @@ fn what_a_task_left_that_has_succeeded_is_not_taken_for_the_task() {
 }
 
 #[test]
+fn a_daemon_of_a_task_that_ended_alone_serves_later_tasks() {
+    let daemon = "setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > daemon; \
+                  until grep -q sleep /proc/$!/comm; do sleep 0.02; done; echo second >> done";
+    let runs = "grep -q '(sleep) [SR]' /proc/$(cat daemon)/stat && echo third >> done";
+    let stages = GATED.replace("echo second >> done", daemon).replace("echo third >> done", runs);
+    let world = World::new(&stages);
+    let sentinel = killed(&world, &[]);
+    go_on(&world, "gate", "");
+    go_on(&world, "last", "0");
+    wait_for_end(sentinel);
+    assert_eq!(resume(&world, &[]).0, Some(0));
+    assert_eq!(done(&world), "first\nsecond\nthird\n");
+    wait_for_end(pid_in(&world.path("daemon")));
+}
+
+#[test]
 fn an_adopted_task_ends_with_the_run_that_adopted_it() {
     let world = World::new(GATED);
     let sentinel = killed(&world, &[]);
@@ -366,6 +382,24 @@ fn what_ended_well_while_nobody_was_there_is_not_made_again_by_another_run() {
     let (code, events) = resume(&world, &[runs[1]["run"].as_str().unwrap()]);
     assert_eq!((code, adopted(&events)), (Some(0), &serde_json::json!(["second"])));
     assert_eq!(done(&world), "second\nthird\nthird\n");
+}
+
+#[test]
+fn what_a_task_still_writes_when_it_has_ended_alone_belongs_to_it() {
+    let late = "(trap '' TERM; until test -e late; do sleep 0.05; done; echo late >> out) & exit 0";
+    let world = made_by(&MAKE.replace("exit $(cat gate)", late));
+    let sentinel = killed(&world, &[]);
+    go_on(&world, "gate", "0");
+    let record =
+        world.path(".trainyard/runs").join(world.show()["run"].as_str().unwrap()).join("attempts/second.1.json");
+    wait_until(|| std::fs::read_to_string(&record).unwrap().contains("exited"));
+    let noted = clock::now();
+    // More than the clock of the file system is late.
+    wait_until(|| clock::now().0 > noted.0 + 50);
+    go_on(&world, "late", "");
+    wait_for_end(sentinel);
+    assert_eq!(once_more(&world), (["cached", "succeeded"].map(str::to_owned), "second\nthird\n".to_owned()));
+    assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "onelate\n");
 }
 
 #[test]
