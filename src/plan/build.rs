@@ -161,7 +161,7 @@ impl<'f> Builder<'f> {
             can_ever = false;
             for class in 0..self.classes.len() {
                 let mode = (mode, first_mode + index as usize);
-                can_ever |= has_fallback && !self.loads(mode, class, Device::whole_memory).is_empty();
+                can_ever |= has_fallback && !self.offers(mode, class, Device::whole_memory).is_empty();
                 self.choices_on(index, mode, class, memory, &mut choices);
             }
         }
@@ -185,78 +185,75 @@ impl<'f> Builder<'f> {
         let spend = self.fleet.budgets.keys().map(|name| mode.spend.get(name).copied().unwrap_or(0));
         let spend: Vec<_> = spend.collect();
         let held = &mode.resources;
-        let part = |least, share| DeviceNeed::Part { memory: held.gpu_memory.0.max(least), share };
-        let per_device = match held.gpus {
-            Gpus::None => part(0, 0),
+        let per_device = |memory: Bytes| match held.gpus {
+            Gpus::None => DeviceNeed::Part { memory: 0, share: 0 },
             // At least one byte, so that it keeps off a device that somebody has to himself.
-            Gpus::Shared => part(1, 0),
-            Gpus::Share(share) => part(0, u64::from(share.0)),
+            Gpus::Shared => DeviceNeed::Part { memory: memory.0.max(1), share: 0 },
+            Gpus::Share(share) => DeviceNeed::Part { memory: memory.0, share: u64::from(share.0) },
             Gpus::Whole(_) => DeviceNeed::Exclusive,
         };
         let (gang, turn) = (gang(mode), held.turn().map(|share| u64::from(share.0)));
-        for (load, device_classes) in self.loads((mode, column), class, memory) {
+        for Offer { load, memory, classes: device_classes } in self.offers((mode, column), class, memory) {
             let is_for_one =
                 |(room, device): (&DeviceRoom, &Device)| device.one_process && device_classes.contains(&room.class);
             let alone = gang > 0 && self.devices.iter().zip(&self.fleet.devices).any(is_for_one);
-            let (per_device, turn) = if alone { (DeviceNeed::Exclusive, None) } else { (per_device, turn) };
+            let (per_device, turn) = if alone { (DeviceNeed::Exclusive, None) } else { (per_device(memory), turn) };
             let group = self.group(class, device_classes);
             let (need, spend) = (need.clone(), spend.clone());
             choices.push(Choice { mode: index, group, load, need, gang, per_device, spend, turn });
         }
     }
 
-    /// Returns the durations that a mode can have on a class of nodes, ascending, each with the classes of the devices that give
-    /// it: those with exactly this load for one device, and for a gang also all faster ones, since the slowest counts.
+    /// Returns what a class of nodes has for a mode, ascending by duration: the devices with exactly this load for one device,
+    /// and for a gang also all faster ones, since the slowest counts.
     /// Where power counts, each for the devices of every power, and for a gang also for all that take less. Devices that let
-    /// in one process at a time are apart from others.
+    /// in one process at a time are apart from others, and for a part of a device's memory those with more from those with less.
     /// The mode comes with its column of the load matrix.
-    fn loads(
-        &self,
-        (mode, column): (&Mode, usize),
-        class: usize,
-        memory: fn(&Device) -> Bytes,
-    ) -> Vec<(Load, Vec<u32>)> {
+    fn offers(&self, (mode, column): (&Mode, usize), class: usize, memory: fn(&Device) -> Bytes) -> Vec<Offer> {
         let gang = gang(mode);
         let node = self.classes[class][0];
         if gang == 0 {
-            return vec![(Load::divided(&mode.duration, self.quotients.on_node(node, column)), Vec::new())];
+            let load = Load::divided(&mode.duration, self.quotients.on_node(node, column));
+            return vec![Offer { load, memory: Bytes::ZERO, classes: Vec::new() }];
         }
-        // By duration and power: the classes of devices, and how many devices they are.
-        let mut alike: Vec<(_, Load, Vec<u32>, usize)> = Vec::new();
+        // By duration, power and memory: the classes of devices, and how many devices they are.
+        let mut alike: Vec<(_, Offer, usize)> = Vec::new();
         for (id, count) in &self.kinds_on[class] {
             let device = &self.fleet.devices[id.index()];
-            if wanted_memory(mode, device) <= memory(device) && device.can_join(gang) {
+            let wanted = wanted_memory(mode, device);
+            if wanted <= memory(device) && device.can_join(gang) {
                 let load = Load::on_model(&mode.duration, &device.model, self.quotients.on_device(*id, column));
-                let key = (load.time, power(device, self.by_power), device.one_process);
+                let held = if matches!(mode.resources.gpus, Gpus::Whole(_)) { Bytes::ZERO } else { wanted };
+                let key = (load.time, power(device, self.by_power), device.one_process, held);
                 let class = self.devices[id.index()].class;
                 match alike.iter_mut().find(|(other, ..)| *other == key) {
-                    Some((.., classes, devices)) => {
-                        classes.push(class);
+                    Some((_, offer, devices)) => {
+                        offer.classes.push(class);
                         *devices += count;
                     }
-                    None => alike.push((key, load, vec![class], *count)),
+                    None => alike.push((key, Offer { load, memory: held, classes: vec![class] }, *count)),
                 }
             }
         }
         alike.sort_unstable_by_key(|(key, ..)| *key);
         if gang == 1 {
-            return alike.into_iter().map(|(_, load, classes, _)| (load, classes)).collect();
+            return alike.into_iter().map(|(_, offer, _)| offer).collect();
         }
-        let powers: BTreeSet<u64> = alike.iter().map(|((_, power, _), ..)| *power).collect();
-        let mut loads: Vec<(Load, Vec<u32>)> = Vec::new();
+        let powers: BTreeSet<u64> = alike.iter().map(|((_, power, ..), ..)| *power).collect();
+        let mut offers: Vec<Offer> = Vec::new();
         for most in powers {
             let (mut all, mut count) = (BTreeSet::new(), 0);
-            for (_, load, classes, more) in alike.iter().filter(|((_, power, _), ..)| *power <= most) {
-                all.extend(classes);
+            for (_, offer, more) in alike.iter().filter(|((_, power, ..), ..)| *power <= most) {
+                all.extend(&offer.classes);
                 count += more;
-                let is_new = || loads.iter().all(|(_, known)| !known.iter().eq(&all));
+                let is_new = || offers.iter().all(|known| !known.classes.iter().eq(&all));
                 if count >= gang as usize && is_new() {
-                    loads.push((*load, all.iter().copied().collect()));
+                    offers.push(Offer { classes: all.iter().copied().collect(), ..*offer });
                 }
             }
         }
-        loads.sort_by_key(|(load, _)| load.time);
-        loads
+        offers.sort_by_key(|offer| offer.load.time);
+        offers
     }
 
     /// Returns the number of the group of a node class and device classes.
@@ -273,6 +270,14 @@ impl<'f> Builder<'f> {
         self.known_groups.insert(key, next);
         next
     }
+}
+
+/// What a class of nodes has for a mode: how long it takes there, what it holds of each device where it shares it, and the
+/// classes of the devices.
+struct Offer {
+    load: Load,
+    memory: Bytes,
+    classes: Vec<u32>,
 }
 
 /// Names of the two amounts that every node has; custom resources follow them.
@@ -313,12 +318,13 @@ pub(super) const fn gang(mode: &Mode) -> u32 {
     }
 }
 
-/// Returns the memory that a mode needs of a device. Whoever wants whole devices without a word about memory wants all of it,
-/// but for what may be the driver's own: as much as the headroom.
+/// Returns the memory that a mode needs of a device. Without a word about memory whoever wants whole devices wants all of it,
+/// but for what may be the driver's own: as much as the headroom; and whoever wants a share wants as large a part of it.
 #[must_use]
 pub fn wanted_memory(mode: &Mode, device: &Device) -> Bytes {
     match mode.resources.gpus {
         Gpus::Whole(_) if mode.resources.gpu_memory == Bytes::ZERO => device.whole_memory() - device.headroom,
+        Gpus::Share(share) if mode.resources.gpu_memory == Bytes::ZERO => share.of(device.whole_memory()),
         Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared => mode.resources.gpu_memory,
     }
 }

@@ -198,7 +198,7 @@ impl Checker<'_> {
             if device.node != placed.node {
                 return wrong("a device is on another node");
             }
-            if mode.resources.gpu_memory > device.whole_memory() {
+            if memory_of(mode, device) > device.whole_memory() {
                 return wrong("a device is too small");
             }
             if u32::try_from(gang).is_ok_and(|gang| !device.can_join(gang)) {
@@ -349,7 +349,8 @@ impl Checker<'_> {
                 let on_device = of_devices + 2 * device.index();
                 if *part != Held::Share {
                     // Who asks for more than is free now waits until others have left: it holds all there is.
-                    change(on_device, asked.gpu_memory.0.min(has[on_device]));
+                    let memory = memory_of(mode, &devices[device.index()]).0;
+                    change(on_device, memory.min(has[on_device]));
                 }
                 if *part != Held::Memory {
                     change(on_device + 1, part_of(mode).0.into());
@@ -451,6 +452,14 @@ const fn part_of(mode: &Mode) -> Share {
         Gpus::Share(share) => share,
         Gpus::Whole(_) => Share::WHOLE,
         Gpus::None | Gpus::Shared => Share::ZERO,
+    }
+}
+
+/// Returns the memory that a mode holds of a device: what it names, and where it names a share only, as large a part.
+fn memory_of(mode: &Mode, device: &Device) -> Bytes {
+    match (mode.resources.gpus, mode.resources.gpu_memory) {
+        (Gpus::Share(share), Bytes::ZERO) => share.of(device.whole_memory()),
+        (_, named) => named,
     }
 }
 

@@ -98,6 +98,44 @@ fn a_whole_device_is_shared_with_nobody() {
 }
 
 #[test]
+fn a_share_without_a_word_about_memory_holds_as_large_a_part_of_it() {
+    let half = || vec![on_gpus(Gpus::Share(Share(500_000)), 0, 10)];
+    let beside = |gib, devices: &[(&str, u64, u64)]| {
+        let problem = problem(vec![half(), vec![on_gpus(Gpus::Shared, gib, 10)]], &[], one_node(8, devices));
+        let first = makespan(&problem);
+        for policy in every_policy() {
+            assert!(planned(&problem, policy).unwrap().makespan >= first, "{policy}");
+        }
+        first
+    };
+    assert_eq!(beside(12, &[("A", 24, 1_000)]), Millis(10));
+    assert_eq!(beside(13, &[("A", 24, 1_000)]), Millis(20));
+    // Of devices that are equally fast the larger one has more of both.
+    assert_eq!(beside(13, &[("A", 24, 1_000), ("A", 12, 1_000)]), Millis(10));
+    assert_eq!(beside(20, &[("A", 40, 1_000)]), Millis(10));
+    // What is in use or kept as headroom is no part of what both have.
+    let mut problem = problem(vec![half(); 2], &[], one_node(8, &[("A", 24, 1_000)]));
+    problem.fleet.devices[0].headroom = Bytes::GIB;
+    assert_eq!(makespan(&problem), Millis(10));
+    problem.fleet.devices[0].free = Some(Bytes(20 << 30));
+    assert_eq!(makespan(&problem), Millis(20));
+    problem.fleet.devices[0].free = Some(Bytes(4 << 30));
+    assert_eq!(makespan(&problem), Millis(20));
+}
+
+#[test]
+fn a_plan_that_overfills_a_device_with_shares_is_found_out() {
+    let modes = vec![vec![on_gpus(Gpus::Share(Share(500_000)), 0, 10)], vec![on_gpus(Gpus::Shared, 20, 10)]];
+    let problem = problem(modes, &[], one_node(8, &[("A", 24, 1_000)]));
+    let mut plan = planned(&problem, Policy::Auto).unwrap();
+    assert_eq!(plan.makespan, Millis(20));
+    plan.placed.iter_mut().for_each(|placed| (placed.start, placed.finish) = (Millis(0), Millis(10)));
+    (plan.makespan, plan.lower_bound) = (Millis(10), Millis(10));
+    let found = check(&problem.pipeline, &problem.graph, &problem.fleet, &plan).unwrap_err();
+    assert!(matches!(&found[..], [Violation::Capacity { what, .. }] if what == "bytes"), "{found:?}");
+}
+
+#[test]
 fn a_gang_is_placed_on_one_node() {
     let mut fleet = one_node(8, &[("A", 8, 1_000)]);
     add_node(&mut fleet, 8, 64, &[("A", 8, 1_000), ("A", 8, 1_000)]);

@@ -3,7 +3,7 @@
 //!
 //! Reads pipeline, graph and fleet themselves, like [`check`](super::check::check). Does not know who made the plan.
 
-use super::Plan;
+use super::{Plan, wanted_memory};
 use crate::fleet::{Device, Fleet};
 use crate::graph::TaskGraph;
 use crate::spec::{Gpus, Mode, Pipeline};
@@ -13,7 +13,8 @@ use crate::units::{Bytes, Millis, Share};
 /// fleet no device.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Device memory that tasks ask for; a task that has a device to itself and names no memory counts with all of it.
+    /// Device memory that tasks ask for; a task that names no memory counts with all of a device that it has to itself, and
+    /// with as large a part as its share of another.
     pub memory: Option<f64>,
     /// Compute that tasks ask for; a task that only asks for memory counts with none.
     pub share: Option<f64>,
@@ -40,10 +41,11 @@ impl Usage {
             let Some(mode) = pipeline.stages[task.stage].modes.get(placed.mode) else { continue };
             let (time, ran) = (u128::from((placed.finish - placed.start).0), u128::from(placed.ran().0));
             for device in placed.devices.iter().map(|id| id.index()) {
-                let room = fleet.devices[device].usable_memory();
-                memory += time * u128::from(asked(mode, room).0);
+                let of = &fleet.devices[device];
+                let asked = asked(mode, of);
+                memory += time * u128::from(asked.0);
                 share += ran * u128::from(share_of(mode).0);
-                let held = if matches!(mode.resources.gpus, Gpus::Whole(_)) { room } else { mode.resources.gpu_memory };
+                let held = if matches!(mode.resources.gpus, Gpus::Whole(_)) { of.usable_memory() } else { asked };
                 let held = i128::from(held.0);
                 changes.push(Change { at: placed.start, device, memory: held });
                 changes.push(Change { at: placed.finish, device, memory: -held });
@@ -60,10 +62,12 @@ impl Usage {
     }
 }
 
-/// What a task asks for of a device with so much room.
-fn asked(mode: &Mode, room: Bytes) -> Bytes {
-    let named = mode.resources.gpu_memory;
-    if matches!(mode.resources.gpus, Gpus::Whole(_)) && named == Bytes::ZERO { room } else { named }
+/// What a task asks for of a device.
+fn asked(mode: &Mode, device: &Device) -> Bytes {
+    match mode.resources.gpus {
+        Gpus::Whole(_) if mode.resources.gpu_memory == Bytes::ZERO => device.usable_memory(),
+        Gpus::None | Gpus::Shared | Gpus::Share(_) | Gpus::Whole(_) => wanted_memory(mode, device),
+    }
 }
 
 const fn share_of(mode: &Mode) -> Share {
@@ -133,6 +137,12 @@ mod tests {
     fn a_device_that_one_task_has_to_itself_is_used_as_a_whole() {
         let usage = measured(vec![vec![on_gpus(Gpus::Whole(1), 0, 10)]], &[("A", 8, 1_000), ("B", 8, 1_000)]);
         assert_eq!((usage.memory, usage.share), (Some(0.5), Some(0.5)));
+    }
+
+    #[test]
+    fn a_share_without_a_word_about_memory_uses_as_large_a_part_of_it() {
+        let usage = measured(vec![vec![on_gpus(Gpus::Share(Share(250_000)), 0, 10)]], &[("A", 8, 1_000)]);
+        assert_eq!((usage.memory, usage.share), (Some(0.25), Some(0.25)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::plan::{Objective, Placed, Plan, wanted_memory};
 use crate::run::admission;
 use crate::run::learn::{Basis, Numbers, Origins};
 use crate::run::limit;
-use crate::spec::{MemoryLimit, Mode, Pipeline};
+use crate::spec::{Gpus, MemoryLimit, Mode, Pipeline};
 use crate::timing::{LoadMatrix, Timing};
 use crate::units::{Bytes, Millis};
 
@@ -367,9 +367,14 @@ impl<'a> Sheet<'a> {
         limit::in_force_on(asked, self.mps, hidden)
     }
 
-    /// The memory that a task reserves on each of its devices, if it is said by its size.
+    /// The memory that a task reserves on each of its devices, if it is said by its size or its share.
     fn gpu_memory(&self, task: TaskId) -> Option<Bytes> {
-        Some(self.mode(task).resources.gpu_memory).filter(|memory| *memory > Bytes::ZERO)
+        let mode = self.mode(task);
+        let memory = match (mode.resources.gpus, self.placed(task).devices.first()) {
+            (Gpus::Share(_), Some(device)) => wanted_memory(mode, &self.fleet.devices[device.index()]),
+            _ => mode.resources.gpu_memory,
+        };
+        Some(memory).filter(|memory| *memory > Bytes::ZERO)
     }
 
     fn memory_cell(&self, task: TaskId) -> Cell {
