@@ -161,7 +161,7 @@ impl<'f> Builder<'f> {
             can_ever = false;
             for class in 0..self.classes.len() {
                 let mode = (mode, first_mode + index as usize);
-                can_ever |= has_fallback && !self.offers(mode, class, Device::whole_memory).is_empty();
+                can_ever |= has_fallback && self.holds(mode, class);
                 self.choices_on(index, mode, class, memory, &mut choices);
             }
         }
@@ -177,11 +177,7 @@ impl<'f> Builder<'f> {
         memory: fn(&Device) -> Bytes,
         choices: &mut Vec<Choice>,
     ) {
-        let node = self.classes[class][0];
-        let need: Vec<_> = self.resources.iter().map(|name| asked(&mode.resources, name)).collect();
-        if need.iter().zip(&self.nodes[node.index()].capacity).any(|(need, capacity)| need > capacity) {
-            return;
-        }
+        let Some(need) = self.need(mode, class) else { return };
         let spend = self.fleet.budgets.keys().map(|name| mode.spend.get(name).copied().unwrap_or(0));
         let spend: Vec<_> = spend.collect();
         let held = &mode.resources;
@@ -202,6 +198,18 @@ impl<'f> Builder<'f> {
             let (need, spend) = (need.clone(), spend.clone());
             choices.push(Choice { mode: index, group, load, need, gang, per_device, spend, turn });
         }
+    }
+
+    /// Returns what a mode holds of a node, if nodes of a class have as much.
+    fn need(&self, mode: &Mode, class: usize) -> Option<Vec<u64>> {
+        let capacity = &self.nodes[self.classes[class][0].index()].capacity;
+        let need: Vec<_> = self.resources.iter().map(|name| asked(&mode.resources, name)).collect();
+        need.iter().zip(capacity).all(|(need, capacity)| need <= capacity).then_some(need)
+    }
+
+    /// Whether a node of a class has all that a mode asks for while it idles.
+    fn holds(&self, mode: (&Mode, usize), class: usize) -> bool {
+        self.need(mode.0, class).is_some() && !self.offers(mode, class, Device::whole_memory).is_empty()
     }
 
     /// Returns what a class of nodes has for a mode, ascending by duration: the devices with exactly this load for one device,

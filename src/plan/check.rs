@@ -211,21 +211,26 @@ impl Checker<'_> {
         None
     }
 
-    /// Whether some node, idle, has the devices of the mode before the one planned.
+    /// Whether some node, idle, has all that the mode before the one planned asks for.
     fn holds_preferred(&self, task: TaskId) -> bool {
         let modes = &self.pipeline.stages[self.graph.tasks[task.index()].stage].modes;
         let Some(preferred) = self.plan.placed[task.index()].mode.checked_sub(1).and_then(|index| modes.get(index))
         else {
             return false;
         };
-        let gang = gang_of(preferred);
+        let (asked, gang) = (&preferred.resources, gang_of(preferred));
         let large = |device: &&Device| {
             let joins = u32::try_from(gang).is_ok_and(|gang| device.can_join(gang));
-            joins && preferred.resources.gpu_memory <= device.whole_memory()
+            joins && memory_of(preferred, device) <= device.whole_memory()
         };
         let mut on_node = vec![0; self.fleet.nodes.len()];
         self.fleet.devices.iter().filter(large).for_each(|device| on_node[device.node.index()] += 1);
-        on_node.iter().any(|count| *count >= gang)
+        let has_all = |(node, devices): (&Node, usize)| {
+            let custom = |(name, amount): (&String, &u64)| node.resources.get(name).is_some_and(|has| has >= amount);
+            let custom = asked.custom.iter().filter(|(_, amount)| **amount > 0).all(custom);
+            devices >= gang && asked.cpus <= node.cpus && asked.memory <= node.memory && custom
+        };
+        self.fleet.nodes.iter().zip(on_node).any(has_all)
     }
 
     /// Whoever is interrupted allows it, and runs within its stay until the end of that, one piece after the other.

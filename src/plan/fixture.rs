@@ -61,13 +61,23 @@ fn any_mode(longest: u64) -> impl Strategy<Value = Mode> {
         2 => Just(Gpus::Shared),
         1 => prop_oneof![Just(333_333), Just(500_000)].prop_map(|share| Gpus::Share(Share(share))),
     ];
-    (gpus, 0_u64..3, 0_u64..4, 1_u64..12, 0..=longest, 0_u64..2).prop_map(|(gpus, cpus, gib, device_gib, ms, tools)| {
+    (gpus, 0_u64..3, 0_u64..5, 1_u64..12, 0..=longest, 0_u64..2).prop_map(|(gpus, cpus, gib, device_gib, ms, tools)| {
         let mut mode = if gpus == Gpus::None { on_host(cpus, ms) } else { on_gpus(gpus, device_gib, ms) };
         mode.resources.memory = Bytes(gib << 30);
         if tools > 0 {
             mode.resources.custom.insert("tools".to_owned(), tools);
         }
         mode
+    })
+}
+
+/// Draws a mode, and what is taken in its place where no GPU could hold it, if it only prefers one.
+fn any_modes(longest: u64) -> impl Strategy<Value = Vec<Mode>> {
+    (any_mode(longest), 0_u64..3).prop_map(|(mode, prefers)| {
+        let mut fallback = Mode { fallback: true, ..mode.clone() };
+        (fallback.resources.gpus, fallback.resources.gpu_memory) = (Gpus::None, Bytes::ZERO);
+        let has_gpu = mode.resources.gpus != Gpus::None;
+        [mode].into_iter().chain((has_gpu && prefers == 0).then_some(fallback)).collect()
     })
 }
 
@@ -90,9 +100,10 @@ fn any_fleet() -> impl Strategy<Value = Fleet> {
     })
 }
 
-/// Draws problems of up to `most` tasks of up to two modes and `longest` milliseconds; some fit nowhere.
+/// Draws problems of up to `most` tasks of up to two modes, which may only prefer a GPU, and `longest` milliseconds; some fit nowhere.
 pub(crate) fn any_problem(most: usize, longest: u64) -> impl Strategy<Value = Problem> {
-    let modes = prop::collection::vec(prop::collection::vec(any_mode(longest), 1..3), most);
+    let of_task = prop::collection::vec(any_modes(longest), 1..3).prop_map(|modes| modes.concat());
+    let modes = prop::collection::vec(of_task, most);
     (random_edges(most), modes, any_fleet()).prop_map(|((n, edges), mut modes, fleet)| {
         modes.truncate(n);
         let mut problem = problem(modes, &edges, fleet);
