@@ -437,7 +437,7 @@ pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet) {
 pub(super) fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
     let exit = match error {
         PlanError::Impossible(_) | PlanError::Budget { .. } | PlanError::Budgets => Exit::Impossible,
-        PlanError::TooLong | PlanError::TooManyResources => Exit::Rejected,
+        PlanError::TooLong | PlanError::TooManyResources | PlanError::UnknownBudget { .. } => Exit::Rejected,
         PlanError::NoWatts { .. } | PlanError::OnlyMakespan { .. } | PlanError::Quantum { .. } => Exit::Usage,
         PlanError::Illegal(_) => Exit::Bug,
     };

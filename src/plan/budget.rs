@@ -3,8 +3,12 @@
 //! For one budget this never ends without a choice when there is one at all; for several it may, since the cheapest
 //! modes for one budget can be dear for another. Does not know time.
 
+use super::PlanError;
 use super::instance::{Choice, Instance};
-use crate::graph::TaskId;
+use crate::fleet::Fleet;
+use crate::graph::{TaskGraph, TaskId};
+use crate::spec::Pipeline;
+use crate::spec::problem::did_you_mean;
 
 /// What is left of the budgets while a schedule is built.
 pub(super) struct Purse {
@@ -53,6 +57,21 @@ impl Purse {
             *spare -= u128::from(spend - least);
         }
     }
+}
+
+/// Refuses a stage that spends of what is none of the fleet's budgets; a fleet without any says that nothing is limited.
+pub(super) fn known(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet) -> Result<(), PlanError> {
+    if fleet.budgets.is_empty() {
+        return Ok(());
+    }
+    for stage in graph.tasks.iter().map(|task| &pipeline.stages[task.stage]) {
+        let mut spent = stage.modes.iter().flat_map(|mode| mode.spend.keys());
+        if let Some(budget) = spent.find(|budget| !fleet.budgets.contains_key(*budget)) {
+            let near = did_you_mean(budget, fleet.budgets.keys().map(String::as_str)).map(str::to_owned);
+            return Err(PlanError::UnknownBudget { stage: stage.name.clone(), budget: budget.clone(), near });
+        }
+    }
+    Ok(())
 }
 
 /// Returns the first budget that even the cheapest modes exceed: its index and what they spend together.

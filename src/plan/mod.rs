@@ -213,6 +213,22 @@ pub enum PlanError {
     /// Tasks that fit nowhere, even on an empty fleet.
     #[error("{} of the pipeline's stages can never run on this fleet", .0.len())]
     Impossible(Vec<Impossible>),
+    /// A stage spends of what is none of the fleet's budgets.
+    #[error(
+        "`{stage}` spends `{budget}`, which is none of the fleet's budgets: {}",
+        .near.as_ref().map_or_else(
+            || "declare it in `[budgets]` of the fleet file, or leave it out of `spend`".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        )
+    )]
+    UnknownBudget {
+        /// The stage's name.
+        stage: String,
+        /// The budget's name.
+        budget: String,
+        /// What was probably meant.
+        near: Option<String>,
+    },
     /// Even the cheapest modes spend more than a budget.
     #[error("the pipeline spends at least {least} of `{budget}`, and the fleet has {limit}")]
     Budget {
@@ -282,6 +298,7 @@ pub fn make_timed(
     timed_by: &dyn Backend,
 ) -> Result<Plan, PlanError> {
     possible(fleet, options)?;
+    budget::known(pipeline, graph, fleet)?;
     let instance = Instance::timed(pipeline, graph, fleet, options.objective, timed_by);
     let instance = instance.map_err(PlanError::Impossible)?;
     if let Some((index, least)) = budget::exceeded(&instance) {

@@ -131,6 +131,20 @@ fn a_budget_keeps_enough_for_what_is_still_to_come() {
 }
 
 #[test]
+fn a_budget_that_the_fleet_does_not_declare_is_refused_where_it_declares_some() {
+    let mut mode = on_host(1, 1);
+    mode.spend.insert("euros".to_owned(), 10);
+    let mut problem = problem(vec![vec![mode]], &[], one_node(1, &[]));
+    assert_eq!(makespan(&problem), Millis(1), "without budgets nothing is limited");
+    let mut refused = |name: &str| {
+        problem.fleet.budgets = [(name.to_owned(), 5)].into();
+        planned(&problem, Policy::Auto).unwrap_err().to_string()
+    };
+    assert_eq!(refused("euro"), "`t0` spends `euros`, which is none of the fleet's budgets: did you mean `euro`?");
+    assert!(refused("power").ends_with("declare it in `[budgets]` of the fleet file, or leave it out of `spend`"));
+}
+
+#[test]
 fn modes_are_found_that_stay_in_two_budgets_at_once() {
     // Each task is cheap for one budget or for the other; half of them must take either way.
     let mode = |budget: &str| {
