@@ -274,6 +274,13 @@ impl<'a> Sheet<'a> {
                 )
             }
         };
+        let held: Bytes = self.held_by_others().map(|(_, _, held)| held).sum();
+        let uses_devices = plan.placed.iter().any(|placed| !placed.devices.is_empty());
+        let distance = match held {
+            Bytes::ZERO => distance,
+            _ if !uses_devices => distance,
+            _ => format!("{distance}, unless others give back the {held} of GPU memory that they hold"),
+        };
         if plan.objective == Objective::Makespan {
             line(format!("lower bound    {} by {}: {distance}", plan.lower_bound, plan.bound_by));
         } else {
@@ -326,16 +333,18 @@ impl<'a> Sheet<'a> {
         self.origins.mode(self.graph.tasks[task.index()].stage, self.placed(task).mode)
     }
 
+    /// Yields the devices that others hold much of, with how much that is.
+    fn held_by_others(&self) -> impl Iterator<Item = (DeviceId, &'a Device, Bytes)> {
+        let devices = (0..).map(DeviceId).zip(&self.fleet.devices);
+        // As much as the headroom may be the driver's own.
+        devices.map(|(id, device)| (id, device, device.in_use())).filter(|(_, device, held)| *held > device.headroom)
+    }
+
     /// Says of each device that others hold much of whether the plan does without that.
     fn in_use(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let empty = self.fleet.devices.iter().filter(|device| device.in_use() <= device.headroom).count();
-        for (id, device) in (0..).map(DeviceId).zip(&self.fleet.devices) {
-            let held = device.in_use();
-            // As much may be the driver's own.
-            if held <= device.headroom {
-                continue;
-            }
+        for (id, device, held) in self.held_by_others() {
             let is_short = |task: &TaskId| {
                 let (placed, mode) = (self.placed(*task), self.mode(*task));
                 let begins_beside = mode.resources.wants_all_memory()

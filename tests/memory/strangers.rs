@@ -47,6 +47,23 @@ fn a_plan_that_has_to_wait_for_others_says_who_waits() -> Tested {
 }
 
 #[test]
+fn a_bound_that_falls_once_others_leave_says_so() -> Tested {
+    let pipeline = "[stage.a]\nrun = 'true'\nduration = '12s'\nresources = { gpu_memory = '10GiB' }\n\
+                    [stage.b]\nrun = 'true'\nduration = '12s'\nresources = { gpu_memory = '2GiB' }\n";
+    let world = World::new(cards(&[24_576]), pipeline)?;
+    {
+        let _stranger = Stranger::on(&world, 0, 19_968)?;
+        let (_, printed) = planned(&world)?;
+        let words =
+            "24s by GPU memory: proven optimal, unless others give back the 19.5 GiB of GPU memory that they hold\n";
+        assert!(printed.contains(words), "{printed}");
+    }
+    let (_, printed) = planned(&world)?;
+    assert!(printed.contains("12s by critical path: proven optimal\n"), "{printed}");
+    Ok(())
+}
+
+#[test]
 fn a_plan_begins_beside_a_little_of_a_desktop_and_waits_for_as_much_of_who_computes() -> Tested {
     let pipeline = "[stage.train]\nrun = 'true'\nresources = { gpus = 1 }\n";
     let printed = |desktop_mib: u64, stranger: u64, hidden: bool| -> Result<String, Box<dyn std::error::Error>> {
