@@ -44,6 +44,9 @@ impl Direction {
 /// Stands for a choice that the decoder may take itself.
 pub(super) const FREE: u32 = u32::MAX;
 
+/// By how many milliseconds a place on another node than the home may end earlier and is not taken: longer than any plan.
+const AWAY: u64 = 1 << 63;
+
 /// There is no schedule: the budgets leave a task without a choice, or it would end too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GivenUp;
@@ -80,6 +83,8 @@ pub(super) struct Decoder<'i, const W: usize> {
     waste: Vec<Vec<u64>>,
     /// How much a free choice minds waste, in eighths: it takes what ends first where waste, times this, is time as well.
     pub(super) thrift: u64,
+    /// The node to which tasks go that can, whatever the time: no data then leaves it.
+    pub(super) home: Option<NodeId>,
     /// Devices that are free at the instant found, with their scores.
     pub(super) feasible: Vec<(Score, DeviceId)>,
     /// Where they sit, for a gang.
@@ -104,7 +109,19 @@ impl<'i, const W: usize> Decoder<'i, W> {
         let packed = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
         let has_lags = instance.has_lags();
         let (waste, feasible, spots, chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { instance, machine, packed, has_lags, serial: None, waste, thrift: 0, feasible, spots, chosen }
+        Self {
+            instance,
+            machine,
+            packed,
+            has_lags,
+            serial: None,
+            waste,
+            thrift: 0,
+            home: None,
+            feasible,
+            spots,
+            chosen,
+        }
     }
 
     /// Lets free choices mind waste from now on; `thrift` as in the field.
@@ -181,9 +198,11 @@ impl<'i, const W: usize> Decoder<'i, W> {
                 continue;
             }
             let duration = choice.duration();
-            let waste = self.minded(kind, index, wish);
+            let minded = self.minded(kind, index, wish);
             for (member, (node, devices)) in (0..).zip(&instance.groups[choice.group as usize].members) {
                 let from = common.unwrap_or_else(|| self.ready(task, *node, direction, draft));
+                let is_away = self.home.is_some_and(|home| home != *node);
+                let waste = if is_away { minded.saturating_add(AWAY) } else { minded };
                 let latest =
                     best.map_or(Some(u64::MAX - duration), |(by, ..)| by.checked_sub(waste)?.checked_sub(duration));
                 let packed = self.packed[kind][index as usize];

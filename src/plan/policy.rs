@@ -1,6 +1,7 @@
 //! Policies by name: `ORDER+FIT`, or `auto`. Does not know how a schedule is built.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use super::decode::{Direction, FREE};
 use super::draft::Draft;
 use super::exact;
 use super::fit::FitRule;
-use super::instance::Instance;
+use super::instance::{Instance, NodeRoom};
 use super::machine;
 use super::names::{by_name, name_of, names};
 use super::order::{OrderRule, by_key, by_rank_with};
@@ -18,6 +19,7 @@ use super::search::genetic::Herd;
 use super::search::{Search, ants, batches, genetic, local, swarm};
 use super::{Options, Plan, PlanError, islands};
 use crate::batch::search::Method;
+use crate::fleet::NodeId;
 use crate::graph::TaskId;
 use crate::spec::problem::did_you_mean;
 use crate::timing::Timing;
@@ -185,6 +187,9 @@ const THRIFT: u64 = 6;
 /// How many times their mean time edges count in further orders where data takes time.
 const EDGES: [f64; 4] = [0.0, 0.5, 2.0, 4.0];
 
+/// Nodes, each of another class, on which `auto` and the searches try to keep all tasks where data takes time.
+const HOMES: usize = 4;
+
 /// How often choices that stay in all budgets are looked for before there is said to be none.
 pub(super) const REPAIRS: usize = 20;
 
@@ -238,8 +243,12 @@ impl<'a, const W: usize> Planner<'a, W> {
             Policy::List(order, fit) => self.list(order, fit),
             Policy::Auto => self.auto(),
             Policy::Search(engine) => {
-                self.mind_waste();
+                let has_lags = self.mind_waste();
                 self.first();
+                if has_lags && engine == Engine::Exact {
+                    // The solver knows no lags: what it begins with is as good as its plan gets where data is dear.
+                    self.portfolio(has_lags);
+                }
                 self.wasteful();
                 self.batches();
                 let run = match engine {
@@ -348,11 +357,32 @@ impl<'a, const W: usize> Planner<'a, W> {
     /// long as it is there: by mean durations first plans are longer by 0.3 %.
     fn first(&mut self) {
         if self.search.decoder.thrift == 0 {
-            return self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+            self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+            return self.at_home();
         }
         let timing = self.search.timing;
         let start = |task: TaskId, _: usize| Reverse(timing.latest_finish(task) - timing.duration[task.index()]);
         self.pass(&by_key(self.search.instance, start), FitRule::EarliestFinish);
+    }
+
+    /// Where data takes time, one pass for a node of each class on which all tasks stay that can: whoever places tasks one
+    /// after the other leaves a node for a shorter one before it is known what that costs those that follow.
+    fn at_home(&mut self) {
+        let instance = self.search.instance;
+        if !instance.has_lags() || instance.len() > PORTFOLIO_TASKS {
+            return;
+        }
+        let mut classes = BTreeSet::new();
+        let is_new = |(_, node): &(NodeId, &NodeRoom)| classes.insert(node.class);
+        let homes: Vec<_> = (0..).map(NodeId).zip(&instance.nodes).filter(is_new).take(HOMES).collect();
+        for (home, _) in homes {
+            if self.options.limits.evaluations.is_some_and(|most| self.search.evaluations >= most) {
+                break;
+            }
+            self.search.decoder.home = Some(home);
+            self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
+        }
+        self.search.decoder.home = None;
     }
 
     /// Several passes after the first.

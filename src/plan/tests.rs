@@ -7,8 +7,10 @@ use super::fixture::{Problem, add_node, any_problem, on_gpus, on_host, problem};
 use super::impossible::Reason;
 use super::order::OrderRule;
 use super::*;
+use crate::fleet::Link;
 use crate::spec::Gpus;
-use crate::units::{Bytes, Share};
+use crate::timing::fixture::graph_with_data;
+use crate::units::{Bandwidth, Bytes, Share};
 
 mod memory;
 
@@ -319,6 +321,26 @@ fn extreme_shapes_are_planned_by_every_policy() {
             }
         }
     }
+}
+
+#[test]
+fn where_data_is_dear_even_the_first_plan_keeps_it_on_its_node() {
+    // Each task of the chain would end sooner on the other, faster node but the last one, which fits the first node only.
+    let data = Bytes(1_000);
+    let chain = [(0, 1, data), (1, 2, data), (2, 3, data)];
+    let mut fleet = one_node(2, &[("A", 40, 1_000)]);
+    add_node(&mut fleet, 2, 64, &[("A", 16, 2_000)]);
+    fleet.links.push(Link { between: (NodeId(0), NodeId(1)), bandwidth: Bandwidth(10) });
+    let modes = [8, 8, 8, 30].map(|gib| vec![on_gpus(Gpus::Shared, gib, 20)]).to_vec();
+    let mut problem = problem(modes, &[], fleet);
+    problem.graph = graph_with_data(4, &chain);
+    let within = |policy, evaluations, budget| {
+        let limits = Limits { evaluations, budget, clock: Some(&|| Millis(1)) };
+        let options = Options { policy, limits, ..Options::default() };
+        make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap().makespan
+    };
+    assert_eq!(within(Policy::Auto, None, Some(Millis::ZERO)), Millis(80));
+    assert_eq!(within(Policy::Search(policy::Engine::Exact), Some(100), None), Millis(80));
 }
 
 /// The makespan of the best of all plans with whole starts below `horizon`; `check` alone says which are plans.
