@@ -192,6 +192,9 @@ pub enum ParseUnitError {
     /// More than the type can hold or a file may ask for.
     #[error("it is too large: the most is {0}")]
     TooLarge(&'static str),
+    /// A rate of less than a byte a second.
+    #[error("it is less than 1 B/s, the slowest that can be said")]
+    TooSlow,
     /// The parts of a duration are not in descending order or one is repeated.
     #[error("write larger units first and each once, like 1h30m")]
     Order,
@@ -220,10 +223,36 @@ fn split_number(text: &str) -> Result<(u128, u32, &str), ParseUnitError> {
     Ok((digits, u32::try_from(fraction.len()).unwrap_or(u32::MAX), rest))
 }
 
-/// Returns `digits / 10^decimals * scale`, rounded up, if it fits.
-fn scale_up(digits: u128, decimals: u32, scale: u128) -> Option<u64> {
+/// Returns `digits / 10^decimals * scale`, rounded as `divide` does, if it fits.
+fn scaled(digits: u128, decimals: u32, scale: u128, divide: fn(u128, u128) -> u128) -> Option<u64> {
     let product = digits.checked_mul(scale)?;
-    u64::try_from(product.div_ceil(10_u128.checked_pow(decimals)?)).ok()
+    u64::try_from(divide(product, 10_u128.checked_pow(decimals)?)).ok()
+}
+
+/// The largest size that a file may name: 1 EiB.
+const LARGEST: u64 = 1 << 60;
+
+/// Splits a memory size: its digits, how many of them stand behind the point, and how many bytes its unit has.
+fn split_size(text: &str) -> Result<(u128, u32, u128), ParseUnitError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(ParseUnitError::Empty);
+    }
+    let (digits, decimals, unit) = split_number(text)?;
+    let scale: u128 = match unit.trim_start() {
+        "" => return Err(ParseUnitError::NoUnit(MEMORY_UNITS)),
+        "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        unit => return Err(ParseUnitError::UnknownUnit { unit: unit.to_owned(), known: MEMORY_UNITS }),
+    };
+    Ok((digits, decimals, scale))
 }
 
 impl std::str::FromStr for Bytes {
@@ -231,25 +260,8 @@ impl std::str::FromStr for Bytes {
 
     /// Reads `"6GiB"`, `"1.5 GB"`, `"512MiB"`, `"100B"`. `GB` and `GiB` are different.
     fn from_str(text: &str) -> Result<Self, ParseUnitError> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(ParseUnitError::Empty);
-        }
-        let (digits, decimals, unit) = split_number(text)?;
-        let scale: u128 = match unit.trim_start() {
-            "" => return Err(ParseUnitError::NoUnit(MEMORY_UNITS)),
-            "B" => 1,
-            "kB" | "KB" => 1_000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "TB" => 1_000_000_000_000,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1 << 40,
-            unit => return Err(ParseUnitError::UnknownUnit { unit: unit.to_owned(), known: MEMORY_UNITS }),
-        };
-        let bytes = scale_up(digits, decimals, scale).filter(|bytes| *bytes <= 1 << 60);
+        let (digits, decimals, scale) = split_size(text)?;
+        let bytes = scaled(digits, decimals, scale, u128::div_ceil).filter(|bytes| *bytes <= LARGEST);
         bytes.map(Self).ok_or(ParseUnitError::TooLarge("1 EiB"))
     }
 }
@@ -257,12 +269,18 @@ impl std::str::FromStr for Bytes {
 impl std::str::FromStr for Bandwidth {
     type Err = ParseUnitError;
 
-    /// Reads `"12GB/s"`: a memory size per second.
+    /// Reads `"12GB/s"`: a memory size per second, rounded down to a whole byte.
     fn from_str(text: &str) -> Result<Self, ParseUnitError> {
         const KNOWN: &str = "write a size per second, like 12GB/s";
         let text = text.trim();
         let size = text.strip_suffix("/s").ok_or(ParseUnitError::NoUnit(KNOWN))?;
-        size.parse::<Bytes>().map(|bytes| Self(bytes.0))
+        let (digits, decimals, scale) = split_size(size)?;
+        // Down: data must not be taken to arrive before it can.
+        let rate = scaled(digits, decimals, scale, u128::div_euclid).filter(|rate| *rate <= LARGEST);
+        match rate.ok_or(ParseUnitError::TooLarge("1 EiB a second"))? {
+            0 if digits > 0 => Err(ParseUnitError::TooSlow),
+            rate => Ok(Self(rate)),
+        }
     }
 }
 
@@ -295,7 +313,7 @@ impl std::str::FromStr for Millis {
                 return Err(ParseUnitError::Order);
             }
             last_scale = scale;
-            let part = scale_up(digits, decimals, scale).ok_or(ParseUnitError::TooLarge("ten years"))?;
+            let part = scaled(digits, decimals, scale, u128::div_ceil).ok_or(ParseUnitError::TooLarge("ten years"))?;
             total += Self(part);
             rest = tail.trim_start();
         }
@@ -387,6 +405,16 @@ mod tests {
         assert!(matches!("6gb".parse::<Bytes>(), Err(ParseUnitError::UnknownUnit { .. })));
         assert_eq!("-6GB".parse::<Bytes>(), Err(ParseUnitError::Negative));
         assert!(matches!("99999999999TiB".parse::<Bytes>(), Err(ParseUnitError::TooLarge(_))));
+    }
+
+    #[test]
+    fn a_bandwidth_is_rounded_down_and_less_than_a_byte_a_second_is_refused() {
+        assert_eq!("1.9B/s".parse(), Ok(Bandwidth(1)));
+        assert_eq!("5.054 kB/s".parse(), Ok(Bandwidth(5_054)));
+        assert_eq!("0.5B/s".parse::<Bandwidth>(), Err(ParseUnitError::TooSlow));
+        assert_eq!("0B/s".parse(), Ok(Bandwidth(0)), "which a fleet refuses in its own words");
+        assert_eq!("1.2B".parse(), Ok(Bytes(2)), "a need is rounded up");
+        assert!(matches!("2000000TiB/s".parse::<Bandwidth>(), Err(ParseUnitError::TooLarge(_))));
     }
 
     #[test]

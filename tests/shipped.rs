@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use trainyard::fleet::{self, Fleet};
 use trainyard::graph::{self, Limits, TaskGraph};
 use trainyard::plan::{self, Options, PlanError};
+use trainyard::probe::model;
 use trainyard::spec::{Pipeline, Source, op};
 use trainyard::units::Millis;
 
@@ -91,6 +92,28 @@ fn every_shape_is_planned_on_every_fleet_that_can_hold_it() {
             }
         }
         assert!(planned >= 3, "{} fits on {planned} fleets", pipeline.name);
+    }
+}
+
+/// What NVML calls the cards of the shipped fleets.
+const CARDS: [&str; 6] = [
+    "NVIDIA A100-SXM4-80GB",
+    "NVIDIA GeForce RTX 4090",
+    "NVIDIA H100 80GB HBM3",
+    "NVIDIA H200",
+    "NVIDIA L4",
+    "NVIDIA L40S",
+];
+
+#[test]
+fn models_and_speeds_of_fleets_are_those_that_real_cards_are_given() {
+    let known: Vec<String> = CARDS.iter().map(|full| model::short_name(full)).collect();
+    for fleet in fleets() {
+        for device in &fleet.devices {
+            assert!(known.contains(&device.model), "{}: no card is called {}", fleet.name, device.model);
+            let real = model::speed(&device.model).expect("a known model");
+            assert!(real.0.abs_diff(device.speed.0) < 1_000, "{}: {} is {real} as fast", fleet.name, device.model);
+        }
     }
 }
 

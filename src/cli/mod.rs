@@ -29,6 +29,7 @@ mod holes;
 mod log_out;
 mod logs;
 mod metrics;
+mod models;
 mod on_finish;
 mod orphans;
 mod output;

@@ -11,7 +11,7 @@ use super::problems::Texts;
 use super::searching::{Place, Searching};
 use super::threads::Threads;
 use super::timing::{Timer, Where};
-use super::{Exit, Failure, contradiction, output, patience};
+use super::{Exit, Failure, contradiction, models, output, patience};
 use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, Link, NodeId, file};
 use crate::graph::TaskGraph;
@@ -134,8 +134,9 @@ impl Planning {
     }
 
     /// Fills in what the pipeline leaves open by what earlier runs in this state folder used, and says where its numbers
-    /// come from, and which of those declared were seen to be too small. A record that cannot be read leaves them open.
+    /// come from, and which of those declared were seen to be too small or are of models that are not there. A record that cannot be read leaves them open.
     pub(super) fn learn(pipeline: &mut Pipeline, fleet: &Fleet, dir: &Path) -> Origins {
+        models::say_which_are_missing(pipeline, fleet);
         if !learn::has_open_numbers(pipeline) && !learn::declares_memory(pipeline) {
             return Origins::of(pipeline);
         }
