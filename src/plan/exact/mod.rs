@@ -337,8 +337,11 @@ const GLANCE: u64 = 8;
 
 impl<const W: usize> TerminationCondition for Steps<'_, '_, W> {
     fn should_stop(&mut self) -> bool {
+        if self.spent == self.left {
+            return true;
+        }
         self.spent += 1;
-        self.spent > self.left || (self.spent.is_multiple_of(GLANCE) && self.search.is_out_of_time())
+        self.spent.is_multiple_of(GLANCE) && self.search.is_out_of_time()
     }
 }
 
@@ -397,6 +400,20 @@ mod tests {
             let plan = super::super::make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap();
             assert!(plan.gap() < 0.01, "{policy}: {}", plan.gap());
         }
+    }
+
+    #[test]
+    fn no_more_steps_are_counted_than_may_be_taken() {
+        let mut fleet = crate::fleet::Fleet::default();
+        add_node(&mut fleet, 2, 64, &[]);
+        let problem = problem(vec![vec![on_host(1, 5)]; 3], &[], fleet);
+        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+        let timing = Timing::new(&problem.graph, instance.shortest());
+        let bound = super::super::bound::lower_bound(&instance, &timing);
+        let search = Search::<1>::new(&instance, &timing, bound, &Options::default());
+        let mut steps = Steps { left: 3, spent: 0, search: &search };
+        let taken = (0..9).take_while(|_| !steps.should_stop()).count();
+        assert_eq!((taken, steps.spent), (3, 3));
     }
 
     #[test]
