@@ -145,7 +145,7 @@ fn gzipped_files_are_read_like_plain_ones() -> Tested {
 #[test]
 fn what_is_wrong_with_a_file_is_told_by_line_all_at_once() -> Tested {
     let folder = folder()?;
-    let pods = "name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,many,10,1,500\nb,1000,10,1,0\nc,1,1,1,1500\nd,1,1,2,500\ne,1,,0,0\n";
+    let pods = "name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,many,10,1,500\nb,1000,10,1,0\nc,1,1,1,1500\nd,1,1,2,500\ne,1,,0,0\nf,1,1,1\ng,1,1,0,500\n";
     fs::write(folder.path().join("pods.csv"), pods)?;
     let words = refused(folder.path(), &["--trace", "."], 3)?;
     for part in [
@@ -153,6 +153,8 @@ fn what_is_wrong_with_a_file_is_told_by_line_all_at_once() -> Tested {
         "pods.csv:3: `gpu_milli` is 0",
         "pods.csv:4: `gpu_milli` is 1500: at most 1000",
         "pods.csv:5: `gpu_milli` is 500 of 2 GPUs",
+        "pods.csv:7: 4 fields under 5 columns",
+        "pods.csv:8: `gpu_milli` is 500 and `num_gpu` 0",
         "pods.csv:6: `memory_mib` is empty",
         "mend these lines",
     ] {

@@ -110,7 +110,10 @@ impl Table {
     fn rows<T>(&self, read: fn(&Row<'_>) -> Result<T, String>) -> Result<Vec<T>, Failure> {
         let (mut read_so_far, mut problems) = (Vec::with_capacity(self.rows.len()), Vec::new());
         for (line, fields) in &self.rows {
-            match read(&Row { table: self, fields }) {
+            let (found, columns) = (fields.len(), self.columns.len());
+            let row = Row { table: self, fields };
+            let whole = if found < columns { Err(format!("{found} fields under {columns} columns")) } else { Ok(&row) };
+            match whole.and_then(read) {
                 Ok(one) => read_so_far.push(one),
                 Err(problem) => problems.push(format!("{}:{line}: {problem}", self.path.display())),
             }
@@ -165,12 +168,15 @@ fn node(row: &Row<'_>) -> Result<Node, String> {
 fn request(row: &Row<'_>) -> Result<Request, String> {
     let gpus = row.number("num_gpu", GPUS_MOST)?;
     let milli = match (gpus, row.text("gpu_milli")) {
-        (0, _) => 0,
+        (0, "") => 0,
         (_, "") => 1_000,
         (_, _) => row.number("gpu_milli", 1_000)?,
     };
     if gpus > 0 && milli == 0 {
         return Err("`gpu_milli` is 0: write thousandths of a GPU, or 0 in `num_gpu`".to_owned());
+    }
+    if gpus == 0 && milli > 0 {
+        return Err(format!("`gpu_milli` is {milli} and `num_gpu` 0: a part of a GPU is a part of 1"));
     }
     if gpus > 1 && milli < 1_000 {
         return Err(format!("`gpu_milli` is {milli} of {gpus} GPUs: several are asked for as a whole, 1000 of each"));
