@@ -158,6 +158,65 @@ fn durations_of_a_recorded_run_replace_those_declared() -> Tested {
     Ok(())
 }
 
+#[test]
+fn what_earlier_runs_took_is_learned_as_plan_does() -> Tested {
+    let folder = folder()?;
+    let pipeline = "name = 'open'\n[stage.a]\nrun = ['true']\nresources = { cpus = 0 }\n";
+    fs::write(folder.path().join("open.toml"), pipeline)?;
+    let bench = ["bench", "open.toml", "--fleet", "two.toml", "--policies", "fifo, auto", "--json"];
+    let before = trainyard(folder.path(), &bench)?;
+    let words = String::from_utf8_lossy(&before.stderr);
+    assert!(words.contains("taken to need 1m00s each") && words.contains("`a`"), "{words}");
+    assert_eq!(rows(&before)?[0]["makespan_ms"], 60_000);
+    assert!(trainyard(folder.path(), &["run", "open.toml", "--quiet"])?.status.success());
+    let after = trainyard(folder.path(), &bench)?;
+    assert_eq!(String::from_utf8_lossy(&after.stderr), "");
+    let plan = trainyard(folder.path(), &["plan", "open.toml", "--fleet", "two.toml", "--json"])?;
+    let plan: Value = serde_json::from_slice(&plan.stdout)?;
+    assert_eq!(rows(&after)?[0]["makespan_ms"], plan["makespan_ms"]);
+    assert!(plan["makespan_ms"].as_u64() < Some(60_000), "{plan}");
+    Ok(())
+}
+
+#[test]
+fn tasks_that_did_not_run_in_the_recorded_run_take_what_was_learned_and_are_named() -> Tested {
+    let folder = folder()?;
+    let pipeline = "name = 'half'\n[stage.a]\nrun = 'touch out'\noutputs = ['out']\n[stage.b]\nrun = ['true']\n";
+    fs::write(folder.path().join("half.toml"), pipeline)?;
+    for more in [&[][..], &["--force-stage", "b"]] {
+        let run = trainyard(folder.path(), &[&["run", "half.toml", "--quiet"], more].concat())?;
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+    let args = ["bench", "half.toml", "--fleet", "two.toml", "--policies", "auto", "--from-history", "--json"];
+    let output = trainyard(folder.path(), &args)?;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("1 of 2 tasks did not run in") && words.contains("`a`"), "{words}");
+    assert!(rows(&output)?[0]["makespan_ms"].as_u64() < Some(60_000), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_for_a_trace_is_refused_beside_a_pipeline() -> Tested {
+    for args in [["--fits", "best-fit"], ["--placements", "here"], ["--nodes", "n.csv"], ["--arrivals", "a.json"]] {
+        let output = bench(&args)?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && words.contains(args[0]) && words.contains("--trace"), "{words}");
+    }
+    Ok(())
+}
+
+#[test]
+fn beside_a_pipeline_that_can_never_run_others_are_compared() -> Tested {
+    let folder = folder()?;
+    fs::write(folder.path().join("huge.toml"), FIVE.replace("gpus = 1", "gpus = 3"))?;
+    let args = ["bench", "huge.toml", "five.toml", "--fleet", "two.toml", "--policies", "fifo", "--json"];
+    let output = trainyard(folder.path(), &args)?;
+    assert_eq!(output.status.code(), Some(4));
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    assert_eq!((rows.len(), &rows[0]["pipeline"]), (1, &"five".into()));
+    Ok(())
+}
+
 /// A fast GPU that takes much, and a slow one that takes little.
 const WATTS: &str = "name = 'two'\n[[node]]\nname = 'box'\ncpus = 8\n\
     [[node.gpu]]\nmodel = 'H100'\nmemory = '16GiB'\nspeed = 2.0\nidle_watts = 10\nactive_watts = 700\n\

@@ -1,7 +1,7 @@
 //! `trainyard bench [PIPELINE…]`: what every policy makes of a pipeline on a fleet, side by side; with `--live` also what
 //! becomes of that here.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,21 @@ use clap::Args;
 
 use self::arrivals::Replaying;
 use super::pipeline_file::PipelineFile;
-use super::planning::{self, Stopwatch};
-use super::state::StateArgs;
-use super::{Exit, Failure, output, replay, shapes};
+use super::planning::{self, Planning, Stopwatch};
+use super::replay::Recorded;
+use super::state::{self, StateArgs};
+use super::{Exit, Failure, output, shapes};
 use crate::fleet::Fleet;
-use crate::graph::{Limits, TaskGraph};
+use crate::graph::{Limits, Task, TaskGraph};
+use crate::plan::policy::UnknownPolicy;
 use crate::plan::usage::Usage;
 use crate::plan::{self, Objective, Options, Plan, PlanError, Policy};
 use crate::report::bench::{self, Comparison, Entry, Gantt, Trial};
 use crate::report::paint::Colour;
+use crate::report::text;
+use crate::run::learn::Basis;
 use crate::spec::Pipeline;
+use crate::timing::DEFAULT_DURATION;
 use crate::units::Millis;
 
 mod arrivals;
@@ -38,7 +43,7 @@ pub(super) struct Command {
     fleets: Vec<PathBuf>,
     /// Policies, `*+FIT`, `ORDER+*` or `all` [default: every order, every fit and every search once; with --live `auto` and
     /// `fifo+first-fit`]
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = Policy::select)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = selected)]
     policies: Vec<Vec<Policy>>,
     /// How often each policy plans, each time with another seed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
@@ -55,10 +60,11 @@ pub(super) struct Command {
     /// How long a task runs with `time-slice` before others have their turn [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = planning::quantum)]
     quantum: Option<Millis>,
-    /// What plans are to be good for, and are compared by: `makespan`, `weighted-completion` or `energy`
+    /// What plans are to be good for, and are compared by: `makespan`, `weighted-completion`, or, with fleets that say watts,
+    /// `energy`
     #[arg(long, value_name = "NAME", default_value_t)]
     objective: Objective,
-    /// Use the durations of the newest recorded run of each pipeline instead of those that it declares
+    /// Use the durations of the newest recorded run of each pipeline instead of those that it declares or that were learned
     #[arg(long)]
     from_history: bool,
     #[command(flatten)]
@@ -81,6 +87,11 @@ pub(super) struct Command {
     replaying: Replaying,
 }
 
+/// Reads what one name between commas stands for.
+fn selected(text: &str) -> Result<Vec<Policy>, UnknownPolicy> {
+    Policy::select(text.trim())
+}
+
 /// Leaves out what was named before.
 fn each_once<T: Copy + Eq + Hash>(mut named: Vec<T>) -> Vec<T> {
     let mut seen = HashSet::new();
@@ -94,9 +105,43 @@ fn unwritten(path: &Path, error: &io::Error) -> Failure {
 
 /// A pipeline and a fleet to compare policies on.
 struct Case {
+    /// The pipeline's file; `None` of the usual shapes.
+    file: Option<PathBuf>,
     pipeline: Pipeline,
     graph: TaskGraph,
     fleet: Fleet,
+}
+
+impl Case {
+    /// Fills in what the file leaves open by what earlier runs used, as `plan` and `run` do, and what was recorded of a
+    /// run. Returns the stages of which it is not known how long they take.
+    fn learn(&mut self, bench: &Command, recorded: Option<&Recorded>) -> BTreeSet<String> {
+        let Self { file, pipeline, graph, fleet } = self;
+        let Some(file) = file else { return BTreeSet::new() };
+        let origins = Planning::learn(pipeline, fleet, &bench.history(file));
+        let is_guessed = |task: &Task| {
+            let modes = pipeline.stages[task.stage].modes.len();
+            let guessed = (0..modes).any(|mode| origins.mode(task.stage, mode).duration == Basis::Default);
+            guessed && !recorded.is_some_and(|recorded| recorded.has(task))
+        };
+        let guessed = graph.tasks.iter().filter(|task| is_guessed(task));
+        let guessed = guessed.map(|task| pipeline.stages[task.stage].name.clone()).collect();
+        if let Some(recorded) = recorded {
+            recorded.write_into(pipeline, graph, fleet);
+        }
+        guessed
+    }
+}
+
+/// Says of which stages plans do not know how long they take.
+fn say_what_is_guessed(guessed: &BTreeSet<String>) {
+    let names: Vec<_> = guessed.iter().map(|name| format!("`{}`", text::visible(name))).collect();
+    if !names.is_empty() {
+        let names = names.join(", ");
+        output::note(&format!(
+            "taken to need {DEFAULT_DURATION} each, until `duration` or a run that succeeded says it: {names}"
+        ));
+    }
 }
 
 impl Command {
@@ -104,12 +149,13 @@ impl Command {
         if let Some(path) = &self.replaying.trace {
             return self.replaying.run(path, &self);
         }
-        let mut cases = match self.cases()? {
+        self.replaying.refuse()?;
+        let cases = match self.cases()? {
             Ok(cases) => cases,
             Err(exit) => return Ok(exit),
         };
         if self.live.live {
-            live::get_ready(&self, &mut cases)?;
+            live::get_ready(&self, &cases)?;
         }
         let policies: Vec<Policy> = match self.policies.concat() {
             none if none.is_empty() && self.live.live => live::usual(),
@@ -124,15 +170,38 @@ impl Command {
         }
         let mut progress = Progress::new(cases.len() * policies.len() * usize::try_from(self.seeds).unwrap_or(1));
         let mut comparisons = Vec::with_capacity(cases.len());
-        for case in &cases {
-            comparisons.push(self.compare(case, &policies, &mut progress)?);
+        // Where one pipeline can never run, the others are compared all the same.
+        let mut impossible: Option<Failure> = None;
+        let mut possible = Vec::with_capacity(cases.len());
+        for case in cases {
+            match self.compare(&case, &policies, &mut progress) {
+                Ok(comparison) => {
+                    comparisons.push(comparison);
+                    possible.push(case);
+                }
+                Err(failure) if failure.exit == Exit::Impossible => {
+                    if let Some(earlier) = impossible.replace(failure) {
+                        progress.clear();
+                        output::warn(&earlier.report.to_string());
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         progress.clear();
-        let ended =
-            if self.live.live { live::carry_out(&self, &cases, &policies, &mut comparisons) } else { Ok(Exit::Done) };
+        if comparisons.is_empty()
+            && let Some(failure) = impossible
+        {
+            return Err(failure);
+        }
+        let ended = if self.live.live {
+            live::carry_out(&self, &possible, &policies, &mut comparisons)
+        } else {
+            Ok(Exit::Done)
+        };
         // What was measured before something went wrong is shown all the same.
         self.show(&comparisons)?;
-        ended
+        impossible.map_or(ended, Err)
     }
 
     /// Writes the page, if one is wanted.
@@ -158,6 +227,12 @@ impl Command {
         PipelineFile { file: path.to_owned(), sets: self.sets.clone(), max_tasks }
     }
 
+    /// Returns the state folder that knows what earlier runs of a pipeline used.
+    fn history(&self, file: &Path) -> PathBuf {
+        let beside = || self.file(file).folder().join(state::FOLDER);
+        self.state.named().map_or_else(beside, Path::to_owned)
+    }
+
     /// Whether a policy knows the objective.
     fn can(&self, policy: Policy) -> bool {
         self.objective == Objective::Makespan || !matches!(policy, Policy::Search(_))
@@ -176,13 +251,13 @@ impl Command {
         if unnamed {
             pipelines = shapes::pipelines();
         }
-        if self.from_history {
-            let replayed =
-                pipelines.into_iter().map(|(pipeline, graph)| replay::measured(&self.state, pipeline, graph));
-            pipelines = replayed.collect::<Result<_, _>>()?;
-        }
         let mut cases = Vec::new();
-        for (pipeline, graph) in pipelines {
+        for (at, (pipeline, graph)) in pipelines.into_iter().enumerate() {
+            let file = self.pipelines.get(at).cloned();
+            let recorded = self.from_history.then(|| Recorded::newest(&self.state, &pipeline)).transpose()?;
+            if let Some(recorded) = &recorded {
+                recorded.say_what_did_not_run(&graph);
+            }
             let mut fleets = Vec::new();
             for path in &self.fleets {
                 match planning::fleet_of_file(path)? {
@@ -195,14 +270,22 @@ impl Command {
                 (true, false) => fleets.push(planning::fleet_of_this_machine(&pipeline)),
                 (false, _) => {}
             }
-            let of = |fleet| Case { pipeline: pipeline.clone(), graph: graph.clone(), fleet };
-            cases.extend(fleets.into_iter().map(of));
+            for (nth, fleet) in fleets.into_iter().enumerate() {
+                let (pipeline, graph, file) = (pipeline.clone(), graph.clone(), file.clone());
+                let mut case = Case { file, pipeline, graph, fleet };
+                let guessed = case.learn(self, recorded.as_ref());
+                // The same is not known for any of the fleets.
+                if nth == 0 {
+                    say_what_is_guessed(&guessed);
+                }
+                cases.push(case);
+            }
         }
         Ok(Ok(cases))
     }
 
     fn compare(&self, case: &Case, policies: &[Policy], progress: &mut Progress) -> Result<Comparison, Failure> {
-        let Case { pipeline, graph, fleet } = case;
+        let Case { pipeline, graph, fleet, .. } = case;
         let mut best: Option<Plan> = None;
         let mut entries = Vec::with_capacity(policies.len());
         for policy in policies {

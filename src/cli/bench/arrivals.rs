@@ -40,6 +40,21 @@ pub(super) struct Replaying {
 }
 
 impl Replaying {
+    /// Refuses arguments that are for a trace where there is none, which clap lets through beside a pipeline.
+    pub(super) fn refuse(&self) -> Result<(), Failure> {
+        let given = [
+            ("--nodes", self.nodes.is_some()),
+            ("--arrivals", !self.arrivals.is_empty()),
+            ("--fits", !self.fits.is_empty()),
+            ("--placements", self.placements.is_some()),
+        ];
+        let Some((name, _)) = given.into_iter().find(|(_, given)| *given) else { return Ok(()) };
+        let help =
+            "give `--trace PODS.csv` instead of pipelines, or leave it out; fits of plans are named with `--policies`";
+        let report = miette::miette!(help = help, "`{name}` is for arrivals at a cluster, and there is no `--trace`");
+        Err(Failure { exit: Exit::Usage, report })
+    }
+
     /// Replays the trace and prints what came of it, in the form that `command` asks for.
     pub(super) fn run(&self, path: &Path, command: &Command) -> Result<Exit, Failure> {
         let trace = trace::read(path, self.nodes.as_deref())?;

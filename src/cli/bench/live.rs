@@ -21,7 +21,7 @@ use rustix::process::Signal;
 
 use super::copy::{Copy, CopyError, Original};
 use super::{Case, Command, Progress};
-use crate::cli::planning::{self, Planning};
+use crate::cli::planning;
 use crate::cli::rehearsal::Rehearsal;
 use crate::cli::state::{self, broken};
 use crate::cli::{Exit, Failure, output, session, stops};
@@ -33,7 +33,6 @@ use crate::plan::order::OrderRule;
 use crate::report::bench::{Comparison, Live};
 use crate::report::{held, text};
 use crate::run::launch::run_mark;
-use crate::run::learn::{Basis, Origins};
 use crate::run::state::RunState;
 use crate::run::store::{RunRow, Store};
 use crate::spec::{Action, Pipeline, Value};
@@ -53,8 +52,8 @@ pub(super) struct Arguments {
     keep: Option<PathBuf>,
 }
 
-/// Refuses what cannot be carried out, and has plans know what earlier runs used, as those of `run` do.
-pub(super) fn get_ready(bench: &Command, cases: &mut [Case]) -> Result<(), Failure> {
+/// Refuses what cannot be carried out, and says what would disturb it.
+pub(super) fn get_ready(bench: &Command, cases: &[Case]) -> Result<(), Failure> {
     if !bench.fleets.is_empty() {
         let help = "leave out one of them: plans for other hardware are compared without --live";
         return Err(usage(help, "`--live` carries plans out on this machine, and `--fleet` names another"));
@@ -63,12 +62,10 @@ pub(super) fn get_ready(bench: &Command, cases: &mut [Case]) -> Result<(), Failu
         let help = "name a pipeline: `trainyard bench FILE --live`";
         return Err(usage(help, "`--live` needs a pipeline to carry out: the usual shapes do nothing"));
     }
-    for (file, Case { pipeline, graph, fleet }) in bench.pipelines.iter().zip(cases) {
+    for (file, Case { pipeline, graph, .. }) in bench.pipelines.iter().zip(cases) {
         let folder = bench.file(file).folder().to_owned();
         keep_to_copies(pipeline, graph, &folder)?;
         let history = bench.history(file);
-        let origins = Planning::learn(pipeline, fleet, &history);
-        say_what_is_guessed(pipeline, &origins);
         if let Ok(store) = Store::open_existing(&history) {
             let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(row);
             if let Some(row) = store.runs().map_err(broken)?.iter().find(|row| under_way(row)) {
@@ -83,20 +80,6 @@ pub(super) fn get_ready(bench: &Command, cases: &mut [Case]) -> Result<(), Failu
 /// Returns what is carried out where nobody says: the best there is, and what one would do without it.
 pub(super) fn usual() -> Vec<Policy> {
     vec![Policy::Auto, Policy::List(OrderRule::Fifo, FitRule::FirstFit)]
-}
-
-/// Says of which stages plans do not know how long they take.
-fn say_what_is_guessed(pipeline: &Pipeline, origins: &Origins) {
-    let is_guessed =
-        |stage: usize, modes: usize| (0..modes).any(|mode| origins.mode(stage, mode).duration == Basis::Default);
-    let guessed = pipeline.stages.iter().enumerate().filter(|(at, stage)| is_guessed(*at, stage.modes.len()));
-    let names: Vec<_> = guessed.map(|(_, stage)| format!("`{}`", text::visible(&stage.name))).collect();
-    if !names.is_empty() {
-        let names = names.join(", ");
-        output::note(&format!(
-            "plans guess how long these take, until `duration` or a run that succeeded says it: {names}"
-        ));
-    }
 }
 
 fn usage(help: &str, words: &str) -> Failure {
@@ -145,14 +128,6 @@ fn words(action: &Action) -> Vec<String> {
     }
 }
 
-impl Command {
-    /// Returns the state folder that knows what earlier runs of a pipeline used.
-    fn history(&self, file: &Path) -> PathBuf {
-        let beside = || self.file(file).folder().join(state::FOLDER);
-        self.state.named().map_or_else(beside, Path::to_owned)
-    }
-}
-
 /// Carries out all plans that were compared, and adds how they did. Returns how the command ends.
 pub(super) fn carry_out(
     bench: &Command,
@@ -169,7 +144,8 @@ pub(super) fn carry_out(
     output::note(&format!("carrying out {plans}: about {expected} by what is planned"));
     let mut progress = Progress::new(count);
     let mut exit = Exit::Done;
-    for ((file, case), comparison) in bench.pipelines.iter().zip(cases).zip(comparisons) {
+    for (case, comparison) in cases.iter().zip(comparisons) {
+        let Some(file) = &case.file else { continue };
         let history = bench.history(file);
         let folder = bench.file(file).folder().to_owned();
         // It is known where it lies once it is there.
@@ -322,7 +298,7 @@ impl Stage<'_> {
 
     /// Reads how the run went from its record.
     fn measured(&self, state: &Path, act: &Act, status: ExitStatus) -> Result<Live, Failure> {
-        let Case { pipeline, graph, fleet } = self.case;
+        let Case { pipeline, graph, fleet, .. } = self.case;
         let ended_by = |status: ExitStatus| {
             let signal = std::os::unix::process::ExitStatusExt::signal(&status);
             signal.map(|signal| format!("the run was ended by signal {signal}"))

@@ -336,7 +336,7 @@ fn percent(part: f64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
 fn micros(us: u64) -> String {
     match us {
-        0..1_000 => format!("{us}us"),
+        0..1_000 => format!("{us}µs"),
         1_000..1_000_000 => format!("{:.1}ms", us as f64 / 1e3),
         _ => format!("{:.2}s", us as f64 / 1e6),
     }

@@ -211,19 +211,25 @@ fn duration(fleet: &Fleet, samples: &[&Sample]) -> Option<(Duration, u32)> {
     for sample in samples {
         times.entry(sample.model.as_deref()).or_default().extend(sample.duration);
     }
-    let mut learned = Duration::default();
-    let mut all = 0;
-    for (model, times) in times {
-        let Some(Estimate { value, runs }) = estimate::time(&times) else { continue };
-        all += runs;
+    let estimates = times.into_iter().filter_map(|(model, times)| Some((model, estimate::time(&times)?)));
+    let estimates: Vec<_> = estimates.collect();
+    let all = estimates.iter().map(|(_, estimate)| estimate.runs).sum();
+    (all > 0).then(|| (as_it_took(fleet, estimates.into_iter().map(|(model, known)| (model, known.value))), all))
+}
+
+/// Returns the duration of what took so long on each of some models, `None` being the host: on those as it was, on others
+/// by how fast they are.
+pub fn as_it_took<'m>(fleet: &Fleet, times: impl IntoIterator<Item = (Option<&'m str>, Millis)>) -> Duration {
+    let mut duration = Duration::default();
+    for (model, time) in times {
         // Where models disagree on what it takes on a device of speed 1, the longest counts.
-        learned.base =
-            learned.base.max(Some(at_speed_one(value, model.map_or(Speed::ONE, |model| speed(fleet, model)))));
+        let speed = model.map_or(Speed::ONE, |model| speed(fleet, model));
+        duration.base = duration.base.max(Some(at_speed_one(time, speed)));
         if let Some(model) = model {
-            learned.by_model.insert(model.to_owned(), value);
+            duration.by_model.insert(model.to_owned(), time);
         }
     }
-    (all > 0).then_some((learned, all))
+    duration
 }
 
 /// Returns the speed of a model: as the fleet has it, else as it is known.
@@ -370,6 +376,17 @@ mod tests {
         let (mode, _) = filled("gpu_memory = 'auto'", &[("L4", 24, 500_000)], &[(Some("H100"), 1_000, 8)]);
         assert_eq!(mode.resources.gpu_memory, Bytes(10 * GIB));
         assert_eq!(mode.duration.base, Some(Millis(1_100)));
+    }
+
+    #[test]
+    fn what_took_so_long_on_a_model_takes_as_long_on_that_and_by_speed_on_others() {
+        let fleet = fleet(&[("H100", 80, 3_000_000), ("L4", 24, 1_000_000)]);
+        let duration = as_it_took(&fleet, [(Some("H100"), Millis(1_000))]);
+        assert_eq!((duration.by_model["H100"], duration.base), (Millis(1_000), Some(Millis(3_000))));
+        assert_eq!(
+            as_it_took(&fleet, [(None, Millis(7))]),
+            Duration { base: Some(Millis(7)), by_model: BTreeMap::new() }
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::units::{Bytes, Millis};
 pub mod estimate;
 mod fill;
 
-pub use fill::{Basis, Exceeded, Numbers, Origins, declares_memory, exceeded, fill_in, has_open_numbers};
+pub use fill::{Basis, Exceeded, Numbers, Origins, as_it_took, declares_memory, exceeded, fill_in, has_open_numbers};
 
 /// How many of the newest samples of a definition on a model count: the largest of so many is their 98th percentile,
 /// and what has changed outside the definition (data, drivers) is forgotten one day.
