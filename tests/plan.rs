@@ -120,10 +120,10 @@ fn the_table_shows_the_chart_and_how_good_the_plan_is() {
     let (code, stdout, _) = outcome(CHAIN, BOX, &[]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!(stdout, @r"
-    task  where     start  finish  duration  slack  GPU memory
-    A     box/gpu0    0ms      2s        2s    0ms     6.0 GiB  critical
-    B     box/cpu      2s      4s        2s    0ms              critical
-    C     box/cpu      4s      7s        3s    0ms              critical
+    task  where     start  finish  duration  slack alone  GPU memory
+    A     box/gpu0    0ms      2s        2s          0ms     6.0 GiB  critical
+    B     box/cpu      2s      4s        2s          0ms              critical
+    C     box/cpu      4s      7s        3s          0ms              critical
 
               |0ms                  |1.75s                 |3.50s                |5.25s              7s|
     box/gpu0  [A######################]
@@ -131,8 +131,35 @@ fn the_table_shows_the_chart_and_how_good_the_plan_is() {
 
     makespan       7s by auto
     lower bound    7s by critical path: proven optimal
-    critical path  7s: A → B → C
+    critical path  7s if nobody waited for room: A → B → C
     ");
+}
+
+#[test]
+fn a_bar_has_its_name_in_every_script_that_is_as_narrow() {
+    let (_, stdout, _) = outcome("name = \"p\"\n[stage.b]\nrun = [\"true\"]\nmatrix = { x = [\"é\"] }\n", BOX, &[]);
+    assert!(stdout.contains("[b[x=é]####"), "{stdout}");
+}
+
+#[test]
+fn a_proof_into_a_folder_that_is_not_there_ends_with_2() {
+    let (code, _, stderr) = outcome(CHAIN, BOX, &["--policy", "exact", "--proof", "none/proof"]);
+    assert!(code == Some(2) && stderr.contains("make the folder first"), "{stderr}");
+}
+
+#[test]
+fn who_asks_for_what_no_node_declares_is_told_where_that_can_be_declared() {
+    let pipeline = "name = \"p\"\n[stage.A]\nrun = [\"true\"]\nresources = { tape = 1 }\n";
+    let (code, _, stderr) = outcome(pipeline, BOX, &[]);
+    assert!(code == Some(4) && stderr.contains("whose node declares tape"), "{stderr}");
+}
+
+#[test]
+fn models_that_the_fleet_does_not_have_are_named() {
+    let pipeline =
+        "name = \"p\"\n[stage.A]\nrun = [\"true\"]\nresources = { gpus = 1 }\nduration = { H1000 = \"5s\" }\n";
+    let (code, _, stderr) = outcome(pipeline, BOX, &[]);
+    assert!(code == Some(0) && stderr.contains("`A` (H1000; for `H1000`, did you mean `H100`?)"), "{stderr}");
 }
 
 #[test]

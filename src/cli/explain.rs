@@ -13,6 +13,7 @@ use crate::engine::sentinel;
 use crate::graph::{self, TaskGraph, TaskId};
 use crate::report::explain::{self, Explanation, Facts};
 use crate::report::reasons::{self, Noted};
+use crate::report::text;
 use crate::run::launch;
 use crate::units::Millis;
 
@@ -41,6 +42,7 @@ impl Command {
         let basis = Basis::of(&opened);
         let all: Vec<_> = tasks.iter().map(|task| basis.explanation(&opened, *task)).collect();
         match all.as_slice() {
+            [] if run.is_none() && self.state.pick(Some(wanted)).is_ok() => Err(no_task(wanted)),
             [] => Err(opened.unknown(wanted).into()),
             [one] if self.json => output::print_json(one),
             [one] => output::print(&one.text()),
@@ -48,6 +50,13 @@ impl Command {
             all => output::print(&explain::several(wanted, all)),
         }
     }
+}
+
+/// Says that a run was named and no task of it.
+fn no_task(run: &str) -> Failure {
+    let run = text::visible(run).into_owned();
+    let report = miette::miette!(help = format!("name a task of it: trainyard explain {run} TASK"), "`{run}` is a run");
+    Failure { exit: Exit::Usage, report }
 }
 
 /// Explains a task of a run.

@@ -15,7 +15,7 @@ use crate::run::store::RunRow;
 /// Print runs and devices in Prometheus' text format
 #[derive(Args)]
 pub(super) struct Command {
-    /// A run's id or the beginning of it [default: those under way, and the newest]
+    /// A run's id, the beginning of it, or its name [default: those under way, and the newest]
     run: Option<String>,
     #[command(flatten)]
     state: StateArgs,

@@ -1,6 +1,7 @@
 //! `trainyard plan FILE`: shows where and when every task would run, and how far that is from the best, without running
 //! any of it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -76,6 +77,14 @@ impl Command {
     fn prove(&self, of: (&Pipeline, &TaskGraph, &Fleet), plan: &Plan, file: &Path) -> Result<(), Failure> {
         let proof = match self.planning.prove(of, plan.lower_bound, file) {
             Ok(proof) => proof,
+            Err(NoProof::File(error)) if error.kind() == io::ErrorKind::NotFound => {
+                let report = miette::miette!(
+                    help = "make the folder first, or name a file in another one",
+                    "cannot write the proof to {}: there is no such folder",
+                    file.display()
+                );
+                return Err(Failure { exit: Exit::Usage, report });
+            }
             Err(NoProof::File(error)) => {
                 let report = miette::miette!("cannot write the proof to {}: {error}", file.display());
                 return Err(Failure { exit: Exit::Bug, report });

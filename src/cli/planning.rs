@@ -39,7 +39,14 @@ pub(super) struct Planning {
     /// Plan for the hardware in this file instead of this machine
     #[arg(long, value_name = "FILE")]
     pub(super) fleet: Option<PathBuf>,
-    /// `auto`, or an order and a fit like `critical-path+best-fit`; with `time-slice` stages that may be suspended take turns
+    /// `auto`, a search, or ORDER+FIT like `critical-path+best-fit`
+    ///
+    /// Searches: ga, sa, lns, aco, pso, exact.
+    /// Orders: fifo, sjf, ljf, priority, critical-path, least-slack, most-successors, efficiency, time-slice (stages that may
+    /// be suspended take turns).
+    /// Fits: earliest-finish, first-fit, best-fit, worst-fit, dot-product, fragmentation, random, round-robin, least-loaded,
+    /// least-connections.
+    /// An order alone goes with `earliest-finish`, a fit alone with `critical-path`.
     #[arg(long, value_name = "NAME", default_value_t)]
     policy: Policy,
     /// How long a task runs with `time-slice` before others have their turn [default: 1m]
@@ -54,7 +61,7 @@ pub(super) struct Planning {
     /// Schedules that may be tried: a limit that does not depend on the machine
     #[arg(long, value_name = "N")]
     evaluations: Option<u64>,
-    /// What a good plan is: `makespan`, `weighted-completion` or `energy`
+    /// What a good plan is: `makespan`, `weighted-completion`, or, with a fleet file that says watts, `energy`
     #[arg(long, value_name = "NAME", default_value_t)]
     objective: Objective,
     /// What of each GPU's memory no task may have: a size, a part, or both [default: $TRAINYARD_HEADROOM or 512MiB+2%]
@@ -243,8 +250,8 @@ impl Planning {
             return Ok(());
         }
         let report = miette::miette!(
-            help = "plan with `--policy exact`",
-            "`--proof` is for the makespan and `exact`, not for {} and `{}`",
+            help = "plan with `--policy exact` for the makespan",
+            "only `exact` proves a bound, that of the makespan; this would plan for {} with `{}`",
             self.objective,
             self.policy
         );

@@ -39,7 +39,7 @@ fn too_many(stage: &Stage, size: Option<usize>, limits: Limits) -> Problem {
     let problem = Problem::new(span, message);
     match size {
         Some(size) => problem.help(format!("{}: if that is meant, allow it with --max-tasks {size}", axes.join(" × "))),
-        None => problem.help(axes.join(" × ")),
+        None => problem.help(format!("{}: split the stage, or name fewer values", axes.join(" × "))),
     }
 }
 

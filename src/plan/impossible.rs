@@ -293,7 +293,9 @@ impl Reason {
                 };
                 format!("ask for at most {most} {unit}, or add a node that has more")
             }
-            Self::Node { resource, .. } => format!("declare {resource} on a node of the fleet file"),
+            Self::Node { resource, .. } => {
+                format!("plan with a fleet file (`--fleet FILE`) whose node declares {resource}; the machine that runs tasks has none")
+            }
             Self::NoDevice { unseen: Some(Unseen::Masked), .. } => {
                 "unset CUDA_VISIBLE_DEVICES, or name a GPU of `trainyard devices` in it".to_owned()
             }

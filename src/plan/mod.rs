@@ -244,8 +244,8 @@ pub enum PlanError {
     Budgets,
     /// The energy of a device is not known.
     #[error(
-        "nothing says how much power {device} takes: plan with a fleet file (`--fleet FILE`) that says its \
-         `idle_watts` and `active_watts`"
+        "nothing says how much power {device} takes: energy is for `plan` and `bench` with a fleet file (`--fleet FILE`) that \
+         says `idle_watts` and `active_watts` of each GPU, not for this machine"
     )]
     NoWatts {
         /// Its id.

@@ -111,8 +111,9 @@ fn bar(cells: &mut [char], sheet: &Sheet<'_>, task: TaskId) {
             inside.fill(fill);
             // Wide characters would shift the columns behind them.
             let name = text::visible(sheet.name(task));
+            let is_narrow = name.chars().count() == text::width(&name);
             let name =
-                if name.is_ascii() { text::fit_middle(&name, inside.len()).replace('…', "~") } else { String::new() };
+                if is_narrow { text::fit_middle(&name, inside.len()).replace('…', "~") } else { String::new() };
             inside.iter_mut().zip(name.chars()).for_each(|(cell, letter)| *cell = letter);
         }
         [] => {}

@@ -181,7 +181,7 @@ impl<'a> Sheet<'a> {
             Column::right("start"),
             Column::right("finish"),
             Column::right("duration"),
-            Column::right("slack"),
+            Column::right("slack alone"),
             Column::right("GPU memory"),
             Column::left(""),
         ]);
@@ -296,7 +296,11 @@ impl<'a> Sheet<'a> {
                 0..=6 => path.iter().map(|task| self.name(*task)).collect::<Vec<_>>().join(" → "),
                 n => format!("{} → … {} tasks … → {}", self.name(*first), n - 2, self.name(*last)),
             };
-            line(format!("critical path  {}: {}", self.timing.makespan, text::visible(&names)));
+            line(format!(
+                "critical path  {} if nobody waited for room: {}",
+                self.timing.makespan,
+                text::visible(&names)
+            ));
         }
         let guessed = self.graph.ids().filter(|task| self.numbers(*task).duration == Basis::Default).count();
         if guessed > 0 {

@@ -199,6 +199,9 @@ fn a_run_is_known_by_its_name() {
     assert_eq!(said(&world, &["logs", "nightly", "a"]), "hello\n");
     assert!(said(&world, &["runs"]).contains("nightly"));
     assert!(said(&world, &["explain", "nightly", "b"]).contains("it failed"));
+    let alone = world.command(&["explain", "nightly"]).output().unwrap();
+    let words = String::from_utf8_lossy(&alone.stderr);
+    assert!(alone.status.code() == Some(2) && words.contains("trainyard explain nightly TASK"), "{words}");
     assert!(said(&world, &["diff", "nightly", "latest"]).contains('b'));
     let runs: Value = serde_json::from_str(&said(&world, &["runs", "--json"])).unwrap();
     assert_eq!((&runs[1]["name"], &runs[0]["name"]), (&Value::from("nightly"), &Value::Null));
