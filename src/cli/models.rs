@@ -1,4 +1,5 @@
-//! Stages that say how long they take on models of which the fleet has none: one warning for all of them.
+//! Stages that say in vain how long they take on a model, since the fleet has none or calls it otherwise: one warning for
+//! all of them.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +9,8 @@ use crate::report::text;
 use crate::spec::problem::did_you_mean;
 use crate::spec::{Gpus, Mode, Pipeline};
 
-/// Says which stages list durations only for models that no device of the fleet has: what they are taken to need there is
-/// what the slowest of those needs.
+/// Says which stages list durations only for models that no device of the fleet has, or for one that it calls otherwise:
+/// what they are taken to need there is what the slowest of those listed needs.
 pub(super) fn say_which_are_missing(pipeline: &Pipeline, fleet: &Fleet) {
     if let Some(words) = missing(pipeline, fleet) {
         output::warn(&words);
@@ -21,39 +22,48 @@ fn missing(pipeline: &Pipeline, fleet: &Fleet) -> Option<String> {
     if here.is_empty() {
         return None;
     }
-    let listed = |mode: &Mode| mode.resources.gpus != Gpus::None && !mode.duration.by_model.is_empty();
-    let misses =
-        |mode: &Mode| listed(mode) && !mode.duration.by_model.keys().any(|model| here.contains(model.as_str()));
+    let lists = |mode: &&Mode| mode.resources.gpus != Gpus::None && !mode.duration.by_model.is_empty();
     let of_stage = pipeline.stages.iter().filter_map(|stage| {
-        let models: BTreeSet<&str> = stage
-            .modes
-            .iter()
-            .filter(|mode| misses(mode))
-            .flat_map(|mode| mode.duration.by_model.keys().map(String::as_str))
-            .collect();
-        let near = models.iter().find_map(|model| Some((*model, meant(model, &here)?)));
-        let models = models.iter().map(|model| text::visible(model)).collect::<Vec<_>>().join(", ");
+        let strangers: BTreeSet<&str> =
+            stage.modes.iter().filter(lists).flat_map(|mode| strangers(mode, &here)).collect();
+        let near = strangers.iter().find_map(|model| Some((*model, meant(model, &here)?)));
+        let models = strangers.iter().map(|model| text::visible(model)).collect::<Vec<_>>().join(", ");
         let near = near.map_or(String::new(), |(written, near)| {
             format!("; for `{}`, did you mean `{}`?", text::visible(written), text::visible(near))
         });
-        (!models.is_empty()).then(|| format!("`{}` ({models}{near})", text::visible(&stage.name)))
+        (!strangers.is_empty()).then(|| format!("`{}` ({models}{near})", text::visible(&stage.name)))
     });
     let stages: Vec<String> = of_stage.collect();
     let here = here.iter().map(|model| text::visible(model)).collect::<Vec<_>>().join(", ");
     (!stages.is_empty()).then(|| {
         format!(
-            "taken to need as long as on the slowest model that `duration` lists, since no device is one of these: {} (there \
-             are {here})",
+            "a model that `duration` does not list is taken to need as long as the slowest that it lists, and no device is one of \
+             these: {} (there are {here})",
             stages.join(", ")
         )
     })
 }
 
-/// Returns the model that was probably meant: one that is spelt alike, or of which this is the beginning, as `A100` is of
-/// `A100-80GB`.
+/// Returns the models that a mode lists in vain: all, where no device is one of them, else those that are written almost
+/// like one that is there and not listed itself.
+fn strangers<'m>(mode: &'m Mode, here: &BTreeSet<&str>) -> Vec<&'m str> {
+    let listed = &mode.duration.by_model;
+    let names = || listed.keys().map(String::as_str);
+    let none = !names().any(|model| here.contains(model));
+    let almost = |model: &str| longer(model, here).is_some_and(|near| !listed.contains_key(near));
+    names().filter(|model| none || !here.contains(model) && almost(model)).collect()
+}
+
+/// Returns the model that was probably meant.
 fn meant<'m>(written: &str, here: &BTreeSet<&'m str>) -> Option<&'m str> {
-    let begins = |model: &&&str| model.strip_prefix(written).is_some_and(|rest| rest.starts_with('-'));
-    did_you_mean(written, here.iter().copied()).or_else(|| here.iter().find(begins).copied())
+    longer(written, here).or_else(|| did_you_mean(written, here.iter().copied()))
+}
+
+/// Returns the model of which this is the beginning, as `A100` is of `A100-80GB`, or all but its dashes, as `RTX4090` is of
+/// `RTX-4090`.
+fn longer<'m>(written: &str, here: &BTreeSet<&'m str>) -> Option<&'m str> {
+    let begins = |model: &&str| model.strip_prefix(written).is_some_and(|rest| rest.starts_with('-'));
+    here.iter().copied().find(|model| begins(model) || model.replace('-', "") == written)
 }
 
 #[cfg(test)]
@@ -79,6 +89,15 @@ mod tests {
         assert!(words("{ RTX4090 = '1h' }", &["RTX-4090"]).contains("did you mean `RTX-4090`?"));
         let far = words("{ nosuch = '1s' }", &["H100"]);
         assert!(far.contains("`a` (nosuch) (there are H100)"), "{far}");
+    }
+
+    #[test]
+    fn beside_a_model_that_is_there_one_that_is_written_almost_like_another_is_named() {
+        let words = |listed: &str| said("gpus = 1", listed, &["A100-80GB", "L4"]).unwrap_or_default();
+        let near = words("{ A100 = '1h', L4 = '3h' }");
+        assert!(near.contains("`a` (A100; for `A100`, did you mean `A100-80GB`?)"), "{near}");
+        assert_eq!(words("{ A100-80GB = '1h', A100 = '2h', L4 = '3h' }"), "");
+        assert_eq!(words("{ H100 = '1h', L4 = '3h' }"), "", "a file may list what other fleets have");
     }
 
     #[test]
