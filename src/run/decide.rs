@@ -40,6 +40,7 @@ mod lookups;
 mod pause;
 mod replan;
 mod sharing;
+mod smaller;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -90,7 +91,7 @@ pub struct Dispatcher<'a> {
     expect: Expect,
     /// When tasks that were first in line were promised to start.
     promised: HashMap<TaskId, Millis>,
-    /// Since when others keep whom of a queue waiting who would rather have a GPU, by our own tasks' expected ends.
+    /// Since when others keep whom of a queue waiting who can do with something else, by our own tasks' expected ends.
     others_keep: HashMap<usize, Millis>,
     /// For whom room was kept when it was last decided who starts, and from when on.
     kept: Option<(TaskId, Millis)>,
@@ -185,6 +186,7 @@ impl<'a> Dispatcher<'a> {
             dispatcher.revise(revised);
         }
         graph.ids().for_each(|task| dispatcher.learn_what_was_too_little(task, state.task(task)));
+        graph.ids().for_each(|task| dispatcher.learn_what_sufficed_by_record(task, state.task(task)));
         for task in graph.ids() {
             dispatcher.choose_queue(task, state.task(task).raise);
             let open = graph.before.of(task).iter().filter(|edge| !state.task(edge.task).phase.is_done());
@@ -208,12 +210,14 @@ impl<'a> Dispatcher<'a> {
             Event::AttemptStarted { task, place, .. } => self.note_start(*task, place, recorded.at),
             Event::AttemptFinished { task, role, outcome, usage, .. } => {
                 self.learn_duration((*task, *role), outcome.is_success(), recorded.at);
-                let had = self.ledger.grant(*task).map_or(Bytes::ZERO, |grant| grant.gpu_memory);
+                let (had, devices) =
+                    self.ledger.grant(*task).cloned().map(|of| (of.gpu_memory, of.devices)).unwrap_or_default();
                 self.ledger.release_as(*role, *task, recorded.at);
                 self.turns.forget(*task);
                 self.need_not_start(*task, *role);
                 self.note_end(*task, *role, outcome);
                 if outcome.is_success() {
+                    self.learn_what_sufficed(*task, &devices);
                     if self.find(*task, usage.peak_gpu_memory) {
                         self.choose_queues_again(*task);
                     }
@@ -396,7 +400,9 @@ impl<'a> Dispatcher<'a> {
             }
             let admitted = self.admit(task, queue, &mut line, (now, readings)).or_else(|denied| match denied {
                 Denied::Room(refusal) => {
-                    let instead = self.admit_instead((task, queue), state, &mut line, (now, readings));
+                    let smaller = self.admit_on_smaller((task, queue), &mut line, (now, readings));
+                    let instead =
+                        smaller.or_else(|| self.admit_instead((task, queue), state, &mut line, (now, readings)));
                     instead.ok_or(Denied::Room(refusal))
                 }
                 Denied::Held => Err(Denied::Held),

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::admission::most_of_each;
+use super::admission::{little, most_of_each};
 use super::learn::estimate;
 use crate::fleet::Fleet;
 use crate::spec::{Gpus, Mode, Resources};
@@ -22,12 +22,28 @@ pub(super) struct Found {
     known: HashMap<Of, (Vec<Bytes>, Resources)>,
     /// Whose attempts have run out of memory: that others were not seen to hold any says nothing there.
     ran_out: HashSet<Of>,
+    /// What the smallest device gives on which one of them has succeeded.
+    sufficed: HashMap<Of, Bytes>,
 }
 
 impl Found {
     /// Returns what a stage asks for in a mode since it was measured; `None` where nothing is better known than before.
     pub(super) fn request(&self, of: Of) -> Option<&Resources> {
         self.known.get(&of).map(|(_, request)| request)
+    }
+
+    /// Takes in that an attempt has succeeded on a device that gives so much.
+    pub(super) fn sufficed(&mut self, of: Of, whole: Bytes) {
+        let smallest = self.sufficed.entry(of).or_insert(whole);
+        *smallest = whole.min(*smallest);
+    }
+
+    /// Returns the request for all of a device on which one of a stage has succeeded; `None` where that is known of none, or
+    /// what is asked for is no more than such a device gives beside a desktop.
+    pub(super) fn all_of_smaller(&self, of: Of, asked: &Resources) -> Option<Resources> {
+        let whole_of = *self.sufficed.get(&of)?;
+        let is_more = !asked.wants_all_memory() && asked.gpu_memory > beside_desktop(whole_of);
+        is_more.then(|| Resources { gpus: whole(asked.gpus), gpu_memory: whole_of, alone: true, ..asked.clone() })
     }
 
     /// Takes in the most device memory that an attempt held which has succeeded. Returns whether the stage asks for
@@ -57,6 +73,7 @@ impl Found {
     /// half as much again, as that task does, and as what earlier runs have told counts.
     pub(super) fn too_little(&mut self, of: Of, mode: &Mode, had: Bytes, fleet: &Fleet) -> bool {
         let Some(gpus) = mode.auto else { return false };
+        self.sufficed.retain(|other, whole| *other != of || had < beside_desktop(*whole));
         let (peaks, request) = self.known.get(&of).cloned().unwrap_or_else(|| (Vec::new(), mode.resources.clone()));
         let Some(known) = estimate::memory(&[], &[had]) else { return false };
         // Who has all of a device gets no more there.
@@ -71,6 +88,7 @@ impl Found {
     /// stage asks for something else now: the same, unless it was measured to need no whole device.
     pub(super) fn too_small(&mut self, of: Of, mode: &Mode, larger: Bytes) -> bool {
         let Some(gpus) = mode.auto else { return false };
+        self.sufficed.retain(|other, whole| *other != of || *whole >= larger);
         let (peaks, before) = self.known.get(&of).cloned().unwrap_or_else(|| (Vec::new(), mode.resources.clone()));
         let is_more = before.wants_all_memory() && larger > before.gpu_memory;
         if is_more {
@@ -99,6 +117,11 @@ fn ask_for(memory: Bytes, gpus: Gpus, mode: &Mode, fleet: &Fleet) -> Resources {
     let (gpus, gpu_memory) =
         if memory <= most_of_each(fleet, gpus) { (gpus, memory) } else { (whole(gpus), Bytes::ZERO) };
     Resources { gpus, gpu_memory, ..mode.resources.clone() }
+}
+
+/// Returns what is left of a device that gives so much beside the largest desktop that is put up with.
+fn beside_desktop(whole: Bytes) -> Bytes {
+    whole - little(whole)
 }
 
 /// Returns whole devices, as many as were asked for.
@@ -211,6 +234,35 @@ mod tests {
         assert!(!found.take_in((0, 0), &mode, Some(gib(7)), &fleet), "the larger one held it");
         assert_eq!(found.request((0, 0)), Some(&resources));
         assert!(Found::default().take_in((0, 0), &mode, Some(gib(6)), &fleet));
+    }
+
+    #[test]
+    fn all_of_a_device_on_which_one_has_succeeded_does_until_one_runs_out_there() {
+        let gib = |gib: u64| Bytes(gib << 30);
+        let device = |size| Device { memory: gib(size), ..Device::default() };
+        let fleet = Fleet { devices: vec![device(16), device(40)], ..Fleet::default() };
+        let resources = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        let mode = Mode { auto: Some(Gpus::Shared), resources: resources.clone(), ..Mode::default() };
+        let mut found = Found::default();
+        assert!(found.take_in((0, 0), &mode, Some(gib(14)), &fleet));
+        let asked = found.request((0, 0)).cloned().unwrap();
+        assert_eq!(found.all_of_smaller((0, 0), &asked), None, "none has");
+        found.sufficed((0, 0), gib(40));
+        found.sufficed((0, 0), gib(16));
+        let instead = |found: &Found, asked: &Resources| {
+            found.all_of_smaller((0, 0), asked).map(|of| (of.gpus, of.gpu_memory, of.alone, of.wants_all_memory()))
+        };
+        let all = Some((Gpus::Whole(1), gib(16), true, true));
+        assert_eq!(instead(&found, &asked), all);
+        assert_eq!(instead(&found, &resources), None, "any device does");
+        assert_eq!(instead(&found, &Resources { gpu_memory: gib(12), ..asked.clone() }), None, "it gives that");
+        assert!(!found.too_little((0, 0), &mode, gib(4), &fleet));
+        assert_eq!(instead(&found, &asked), all, "who had little of it says nothing");
+        found.too_little((0, 0), &mode, gib(16), &fleet);
+        assert_eq!(instead(&found, &asked), None);
+        found.sufficed((0, 0), gib(16));
+        found.too_small((0, 0), &mode, gib(16) + Bytes(1));
+        assert_eq!(instead(&found, &asked), None);
     }
 
     #[test]

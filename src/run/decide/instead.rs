@@ -66,6 +66,11 @@ impl<'a> Dispatcher<'a> {
         Some(self.place(task, &request, &grant))
     }
 
+    /// Whether nobody can say when a task gets what its queue asks for.
+    pub(super) fn is_out_of_sight(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> bool {
+        matches!(self.until_a_gpu_is_sooner(task, queue, readings, now), Until::Whenever)
+    }
+
     fn until_a_gpu_is_sooner(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Until {
         let request: &Resources = &self.ready[queue].request;
         if self.ledger.possible(request).is_err() {

@@ -168,7 +168,10 @@ impl Dispatcher<'_> {
             let (task, device) = (&self.graph.tasks[task.index()].name, &self.fleet.devices[device.index()].id);
             format!("; what {task} left behind holds {bytes} of {device} (`trainyard devices --orphans`)")
         });
-        let held: Vec<String> = held.chain(left).collect();
+        let smaller = first.and_then(|task| self.all_of_smaller(task)).map(|of| of.gpu_memory);
+        let smaller = smaller
+            .map(|size| format!("; if that goes on, all of a GPU of {size} will do, as for another of its stage"));
+        let held: Vec<String> = held.chain(left).chain(smaller).collect();
         Reason::Room {
             words: refusal.explain(self.fleet) + &held.concat(),
             nodes: nodes.collect(),

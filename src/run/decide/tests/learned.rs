@@ -3,6 +3,7 @@
 use super::*;
 use crate::fleet::DeviceId;
 use crate::graph;
+use crate::run::admission::Seen;
 use crate::spec::Source;
 use crate::units::Bytes;
 
@@ -62,4 +63,53 @@ fn a_device_that_is_too_small_for_one_is_tried_by_no_other() {
         let asked = dispatcher.asked(TaskId(1));
         assert_eq!((asked.gpu_memory, asked.alone), (larger, true), "whoever takes the run up knows as much");
     }
+}
+
+/// Lets the first of three tasks succeed on the smaller of two devices with nearly all of its memory, while the other one is
+/// as given; returns when the second starts after that, and where.
+fn after_one_on_the_smaller(other: &Live) -> (u64, Vec<String>) {
+    let text = "[stage.train]\nrun = 'x'\nmatrix = { i = [1, 2, 3] }\nresources = { cpus = 0, gpu_memory = 'auto' }\n";
+    let source = Source { name: "p.toml".to_owned(), text: text.to_owned() };
+    let (pipeline, graph) = graph::load(&source, &[], &[], graph::Limits::default()).expect("a good file");
+    let mut fleet = gpus(2);
+    let size = fleet.devices[0].memory;
+    fleet.devices[1].memory = Bytes(2 * size.0);
+    let problem = Problem { pipeline, graph, fleet };
+    let mut plan = in_file_order(&problem);
+    plan.placed.iter_mut().for_each(|placed| placed.devices = vec![DeviceId(0)]);
+    let mut sim = Sim::new(&problem, &plan, vec![1_000; 3]);
+    let idle = Seen { free: size, held: Some(Vec::new()), ..Seen::default() };
+    sim.readings.devices = vec![Live::Seen(idle), other.clone()];
+    let at = |sim: &mut Sim<'_>, at: u64| {
+        (sim.now, sim.readings.at) = (Millis(at), Millis(at));
+        sim.decide();
+    };
+    at(&mut sim, 1_000);
+    assert_eq!(sim.state.task(TaskId(0)).attempts[0].place.devices, ["n0/gpu0"]);
+    let usage = Usage { peak_gpu_memory: Some(Bytes(size.0 / 10 * 9)), ..Usage::default() };
+    let outcome = Outcome::Succeeded;
+    sim.happens(Event::AttemptFinished { task: TaskId(0), role: Role::Main, outcome, usage, logged: false });
+    let asked = sim.dispatcher.asked(TaskId(1)).gpu_memory;
+    assert!(asked > size && asked < Bytes(2 * size.0), "the larger one gives that");
+    for now in (2_000..60_000).step_by(1_000) {
+        at(&mut sim, now);
+        if let Some(attempt) = sim.state.task(TaskId(1)).attempts.first() {
+            assert!(sim.state.task(TaskId(2)).attempts.is_empty(), "it has all of it");
+            return (now, attempt.place.devices.clone());
+        }
+    }
+    panic!("it waits: {:?}", sim.dispatcher.waiting());
+}
+
+#[test]
+fn a_smaller_device_on_which_one_has_succeeded_does_where_the_larger_one_is_not_to_be_had() {
+    let fault = Live::Fault { fault: "lost".to_owned(), ends_tasks: true, until: "" };
+    let on_smaller = vec!["n0/gpu0".to_owned()];
+    assert_eq!(after_one_on_the_smaller(&fault), (2_000, on_smaller.clone()));
+    let seen =
+        |free: u64, used| Seen { free: Bytes(free << 30), used: Bytes(used), held: Some(vec![]), ..Seen::default() };
+    let (at, devices) = after_one_on_the_smaller(&Live::Seen(seen(0, 1 << 40)));
+    assert_eq!((at > 30_000, devices), (true, on_smaller), "strangers may go again");
+    let (at, devices) = after_one_on_the_smaller(&Live::Seen(seen(1 << 10, 0)));
+    assert_eq!((at, devices), (2_000, vec!["n0/gpu1".to_owned()]), "there is room for it");
 }

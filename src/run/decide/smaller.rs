@@ -1,0 +1,57 @@
+//! A smaller device instead of more memory than can be had: stages with `gpu_memory = "auto"` ask for more than was seen, and
+//! that may be more than a device gives on which one of them has succeeded. Where nobody can say when there will be so much,
+//! all of such a device does as well.
+
+use super::Dispatcher;
+use super::backfill::Line;
+use crate::fleet::DeviceId;
+use crate::graph::TaskId;
+use crate::run::admission::Readings;
+use crate::run::event::Place;
+use crate::run::expect;
+use crate::run::state::{Phase, TaskState};
+use crate::spec::Resources;
+use crate::units::Millis;
+
+impl Dispatcher<'_> {
+    /// Takes in that a task has succeeded on these devices.
+    pub(super) fn learn_what_sufficed(&mut self, task: TaskId, devices: &[DeviceId]) {
+        let smallest = devices.iter().map(|device| self.fleet.devices[device.index()].whole_memory()).min();
+        if let (Some(smallest), Some(_)) = (smallest, self.mode(task).auto) {
+            self.found.sufficed(self.stage_and_mode(task), smallest);
+        }
+    }
+
+    /// Takes in by the record of a task on which devices it has succeeded.
+    pub(super) fn learn_what_sufficed_by_record(&mut self, task: TaskId, state: &TaskState) {
+        let succeeded = state.telling().filter(|_| state.phase == Phase::Succeeded);
+        if let Some((_, devices)) = succeeded.and_then(|(_, attempt)| self.found_again(&attempt.place)) {
+            self.learn_what_sufficed(task, &devices);
+        }
+    }
+
+    /// Returns what does as well for a task as what it asks for; `None` where nothing is known to.
+    pub(super) fn all_of_smaller(&self, task: TaskId) -> Option<Resources> {
+        let instead = self.found.all_of_smaller(self.stage_and_mode(task), self.asked(task));
+        instead.filter(|_| !self.helped.contains(&task)).map(|request| self.as_held(request))
+    }
+
+    /// Reserves all of such a device for a task that was refused what it asks for.
+    pub(super) fn admit_on_smaller(
+        &mut self,
+        (task, queue): (TaskId, usize),
+        line: &mut Line,
+        (now, readings): (Millis, &Readings),
+    ) -> Option<Place> {
+        let request = self.all_of_smaller(task)?;
+        if !self.is_out_of_sight(task, queue, readings, now) {
+            return None;
+        }
+        let (mode, of, expected, fleet) = (self.mode(task), self.stage_and_mode(task), &self.expect, self.fleet);
+        let admitted = self.ledger.try_admit_where((task, &request), None, readings, now, &mut |grant| {
+            let planned = expect::planned(mode, fleet, grant.node, &grant.devices);
+            line.lets_pass((task, &request), grant, now + expected.duration(of, planned))
+        });
+        admitted.ok().map(|grant| self.place(task, &request, &grant))
+    }
+}
