@@ -82,11 +82,14 @@ impl Ledger {
         ours(&self.books[device.index()]).map(|(task, _)| *task)
     }
 
-    /// Returns what tasks of ours have left behind on devices that a refused request was short of.
+    /// Returns what tasks of ours have left behind on devices of which a refused request lacks memory, or that it would have to
+    /// itself.
     #[must_use]
     pub fn left_behind(&self, refusal: &Refusal) -> Vec<(TaskId, DeviceId, Bytes)> {
-        let lacks_memory = |why: &Why| matches!(why, Why::Memory { .. } | Why::Strangers { .. } | Why::Leaving { .. });
-        let short = refusal.devices.iter().filter(|(_, why)| lacks_memory(why));
+        let is_in_use = |why: &Why| {
+            matches!(why, Why::Memory { .. } | Why::Strangers { .. } | Why::Leaving { .. } | Why::OneProcess)
+        };
+        let short = refusal.devices.iter().filter(|(_, why)| is_in_use(why));
         let left = |(device, _): &(DeviceId, Why)| {
             let of = self.books[device.index()].left_behind();
             of.iter().map(|(task, bytes)| (*task, *device, *bytes)).collect::<Vec<_>>()
