@@ -121,12 +121,14 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
 }
 
 /// Returns what a task asks for that would only rather have a device, after no device was large enough for it; `None` if that
-/// is not how its last attempt that was let end did, or it was helped `most` times already.
+/// is not how its last attempt that was let end did, or it was helped `most` times already and not by the largest one.
+/// Where `most` is zero it is not helped at all.
 #[must_use]
 pub fn on_cpu(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet) -> Option<Raise> {
     let last = attempts.iter().rfind(|attempt| has_run_out(attempt))?;
     let Outcome::OutOfMemory { device: Some(at) } = &last.ended.as_ref()?.outcome else { return None };
-    let is_left = ran_out(attempts) <= usize::try_from(most).unwrap_or(usize::MAX);
+    let was_largest = most > 0 && no_more(attempts, fleet) == Some(NoMore::Largest);
+    let is_left = was_largest || ran_out(attempts) <= usize::try_from(most).unwrap_or(usize::MAX);
     // No device has that, should it be asked for.
     let gpu_memory = size(at, last, fleet).0 + Bytes(1);
     is_left.then(|| Raise { step: Step::OnCpu, alone: true, gpu_memory, ..asked_for(stage, last) })

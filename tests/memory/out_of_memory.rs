@@ -284,3 +284,16 @@ fn who_prefers_a_card_and_finds_the_largest_too_small_takes_the_cpu() -> Tested 
     assert_eq!(world.run()?.0, Some(1));
     Ok(())
 }
+
+#[test]
+fn who_prefers_a_card_takes_the_cpu_once_the_largest_of_two_sizes_was_too_small() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'if [ -n \"$CUDA_VISIBLE_DEVICES\" ]; then TRAIN 60000 0.1; fi'\n\
+                    backoff = '100ms'\nresources = { gpus = 'prefer', gpu_memory = '4GiB' }\n";
+    let world = World::new(cards(&[16_384, 40_960]), pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    let raised = attempts(&run, "raised");
+    // As often as it is helped by default, and then not by a GPU.
+    assert_eq!((raised.len(), raised.last()), (5, Some(&"on-cpu".into())), "{said}");
+    Ok(())
+}
