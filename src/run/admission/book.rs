@@ -48,6 +48,8 @@ pub(super) struct Book {
     used: Bytes,
     /// What of that no task of ours holds that may be known.
     not_ours: Bytes,
+    /// The same before the first of those ended that have just ended.
+    not_ours_before: Bytes,
     /// What others held in the latest readings, and when.
     strangers: Vec<(Millis, Bytes)>,
     /// About how much has been in use since when, whoever holds it; `None` before it was read.
@@ -98,6 +100,7 @@ impl Book {
             leaving: Vec::new(),
             used: Bytes::ZERO,
             not_ours: Bytes::ZERO,
+            not_ours_before: Bytes::ZERO,
             strangers: Vec::new(),
             steady: None,
             unread: Vec::new(),
@@ -311,6 +314,9 @@ impl Book {
     pub(super) fn release(&mut self, task: TaskId, request: &Resources, now: Millis) {
         let promise = self.promises.remove(&task).unwrap_or(Bytes::ZERO);
         let promise = self.counts_on(task, promise);
+        if self.leaving.is_empty() {
+            self.not_ours_before = self.not_ours;
+        }
         self.leaving.push((now, promise));
         self.was_beside = self.wanting_all.remove(&task).unwrap_or(self.was_beside);
         self.gone.push(Gone { task, promise, at: now });
@@ -429,7 +435,9 @@ impl Book {
     fn refuse_strangers(&self, request: &Resources, hold: Bytes, desktops: Bytes) -> Result<(), Why> {
         // As much as the headroom may be the driver's own.
         let alone = hold - desktops <= self.headroom || !request.wants_all_memory();
-        let is_left = !self.leaving.is_empty() && self.held_lately() - desktops <= self.headroom;
+        // What was there before they ended is not theirs.
+        let others = self.held_lately().max(self.not_ours_before);
+        let is_left = !self.leaving.is_empty() && others - desktops <= self.headroom;
         alone.then_some(()).ok_or(if is_left { Why::Leaving { hold } } else { Why::Strangers { hold } })
     }
 

@@ -136,6 +136,20 @@ fn what_ended_after_the_reading_still_counts() {
 }
 
 #[test]
+fn what_nobody_holds_was_not_left_by_who_came_later_or_held_less() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    assert!(admit(&mut ledger, 0, &whole(1), &readings(10, vec![seen(80, 0, &[])])).is_ok());
+    let with_nobodys = |at, used: u64, held| {
+        let Live::Seen(seen) = seen(80 - used, used, held) else { unreachable!("it is read") };
+        readings(at, vec![Live::Seen(Seen { nobodys: gib(10), ..seen })])
+    };
+    assert!(!ledger.has_room(&whole(1), &with_nobodys(20, 13, &[(0, 3)]), Millis(21)));
+    ledger.release(TaskId(0), Millis(30));
+    let refusal = admit(&mut ledger, 1, &whole(1), &with_nobodys(40, 10, &[])).unwrap_err();
+    assert_eq!(refusal.devices[0].1, Why::Strangers { hold: gib(10) });
+}
+
+#[test]
 fn who_had_all_of_a_device_may_still_hold_that_until_it_is_read_again() {
     let mut ledger = Ledger::new(&fleet(&[80], &[]));
     let before = readings(10, vec![seen(80, 0, &[])]);
