@@ -15,9 +15,9 @@ use crate::spec::{Duration, Mode, Resources};
 use crate::timing::Load;
 use crate::units::Millis;
 
-/// By when a task has to be done on the CPU to be sooner than with a GPU.
+/// By when a task has to be done on the CPU, or on a smaller GPU, to be sooner than with what it asks for.
 #[derive(Clone, Copy, Debug)]
-enum Until {
+pub(super) enum Until {
     /// Whenever: nobody can say when there is a GPU for it.
     Whenever,
     /// Before this.
@@ -66,12 +66,14 @@ impl<'a> Dispatcher<'a> {
         Some(self.place(task, &request, &grant))
     }
 
-    /// Whether nobody can say when a task gets what its queue asks for.
-    pub(super) fn is_out_of_sight(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> bool {
-        matches!(self.until_a_gpu_is_sooner(task, queue, readings, now), Until::Whenever)
-    }
-
-    fn until_a_gpu_is_sooner(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Until {
+    /// Returns by when a task has to be done with something else than what its queue asks for to be done sooner.
+    pub(super) fn until_a_gpu_is_sooner(
+        &mut self,
+        task: TaskId,
+        queue: usize,
+        readings: &Readings,
+        now: Millis,
+    ) -> Until {
         let request: &Resources = &self.ready[queue].request;
         if self.ledger.possible(request).is_err() {
             return Until::Whenever;

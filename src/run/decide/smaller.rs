@@ -1,9 +1,10 @@
 //! A smaller device instead of more memory than can be had: stages with `gpu_memory = "auto"` ask for more than was seen, and
-//! that may be more than a device gives on which one of them has succeeded. Where nobody can say when there will be so much,
-//! all of such a device does as well.
+//! that may be more than a device gives on which one of them has succeeded. Where it is done sooner there than after waiting,
+//! or nobody can say when there will be so much, all of such a device does as well.
 
 use super::Dispatcher;
 use super::backfill::Line;
+use super::instead::Until;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::run::admission::Readings;
@@ -44,13 +45,16 @@ impl Dispatcher<'_> {
         (now, readings): (Millis, &Readings),
     ) -> Option<Place> {
         let request = self.all_of_smaller(task)?;
-        if !self.is_out_of_sight(task, queue, readings, now) {
-            return None;
-        }
+        let until = self.until_a_gpu_is_sooner(task, queue, readings, now);
         let (mode, of, expected, fleet) = (self.mode(task), self.stage_and_mode(task), &self.expect, self.fleet);
         let admitted = self.ledger.try_admit_where((task, &request), None, readings, now, &mut |grant| {
             let planned = expect::planned(mode, fleet, grant.node, &grant.devices);
-            line.lets_pass((task, &request), grant, now + expected.duration(of, planned))
+            let end = now + expected.duration(of, planned);
+            let is_sooner = match until {
+                Until::Whenever => true,
+                Until::Before(gpu) => end < gpu,
+            };
+            is_sooner && line.lets_pass((task, &request), grant, end)
         });
         admitted.ok().map(|grant| self.place(task, &request, &grant))
     }

@@ -170,7 +170,7 @@ impl Dispatcher<'_> {
         });
         let smaller = first.and_then(|task| self.all_of_smaller(task)).map(|of| of.gpu_memory);
         let smaller = smaller
-            .map(|size| format!("; if that goes on, all of a GPU of {size} will do, as for another of its stage"));
+            .map(|size| format!("; all of a GPU of {size} will do, too, where that is sooner"));
         let held: Vec<String> = held.chain(left).chain(smaller).collect();
         Reason::Room {
             words: refusal.explain(self.fleet) + &held.concat(),
