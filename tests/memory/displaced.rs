@@ -364,7 +364,7 @@ fn who_waits_for_slices_that_are_destroyed_is_told_so() -> Tested {
     let run = world.start()?;
     world.until_printed(&["explain", "train[i=2]"], |why| why.contains("gpu0.0 is taken whole"))?;
     world.scene.change(|machine| machine.cards[0].slices.clear())?;
-    let words = "gpu0.0 is gone: its card has no such MIG slice any more, `trainyard resume` and new runs use those that it has";
+    let words = "gpu0.0 is gone: its card has no such MIG slice any more, `trainyard resume` and new runs use those that it has by then";
     world.until_printed(&["explain", "train[i=2]"], |why| why.contains(words))?;
     assert!(world.command(&["cancel"])?.status.success());
     end_of(run)?;

@@ -119,7 +119,7 @@ fn translate(reading: &probe::Reading, task: &impl Fn(u32) -> Option<TaskId>) ->
             Fault::Aside(_) => "until `trainyard devices --undrain` takes it back",
             Fault::Prohibited => "until `nvidia-smi --compute-mode=DEFAULT` opens it",
             Fault::Sliced => "until that is off again; `trainyard resume` and new runs use its slices",
-            Fault::Gone => "`trainyard resume` and new runs use those that it has",
+            Fault::Gone => "`trainyard resume` and new runs use those that it has by then",
             Fault::Lost(_) | Fault::Unreadable(_) | Fault::NoSlices => "",
         };
         return Live::Fault { fault: fault.to_string(), ends_tasks: fault.ends_tasks(), until };
