@@ -97,7 +97,7 @@ pub struct Dispatcher<'a> {
     kept: Option<(TaskId, Millis)>,
     /// Whether the plan still holds.
     watch: Watch,
-    /// Tasks that ran out of memory and ask for what that taught.
+    /// Tasks that ask for what it taught that they ran out of memory, or others for which no device was large enough.
     helped: HashSet<TaskId>,
     /// Tasks that wait for their next attempt.
     delayed: BTreeSet<(Millis, TaskId)>,
@@ -186,6 +186,7 @@ impl<'a> Dispatcher<'a> {
             dispatcher.revise(revised);
         }
         graph.ids().for_each(|task| dispatcher.learn_what_was_too_little(task, state.task(task)));
+        graph.ids().for_each(|task| dispatcher.leave_devices_by_record(task, state));
         graph.ids().for_each(|task| dispatcher.learn_what_sufficed_by_record(task, state.task(task)));
         for task in graph.ids() {
             dispatcher.choose_queue(task, state.task(task).raise);
@@ -261,24 +262,6 @@ impl<'a> Dispatcher<'a> {
     /// Takes in what an attempt was measured to hold; returns whether tasks like it ask for something else now.
     fn find(&mut self, task: TaskId, peak: Option<Bytes>) -> bool {
         self.found.take_in(self.stage_and_mode(task), self.mode(task), peak, self.fleet)
-    }
-
-    /// Lets the tasks that are like one, and wait unhelped, ask for what is known now.
-    fn choose_queues_again(&mut self, like: TaskId) {
-        let of = self.stage_and_mode(like);
-        let alike: Vec<_> = self.graph.ids().filter(|task| self.stage_and_mode(*task) == of).collect();
-        for task in alike {
-            let queue = self.queue_of[task.index()] as usize;
-            if self.helped.contains(&task) {
-                continue;
-            }
-            let turn = self.turn(task);
-            let waited = self.ready[queue].turns.remove(&turn);
-            self.choose_queue(task, None);
-            if waited {
-                self.ready[self.queue_of[task.index()] as usize].turns.insert(turn);
-            }
-        }
     }
 
     fn unblock_what_needs(&mut self, done: TaskId) {

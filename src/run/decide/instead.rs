@@ -7,10 +7,12 @@
 
 use super::Dispatcher;
 use super::backfill::{KEPT_BY_OTHERS, Line};
+use crate::fleet::Device;
 use crate::graph::TaskId;
 use crate::run::admission::Readings;
 use crate::run::event::Place;
-use crate::run::state::RunState;
+use crate::run::raise::{Raise, Step};
+use crate::run::state::{Phase, RunState};
 use crate::spec::{Duration, Mode, Resources};
 use crate::timing::Load;
 use crate::units::Millis;
@@ -30,6 +32,39 @@ impl<'a> Dispatcher<'a> {
         let (stage, mode) = self.stage_and_mode(task);
         let instead = self.pipeline.stages[stage].modes.get(mode + 1)?;
         instead.fallback.then_some((mode + 1, instead))
+    }
+
+    /// Takes in what a task asks for that ran out of memory. Where that is the CPU, as no device was large enough, those like it
+    /// that wait and were to have all of one take the CPU as well: returns them.
+    pub(super) fn leave_devices(&mut self, like: TaskId, raise: Raise, state: &RunState) -> Vec<TaskId> {
+        let (of, asks_for_all) = (self.stage_and_mode(like), self.asked(like).wants_all_memory());
+        // A run that goes on may have found a larger one.
+        let is_larger = |device: &Device| device.whole_memory() >= raise.gpu_memory;
+        let is_too_large = raise.step == Step::OnCpu && !self.fleet.devices.iter().any(is_larger);
+        let is_auto = self.mode(like).auto.is_some() && asks_for_all;
+        let Some((mode, _)) = self.instead(like).filter(|_| is_too_large && is_auto) else { return Vec::new() };
+        let waits = |task: &TaskId| {
+            let state = state.task(*task);
+            matches!(state.phase, Phase::Waiting | Phase::Delayed(_)) && state.raise.is_none()
+        };
+        let alike = self.graph.ids().filter(|task| *task != like && self.stage_and_mode(*task) == of);
+        let alike: Vec<_> = alike.filter(waits).collect();
+        let plan = self.plan.to_mut();
+        for task in &alike {
+            let placed = &mut plan.placed[task.index()];
+            (placed.mode, placed.devices) = (mode, Vec::new());
+        }
+        self.helped.extend(&alike);
+        alike
+    }
+
+    /// Takes in by the record of a task that no device was large enough for it.
+    pub(super) fn leave_devices_by_record(&mut self, task: TaskId, state: &RunState) {
+        let of = state.task(task);
+        let raises = of.attempts.iter().map(|attempt| attempt.raise).chain([of.raise]);
+        for raise in raises.flatten() {
+            self.leave_devices(task, raise, state);
+        }
     }
 
     /// Reserves a place on the CPU for a task that would rather have a GPU and was refused one.

@@ -47,6 +47,9 @@ impl Dispatcher<'_> {
                 if raise.is_some_and(|raise| self.learn_of_too_small(task, raise)) {
                     self.choose_queues_again(task);
                 }
+                for other in raise.map_or_else(Vec::new, |raise| self.leave_devices(task, raise, state)) {
+                    self.choose_queue_again(other);
+                }
                 events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
                 continue;
             }
@@ -133,6 +136,24 @@ impl Dispatcher<'_> {
     fn learn_of_too_small(&mut self, task: TaskId, raise: Raise) -> bool {
         let (of, mode) = (self.stage_and_mode(task), self.mode(task));
         raise.step == Step::Larger && self.found.too_small(of, mode, raise.gpu_memory)
+    }
+
+    /// Lets the tasks that are like one, and wait unhelped, ask for what is known now.
+    pub(super) fn choose_queues_again(&mut self, like: TaskId) {
+        let of = self.stage_and_mode(like);
+        let is_alike = |task: &TaskId| self.stage_and_mode(*task) == of && !self.helped.contains(task);
+        let alike: Vec<_> = self.graph.ids().filter(is_alike).collect();
+        alike.into_iter().for_each(|task| self.choose_queue_again(task));
+    }
+
+    /// Lets a task ask for what is known now.
+    fn choose_queue_again(&mut self, task: TaskId) {
+        let turn = self.turn(task);
+        let waited = self.ready[self.queue_of[task.index()] as usize].turns.remove(&turn);
+        self.choose_queue(task, None);
+        if waited {
+            self.ready[self.queue_of[task.index()] as usize].turns.insert(turn);
+        }
     }
 
     /// Takes in by the record of a task what was too little for it, where what it had was not said to be enough.

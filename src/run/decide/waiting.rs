@@ -169,8 +169,7 @@ impl Dispatcher<'_> {
             format!("; what {task} left behind holds {bytes} of {device} (`trainyard devices --orphans`)")
         });
         let smaller = first.and_then(|task| self.all_of_smaller(task)).map(|of| of.gpu_memory);
-        let smaller = smaller
-            .map(|size| format!("; all of a GPU of {size} will do, too, where that is sooner"));
+        let smaller = smaller.map(|size| format!("; all of a GPU of {size} will do, too, where that is sooner"));
         let held: Vec<String> = held.chain(left).chain(smaller).collect();
         Reason::Room {
             words: refusal.explain(self.fleet) + &held.concat(),

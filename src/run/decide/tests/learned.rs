@@ -111,5 +111,36 @@ fn a_smaller_device_on_which_one_has_succeeded_does_where_the_larger_one_is_not_
     let (at, devices) = after_one_on_the_smaller(&Live::Seen(seen(0, 1 << 40)));
     assert_eq!((at > 30_000, devices), (true, on_smaller), "strangers may go again");
     let (at, devices) = after_one_on_the_smaller(&Live::Seen(seen(1 << 10, 0)));
-assert_eq!((at, devices), (2_000, vec!["n0/gpu1".to_owned(), "n0/gpu0".to_owned()]), "the larger one first");
+    assert_eq!((at, devices), (2_000, vec!["n0/gpu1".to_owned(), "n0/gpu0".to_owned()]), "the larger one first");
+}
+
+#[test]
+fn who_prefers_a_device_tries_none_where_the_largest_was_too_small_for_another() {
+    let text = "[stage.train]\nrun = 'x'\nmatrix = { i = [1, 2, 3] }\n\
+                resources = { cpus = 0, gpus = 'prefer', gpu_memory = 'auto' }\n";
+    let source = Source { name: "p.toml".to_owned(), text: text.to_owned() };
+    let (pipeline, graph) = graph::load(&source, &[], &[], graph::Limits::default()).expect("a good file");
+    let problem = Problem { pipeline, graph, fleet: gpus(1) };
+    let mut plan = in_file_order(&problem);
+    plan.placed.iter_mut().for_each(|placed| (placed.mode, placed.devices) = (0, vec![DeviceId(0)]));
+    let mut sim = Sim::new(&problem, &plan, vec![1_000; 3]);
+    sim.dispatcher.options.jobs = Some(1);
+    sim.decide();
+    assert_eq!(sim.state.task(TaskId(0)).attempts[0].place.devices, ["n0/gpu0"]);
+    let outcome = Outcome::OutOfMemory { device: Some("n0/gpu0".to_owned()) };
+    let usage = Usage::default();
+    sim.happens(Event::AttemptFinished { task: TaskId(0), role: Role::Main, outcome, usage, logged: false });
+    sim.decide();
+    let second = &sim.state.task(TaskId(1)).attempts[0].place;
+    assert_eq!((second.mode, second.devices.len()), (1, 0));
+    let Problem { pipeline, graph, fleet } = &problem;
+    let other =
+        Dispatcher::new((pipeline, graph), (fleet, &plan), Ledger::new(fleet), Options::default(), vec![], &sim.state);
+    assert_eq!(other.stage_and_mode(TaskId(2)).1, 1, "whoever takes the run up knows as much");
+    // Unless there is a larger one by then.
+    let mut fleet = gpus(1);
+    fleet.devices[0].memory = Bytes(2 * fleet.devices[0].memory.0);
+    let ledger = Ledger::new(&fleet);
+    let other = Dispatcher::new((pipeline, graph), (&fleet, &plan), ledger, Options::default(), vec![], &sim.state);
+    assert_eq!(other.stage_and_mode(TaskId(2)).1, 0);
 }
