@@ -441,22 +441,7 @@ fn nobody_listens() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
-
-    #[test]
-    fn the_next_record_has_its_room_before_it_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("attempts/a.1.json");
-        let next = Next::reserve(&path).unwrap();
-        let made = next.file.metadata().unwrap();
-        assert!(made.len() == 0 && made.blocks() * 512 >= Next::ROOM, "{made:?}");
-        assert_eq!(read(&path), None);
-        let record = Record::of(Process { pid: 7, started: 9 }, Millis(5));
-        next.write(&record, true).unwrap();
-        assert_eq!(read(&path), Some(record));
-    }
 
     #[test]
     fn only_who_is_there_has_a_grace() {

@@ -38,3 +38,26 @@ impl<'p> Next<'p> {
         if durably { File::open(folder)?.sync_all() } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::super::read;
+    use super::*;
+    use crate::run::event::Process;
+    use crate::units::Millis;
+
+    #[test]
+    fn the_next_record_has_its_room_before_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("attempts/a.1.json");
+        let next = Next::reserve(&path).unwrap();
+        let made = next.file.metadata().unwrap();
+        assert!(made.len() == 0 && made.blocks() * 512 >= Next::ROOM, "{made:?}");
+        assert_eq!(read(&path), None);
+        let record = Record::of(Process { pid: 7, started: 9 }, Millis(5));
+        next.write(&record, true).unwrap();
+        assert_eq!(read(&path), Some(record));
+    }
+}
