@@ -218,7 +218,13 @@ fn who_goes_on_alone_on_the_only_card_ends_well_where_that_is_hidden_and_others_
     assert_eq!(states(&shown), [is("train", "succeeded"), is("more", "failed"), is("cpu", "succeeded")], "{words}");
     assert_eq!(attempts(&shown, "outcome"), ["succeeded"]);
     let why = world.printed(&["explain", "more"])?;
-    assert!(why.contains("it failed: it was never tried: nothing here could hold it"), "{why}");
+    assert!(
+        why.contains("it failed: it was never tried: nothing here could hold it; `trainyard resume` says"),
+        "{why}"
+    );
+    let refused = world.command_under(&[("CUDA_VISIBLE_DEVICES", "")], &["resume"])?;
+    let words = said(&refused);
+    assert!(words.contains("`more`: it asks for a GPU"), "{words}");
     Ok(())
 }
 

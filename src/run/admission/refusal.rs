@@ -264,7 +264,7 @@ fn why_words(why: &Why) -> String {
         Why::Capacity { all, reserved } => format!("reserved {reserved} of {all}"),
         Why::Lately { hold } => format!("had {hold} more held by others a moment ago"),
         Why::Settling => "has just been released and is read again".to_owned(),
-        Why::Stale { age } => format!("was last read {age} ago"),
+        Why::Stale { age } => format!("was last read {age} ago: its driver does not answer"),
         Why::Fault { fault } => format!("is {fault}"),
     }
 }
