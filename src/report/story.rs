@@ -222,13 +222,13 @@ fn last_attempt(view: View<'_>, task: TaskId) -> Option<(u32, &Attempt, &Ended)>
     Some((number, attempt, attempt.ended.as_ref()?))
 }
 
-/// Says how the attempt went that had ended by then: facts are told a little later, and another may run already.
 /// Whether a task failed although no attempt of it did: there is no place for one.
 fn is_unplaced(view: View<'_>, task: TaskId) -> bool {
     let attempts = &view.state.task(task).attempts;
     raise::no_more(attempts, view.fleet).is_none() && view.state.task(task).failures() == 0
 }
 
+/// Says how the attempt went that had ended by then: facts are told a little later, and another may run already.
 fn how_it_ended(view: View<'_>, task: TaskId, by: Millis) -> String {
     let attempts = view.state.task(task).attempts.iter().enumerate().rev();
     let attempts = attempts.filter(|(_, attempt)| attempt.place.role == Role::Main);
