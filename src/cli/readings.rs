@@ -11,25 +11,24 @@ use crate::engine::opened::{self, Opens};
 use crate::engine::process;
 use crate::graph::TaskId;
 use crate::probe::gpu::Fault;
-use crate::probe::{Monitor, Reading};
+use crate::probe::{self, Gpus, Monitor, Reading};
 use crate::run::admission::{Readings, other_task};
 use crate::run::launch::run_mark;
 use crate::run::supervisor::{Look, Looker, Question};
 
-/// Returns what reads the devices of a run. Its thread ends with the process: a driver that does not answer keeps nobody.
+/// Returns what reads the devices of a run. All that asks the driver is done on its thread, which ends with the process: one
+/// that does not answer keeps nobody.
 pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failure> {
-    let Some(mut monitor) = Monitor::open(&of.options, &of.machine.gpus).map_err(broken)? else {
+    if of.machine.gpus.devices().is_empty() {
         return Ok(Looker::blind());
-    };
-    if monitor.hears_no_errors() {
-        tracing::warn!("the driver does not report errors (Xid): a GPU that fails is noticed once it does not answer");
     }
+    let (options, gpus) = (of.options.clone(), of.machine.gpus.clone());
     let mark = run_mark(run);
     let tasks: HashMap<String, TaskId> =
         of.graph.ids().map(|id| (of.graph.tasks[id.index()].name.clone(), id)).collect();
     let fleet = of.fleet.clone();
     let mut hides = false;
-    let mut look = move |Question { at, running }: Question| {
+    let mut look = move |monitor: &mut Monitor, Question { at, running }: Question| {
         let known = |pid| {
             let ours = running.iter().find(|(process, _)| *process == pid).map(|(_, task)| *task);
             let by_mark = || tasks.get(&process::marked_as(pid, &mark, "TRAINYARD_TASK")?).copied();
@@ -51,8 +50,9 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
     let (ask, asked) = std::sync::mpsc::channel::<Question>();
     let (tell, told) = mpsc::unbounded_channel();
     let read = move || {
+        let Some(mut monitor) = open(&options, &gpus) else { return };
         for question in asked {
-            if tell.send(look(question)).is_err() {
+            if tell.send(look(&mut monitor, question)).is_err() {
                 break;
             }
         }
@@ -67,4 +67,15 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
         Some(opens) => looker.with_opens(move || opens.any()),
         None => looker,
     })
+}
+
+fn open(options: &probe::Options, gpus: &Gpus) -> Option<Monitor> {
+    let monitor = Monitor::open(options, gpus).unwrap_or_else(|error| {
+        tracing::warn!("nothing can be started on the GPUs: {error}");
+        None
+    })?;
+    if monitor.hears_no_errors() {
+        tracing::warn!("the driver does not report errors (Xid): a GPU that fails is noticed once it does not answer");
+    }
+    Some(monitor)
 }

@@ -74,6 +74,7 @@ fn signals() -> Vec<rustix::process::Signal> {
         "INT" => Signal::INT,
         "TERM" => Signal::TERM,
         "HUP" => Signal::HUP,
+        "STOP" => Signal::STOP,
         _ => Signal::KILL,
     };
     let wanted = std::env::var_os("TRAINYARD_CRASH_BY").and_then(|wanted| wanted.into_string().ok());

@@ -32,6 +32,30 @@ fn a_driver_that_does_not_answer_holds_up_nothing_but_starts_on_its_devices() ->
 }
 
 #[test]
+fn a_driver_that_answers_no_more_when_the_run_begins_holds_up_nothing_else() -> Tested {
+    let world = World::new(cards(&[16_384]), PIPELINE)?;
+    fs::write(world.path().join("go"), "")?;
+    let mut run = world.prepare(&["run", "p.toml"]);
+    let run =
+        run.env("TRAINYARD_CRASH_AT", "begun").env("TRAINYARD_CRASH_BY", "STOP").stderr(Stdio::piped()).spawn()?;
+    let pid = rustix::process::Pid::from_child(&run);
+    let stat = format!("/proc/{}/stat", run.id());
+    while !fs::read_to_string(&stat)?.contains(") T ") {
+        std::thread::yield_now();
+    }
+    world.scene.change(|machine| machine.cards[0].stuck = true)?;
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+    world.until(&["show", "--json"], |run| {
+        let mut tasks = run["tasks"].as_array().into_iter().flatten();
+        tasks.any(|task| task["name"] == "clean" && task["state"] == "succeeded")
+    })?;
+    assert!(world.scene.is_waited_for());
+    assert!(world.command(&["cancel"])?.status.success());
+    assert_eq!(run.wait_with_output()?.status.code(), Some(130));
+    Ok(())
+}
+
+#[test]
 fn who_asks_a_driver_that_does_not_answer_is_told_so() -> Tested {
     let world = World::new(cards(&[16_384]), PIPELINE)?;
     for args in [&["devices"][..], &["plan", "p.toml"]] {
