@@ -121,8 +121,8 @@ pub fn parent(pid: u32) -> Option<u32> {
     field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 4)
 }
 
-/// Returns the session of a process: the number of the one that began it.
-fn session(pid: u32) -> Option<u32> {
+/// Returns the session of a process: the number of the one that began it, 0 where that is outside our container.
+pub(super) fn session(pid: u32) -> Option<u32> {
     field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 6)
 }
 

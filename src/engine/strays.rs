@@ -80,9 +80,7 @@ fn is_meant(pid: u32) -> bool {
 
 /// Whether a process has left our session, as a daemon does, and carries the mark of a run, by which it is found later.
 pub(super) fn is_daemon(pid: u32) -> bool {
-    let session = |pid| rustix::process::getsid(pid).ok();
-    let has_left = session(rustix::process::Pid::from_raw(pid.cast_signed())) != session(None);
-    has_left && process::marked(pid, ["TRAINYARD_RUN"]).is_some()
+    process::session(pid) != process::session(std::process::id()) && process::marked(pid, ["TRAINYARD_RUN"]).is_some()
 }
 
 /// Ends what this process was made the parent of, but for those that are `spared`: SIGTERM, the grace, SIGKILL; again for

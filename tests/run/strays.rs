@@ -105,6 +105,32 @@ fn a_sentinel_that_is_alone_ends_what_its_stage_left() {
 }
 
 #[test]
+fn a_session_that_was_begun_outside_the_container_is_one_too() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = """
+        env -i setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $! > stray
+        echo ready > begun; until test -e gate; do sleep 0.05; done"""
+        "#,
+    );
+    // As `docker exec` begins what it runs: in a namespace of processes that has no number for the session.
+    let script = r#"
+        test "$(ps -o sid= -p $$ | tr -d ' ')" = 0 || exit 77
+        "$0" run p.toml --survive & until test -s begun; do sleep 0.02; done
+        kill -9 $!; touch gate
+        for try in $(seq 1200); do kill -0 "$(cat stray)" 2> /dev/null || break; sleep 0.05; done
+        ! kill -0 "$(cat stray)" 2> /dev/null || exit 79
+        "$0" resume || exit 80"#;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-Urpf", "--mount-proc", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]);
+    let Ok(output) = command.current_dir(world.path("")).env("HOME", world.path("")).output() else { return };
+    if !matches!(output.status.code(), Some(1 | 77)) {
+        assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn what_runs_below_a_task_ends_with_a_killed_orchestrator_whatever_its_environment() {
     let world = World::new(
         r#"

@@ -386,7 +386,7 @@ fn what_ended_well_while_nobody_was_there_is_not_made_again_by_another_run() {
 
 #[test]
 fn what_a_task_still_writes_when_it_has_ended_alone_belongs_to_it() {
-    let late = "(trap '' TERM; until test -e late; do sleep 0.05; done; echo late >> out) & exit 0";
+    let late = "trap '' TERM; (until test -e late; do sleep 0.05; done; echo late >> out) & exit 0";
     let world = made_by(&MAKE.replace("exit $(cat gate)", late));
     let sentinel = killed(&world, &[]);
     go_on(&world, "gate", "0");
