@@ -1,6 +1,6 @@
 //! Lower bounds: no plan can end earlier, so the distance of a plan from them is the most that it can be improved.
 //!
-//! Two ideas. The *critical path* with every task at its shortest duration. And *areas*: tasks hold amounts for a time,
+//! Two ideas. The *critical path* with every task at its shortest duration, and data on its way where it must move. And *areas*: tasks hold amounts for a time,
 //! and what they hold together cannot exceed what all places offer together until the end. An area may be taken over
 //! those tasks only that cannot start before `head` and after whose end `tail` must pass, and then counts between the
 //! two. Where places differ, each class of them is weighted; any weights give a valid bound, and good ones are found by
@@ -8,6 +8,12 @@
 //!
 //! Sums are exact in fixed point and rounded so that a bound is never too high; floating point only chooses which of
 //! them to compute. Does not know plans.
+
+mod moves;
+mod weighted;
+
+use moves::{Moves, moves};
+pub(super) use weighted::weighted_ends;
 
 use super::instance::{Choice, DeviceNeed, Instance, Kind};
 use crate::fleet::DeviceId;
@@ -43,12 +49,22 @@ pub fn lower_bound(instance: &Instance<'_>, timing: &Timing) -> Bound {
     Bound { time: instance.rounded_up(best.time), ..best }
 }
 
+/// Returns when each task can end at the earliest, in milliseconds, `[n_tasks]` by TaskId.
+pub(super) fn earliest_ends(instance: &Instance<'_>, timing: &Timing) -> Vec<u64> {
+    let end = |task: crate::graph::TaskId| timing.earliest_start[task.index()] + timing.duration[task.index()];
+    moves(instance).map_or_else(|| instance.graph.ids().map(|task| end(task).0).collect(), |moves| moves.end)
+}
+
 /// Returns the best lower bound of all plans, also those that interrupt tasks: what tasks hold together and what comes one
 /// after the other is the same for both, but an interrupted one may end between the ticks.
 #[must_use]
 pub fn with_turns(instance: &Instance<'_>, timing: &Timing) -> Bound {
-    let path = Bound { time: timing.makespan, by: "critical path" };
-    let ends = Ends::new(instance, timing);
+    let moves = moves(instance);
+    let path = match &moves {
+        Some(moves) if moves.longest > timing.makespan => Bound { time: moves.longest, by: "critical path and data" },
+        Some(_) | None => Bound { time: timing.makespan, by: "critical path" },
+    };
+    let ends = Ends::new(instance, timing, moves);
     let areas = areas(instance).iter().map(|area| Bound { time: area.bound(instance, &ends), by: area.axis.name });
     // The critical path wins a tie: it is the simplest reason.
     areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best })
@@ -103,10 +119,15 @@ struct Ends {
 }
 
 impl Ends {
-    fn new(instance: &Instance<'_>, timing: &Timing) -> Self {
-        let head: Vec<_> = timing.earliest_start.iter().map(|start| start.0).collect();
-        let tail = instance.graph.ids().map(|task| (timing.makespan - timing.latest_finish(task)).0);
-        let tail: Vec<_> = tail.collect();
+    fn new(instance: &Instance<'_>, timing: &Timing, moves: Option<Moves>) -> Self {
+        let (head, tail) = moves.map_or_else(
+            || {
+                let head = timing.earliest_start.iter().map(|start| start.0);
+                let tail = instance.graph.ids().map(|task| (timing.makespan - timing.latest_finish(task)).0);
+                (head.collect::<Vec<_>>(), tail.collect::<Vec<_>>())
+            },
+            |moves| (moves.head, moves.tail),
+        );
         let ends = head.iter().zip(&tail).map(|(head, tail)| (to_f64((*head).into()), to_f64((*tail).into())));
         let mut by_tail: Vec<_> = (0..).zip(ends).map(|(task, (head, tail))| (task, head, tail)).collect();
         by_tail.sort_unstable_by_key(|(task, ..)| std::cmp::Reverse(tail[*task as usize]));

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Placed;
+use super::bound;
 use super::draft::Draft;
 use super::instance::{Choice, DeviceNeed, Instance, Kind};
 use super::names::{by_name, name_of, names};
@@ -122,22 +123,23 @@ impl<'a> Goal<'a> {
         (u128::from(active.saturating_sub(idle)) * u128::from(choice.duration()) * part).div_ceil(WHOLE)
     }
 
-    /// Returns what no plan can be under that cannot end before `makespan`: every task at its earliest end, or in the
-    /// place where it takes the least.
+    /// Returns what no plan can be under that cannot end before `makespan`: every task in the place where it takes the least;
+    /// or at its earliest end, or with all others on one machine as large as all places together, whichever is more.
     pub(super) fn bound(&self, timing: &Timing, makespan: Millis) -> u128 {
-        let least = |task: TaskId| -> u128 {
-            match self.objective {
-                Objective::Makespan => 0,
-                Objective::WeightedCompletion => {
-                    let earliest = timing.earliest_start[task.index()] + timing.duration[task.index()];
-                    weight(self.instance.priority[task.index()]) * u128::from(earliest.0)
-                }
-                Objective::Energy => {
-                    self.instance.choices(task).iter().map(|choice| self.cheapest(choice)).min().unwrap_or(0)
-                }
+        let ids = || self.instance.graph.ids();
+        match self.objective {
+            Objective::Makespan => makespan.0.into(),
+            Objective::WeightedCompletion => {
+                let weight = |task: TaskId| weight(self.instance.priority[task.index()]);
+                let ends = bound::earliest_ends(self.instance, timing);
+                let alone = ids().map(|task| weight(task) * u128::from(ends[task.index()])).sum();
+                bound::weighted_ends(self.instance, timing, weight).unwrap_or(0).max(alone)
             }
-        };
-        self.instance.graph.ids().map(least).sum::<u128>() + self.end(makespan.0)
+            Objective::Energy => {
+                let cheapest = |task| self.instance.choices(task).iter().map(|choice| self.cheapest(choice)).min();
+                ids().filter_map(cheapest).sum::<u128>() + self.end(makespan.0)
+            }
+        }
     }
 
     /// Returns the least that a choice takes of devices, wherever it goes.
