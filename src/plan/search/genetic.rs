@@ -54,6 +54,8 @@ const MOMENTS: (usize, u64) = (100, 4);
 /// choice: one child of nine. Source: self-adapting genetic algorithm, Hartmann, 2002, without its gene. Without, plans of
 /// PSPLIB's J120 are longer by 0.06 % after 5,000 evaluations, and by 0.1 % after 50,000.
 const PROMPT: u64 = 5;
+/// Tasks up to which schedules are made moment by moment: whoever makes them looks at all that are ready each time.
+const MOMENT_TASKS: usize = 1_000;
 /// Evaluations that a population is sized for where only time is limited, at most.
 const EVALUATIONS: u64 = 20_000;
 /// Tasks in all members of both populations, at most: 12 MB each.
@@ -140,7 +142,7 @@ impl Herd {
     fn bear<const W: usize>(&mut self, search: &mut Search<'_, W>) {
         let Some(child) = self.conceive(search, 0) else { return };
         let both = search.takes_both();
-        if both && search.random.below(PROMPT) == 0 {
+        if both && search.instance.len() <= MOMENT_TASKS && search.random.below(PROMPT) == 0 {
             self.position.resize(self.wanted[0].len(), 0);
             (0..).zip(&self.wanted[0]).for_each(|(at, task)| self.position[task.index()] = at);
             search.evaluate_by_moments(&self.position, self.direction, &mut self.drafts[0]);
@@ -225,6 +227,8 @@ fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize, crossover: &Cr
     let mut draft = Draft::default();
     let free = vec![FREE; search.instance.len()];
     let thrift = search.decoder.thrift;
+    let is_quick = search.decoder.serial.is_some() && search.instance.len() <= MOMENT_TASKS;
+    let by_moments = is_quick && size < MOMENTS.0;
     for _ in 0..size {
         if search.is_over() {
             break;
@@ -232,7 +236,6 @@ fn drawn<const W: usize>(search: &mut Search<'_, W>, size: usize, crossover: &Cr
         if thrift > 0 {
             search.decoder.thrift = search.random.below(2 * thrift + 1);
         }
-        let by_moments = search.decoder.serial.is_some() && size < MOMENTS.0;
         if by_moments && search.random.below(MOMENTS.1) == 0 && search.draw_by_moments(&mut draft) {
             parents.push(crossover.member(search.instance, &draft));
             continue;
