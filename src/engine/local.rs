@@ -322,15 +322,15 @@ fn spawn(
     Ok((pid, (identity, exit)))
 }
 
-/// Starts the program of an attempt, or its sentinel, which starts it then.
+/// Starts the program of an attempt, or its sentinel, which starts it then: in a session of its own, where what is stopped
+/// hears no SIGHUP when this process dies.
 fn begin(inherited: &Inherited, launch: &Launch, output: OwnedFd) -> io::Result<(u32, OwnedFd)> {
     let Some(record) = &launch.sentinel else { return inherited.spawn(launch, output.as_fd()) };
     let file = launch.cwd.join(inherited.find(launch)?);
     let args = Watch::args(record, launch, &file);
     let own = std::env::current_exe()?;
-    let group = Group::of(launch);
     let launch = Launch { program: own.display().to_string(), args, ..bare(launch) };
-    inherited.spawn_file(&own, &launch, output.as_fd(), group)
+    inherited.spawn_file(&own, &launch, output.as_fd(), Group::Session)
 }
 
 /// Returns where and with what environment an attempt runs, and nothing else of it.

@@ -403,6 +403,24 @@ fn what_a_task_still_writes_when_it_has_ended_alone_belongs_to_it() {
 }
 
 #[test]
+fn a_task_that_stands_still_when_its_orchestrator_dies_goes_on_later() {
+    let world = made_by(&MAKE.replace("echo ready;", "echo ready; kill -STOP $$;"));
+    let mut run = world.start(&["--survive"]);
+    run.wait_for("ready");
+    let stage = pid_in(&world.path("pid"));
+    wait_until(|| std::fs::read_to_string(format!("/proc/{stage}/stat")).unwrap().contains(") T "));
+    run.signal(Signal::KILL);
+    run.end();
+    let sentinel = parent(stage).expect("it is there");
+    go_on(&world, "gate", "0");
+    process::signal(stage, Signal::CONT);
+    wait_for_end(sentinel);
+    let (code, events) = resume(&world, &[]);
+    assert_eq!((code, adopted(&events)), (Some(0), &serde_json::json!(["second"])));
+    assert_eq!(done(&world), "second\nthird\n");
+}
+
+#[test]
 fn another_run_waits_for_a_task_that_goes_on_and_takes_what_it_makes() {
     let (world, sentinel) = making();
     let mut other = world.start(&[]);

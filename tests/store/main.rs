@@ -256,6 +256,18 @@ fn integrity(database: &Path) -> String {
     db.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap()
 }
 
+/// Returns a copy of a record that has lost a table.
+fn without_events(database: &Path) -> Vec<u8> {
+    let copy = database.with_extension("copy");
+    fs::copy(database, &copy).unwrap();
+    let db = rusqlite::Connection::open(&copy).unwrap();
+    db.execute_batch("PRAGMA journal_mode = DELETE; DROP TABLE event;").unwrap();
+    drop(db);
+    let bytes = fs::read(&copy).unwrap();
+    fs::remove_file(&copy).unwrap();
+    bytes
+}
+
 #[test]
 fn a_damage_anywhere_is_told_and_the_next_run_begins_on_sound_ground() {
     let folder = tempfile::tempdir().unwrap();
@@ -279,7 +291,12 @@ fn a_damage_anywhere_is_told_and_the_next_run_begins_on_sound_ground() {
     let mut unreadable = sound.clone();
     let at = sound.windows(7).position(|bytes| bytes == b"/p.toml").unwrap();
     unreadable[at] = 0xFF;
-    for (what, bytes) in zeroed.chain(turned).chain([("no text".to_owned(), unreadable)]) {
+    // The number that says how the tables are laid out.
+    let mut unknown = sound.clone();
+    unknown[47] = 99;
+    let others = [("no text", unreadable), ("unknown layout", unknown), ("a table is gone", without_events(&database))];
+    let others = others.into_iter().map(|(what, bytes)| (what.to_owned(), bytes));
+    for (what, bytes) in zeroed.chain(turned).chain(others) {
         for name in ["state.db-wal", "state.db-shm"] {
             let _ = fs::remove_file(state.join(name));
         }

@@ -135,7 +135,8 @@ const SMALLEST: u64 = 512;
 /// Pages, 2 MiB, that are looked through each time a run begins: that takes a few milliseconds.
 const FEW_PAGES: i64 = 512;
 
-/// Whether an error says that the database itself is damaged. All columns have the types that are asked for.
+/// Whether an error says that the database itself is damaged. All columns have the types that are asked for, and every
+/// statement is known to be right where the tables are those of our format.
 pub(in crate::run) fn is_damage(error: &rusqlite::Error) -> bool {
     let cannot_be_read = matches!(
         error,
@@ -144,7 +145,9 @@ pub(in crate::run) fn is_damage(error: &rusqlite::Error) -> bool {
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::Utf8Error(..)
     );
-    cannot_be_read || matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    let is_no_statement = error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_ERROR);
+    let is_corrupt = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+    cannot_be_read || is_no_statement || is_corrupt
 }
 
 /// Goes where the next run and its events will be written, and takes everything back: a damage there shows before a run
