@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use super::hole::Hole;
 use super::oom;
 use crate::probe::disk::Disk;
+use crate::probe::disk::is_full;
 use crate::run::outcome::LogCut;
 use crate::units::Bytes;
 
@@ -166,9 +167,8 @@ impl Log {
 
     /// Returns that in short.
     pub(super) fn cut(&self) -> Option<LogCut> {
-        let kind = self.error.as_ref()?.kind();
-        let is_full = matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        Some(if is_full { LogCut::DiskFull } else { LogCut::Unwritable })
+        let error = self.error.as_ref()?;
+        Some(if is_full(error) { LogCut::DiskFull } else { LogCut::Unwritable })
     }
 
     /// Returns which memory ran out, if the output says that any did.

@@ -24,6 +24,7 @@ use super::room::is_scarce;
 use super::spawn::{Group, Inherited};
 use super::strays;
 use crate::probe::clock;
+use crate::probe::disk::is_full;
 use crate::run::crash;
 use crate::run::engine::Launch;
 use crate::run::event::Process;
@@ -186,10 +187,10 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     // Nobody else may be told that the port is free, whoever of us dies first; where it cannot be kept, it is still free.
     let _port = watch.port.as_ref().and_then(|port| port.keep().ok());
     let begun = Record::of(own, watch.limits.grace);
-    // Before the stage exists: who finds no record knows that there is no stage either.
-    Next::reserve(&watch.record)?.write(&begun, false)?;
-    // The disk may be full when the stage ends, and nobody else may be there to tell its end.
-    let next = Next::reserve(&watch.record)?;
+    let next = match begin_once_there_is_room(&watch, &begun)? {
+        Ok(next) => next,
+        Err(signal) => return Ok(Status::Signalled(signal)),
+    };
     crash::point("sentinel-begun");
     let mut log = Log::new(watch.log.clone(), watch.limits.log);
     let (ended, heard) = match start_once_there_is_room(&watch, &begun, &mut log) {
@@ -291,10 +292,47 @@ fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
     Ok((pid, ends, reader))
 }
 
+/// Writes the first record, before the stage exists: who finds none knows that there is no stage either. Makes room for the
+/// next: the disk may be full when the stage ends, and nobody else may be there to tell its end. Where it is full already, it
+/// is tried again until there is room, or this process is asked to end by a signal or nobody waits for the stage any more.
+fn begin_once_there_is_room<'w>(watch: &'w Watch, begun: &Record) -> io::Result<Result<Next<'w>, i32>> {
+    let mut waits = waits();
+    let mut is_said = false;
+    loop {
+        let written = Next::reserve(&watch.record).and_then(|next| next.write(begun, false));
+        let error = match written.and_then(|()| Next::reserve(&watch.record)) {
+            Err(error) if is_full(&error) => error,
+            made => return made.map(Ok),
+        };
+        if !std::mem::replace(&mut is_said, true) {
+            say(&not_yet(&error));
+        }
+        let signal = waits.next().and_then(asked_to_end);
+        if let Some(signal) = signal.or_else(|| nobody_listens().then_some(libc::SIGTERM)) {
+            return Ok(Err(signal));
+        }
+    }
+}
+
+/// What is said where something is missing to start the stage.
+fn not_yet(error: &io::Error) -> String {
+    format!("trainyard: it cannot be started yet, and is tried again: {error}\n")
+}
+
+/// Says something to the orchestrator.
+fn say(line: &str) {
+    let _ = io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().lock().flush());
+}
+
+/// For how long is waited before each further try.
+fn waits() -> impl Iterator<Item = Millis> {
+    [100, 200, 400, 800, 1_600].into_iter().chain(std::iter::repeat(3_000)).map(Millis)
+}
+
 /// Starts the stage. Where the system has no process or file to spare, that is said, and it is tried again until there is
 /// one or this process is asked to end.
 fn start_once_there_is_room(watch: &Watch, begun: &Record, log: &mut Log) -> Result<(u32, OwnedFd, OwnedFd), How> {
-    let mut waits = [100, 200, 400, 800, 1_600].into_iter().chain(std::iter::repeat(3_000)).map(Millis);
+    let mut waits = waits();
     let mut is_said = false;
     loop {
         let error = match start(watch) {
@@ -303,11 +341,10 @@ fn start_once_there_is_room(watch: &Watch, begun: &Record, log: &mut Log) -> Res
             Err(error) => return Err(How::NotStarted(error.to_string())),
         };
         if !std::mem::replace(&mut is_said, true) {
-            let waits_for = error.to_string();
-            let line = format!("trainyard: it cannot be started yet, and is tried again: {waits_for}\n");
+            let line = not_yet(&error);
             log.write(line.as_bytes());
-            let _ = io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().lock().flush());
-            let waits = Record { waits_for: Some(waits_for), ..begun.clone() };
+            say(&line);
+            let waits = Record { waits_for: Some(error.to_string()), ..begun.clone() };
             // Not under the name of the next record, whose room is reserved.
             let draft = watch.record.with_extension("waits");
             let _ = serde_json::to_vec(&waits).map_err(io::Error::from).and_then(|text| fs::write(&draft, text));

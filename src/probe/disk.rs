@@ -1,5 +1,6 @@
 //! Room on the file system of a folder.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::units::Bytes;
@@ -29,6 +30,11 @@ impl Disk {
     pub fn usual_reserve(&self) -> Bytes {
         Bytes::GIB.min(Bytes(self.all.0 / 20))
     }
+}
+
+/// Whether something could not be written for want of room.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

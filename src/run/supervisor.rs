@@ -115,8 +115,9 @@ pub struct Supervisor<'a, E, R> {
     look_due: Millis,
     /// How long after that again.
     look_every: Millis,
-    /// When to look at the disks next, and whether one was full.
+    /// When to look at the disks next, when that was done last, and whether one was full then.
     disk_due: Millis,
+    disk_looked: Millis,
     disk_is_full: bool,
     peaks: Peaks,
     /// When somebody was last seen to open a GPU.
@@ -180,6 +181,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             look_due: Millis::ZERO,
             look_every: LOOK_EVERY,
             disk_due: Millis::ZERO,
+            disk_looked: Millis::ZERO,
             disk_is_full: false,
             peaks: Peaks::default(),
             opened: None,
@@ -369,6 +371,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             Report::Ended(ended) => {
                 crash::point("ended");
                 self.alive -= 1;
+                self.look_at_disks_again();
                 self.parts.ports.give_back((ended.task, ended.role));
                 let (task, mut remarks) = (ended.task, Vec::from_iter(ended.note.clone()));
                 let attempt = self.state.task(ended.task).open_as(ended.role);

@@ -213,6 +213,31 @@ fn a_copy_for_the_cache_leaves_free_what_is_kept_free() {
 }
 
 #[test]
+fn a_task_that_is_to_survive_waits_for_room_for_its_record() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo a > begun; until test -e gate; do sleep 0.02; done\"\n\
+         [stage.b]\nrun = \"echo b >> done\"\nafter = [\"a\"]\nmatrix = { n = [1, 2, 3, 4, 5, 6, 7, 8] }\n\
+         resources = { cpus = 0.1 }\n",
+    );
+    // A small disk of its own for the state, where the system lets us have one; it is full when the others begin.
+    let script = r#"
+        mkdir st && mount -t tmpfs -o size=8m none st || exit 77
+        "$0" run p.toml --survive --state st --keep-free 0 --mirror > told 2>&1 & until test -s begun; do sleep 0.02; done
+        cat /dev/zero > st/fill 2> /dev/null
+        touch gate
+        until grep -q 'cannot be started yet' told; do kill -0 $! || { cat told; exit 79; }; sleep 0.02; done
+        rm st/fill
+        wait $! || { cat told; exit 80; }"#;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
+    let Ok(output) = command.env("HOME", world.path("")).env_remove("RUST_LOG").output() else { return };
+    if !matches!(output.status.code(), Some(1 | 77)) {
+        assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+        assert_eq!(std::fs::read_to_string(world.path("done")).unwrap(), "b\n".repeat(8));
+    }
+}
+
+#[test]
 fn where_nothing_can_be_written_another_state_folder_is_named() {
     let (Some(limited), Some(elsewhere)) = (Limited::new("[stage.a]\nrun = \"true\"\n"), Limited::new("")) else {
         return;

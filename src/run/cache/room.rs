@@ -68,14 +68,10 @@ impl Room {
     }
 }
 
-/// Whether something could not be written for want of room.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::disk::is_full;
 
     #[test]
     fn what_is_kept_free_is_nobodys_room() {

@@ -16,6 +16,9 @@ use crate::run::observer::DeviceGauge;
 use crate::run::state::TaskState;
 use crate::units::{Bytes, Millis};
 
+/// How often disks are looked at where one attempt after the other ends: a network file system may take its time to answer.
+const LOOK_AGAIN: Millis = Millis(10);
+
 /// A disk that has less room than is to be kept free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FullDisk {
@@ -132,7 +135,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         if now < self.disk_due {
             return;
         }
-        self.disk_due = now + LOOK_EVERY;
+        (self.disk_looked, self.disk_due) = (now, now + LOOK_EVERY);
         let full = (self.parts.full_disk)();
         let words = full.as_ref().map(FullDisk::words);
         match &words {
@@ -146,6 +149,13 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         }
         self.disk_is_full = full.is_some();
         self.parts.dispatcher.pause(words, now);
+    }
+
+    /// Has the disks looked at before anything else is started: what has ended may have filled them.
+    pub(super) fn look_at_disks_again(&mut self) {
+        if !self.disk_is_full {
+            self.disk_due = self.disk_due.min(self.disk_looked + LOOK_AGAIN);
+        }
     }
 
     /// Ends attempts on devices that cannot keep what was promised there, and at once those that take more than theirs.

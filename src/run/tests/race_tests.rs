@@ -197,6 +197,16 @@ fn a_second_attempt_that_is_due_while_the_disk_is_full_waits_for_room() {
     assert!((30_000..=32_000).contains(&started.0), "{started}");
 }
 
+#[test]
+fn nothing_is_started_on_a_disk_that_has_just_been_filled() {
+    let case = Case::new("[stage.a]\nrun = 'x'\n[stage.b]\nrun = 'x'\nafter = ['a']\n");
+    let mut history = history();
+    let script = Script { full_from: Some((1_050, 5_000)), ..script(&[("a.1", 100)]) };
+    assert_eq!(case.run(&script, Options::default(), &mut history, None).unwrap(), RunEnd::Succeeded);
+    let started = history.state(2).tasks[1].attempts[0].started;
+    assert!((5_000..=7_000).contains(&started.0), "{started}");
+}
+
 /// A host with so many devices of 10 GiB.
 fn devices(count: u32) -> Vec<Device> {
     let device = |n| Device {
