@@ -114,7 +114,16 @@ impl Local {
     fn never_began(&mut self, launch: &Launch, outcome: Outcome, note: Option<String>) {
         let Launch { task, role, .. } = *launch;
         self.wishes.remove(&(task, role));
-        let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, traced: false, note };
+        let ended = Ended {
+            task,
+            role,
+            outcome,
+            usage: Usage::default(),
+            logged: false,
+            traced: false,
+            turned_away: false,
+            note,
+        };
         self.begun.push_back(Report::Ended(ended));
     }
 

@@ -181,6 +181,11 @@ impl Log {
         self.listener.has_trace()
     }
 
+    /// Whether the output says that a device was busy and let the program not in.
+    pub(super) fn was_turned_away(&self) -> bool {
+        self.listener.was_turned_away()
+    }
+
     #[cfg(test)]
     fn tail(&mut self) -> &[u8] {
         self.tail.make_contiguous()

@@ -1,7 +1,8 @@
 //! Whether an attempt that failed ran out of memory: by what it printed, or by what the kernel counted.
 //!
 //! Frameworks say it in many words and exit with 1, 101 or 134; the kernel kills with signal 9 and says nothing to the
-//! process, but counts. What was measured on the devices is not known here.
+//! process, but counts. What was measured on the devices is not known here. Also heard is whether a device was busy: one
+//! that lets in one process at a time turns the others away with a message.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,7 +27,7 @@ pub(super) enum Memory {
 }
 
 /// One of these is in every line that matters.
-const RARE: [&str; 10] = [
+const RARE: [&str; 12] = [
     "emory",
     "allocate request",
     "bytes for new constant",
@@ -36,6 +37,8 @@ const RARE: [&str; 10] = [
     "OOM when",
     "Dst tensor",
     "bad_alloc",
+    "navailable",
+    "DEVICE_UNAVAILABLE",
     TRACE,
 ];
 
@@ -60,12 +63,13 @@ pub(super) struct Listener {
     rest: Vec<u8>,
     device: Option<Said>,
     host: Option<Said>,
+    turned_away: Option<Said>,
     traced: bool,
     /// Where the last text ends that is no blank.
     end: u64,
 }
 
-/// A message about want of memory.
+/// A message about want of memory, or that a device is busy.
 #[derive(Clone, Copy, Debug)]
 struct Said {
     at: u64,
@@ -100,14 +104,23 @@ impl Listener {
     pub(super) fn verdict(&mut self) -> Option<Memory> {
         let rest = std::mem::take(&mut self.rest);
         self.hear_lines(&rest);
-        // Who says that he goes on, and says more then, has gone on.
-        let went_on = |said: &Said| said.goes_on && said.end < self.end;
-        let recent = |said: &Option<Said>| said.filter(|said| self.read - said.at <= BEHIND && !went_on(said));
-        let device = recent(&self.device).map(|said| match said {
+        let device = self.recent(self.device).map(|said| match said {
             Said { computing: true, device: None, .. } => Memory::Computing,
             Said { device, .. } => Memory::Device(device),
         });
-        device.or(recent(&self.host).map(|_| Memory::Host))
+        device.or(self.recent(self.host).map(|_| Memory::Host))
+    }
+
+    /// Whether a device was said to be busy, by all that was heard before the verdict.
+    pub(super) fn was_turned_away(&self) -> bool {
+        self.recent(self.turned_away).is_some()
+    }
+
+    /// Leaves out what was said long ago, or by one that has gone on.
+    fn recent(&self, said: Option<Said>) -> Option<Said> {
+        // Who says that he goes on, and says more then, has gone on.
+        let went_on = |said: &Said| said.goes_on && said.end < self.end;
+        said.filter(|said| self.read - said.at <= BEHIND && !went_on(said))
     }
 
     /// Whether the trace of an exception was printed.
@@ -156,9 +169,13 @@ impl Listener {
             // It went on, and ends of something else; what the trace ends with may say otherwise.
             self.device = self.device.filter(|said| !said.goes_on);
             self.host = self.host.filter(|said| !said.goes_on);
+            self.turned_away = self.turned_away.filter(|said| !said.goes_on);
+        }
+        let goes_on = words::goes_on(line);
+        if words::is_turned_away(line) {
+            self.turned_away = Some(Said { at, end, device: None, computing: false, goes_on });
         }
         let Some(memory) = words::recognise(line) else { return };
-        let goes_on = words::goes_on(line);
         let (said, device) = match memory {
             Memory::Device(device) => (&mut self.device, device),
             Memory::Computing => (&mut self.device, None),
@@ -367,6 +384,33 @@ mod tests {
             "CUDA out of memory, retrying with batch 8\nstep 9\nTraceback (most recent call last):\nKeyError: 'x'\n",
         ] {
             assert_eq!(heard(&[message.as_bytes()]), None, "{message}");
+        }
+    }
+
+    #[test]
+    fn who_was_turned_away_by_a_busy_device_says_so() {
+        let heard = |text: &str| {
+            let mut listener = Listener::default();
+            text.as_bytes().chunks(7).for_each(|piece| listener.hear(piece));
+            (listener.verdict(), listener.was_turned_away())
+        };
+        for message in [
+            "RuntimeError: CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might be",
+            "torch.AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+            "RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable\n",
+            "CUDA error at main.cu:12 code=46(cudaErrorDevicesUnavailable) \"cudaSetDevice(0)\"",
+            "DriverError(CUDA_ERROR_DEVICE_UNAVAILABLE, \"CUDA-capable device(s) is/are busy or unavailable\")",
+            "INTERNAL: failed call to cuDevicePrimaryCtxRetain: CUDA_ERROR_DEVICE_UNAVAILABLE",
+        ] {
+            assert_eq!(heard(message), (None, true), "{message}");
+        }
+        for message in [
+            "the service is unavailable",
+            "Tip: where a device is busy or unavailable, wait\nKeyError: 'x'",
+            "CUDA-capable device(s) is/are busy or unavailable, will retry\nValueError: bad shape",
+            "CUDA-capable device(s) is/are busy or unavailable, retrying\nTraceback (most recent call last):\nKeyError",
+        ] {
+            assert_eq!(heard(message), (None, false), "{message}");
         }
     }
 

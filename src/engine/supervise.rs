@@ -148,8 +148,8 @@ impl Attempt {
         let log_cut = self.log.cut().or(sentinel.as_ref().and_then(|ended| ended.log_cut));
         let usage = Usage { peak_memory, survivors, ended, log_cut, ..Usage::default() };
         let Launch { task, role, .. } = self.launch;
-        let ended =
-            Ended { task, role, outcome, usage, logged: self.log.is_used(), traced: self.log.has_trace(), note };
+        let (logged, traced, turned_away) = (self.log.is_used(), self.log.has_trace(), self.log.was_turned_away());
+        let ended = Ended { task, role, outcome, usage, logged, traced, turned_away, note };
         // A closed channel means that the supervisor is gone, and nobody is left to tell.
         let _ = self.reports.send(Report::Ended(ended)).await;
         // What starts in its place goes before closing and freeing what is left.

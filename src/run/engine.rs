@@ -137,6 +137,8 @@ pub struct Ended {
     pub logged: bool,
     /// Whether it printed the trace of an exception: what it failed of.
     pub traced: bool,
+    /// Whether it printed that a device let it not in, since it is busy.
+    pub turned_away: bool,
     /// Something about the ending that a person should read: processes left behind, a log cut short.
     pub note: Option<String>,
 }

@@ -48,8 +48,8 @@ pub enum Outcome {
         /// What the system said.
         reason: String,
     },
-    /// Ended by us, or out of memory, because its device could not keep what was promised. Another attempt follows,
-    /// which counts against nothing.
+    /// Ended by us, out of memory, or turned away, because its device could not keep what was promised. Another attempt
+    /// follows, which counts against nothing.
     Displaced {
         /// The device's id.
         device: String,

@@ -431,7 +431,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
     /// Returns the fact that an attempt ended, with what was seen of it and of its devices; what is concluded from that
     /// alone is added to the remarks.
     fn finished(&mut self, ended: Ended, place: &Place, remarks: &mut Vec<String>) -> Event {
-        let Ended { task, role, mut outcome, mut usage, logged, traced, note: _ } = ended;
+        let Ended { task, role, mut outcome, mut usage, logged, traced, turned_away, note: _ } = ended;
         self.note_opens(self.clock.now());
         let of = self.state.task(task);
         let beside = of.open_as(role.other()).map_or(&[][..], |attempt| &attempt.place.devices);
@@ -446,6 +446,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             remarks.push(remark);
         }
         outcome = self.parts.dispatcher.explain(outcome, place, usage.peak_gpu_memory);
+        if turned_away {
+            outcome = self.parts.dispatcher.explain_turned_away(outcome, of, place);
+        }
         // One that ended well meanwhile has, and the user's wish to stop goes before ours to move.
         if let Some(displaced) = self.leaving.remove(&(task, role))
             && outcome == Outcome::Interrupted

@@ -1,6 +1,6 @@
 //! Tasks whose device cannot keep what was promised: others take it, the card fails, somebody drains it.
 
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use mock_nvml::{Card, Slice};
 use serde_json::Value;
@@ -52,6 +52,47 @@ fn a_small_stranger_that_comes_first_to_a_card_that_lets_in_one_process_moves_th
     assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
     assert_ne!(devices(&shown)[0], devices(&shown)[1]);
     assert!(ended.1.contains(", which lets in one process at a time"), "{}", ended.1);
+    Ok(())
+}
+
+#[test]
+fn of_two_runs_that_come_to_a_card_for_one_process_at_once_one_waits_for_the_other() -> Tested {
+    // Neither takes its memory before both are there.
+    let pipeline = "[stage.train]\nrun = 'touch here-$TRAINYARD_RUN; until [ $(ls | grep -c here-) = 2 ]; do sleep 0.05; \
+        done; TRAIN 9000 0.1'\nbackoff = '100ms'\nresources = { gpu_memory = '10GiB' }\n";
+    let mut one = cards(&[24_576]);
+    one[0].compute_mode = Some(3);
+    let world = World::new(one, pipeline)?;
+    let states = ["one", "other"];
+    let start = |state: &str| {
+        let mut run = world.prepare(&["run", "p.toml", "--state", state]);
+        run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+    };
+    let runs = [start(states[0])?, start(states[1])?];
+    for run in runs {
+        let ended = end_of(run)?;
+        assert!(ended.0, "{}", ended.1);
+    }
+    let outcomes = |state: &str| -> Result<Vec<Value>, Box<dyn std::error::Error>> {
+        let shown = world.command(&["show", "--json", "--state", state])?;
+        Ok(attempts(&serde_json::from_slice(&shown.stdout)?, "outcome"))
+    };
+    let mut outcomes = [outcomes(states[0])?, outcomes(states[1])?];
+    outcomes.sort_by_key(Vec::len);
+    assert_eq!(outcomes, [vec!["succeeded"], vec!["displaced", "succeeded"]]);
+    Ok(())
+}
+
+#[test]
+fn who_is_turned_away_by_what_it_started_itself_has_failed_at_last() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 1000 600 & until test -e $MOCK_NVML_STATE/held/$!-0; do sleep 0.05; done; \
+        TRAIN 1000 0.1'\nbackoff = '10ms'\nresources = { gpu_memory = '10GiB' }\n";
+    let mut one = cards(&[24_576]);
+    one[0].compute_mode = Some(3);
+    let world = World::new(one, pipeline)?;
+    let (code, said, shown) = world.run()?;
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(attempts(&shown, "outcome"), ["displaced", "displaced", "displaced", "exited:1"]);
     Ok(())
 }
 

@@ -31,6 +31,10 @@ take() {
     for other in "$state"/held/*-"$card"; do
         pid=${other##*/} pid=${pid%%-*}
         if [ "$other" != "$mine" ] && { [ -d "/proc/$pid" ] || [ -f "$late" ]; }; then
+            if [ -f "$state/single-$card" ]; then
+                echo "RuntimeError: CUDA error: CUDA-capable device(s) is/are busy or unavailable (emulated)" >&2
+                exit 1
+            fi
             free=$((free - $(cat "$other" 2>/dev/null || echo 0)))
         fi
     done

@@ -1,4 +1,4 @@
-//! The words by which programs say that memory ran out, and whose: one line by itself.
+//! The words by which programs say that memory ran out, and whose, or that a device is busy: one line by itself.
 
 use super::Memory;
 
@@ -63,6 +63,10 @@ const HOST: [&str; 5] = [
     "memory allocation of",
 ];
 
+/// Words of CUDA, and the names that its runtime and its driver have for the same error: 46 of both. PyTorch and others pass
+/// them on.
+const BUSY: [&str; 3] = ["busy or unavailable", "cudaErrorDevicesUnavailable", "CUDA_ERROR_DEVICE_UNAVAILABLE"];
+
 /// Words of a program that goes on with less, in small letters.
 const GOES_ON: [&str; 9] = [
     "retrying",
@@ -82,10 +86,20 @@ const ASKS: [&str; 5] = ["consider", "please", "try", "should", "by"];
 /// How a line begins that gives advice, whatever goes wrong, in small letters.
 const ADVICE: [&str; 5] = ["tip:", "hint:", "note:", "if you ", "in case of "];
 
+/// Whether a line says that a device is busy, and lets no other process in.
+pub(super) fn is_turned_away(line: &str) -> bool {
+    BUSY.iter().any(|words| line.contains(words)) && !is_advice(&line.to_ascii_lowercase())
+}
+
+/// Whether a line in small letters gives advice.
+fn is_advice(small: &str) -> bool {
+    ADVICE.iter().any(|words| small.trim_start().starts_with(words))
+}
+
 /// Recognises a line that says that memory ran out.
 pub(super) fn recognise(line: &str) -> Option<Memory> {
     let small = line.to_ascii_lowercase();
-    if ADVICE.iter().any(|words| small.trim_start().starts_with(words)) {
+    if is_advice(&small) {
         return None;
     }
     // TensorFlow has the same words for both memories, and names the place.

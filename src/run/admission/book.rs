@@ -22,7 +22,7 @@ pub(super) struct Book {
     spot: Spot,
     is_slice: bool,
     /// Whether its compute mode lets in one process at a time.
-    one_process: bool,
+    pub(super) one_process: bool,
     /// Whether nothing can run on it by the latest reading, or by what was known before.
     is_unfit: bool,
     /// Memory promised to each running task.

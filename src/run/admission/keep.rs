@@ -71,6 +71,14 @@ impl Ledger {
         self.books[device.index()].short.map(|short| short.numbers)
     }
 
+    /// Whether another process is on a device for which a task of ours is still to come, as it was last read; `None` where
+    /// more than one process is let in.
+    #[must_use]
+    pub fn occupied(&self, device: DeviceId) -> Option<bool> {
+        let book = &self.books[device.index()];
+        book.one_process.then_some(book.occupied.is_some())
+    }
+
     /// Returns the task that holds so much more than was promised to it that a device is short.
     #[must_use]
     pub fn overrun(&self, device: DeviceId) -> Option<TaskId> {

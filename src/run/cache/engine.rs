@@ -153,7 +153,16 @@ impl<E: Engine> Caching<E> {
     fn do_not_start(&mut self, launch: &Launch, outcome: Outcome) {
         let Launch { task, role, .. } = *launch;
         self.staged.remove(&(task, role));
-        let ended = Ended { task, role, outcome, usage: Usage::default(), logged: false, traced: false, note: None };
+        let ended = Ended {
+            task,
+            role,
+            outcome,
+            usage: Usage::default(),
+            logged: false,
+            traced: false,
+            turned_away: false,
+            note: None,
+        };
         self.apart.report(Report::Ended(ended));
     }
 

@@ -2,7 +2,7 @@
 
 use super::Dispatcher;
 use super::beside::role_on;
-use crate::fleet::{DeviceId, NotUsed};
+use crate::fleet::{Device, DeviceId, NotUsed};
 use crate::graph::TaskId;
 use crate::probe::Reading;
 use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
@@ -10,12 +10,16 @@ use crate::run::event::{Place, Role};
 use crate::run::limit;
 use crate::run::outcome::{Cause, Outcome};
 use crate::run::peak::Peaks;
-use crate::run::state::RunState;
+use crate::run::state::{RunState, TaskState};
 use crate::spec::{Gpus, MemoryLimit};
 use crate::units::{Bytes, Millis};
 
 /// How often a task makes room for others before it stays whatever they take.
 const MOST_MOVES: usize = 3;
+
+/// How often a task is tried again that a device did not let in where another one was seen. Who waits for the same device
+/// comes first half of the times, so that this many losses in a row are no chance.
+const MOST_REFUSALS: usize = 16;
 
 impl Dispatcher<'_> {
     /// Returns the attempts that have to leave their devices by these readings, and how they end by it.
@@ -145,6 +149,26 @@ impl Dispatcher<'_> {
                 Outcome::Displaced { device: id.clone(), cause: Cause::Taken { promised, free, by } }
             }
             _ => outcome,
+        }
+    }
+
+    /// Returns the outcome of a task that said that a device is busy: where it has one that lets in one process at a time,
+    /// another one came first. What comes first every time without being seen is its own.
+    #[must_use]
+    pub fn explain_turned_away(&self, outcome: Outcome, of: &TaskState, place: &Place) -> Outcome {
+        if !matches!(outcome, Outcome::Exited { .. } | Outcome::Signalled { .. }) {
+            return outcome;
+        }
+        let devices = (0..).map(DeviceId).zip(&self.fleet.devices).filter(|(_, device)| place.has(device));
+        let turns_away = |(id, _): &(DeviceId, &Device)| {
+            let occupied = self.ledger.occupied(*id);
+            let most = if occupied == Some(true) { MOST_REFUSALS } else { MOST_MOVES };
+            occupied.is_some() && of.displacements() < most
+        };
+        let device = devices.filter(turns_away).max_by_key(|(id, _)| self.ledger.occupied(*id));
+        match device {
+            Some((_, device)) => Outcome::Displaced { device: device.id.clone(), cause: Cause::Occupied },
+            None => outcome,
         }
     }
 }

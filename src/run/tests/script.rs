@@ -140,5 +140,14 @@ impl Engine for Scripted<'_> {
 }
 
 fn ended(task: u32, role: Role, outcome: Outcome) -> Ended {
-    Ended { task: TaskId(task), role, outcome, usage: Usage::default(), logged: false, traced: false, note: None }
+    Ended {
+        task: TaskId(task),
+        role,
+        outcome,
+        usage: Usage::default(),
+        logged: false,
+        traced: false,
+        turned_away: false,
+        note: None,
+    }
 }

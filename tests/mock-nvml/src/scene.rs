@@ -42,11 +42,14 @@ impl Scene {
             let room = card.mib.saturating_sub(card.reserved_mib + card.nobodys_mib + card.desktop_mib);
             replace(&self.folder.path().join(format!("room-{index}")), room.to_string().as_bytes())?;
             replace(&self.folder.path().join(format!("card-{}", card.uuid)), index.to_string().as_bytes())?;
-            let late = self.folder.path().join(format!("late-{index}"));
-            if card.releases_late {
-                fs::write(late, "")?;
-            } else if late.exists() {
-                fs::remove_file(late)?;
+            // NVML's number for exclusive-process.
+            for (mark, is_set) in [("late", card.releases_late), ("single", card.compute_mode == Some(3))] {
+                let mark = self.folder.path().join(format!("{mark}-{index}"));
+                if is_set {
+                    fs::write(mark, "")?;
+                } else if mark.exists() {
+                    fs::remove_file(mark)?;
+                }
             }
         }
         self.state().write(&machine)
