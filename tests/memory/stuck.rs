@@ -33,7 +33,8 @@ fn a_driver_that_does_not_answer_holds_up_nothing_but_starts_on_its_devices() ->
 
 #[test]
 fn a_driver_that_answers_no_more_when_the_run_begins_holds_up_nothing_else() -> Tested {
-    let world = World::new(cards(&[16_384]), PIPELINE)?;
+    let prefer = "[stage.prefer]\nrun = 'true'\nresources = { cpus = 0, gpus = 'prefer' }\n";
+    let world = World::new(cards(&[16_384]), &format!("{PIPELINE}{prefer}"))?;
     fs::write(world.path().join("go"), "")?;
     let mut run = world.prepare(&["run", "p.toml"]);
     let run =
@@ -50,6 +51,8 @@ fn a_driver_that_answers_no_more_when_the_run_begins_holds_up_nothing_else() -> 
         tasks.any(|task| task["name"] == "clean" && task["state"] == "succeeded")
     })?;
     assert!(world.scene.is_waited_for());
+    let why = world.until_printed(&["explain", "prefer"], |why| why.contains("waiting"))?;
+    assert!(why.contains("gpu0 was not read yet: its driver does not answer"), "{why}");
     assert!(world.command(&["cancel"])?.status.success());
     assert_eq!(run.wait_with_output()?.status.code(), Some(130));
     Ok(())

@@ -145,10 +145,10 @@ impl Book {
 
     /// Learns from a reading what others hold.
     pub(super) fn observe(&mut self, live: &Live, at: Millis) {
-        self.is_unfit = matches!(live, Live::Fault { .. }) || (self.is_unfit && *live == Live::Unwatched);
+        self.is_unfit = matches!(live, Live::Fault { .. }) || (self.is_unfit && !matches!(live, Live::Seen(_)));
         let seen = match live {
             Live::Seen(seen) => seen,
-            Live::Fault { .. } => return,
+            Live::Unread | Live::Fault { .. } => return,
             Live::Unwatched => return self.gone.clear(),
         };
         self.gone.retain(|gone| gone.at >= at);
@@ -196,7 +196,7 @@ impl Book {
         let desktops = match live {
             Live::Seen(seen) => self.desktops(seen, at),
             Live::Unwatched => Some(self.whole - self.usable).filter(|hold| *hold <= little(self.whole))?,
-            Live::Fault { .. } => return None,
+            Live::Unread | Live::Fault { .. } => return None,
         };
         (desktops > self.headroom).then(|| self.whole - desktops)
     }
@@ -261,7 +261,7 @@ impl Book {
             Live::Seen(_) if is_ours => self.held_lately(),
             Live::Seen(seen) => seen.used,
             Live::Unwatched => self.whole - self.usable,
-            Live::Fault { .. } => return false,
+            Live::Unread | Live::Fault { .. } => return false,
         };
         let can_join = !self.is_slice || !matches!(request.gpus, Gpus::Whole(2..));
         hold <= self.headroom && can_join && request.gpu_memory <= self.whole
@@ -391,6 +391,7 @@ impl Book {
                 let fits = asked <= left;
                 return fits.then_some(left).ok_or(Why::Capacity { all: self.usable, reserved: self.reserved() });
             }
+            Live::Unread => return Err(Why::Unread),
             Live::Fault { fault, until, .. } => {
                 let comma = if until.is_empty() { "" } else { ", " };
                 return Err(Why::Fault { fault: format!("{fault}{comma}{until}") });

@@ -174,7 +174,7 @@ impl Book {
                 let promised = self.due_at_least(seen);
                 (promised > seen.free).then_some(((promised, seen.free), None))
             }
-            Live::Unwatched | Live::Fault { .. } => None,
+            Live::Unwatched | Live::Unread | Live::Fault { .. } => None,
         };
         let since = self.short.map_or(at, |short| short.since);
         self.short = numbers.map(|(numbers, by)| Short { since, numbers, by });
@@ -190,7 +190,7 @@ impl Book {
         };
         let is_occupied = match live {
             Live::Seen(seen) if seen.one_process > Some(0) => ours(self).any(|(task, _)| is_out(seen, *task)),
-            Live::Seen(_) | Live::Unwatched | Live::Fault { .. } => false,
+            Live::Seen(_) | Live::Unwatched | Live::Unread | Live::Fault { .. } => false,
         };
         self.occupied = is_occupied.then(|| self.occupied.unwrap_or(at));
         self.occupied.is_some_and(|since| since < at)
@@ -206,7 +206,7 @@ fn ours(book: &Book) -> impl Iterator<Item = (&TaskId, &Bytes)> {
 fn have_begun(readings: &Readings) -> BTreeSet<TaskId> {
     let held = readings.devices.iter().filter_map(|live| match live {
         Live::Seen(seen) => seen.held.as_ref(),
-        Live::Unwatched | Live::Fault { .. } => None,
+        Live::Unwatched | Live::Unread | Live::Fault { .. } => None,
     });
     held.flatten().filter(|(_, bytes)| *bytes > Bytes::ZERO).map(|(task, _)| *task).collect()
 }

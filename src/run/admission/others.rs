@@ -168,6 +168,7 @@ const fn is_for_want_of_room(why: &Why) -> bool {
         | Why::Slice
         | Why::Lately { .. }
         | Why::Settling
+        | Why::Unread
         | Why::Stale { .. }
         | Why::Fault { .. } => false,
     }

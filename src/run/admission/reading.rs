@@ -21,6 +21,8 @@ pub struct Readings {
 pub enum Live {
     /// Nobody looks: it is only planned for, or its driver tells nothing about memory.
     Unwatched,
+    /// It is still to be read, since its driver did not answer yet: nothing may start on it.
+    Unread,
     /// It could not be read, or is not to be used: nothing may start on it.
     Fault {
         /// What is the matter with it.
@@ -72,8 +74,7 @@ impl Readings {
     /// Returns readings of `n` devices that are still to be read: until then nothing starts on them.
     #[must_use]
     pub fn unread(n: usize) -> Self {
-        let fault = "not read yet: its driver does not answer".to_owned();
-        Self { at: Millis::ZERO, devices: vec![Live::Fault { fault, ends_tasks: false, until: "" }; n] }
+        Self { at: Millis::ZERO, devices: vec![Live::Unread; n] }
     }
 
     /// Returns what was seen on a device; nothing where there is no reading of it.

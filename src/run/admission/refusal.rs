@@ -126,6 +126,8 @@ pub enum Why {
     },
     /// It is wanted whole, and a task has just ended on it: whether it is empty has not been read since.
     Settling,
+    /// It was not read since the run began.
+    Unread,
     /// It was last read too long ago.
     Stale {
         /// How long ago.
@@ -264,6 +266,7 @@ fn why_words(why: &Why) -> String {
         Why::Capacity { all, reserved } => format!("reserved {reserved} of {all}"),
         Why::Lately { hold } => format!("had {hold} more held by others a moment ago"),
         Why::Settling => "has just been released and is read again".to_owned(),
+        Why::Unread => "was not read yet: its driver does not answer".to_owned(),
         Why::Stale { age } => format!("was last read {age} ago: its driver does not answer"),
         Why::Fault { fault } => format!("is {fault}"),
     }

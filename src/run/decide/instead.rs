@@ -2,7 +2,7 @@
 //! waiting.
 //!
 //! At once where every GPU that could hold it is lost, in quarantine or drained, and after a while where others keep it
-//! waiting, whose end nobody knows. Where our own tasks do, the expected times decide, once it was seen how long the stage
+//! waiting, whose end nobody knows, or a driver that does not answer. Where our own tasks do, the expected times decide, once it was seen how long the stage
 //! takes on the CPU: what it declares is for devices. Who has started on the CPU stays there.
 
 use super::Dispatcher;

@@ -231,7 +231,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         let gauge = |(id, device): (DeviceId, &Device)| {
             let seen = match self.look.readings.devices.get(id.index()) {
                 Some(Live::Seen(seen)) => Some(seen),
-                Some(Live::Unwatched | Live::Fault { .. }) | None => None,
+                Some(Live::Unwatched | Live::Unread | Live::Fault { .. }) | None => None,
             };
             let ours = |held: &Vec<(TaskId, Bytes)>| held.iter().map(|(_, bytes)| *bytes).sum();
             let gauge = DeviceGauge {
