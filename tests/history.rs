@@ -81,7 +81,7 @@ impl World {
         world.end(2, 0, 0);
         world.start(2, 1, 1);
         world.end(5, 1, 3);
-        world.record(5, Event::TaskFailed { task: TaskId(1) });
+        world.record(5, Event::TaskFailed { task: TaskId(1), lacks: None });
         world.record(5, Event::RunFinished { end: RunEnd::Failed });
         std::fs::write(world.log("clean", 1), "100 rows\n").unwrap();
         std::fs::write(world.log("train[lr=0.1]", 1), "\x1b[31mValueError\x1b[0m: nan\r\n").unwrap();

@@ -309,7 +309,7 @@ fn any_event(random: &mut Random, told: &Told) -> Event {
             let not_before = Millis(u64::try_from(random.below(1_000)).unwrap());
             Event::RetryPlanned { task, not_before, raise: None }
         }
-        23 => Event::TaskFailed { task },
+        23 => Event::TaskFailed { task, lacks: None },
         24 => Event::TaskSkipped { task, because: None },
         25 => Event::StopRequested { reason: [StopReason::Signal, StopReason::TaskFailed][random.below(2)] },
         27 => Event::TaskCached { task, log: random.one_in(2).then(|| "runs/r/logs/x.1.log".to_owned()) },
@@ -494,7 +494,7 @@ impl<'c> Played<'c> {
                 let its = &self.told.tasks[task.index()];
                 assert!(its.open && its.failures <= self.case.retries[task.index()], "once too often: {its:?}");
             }
-            Event::TaskFailed { task } => {
+            Event::TaskFailed { task, .. } => {
                 let its = &self.told.tasks[task.index()];
                 let last = self.state.task(*task).last_outcome();
                 let hopeless = matches!(last, Some(Outcome::SpawnFailed { .. }));

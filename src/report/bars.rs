@@ -58,7 +58,7 @@ impl Observer for Bars {
         let colour = Colour::for_stderr();
         let line = || story::line(view, recorded).map(|line| line.render(colour)).unwrap_or_default();
         match &recorded.event {
-            Event::TaskFailed { task } => {
+            Event::TaskFailed { task, .. } => {
                 let mut lines = vec![line()];
                 lines.extend(story::last_words(view, *task, &self.dir));
                 self.screen.print(&lines.join("\n"));

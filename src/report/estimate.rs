@@ -61,7 +61,7 @@ impl Estimate {
             // Its task waits for nothing.
             Event::AttemptStarted { place, .. } if place.role == Role::Backup => {}
             Event::AttemptStarted { task, .. }
-            | Event::TaskFailed { task }
+            | Event::TaskFailed { task, .. }
             | Event::TaskSkipped { task, .. }
             | Event::TaskCached { task, .. } => {
                 self.waiting = self.waiting.saturating_sub(self.planned[task.index()]);

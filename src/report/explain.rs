@@ -308,10 +308,14 @@ fn held(attempt: &Attempt) -> String {
 
 fn last_ending(task: &TaskState) -> String {
     let last = task.telling().and_then(|(_, attempt)| Some((attempt, attempt.ended.as_ref()?)));
-    let untried = || {
-        "it was never tried: nothing here could hold it; `trainyard resume` says what it lacks, or tries it".to_owned()
-    };
-    last.map_or_else(untried, |(attempt, ended)| wording::ending_in_numbers(attempt, ended))
+    let untried = || "it was never tried".to_owned();
+    let ended = last.map_or_else(untried, |(attempt, ended)| wording::ending_in_numbers(attempt, ended));
+    match &task.lacks {
+        Some(lacks) => {
+            format!("{ended}; {}; `trainyard resume` tries it where there is a place", wording::unplaced(lacks))
+        }
+        None => ended,
+    }
 }
 
 /// Returns a line for each attempt that has ended.

@@ -153,7 +153,7 @@ pub(crate) fn retry(task: usize, not_before: Millis) -> Event {
 }
 
 pub(crate) fn failed(task: usize) -> Event {
-    Event::TaskFailed { task: id(task) }
+    Event::TaskFailed { task: id(task), lacks: None }
 }
 
 pub(crate) fn skipped(task: usize, because: usize) -> Event {

@@ -85,6 +85,14 @@ pub fn run(
     if !told.is_empty() {
         shown.push_str(&format!("\nout of memory\n{}", told.concat()));
     }
+    let unplaced = |(name, task): (&String, &TaskState)| {
+        let lacks = text::visible(task.lacks.as_ref()?);
+        Some(format!("  {}: {lacks}\n", text::visible(name)))
+    };
+    let unplaced: Vec<String> = names.iter().zip(&state.tasks).filter_map(unplaced).collect();
+    if !unplaced.is_empty() {
+        shown.push_str(&format!("\nno place\n{}", unplaced.concat()));
+    }
     let cut: Vec<String> = names.iter().zip(&state.tasks).flat_map(|(name, task)| cut_short(name, task)).collect();
     if !cut.is_empty() {
         shown.push_str(&format!("\n{}", cut.concat()));

@@ -62,7 +62,7 @@ impl Observer for Journal {
                 let raised = raise.as_ref().map(super::wording::raised);
                 run.in_scope(|| info!(task = name(task), %wait, raised, "retry planned"));
             }
-            Event::TaskFailed { task } => run.in_scope(|| info!(task = name(task), "task failed")),
+            Event::TaskFailed { task, .. } => run.in_scope(|| info!(task = name(task), "task failed")),
             Event::TaskSkipped { task, because } => {
                 let because = because.as_ref().map(name);
                 run.in_scope(|| debug!(task = name(task), because, "task skipped"));

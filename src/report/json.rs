@@ -62,6 +62,9 @@ pub struct Task {
     /// The failed task for which it was skipped, `null` where the run was stopped; left out where it was not skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped_because: Option<Option<String>>,
+    /// What every place lacks, where it failed because none could ever hold it; left out elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacks: Option<Box<str>>,
     /// Whether the plan had no slack for it.
     critical: bool,
     planned: Planned,
@@ -174,6 +177,7 @@ pub fn one_task(
         stage: stage.clone(),
         state: task_word(task.phase, head.alive),
         skipped_because: (task.phase == Phase::Skipped).then(|| task.skipped_for.and_then(name_of)),
+        lacks: task.lacks.clone(),
         critical: *critical,
         planned: Planned { start_ms: planned.0.0, finish_ms: planned.1.0, places: places.clone() },
         attempts: attempts(head, name, task, dir, files),

@@ -66,7 +66,7 @@ impl Lines {
         }
         if let Some(line) = story::line(view, recorded) {
             let mut lines = format!("{at} {}\n", line.render(Colour::Never));
-            if let Event::TaskFailed { task } = &recorded.event {
+            if let Event::TaskFailed { task, .. } = &recorded.event {
                 for words in story::last_words(view, *task, &self.dir) {
                     lines.push_str(&words);
                     lines.push('\n');
@@ -130,7 +130,7 @@ impl Quiet {
 impl Observer for Quiet {
     fn recorded(&mut self, view: View<'_>, recorded: &Recorded) {
         let mut lines = Vec::new();
-        if let Event::TaskFailed { task } = &recorded.event {
+        if let Event::TaskFailed { task, .. } = &recorded.event {
             lines.extend(story::line(view, recorded).map(|line| line.render(Colour::Never)));
             lines.extend(story::last_words(view, *task, &self.dir));
         }

@@ -77,12 +77,12 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             let ended = how_it_ended(view, *task, recorded.at);
             (Tone::Uneasy, "retry", format!("{}: {ended}; again in {wait}{raised}", name(view, *task)))
         }
-        Event::TaskFailed { task } => {
+        Event::TaskFailed { task, lacks } => {
             let no_more = raise::no_more(&view.state.task(*task).attempts, view.fleet);
-            let no_more = no_more.map_or_else(String::new, |why| format!("; {}", wording::no_more(why)));
-            let no_more = if is_unplaced(view, *task) { "; nothing here could hold it" } else { &no_more };
+            let no_more = no_more.map(|why| format!("; {}", wording::no_more(why))).unwrap_or_default();
+            let lacks = lacks.as_ref().map(|lacks| format!("; {}", wording::unplaced(lacks))).unwrap_or_default();
             let ended = how_it_ended(view, *task, recorded.at);
-            (Tone::Bad, "failed", format!("{}: {ended}{no_more}", name(view, *task)))
+            (Tone::Bad, "failed", format!("{}: {ended}{no_more}{lacks}", name(view, *task)))
         }
         Event::TaskSkipped { task, because: Some(cause) } => {
             (Tone::Uneasy, "skipped", format!("{}: it needs {}, which failed", name(view, *task), name(view, *cause)))
@@ -220,12 +220,6 @@ fn on(place: &Place) -> String {
 fn last_attempt(view: View<'_>, task: TaskId) -> Option<(u32, &Attempt, &Ended)> {
     let (number, attempt) = view.state.tasks[task.index()].telling()?;
     Some((number, attempt, attempt.ended.as_ref()?))
-}
-
-/// Whether a task failed although no attempt of it did: there is no place for one.
-fn is_unplaced(view: View<'_>, task: TaskId) -> bool {
-    let attempts = &view.state.task(task).attempts;
-    raise::no_more(attempts, view.fleet).is_none() && view.state.task(task).failures() == 0
 }
 
 /// Says how the attempt went that had ended by then: facts are told a little later, and another may run already.

@@ -120,7 +120,8 @@ impl Stream {
                 }
                 ("retry-planned", keys)
             }
-            Event::TaskFailed { task } => ("task-failed", json!({"task": name(*task)})),
+            Event::TaskFailed { task, lacks: None } => ("task-failed", json!({"task": name(*task)})),
+            Event::TaskFailed { task, lacks } => ("task-failed", json!({"task": name(*task), "lacks": lacks})),
             Event::TaskSkipped { task, because } => {
                 ("task-skipped", json!({"task": name(*task), "because": because.map(name)}))
             }

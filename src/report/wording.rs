@@ -148,6 +148,12 @@ pub const fn no_more(why: NoMore) -> &'static str {
     }
 }
 
+/// Returns why a task failed for which there is no place.
+#[must_use]
+pub fn unplaced(lacks: &str) -> String {
+    format!("nothing here could hold it: {}", text::visible(lacks))
+}
+
 /// Returns the name that `kill -l` shows for the signals that end processes in practice.
 const fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {

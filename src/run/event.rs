@@ -85,6 +85,9 @@ pub enum Event {
     TaskFailed {
         /// The task.
         task: TaskId,
+        /// What every place lacks of what it asks for, in words, where it failed because none could ever hold it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lacks: Option<String>,
     },
     /// The task will not run.
     TaskSkipped {

@@ -80,6 +80,8 @@ pub struct TaskState {
     pub cached_log: Option<String>,
     /// The failed task for which it was skipped, if it was for one.
     pub skipped_for: Option<TaskId>,
+    /// What every place lacks for it, in words, if it failed because none could ever hold it.
+    pub lacks: Option<Box<str>>,
 }
 
 impl TaskState {
@@ -335,10 +337,11 @@ impl RunState {
                 // Another failure in between takes nothing back.
                 state.raise = raise.or(state.raise);
             }
-            Event::TaskFailed { task } => {
+            Event::TaskFailed { task, lacks } => {
                 if !matches!(self.task(*task).phase, Phase::Waiting | Phase::Delayed(_)) {
                     return illegal("the task does not wait");
                 }
+                self.tasks[task.index()].lacks = lacks.as_deref().map(Box::from);
                 self.settle(*task, Phase::Failed);
                 self.failed += 1;
             }
@@ -422,7 +425,7 @@ impl RunState {
                 task.forgiven = task.attempts.len();
             }
             if matches!(task.phase, Phase::Failed | Phase::Skipped) {
-                (task.phase, task.skipped_for) = (Phase::Waiting, None);
+                (task.phase, task.skipped_for, task.lacks) = (Phase::Waiting, None, None);
                 self.settled -= 1;
             }
         }
@@ -456,7 +459,7 @@ impl Event {
             | Self::TaskSuspended { task }
             | Self::TaskContinued { task }
             | Self::RetryPlanned { task, .. }
-            | Self::TaskFailed { task }
+            | Self::TaskFailed { task, .. }
             | Self::TaskSkipped { task, .. }
             | Self::TaskCached { task, .. }
             | Self::TaskReopened { task } => Some(*task),

@@ -137,7 +137,7 @@ fn events() -> Vec<String> {
         Event::AttemptSpawned { task, role: Role::Main, process: Process { pid: 1, started: 2 } },
         Event::AttemptFinished { task, role: Role::Main, outcome, usage, logged: true },
         Event::RetryPlanned { task, not_before: Millis(1), raise: None },
-        Event::TaskFailed { task },
+        Event::TaskFailed { task, lacks: None },
         Event::TaskSkipped { task, because: Some(task) },
         Event::Replanned {
             because: Because::Drift { expected: Millis(3), planned: Millis(2), task: Some(task) },

@@ -219,7 +219,7 @@ fn who_goes_on_alone_on_the_only_card_ends_well_where_that_is_hidden_and_others_
     assert_eq!(attempts(&shown, "outcome"), ["succeeded"]);
     let why = world.printed(&["explain", "more"])?;
     assert!(
-        why.contains("it failed: it was never tried: nothing here could hold it; `trainyard resume` says"),
+        why.contains("it failed: it was never tried; nothing here could hold it: needs 1000.0 MiB of one GPU"),
         "{why}"
     );
     let refused = world.command_under(&[("CUDA_VISIBLE_DEVICES", "")], &["resume"])?;
@@ -267,5 +267,36 @@ fn who_goes_on_alone_on_a_card_that_has_no_slices_by_then_leaves_it_for_that() -
     let words = said(&resumed);
     assert!(resumed.status.success(), "{words}");
     assert!(words.contains(&format!("gpu{card} fell out: it is in MIG mode now, without slices")), "{words}");
+    Ok(())
+}
+
+#[test]
+fn what_fits_nowhere_any_more_stops_nothing_else_and_says_what_it_lacks() -> Tested {
+    let more = "[stage.large]\nrun = 'true'\ninputs = ['begun']\nresources = { cpus = 0, gpu_memory = '20GiB' }\n\
+                [stage.end]\nrun = 'true'\nafter = ['large']\n\
+                [stage.cpu]\nrun = 'true'\nafter = ['train']\n";
+    let pipeline = SURVIVES.replace("backoff", "outputs = ['begun']\nbackoff");
+    let world =
+        World::new(cards(&[16_384, 40_960]), &(pipeline.replace("resources = {", "resources = { cpus = 0,") + more))?;
+    let card = survives(&world)?;
+    lose(&world, 1)?;
+    let resumed = world.prepare(&["resume"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    assert_eq!(card, 0);
+    world.until(&["show", "--json"], |run| run["state"] == "running")?;
+    std::fs::write(world.path().join("go"), "")?;
+    let ended = resumed.wait_with_output()?;
+    let words = said(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{words}");
+    let shown = world.shown()?;
+    let is = |name: &str, state: &str| (name.to_owned(), state.to_owned());
+    let expected = [is("train", "succeeded"), is("large", "failed"), is("end", "skipped"), is("cpu", "succeeded")];
+    assert_eq!(states(&shown), expected, "{words}");
+    let lacks = "needs 20.0 GiB of one GPU; gpu0 gives 15.2 GiB at most; gpu1 was lost when the run began";
+    let why = shown["tasks"][1]["lacks"].as_str().unwrap_or_default();
+    assert!(why.starts_with(lacks), "{why}");
+    for args in [&["show"][..], &["explain", "large"]] {
+        let printed = world.printed(args)?;
+        assert!(printed.contains(lacks), "{printed}");
+    }
     Ok(())
 }

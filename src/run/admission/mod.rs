@@ -155,7 +155,15 @@ impl Ledger {
     /// Whether the request could ever be met, also by devices that cannot be used for now.
     #[must_use]
     pub fn is_within_reach(&self, request: &Resources) -> bool {
-        self.possible_without(|_| false, request).is_ok()
+        self.reach(request).is_ok()
+    }
+
+    /// The same, as a result.
+    ///
+    /// # Errors
+    /// If not: what every node and device is short of.
+    pub fn reach(&self, request: &Resources) -> Result<(), Refusal> {
+        self.possible_without(|_| false, request)
     }
 
     fn possible_without(&self, without: impl Fn(&Book) -> bool, request: &Resources) -> Result<(), Refusal> {

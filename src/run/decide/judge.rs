@@ -28,7 +28,8 @@ impl Dispatcher<'_> {
             if !matches!(state.task(task).phase, Phase::Waiting | Phase::Delayed(_)) || !judged.insert(task) {
                 continue;
             }
-            let again = if state.stopping.is_none() && self.is_out_of_reach(task) {
+            let is_out_of_reach = state.stopping.is_none() && self.is_out_of_reach(task);
+            let again = if is_out_of_reach {
                 self.within_reach(task, state.task(task))
             } else {
                 let Some(outcome) = state.task(task).last_outcome().filter(|last| **last != Outcome::Interrupted)
@@ -53,10 +54,12 @@ impl Dispatcher<'_> {
                 events.push(Event::RetryPlanned { task, not_before: now + wait, raise });
                 continue;
             }
-            events.push(Event::TaskFailed { task });
+            let lacks = is_out_of_reach.then(|| self.lacks(task));
+            events.push(Event::TaskFailed { task, lacks });
             self.skip_what_needs(task, state, &mut skipped, events);
             let told = events.iter().any(|event| matches!(event, Event::StopRequested { .. }));
-            if !self.options.keep_going && state.stopping.is_none() && !told {
+            // That a device has gone is no failure of the run's: who does not need it goes on.
+            if !self.options.keep_going && state.stopping.is_none() && !told && !is_out_of_reach {
                 events.push(Event::StopRequested { reason: StopReason::TaskFailed });
             }
         }
@@ -180,6 +183,12 @@ impl Dispatcher<'_> {
         let can_be_instead =
             || self.instead(task).is_some_and(|(_, mode)| self.ledger.is_within_reach(&mode.resources));
         !self.ready[self.queue_of[task.index()] as usize].is_within_reach && !can_be_instead()
+    }
+
+    /// Says what every place lacks for such a task.
+    fn lacks(&self, task: TaskId) -> String {
+        let request = &self.ready[self.queue_of[task.index()] as usize].request;
+        self.ledger.reach(request).map_or_else(|refusal| refusal.explain(self.fleet), |()| String::new())
     }
 
     /// Returns what such a task asks for instead since it ran out of memory; `None` where nothing would help.
