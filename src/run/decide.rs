@@ -185,6 +185,7 @@ impl<'a> Dispatcher<'a> {
         if let Some(revised) = &state.revised {
             dispatcher.revise(revised);
         }
+        dispatcher.learn_what_sufficed_before();
         graph.ids().for_each(|task| dispatcher.learn_what_was_too_little(task, state.task(task)));
         graph.ids().for_each(|task| dispatcher.leave_devices_by_record(task, state));
         graph.ids().for_each(|task| dispatcher.learn_what_sufficed_by_record(task, state.task(task)));

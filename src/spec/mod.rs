@@ -222,6 +222,8 @@ pub struct Mode {
     /// With `gpu_memory = "auto"`: what it holds of devices once it is known how much memory it needs. Until then it
     /// holds whole devices, and `resources` say so.
     pub auto: Option<Gpus>,
+    /// The most memory of a device that earlier runs have seen it hold with that, or find too little; zero where none has.
+    pub seen: Bytes,
     /// Where it stands in the file.
     pub span: Span,
 }

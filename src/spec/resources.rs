@@ -205,7 +205,7 @@ impl WrittenMode {
     pub(super) fn settle(self, below: &Wanted) -> impl Iterator<Item = Mode> {
         let (resources, auto, instead) = self.wanted.over(below).settle();
         let (duration, spend, span) = (self.duration, self.spend, self.span);
-        let mode = Mode { resources, duration, spend, fallback: false, auto, span };
+        let mode = Mode { resources, duration, spend, fallback: false, auto, seen: Bytes::ZERO, span };
         let fallback = instead.map(|resources| Mode { resources, fallback: true, auto: None, ..mode.clone() });
         std::iter::once(mode).chain(fallback)
     }

@@ -77,7 +77,7 @@ impl<'a> Dispatcher<'a> {
     ) -> Option<Place> {
         let (index, instead) = self.instead(task)?;
         let (stage, _) = self.stage_and_mode(task);
-        let until = self.until_a_gpu_is_sooner(task, queue, readings, now);
+        let until = self.until_a_gpu_is_sooner((task, queue), self.all_of_smaller(task), readings, now);
         let raise = state.task(task).raise;
         let asked = raise.map_or_else(|| instead.resources.clone(), |raise| raise.request(&instead.resources));
         let request = self.as_held(asked);
@@ -101,19 +101,22 @@ impl<'a> Dispatcher<'a> {
         Some(self.place(task, &request, &grant))
     }
 
-    /// Returns by when a task has to be done with something else than what its queue asks for to be done sooner.
+    /// Returns by when a task has to be done with something else than what its queue asks for, or what does `as_well`, to be
+    /// done sooner.
     pub(super) fn until_a_gpu_is_sooner(
         &mut self,
-        task: TaskId,
-        queue: usize,
+        (task, queue): (TaskId, usize),
+        as_well: Option<Resources>,
         readings: &Readings,
         now: Millis,
     ) -> Until {
-        let request: &Resources = &self.ready[queue].request;
-        if self.ledger.possible(request).is_err() {
+        let requests = std::iter::once(&self.ready[queue].request).chain(&as_well);
+        let possible: Vec<_> = requests.filter(|request| self.ledger.possible(request).is_ok()).collect();
+        if possible.is_empty() {
             return Until::Whenever;
         }
-        match self.earliest(request, readings, now) {
+        let earliest = possible.into_iter().filter_map(|request| self.earliest(request, readings, now));
+        match earliest.min_by_key(|(at, ..)| *at) {
             Some((at, grant, _)) if at > now => {
                 self.others_keep.remove(&queue);
                 let planned = self.planned(task, &grant);

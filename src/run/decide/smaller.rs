@@ -1,20 +1,34 @@
 //! A smaller device instead of more memory than can be had: stages with `gpu_memory = "auto"` ask for more than was seen, and
-//! that may be more than a device gives on which one of them has succeeded. Where it is done sooner there than after waiting,
-//! or nobody can say when there will be so much, all of such a device does as well.
+//! that may be more than a device gives on which one of them has succeeded, or that gives what earlier runs have seen. Where it
+//! is done sooner there than after waiting, or nobody can say when there will be so much, all of such a device does as well.
 
 use super::Dispatcher;
 use super::backfill::Line;
 use super::instead::Until;
-use crate::fleet::DeviceId;
+use crate::fleet::{Device, DeviceId};
 use crate::graph::TaskId;
 use crate::run::admission::Readings;
 use crate::run::event::Place;
 use crate::run::expect;
 use crate::run::state::{Phase, TaskState};
 use crate::spec::Resources;
-use crate::units::Millis;
+use crate::units::{Bytes, Millis};
 
 impl Dispatcher<'_> {
+    /// Takes in which devices give what earlier runs have seen that stages need, or found too little.
+    pub(super) fn learn_what_sufficed_before(&mut self) {
+        for (index, stage) in self.pipeline.stages.iter().enumerate() {
+            for (mode, of) in
+                stage.modes.iter().enumerate().filter(|(_, of)| of.auto.is_some() && of.seen > Bytes::ZERO)
+            {
+                // Its driver or a desktop may keep as much as they do everywhere.
+                let gives = |device: &&Device| device.whole_memory() - device.headroom > of.seen;
+                let sizes = self.fleet.devices.iter().filter(gives).map(Device::whole_memory);
+                sizes.min().into_iter().for_each(|smallest| self.found.sufficed((index, mode), smallest));
+            }
+        }
+    }
+
     /// Takes in that a task has succeeded on these devices.
     pub(super) fn learn_what_sufficed(&mut self, task: TaskId, devices: &[DeviceId]) {
         let smallest = devices.iter().map(|device| self.fleet.devices[device.index()].whole_memory()).min();
@@ -45,7 +59,7 @@ impl Dispatcher<'_> {
         (now, readings): (Millis, &Readings),
     ) -> Option<Place> {
         let request = self.all_of_smaller(task)?;
-        let until = self.until_a_gpu_is_sooner(task, queue, readings, now);
+        let until = self.until_a_gpu_is_sooner((task, queue), None, readings, now);
         let (mode, of, expected, fleet) = (self.mode(task), self.stage_and_mode(task), &self.expect, self.fleet);
         let admitted = self.ledger.try_admit_where((task, &request), None, readings, now, &mut |grant| {
             let planned = expect::planned(mode, fleet, grant.node, &grant.devices);

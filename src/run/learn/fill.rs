@@ -179,6 +179,8 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
         && let Some(Estimate { value, runs }) = gpu_memory(fleet, samples)
     {
         numbers.gpu_memory = Some(Basis::Learned { runs });
+        let seen = samples.iter().filter_map(|sample| sample.gpu_memory.max(sample.ran_out)).max();
+        mode.seen = seen.unwrap_or_default();
         // As large as the smallest of the devices that it would have.
         let mut largest: Vec<&Device> = fleet.devices.iter().collect();
         largest.sort_by_key(|device| std::cmp::Reverse(device.whole_memory()));
@@ -191,8 +193,7 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
         } else {
             // Its driver or a desktop may keep as much as they do everywhere.
             (of.gpus, of.gpu_memory, of.alone) = (alone(gpus), value.min(most - kept), true);
-            let seen = samples.iter().filter_map(|sample| sample.gpu_memory.max(sample.ran_out));
-            numbers.beyond = seen.max();
+            numbers.beyond = seen;
         }
     }
 }

@@ -144,3 +144,61 @@ fn who_prefers_a_device_tries_none_where_the_largest_was_too_small_for_another()
     let other = Dispatcher::new((pipeline, graph), (&fleet, &plan), ledger, Options::default(), vec![], &sim.state);
     assert_eq!(other.stage_and_mode(TaskId(2)).1, 0);
 }
+
+/// Returns a problem of two tasks on a smaller and a larger device, and the size of the smaller one.
+fn small_and_large(gpus_wanted: &str) -> (Problem, Bytes) {
+    let resources = format!("cpus = 0, {gpus_wanted}gpu_memory = 'auto'");
+    let text = format!("[stage.train]\nrun = 'x'\nmatrix = {{ i = [1, 2] }}\nresources = {{ {resources} }}\n");
+    let source = Source { name: "p.toml".to_owned(), text };
+    let (pipeline, graph) = graph::load(&source, &[], &[], graph::Limits::default()).expect("a good file");
+    let mut fleet = gpus(2);
+    let size = fleet.devices[0].memory;
+    fleet.devices[1].memory = Bytes(2 * size.0);
+    (Problem { pipeline, graph, fleet }, size)
+}
+
+#[test]
+fn a_smaller_device_that_gives_what_earlier_runs_have_seen_does_where_the_larger_one_is_lost() {
+    let started = |tenths: u64| {
+        let (mut problem, size) = small_and_large("");
+        let mode = &mut problem.pipeline.stages[0].modes[0];
+        mode.seen = Bytes(size.0 / 10 * tenths);
+        (mode.resources.gpus, mode.resources.gpu_memory) = (Gpus::Shared, Bytes(size.0 / 10 * 12));
+        let plan = in_file_order(&problem);
+        let mut sim = Sim::new(&problem, &plan, vec![1_000; 2]);
+        let idle = Seen { free: size, held: Some(Vec::new()), ..Seen::default() };
+        let lost = Live::Fault { fault: "lost".to_owned(), ends_tasks: true, until: "" };
+        sim.readings.devices = vec![Live::Seen(idle), lost];
+        sim.decide();
+        let first = sim.state.task(TaskId(0)).attempts.first();
+        first.map(|attempt| (attempt.place.devices.clone(), attempt.place.gpu_memory >= size))
+    };
+    assert_eq!(started(9), Some((vec!["n0/gpu0".to_owned()], true)), "it has all of that");
+    assert_eq!(started(11), None, "nobody has seen that it gives so much");
+}
+
+#[test]
+fn who_prefers_a_device_does_not_leave_the_smaller_one_that_is_just_given_back() {
+    let (problem, size) = small_and_large("gpus = 'prefer', ");
+    let mut plan = in_file_order(&problem);
+    plan.placed.iter_mut().for_each(|placed| (placed.mode, placed.devices) = (0, vec![DeviceId(0)]));
+    let mut sim = Sim::new(&problem, &plan, vec![1_000; 2]);
+    let idle = Seen { free: size, held: Some(Vec::new()), ..Seen::default() };
+    let lost = Live::Fault { fault: "lost".to_owned(), ends_tasks: true, until: "" };
+    sim.readings.devices = vec![Live::Seen(idle), lost];
+    let on = |sim: &Sim<'_>, task: u32| {
+        sim.state.task(TaskId(task)).attempts.first().map(|attempt| attempt.place.devices.clone())
+    };
+    (sim.now, sim.readings.at) = (Millis(1_000), Millis(1_000));
+    sim.decide();
+    assert_eq!((on(&sim, 0), on(&sim, 1)), (Some(vec!["n0/gpu0".to_owned()]), None));
+    sim.now = Millis(2_000);
+    let usage = Usage { peak_gpu_memory: Some(Bytes(size.0 / 10 * 9)), ..Usage::default() };
+    let outcome = Outcome::Succeeded;
+    sim.happens(Event::AttemptFinished { task: TaskId(0), role: Role::Main, outcome, usage, logged: false });
+    sim.decide();
+    assert_eq!(on(&sim, 1), None, "it is read again first");
+    (sim.now, sim.readings.at) = (Millis(3_000), Millis(3_000));
+    sim.decide();
+    assert_eq!(on(&sim, 1), Some(vec!["n0/gpu0".to_owned()]));
+}
