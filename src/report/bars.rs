@@ -93,8 +93,8 @@ impl Observer for Bars {
         self.gauges = gauges.to_vec();
     }
 
-    fn waits(&mut self, view: View<'_>, _now: Millis, waiting: &[Waiting]) {
-        self.patience.take_in(waiting, view.state);
+    fn waits(&mut self, view: View<'_>, now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting, view.state, now);
     }
 
     fn ticked(&mut self, view: View<'_>, now: Millis) {

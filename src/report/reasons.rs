@@ -2,11 +2,12 @@
 //!
 //! The file is not part of the record: it holds for the moment, and only while the run is carried out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{text, wording};
 use crate::graph::TaskGraph;
@@ -79,14 +80,56 @@ impl Observer for Reasons {
     }
 }
 
-/// Says which waits are worth a word: those for room or for another run, once they are long, and not the same again and again.
+/// Says which waits are worth a word: those for room or for another run, once they are long, again once something else has
+/// kept them for a while, and not the same again and again.
 #[derive(Clone, Debug, Default)]
 pub struct Patience {
     latest: Vec<Waiting>,
-    /// When something was last said of the tasks that wait since this time.
-    said: HashMap<Millis, Millis>,
+    /// What is known of the tasks that wait since a time: the n-th such wait.
+    known: HashMap<(Millis, usize), Known>,
     /// Whether no task of the run goes on.
     alone: bool,
+}
+
+/// What is known of tasks that wait.
+#[derive(Clone, Debug)]
+struct Known {
+    kind: Kind,
+    /// Since when that is what keeps them.
+    from: Millis,
+    /// What was said to keep them, and when.
+    said: HashMap<Kind, Millis>,
+}
+
+/// What keeps tasks, without numbers and places: the words of JSON, and what is the matter with devices.
+type Kind = BTreeSet<String>;
+
+/// Reasons that are gone within seconds.
+const PASSING: [&str; 3] = ["settling", "leaving", "lately"];
+
+fn kind(reason: &Reason) -> Kind {
+    let word = |value: Value| value["fault"].as_str().or(value["is"].as_str()).unwrap_or_default().to_owned();
+    match reason {
+        Reason::Room { nodes, devices, .. } => {
+            let nodes = nodes.iter().map(|at| word(json!(at.lacks)));
+            nodes.chain(devices.iter().map(|at| word(json!(at.lacks)))).collect()
+        }
+        Reason::Jobs { .. }
+        | Reason::Held { .. }
+        | Reason::Disk { .. }
+        | Reason::Start { .. }
+        | Reason::Output { .. } => Kind::from([word(json!(reason))]),
+    }
+}
+
+/// Yields waits, each with what it is known by: since when it lasts, and which of those that last since then it is.
+fn numbered(waiting: &[Waiting]) -> impl Iterator<Item = ((Millis, usize), &Waiting)> {
+    let mut counts: HashMap<Millis, usize> = HashMap::new();
+    waiting.iter().map(move |one| {
+        let count = counts.entry(one.since).or_default();
+        *count += 1;
+        ((one.since, *count), one)
+    })
 }
 
 /// Whether a task has waited so long for room or for somebody else's output.
@@ -96,20 +139,34 @@ fn waits_long(one: &Waiting, now: Millis, long: Millis) -> bool {
 
 impl Patience {
     /// Takes in what tasks wait for in this state of the run.
-    pub fn take_in(&mut self, waiting: &[Waiting], state: &RunState) {
+    pub fn take_in(&mut self, waiting: &[Waiting], state: &RunState, now: Millis) {
         self.latest = waiting.to_vec();
         self.alone = state.running == 0;
-        self.said.retain(|since, _| waiting.iter().any(|one| one.since == *since));
+        let mut before = std::mem::take(&mut self.known);
+        for (key, one) in numbered(waiting) {
+            let kind = kind(&one.reason);
+            let known = match before.remove(&key) {
+                Some(known) if known.kind == kind => known,
+                Some(known) => Known { kind, from: now, ..known },
+                None => Known { kind, from: one.since, said: HashMap::new() },
+            };
+            self.known.insert(key, known);
+        }
     }
 
     /// Returns the waits that are worth a word now.
     pub fn due(&mut self, now: Millis) -> Vec<Waiting> {
-        let long = self.long();
-        let Self { latest, said, .. } = self;
-        let is_due =
-            |one: &&Waiting| waits_long(one, now, long) && said.get(&one.since).is_none_or(|at| now - *at >= AGAIN);
-        let due: Vec<_> = latest.iter().filter(is_due).cloned().collect();
-        said.extend(due.iter().map(|one| (one.since, now)));
+        let (long, mut due) = (self.long(), Vec::new());
+        for (key, one) in numbered(&self.latest) {
+            let Some(Known { kind, from, said }) = self.known.get_mut(&key) else { continue };
+            let is_first = said.is_empty() && !kind.iter().any(|word| PASSING.contains(&word.as_str()));
+            let has_lasted = now - *from >= if is_first { long } else { LONG };
+            let is_new = said.get(kind).is_none_or(|at| now - *at >= AGAIN);
+            if waits_long(one, now, long) && has_lasted && is_new {
+                said.insert(kind.clone(), now);
+                due.push(one.clone());
+            }
+        }
         due
     }
 
@@ -169,13 +226,22 @@ mod tests {
     use super::*;
     use crate::graph::TaskId;
     use crate::report::fixture::{Scene, over, started};
+    use crate::run::admission::Why;
+    use crate::run::decide::At;
     use crate::run::event::RunEnd;
+    use crate::units::Bytes;
 
     fn waits(since: u64) -> Waiting {
+        waits_since(since, &[])
+    }
+
+    /// Tasks that wait since then for devices of which each has no room for such a reason.
+    fn waits_since(since: u64, whys: &[Why]) -> Waiting {
+        let device = |why: &Why| At { place: "box/gpu0".to_owned(), lacks: why.clone() };
         let reason = Reason::Room {
             words: "needs 2 CPUs".to_owned(),
             nodes: Vec::new(),
-            devices: Vec::new(),
+            devices: whys.iter().map(device).collect(),
             runs: Vec::new(),
             kept_from: None,
         };
@@ -186,16 +252,42 @@ mod tests {
     fn a_short_wait_is_not_worth_a_word_and_a_long_one_is_said_once() {
         let mut scene = Scene::side_by_side(&["a", "b", "c"]);
         let mut patience = Patience::default();
-        patience.take_in(&[waits(1_000)], scene.view().state);
+        patience.take_in(&[waits(1_000)], scene.view().state, Millis(1_000));
         assert_eq!([1_999, 2_000].map(|at| patience.due(Millis(at)).len()), [0, 1], "nothing else goes on");
         scene.apply(0, started(2, 1));
         let mut patience = Patience::default();
-        patience.take_in(&[waits(1_000)], scene.view().state);
+        patience.take_in(&[waits(1_000)], scene.view().state, Millis(1_000));
         let mut count = |at| patience.due(Millis(at)).len();
         assert_eq!([count(10_999), count(11_000), count(12_000), count(611_000)], [0, 1, 0, 1]);
-        patience.take_in(&[], scene.view().state);
+        patience.take_in(&[], scene.view().state, Millis(611_000));
         assert_eq!(patience.due(Millis(700_000)), []);
         assert_eq!(patience.longest(Millis(700_000)), None);
+    }
+
+    #[test]
+    fn what_passes_is_not_said_and_what_has_changed_is_said_once_it_lasts() {
+        let scene = Scene::side_by_side(&["a", "b"]);
+        let mut patience = Patience::default();
+        let memory = |free: u64| Why::Memory { free: Bytes(free), promised: Bytes::ZERO, headroom: Bytes::ZERO };
+        let mut said = |at: u64, whys: &[Why]| {
+            // Another wait since then, for something else.
+            let waiting = [waits_since(1_000, whys), waits_since(1_000, &[Why::Slice])];
+            patience.take_in(&waiting, scene.view().state, Millis(at));
+            let due = patience.due(Millis(at)).into_iter();
+            due.filter(|one| one.reason != waiting[1].reason).count()
+        };
+        assert_eq!([1_000, 1_900, 2_500].map(|at| said(at, &[Why::Settling])), [0, 0, 0], "that is gone at once");
+        assert_eq!([3_000, 3_999, 4_000].map(|at| said(at, &[Why::OneProcess])), [0, 0, 1]);
+        assert_eq!([5_000, 60_000].map(|at| said(at, &[Why::OneProcess])), [0, 0]);
+        assert_eq!([61_000, 70_999, 71_000].map(|at| said(at, &[memory(at)])), [0, 0, 1], "numbers say nothing new");
+        // To and fro is no news.
+        for at in (72_000..580_000).step_by(15_000) {
+            assert_eq!(said(at, &[Why::OneProcess]) + said(at + 14_000, &[Why::OneProcess]), 0);
+            assert_eq!(said(at + 14_500, &[memory(at)]), 0);
+        }
+        let fault = |fault: &str| Why::Fault { fault: fault.to_owned() };
+        assert_eq!([601_000, 611_000].map(|at| said(at, &[fault("lost")])), [0, 1]);
+        assert_eq!([612_000, 622_000].map(|at| said(at, &[fault("drained by hand")])), [0, 1]);
     }
 
     #[test]

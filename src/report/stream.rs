@@ -177,8 +177,8 @@ impl Observer for Stream {
         }
     }
 
-    fn waits(&mut self, view: View<'_>, _now: Millis, waiting: &[Waiting]) {
-        self.patience.take_in(waiting, view.state);
+    fn waits(&mut self, view: View<'_>, now: Millis, waiting: &[Waiting]) {
+        self.patience.take_in(waiting, view.state, now);
     }
 
     fn ticked(&mut self, view: View<'_>, now: Millis) {
