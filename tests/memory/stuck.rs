@@ -52,7 +52,9 @@ fn a_driver_that_answers_no_more_when_the_run_begins_holds_up_nothing_else() -> 
     })?;
     assert!(world.scene.is_waited_for());
     let why = world.until_printed(&["explain", "prefer"], |why| why.contains("waiting"))?;
-    assert!(why.contains("gpu0 was not read yet: its driver does not answer"), "{why}");
+    let words =
+        "gpu0 was not read yet: its driver does not answer; where that lasts, `nvidia-smi --gpu-reset` or a reboot";
+    assert!(why.contains(words), "{why}");
     assert!(world.command(&["cancel"])?.status.success());
     assert_eq!(run.wait_with_output()?.status.code(), Some(130));
     Ok(())

@@ -174,6 +174,10 @@ impl Refusal {
         if wants_device {
             fleet.unused.iter().for_each(|unused| text.push_str(&unused_words(unused)));
         }
+        let is_silent = |(_, why): &(DeviceId, Why)| matches!(why, Why::Unread | Why::Stale { .. });
+        if self.devices.iter().any(is_silent) {
+            text.push_str("; where that lasts, `nvidia-smi --gpu-reset` or a reboot of the host helps");
+        }
         let strangers = self.devices.iter().filter_map(|(device, why)| {
             let Why::Strangers { hold } = why else { return None };
             Some((&fleet.devices[device.index()], *hold))

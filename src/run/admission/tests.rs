@@ -179,7 +179,8 @@ fn an_old_reading_or_a_lost_device_admits_nothing() {
     let old = readings(10, vec![seen(80, 0, &[])]);
     let refusal = ledger.try_admit(TaskId(0), &shared(1), None, &old, Millis(10_000)).unwrap_err();
     assert_eq!(refusal.devices[0].1, Why::Stale { age: Millis(9_990) });
-    assert!(refusal.explain(&fleet(&[80], &[])).ends_with("ago: its driver does not answer"));
+    let words = refusal.explain(&fleet(&[80], &[]));
+    assert!(words.contains("ago: its driver does not answer; where that lasts, `nvidia-smi --gpu-reset`"), "{words}");
     let lost = readings(10, vec![Live::Fault { fault: "lost".into(), ends_tasks: true, until: "" }]);
     assert!(admit(&mut ledger, 0, &shared(1), &lost).is_err());
     assert!(admit(&mut ledger, 0, &Resources::default(), &lost).is_ok());
