@@ -327,7 +327,9 @@ impl Reason {
                 format!("ask for at most {}, or use a larger device{aside}", finer(*asked, *most).1)
             }
             Self::UntoldMemory { .. } => {
-                "leave `gpu_memory` out and ask for whole GPUs, like gpus = 1; `trainyard devices` says which answer".to_owned()
+                "leave `gpu_memory` out and ask for whole GPUs, like gpus = 1; one that `trainyard devices` shows as unreadable is \
+                 used only once it can be read"
+                    .to_owned()
             }
             Self::AllHeadroom { is_of_file: true, .. } => {
                 "keep less headroom than a GPU has: `headroom` of its entry in the fleet file, or what goes before it, `--headroom` and TRAINYARD_HEADROOM".to_owned()

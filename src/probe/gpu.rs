@@ -222,6 +222,8 @@ pub struct Lost {
     pub uuid: Option<String>,
     /// What is the matter with it.
     pub fault: Fault,
+    /// Whether it is drained besides.
+    pub drained: bool,
 }
 
 impl Lost {

@@ -7,6 +7,8 @@
 pub struct Named<'a> {
     /// `GPU-…` or `MIG-…`.
     pub uuid: &'a str,
+    /// That of its card, if it is a slice of one.
+    pub card: Option<&'a str>,
     /// The card's position in PCI order.
     pub pci_index: u32,
 }
@@ -44,6 +46,17 @@ pub enum Problem {
     NoUuid {
         /// The entry.
         entry: String,
+    },
+    /// The UUID of a card that is in MIG mode.
+    #[error(
+        "`{entry}` is in MIG mode, of which programs see only slices, so CUDA ignores it and all that follows: name one \
+         of them, like `{slice}`"
+    )]
+    Sliced {
+        /// The entry.
+        entry: String,
+        /// The UUID of its first slice.
+        slice: String,
     },
     /// A prefix that several devices share.
     #[error("`{entry}` is the beginning of several UUIDs, so CUDA ignores it and all that follows")]
@@ -103,7 +116,11 @@ fn named(entry: &str, devices: &[Named]) -> Result<usize, Problem> {
     }
     let mut matching = devices.iter().enumerate().filter(|(_, device)| device.uuid.starts_with(entry));
     match (matching.next(), matching.next()) {
-        (None, _) => Err(Problem::NoUuid { entry: entry.to_owned() }),
+        (None, _) => {
+            let slice = devices.iter().find(|device| device.card.is_some_and(|card| card.starts_with(entry)));
+            let (entry, slice) = (entry.to_owned(), slice.map(|slice| slice.uuid.to_owned()));
+            Err(slice.map_or(Problem::NoUuid { entry: entry.clone() }, |slice| Problem::Sliced { entry, slice }))
+        }
         (Some((device, _)), None) => Ok(device),
         (Some(_), Some(_)) => {
             let exact = devices.iter().position(|device| device.uuid == entry);
@@ -117,10 +134,10 @@ mod tests {
     use super::*;
 
     const DEVICES: [Named; 4] = [
-        Named { uuid: "GPU-aa11", pci_index: 0 },
-        Named { uuid: "GPU-aa22", pci_index: 1 },
-        Named { uuid: "MIG-bb11", pci_index: 2 },
-        Named { uuid: "MIG-bb22", pci_index: 2 },
+        Named { uuid: "GPU-aa11", card: None, pci_index: 0 },
+        Named { uuid: "GPU-aa22", card: None, pci_index: 1 },
+        Named { uuid: "MIG-bb11", card: Some("GPU-cc33"), pci_index: 2 },
+        Named { uuid: "MIG-bb22", card: Some("GPU-cc33"), pci_index: 2 },
     ];
 
     fn left(mask: &str) -> Vec<usize> {
@@ -137,6 +154,13 @@ mod tests {
     #[test]
     fn an_index_of_a_card_in_mig_mode_is_its_first_slice() {
         assert_eq!(left("2"), [2]);
+    }
+
+    #[test]
+    fn a_card_in_mig_mode_is_named_by_its_slices() {
+        let found = visible("GPU-aa11,GPU-cc,GPU-aa22", &DEVICES);
+        let (entry, slice) = ("GPU-cc".to_owned(), "MIG-bb11".to_owned());
+        assert_eq!((found.devices, found.problem), (vec![0], Some(Problem::Sliced { entry, slice })));
     }
 
     #[test]

@@ -123,6 +123,12 @@ pub fn this_machine(options: &Options) -> Machine {
     let (mut gpus, mut warnings) = nvml::inventory(options);
     let measured = options.speeds.clone().map(|path| speeds::List::new(path).read()).unwrap_or_default();
     let aside = options.aside().map(|list| list.read()).unwrap_or_default();
+    for warning in &mut warnings {
+        if let Warning::Lost(lost) = warning {
+            let is_it = |aside: &aside::Aside| Some(&aside.uuid) == lost.uuid.as_ref();
+            lost.drained = aside.iter().any(|aside| is_it(aside) && aside.why == aside::Why::Drained);
+        }
+    }
     if let Gpus::Found(inventory) = &mut gpus {
         for gpu in &mut inventory.devices {
             if gpu.reading.fault == Some(gpu::Fault::Prohibited) {

@@ -161,7 +161,7 @@ fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<(u32, De
             Err(error) => {
                 let fault = fault(&error);
                 first.get_or_insert_with(|| fault.clone());
-                warnings.push(Warning::Lost(Lost { pci_index: index, uuid: None, fault }));
+                warnings.push(Warning::Lost(Lost { pci_index: index, uuid: None, fault, drained: false }));
             }
         }
     }
@@ -177,7 +177,7 @@ fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<(u32, De
 /// Returns what is to be said of a card in MIG mode that nobody has made slices of.
 fn without_slices(card: &Device, pci_index: u32) -> Option<Lost> {
     let is_empty = is_sliced(card) && slices(card).next().is_none();
-    is_empty.then(|| Lost { pci_index, uuid: card.uuid().ok(), fault: Fault::NoSlices })
+    is_empty.then(|| Lost { pci_index, uuid: card.uuid().ok(), fault: Fault::NoSlices, drained: false })
 }
 
 /// Yields the slices of a card.
@@ -237,6 +237,19 @@ fn describe(device: &Device, card: &Device, pci_index: u32) -> Option<Gpu> {
     })
 }
 
+impl<'a> From<&'a Gpu> for Named<'a> {
+    fn from(gpu: &'a Gpu) -> Self {
+        let card = gpu.slice.as_ref().map(|slice| slice.card.as_str());
+        Self { uuid: &gpu.uuid, card, pci_index: gpu.pci_index }
+    }
+}
+
+impl<'a> From<&'a Lost> for Named<'a> {
+    fn from(lost: &'a Lost) -> Self {
+        Self { uuid: lost.uuid.as_deref().unwrap_or(""), card: None, pci_index: lost.pci_index }
+    }
+}
+
 /// Leaves the devices that the inherited mask shows.
 fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> Result<Vec<Gpu>, NoGpus> {
     let lost = || warnings.iter().filter_map(Warning::lost);
@@ -245,9 +258,9 @@ fn masked(devices: Vec<Gpu>, options: &Options, warnings: &mut Vec<Warning>) -> 
         let all_lost = lost().next().map(|first| NoGpus::AllLost { count, first: first.fault.clone() });
         return if devices.is_empty() { Err(all_lost.unwrap_or(NoGpus::NoDevice)) } else { Ok(devices) };
     };
-    let mut named: Vec<_> = devices.iter().map(|gpu| Named { uuid: &gpu.uuid, pci_index: gpu.pci_index }).collect();
+    let mut named: Vec<_> = devices.iter().map(Named::from).collect();
     // A lost card that the mask names by its index is in vain, and no mistake: the rest of the mask counts.
-    named.extend(lost().map(|lost| Named { uuid: lost.uuid.as_deref().unwrap_or(""), pci_index: lost.pci_index }));
+    named.extend(lost().map(Named::from));
     let visible = mask::visible(&mask, &named);
     if let Some(problem) = visible.problem {
         warnings.push(Warning::Mask { mask: mask.clone(), problem });

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::paint::{Colour, Tone};
 use super::table::{Cell, Column, Table};
+use crate::probe::aside::Why;
 use crate::probe::gpu::{Gpu, Gpus, Link, Lost, Memory, MemoryCall, Path, Remapped};
 use crate::probe::process::Identity;
 use crate::probe::{Host, Machine};
@@ -93,7 +94,7 @@ fn gpus(devices: &[Shown<'_>]) -> Table {
         let gpu = match shown {
             Shown::Gpu(gpu) => gpu,
             Shown::Lost(lost) => {
-                let [name, fault] = [Cell::new(lost.name(), Tone::Strong), Cell::new(&lost.fault, Tone::Bad)];
+                let [name, fault] = [Cell::new(lost.name(), Tone::Strong), Cell::new(fault_of(lost), Tone::Bad)];
                 let uuid: String = lost.uuid.as_deref().unwrap_or("-").chars().take(12).collect();
                 let [a, b, c, d, e, f, g] = [const { "-" }; 7].map(Cell::from);
                 table.row([name, a, Cell::from(uuid), b, c, d, e, f, g, fault]);
@@ -314,6 +315,11 @@ fn json_links(host: &str, links: &[Link]) -> Vec<JsonLink> {
     links.iter().map(link).collect()
 }
 
+/// Says what is the matter with a card that is no device, and whether it is drained besides.
+fn fault_of(lost: &Lost) -> String {
+    if lost.drained { format!("{}; {}", lost.fault, Why::Drained) } else { lost.fault.to_string() }
+}
+
 fn json_shown<'a>(host: &str, shown: &Shown<'a>, who: &'a Identities) -> JsonDevice<'a> {
     match shown {
         Shown::Gpu(gpu) => json_device(host, gpu, who),
@@ -322,7 +328,7 @@ fn json_shown<'a>(host: &str, shown: &Shown<'a>, who: &'a Identities) -> JsonDev
             card: format!("{host}/{}", lost.name()),
             uuid: lost.uuid.as_deref(),
             pci_index: lost.pci_index,
-            fault: Some(lost.fault.to_string()),
+            fault: Some(fault_of(lost)),
             ..JsonDevice::default()
         },
     }

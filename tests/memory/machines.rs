@@ -354,6 +354,8 @@ fn a_card_in_mig_mode_without_slices_is_named_with_what_makes_some() -> Tested {
     assert!(devices[0]["fault"].as_str().is_some_and(|fault| fault.starts_with("in MIG mode without slices")));
     assert_eq!(devices[0]["uuid"], "GPU-00000000-0000-4000-8000-000000000000");
     assert!(world.printed(&["devices", "--drain", "gpu0"])?.starts_with("gpu0 is drained"));
+    assert!(world.printed(&["devices"])?.contains("`nvidia-smi -mig 0` ends it; drained by hand"));
+    assert!(world.printed(&["devices", "--json"])?.contains("; drained by hand"));
     // As the only one.
     let mut one = cards(&[24_576]);
     one[0].is_sliced = true;
