@@ -156,7 +156,9 @@ impl Planning {
             Vec::new()
         });
         say_what_holds_more(pipeline, &learn::exceeded(pipeline, fleet, &history));
-        learn::fill_in(pipeline, fleet, &history)
+        let origins = learn::fill_in(pipeline, fleet, &history);
+        say_what_needs_more(pipeline, &origins);
+        origins
     }
 
     /// Makes a plan.
@@ -383,6 +385,21 @@ fn say_what_holds_more(pipeline: &Pipeline, exceeded: &[Exceeded]) {
             "seen to need more GPU memory than declared, so others beside it may run out: {} (raise `gpu_memory`, or write \"auto\")",
             each.join(", ")
         ));
+    }
+}
+
+/// Says which stages were seen to need more of a device than any gives.
+fn say_what_needs_more(pipeline: &Pipeline, origins: &Origins) {
+    for (index, stage) in pipeline.stages.iter().enumerate() {
+        let numbers = (0..stage.modes.len()).map(|mode| origins.mode(index, mode));
+        let needs = numbers.filter_map(|numbers| Some((numbers.too_small?, numbers.beyond?))).max();
+        if let Some((gives, needs)) = needs {
+            output::warn(&format!(
+                "`{}` will hardly have enough memory: earlier runs have seen it hold {needs} of a GPU, or find that too \
+                 little, and the most that one gives which may be used here is {gives}",
+                text::visible(&stage.name)
+            ));
+        }
     }
 }
 

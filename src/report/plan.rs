@@ -208,7 +208,7 @@ impl<'a> Sheet<'a> {
     /// What is worth saying of a task besides its numbers.
     fn remarks(&self, task: TaskId, critical: bool) -> String {
         let mode = self.mode(task);
-        let Numbers { duration, gpu_memory, beyond } = self.numbers(task);
+        let Numbers { duration, gpu_memory, beyond, .. } = self.numbers(task);
         let remarks = [
             critical.then(|| "critical".to_owned()),
             match duration {

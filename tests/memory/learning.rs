@@ -167,3 +167,19 @@ fn what_needs_more_than_any_card_has_is_said_to_get_all_of_one() -> Tested {
     assert!(printed.contains("all of a GPU: 7.8 GiB seen in 1 attempt"), "{printed}");
     Ok(())
 }
+
+#[test]
+fn what_was_seen_to_need_more_than_any_card_gives_is_said_before_it_is_tried() -> Tested {
+    let pipeline =
+        "[stage.train]\nrun = 'TRAIN 30000 1.6'\ncache = false\noom_retries = 0\nresources = { gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[40_960]), pipeline)?;
+    until_learned(&world)?;
+    world.scene.change(|machine| machine.cards[0].mib = 16_384)?;
+    let words = "`train` will hardly have enough memory: earlier runs have seen it hold 29.3 GiB of a GPU";
+    let plan = world.command(&["plan", "p.toml"])?;
+    let said = String::from_utf8_lossy(&plan.stderr).into_owned();
+    assert!(plan.status.success() && said.contains(words) && said.contains("may be used here is 15.2 GiB"), "{said}");
+    let (code, said, _) = world.run()?;
+    assert!(code == Some(1) && said.contains(words), "{said}");
+    Ok(())
+}

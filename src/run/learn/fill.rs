@@ -55,6 +55,8 @@ pub struct Numbers {
     /// The most device memory that it was seen to hold, or to find too little, where what was learned of that is more
     /// than any device has: it asks for all of the largest.
     pub beyond: Option<Bytes>,
+    /// What that gives, where it is less than what was seen: all of it will hardly do.
+    pub too_small: Option<Bytes>,
 }
 
 /// Where the numbers of a pipeline come from: `[n_stages][n_modes]`.
@@ -72,7 +74,7 @@ impl Origins {
     #[must_use]
     pub fn mode(&self, stage: usize, mode: usize) -> Numbers {
         let known = self.0.get(stage).and_then(|modes| modes.get(mode)).copied();
-        known.unwrap_or(Numbers { duration: Basis::Declared, gpu_memory: None, beyond: None })
+        known.unwrap_or(Numbers { duration: Basis::Declared, gpu_memory: None, beyond: None, too_small: None })
     }
 }
 
@@ -83,7 +85,7 @@ fn unlearned(mode: &Mode) -> Numbers {
         (None, _) => Some(Basis::Declared),
     };
     let duration = if is_open(&mode.duration) { Basis::Default } else { Basis::Declared };
-    Numbers { duration, gpu_memory, beyond: None }
+    Numbers { duration, gpu_memory, beyond: None, too_small: None }
 }
 
 fn is_open(duration: &Duration) -> bool {
@@ -194,6 +196,10 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
             // Its driver or a desktop may keep as much as they do everywhere.
             (of.gpus, of.gpu_memory, of.alone) = (alone(gpus), value.min(most - kept), true);
             numbers.beyond = seen;
+            // What was held may have been held of what is kept; who ran out had no use of that.
+            let held = samples.iter().any(|sample| sample.gpu_memory > Some(most + kept));
+            let ran_out = samples.iter().any(|sample| sample.ran_out >= Some(most));
+            numbers.too_small = Some(most).filter(|_| least.is_some() && (held || ran_out));
         }
     }
 }
@@ -306,10 +312,32 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_to_need_more_than_any_device_gives_is_told_so() {
+        let too_small = |gib: u64, ran_out: bool| {
+            let mut pipeline = pipeline("gpu_memory = 'auto'");
+            let mut sample = sample(&pipeline, Some("T4"), 1, gib);
+            if ran_out {
+                sample.ran_out = sample.gpu_memory.take();
+            }
+            let mut fleet = fleet(&[("T4", 8, 1_000_000), ("T4", 16, 1_000_000)]);
+            fleet.devices[1].headroom = Bytes(GIB);
+            fill_in(&mut pipeline, &fleet, &[sample]).mode(0, 0).too_small
+        };
+        let gives = Some(Bytes(15 * GIB));
+        assert_eq!([12, 16, 17].map(|gib| too_small(gib, false)), [None, None, gives]);
+        assert_eq!([14, 15].map(|gib| too_small(gib, true)), [None, gives]);
+        let (_, numbers) = filled("gpu_memory = 'auto'", &[], &[(Some("T4"), 1, 4)]);
+        assert_eq!(numbers.too_small, None, "there is none");
+    }
+
+    #[test]
     fn without_history_auto_means_a_device_alone() {
         let (mode, numbers) = filled("gpu_memory = 'auto'", &[("T4", 16, 1_000_000)], &[]);
         assert_eq!((mode.resources.gpus, mode.resources.gpu_memory), (Gpus::Whole(1), Bytes::ZERO));
-        assert_eq!(numbers, Numbers { duration: Basis::Default, gpu_memory: Some(Basis::Default), beyond: None });
+        assert_eq!(
+            numbers,
+            Numbers { duration: Basis::Default, gpu_memory: Some(Basis::Default), beyond: None, too_small: None }
+        );
     }
 
     #[test]
@@ -394,6 +422,9 @@ mod tests {
     fn a_stage_on_the_host_learns_its_duration() {
         let (mode, numbers) = filled("cpus = 1", &[], &[(None, 2_000, 0), (None, 3_000, 0)]);
         assert_eq!((mode.duration.base, mode.duration.by_model.len()), (Some(Millis(3_198)), 0));
-        assert_eq!(numbers, Numbers { duration: Basis::Learned { runs: 2 }, gpu_memory: None, beyond: None });
+        assert_eq!(
+            numbers,
+            Numbers { duration: Basis::Learned { runs: 2 }, gpu_memory: None, beyond: None, too_small: None }
+        );
     }
 }
