@@ -57,6 +57,7 @@ fn index(state: &Path, root: &Path, graph: &TaskGraph) {
             trace: vec![(Part::Command, 1), (Part::Reads, 2), (Part::Writes, 3)],
             made: &[],
             action: Action { outputs: task.outputs.iter().map(entry).collect(), log: None, used: 0 },
+            attempt: None,
         })
         .collect();
     let outputs = graph.tasks.iter().flat_map(|task| &task.outputs);

@@ -5,11 +5,11 @@ use std::path::Path;
 use super::state;
 use crate::engine::process;
 use crate::engine::sentinel::{self, How};
+use crate::run::cache::since::AsLeft;
 use crate::run::event::Process;
 use crate::run::launch::run_mark;
 use crate::run::neighbours::Presence;
 use crate::run::store::Orchestrator;
-use crate::units::Millis;
 
 /// Looks into `/proc`, and at the locks of runs in other containers.
 pub(super) struct Processes;
@@ -31,9 +31,9 @@ impl Presence for Processes {
             .collect()
     }
 
-    fn ended_well(&self, record: &Path) -> Option<Millis> {
+    fn ended_well(&self, record: &Path) -> Option<AsLeft> {
         let ended = sentinel::read(record)?.ended?;
-        ended.at.filter(|_| ended.how == How::Exited(0))
+        ended.left().filter(|_| ended.how == How::Exited(0))
     }
 
     fn within(&self) -> Option<(String, String)> {

@@ -1,7 +1,7 @@
 //! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
@@ -24,7 +24,6 @@ use crate::graph::{self, TaskId};
 use crate::probe;
 use crate::report::summary::shell_word;
 use crate::run::cache::keeper::Places;
-use crate::run::cache::since::is_changed_since;
 use crate::run::crash;
 use crate::run::event::{Event, Recorded, RunEnd, StopReason};
 use crate::run::launch::{self, Ground, run_mark};
@@ -232,7 +231,7 @@ impl Command {
         let last_seen = left.last_seen().min(now);
         let at = |event: &Event| if matches!(event, Event::RunResumed { .. }) { now } else { last_seen };
         let mut events: Vec<Recorded> = events.into_iter().map(|event| Recorded { at: at(&event), event }).collect();
-        let told = state.clone();
+        let (told, replaced) = (state.clone(), left.all_replaced());
         for event in &events {
             state.apply(event).map_err(broken)?;
         }
@@ -243,6 +242,11 @@ impl Command {
         let Invocation { force, force_stages: force_stage, .. } = row.header.invocation.clone();
         let forced = Force { force, force_stage }.forced(&prepared.pipeline, &prepared.graph)?;
         let (up_to_date, reopened) = UpToDate::look_again(places, of, &ground, &state, (&lost, &forced), &mut early)?;
+        let is_cached = |task: TaskId| up_to_date.as_ref().is_some_and(|known| known.done()[task.index()]);
+        for (task, output) in replaced.into_iter().filter(|(task, _)| !is_cached(*task)) {
+            let task = &prepared.graph.tasks[task.index()].name;
+            output::note(&format!("`{output}` was changed or removed before anybody could keep it: {task} runs again"));
+        }
         for event in reopened.into_iter().map(|event| Recorded { at: now, event }) {
             state.apply(&event).map_err(broken)?;
             events.push(event);
@@ -330,13 +334,17 @@ impl Left<'_> {
         let name = &self.row.header.tasks[task.index()].name;
         // What was asked to end has ended, or is about to: that is no end of its own. So was one that has lost.
         let is_lost = self.state.task(task).phase != Phase::Running;
-        let wanted = self.adopt && self.state.stopping != Some(StopReason::Signal) && !is_lost;
+        let wanted = self.takes_up() && !is_lost;
         let orchestrator = &self.row.header.orchestrator;
         let sentinel = launch::sentinel(&self.ground.dir, name, number);
         match sentinel::find(&sentinel, state::is_here(orchestrator)) {
-            Found::Kept(process) if wanted && !self.is_replaced(task, number, &sentinel) => Fate::Kept(process),
+            Found::Kept(process) if wanted && self.replaced(task, number).is_none() => Fate::Kept(process),
             Found::Kept(_) | Found::Lost => Fate::Lost { logged: self.ground.log(name, number).exists() },
         }
+    }
+
+    fn takes_up(&self) -> bool {
+        self.adopt && self.state.stopping != Some(StopReason::Signal)
     }
 
     /// Returns when the last sign of life was seen of attempts that had not ended, or of who carried them out, ms since the
@@ -351,14 +359,25 @@ impl Left<'_> {
         printed.fold(self.state.latest(), Millis::max)
     }
 
-    /// Whether somebody else has written what an attempt made that ended with nobody there: another run may do so then.
-    fn is_replaced(&self, task: TaskId, number: u32, sentinel: &Path) -> bool {
+    /// Returns the output that somebody else has written, of an attempt that ended with nobody there: another run may do so
+    /// then.
+    fn replaced(&self, task: TaskId, number: u32) -> Option<String> {
         let TaskHeader { name, outputs, .. } = &self.row.header.tasks[task.index()];
-        let ended = sentinel::read(sentinel).and_then(|record| record.ended).and_then(|ended| ended.at);
+        let record = sentinel::read(&launch::sentinel(&self.ground.dir, name, number));
+        let left = record.and_then(|record| record.ended?.left());
         // Of a race, what has won comes into its place later.
         let is_staged = launch::staging(&self.ground.dir, name, number).exists();
-        let later = |ended| outputs.iter().any(|output| is_changed_since(&self.ground.root.join(output), ended));
-        !is_staged && ended.is_some_and(later)
+        let places: Vec<PathBuf> = outputs.iter().map(|output| self.ground.root.join(output)).collect();
+        let changed = left.filter(|_| !is_staged)?.first_changed(&places)?;
+        outputs.iter().zip(&places).find(|(_, place)| *place == changed).map(|(output, _)| output.clone())
+    }
+
+    /// Returns what somebody else has written of each task whose attempt does not count for that.
+    fn all_replaced(&self) -> Vec<(TaskId, String)> {
+        let is_wanted = |task: &TaskState| self.takes_up() && task.phase == Phase::Running;
+        let running = (0..).map(TaskId).zip(&self.state.tasks).filter(|(_, task)| is_wanted(task));
+        let open = running.flat_map(|(id, task)| task.open().map(move |(number, _)| (id, number)));
+        open.filter_map(|(task, number)| Some((task, self.replaced(task, number)?))).collect()
     }
 
     /// Returns the marks of each attempt that is to go on.

@@ -41,6 +41,9 @@ pub(super) struct Command {
     /// Where those who have ports say so
     #[arg(long)]
     ports: Option<PathBuf>,
+    /// What it is to make
+    #[arg(long = "output")]
+    outputs: Vec<PathBuf>,
     /// What the program is called, and its arguments
     #[arg(last = true)]
     words: Vec<String>,
@@ -60,6 +63,7 @@ impl Command {
             grace,
             port,
             ports,
+            outputs,
             words,
         } = self;
         let port = port.map(|number| Port { number, file: ports });
@@ -70,7 +74,7 @@ impl Command {
             grace: Millis(grace),
             log: Bytes(log_limit),
         };
-        let status = sentinel::watch(Watch { record, log, limits, port, file, words }).map_err(broken)?;
+        let status = sentinel::watch(Watch { record, log, limits, port, outputs, file, words }).map_err(broken)?;
         Ok(u8::try_from(sentinel::end_as(status)).unwrap_or(u8::MAX))
     }
 }

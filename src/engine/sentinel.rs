@@ -20,11 +20,11 @@ use super::hold::{self, Holder};
 use super::log::Log;
 use super::overtime::Overtime;
 use super::process::{self, Reaped, Status};
-use super::room::is_scarce;
 use super::spawn::{Group, Inherited};
 use super::strays;
 use crate::probe::clock;
-use crate::probe::disk::is_full;
+use crate::run::cache::key::Digest;
+use crate::run::cache::since::{AsLeft, Marks};
 use crate::run::crash;
 use crate::run::engine::Launch;
 use crate::run::event::Process;
@@ -34,8 +34,10 @@ use crate::spec::Limits;
 use crate::units::{Bytes, Millis};
 
 mod next;
+mod patience;
 
 use next::Next;
+use patience::{begin_once_there_is_room, start_once_there_is_room};
 
 /// What a sentinel has written down of its attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +85,17 @@ pub struct Ended {
     /// When, ms since the Unix epoch; not known of records of earlier versions.
     #[serde(default)]
     pub at: Option<Millis>,
+    /// The marks of what it made, as it was then, where nobody else was there to look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Digest>,
+}
+
+impl Ended {
+    /// Returns how it left what it made; `None` of records of earlier versions.
+    #[must_use]
+    pub fn left(&self) -> Option<AsLeft> {
+        Some(AsLeft { at: self.at?, marks: self.marks })
+    }
 }
 
 /// The end of a stage's own process.
@@ -144,6 +157,8 @@ pub struct Watch {
     pub limits: Limits,
     /// The port that the stage was given.
     pub port: Option<Port>,
+    /// What it is to make, absolute.
+    pub outputs: Vec<PathBuf>,
     /// The file of the program.
     pub file: PathBuf,
     /// What the program is called, and its arguments.
@@ -169,7 +184,11 @@ impl Watch {
         let port = port.flat_map(|(number, file)| {
             ["--port".to_owned(), number, "--ports".to_owned(), file.to_string_lossy().into_owned()]
         });
-        let args = std::iter::once("sentinel".to_owned()).chain(paths).chain(log).chain(times).chain(port);
+        // What is made in a place of its own is moved from there by whoever attends.
+        let outputs = launch.outputs.iter().filter(|_| launch.staging.is_none());
+        let outputs = outputs.flat_map(|(_, path)| ["--output".to_owned(), path.to_string_lossy().into_owned()]);
+        let args =
+            std::iter::once("sentinel".to_owned()).chain(paths).chain(log).chain(times).chain(port).chain(outputs);
         args.chain(["--".to_owned()]).chain(words).collect()
     }
 }
@@ -214,12 +233,12 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
             let peak_memory = Some(peak_memory).filter(|peak| *peak > own_peak);
             let log_error = log.error().map(ToString::to_string);
             let log_cut = log.cut();
-            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at }, heard)
+            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at, marks: None }, heard)
         }
         Err(how) => {
             let (holders, at) = (Vec::new(), Some(clock::now()));
             let (peak_memory, output_open, log_error, log_cut) = (None, false, None, None);
-            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at }, true)
+            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at, marks: None }, true)
         }
     };
     crash::point("sentinel-ended");
@@ -233,13 +252,14 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     let orphaned = !heard || nobody_listens();
     let holds = |pid: u32| ended.holders.iter().any(|holder| holder.pid == pid);
     let spared = |pid: u32| strays::is_daemon(pid) && !holds(pid);
-    let recorded = Record { ended: Some(ended.clone()), ..begun };
+    let marks = || (orphaned && !watch.outputs.is_empty()).then(|| Marks::of_all(watch.outputs.clone()).digest());
+    let recorded = Record { ended: Some(Ended { marks: marks(), ..ended.clone() }), ..begun };
     let written = next.write(&recorded, orphaned);
     crash::point("sentinel-recorded");
     // With this process their last parent goes that knows where they come from. What they still wrote belongs to the attempt:
     // it has ended when they have.
     if orphaned && strays::end_adopted(watch.limits.grace.as_std(), spared) && written.is_ok() {
-        let ended = Some(Ended { at: Some(clock::now()), ..ended });
+        let ended = Some(Ended { at: Some(clock::now()), marks: marks(), ..ended.clone() });
         let later = Next::reserve(&watch.record).and_then(|next| next.write(&Record { ended, ..recorded }, true));
         // Where there is no room, the attempt has ended a little sooner.
         drop(later);
@@ -290,89 +310,6 @@ fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
     let ends = ends_of_children()?;
     let (pid, _) = Inherited::new()?.spawn_file(&watch.file, &launch, writer.as_fd(), Group::Ours)?;
     Ok((pid, ends, reader))
-}
-
-/// Writes the first record, before the stage exists: who finds none knows that there is no stage either. Makes room for the
-/// next: the disk may be full when the stage ends, and nobody else may be there to tell its end. Where it is full already, it
-/// is tried again until there is room, or this process is asked to end by a signal or nobody waits for the stage any more.
-fn begin_once_there_is_room<'w>(watch: &'w Watch, begun: &Record) -> io::Result<Result<Next<'w>, i32>> {
-    let mut waits = waits();
-    let mut is_said = false;
-    loop {
-        let written = Next::reserve(&watch.record).and_then(|next| next.write(begun, false));
-        let error = match written.and_then(|()| Next::reserve(&watch.record)) {
-            Err(error) if is_full(&error) => error,
-            made => return made.map(Ok),
-        };
-        if !std::mem::replace(&mut is_said, true) {
-            say(&not_yet(&error));
-        }
-        let signal = waits.next().and_then(asked_to_end);
-        if let Some(signal) = signal.or_else(|| nobody_listens().then_some(libc::SIGTERM)) {
-            return Ok(Err(signal));
-        }
-    }
-}
-
-/// What is said where something is missing to start the stage.
-fn not_yet(error: &io::Error) -> String {
-    format!("trainyard: it cannot be started yet, and is tried again: {error}\n")
-}
-
-/// Says something to the orchestrator.
-fn say(line: &str) {
-    let _ = io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().lock().flush());
-}
-
-/// For how long is waited before each further try.
-fn waits() -> impl Iterator<Item = Millis> {
-    [100, 200, 400, 800, 1_600].into_iter().chain(std::iter::repeat(3_000)).map(Millis)
-}
-
-/// Starts the stage. Where the system has no process or file to spare, that is said, and it is tried again until there is
-/// one or this process is asked to end.
-fn start_once_there_is_room(watch: &Watch, begun: &Record, log: &mut Log) -> Result<(u32, OwnedFd, OwnedFd), How> {
-    let mut waits = waits();
-    let mut is_said = false;
-    loop {
-        let error = match start(watch) {
-            Ok(started) => return Ok(started),
-            Err(error) if is_scarce(&error) => error,
-            Err(error) => return Err(How::NotStarted(error.to_string())),
-        };
-        if !std::mem::replace(&mut is_said, true) {
-            let line = not_yet(&error);
-            log.write(line.as_bytes());
-            say(&line);
-            let waits = Record { waits_for: Some(error.to_string()), ..begun.clone() };
-            // Not under the name of the next record, whose room is reserved.
-            let draft = watch.record.with_extension("waits");
-            let _ = serde_json::to_vec(&waits).map_err(io::Error::from).and_then(|text| fs::write(&draft, text));
-            let _ = fs::rename(&draft, &watch.record);
-        }
-        let Some(wait) = waits.next() else { continue };
-        if let Some(signal) = asked_to_end(wait) {
-            return Err(How::Signalled(signal));
-        }
-    }
-}
-
-/// Waits so long for a signal that asks this process to end. All signals are blocked.
-fn asked_to_end(wait: Millis) -> Option<i32> {
-    let wait = libc::timespec {
-        tv_sec: libc::time_t::try_from(wait.0 / 1_000).unwrap_or(1),
-        tv_nsec: libc::c_long::try_from(wait.0 % 1_000 * 1_000_000).unwrap_or(0),
-    };
-    // SAFETY: the set is initialised before it is used, and nothing is asked of the signal but its number.
-    let signal = unsafe {
-        let mut those = std::mem::zeroed();
-        libc::sigemptyset(&raw mut those);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            libc::sigaddset(&raw mut those, signal);
-        }
-        libc::sigtimedwait(&raw const those, std::ptr::null_mut(), &raw const wait)
-    };
-    (signal > 0).then_some(signal)
 }
 
 /// Opens what becomes readable when a child has ended, the stage or what it orphaned, and when somebody who has stopped the

@@ -94,6 +94,7 @@ pub fn reason(why: &Why) -> String {
         Why::Forced => "forced".to_owned(),
         Why::New => "no result of it is kept from before".to_owned(),
         Why::OutputsGone(path) => format!("`{path}` is gone, also from the cache"),
+        Why::ChangedSince(path) => format!("`{path}` was changed or removed before anybody could keep it"),
         Why::Unreadable(error) => format!("what it depends on cannot be read: {error}"),
         Why::Changed(changes) if changes.is_empty() => "it was made from something else last".to_owned(),
         Why::Changed(changes) => some_of(&changes.iter().map(changed).collect::<Vec<_>>()),
@@ -138,6 +139,7 @@ fn reason_json(why: &Why) -> Vec<Value> {
         Why::Forced => one("forced"),
         Why::New => one("new"),
         Why::OutputsGone(path) => vec![json!({"reason": "outputs-gone", "how": null, "name": path})],
+        Why::ChangedSince(path) => vec![json!({"reason": "changed-since", "how": null, "name": path})],
         Why::Unreadable(error) => vec![json!({"reason": "unreadable", "how": null, "name": error})],
         Why::Changed(changes) => changes.iter().map(change_json).collect(),
     }

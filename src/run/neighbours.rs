@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::admission::Holding;
+use super::cache::since::AsLeft;
 use super::decide::Places;
 use super::event::{Event, Place, Process, Recorded, Role};
 use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
@@ -31,8 +32,8 @@ pub trait Presence {
     /// Returns the processes of a run's tasks, each with the task's name.
     fn of_tasks(&self, run: &str) -> Vec<(String, Process)>;
 
-    /// Returns when an attempt ended well whose sentinel keeps this record (ms since the Unix epoch).
-    fn ended_well(&self, record: &Path) -> Option<Millis>;
+    /// Returns how an attempt left what it made that ended well, and whose sentinel keeps this record.
+    fn ended_well(&self, record: &Path) -> Option<AsLeft>;
 
     /// Returns the run and the task that this process is itself part of, if it is.
     fn within(&self) -> Option<(String, String)>;

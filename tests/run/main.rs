@@ -7,6 +7,7 @@ mod backup;
 mod cache;
 mod containers;
 mod endings;
+mod left;
 mod limits;
 mod removal;
 mod resume;

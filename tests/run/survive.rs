@@ -27,7 +27,7 @@ after = ["second"]
 "#;
 
 /// Starts a run that survives, and kills its orchestrator when the gated stage has printed; returns the sentinel.
-fn killed(world: &World, args: &[&str]) -> u32 {
+pub(crate) fn killed(world: &World, args: &[&str]) -> u32 {
     let mut run = world.start(&[&["--survive"], args].concat());
     run.wait_for("ready");
     run.signal(Signal::KILL);
@@ -39,13 +39,13 @@ fn killed(world: &World, args: &[&str]) -> u32 {
     sentinel
 }
 
-fn go_on(world: &World, gate: &str, with: &str) {
+pub(crate) fn go_on(world: &World, gate: &str, with: &str) {
     // Whole at once: the stage looks for it all the time.
     std::fs::write(world.path("gate.new"), with).unwrap();
     std::fs::rename(world.path("gate.new"), world.path(gate)).unwrap();
 }
 
-fn resume(world: &World, args: &[&str]) -> (Option<i32>, Vec<Value>) {
+pub(crate) fn resume(world: &World, args: &[&str]) -> (Option<i32>, Vec<Value>) {
     let output = world.command(&[&["resume", "--json"], args].concat()).output().unwrap();
     let events = String::from_utf8(output.stdout).unwrap();
     (output.status.code(), events.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
@@ -59,7 +59,7 @@ fn log(world: &World) -> String {
     String::from_utf8(world.command(&["logs", "latest", "second"]).output().unwrap().stdout).unwrap()
 }
 
-fn done(world: &World) -> String {
+pub(crate) fn done(world: &World) -> String {
     std::fs::read_to_string(world.path("done")).unwrap()
 }
 
@@ -334,7 +334,7 @@ fn a_detached_run_survives_as_well() {
 }
 
 /// A stage that goes on when it is let, with a result, and one that reads it.
-const MAKING: &str = r#"
+pub(crate) const MAKING: &str = r#"
 [stage.second]
 run = "exec sh ./make"
 inputs = ["in"]
@@ -345,24 +345,24 @@ inputs = ["out"]
 "#;
 
 /// What it runs. Files that its command names itself would count as inputs.
-const MAKE: &str = "\
+pub(crate) const MAKE: &str = "\
 echo $$ > pid; echo ready; until test -e gate; do sleep 0.05; done; echo second >> done; cat in > out; exit $(cat gate)";
 
-fn made_by(make: &str) -> World {
+pub(crate) fn made_by(make: &str) -> World {
     let world = World::new(MAKING);
     std::fs::write(world.path("in"), "one").unwrap();
     std::fs::write(world.path("make"), make).unwrap();
     world
 }
 
-fn making() -> (World, u32) {
+pub(crate) fn making() -> (World, u32) {
     let world = made_by(MAKE);
     let sentinel = killed(&world, &[]);
     (world, sentinel)
 }
 
 /// Runs the pipeline once more, and returns the states of both tasks and what was done.
-fn once_more(world: &World) -> ([String; 2], String) {
+pub(crate) fn once_more(world: &World) -> ([String; 2], String) {
     let (code, run) = world.run_and_show(&[]);
     assert_eq!(code, 0, "{run:#}");
     (["second", "third"].map(|task| state(&run, task).to_owned()), done(world))
@@ -513,5 +513,7 @@ fn who_waits_until_another_run_has_kept_something_can_be_interrupted() {
     std::fs::write(world.path("p.toml"), MAKING.replace("[stage.second]", before)).unwrap();
     interrupt(&[]);
     drop(held);
-    assert_eq!(once_more(&world), (["cached", "succeeded"].map(str::to_owned), "second\nthird\n".to_owned()));
+    // The run that was killed may have come to the third.
+    let (states, done) = once_more(&world);
+    assert_eq!((states, done.matches("second").count()), (["cached", "succeeded"].map(str::to_owned), 1), "{done}");
 }

@@ -1,9 +1,10 @@
 //! What the cache knows: `index.db`, apart from the record of runs, since all of it can be made again.
 //!
-//! An action is a key with what it made. A task's row remembers its last key, to say what has changed since. The memo
+//! An action is a key with what it made. What has begun and is not kept yet is known as well. A task's row remembers its last key, to say what has changed since. The memo
 //! remembers what files hold. The newest entries may be missing after a power loss, never one in the middle
 //! (`synchronous = NORMAL`): what is missing is made again.
 
+mod begun;
 mod opened;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::sync::Mutex;
 
 use rusqlite::{OptionalExtension, params};
 
+pub use self::begun::{Begun, Open};
 use self::opened::{Damage, Opened};
 use super::files::{Remembered, Stamp};
 use super::key::{Digest, Trace};
@@ -50,7 +52,7 @@ pub enum IndexError {
     },
 }
 
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE action (
@@ -83,7 +85,20 @@ CREATE TABLE memo (
     digest BLOB NOT NULL,
     PRIMARY KEY (root, path)
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 1;
+";
+
+/// What was added since the first format.
+const ADDED: &str = "
+ALTER TABLE begun ADD COLUMN recipe TEXT;
+ALTER TABLE begun ADD COLUMN made TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE writer (
+    root BLOB NOT NULL,
+    path TEXT NOT NULL,
+    project BLOB NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (root, path)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 2;
 ";
 
 /// A use is noted again only after so long (ms): a run in which everything is up to date writes nothing.
@@ -132,6 +147,8 @@ pub struct Done<'a> {
     pub made: &'a [String],
     /// What it made.
     pub action: Action,
+    /// The attempt that has made it: no more is to be known of that.
+    pub attempt: Option<&'a str>,
 }
 
 /// An index, for one project.
@@ -212,7 +229,11 @@ impl Index {
         self.in_transaction(|db| {
             let mut action = db.prepare_cached("INSERT OR REPLACE INTO action VALUES (?1, ?2, ?3, ?4)")?;
             let mut task = db.prepare_cached("INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, ?5)")?;
-            for Done { name, key, trace, made, action: found } in done {
+            let mut kept = db.prepare_cached("DELETE FROM begun WHERE project = ?1 AND name = ?2 AND attempt = ?3")?;
+            for Done { name, key, trace, made, action: found, attempt } in done {
+                if let Some(attempt) = attempt {
+                    kept.execute(params![project.0, name, attempt])?;
+                }
                 let outputs = manifest::encode(&found.outputs);
                 action.execute(params![key.0, outputs, found.log, found.used])?;
                 let json = |value: Result<String, _>| value.expect("words and numbers only");
@@ -239,40 +260,6 @@ impl Index {
         self.in_transaction(|db| {
             let mut update = db.prepare_cached("UPDATE action SET used = ?2 WHERE key = ?1")?;
             used.iter().try_for_each(|key| update.execute(params![key.0, now]).map(drop))
-        })
-    }
-
-    /// Notes with what key an attempt begins, for an orchestrator that takes it up later.
-    ///
-    /// # Errors
-    /// Where the index cannot be written.
-    pub fn note_begun(&self, project: &Digest, name: &str, attempt: &str, key: &Digest) -> Result<(), IndexError> {
-        self.on(|db| {
-            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4)")?;
-            insert.execute(params![project.0, name, attempt, key.0]).map(drop)
-        })
-    }
-
-    /// Returns the attempt of a task that began last, and its key.
-    ///
-    /// # Errors
-    /// Where the index cannot be read.
-    pub fn last_begun(&self, project: &Digest, name: &str) -> Result<Option<(String, Digest)>, IndexError> {
-        self.on(|db| {
-            let mut query = db.prepare_cached("SELECT attempt, key FROM begun WHERE project = ?1 AND name = ?2")?;
-            query.query_row(params![project.0, name], |row| Ok((row.get(0)?, digest(row, 1)?))).optional()
-        })
-    }
-
-    /// Whether an attempt of a task ever began.
-    ///
-    /// # Errors
-    /// Where the index cannot be read.
-    pub fn has_begun(&self, project: &Digest, name: &str) -> Result<bool, IndexError> {
-        self.on(|db| {
-            let query = "SELECT EXISTS (SELECT 1 FROM begun WHERE project = ?1 AND name = ?2)
-                             OR EXISTS (SELECT 1 FROM task WHERE project = ?1 AND name = ?2)";
-            db.query_row(query, params![project.0, name], |row| row.get(0))
         })
     }
 
@@ -354,7 +341,7 @@ mod tests {
     }
 
     pub(super) fn done(name: &str, key: Digest, used: i64) -> Done<'_> {
-        Done { name, key, trace: vec![(Part::Command, 7)], made: &[], action: action(used) }
+        Done { name, key, trace: vec![(Part::Command, 7)], made: &[], action: action(used), attempt: None }
     }
 
     #[test]

@@ -7,24 +7,21 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, warn};
 
 use super::aside;
-use super::files::{Files, Seen, coarse_now, in_parallel};
-use super::index::{Action, Done, Index, IndexError};
-use super::key::{Content, Digest, How, Ingredients, Part, changes};
+use super::files::{Files, in_parallel};
+use super::index::{Begun, Index, IndexError};
+use super::key::{Content, Digest, Ingredients};
 use super::left::OtherRuns;
-use super::manifest::{Entry, Kind};
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, Wanted, is_within};
-use super::since::Marks;
 use super::transfer::Transfer;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
-use crate::probe::disk::is_full;
 use crate::run::lock::LockFile;
 use crate::run::preflight;
 use crate::spec::Pipeline;
@@ -45,8 +42,19 @@ pub struct Keeper {
     pub(super) others: Box<dyn OtherRuns>,
     /// `[n_tasks]`, by TaskId.
     pub(super) tasks: Vec<Kept>,
-    /// What attempts that run were started with.
-    under_way: Mutex<HashMap<TaskId, (Ingredients, Vec<String>)>>,
+    /// Attempts that run.
+    under_way: Mutex<HashMap<TaskId, UnderWay>>,
+}
+
+/// An attempt that runs, as it began.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    /// What its result depends on.
+    pub(super) before: Ingredients,
+    /// Files that its command names and that the task has made itself.
+    pub(super) made: Vec<String>,
+    /// Where it prints: no other attempt does.
+    pub(super) attempt: String,
 }
 
 /// A task and how it is made.
@@ -198,6 +206,22 @@ impl Keeper {
         self.ingredients(recipe, made, |path, wanted| self.files.content(path, wanted, &recipe.outputs))
     }
 
+    pub(super) fn under_way(&self) -> MutexGuard<'_, HashMap<TaskId, UnderWay>> {
+        // Another thread's panic leaves the map whole.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the files of its command that a task has made itself, by attempts that failed as well.
+    pub(super) fn made_itself(&self, project: &Digest, name: &str) -> Vec<String> {
+        let last = self.index.task(project, name).ok().flatten();
+        let begun = self.index.last_begun(project, name).ok().flatten();
+        let mut made = last.map(|last| last.made).unwrap_or_default();
+        made.extend(begun.into_iter().flat_map(|begun| begun.made));
+        made.sort_unstable();
+        made.dedup();
+        made
+    }
+
     /// Clears the way for an attempt: notes what its result will depend on, and moves earlier outputs to
     /// `aside/TASK.NUMBER.before`, except those that the cache holds. What was there before any attempt is no result of ours:
     /// that goes to `TASK.NUMBER.found`, and is told. `log` is where the attempt will print.
@@ -209,15 +233,26 @@ impl Keeper {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return Ok(None) };
         // Where that is not known it is taken for ours: an earlier run may have been of another version.
         let is_first = !self.index.has_begun(&self.project, name).unwrap_or(true);
-        let made = self.index.task(&self.project, name).ok().flatten().map(|last| last.made).unwrap_or_default();
+        let is_found =
+            |output: &&String| is_first && self.index.writers(&self.root, output).is_ok_and(|all| all.is_empty());
+        let found: HashSet<&String> = recipe.outputs.iter().filter(is_found).collect();
+        recipe.outputs.iter().for_each(|output| self.take_in_left_at(output));
+        let made = self.made_itself(&self.project, name);
         match self.ingredients_on_disk(recipe, &made) {
-            Ok(ingredients) => {
-                let (log, key) = (log.to_string_lossy(), ingredients.key());
-                if let Err(error) = self.index.note_begun(&self.project, name, &log, &key) {
+            Ok(before) => {
+                let begun = Begun {
+                    project: self.project,
+                    name: name.clone(),
+                    attempt: log.to_string_lossy().into_owned(),
+                    key: before.key(),
+                    recipe: Some(recipe.clone()),
+                    made,
+                };
+                if let Err(error) = self.index.note_begun(&self.root, &begun) {
                     debug!(task = name, "{}", chain(&error));
                 }
-                let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-                under_way.insert(task, (ingredients, made));
+                let Begun { attempt, made, .. } = begun;
+                self.under_way().insert(task, UnderWay { before, made, attempt });
             }
             // It cannot be kept then; whether it can run is the task's own business.
             Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
@@ -227,30 +262,37 @@ impl Keeper {
         if !recipe.outputs.iter().all(|output| LockFile::wait_unless(&self.putting_back(output), is_off)) {
             self.transfer().go_on()?;
         }
-        let aside = aside.join(format!("{attempt}.{}", if is_first { aside::FOUND } else { aside::BEFORE }));
-        let mut found = Vec::new();
+        let aside_as = |ending| aside.join(format!("{attempt}.{ending}"));
+        let mut told = Vec::new();
         for output in recipe.outputs.iter().filter(|output| self.files.is_ours(output)) {
             self.forget_kept_copy(output)?;
+            let is_found = found.contains(output);
+            let aside = aside_as(if is_found { aside::FOUND } else { aside::BEFORE });
             let moved = aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer())
                 .map_err(|error| io::Error::new(error.kind(), format!("{output}: {error}")))?;
-            found.extend((moved && is_first).then_some(output.as_str()));
+            told.extend((moved && is_found).then_some(output.as_str()));
         }
-        let found = (!found.is_empty()).then(|| found.join(", "));
-        Ok(found.map(|found| format!("no run has made what was there: {found}; it is in {} now", aside.display())))
+        let told = (!told.is_empty()).then(|| told.join(", "));
+        let aside = aside_as(aside::FOUND);
+        Ok(told.map(|found| format!("no run has made what was there: {found}; it is in {} now", aside.display())))
     }
 
     /// Takes up an attempt that began under another process. What it makes is kept only if what it depends on is now as
     /// it was then.
     pub fn take_up(&self, task: TaskId, log: &Path) {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return };
-        let made = self.index.task(&self.project, name).ok().flatten().map(|last| last.made).unwrap_or_default();
-        let last = self.index.last_begun(&self.project, name).ok().flatten();
-        if let (Some((attempt, begun)), Ok(now)) = (last, self.ingredients_on_disk(recipe, &made))
-            && attempt == log.to_string_lossy()
-            && now.key() == begun
-        {
-            self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(task, (now, made));
+        let begun = self.index.last_begun(&self.project, name).ok().flatten();
+        let begun = begun.filter(|begun| begun.attempt == log.to_string_lossy());
+        if let Some(under_way) = begun.and_then(|begun| self.as_it_began(&begun, recipe)) {
+            self.under_way().insert(task, under_way);
         }
+    }
+
+    /// Returns how an attempt began, if what it depends on is as it was then.
+    pub(super) fn as_it_began(&self, begun: &Begun, recipe: &Recipe) -> Option<UnderWay> {
+        let made = self.made_itself(&begun.project, &begun.name);
+        let before = self.ingredients_on_disk(recipe, &made).ok().filter(|now| now.key() == begun.key)?;
+        Some(UnderWay { before, made, attempt: begun.attempt.clone() })
     }
 
     /// Moves what a failed attempt left to `aside/TASK.NUMBER`.
@@ -270,120 +312,9 @@ impl Keeper {
         folder(&self.state)
     }
 
-    /// Looks at what an attempt made, right after it; `None` where that takes too long.
-    pub(super) fn marks(&self, task: TaskId) -> Option<Marks> {
-        Marks::of(self.recipe(task)?.outputs.iter().map(|output| self.files.whole(output)))
-    }
-
-    /// Keeps what a successful attempt made, unless somebody else has changed it since `then`, and lets those go on who wait
-    /// for that. Returns why it did not, where a person should hear of it.
-    #[must_use]
-    pub(super) fn keep(
-        &self,
-        task: TaskId,
-        log: Option<&Path>,
-        then: Option<&Marks>,
-        keeping: Option<LockFile>,
-    ) -> Option<String> {
-        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return None };
-        let started = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
-        let (before, mut made) = started?;
-        let mut keep = || -> Result<Option<String>, Trouble> {
-            let trace = before.trace();
-            for change in changes(&trace, &self.ingredients_on_disk(recipe, &made)?.trace()) {
-                // One that was not there before was made by the task.
-                if let (Part::Named(path), How::Added) = (&change.part, change.how) {
-                    made.push(path.clone());
-                } else {
-                    return Ok(Some(changed_meanwhile(&change.part)));
-                }
-            }
-            let mut full = None;
-            let take_in = |output: &String| self.take_in(recipe, output, &mut full);
-            let outputs = recipe.outputs.iter().map(take_in).collect::<Result<_, _>>()?;
-            if let Some((then, now)) = then.zip(self.marks(task))
-                && let Some(changed) = now.first_other(then)
-            {
-                return Ok(Some(format!(
-                    "{} was changed after it had ended, by another stage perhaps: what it made is not in the cache",
-                    changed.display()
-                )));
-            }
-            let action = Action { outputs, log: log.and_then(|log| self.log_in_state(log)), used: now() };
-            let done = Done { name, key: before.key(), trace, made: &made, action };
-            self.index.record(&self.project, &self.root, &[done], &self.files.take_fresh())?;
-            Ok(full.map(|full| {
-                format!("what it made is not in the cache: {full}; it is up to date as long as it stays in its place")
-            }))
-        };
-        keep().unwrap_or_else(|trouble| {
-            // As if this process had been killed: whoever resumes the run keeps it.
-            keeping.filter(|_| self.transfer().is_off()).into_iter().for_each(LockFile::leave);
-            Some(format!("what it made is not in the cache: {}", chain(&trouble)))
-        })
-    }
-
     /// Returns a log as a path in the state folder.
     pub(super) fn log_in_state(&self, log: &Path) -> Option<String> {
         log.strip_prefix(&self.state).ok().map(|log| log.display().to_string())
-    }
-
-    /// Takes an output in and returns what is recorded of it. Where there is no room for a copy, that is said in `full`, and
-    /// nothing more is copied.
-    fn take_in(&self, recipe: &Recipe, output: &str, full: &mut Option<String>) -> io::Result<Entry> {
-        let kind = match self.files.look(output, false)? {
-            Seen::File { .. } => self.take_in_file(output, full)?,
-            Seen::Folder { mode } => {
-                let without: Vec<String> = recipe.outputs.iter().filter(|path| *path != output).cloned().collect();
-                let tree = self.files.tree(output, &without)?;
-                let new = |entry: &&Entry| !self.has(entry);
-                let mut left: u64 = tree.entries.iter().filter(new).map(Entry::size).sum();
-                for entry in tree.entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. })) {
-                    // A part of a folder is of no use, and the room that it takes is gone.
-                    if let Err(error) = self.objects.look_for_room(left) {
-                        full.get_or_insert(format!("`{output}`: {error}"));
-                    }
-                    left = left.saturating_sub(entry.size());
-                    let kept = self.take_in_file(&format!("{output}/{}", entry.path), full)?;
-                    if kept != entry.kind {
-                        return Err(io::Error::other(format!("`{output}/{}` changed while it was read", entry.path)));
-                    }
-                }
-                if full.is_none() {
-                    self.objects.put_bytes(tree.manifest.as_bytes())?;
-                }
-                Kind::Tree { mode, size: tree.entries.iter().map(Entry::size).sum(), digest: tree.digest }
-            }
-            Seen::Link => return Err(io::Error::other(format!("the output `{output}` is a link"))),
-            Seen::Absent | Seen::Other => return Err(io::Error::other(format!("the output `{output}` is no file"))),
-        };
-        Ok(Entry { path: output.to_owned(), kind })
-    }
-
-    fn take_in_file(&self, path: &str, full: &mut Option<String>) -> io::Result<Kind> {
-        let now = coarse_now();
-        let Seen::File { stamp, mode } = self.files.look(path, false)? else {
-            return Err(io::Error::other(format!("`{path}` is no file any more")));
-        };
-        if let Some(digest) = self.files.known(path, &stamp)
-            && self.objects.has(&digest, Some(stamp.size))
-        {
-            return Ok(Kind::File { mode, size: stamp.size, digest });
-        }
-        let put = if full.is_none() { Some(self.objects.put(&self.files.whole(path))) } else { None };
-        let (digest, size) = match put {
-            Some(Err(error)) if is_full(&error) => {
-                *full = Some(format!("`{path}`: {error}"));
-                (self.files.digest(path)?, stamp.size)
-            }
-            Some(put) => put?,
-            None => (self.files.digest(path)?, stamp.size),
-        };
-        if self.files.look(path, false)? != (Seen::File { stamp, mode }) || size != stamp.size {
-            return Err(io::Error::other(format!("`{path}` changed while it was read")));
-        }
-        self.files.note(path, stamp, digest, now);
-        Ok(Kind::File { mode, size, digest })
     }
 
     /// Remembers what files hold that were read too soon after they were written.
@@ -413,19 +344,6 @@ pub(super) enum Trouble {
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn changed_meanwhile(part: &Part) -> String {
-    match part {
-        Part::Input(path) => format!("its input `{path}` changed while it ran: it is not in the cache"),
-        Part::Named(path) => format!(
-            "`{path}`, which its command names, changed while it ran: it is not in the cache; a file that the stage \
-             writes belongs into `outputs`"
-        ),
-        Part::Command | Part::Tool | Part::Folder | Part::Variable(_) | Part::Reads | Part::Writes => {
-            "the program of the built-in ops changed while it ran: it is not in the cache".to_owned()
-        }
-    }
 }
 
 /// Returns `TASK.NUMBER`, as the log of an attempt is called.

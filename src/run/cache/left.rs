@@ -3,17 +3,17 @@
 //! Tasks may go on when the process dies that carries their run out, or it dies when their end is on record and what they
 //! made is not kept yet. `resume` takes that in for its own run; here any other does, if it is what it would make.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::{debug, warn};
 
-use super::index::Action;
-use super::keeper::{Keeper, Trouble, now};
+use super::index::{Action, Begun};
+use super::keeper::{Keeper, Trouble, chain, now};
 use super::key::Digest;
-use super::since::is_changed_since;
+use super::recipe::Recipe;
+use super::since::AsLeft;
 use crate::graph::TaskId;
 use crate::run::lock::LockFile;
-use crate::units::Millis;
 
 /// Tells of other runs.
 pub trait OtherRuns: Send + Sync {
@@ -28,8 +28,8 @@ pub trait OtherRuns: Send + Sync {
 /// An attempt that ended well, and whose run nobody carries out any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedAlone {
-    /// When, ms since the Unix epoch.
-    pub at: Millis,
+    /// What it made, as it left it.
+    pub left: AsLeft,
     /// Whether that is on record: then what it made was kept, unless the run's process died over it.
     pub on_record: bool,
 }
@@ -40,6 +40,8 @@ pub(super) enum Left {
     Nothing,
     /// Somebody writes its outputs now.
     BeingWritten,
+    /// It was made, and this output was changed or removed since.
+    Changed(String),
     /// It is made.
     Result(Action),
 }
@@ -51,28 +53,52 @@ impl Keeper {
         let (name, Some(recipe)) = (&self.tasks[task.index()].name, self.recipe(task)) else {
             return Ok(Left::Nothing);
         };
-        let begun = self.index.last_begun(&self.project, name)?.filter(|(_, begun)| begun == key);
-        let Some((log, _)) = begun else { return Ok(Left::Nothing) };
-        let log = Path::new(&log);
+        match self.index.last_begun(&self.project, name)?.filter(|begun| begun.key == *key) {
+            Some(begun) => self.take_in_left(&begun, recipe, only_look),
+            None => Ok(Left::Nothing),
+        }
+    }
+
+    /// Takes in what is at an output's place, or within it, if it is what an attempt has made that ended alone: one of another
+    /// pipeline perhaps, or of a command that was another one. Before it is moved: whoever has made it goes on as if it had
+    /// stayed, and nothing is made again.
+    pub(super) fn take_in_left_at(&self, output: &str) {
+        let take_in = |(project, name): (Digest, String)| -> Result<(), Trouble> {
+            // It may still be kept by a run that goes on.
+            self.wait_for_keeping(&project, &name);
+            let begun = self.index.last_begun(&project, &name)?;
+            if let Some((begun, recipe)) = begun.as_ref().and_then(|begun| Some((begun, begun.recipe.as_ref()?))) {
+                self.take_in_left(begun, recipe, false)?;
+            }
+            Ok(())
+        };
+        let writers = self.index.writers(&self.root, output).map_err(Trouble::from);
+        let taken_in = writers.and_then(|writers| writers.into_iter().try_for_each(take_in));
+        taken_in.unwrap_or_else(|trouble| debug!("who has made {output} is not known: {}", chain(&trouble)));
+    }
+
+    fn take_in_left(&self, begun: &Begun, recipe: &Recipe, only_look: bool) -> Result<Left, Trouble> {
+        let Begun { project, name, attempt, key, .. } = begun;
+        let (log, lock) = (Path::new(attempt), self.keeping(project, name));
         let Some(ended) = self.others.ended_alone(name, log) else { return Ok(Left::Nothing) };
+        let is_kept = || Ok::<_, Trouble>(self.index.last_begun(project, name)?.as_ref() != Some(begun));
         if ended.on_record {
             if !only_look {
-                self.wait_for_keeping(name);
+                self.wait_for_keeping(project, name);
             }
-            if let Some(kept) = self.index.action(key)? {
-                return Ok(Left::Result(kept));
+            if is_kept()? {
+                return Ok(self.index.action(key)?.map_or(Left::Nothing, Left::Result));
             }
-            if !LockFile::is_left(&self.keeping(name)) {
+            if !LockFile::is_left(&lock) {
                 return Ok(Left::Nothing);
             }
         }
-        let then = self.marks(task);
-        let is_as_it_was = |output: &String| {
-            let place = self.files.whole(output);
-            place.exists() && !is_changed_since(&place, ended.at)
-        };
-        if !recipe.outputs.iter().all(is_as_it_was) {
-            return Ok(Left::Nothing);
+        let then = self.marks_of(recipe);
+        let places: Vec<PathBuf> = recipe.outputs.iter().map(|output| self.files.whole(output)).collect();
+        let gone = || places.iter().map(PathBuf::as_path).find(|place| !place.exists());
+        if let Some(changed) = ended.left.first_changed(&places).or_else(gone) {
+            let output = recipe.outputs.iter().zip(&places).find(|(_, place)| *place == changed);
+            return Ok(output.map_or(Left::Nothing, |(output, _)| Left::Changed(output.clone())));
         }
         if self.others.write_any(&recipe.outputs) {
             return Ok(Left::BeingWritten);
@@ -81,19 +107,26 @@ impl Keeper {
             return Ok(Left::Result(Action { outputs: Vec::new(), log: self.log_in_state(log), used: now() }));
         }
         // Two may find it at once.
-        let keeping = LockFile::take_unless(&self.keeping(name), || self.transfer().is_off()).ok();
+        let keeping = LockFile::take_unless(&lock, || self.transfer().is_off()).ok();
         self.transfer().go_on()?;
-        if let Some(kept) = self.index.action(key)? {
-            return Ok(Left::Result(kept));
+        if is_kept()? {
+            return Ok(self.index.action(key)?.map_or(Left::Nothing, Left::Result));
         }
-        self.take_up(task, log);
-        let note = self.keep(task, Some(log).filter(|log| log.exists()), then.as_ref(), keeping);
-        let kept = self.index.action(key)?;
-        match (&note, &kept) {
-            (Some(note), Some(_)) => warn!(task = name, "{note}"),
-            (Some(note), None) => debug!(task = name, "{note}"),
-            (None, _) => debug!(task = name, "taken over: {}", log.display()),
+        let Some(under_way) = self.as_it_began(begun, recipe) else { return Ok(Left::Nothing) };
+        let printed = Some(log).filter(|log| log.exists());
+        let note = self.take_in((project, name, recipe), under_way, (printed, then.as_ref()), keeping);
+        let is_kept = is_kept()?;
+        match &note {
+            Some(note) if is_kept => warn!(task = name, "{note}"),
+            Some(note) => debug!(task = name, "{note}"),
+            None => debug!(task = name, "taken over: {}", log.display()),
         }
+        let kept = self.index.action(key)?.filter(|_| is_kept);
         Ok(kept.map_or(Left::Nothing, Left::Result))
     }
+}
+
+/// Says that what a task made is made again since it was changed.
+pub(super) fn tell_changed(task: &str, output: &str) {
+    warn!(task, "`{output}` was changed or removed before anybody could keep it: it is made again");
 }

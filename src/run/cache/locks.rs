@@ -39,16 +39,16 @@ impl Keeper {
     /// Has other runs that look a task up wait until what it made is kept; `None` where another run is at it, or nothing can
     /// be locked: the result may then be made again, which is all that can happen.
     pub(super) fn begin_to_keep(&self, task: TaskId) -> Option<LockFile> {
-        LockFile::take_if_free(&self.keeping(&self.tasks[task.index()].name)).ok().flatten()
+        LockFile::take_if_free(&self.keeping(&self.project, &self.tasks[task.index()].name)).ok().flatten()
     }
 
     /// Waits until nobody keeps what a task made, unless that is called off.
-    pub(super) fn wait_for_keeping(&self, task: &str) {
-        LockFile::wait_unless(&self.keeping(task), || self.transfer().is_off());
+    pub(super) fn wait_for_keeping(&self, project: &Digest, task: &str) {
+        LockFile::wait_unless(&self.keeping(project, task), || self.transfer().is_off());
     }
 
-    pub(super) fn keeping(&self, task: &str) -> PathBuf {
-        keeping(&self.state, &self.project, task)
+    pub(super) fn keeping(&self, project: &Digest, task: &str) -> PathBuf {
+        keeping(&self.state, project, task)
     }
 
     /// Returns the lock that is held while an output is being put back.

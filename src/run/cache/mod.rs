@@ -1,7 +1,7 @@
 //! What has been made before is not made again: results by the content of everything that they depend on.
 //!
 //! Pure: [`key`], [`recipe`], `words`, [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
-//! [`index`] knows which key made which; [`keeper`] brings them together for one run, [`survey`] looks all tasks up at
+//! [`index`] knows which key made which; [`keeper`] brings them together for one run, `intake` takes in what it made, [`survey`] looks all tasks up at
 //! once, [`engine`] puts it all around an engine, [`standstill`] sees that nothing has changed at all, [`sweep`] keeps the size
 //! in bounds, `room` what is to be kept free, [`locks`] who is at a result,
 //! [`left`] what other runs have left, [`transfer`] how far reading and copying is.
@@ -10,6 +10,7 @@ pub mod aside;
 pub mod engine;
 pub mod files;
 pub mod index;
+mod intake;
 pub mod keeper;
 pub mod key;
 pub mod left;

@@ -5,15 +5,17 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::key::{Content, Digest, Ingredients, Part};
 use super::words;
 use crate::graph::{Task, path};
 use crate::spec::{self, Action, Pipeline, op};
 
 /// What a key is made from, once the files are looked at. Paths are relative to the pipeline file, or absolute.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
-    fixed: Vec<(Part, Content)>,
+    pub(super) fixed: Vec<(Part, Content)>,
     /// Declared inputs; a pattern means the files that match.
     pub inputs: Vec<String>,
     /// Words of the command that may be files.

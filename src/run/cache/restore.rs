@@ -13,7 +13,7 @@ use super::aside;
 use super::files::{Seen, coarse_now};
 use super::index::{Action, Done};
 use super::keeper::{Keeper, Kept, Trouble, chain, file_part, now};
-use super::left::Left;
+use super::left::{Left, tell_changed};
 use super::manifest::{Entry, Kind};
 use super::objects::Lost;
 use super::recipe::Recipe;
@@ -38,10 +38,10 @@ impl Keeper {
     #[must_use]
     pub fn look_up(&self, task: TaskId, aside: &Path) -> (Found, Option<String>) {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (Found::Runs, None) };
-        self.wait_for_keeping(name);
+        self.wait_for_keeping(&self.project, name);
         let look = || -> Result<Found, Trouble> {
             let last = self.index.task(&self.project, name)?;
-            let made = last.as_ref().map(|last| last.made.clone()).unwrap_or_default();
+            let made = self.made_itself(&self.project, name);
             let ingredients = self.ingredients_on_disk(recipe, &made)?;
             let key = ingredients.key();
             let same = last.as_ref().filter(|last| last.key == key);
@@ -49,15 +49,22 @@ impl Keeper {
                 Some(last) => last.action.clone(),
                 None => self.index.action(&key)?,
             };
-            let action =
-                match known.map_or_else(|| self.take_over(task, &key, false), |known| Ok(Left::Result(known)))? {
-                    Left::Result(action) => action,
-                    Left::BeingWritten => return Ok(Found::BeingWritten),
-                    Left::Nothing => return Ok(Found::Runs),
-                };
+            // What an attempt has made since, forced perhaps, is newer than what is known.
+            let action = match (self.take_over(task, &key, false)?, known) {
+                (Left::Result(action), _) | (Left::BeingWritten | Left::Changed(_) | Left::Nothing, Some(action)) => {
+                    action
+                }
+                (Left::BeingWritten, None) => return Ok(Found::BeingWritten),
+                (Left::Changed(output), None) => {
+                    tell_changed(name, &output);
+                    return Ok(Found::Runs);
+                }
+                (Left::Nothing, None) => return Ok(Found::Runs),
+            };
             let Some(restored) = self.put_back((name, recipe), &action, aside)? else { return Ok(Found::BeingWritten) };
             if same.is_none() {
-                let done = Done { name, key, trace: ingredients.trace(), made: &made, action: action.clone() };
+                let done =
+                    Done { name, key, trace: ingredients.trace(), made: &made, action: action.clone(), attempt: None };
                 self.index.record(&self.project, &self.root, &[done], &[])?;
             }
             if action.is_due(now()) {
@@ -150,7 +157,8 @@ impl Keeper {
             return Ok(None);
         }
         // Whoever has written them may still be keeping them, and somebody may have put them back already.
-        self.wait_for_keeping(name);
+        self.wait_for_keeping(&self.project, name);
+        outputs.iter().for_each(|output| self.take_in_left_at(output));
         self.transfer().go_on()?;
         let wrong = self.out_of_place(recipe, action)?;
         Ok(Some(self.restore(&wrong, &aside.join(file_part(name) + ".before"))?))

@@ -1,12 +1,15 @@
 //! Whether what an attempt made is still as it left it, told without reading it.
 //!
 //! The system notes when a file was last changed in any way, and nobody can set that time back. So what was changed after
-//! the attempt had ended is not what it made, or not surely.
+//! the attempt had ended is not what it made, or not surely: another name or other permissions are noted as well, and what was
+//! looked at as the attempt ended tells them from another content.
 
 use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::key::Digest;
 use crate::units::Millis;
 
 /// What a run notes is the beginning of a millisecond, counted from the beginning of another: so much earlier than it was.
@@ -31,6 +34,28 @@ fn is_newer(path: &Path, found: &Metadata, time: Millis) -> bool {
     })
 }
 
+/// What was made, as it was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsLeft {
+    /// When whoever made it had ended, ms since the Unix epoch.
+    pub at: Millis,
+    /// The marks of all of it then, if somebody looked.
+    pub marks: Option<Digest>,
+}
+
+impl AsLeft {
+    /// Returns the first of these files and folders, which are all that was made, that was changed since, or is gone where the
+    /// marks say that it was there.
+    #[must_use]
+    pub fn first_changed<'p>(&self, places: &'p [PathBuf]) -> Option<&'p Path> {
+        let is_gone = |place: &PathBuf| self.marks.is_some() && !place.exists();
+        let is_suspect = |place: &&PathBuf| is_gone(place) || is_changed_since(place, self.at);
+        let suspect = places.iter().find(is_suspect)?;
+        let is_as_it_was = self.marks.is_some_and(|then| Marks::of_all(places.to_vec()).digest() == then);
+        (!is_as_it_was).then_some(suspect)
+    }
+}
+
 /// What the system says of the last change of some files: the same again as long as nobody has changed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marks(Vec<(PathBuf, [i64; 2], u64, u64)>);
@@ -42,6 +67,16 @@ impl Marks {
     /// Looks at files, and at folders with all that is in them; `None` where that is more than can be done in passing.
     #[must_use]
     pub fn of(paths: impl IntoIterator<Item = PathBuf>) -> Option<Self> {
+        Self::of_at_most(paths, Self::MOST)
+    }
+
+    /// Looks at all of them, however many that are.
+    #[must_use]
+    pub fn of_all(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self::of_at_most(paths, usize::MAX).unwrap_or(Self(Vec::new()))
+    }
+
+    fn of_at_most(paths: impl IntoIterator<Item = PathBuf>, most: usize) -> Option<Self> {
         let (mut open, mut all) = (Vec::from_iter(paths), Vec::new());
         while let Some(path) = open.pop() {
             let Ok(found) = path.symlink_metadata() else { continue };
@@ -50,12 +85,27 @@ impl Marks {
             }
             // Another name for the same file, a hard link, is no change of it.
             all.push((path, [found.mtime(), found.mtime_nsec()], found.ino(), found.size()));
-            if all.len() + open.len() > Self::MOST {
+            if all.len() + open.len() > most {
                 return None;
             }
         }
         all.sort();
         Some(Self(all))
+    }
+
+    /// Returns what stands for all of them.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut bytes = Vec::new();
+        for (path, [seconds, ns], inode, size) in &self.0 {
+            let path = path.as_os_str().as_bytes();
+            bytes.extend_from_slice(&(path.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(path);
+            [seconds.cast_unsigned(), ns.cast_unsigned(), *inode, *size]
+                .iter()
+                .for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        }
+        Digest::of(&bytes)
     }
 
     /// Returns the first file that is not as it was at another time.
@@ -103,5 +153,24 @@ mod tests {
         }
         assert!(is_changed_since(dir.path(), now));
         assert!(!is_changed_since(&dir.path().join("absent"), Millis::ZERO));
+    }
+
+    #[test]
+    fn other_names_and_permissions_are_no_change_of_what_was_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = [dir.path().join("out"), dir.path().join("folder")];
+        fs::write(&places[0], "1").unwrap();
+        fs::create_dir(&places[1]).unwrap();
+        let left = |marks| AsLeft { at: Millis(clock::now().0 - 3_600_000), marks };
+        let (unseen, seen) = (left(None), left(Some(Marks::of_all(places.to_vec()).digest())));
+        fs::hard_link(&places[0], dir.path().join("backup")).unwrap();
+        fs::set_permissions(&places[0], std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(unseen.first_changed(&places), Some(places[0].as_path()));
+        assert_eq!(seen.first_changed(&places), None);
+        fs::write(places[1].join("x"), "").unwrap();
+        assert_eq!(seen.first_changed(&places), Some(places[0].as_path()), "one of them is another");
+        fs::remove_file(&places[0]).unwrap();
+        let just_now = AsLeft { at: Millis(clock::now().0 + 3_600_000), marks: seen.marks };
+        assert_eq!(just_now.first_changed(&places), Some(places[0].as_path()), "it is gone");
     }
 }

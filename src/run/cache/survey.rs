@@ -11,10 +11,10 @@ use std::sync::OnceLock;
 use tracing::{debug, warn};
 
 use super::files::{Seen, in_parallel};
-use super::index::{Action, Done, IndexError, Last, USE_NOTED_EVERY};
+use super::index::{Action, Done, IndexError, Last, Open, USE_NOTED_EVERY};
 use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, now};
 use super::key::{Content, Digest, Ingredients, changes};
-use super::left::Left;
+use super::left::{Left, tell_changed};
 use super::manifest::{Entry, Kind};
 use super::recipe::{Recipe, Wanted, is_within};
 use super::standstill::{self, Standstill};
@@ -37,6 +37,8 @@ struct Survey<'a> {
     keeper: &'a Keeper,
     wish: Wish<'a>,
     last: HashMap<String, Last>,
+    /// What has begun and is not kept, by task.
+    begun: HashMap<String, Open>,
     looks: Looks<'a>,
     /// What tasks that are up to date made, by path.
     made: HashMap<&'a str, Content>,
@@ -82,10 +84,12 @@ impl Keeper {
             self.look_at_all()
         });
         let last = last.into_inner().unwrap_or_else(|| Ok(HashMap::new()))?;
+        let begun = self.index.begun(&self.project)?;
         let mut survey = Survey {
             keeper: self,
             wish,
             last,
+            begun,
             looks,
             made: HashMap::new(),
             unsettled: false,
@@ -207,20 +211,31 @@ impl<'a> Survey<'a> {
     fn look_up(&mut self, task: TaskId, recipe: &'a Recipe) -> Result<Verdict, Trouble> {
         let keeper = self.keeper;
         let Kept { name, .. } = &keeper.tasks[task.index()];
-        let (last_key, made, last_action) = match self.last.remove(name) {
+        let (last_key, mut made, last_action) = match self.last.remove(name) {
             Some(Last { key, made, action }) => (Some(key), made, action),
             None => (None, Vec::new(), None),
         };
+        let begun = self.begun.remove(name).map(|(begun, more)| {
+            made.extend(more);
+            begun
+        });
         let ingredients = keeper.ingredients(recipe, &made, |path, wanted| self.content(recipe, path, wanted))?;
         let key = ingredients.key();
         let is_same = last_key == Some(key);
         let known = if is_same { last_action } else { keeper.index.action(&key)? };
         let only_look = self.wish.aside.is_none();
-        let take_over = || keeper.take_over(task, &key, only_look);
-        let action = match known.map_or_else(take_over, |known| Ok(Left::Result(known)))? {
-            Left::Result(action) => action,
-            Left::BeingWritten if !only_look => return Ok(Verdict::BeingWritten),
-            Left::BeingWritten | Left::Nothing => {
+        // What an attempt has made since, forced perhaps, is newer than what is known.
+        let left = if begun == Some(key) { keeper.take_over(task, &key, only_look)? } else { Left::Nothing };
+        let action = match (left, known) {
+            (Left::Result(action), _) | (Left::BeingWritten | Left::Changed(_) | Left::Nothing, Some(action)) => action,
+            (Left::BeingWritten, None) if !only_look => return Ok(Verdict::BeingWritten),
+            (Left::Changed(output), None) => {
+                if !only_look {
+                    tell_changed(name, &output);
+                }
+                return Ok(Verdict::Runs(Why::ChangedSince(output)));
+            }
+            (Left::BeingWritten | Left::Nothing, None) => {
                 return Ok(Verdict::Runs(match last_key {
                     None => Why::New,
                     Some(_) if is_same => Why::OutputsGone(recipe.outputs.first().cloned().unwrap_or_default()),
@@ -321,6 +336,7 @@ impl<'a> Survey<'a> {
             trace: ingredients.trace(),
             made,
             action: Action { used: self.now, ..action.clone() },
+            attempt: None,
         });
         keeper.index.record(&keeper.project, &keeper.root, &done.collect::<Vec<_>>(), &keeper.files.take_fresh())?;
         keeper.index.note_use(&self.used, self.now)

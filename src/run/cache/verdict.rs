@@ -51,6 +51,8 @@ pub enum Why {
     Changed(Vec<Change>),
     /// What it made is gone, also from the cache: the first of its outputs that is.
     OutputsGone(String),
+    /// It was made while nobody was there to keep it, and this output was changed or removed since.
+    ChangedSince(String),
     /// What it depends on cannot be read.
     Unreadable(String),
 }

@@ -10,6 +10,7 @@ use super::{Others, Presence, places};
 use crate::graph::TaskId;
 use crate::run::admission::Holding;
 use crate::run::cache::left::{EndedAlone, OtherRuns};
+use crate::run::cache::since::AsLeft;
 use crate::run::decide::overlap;
 use crate::run::event::StopReason;
 use crate::run::launch;
@@ -116,13 +117,14 @@ impl Past {
         let is_in_place = |number: &u32| is_it(*number) && !launch::staging(dir, task, *number).exists();
         if of.phase == Phase::Succeeded {
             let (number, at) = (of.telling()?.0, of.done_at?);
-            return is_in_place(&number).then_some(EndedAlone { at, on_record: true });
+            let left = AsLeft { at, marks: None };
+            return is_in_place(&number).then_some(EndedAlone { left, on_record: true });
         }
         // What was asked to end has not ended by itself.
         let is_wanted = self.state.stopping != Some(StopReason::Signal);
         let (number, _) = of.open().find(|(number, _)| is_wanted && is_in_place(number))?;
-        let at = presence.ended_well(&launch::sentinel(dir, task, number))?;
-        Some(EndedAlone { at, on_record: false })
+        let left = presence.ended_well(&launch::sentinel(dir, task, number))?;
+        Some(EndedAlone { left, on_record: false })
     }
 }
 

@@ -29,7 +29,7 @@ impl Presence for Told {
         self.tasks.borrow().clone()
     }
 
-    fn ended_well(&self, _: &Path) -> Option<Millis> {
+    fn ended_well(&self, _: &Path) -> Option<AsLeft> {
         None
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
-use super::{FORMAT, Index, IndexError, TABLES};
+use super::{ADDED, FORMAT, Index, IndexError, TABLES};
 use crate::run::lock::identity;
 use crate::run::store::{alone, is_damage, read_only};
 
@@ -183,8 +183,8 @@ fn connect(path: &Path) -> Result<Connection, IndexError> {
         // Two processes may come here at once.
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(damaged)?;
         let format: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(damaged)?;
-        if format < FORMAT {
-            tx.execute_batch(TABLES).map_err(damaged)?;
+        for (_, tables) in [(1, TABLES), (2, ADDED)].into_iter().filter(|(since, _)| format < *since) {
+            tx.execute_batch(tables).map_err(damaged)?;
         }
         tx.commit().map_err(damaged)?;
     }
@@ -194,6 +194,7 @@ fn connect(path: &Path) -> Result<Connection, IndexError> {
 #[cfg(test)]
 mod tests {
     use super::super::Done;
+    use super::super::begun::tests::begun;
     use super::super::tests::{HERE, done};
     use super::*;
     use crate::run::cache::key::Digest;
@@ -214,8 +215,9 @@ mod tests {
         index.memo(&HERE).unwrap();
         index.actions().unwrap();
         index.trace(&HERE, "task-0000").unwrap();
-        index.note_begun(&HERE, "task-0000", "1", &HERE).unwrap();
+        index.note_begun(&HERE, &begun("task-0000", "1", HERE, "work/a")).unwrap();
         index.last_begun(&HERE, "task-0000").unwrap();
+        index.writers(&HERE, "work").unwrap();
         index.record(&HERE, &HERE, &[done("task-0000", HERE, 7)], &[]).unwrap();
         assert!(index.action(&HERE).unwrap().is_some(), "what is new is known");
     }

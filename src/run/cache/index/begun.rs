@@ -1,0 +1,192 @@
+//! What the index knows of attempts that have begun: how each makes what it makes, until that is kept, and which task began
+//! last to write an output.
+
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::super::key::Digest;
+use super::super::recipe::Recipe;
+use super::{Index, IndexError, digest};
+
+/// An attempt that has begun, and whose result is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Its pipeline.
+    pub project: Digest,
+    /// Its task.
+    pub name: String,
+    /// Where it prints: no other attempt does.
+    pub attempt: String,
+    /// The key that it began with.
+    pub key: Digest,
+    /// How it makes what it makes; not known of attempts of earlier versions.
+    pub recipe: Option<Recipe>,
+    /// Files that its command names and that were made by the task itself: they are not in the key.
+    pub made: Vec<String>,
+}
+
+/// The key that an attempt began with, and the files of its command that the task had made itself.
+pub type Open = (Digest, Vec<String>);
+
+impl Index {
+    /// Notes that an attempt begins, for whoever takes it up later, and that its task writes these outputs of the folder
+    /// `root`; all or nothing.
+    ///
+    /// # Errors
+    /// Where the index cannot be written.
+    pub fn note_begun(&self, root: &Digest, begun: &Begun) -> Result<(), IndexError> {
+        let Begun { project, name, attempt, key, recipe, made } = begun;
+        let json = |value: Result<String, _>| value.expect("words and numbers only");
+        let (how, made) =
+            (recipe.as_ref().map(|how| json(serde_json::to_string(how))), json(serde_json::to_string(made)));
+        let outputs = recipe.as_ref().map_or(&[][..], |recipe| &recipe.outputs);
+        self.in_transaction(|db| {
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            insert.execute(params![project.0, name, attempt, key.0, how, made])?;
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO writer VALUES (?1, ?2, ?3, ?4)")?;
+            outputs.iter().try_for_each(|path| insert.execute(params![root.0, path, project.0, name]).map(drop))
+        })
+    }
+
+    /// Notes which files of its command the task of an attempt has made itself.
+    ///
+    /// # Errors
+    /// Where the index cannot be written.
+    pub fn note_made(&self, project: &Digest, name: &str, made: &[String]) -> Result<(), IndexError> {
+        let made = serde_json::to_string(made).expect("words only");
+        self.on(|db| {
+            let mut update = db.prepare_cached("UPDATE begun SET made = ?3 WHERE project = ?1 AND name = ?2")?;
+            update.execute(params![project.0, name, made]).map(drop)
+        })
+    }
+
+    /// Returns the attempt of a task that began last, unless its result is kept.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub fn last_begun(&self, project: &Digest, name: &str) -> Result<Option<Begun>, IndexError> {
+        self.on(|db| {
+            let mut query =
+                db.prepare_cached("SELECT key, made, attempt, recipe FROM begun WHERE project = ?1 AND name = ?2")?;
+            let begun = |row: &Row<'_>| {
+                let ((key, made), how): (Open, Option<String>) = (open(row)?, row.get(3)?);
+                let recipe = how.and_then(|how| serde_json::from_str(&how).ok());
+                Ok(Begun { project: *project, name: name.to_owned(), attempt: row.get(2)?, key, recipe, made })
+            };
+            query.query_row(params![project.0, name], begun).optional()
+        })
+    }
+
+    /// Returns all of a project's tasks that have begun and whose results are not kept, by name.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub fn begun(&self, project: &Digest) -> Result<HashMap<String, Open>, IndexError> {
+        self.on(|db| {
+            let mut query = db.prepare("SELECT key, made, name FROM begun WHERE project = ?1")?;
+            query.query_map([project.0], |row| Ok((row.get(2)?, open(row)?)))?.collect()
+        })
+    }
+
+    /// Whether an attempt of a task ever began.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub fn has_begun(&self, project: &Digest, name: &str) -> Result<bool, IndexError> {
+        self.on(|db| {
+            let query = "SELECT EXISTS (SELECT 1 FROM begun WHERE project = ?1 AND name = ?2)
+                             OR EXISTS (SELECT 1 FROM task WHERE project = ?1 AND name = ?2)";
+            db.query_row(query, params![project.0, name], |row| row.get(0))
+        })
+    }
+
+    /// Returns the tasks, with their projects, that began last to write an output of the folder `root`, something in it, or
+    /// what it lies in.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub fn writers(&self, root: &Digest, output: &str) -> Result<Vec<(Digest, String)>, IndexError> {
+        let above = output.match_indices('/').map(|(at, _)| &output[..at]);
+        // `0` comes behind `/`.
+        let (from, to) = (format!("{output}/"), format!("{output}0"));
+        self.on(|db| {
+            let writer = |row: &Row<'_>| Ok((digest(row, 0)?, row.get(1)?));
+            let mut at = db.prepare_cached("SELECT project, name FROM writer WHERE root = ?1 AND path = ?2")?;
+            let mut writers = Vec::new();
+            for path in above.clone().chain([output]) {
+                writers.extend(at.query_row(params![root.0, path], writer).optional()?);
+            }
+            let mut within =
+                db.prepare_cached("SELECT project, name FROM writer WHERE root = ?1 AND path > ?2 AND path < ?3")?;
+            let within = within.query_map(params![root.0, from, to], writer)?;
+            writers.extend(within.collect::<rusqlite::Result<Vec<_>>>()?);
+            Ok(writers)
+        })
+    }
+}
+
+/// Reads a key and what was made from the first columns.
+fn open(row: &Row<'_>) -> rusqlite::Result<Open> {
+    let made = row.get_ref(1)?.as_str()?;
+    Ok((digest(row, 0)?, serde_json::from_str(made).unwrap_or_default()))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::tests::{HERE, done};
+    use super::super::{ADDED, Done, TABLES};
+    use super::*;
+
+    pub(in super::super) fn begun(name: &str, attempt: &str, key: Digest, output: &str) -> Begun {
+        let recipe = Recipe { outputs: vec![output.to_owned()], ..Recipe::default() };
+        let (name, attempt) = (name.to_owned(), attempt.to_owned());
+        Begun { project: HERE, name, attempt, key, recipe: Some(recipe), made: vec!["x".to_owned()] }
+    }
+
+    #[test]
+    fn an_attempt_is_known_until_its_own_result_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = Index::open(folder.path()).unwrap();
+        let (first, second) = (begun("a", "1", HERE, "out"), begun("a", "2", HERE, "out"));
+        index.note_begun(&HERE, &first).unwrap();
+        assert_eq!(index.last_begun(&HERE, "a").unwrap().as_ref(), Some(&first));
+        index.note_begun(&HERE, &second).unwrap();
+        index.note_made(&HERE, "a", &["y".to_owned()]).unwrap();
+        index.record(&HERE, &HERE, &[Done { attempt: Some("1"), ..done("a", HERE, 1) }], &[]).unwrap();
+        let open = index.begun(&HERE).unwrap();
+        assert_eq!(open["a"], (HERE, vec!["y".to_owned()]), "the second one is still to be kept");
+        index.record(&HERE, &HERE, &[Done { attempt: Some("2"), ..done("a", HERE, 1) }], &[]).unwrap();
+        assert!(index.begun(&HERE).unwrap().is_empty() && index.has_begun(&HERE, "a").unwrap());
+    }
+
+    #[test]
+    fn who_writes_in_a_place_is_found_from_within_and_from_above() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = Index::open(folder.path()).unwrap();
+        for (name, output) in [("a", "work/a"), ("b", "work/a.x"), ("c", "work-2"), ("d", "one"), ("d2", "one")] {
+            index.note_begun(&HERE, &begun(name, name, HERE, output)).unwrap();
+        }
+        let writers = |output: &str| {
+            let found = index.writers(&HERE, output).unwrap();
+            found.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(" ")
+        };
+        let places = ["work", "work/a", "work/a/b", "wor", "one", "two"];
+        assert_eq!(places.map(writers), ["a b", "a", "a", "", "d2", ""]);
+        assert!(index.writers(&Digest([2; 32]), "one").unwrap().is_empty(), "another folder");
+    }
+
+    #[test]
+    fn what_the_first_format_knew_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = rusqlite::Connection::open(folder.path().join("index.db")).unwrap();
+        db.execute_batch(TABLES).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        db.execute("INSERT INTO begun VALUES (?1, 'a', '1', ?1)", [HERE.0]).unwrap();
+        drop(db);
+        assert!(ADDED.ends_with("user_version = 2;\n"));
+        let index = Index::open(folder.path()).unwrap();
+        let known = Begun { recipe: None, made: Vec::new(), ..begun("a", "1", HERE, "") };
+        assert_eq!(index.last_begun(&HERE, "a").unwrap(), Some(known));
+    }
+}
