@@ -69,7 +69,11 @@ impl Follow {
                     return Ok(Err(error));
                 }
                 if over {
-                    return Ok(out.end_line().map(|()| last));
+                    let ended = out.end_line();
+                    if ended.is_ok() {
+                        self.opened.tell_log_cut(self.task, number);
+                    }
+                    return Ok(ended.map(|()| last));
                 }
                 if !wake.wait(LOOK) {
                     break;

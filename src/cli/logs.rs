@@ -1,7 +1,7 @@
 //! `trainyard logs`: what tasks printed, and what they print now.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use miette::Diagnostic;
@@ -11,9 +11,10 @@ use super::follow::Follow;
 use super::log_out::LogOut;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
+use crate::engine::sentinel;
 use crate::report::{text, wording};
 use crate::run::launch;
-use crate::run::state::{Phase, RunState};
+use crate::run::state::{Attempt, Phase, RunState};
 use crate::run::store::{RunRow, Store};
 
 /// Tasks that are named where there are many.
@@ -82,6 +83,15 @@ impl Opened {
         launch::log(&self.store.run_dir(&self.row.header.id), self.name(task), number)
     }
 
+    /// Says that the log of an attempt is cut short, if it is, and returns whether.
+    pub(super) fn tell_log_cut(&self, task: usize, number: u32) -> bool {
+        let attempts = &self.state.tasks[task].attempts;
+        let attempt = number.checked_sub(1).and_then(|at| attempts.get(at as usize));
+        let cut = attempt.and_then(|attempt| log_cut(&self.row.dir, self.name(task), (number, attempt)));
+        cut.iter().for_each(|cut| output::say(cut));
+        cut.is_some()
+    }
+
     /// Returns the tasks that a name means: one task, or those of a stage.
     pub(super) fn named(&self, wanted: &str) -> Vec<usize> {
         let tasks = self.row.header.tasks.iter().enumerate();
@@ -113,6 +123,14 @@ impl Opened {
             near: near.filter(|(likeness, _)| *likeness > 0.7).map(|(_, name)| text::visible(name).into_owned()),
         }
     }
+}
+
+/// Returns what is said of an attempt's log that is cut short. Of one that has ended and that nobody has recorded yet, its
+/// sentinel knows.
+pub(super) fn log_cut(dir: &Path, task: &str, (number, attempt): (u32, &Attempt)) -> Option<String> {
+    let unrecorded = || sentinel::read(&launch::sentinel(dir, task, number))?.ended?.log_cut;
+    let cut = attempt.ended.as_ref().map_or_else(unrecorded, |ended| ended.usage.log_cut);
+    cut.map(|cut| format!("{}, attempt {number}: {}", text::visible(task), wording::log_cut(cut)))
 }
 
 impl Command {
@@ -222,14 +240,10 @@ impl Command {
             }
         }
         let printed = out.file(&opened.log(task, number));
-        let cut = attempt.ended.as_ref().and_then(|ended| ended.usage.log_cut);
-        if let (Ok(_), Some(cut)) = (&printed, cut) {
-            let task = text::visible(opened.name(task));
-            return Ok(out.flush().map(|()| {
-                output::say(&format!("{task}, attempt {number}: {}", wording::log_cut(cut)));
-                true
-            }));
-        }
-        Ok(printed)
+        Ok(match printed {
+            // What is printed stands before what is said of it.
+            Ok(any) => out.flush().map(|()| opened.tell_log_cut(task, number) || any),
+            failed => failed,
+        })
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::state::{self, StateArgs};
-use super::{Exit, Failure, diff, output, session};
+use super::{Exit, Failure, diff, logs, output, session};
 use crate::engine::notify;
 use crate::engine::sentinel::{self, Found};
 use crate::report::paint::Colour;
@@ -68,6 +68,9 @@ impl Command {
         }
         let (zone, colour) = (TimeZone::system(), Colour::for_stdout());
         let mut shown = history::run(&header, &names, &run, self.state.named(), &zone, colour, output::columns());
+        let tasks = names.iter().zip(&run.tasks).flat_map(|(name, task)| task.open().map(move |open| (name, open)));
+        let cut = tasks.filter_map(|(name, open)| logs::log_cut(&row.dir, name, open));
+        cut.for_each(|cut| shown.push_str(&format!("\n{cut}\n")));
         if row.end.is_none() {
             shown.push_str(&left_alone(&row, &run));
         }

@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use trainyard::probe::clock;
 
 use crate::survive::{MAKE, MAKING, done, go_on, killed, made_by, making, once_more, resume};
-use crate::world::{World, outcomes, told, wait_for_end, wait_until};
+use crate::world::{World, outcomes, parent, pid_in, told, wait_for, wait_for_end, wait_until};
 
 /// Another pipeline, whose output is in the same place.
 const OTHER: &str = "[stage.other]\nrun = \"echo other >> done; echo other > out\"\noutputs = [\"out\"]\n";
@@ -124,4 +125,28 @@ fn what_a_forced_task_makes_alone_takes_the_place_of_what_was_known() {
     wait_for_end(sentinel);
     let (states, _) = once_more(&world);
     assert_eq!((states[0].as_str(), std::fs::read_to_string(world.path("out")).unwrap().as_str()), ("cached", "2"));
+}
+
+#[test]
+fn a_log_that_a_full_disk_has_cut_is_told_before_anybody_resumes() {
+    // What will be its log is a device that is always full.
+    let log = ".trainyard/runs/$TRAINYARD_RUN/logs/a.1.log";
+    let world = World::new(&format!(
+        "[stage.a]\nrun = \"ln -s /dev/full {log}; echo $$ > pid; touch ready; until test -e gate; do sleep 0.05; done; echo one\"\n"
+    ));
+    let run = world.start(&["--survive"]);
+    wait_for(&world.path("ready"));
+    run.signal(Signal::KILL);
+    run.end();
+    let sentinel = parent(pid_in(&world.path("pid"))).unwrap();
+    go_on(&world, "gate", "");
+    wait_for_end(sentinel);
+    let log = world.path(".trainyard/runs").join(world.show()["run"].as_str().unwrap()).join("logs/a.1.log");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(&log, "").unwrap();
+    for command in [&["show"][..], &["logs", "a"], &["logs", "a", "-f"]] {
+        let said = told(&world.command(command).output().unwrap());
+        assert!(said.contains("a, attempt 1: the log is cut short: the disk was full"), "{command:?}: {said}");
+        assert!(!said.contains("printed nothing"), "{said}");
+    }
 }
