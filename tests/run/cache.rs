@@ -498,6 +498,42 @@ fn a_file_that_the_command_names_and_makes_itself_does_not_count() {
 }
 
 #[test]
+fn a_file_that_a_failed_attempt_has_made_does_not_count_either() {
+    const STAGE: &str = r#"
+    [stage.a]
+    run = ["sh", "-c", "echo a >> ran; date +%N > $1; test -e again && echo 1 > out; : > again", "sh", "a.log"]
+    outputs = ["out"]
+    retry = { on = ["output-missing"], max = 1 }
+    "#;
+    let world = World::new(STAGE);
+    assert_eq!(ran(&world, &[]), ["a", "a"]);
+    assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
+    // The same where another run goes on with it.
+    let world = World::new(&STAGE.replace("max = 1", "max = 0"));
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    assert_eq!(ran(&world, &[]), ["a"]);
+    assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
+}
+
+#[test]
+fn whether_a_file_may_be_executed_counts() {
+    let world =
+        World::new("[stage.a]\nrun = \"echo a >> ran; ls -l in > out\"\ninputs = [\"in\"]\noutputs = [\"out\"]\n");
+    let set_mode = |mode| std::fs::set_permissions(world.path("in"), Permissions::from_mode(mode)).unwrap();
+    std::fs::write(world.path("in"), "1").unwrap();
+    set_mode(0o644);
+    let ran = || ran(&world, &[]);
+    assert_eq!(ran(), ["a"]);
+    set_mode(0o600);
+    assert!(ran().is_empty(), "who else may read it is nobody's business");
+    set_mode(0o744);
+    assert_eq!(ran(), ["a"]);
+    assert!(ran().is_empty());
+    set_mode(0o644);
+    assert!(ran().is_empty(), "it was made before");
+}
+
+#[test]
 fn a_folder_on_the_command_line_is_not_read() {
     let world = World::new("[stage.a]\nrun = \"ls data > a\"\noutputs = [\"a\"]\n");
     std::fs::create_dir(world.path("data")).unwrap();

@@ -231,15 +231,15 @@ impl Files {
     /// # Errors
     /// Where it cannot be read.
     pub fn content(&self, path: &str, wanted: Wanted, without: &[String]) -> io::Result<Content> {
-        let found = match self.look(path, true)? {
-            Seen::File { stamp, .. } => self.known(path, &stamp).map_or_else(|| self.digest(path), Ok),
+        let (found, mode) = match self.look(path, true)? {
+            Seen::File { stamp, mode } => (self.known(path, &stamp).map_or_else(|| self.digest(path), Ok), mode),
             Seen::Folder { .. } if wanted == Wanted::Anything => {
                 return Ok(Content::Tree(self.tree(path, without)?.digest));
             }
             Seen::Folder { .. } | Seen::Absent | Seen::Link | Seen::Other => return Ok(Content::Absent),
         };
         match found {
-            Ok(digest) => Ok(Content::File(digest)),
+            Ok(digest) => Ok(Content::of_file(digest, mode)),
             // It went between the two looks.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::Absent),
             Err(error) => Err(error),

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::aside;
 use super::files::{Files, in_parallel};
 use super::index::{Begun, Index, IndexError};
-use super::key::{Content, Digest, Ingredients};
+use super::key::{Content, Digest, How, Ingredients, Part, changes};
 use super::left::OtherRuns;
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, Wanted, is_within};
@@ -300,12 +300,29 @@ impl Keeper {
     /// # Errors
     /// Where it cannot be moved.
     pub fn set_aside(&self, task: TaskId, aside: &Path, log: &Path) -> io::Result<()> {
-        let Some(recipe) = self.recipe(task) else { return Ok(()) };
+        let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return Ok(()) };
+        self.note_made_itself(task, name, recipe);
         let aside = aside.join(attempt(log));
         let mut ours = recipe.outputs.iter().filter(|output| self.files.is_ours(output));
         ours.try_for_each(|output| {
             aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer()).map(drop)
         })
+    }
+
+    /// Notes which files of its command a failed attempt has made itself: the next one finds them, and does not depend on them.
+    fn note_made_itself(&self, task: TaskId, name: &str, recipe: &Recipe) {
+        let Some(UnderWay { before, mut made, .. }) = self.under_way().remove(&task) else { return };
+        let known = made.len();
+        let now = self.ingredients_on_disk(recipe, &made).map(|now| changes(&before.trace(), &now.trace()));
+        made.extend(now.unwrap_or_default().into_iter().filter_map(|change| match (change.part, change.how) {
+            (Part::Named(path), How::Added) => Some(path),
+            _ => None,
+        }));
+        if made.len() > known
+            && let Err(error) = self.index.note_made(&self.project, name, &made)
+        {
+            debug!(task = name, "{}", chain(&error));
+        }
     }
 
     pub(super) fn cache(&self) -> PathBuf {

@@ -96,6 +96,8 @@ pub enum Content {
     Text(Digest),
     /// A file.
     File(Digest),
+    /// A file that may be executed.
+    Program(Digest),
     /// A folder with all that is in it.
     Tree(Digest),
     /// A file that is not there.
@@ -103,12 +105,19 @@ pub enum Content {
 }
 
 impl Content {
+    /// Returns what a file holds that has these permission bits.
+    #[must_use]
+    pub const fn of_file(digest: Digest, mode: u32) -> Self {
+        if mode & 0o100 == 0 { Self::File(digest) } else { Self::Program(digest) }
+    }
+
     fn tag(&self) -> (u8, &[u8]) {
         match self {
             Self::Text(digest) => (1, &digest.0),
             Self::File(digest) => (2, &digest.0),
             Self::Tree(digest) => (3, &digest.0),
             Self::Absent => (4, &[]),
+            Self::Program(digest) => (5, &digest.0),
         }
     }
 }
@@ -230,6 +239,7 @@ mod tests {
         prop_oneof![
             "[ab\u{1}]{0,3}".prop_map(|text| Content::Text(Digest::of(text.as_bytes()))),
             any::<u8>().prop_map(|byte| Content::File(Digest::of(&[byte]))),
+            any::<u8>().prop_map(|byte| Content::Program(Digest::of(&[byte]))),
             any::<u8>().prop_map(|byte| Content::Tree(Digest::of(&[byte]))),
             Just(Content::Absent),
         ]

@@ -88,7 +88,12 @@ impl Recipe {
         let mut parts = Vec::with_capacity(self.fixed.len() + self.inputs.len() + self.named.len() + 1);
         parts.extend_from_slice(&self.fixed);
         if self.is_op {
-            parts.push((Part::Tool, content(tool, Wanted::Anything)?));
+            let tool = match content(tool, Wanted::Anything)? {
+                // That it may be executed goes without saying.
+                Content::Program(digest) => Content::File(digest),
+                other @ (Content::Text(_) | Content::File(_) | Content::Tree(_) | Content::Absent) => other,
+            };
+            parts.push((Part::Tool, tool));
         }
         for input in &self.inputs {
             if !path::is_pattern(input) {
@@ -103,7 +108,7 @@ impl Recipe {
         for word in self.named.iter().filter(|word| !made.contains(word)) {
             // A folder on the command line is where something goes as often as where it comes from, and what cannot be
             // looked at may be no file at all.
-            if let Ok(found @ Content::File(_)) = content(word, Wanted::File) {
+            if let Ok(found @ (Content::File(_) | Content::Program(_))) = content(word, Wanted::File) {
                 parts.push((Part::Named(word.clone()), found));
             }
         }

@@ -320,11 +320,13 @@ impl<'a> Survey<'a> {
         let seen = self.looks.index.get(path).filter(|_| !self.unsettled).map(|at| self.looks.seen[*at]);
         let known = match seen {
             Some(Seen::Absent) => return Ok(Content::Absent),
-            Some(Seen::File { stamp, .. }) => self.keeper.files.known(path, &stamp),
+            Some(Seen::File { stamp, mode }) => {
+                self.keeper.files.known(path, &stamp).map(|digest| Content::of_file(digest, mode))
+            }
             Some(Seen::Folder { .. } | Seen::Link | Seen::Other) | None => None,
         };
         let look = || self.keeper.files.content(path, wanted, &recipe.outputs);
-        known.map_or_else(look, |digest| Ok(Content::File(digest)))
+        known.map_or_else(look, Ok)
     }
 
     /// Writes down what is known now.
@@ -346,7 +348,7 @@ impl<'a> Survey<'a> {
 /// Returns what an output is for its readers.
 const fn content_of(entry: &Entry) -> Option<Content> {
     match entry.kind {
-        Kind::File { digest, .. } => Some(Content::File(digest)),
+        Kind::File { mode, digest, .. } => Some(Content::of_file(digest, mode)),
         Kind::Tree { digest, .. } => Some(Content::Tree(digest)),
         Kind::Folder { .. } | Kind::Link { .. } => None,
     }
