@@ -106,7 +106,7 @@ impl Observer for Bars {
         let left = estimate.left(view.state, &self.tally.running, now);
         let picture = Picture { view, tally: &self.tally, gauges: &self.gauges, left, now };
         let (rows, columns) = self.screen.size();
-        let longest = self.patience.longest(now).map(|waiting| reasons::line(view.graph, waiting));
+        let longest = self.patience.longest(now, view.state).map(|waiting| reasons::line(view.graph, waiting));
         let mut lines =
             frame(&picture, rows - usize::from(longest.is_some() && rows > 3), columns, Colour::for_stderr());
         if let Some(words) = longest.filter(|_| rows > 3) {

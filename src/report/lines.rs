@@ -101,7 +101,7 @@ impl Observer for Lines {
         drop(self.begin(view, now));
         drop(self.tell_cached(view, now));
         let at = clock(now);
-        for waiting in self.patience.due(now) {
+        for waiting in self.patience.due(now, view.state) {
             let words = reasons::line(view.graph, &waiting);
             drop(self.err.write_all(format!("{at} waiting  {words}\n").as_bytes()));
         }

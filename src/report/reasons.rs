@@ -14,7 +14,7 @@ use crate::graph::TaskGraph;
 use crate::run::decide::{Reason, Waiting};
 use crate::run::event::{Event, Recorded};
 use crate::run::observer::{Observer, View};
-use crate::run::state::RunState;
+use crate::run::state::{Phase, RunState};
 use crate::units::Millis;
 
 /// Name of the file.
@@ -137,6 +137,11 @@ fn waits_long(one: &Waiting, now: Millis, long: Millis) -> bool {
     matches!(one.reason, Reason::Room { .. } | Reason::Output { .. } | Reason::Start { .. }) && now - one.since >= long
 }
 
+/// Whether the task still waits that is named.
+fn still_waits(one: &Waiting, state: &RunState) -> bool {
+    one.tasks.first().is_none_or(|task| state.task(*task).phase == Phase::Waiting)
+}
+
 impl Patience {
     /// Takes in what tasks wait for in this state of the run.
     pub fn take_in(&mut self, waiting: &[Waiting], state: &RunState, now: Millis) {
@@ -154,15 +159,16 @@ impl Patience {
         }
     }
 
-    /// Returns the waits that are worth a word now.
-    pub fn due(&mut self, now: Millis) -> Vec<Waiting> {
+    /// Returns the waits that are worth a word now. What was told last may be a moment old: tasks that do not wait any more in
+    /// this state of the run are none.
+    pub fn due(&mut self, now: Millis, state: &RunState) -> Vec<Waiting> {
         let (long, mut due) = (self.long(), Vec::new());
         for (key, one) in numbered(&self.latest) {
             let Some(Known { kind, from, said }) = self.known.get_mut(&key) else { continue };
             let is_first = said.is_empty() && !kind.iter().any(|word| PASSING.contains(&word.as_str()));
             let has_lasted = now - *from >= if is_first { long } else { LONG };
             let is_new = said.get(kind).is_none_or(|at| now - *at >= AGAIN);
-            if waits_long(one, now, long) && has_lasted && is_new {
+            if still_waits(one, state) && waits_long(one, now, long) && has_lasted && is_new {
                 said.insert(kind.clone(), now);
                 due.push(one.clone());
             }
@@ -176,8 +182,9 @@ impl Patience {
 
     /// Returns what tasks wait for longest, if that is long.
     #[must_use]
-    pub fn longest(&self, now: Millis) -> Option<&Waiting> {
-        self.latest.iter().filter(|one| waits_long(one, now, self.long())).min_by_key(|one| one.since)
+    pub fn longest(&self, now: Millis, state: &RunState) -> Option<&Waiting> {
+        let is_long = |one: &&Waiting| still_waits(one, state) && waits_long(one, now, self.long());
+        self.latest.iter().filter(is_long).min_by_key(|one| one.since)
     }
 }
 
@@ -253,15 +260,22 @@ mod tests {
         let mut scene = Scene::side_by_side(&["a", "b", "c"]);
         let mut patience = Patience::default();
         patience.take_in(&[waits(1_000)], scene.view().state, Millis(1_000));
-        assert_eq!([1_999, 2_000].map(|at| patience.due(Millis(at)).len()), [0, 1], "nothing else goes on");
+        assert_eq!(
+            [1_999, 2_000].map(|at| patience.due(Millis(at), scene.view().state).len()),
+            [0, 1],
+            "nothing else goes on"
+        );
         scene.apply(0, started(2, 1));
         let mut patience = Patience::default();
         patience.take_in(&[waits(1_000)], scene.view().state, Millis(1_000));
-        let mut count = |at| patience.due(Millis(at)).len();
+        let mut count = |at| patience.due(Millis(at), scene.view().state).len();
         assert_eq!([count(10_999), count(11_000), count(12_000), count(611_000)], [0, 1, 0, 1]);
-        patience.take_in(&[], scene.view().state, Millis(611_000));
-        assert_eq!(patience.due(Millis(700_000)), []);
-        assert_eq!(patience.longest(Millis(700_000)), None);
+        let (much_later, mut patience) = (Millis(700_000), Patience::default());
+        patience.take_in(&[waits(1_000)], scene.view().state, Millis(611_000));
+        assert!(patience.longest(much_later, scene.view().state).is_some());
+        scene.apply(0, started(0, 1));
+        assert_eq!(patience.due(much_later, scene.view().state), [], "it has begun");
+        assert_eq!(patience.longest(much_later, scene.view().state), None);
     }
 
     #[test]
@@ -273,7 +287,7 @@ mod tests {
             // Another wait since then, for something else.
             let waiting = [waits_since(1_000, whys), waits_since(1_000, &[Why::Slice])];
             patience.take_in(&waiting, scene.view().state, Millis(at));
-            let due = patience.due(Millis(at)).into_iter();
+            let due = patience.due(Millis(at), scene.view().state).into_iter();
             due.filter(|one| one.reason != waiting[1].reason).count()
         };
         assert_eq!([1_000, 1_900, 2_500].map(|at| said(at, &[Why::Settling])), [0, 0, 0], "that is gone at once");

@@ -186,7 +186,7 @@ impl Observer for Stream {
             return;
         }
         self.begin(view, now);
-        for Waiting { tasks, count, reason, .. } in self.patience.due(now) {
+        for Waiting { tasks, count, reason, .. } in self.patience.due(now, view.state) {
             let tasks: Vec<_> = tasks.iter().take(10).map(|task| &view.graph.tasks[task.index()].name).collect();
             let keys = json!({"tasks": tasks, "count": count, "reason": reasons::reason(&reason)});
             self.write(view, now, "waiting", keys);
