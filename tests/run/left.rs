@@ -25,17 +25,29 @@ fn ids(world: &World) -> Vec<String> {
 
 #[test]
 fn a_result_that_is_in_the_way_of_another_pipeline_is_kept_first() {
-    let (world, sentinel) = making();
-    std::fs::write(world.path("q.toml"), OTHER).unwrap();
-    go_on(&world, "gate", "0");
-    wait_for_end(sentinel);
-    let run = world.command(&["run", "q.toml"]).output().unwrap();
-    let said = told(&run);
-    assert!(run.status.success() && !said.contains("no run has made"), "{said}");
-    let first = ids(&world).pop().unwrap();
-    assert_eq!(resume(&world, &[&first]).0, Some(0));
-    assert_eq!(done(&world), "second\nother\nthird\n");
-    assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "one");
+    // In the same folder, also by another name, and in a folder of its own.
+    for (other, output, of) in
+        [("q.toml", "out", "out"), ("q.toml", "out", "alias/out"), ("sub/q.toml", "sub/out", "out")]
+    {
+        let world = made_by(&MAKE.replace("> out", &format!("> {output}")));
+        let stages = MAKING.replace("\"out\"", &format!("\"{output}\"")).replace("cat out", &format!("cat {output}"));
+        std::fs::write(world.path("p.toml"), stages).unwrap();
+        std::fs::create_dir(world.path("sub")).unwrap();
+        std::os::unix::fs::symlink(".", world.path("alias")).unwrap();
+        let done_file = world.path("done");
+        let stages = OTHER.replace("> out", &format!("> {of}")).replace("\"out\"", &format!("\"{of}\""));
+        std::fs::write(world.path(other), stages.replace(">> done", &format!(">> {}", done_file.display()))).unwrap();
+        let sentinel = killed(&world, &[]);
+        go_on(&world, "gate", "0");
+        wait_for_end(sentinel);
+        let run = world.command(&["run", other, "--state", ".trainyard"]).output().unwrap();
+        let said = told(&run);
+        assert!(run.status.success() && !said.contains("no run has made"), "{said}");
+        let first = ids(&world).pop().unwrap();
+        assert_eq!(resume(&world, &[&first]).0, Some(0));
+        assert_eq!(done(&world), "second\nother\nthird\n");
+        assert_eq!(std::fs::read_to_string(world.path(output)).unwrap(), "one");
+    }
 }
 
 #[test]

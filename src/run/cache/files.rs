@@ -137,6 +137,12 @@ impl Files {
         std::mem::take(&mut *lock(&self.young)).into_iter().collect()
     }
 
+    /// Returns the folder of the project.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Returns the whole path.
     #[must_use]
     pub fn whole(&self, path: &str) -> PathBuf {

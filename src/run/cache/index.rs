@@ -89,14 +89,13 @@ CREATE TABLE memo (
 
 /// What was added since the first format.
 const ADDED: &str = "
+ALTER TABLE begun ADD COLUMN folder TEXT NOT NULL DEFAULT '';
 ALTER TABLE begun ADD COLUMN recipe TEXT;
 ALTER TABLE begun ADD COLUMN made TEXT NOT NULL DEFAULT '[]';
 CREATE TABLE writer (
-    root BLOB NOT NULL,
-    path TEXT NOT NULL,
+    place TEXT PRIMARY KEY,
     project BLOB NOT NULL,
-    name TEXT NOT NULL,
-    PRIMARY KEY (root, path)
+    name TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 2;
 ";

@@ -23,14 +23,15 @@ use super::transfer::Transfer;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
 use crate::run::lock::LockFile;
+use crate::run::neighbours::places;
 use crate::run::preflight;
 use crate::spec::Pipeline;
 use crate::units::Bytes;
 
 /// The cache, opened for the tasks of one graph.
 pub struct Keeper {
-    pub(super) index: Index,
-    pub(super) objects: Objects,
+    pub(super) index: Arc<Index>,
+    pub(super) objects: Arc<Objects>,
     pub(super) files: Files,
     /// Stands for the pipeline in the index.
     pub(super) project: Digest,
@@ -39,7 +40,7 @@ pub struct Keeper {
     /// The program of the built-in ops.
     pub(super) tool: String,
     pub(super) state: PathBuf,
-    pub(super) others: Box<dyn OtherRuns>,
+    pub(super) others: Arc<dyn OtherRuns>,
     /// `[n_tasks]`, by TaskId.
     pub(super) tasks: Vec<Kept>,
     /// Attempts that run.
@@ -162,17 +163,41 @@ impl Keeper {
         let objects = Objects::with_room(&folder(places.state), places.keep_free);
         files.transfer = Arc::clone(&objects.transfer);
         Ok(Self {
-            index,
-            objects,
+            index: Arc::new(index),
+            objects: Arc::new(objects),
             files,
             project: project(places.root, &pipeline.name),
             root: root_digest,
             tool: places.ops.display().to_string(),
             state: places.state.to_owned(),
-            others,
+            others: Arc::from(others),
             tasks,
             under_way: Mutex::default(),
         })
+    }
+
+    /// Returns the same cache for what pipelines in another folder have made.
+    pub(super) fn in_folder(&self, root: &Path) -> io::Result<Self> {
+        let mut files = Files::open(root, &self.state)?;
+        files.transfer = Arc::clone(&self.objects.transfer);
+        Ok(Self {
+            index: Arc::clone(&self.index),
+            objects: Arc::clone(&self.objects),
+            files,
+            project: self.project,
+            root: Digest::of(root.as_os_str().as_encoded_bytes()),
+            tool: self.tool.clone(),
+            state: self.state.clone(),
+            others: Arc::clone(&self.others),
+            tasks: Vec::new(),
+            under_way: Mutex::default(),
+        })
+    }
+
+    /// Returns where outputs lie, links in their folders followed: another pipeline may know them by other names.
+    pub(super) fn places_of(&self, outputs: &[String]) -> Vec<String> {
+        let places = places(self.files.root(), outputs.iter().map(String::as_str));
+        outputs.iter().map(|output| places.of(output)).collect()
     }
 
     /// Returns what it reads and copies.
@@ -233,10 +258,11 @@ impl Keeper {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return Ok(None) };
         // Where that is not known it is taken for ours: an earlier run may have been of another version.
         let is_first = !self.index.has_begun(&self.project, name).unwrap_or(true);
-        let is_found =
-            |output: &&String| is_first && self.index.writers(&self.root, output).is_ok_and(|all| all.is_empty());
-        let found: HashSet<&String> = recipe.outputs.iter().filter(is_found).collect();
-        recipe.outputs.iter().for_each(|output| self.take_in_left_at(output));
+        let places = self.places_of(&recipe.outputs);
+        let is_found = |place: &String| is_first && self.index.writers(place).is_ok_and(|all| all.is_empty());
+        let of = recipe.outputs.iter().zip(&places);
+        let found: HashSet<&String> = of.filter(|(_, place)| is_found(place)).map(|(output, _)| output).collect();
+        self.take_in_left_at(&places);
         let made = self.made_itself(&self.project, name);
         match self.ingredients_on_disk(recipe, &made) {
             Ok(before) => {
@@ -245,10 +271,11 @@ impl Keeper {
                     name: name.clone(),
                     attempt: log.to_string_lossy().into_owned(),
                     key: before.key(),
+                    folder: self.files.root().to_owned(),
                     recipe: Some(recipe.clone()),
                     made,
                 };
-                if let Err(error) = self.index.note_begun(&self.root, &begun) {
+                if let Err(error) = self.index.note_begun(&begun, &places) {
                     debug!(task = name, "{}", chain(&error));
                 }
                 let Begun { attempt, made, .. } = begun;

@@ -59,22 +59,28 @@ impl Keeper {
         }
     }
 
-    /// Takes in what is at an output's place, or within it, if it is what an attempt has made that ended alone: one of another
+    /// Takes in what is in these places, or within them, if it is what an attempt has made that ended alone: one of another
     /// pipeline perhaps, or of a command that was another one. Before it is moved: whoever has made it goes on as if it had
     /// stayed, and nothing is made again.
-    pub(super) fn take_in_left_at(&self, output: &str) {
+    pub(super) fn take_in_left_at(&self, places: &[String]) {
         let take_in = |(project, name): (Digest, String)| -> Result<(), Trouble> {
             // It may still be kept by a run that goes on.
             self.wait_for_keeping(&project, &name);
             let begun = self.index.last_begun(&project, &name)?;
             if let Some((begun, recipe)) = begun.as_ref().and_then(|begun| Some((begun, begun.recipe.as_ref()?))) {
-                self.take_in_left(begun, recipe, false)?;
+                if begun.folder.to_string_lossy() == self.files.root().to_string_lossy() {
+                    self.take_in_left(begun, recipe, false)?;
+                } else {
+                    self.in_folder(&begun.folder)?.take_in_left(begun, recipe, false)?;
+                }
             }
             Ok(())
         };
-        let writers = self.index.writers(&self.root, output).map_err(Trouble::from);
-        let taken_in = writers.and_then(|writers| writers.into_iter().try_for_each(take_in));
-        taken_in.unwrap_or_else(|trouble| debug!("who has made {output} is not known: {}", chain(&trouble)));
+        for place in places {
+            let writers = self.index.writers(place).map_err(Trouble::from);
+            let taken_in = writers.and_then(|writers| writers.into_iter().try_for_each(take_in));
+            taken_in.unwrap_or_else(|trouble| debug!("who has made {place} is not known: {}", chain(&trouble)));
+        }
     }
 
     fn take_in_left(&self, begun: &Begun, recipe: &Recipe, only_look: bool) -> Result<Left, Trouble> {
@@ -100,7 +106,7 @@ impl Keeper {
             let output = recipe.outputs.iter().zip(&places).find(|(_, place)| *place == changed);
             return Ok(output.map_or(Left::Nothing, |(output, _)| Left::Changed(output.clone())));
         }
-        if self.others.write_any(&recipe.outputs) {
+        if self.others.write_any(&self.places_of(&recipe.outputs)) {
             return Ok(Left::BeingWritten);
         }
         if only_look {

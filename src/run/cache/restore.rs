@@ -158,7 +158,7 @@ impl Keeper {
         }
         // Whoever has written them may still be keeping them, and somebody may have put them back already.
         self.wait_for_keeping(&self.project, name);
-        outputs.iter().for_each(|output| self.take_in_left_at(output));
+        self.take_in_left_at(&self.places_of(&outputs));
         self.transfer().go_on()?;
         let wrong = self.out_of_place(recipe, action)?;
         Ok(Some(self.restore(&wrong, &aside.join(file_part(name) + ".before"))?))

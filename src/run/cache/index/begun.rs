@@ -2,6 +2,7 @@
 //! last to write an output.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -20,6 +21,8 @@ pub struct Begun {
     pub attempt: String,
     /// The key that it began with.
     pub key: Digest,
+    /// The folder of its pipeline file.
+    pub folder: PathBuf,
     /// How it makes what it makes; not known of attempts of earlier versions.
     pub recipe: Option<Recipe>,
     /// Files that its command names and that were made by the task itself: they are not in the key.
@@ -30,22 +33,21 @@ pub struct Begun {
 pub type Open = (Digest, Vec<String>);
 
 impl Index {
-    /// Notes that an attempt begins, for whoever takes it up later, and that its task writes these outputs of the folder
-    /// `root`; all or nothing.
+    /// Notes that an attempt begins, for whoever takes it up later, and in which places its task writes; all or nothing.
     ///
     /// # Errors
     /// Where the index cannot be written.
-    pub fn note_begun(&self, root: &Digest, begun: &Begun) -> Result<(), IndexError> {
-        let Begun { project, name, attempt, key, recipe, made } = begun;
+    pub fn note_begun(&self, begun: &Begun, writes: &[String]) -> Result<(), IndexError> {
+        let Begun { project, name, attempt, key, folder, recipe, made } = begun;
+        let folder = folder.to_string_lossy();
         let json = |value: Result<String, _>| value.expect("words and numbers only");
         let (how, made) =
             (recipe.as_ref().map(|how| json(serde_json::to_string(how))), json(serde_json::to_string(made)));
-        let outputs = recipe.as_ref().map_or(&[][..], |recipe| &recipe.outputs);
         self.in_transaction(|db| {
-            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            insert.execute(params![project.0, name, attempt, key.0, how, made])?;
-            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO writer VALUES (?1, ?2, ?3, ?4)")?;
-            outputs.iter().try_for_each(|path| insert.execute(params![root.0, path, project.0, name]).map(drop))
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+            insert.execute(params![project.0, name, attempt, key.0, folder, how, made])?;
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO writer VALUES (?1, ?2, ?3)")?;
+            writes.iter().try_for_each(|place| insert.execute(params![place, project.0, name]).map(drop))
         })
     }
 
@@ -67,12 +69,14 @@ impl Index {
     /// Where the index cannot be read.
     pub fn last_begun(&self, project: &Digest, name: &str) -> Result<Option<Begun>, IndexError> {
         self.on(|db| {
-            let mut query =
-                db.prepare_cached("SELECT key, made, attempt, recipe FROM begun WHERE project = ?1 AND name = ?2")?;
+            let mut query = db.prepare_cached(
+                "SELECT key, made, attempt, recipe, folder FROM begun WHERE project = ?1 AND name = ?2",
+            )?;
             let begun = |row: &Row<'_>| {
                 let ((key, made), how): (Open, Option<String>) = (open(row)?, row.get(3)?);
                 let recipe = how.and_then(|how| serde_json::from_str(&how).ok());
-                Ok(Begun { project: *project, name: name.to_owned(), attempt: row.get(2)?, key, recipe, made })
+                let (name, folder) = (name.to_owned(), PathBuf::from(row.get::<_, String>(4)?));
+                Ok(Begun { project: *project, name, attempt: row.get(2)?, key, folder, recipe, made })
             };
             query.query_row(params![project.0, name], begun).optional()
         })
@@ -101,25 +105,24 @@ impl Index {
         })
     }
 
-    /// Returns the tasks, with their projects, that began last to write an output of the folder `root`, something in it, or
-    /// what it lies in.
+    /// Returns the tasks, with their projects, that began last to write in a place, in something within it, or in what it lies
+    /// in.
     ///
     /// # Errors
     /// Where the index cannot be read.
-    pub fn writers(&self, root: &Digest, output: &str) -> Result<Vec<(Digest, String)>, IndexError> {
-        let above = output.match_indices('/').map(|(at, _)| &output[..at]);
+    pub fn writers(&self, place: &str) -> Result<Vec<(Digest, String)>, IndexError> {
+        let above = place.match_indices('/').map(|(at, _)| &place[..at]);
         // `0` comes behind `/`.
-        let (from, to) = (format!("{output}/"), format!("{output}0"));
+        let (from, to) = (format!("{place}/"), format!("{place}0"));
         self.on(|db| {
             let writer = |row: &Row<'_>| Ok((digest(row, 0)?, row.get(1)?));
-            let mut at = db.prepare_cached("SELECT project, name FROM writer WHERE root = ?1 AND path = ?2")?;
+            let mut at = db.prepare_cached("SELECT project, name FROM writer WHERE place = ?1")?;
             let mut writers = Vec::new();
-            for path in above.clone().chain([output]) {
-                writers.extend(at.query_row(params![root.0, path], writer).optional()?);
+            for place in above.clone().chain([place]) {
+                writers.extend(at.query_row([place], writer).optional()?);
             }
-            let mut within =
-                db.prepare_cached("SELECT project, name FROM writer WHERE root = ?1 AND path > ?2 AND path < ?3")?;
-            let within = within.query_map(params![root.0, from, to], writer)?;
+            let mut within = db.prepare_cached("SELECT project, name FROM writer WHERE place > ?1 AND place < ?2")?;
+            let within = within.query_map([&from, &to], writer)?;
             writers.extend(within.collect::<rusqlite::Result<Vec<_>>>()?);
             Ok(writers)
         })
@@ -138,20 +141,20 @@ pub(super) mod tests {
     use super::super::{ADDED, Done, TABLES};
     use super::*;
 
-    pub(in super::super) fn begun(name: &str, attempt: &str, key: Digest, output: &str) -> Begun {
-        let recipe = Recipe { outputs: vec![output.to_owned()], ..Recipe::default() };
-        let (name, attempt) = (name.to_owned(), attempt.to_owned());
-        Begun { project: HERE, name, attempt, key, recipe: Some(recipe), made: vec!["x".to_owned()] }
+    pub(in super::super) fn begun(name: &str, attempt: &str, key: Digest) -> Begun {
+        let recipe = Recipe { outputs: vec!["out".to_owned()], ..Recipe::default() };
+        let (name, attempt, folder) = (name.to_owned(), attempt.to_owned(), PathBuf::from("/p"));
+        Begun { project: HERE, name, attempt, key, folder, recipe: Some(recipe), made: vec!["x".to_owned()] }
     }
 
     #[test]
     fn an_attempt_is_known_until_its_own_result_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(folder.path()).unwrap();
-        let (first, second) = (begun("a", "1", HERE, "out"), begun("a", "2", HERE, "out"));
-        index.note_begun(&HERE, &first).unwrap();
+        let (first, second) = (begun("a", "1", HERE), begun("a", "2", HERE));
+        index.note_begun(&first, &[]).unwrap();
         assert_eq!(index.last_begun(&HERE, "a").unwrap().as_ref(), Some(&first));
-        index.note_begun(&HERE, &second).unwrap();
+        index.note_begun(&second, &[]).unwrap();
         index.note_made(&HERE, "a", &["y".to_owned()]).unwrap();
         index.record(&HERE, &HERE, &[Done { attempt: Some("1"), ..done("a", HERE, 1) }], &[]).unwrap();
         let open = index.begun(&HERE).unwrap();
@@ -164,16 +167,16 @@ pub(super) mod tests {
     fn who_writes_in_a_place_is_found_from_within_and_from_above() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(folder.path()).unwrap();
-        for (name, output) in [("a", "work/a"), ("b", "work/a.x"), ("c", "work-2"), ("d", "one"), ("d2", "one")] {
-            index.note_begun(&HERE, &begun(name, name, HERE, output)).unwrap();
+        let all = [("a", "/p/work/a"), ("b", "/p/work/a.x"), ("c", "/p/work-2"), ("d", "/p/one"), ("d2", "/p/one")];
+        for (name, place) in all {
+            index.note_begun(&begun(name, name, HERE), &[place.to_owned()]).unwrap();
         }
         let writers = |output: &str| {
-            let found = index.writers(&HERE, output).unwrap();
+            let found = index.writers(&format!("/p/{output}")).unwrap();
             found.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(" ")
         };
         let places = ["work", "work/a", "work/a/b", "wor", "one", "two"];
         assert_eq!(places.map(writers), ["a b", "a", "a", "", "d2", ""]);
-        assert!(index.writers(&Digest([2; 32]), "one").unwrap().is_empty(), "another folder");
     }
 
     #[test]
@@ -186,7 +189,7 @@ pub(super) mod tests {
         drop(db);
         assert!(ADDED.ends_with("user_version = 2;\n"));
         let index = Index::open(folder.path()).unwrap();
-        let known = Begun { recipe: None, made: Vec::new(), ..begun("a", "1", HERE, "") };
+        let known = Begun { folder: PathBuf::new(), recipe: None, made: Vec::new(), ..begun("a", "1", HERE) };
         assert_eq!(index.last_begun(&HERE, "a").unwrap(), Some(known));
     }
 }
