@@ -188,7 +188,10 @@ impl Removed {
             said.push_str(&format!("{verb}: what was left of runs that are gone, {}\n", self.rest));
         }
         for path in &self.found {
-            said.push_str(&format!("kept: {}, which no run has made\n", text::visible(&path.to_string_lossy())));
+            said.push_str(&format!(
+                "kept: {}, which no run is known to have made\n",
+                text::visible(&path.to_string_lossy())
+            ));
         }
         let runs = |count| wording::plural(count, "run");
         said.push_str(&format!("{verb}: {}, {}; left: {}\n", runs(self.runs.len()), self.bytes(), runs(self.left)));

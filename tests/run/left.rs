@@ -42,7 +42,7 @@ fn a_result_that_is_in_the_way_of_another_pipeline_is_kept_first() {
         wait_for_end(sentinel);
         let run = world.command(&["run", other, "--state", ".trainyard"]).output().unwrap();
         let said = told(&run);
-        assert!(run.status.success() && !said.contains("no run has made"), "{said}");
+        assert!(run.status.success() && !said.contains("no run is known"), "{said}");
         let first = ids(&world).pop().unwrap();
         assert_eq!(resume(&world, &[&first]).0, Some(0));
         assert_eq!(done(&world), "second\nother\nthird\n");

@@ -301,7 +301,9 @@ impl Keeper {
         }
         let told = (!told.is_empty()).then(|| told.join(", "));
         let aside = aside_as(aside::FOUND);
-        Ok(told.map(|found| format!("no run has made what was there: {found}; it is in {} now", aside.display())))
+        Ok(told.map(|found| {
+            format!("no run is known to have made what was there: {found}; it is in {} now", aside.display())
+        }))
     }
 
     /// Takes up an attempt that began under another process. What it makes is kept only if what it depends on is now as
