@@ -447,7 +447,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
         outcome = self.parts.dispatcher.explain(outcome, place, usage.peak_gpu_memory);
         if turned_away {
-            outcome = self.parts.dispatcher.explain_turned_away(outcome, of, place);
+            outcome = self.parts.dispatcher.explain_turned_away(outcome, of, place, usage.peak_gpu_memory);
         }
         // One that ended well meanwhile has, and the user's wish to stop goes before ours to move.
         if let Some(displaced) = self.leaving.remove(&(task, role))

@@ -84,19 +84,6 @@ fn of_two_runs_that_come_to_a_card_for_one_process_at_once_one_waits_for_the_oth
 }
 
 #[test]
-fn who_is_turned_away_by_what_it_started_itself_has_failed_at_last() -> Tested {
-    let pipeline = "[stage.train]\nrun = 'TRAIN 1000 600 & until test -e $MOCK_NVML_STATE/held/$!-0; do sleep 0.05; done; \
-        TRAIN 1000 0.1'\nbackoff = '10ms'\nresources = { gpu_memory = '10GiB' }\n";
-    let mut one = cards(&[24_576]);
-    one[0].compute_mode = Some(3);
-    let world = World::new(one, pipeline)?;
-    let (code, said, shown) = world.run()?;
-    assert_eq!(code, Some(1), "{said}");
-    assert_eq!(attempts(&shown, "outcome"), ["displaced", "displaced", "displaced", "exited:1"]);
-    Ok(())
-}
-
-#[test]
 fn what_a_task_starts_with_another_environment_is_no_stranger() -> Tested {
     let train =
         "env -i PATH=$PATH MOCK_NVML_STATE=$MOCK_NVML_STATE CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES TRAIN 13000 600";

@@ -2,7 +2,7 @@
 
 use super::Dispatcher;
 use super::beside::role_on;
-use crate::fleet::{Device, DeviceId, NotUsed};
+use crate::fleet::{DeviceId, NotUsed};
 use crate::graph::TaskId;
 use crate::probe::Reading;
 use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
@@ -17,8 +17,8 @@ use crate::units::{Bytes, Millis};
 /// How often a task makes room for others before it stays whatever they take.
 const MOST_MOVES: usize = 3;
 
-/// How often a task is tried again that a device did not let in where another one was seen. Who waits for the same device
-/// comes first half of the times, so that this many losses in a row are no chance.
+/// How often a task is tried again that a device did not let in, and that was not seen on one itself. Who waits for the same
+/// device comes first half of the times, so that this many losses in a row are no chance.
 const MOST_REFUSALS: usize = 16;
 
 impl Dispatcher<'_> {
@@ -153,19 +153,17 @@ impl Dispatcher<'_> {
     }
 
     /// Returns the outcome of a task that said that a device is busy: where it has one that lets in one process at a time,
-    /// another one came first. What comes first every time without being seen is its own.
+    /// another one came first. What comes first every time is its own, the sooner if the task was seen to hold memory.
     #[must_use]
-    pub fn explain_turned_away(&self, outcome: Outcome, of: &TaskState, place: &Place) -> Outcome {
-        if !matches!(outcome, Outcome::Exited { .. } | Outcome::Signalled { .. }) {
+    pub fn explain_turned_away(&self, outcome: Outcome, of: &TaskState, place: &Place, peak: Option<Bytes>) -> Outcome {
+        let was_there = peak.unwrap_or_default() > Bytes::ZERO;
+        let most = if was_there { MOST_MOVES } else { MOST_REFUSALS };
+        if !matches!(outcome, Outcome::Exited { .. } | Outcome::Signalled { .. }) || of.displacements() >= most {
             return outcome;
         }
         let devices = (0..).map(DeviceId).zip(&self.fleet.devices).filter(|(_, device)| place.has(device));
-        let turns_away = |(id, _): &(DeviceId, &Device)| {
-            let occupied = self.ledger.occupied(*id);
-            let most = if occupied == Some(true) { MOST_REFUSALS } else { MOST_MOVES };
-            occupied.is_some() && of.displacements() < most
-        };
-        let device = devices.filter(turns_away).max_by_key(|(id, _)| self.ledger.occupied(*id));
+        let devices = devices.filter_map(|(id, device)| Some((self.ledger.occupied(id)?, device)));
+        let device = devices.max_by_key(|(is_occupied, _)| *is_occupied);
         match device {
             Some((_, device)) => Outcome::Displaced { device: device.id.clone(), cause: Cause::Occupied },
             None => outcome,

@@ -12,13 +12,14 @@ use crate::plan::order::OrderRule;
 use crate::plan::{self, Plan, Policy, fit::FitRule};
 use crate::run::admission::{Ledger, Live, Readings};
 use crate::run::event::{Because, Event, Recorded, Role};
-use crate::run::outcome::{Outcome, Usage};
+use crate::run::outcome::{Cause, Outcome, Usage};
 use crate::run::state::{Phase, RunState};
 use crate::spec::{Duration, Gpus, Mode};
 use crate::units::{Millis, Share};
 
 mod instead;
 mod learned;
+mod turned_away;
 
 /// Plans tasks in the order in which they are written.
 fn in_file_order(problem: &Problem) -> Plan {
