@@ -178,7 +178,7 @@ impl<'a> Scan<'a, '_> {
     }
 
     fn count(&mut self, label: &'a [u8], done: f64, total: f64) -> bool {
-        let sound = total > 0.0 && done <= total;
+        let sound = (0.0..=total).contains(&done) && total > 0.0;
         if sound {
             self.said.count = Some(Count { label, done, total });
         }

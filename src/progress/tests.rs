@@ -83,6 +83,12 @@ fn what_only_looks_like_progress_is_none() {
 }
 
 #[test]
+fn nobody_has_done_less_than_nothing() {
+    assert_eq!(part("0%|%|-3/10\n"), Some(0.0));
+    assert_eq!(part("-5%\n"), None);
+}
+
+#[test]
 fn figures_are_named_in_several_ways() {
     let named =
         |line: &str| read(&format!("{line}\n")).1.into_iter().map(|(name, _, value)| (name, value)).collect::<Vec<_>>();
