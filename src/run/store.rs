@@ -32,7 +32,7 @@ pub use error::StoreError;
 pub use header::{Header, Invocation, Orchestrator, RunRow, TaskHeader, Turns};
 pub use marks::Mark;
 use numbers::{COUNT, number};
-use room::Room;
+pub(super) use room::Room;
 pub use sharing::Unfinished;
 
 /// Pages of the write-ahead log, 16 MiB, after which it is checkpointed: twice the loop waits for the disk then. Where many

@@ -238,6 +238,31 @@ fn a_task_that_is_to_survive_waits_for_room_for_its_record() {
 }
 
 #[test]
+fn what_ends_on_a_full_disk_is_up_to_date() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo > begun-{matrix.n}; until test -e gate; do sleep 0.02; done; echo a > {outputs}\"\n\
+         outputs = [\"out/{matrix.n}\"]\nmatrix = { n = [1, 2, 3] }\nresources = { cpus = 0.1 }\n",
+    );
+    let script = r#"
+        mkdir st && mount -t tmpfs -o size=8m none st || exit 77
+        "$0" run p.toml --state st --keep-free 256KiB > told 2>&1 &
+        until test -e begun-1 -a -e begun-2 -a -e begun-3; do sleep 0.02; done
+        cat /dev/zero > st/fill 2> /dev/null
+        touch gate
+        wait $! || { cat told; exit 79; }
+        rm st/fill
+        "$0" run p.toml --state st"#;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
+    let Ok(output) = command.env("HOME", world.path("")).env_remove("RUST_LOG").output() else { return };
+    if !matches!(output.status.code(), Some(1 | 77)) {
+        let said = String::from_utf8_lossy(&output.stdout);
+        let told = std::fs::read_to_string(world.path("told")).unwrap();
+        assert!(output.status.success() && said.contains("nothing to do"), "{:?}: {said}, {told}", output.status);
+    }
+}
+
+#[test]
 fn where_nothing_can_be_written_another_state_folder_is_named() {
     let (Some(limited), Some(elsewhere)) = (Limited::new("[stage.a]\nrun = \"true\"\n"), Limited::new("")) else {
         return;

@@ -1,4 +1,4 @@
-//! Room on the disk that is held back for the record, so that what runs while the disk fills up can be recorded to its end.
+//! Room on the disk that is held back for a database, so that what runs while the disk fills up can be recorded to its end.
 //!
 //! It lies behind the end of the write-ahead log, where nobody else can take it: the log grows into it. What has been written
 //! of the log is sent to the disk meanwhile, so that a checkpoint, which waits for all of it, waits for little.
@@ -24,7 +24,7 @@ const SENT_AT_ONCE: u64 = 8 << 20;
 
 /// How much is held back.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(in crate::run) struct Room {
     /// Bytes of the log for which there is room whatever happens.
     until: u64,
     /// Bytes that the log may still grow by before it is looked at.
@@ -38,7 +38,7 @@ pub(super) struct Room {
 impl Room {
     /// Holds room back behind what the log has grown to with a commit of so many bytes of events; where there is none, that
     /// is not worth an error.
-    pub(super) fn hold_back(&mut self, database: &Path, bytes: usize) {
+    pub(in crate::run) fn hold_back(&mut self, database: &Path, bytes: usize) {
         let grown = AROUND + 2 * bytes as u64;
         self.unsent += grown;
         if grown <= self.unlooked {

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::{ADDED, FORMAT, Index, IndexError, TABLES};
 use crate::run::lock::identity;
-use crate::run::store::{alone, is_damage, read_only};
+use crate::run::store::{Room, alone, is_damage, read_only};
 
 /// A connection.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Opened {
     file: Option<(u64, u64)>,
     /// Where a damaged one went.
     moved: Option<PathBuf>,
+    /// For the results of what runs while the disk fills up.
+    room: Room,
 }
 
 /// What is done about damage.
@@ -52,7 +54,7 @@ impl Index {
 
     fn in_memory() -> Result<Self, IndexError> {
         let path = Path::new(":memory:");
-        let opened = Opened { db: connect(path)?, file: None, moved: None };
+        let opened = Opened { db: connect(path)?, file: None, moved: None, room: Room::default() };
         Ok(Self { opened: Mutex::new(opened), path: path.to_owned(), damage: Damage::Told })
     }
 
@@ -61,7 +63,7 @@ impl Index {
         let path = cache.join("index.db");
         let connect = if damage == Damage::Told { connect_to_look } else { connect };
         let opened = match connect(&path) {
-            Ok(db) => Opened { db, file: identity(&path), moved: None },
+            Ok(db) => Opened { db, file: identity(&path), moved: None, room: Room::default() },
             Err(IndexError::Database { source, .. }) if is_damage(&source) || path.is_dir() => anew(&path, damage)?,
             Err(error) => return Err(error),
         };
@@ -80,11 +82,13 @@ impl Index {
 
     /// The same, all or nothing.
     pub(super) fn in_transaction<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
-        self.on_sound(|db| {
+        let done = self.on_sound(|db| {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = work(&tx)?;
             tx.commit().map(|()| done)
-        })
+        })?;
+        self.opened().room.hold_back(&self.path, 0);
+        Ok(done)
     }
 
     fn on_sound<T>(&self, work: impl Fn(&mut Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
@@ -107,7 +111,12 @@ impl Index {
         let _alone = alone(cache).map_err(|source| folder(cache, source))?;
         *opened = if self.damage == Damage::Mended && identity(&self.path) != damaged {
             // Another process has met the damage as well, and was first.
-            Opened { db: connect(&self.path)?, file: identity(&self.path), moved: opened.moved.take() }
+            Opened {
+                db: connect(&self.path)?,
+                file: identity(&self.path),
+                moved: opened.moved.take(),
+                room: Room::default(),
+            }
         } else {
             anew(&self.path, self.damage)?
         };
@@ -137,7 +146,7 @@ impl Index {
 fn anew(path: &Path, damage: Damage) -> Result<Opened, IndexError> {
     if damage == Damage::Told {
         warn!("{} is damaged: nothing that it knew is seen; `trainyard cache verify` mends it", path.display());
-        return Ok(Opened { db: connect(Path::new(":memory:"))?, file: None, moved: None });
+        return Ok(Opened { db: connect(Path::new(":memory:"))?, file: None, moved: None, room: Room::default() });
     }
     let named = |n: u32| path.with_file_name(format!("index.db.damaged-{n}"));
     let aside = (1..).map(named).find(|aside| !aside.exists()).unwrap_or_else(|| named(0));
@@ -147,7 +156,7 @@ fn anew(path: &Path, damage: Damage) -> Result<Opened, IndexError> {
         let _ = std::fs::remove_file(path.with_file_name(rest));
     }
     warn!("the index of the cache was damaged and is now {}; what it knew is made again", aside.display());
-    Ok(Opened { db: connect(path)?, file: identity(path), moved: Some(aside) })
+    Ok(Opened { db: connect(path)?, file: identity(path), moved: Some(aside), room: Room::default() })
 }
 
 fn folder(path: &Path, source: std::io::Error) -> IndexError {
