@@ -10,12 +10,17 @@ use thiserror::Error;
 
 use super::{Exit, Failure};
 use crate::engine::{attendance, process, sentinel};
+use crate::probe::disk::Disk;
 use crate::report::json::Header;
 use crate::report::text;
+use crate::run::cache::index::IndexError;
+use crate::run::cache::keeper::CacheError;
+use crate::run::cache::sweep::SweepError;
 use crate::run::event::Recorded;
 use crate::run::launch::{run_mark, sentinels};
 use crate::run::state::{Illegal, RunState};
 use crate::run::store::{Orchestrator, RunRow, Store, StoreError};
+use crate::units::Bytes;
 
 /// Name of the state folder, beside the pipeline file.
 pub(super) const FOLDER: &str = ".trainyard";
@@ -335,7 +340,13 @@ impl Diagnostic for Helped {
 
 /// Returns what the user can do about an error of the record.
 fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly};
+    let of_cache = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(CacheError::Index(index)), _) | (_, Some(SweepError::Index(index))) => Some(index),
+        _ => None,
+    };
+    if let Some(IndexError::Database { path, source }) = of_cache {
+        return remedy_of_database(path, source);
+    }
     match error.downcast_ref::<StoreError>()? {
         StoreError::Corrupt { .. } => {
             Some("it is left as it is; `trainyard run` moves it aside and begins a new one".to_owned())
@@ -349,17 +360,7 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
              moves the record aside and begins a new one"
         )),
         StoreError::NotAFile(path) => Some(format!("move {} away: `trainyard run` begins a new one", path.display())),
-        StoreError::Database { path, source } => {
-            let code = source.sqlite_error_code()?;
-            let folder = path.parent().unwrap_or(path).display();
-            let is_forbidden = matches!(code, ReadOnly | PermissionDenied | CannotOpen);
-            let forbidden = || match is_read_only(path) {
-                true => format!("the file system of {folder} is read-only"),
-                false => format!("whoever reads while a run goes on must be allowed to write to {folder}"),
-            };
-            let full = || "make room on that disk; a run that is on record goes on by `trainyard resume`".to_owned();
-            is_forbidden.then(forbidden).or((code == DiskFull).then(full))
-        }
+        StoreError::Database { path, source } => remedy_of_database(path, source),
         StoreError::TakenOver { run, .. } => Some(format!("`trainyard watch {run}` shows it")),
         StoreError::Folder { .. }
         | StoreError::NoState(_)
@@ -368,6 +369,27 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         | StoreError::NameTaken { .. } => None,
     }
 }
+
+fn remedy_of_database(path: &Path, source: &rusqlite::Error) -> Option<String> {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    let code = source.sqlite_error_code()?;
+    let folder = path.parent().unwrap_or(path);
+    // Where even a few pages cannot be had, SQLite speaks of input and output.
+    let is_full = || Disk::of(folder).is_some_and(|disk| disk.free < FEW_PAGES);
+    if matches!(code, ReadOnly | PermissionDenied | CannotOpen) {
+        return Some(match is_read_only(path) {
+            true => format!("the file system of {} is read-only", folder.display()),
+            false => format!("whoever reads while a run goes on must be allowed to write to {}", folder.display()),
+        });
+    }
+    let is_full = code == DiskFull || code == SystemIoFailure && is_full();
+    is_full.then(|| MAKE_ROOM.to_owned())
+}
+
+/// What helps where the disk is full.
+const MAKE_ROOM: &str = "the disk is full: make room on it; a run that is on record goes on by `trainyard resume`";
+/// What is hardly any room.
+const FEW_PAGES: Bytes = Bytes(64 << 10);
 
 /// Whether nobody can write to the file system that a file belongs to.
 fn is_read_only(path: &Path) -> bool {

@@ -378,6 +378,18 @@ fn a_record_that_may_only_be_read_can_be_read() {
 }
 
 #[test]
+fn a_disk_without_a_page_left_is_called_full() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"touch out\"\noutputs = [\"out\"]\n").unwrap();
+    let script = r#"mkdir st && mount -t tmpfs -o size=4m none st || exit 77
+                    "$0" run p.toml --state st --quiet || exit 78
+                    cat /dev/zero > st/fill 2> /dev/null
+                    "$0" runs --state st; "$0" run p.toml --state st; "$0" resume --state st; true"#;
+    let Some(output) = with_own_mounts(folder.path(), script) else { return };
+    assert_eq!(said(&output).matches("the disk is full: make room on it").count(), 3, "{}", said(&output));
+}
+
+#[test]
 fn what_cannot_be_written_is_told_by_its_cause_and_no_run_is_promised_that_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.toml"), "[stage.a]\nrun = \"exit 1\"\n").unwrap();
@@ -396,7 +408,7 @@ fn what_cannot_be_written_is_told_by_its_cause_and_no_run_is_promised_that_is_no
                   cat /dev/zero > fill; \"$0\" run p.toml --keep-free 0";
     let Some(output) = with_own_mounts(folder.path(), script) else { return };
     let said = said(&output);
-    assert!(said.contains("make room on that disk") && !said.contains("resume` goes on"), "{said}");
+    assert!(said.contains("make room on it") && !said.contains("resume` goes on"), "{said}");
 }
 
 #[test]
