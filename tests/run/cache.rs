@@ -516,6 +516,27 @@ fn a_file_that_a_failed_attempt_has_made_does_not_count_either() {
 }
 
 #[test]
+fn what_a_user_makes_of_a_file_that_a_failed_attempt_has_left_counts() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = "echo a >> ran; test -e conf || { echo default > conf; exit 3; }; cat conf > out"
+        outputs = ["out"]
+        "#,
+    );
+    assert_eq!(world.run(&[]).status.code(), Some(1));
+    // As it was left it is read, and counts from then on.
+    assert_eq!(ran(&world, &[]), ["a"]);
+    assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
+    for edited in ["one", "two"] {
+        std::fs::write(world.path("conf"), edited).unwrap();
+        assert_eq!(ran(&world, &[]), ["a"], "{edited}");
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), edited);
+        assert!(ran(&world, &[]).is_empty(), "{edited}: {}", dry(&world, &[]));
+    }
+}
+
+#[test]
 fn whether_a_file_may_be_executed_counts() {
     let world =
         World::new("[stage.a]\nrun = \"echo a >> ran; ls -l in > out\"\ninputs = [\"in\"]\noutputs = [\"out\"]\n");

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 
 use rusqlite::{OptionalExtension, params};
 
-pub use self::begun::{Begun, Open};
+pub use self::begun::{Begun, Leftover, Open};
 use self::opened::{Damage, Opened};
 use super::files::{Remembered, Stamp};
 use super::key::{Digest, Trace};
@@ -91,7 +91,7 @@ CREATE TABLE memo (
 const ADDED: &str = "
 ALTER TABLE begun ADD COLUMN folder TEXT NOT NULL DEFAULT '';
 ALTER TABLE begun ADD COLUMN recipe TEXT;
-ALTER TABLE begun ADD COLUMN made TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE begun ADD COLUMN left TEXT NOT NULL DEFAULT '[]';
 CREATE TABLE writer (
     place TEXT PRIMARY KEY,
     project BLOB NOT NULL,

@@ -34,13 +34,12 @@ impl Keeper {
     pub(super) fn take_in(
         &self,
         (project, name, recipe): (&Digest, &str, &Recipe),
-        UnderWay { before, mut made, attempt }: UnderWay,
+        UnderWay { mut before, mut made, there, attempt }: UnderWay,
         (log, then): (Option<&Path>, Option<&Marks>),
         keeping: Option<LockFile>,
     ) -> Option<String> {
         let mut keep = || -> Result<Option<String>, Trouble> {
-            let trace = before.trace();
-            for change in changes(&trace, &self.ingredients_on_disk(recipe, &made)?.trace()) {
+            for change in changes(&before.trace(), &self.ingredients_on_disk(recipe, &made)?.trace()) {
                 // One that was not there before was made by the task.
                 if let (Part::Named(path), How::Added) = (&change.part, change.how) {
                     made.push(path.clone());
@@ -48,6 +47,13 @@ impl Keeper {
                     return Ok(Some(changed_meanwhile(&change.part)));
                 }
             }
+            // What was there and is as it was has been read, if anything: it counts from now on, whoever has made it.
+            let untouched: Vec<_> = there.iter().filter(|there| self.is_untouched(recipe, there)).collect();
+            if !untouched.is_empty() {
+                made.retain(|path| untouched.iter().all(|there| there.path != *path));
+                before = self.ingredients_on_disk(recipe, &made)?;
+            }
+            let trace = before.trace();
             let mut full = None;
             let take_in = |output: &String| self.take_in_output(recipe, output, &mut full);
             let outputs = recipe.outputs.iter().map(take_in).collect::<Result<_, _>>()?;

@@ -14,11 +14,12 @@ use tracing::{debug, warn};
 
 use super::aside;
 use super::files::{Files, in_parallel};
-use super::index::{Begun, Index, IndexError};
+use super::index::{Begun, Index, IndexError, Leftover};
 use super::key::{Content, Digest, How, Ingredients, Part, changes};
 use super::left::OtherRuns;
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, Wanted, is_within};
+use super::since::Marks;
 use super::transfer::Transfer;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
@@ -52,10 +53,28 @@ pub struct Keeper {
 pub(super) struct UnderWay {
     /// What its result depends on.
     pub(super) before: Ingredients,
-    /// Files that its command names and that the task has made itself.
+    /// Files that its command names and that the task has made itself: they are not in the key.
     pub(super) made: Vec<String>,
+    /// Those of them that were there.
+    pub(super) there: Vec<There>,
     /// Where it prints: no other attempt does.
     pub(super) attempt: String,
+}
+
+/// A file that the task has made itself, as it was before the attempt.
+#[derive(Debug)]
+pub(super) struct There {
+    pub(super) path: String,
+    /// What it held.
+    content: Content,
+    /// What the system said of it, if somebody looked.
+    marks: Option<Marks>,
+}
+
+impl There {
+    fn leftover(&self) -> Leftover {
+        (self.path.clone(), self.content)
+    }
 }
 
 /// A task and how it is made.
@@ -236,15 +255,44 @@ impl Keeper {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the files of its command that a task has made itself, by attempts that failed as well.
-    pub(super) fn made_itself(&self, project: &Digest, name: &str) -> Vec<String> {
+    /// Returns the files of its command that a task has made itself; of those that failed attempts have made, the ones that are
+    /// as they left them: whoever edits such a file means it to be read.
+    pub(super) fn made_itself(&self, project: &Digest, name: &str, recipe: &Recipe) -> Vec<String> {
         let last = self.index.task(project, name).ok().flatten();
         let begun = self.index.last_begun(project, name).ok().flatten();
         let mut made = last.map(|last| last.made).unwrap_or_default();
-        made.extend(begun.into_iter().flat_map(|begun| begun.made));
+        made.extend(begun.into_iter().flat_map(|begun| begun.left).filter_map(|left| self.if_still_left(recipe, left)));
         made.sort_unstable();
         made.dedup();
         made
+    }
+
+    /// Returns a file that a failed attempt has left, if it is as it was left.
+    pub(super) fn if_still_left(&self, recipe: &Recipe, (path, then): Leftover) -> Option<String> {
+        (self.named_file(recipe, &path) == Some(then)).then_some(path)
+    }
+
+    /// Returns what a file holds that a command names; `None` where there is none.
+    pub(super) fn named_file(&self, recipe: &Recipe, path: &str) -> Option<Content> {
+        let found = self.files.content(path, Wanted::File, &recipe.outputs).ok();
+        found.filter(|found| matches!(found, Content::File(_) | Content::Program(_)))
+    }
+
+    /// Returns those of some files that are there.
+    fn there(&self, recipe: &Recipe, paths: &[String]) -> Vec<There> {
+        let there = |path: &String| {
+            let marks = Marks::of([self.files.whole(path)]);
+            Some(There { path: path.clone(), content: self.named_file(recipe, path)?, marks })
+        };
+        paths.iter().filter_map(there).collect()
+    }
+
+    /// Whether a file that the task has made itself is as it was before an attempt.
+    pub(super) fn is_untouched(&self, recipe: &Recipe, there: &There) -> bool {
+        match &there.marks {
+            Some(then) => Marks::of([self.files.whole(&there.path)]).as_ref() == Some(then),
+            None => self.named_file(recipe, &there.path) == Some(there.content),
+        }
     }
 
     /// Clears the way for an attempt: notes what its result will depend on, and moves earlier outputs to
@@ -263,9 +311,10 @@ impl Keeper {
         let of = recipe.outputs.iter().zip(&places);
         let found: HashSet<&String> = of.filter(|(_, place)| is_found(place)).map(|(output, _)| output).collect();
         self.take_in_left_at(&places);
-        let made = self.made_itself(&self.project, name);
+        let made = self.made_itself(&self.project, name, recipe);
         match self.ingredients_on_disk(recipe, &made) {
             Ok(before) => {
+                let there = self.there(recipe, &made);
                 let begun = Begun {
                     project: self.project,
                     name: name.clone(),
@@ -273,13 +322,12 @@ impl Keeper {
                     key: before.key(),
                     folder: self.files.root().to_owned(),
                     recipe: Some(recipe.clone()),
-                    made,
+                    left: there.iter().map(There::leftover).collect(),
                 };
                 if let Err(error) = self.index.note_begun(&begun, &places) {
                     debug!(task = name, "{}", chain(&error));
                 }
-                let Begun { attempt, made, .. } = begun;
-                self.under_way().insert(task, UnderWay { before, made, attempt });
+                self.under_way().insert(task, UnderWay { before, made, there, attempt: begun.attempt });
             }
             // It cannot be kept then; whether it can run is the task's own business.
             Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
@@ -319,9 +367,11 @@ impl Keeper {
 
     /// Returns how an attempt began, if what it depends on is as it was then.
     pub(super) fn as_it_began(&self, begun: &Begun, recipe: &Recipe) -> Option<UnderWay> {
-        let made = self.made_itself(&begun.project, &begun.name);
+        let made = self.made_itself(&begun.project, &begun.name, recipe);
         let before = self.ingredients_on_disk(recipe, &made).ok().filter(|now| now.key() == begun.key)?;
-        Some(UnderWay { before, made, attempt: begun.attempt.clone() })
+        let left = begun.left.iter().filter(|(path, _)| made.contains(path));
+        let there = left.map(|(path, content)| There { path: path.clone(), content: *content, marks: None }).collect();
+        Some(UnderWay { before, made, there, attempt: begun.attempt.clone() })
     }
 
     /// Moves what a failed attempt left to `aside/TASK.NUMBER`.
@@ -330,7 +380,7 @@ impl Keeper {
     /// Where it cannot be moved.
     pub fn set_aside(&self, task: TaskId, aside: &Path, log: &Path) -> io::Result<()> {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return Ok(()) };
-        self.note_made_itself(task, name, recipe);
+        self.note_left(task, name, recipe);
         let aside = aside.join(attempt(log));
         let mut ours = recipe.outputs.iter().filter(|output| self.files.is_ours(output));
         ours.try_for_each(|output| {
@@ -338,17 +388,19 @@ impl Keeper {
         })
     }
 
-    /// Notes which files of its command a failed attempt has made itself: the next one finds them, and does not depend on them.
-    fn note_made_itself(&self, task: TaskId, name: &str, recipe: &Recipe) {
-        let Some(UnderWay { before, mut made, .. }) = self.under_way().remove(&task) else { return };
-        let known = made.len();
+    /// Notes what a failed attempt has left of the files that its command names: those that were not there before it, and what
+    /// was left to it. The next one finds them, and does not depend on them unless it only reads them.
+    fn note_left(&self, task: TaskId, name: &str, recipe: &Recipe) {
+        let Some(UnderWay { before, made, there, .. }) = self.under_way().remove(&task) else { return };
         let now = self.ingredients_on_disk(recipe, &made).map(|now| changes(&before.trace(), &now.trace()));
-        made.extend(now.unwrap_or_default().into_iter().filter_map(|change| match (change.part, change.how) {
+        let added = now.unwrap_or_default().into_iter().filter_map(|change| match (change.part, change.how) {
             (Part::Named(path), How::Added) => Some(path),
             _ => None,
-        }));
-        if made.len() > known
-            && let Err(error) = self.index.note_made(&self.project, name, &made)
+        });
+        let paths: Vec<_> = there.into_iter().map(|there| there.path).chain(added).collect();
+        let left: Vec<_> = self.there(recipe, &paths).iter().map(There::leftover).collect();
+        if !paths.is_empty()
+            && let Err(error) = self.index.note_left(&self.project, name, &left)
         {
             debug!(task = name, "{}", chain(&error));
         }

@@ -41,7 +41,7 @@ impl Keeper {
         self.wait_for_keeping(&self.project, name);
         let look = || -> Result<Found, Trouble> {
             let last = self.index.task(&self.project, name)?;
-            let made = self.made_itself(&self.project, name);
+            let made = self.made_itself(&self.project, name, recipe);
             let ingredients = self.ingredients_on_disk(recipe, &made)?;
             let key = ingredients.key();
             let same = last.as_ref().filter(|last| last.key == key);

@@ -215,8 +215,8 @@ impl<'a> Survey<'a> {
             Some(Last { key, made, action }) => (Some(key), made, action),
             None => (None, Vec::new(), None),
         };
-        let begun = self.begun.remove(name).map(|(begun, more)| {
-            made.extend(more);
+        let begun = self.begun.remove(name).map(|(begun, left)| {
+            made.extend(left.into_iter().filter_map(|left| keeper.if_still_left(recipe, left)));
             begun
         });
         let ingredients = keeper.ingredients(recipe, &made, |path, wanted| self.content(recipe, path, wanted))?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::super::key::Digest;
+use super::super::key::{Content, Digest};
 use super::super::recipe::Recipe;
 use super::{Index, IndexError, digest};
 
@@ -25,12 +25,15 @@ pub struct Begun {
     pub folder: PathBuf,
     /// How it makes what it makes; not known of attempts of earlier versions.
     pub recipe: Option<Recipe>,
-    /// Files that its command names and that were made by the task itself: they are not in the key.
-    pub made: Vec<String>,
+    /// Files that its command names, as failed attempts have left them that made them.
+    pub left: Vec<Leftover>,
 }
 
-/// The key that an attempt began with, and the files of its command that the task had made itself.
-pub type Open = (Digest, Vec<String>);
+/// A file that a failed attempt has left, and what it held.
+pub type Leftover = (String, Content);
+
+/// The key that an attempt began with, and what was left to it.
+pub type Open = (Digest, Vec<Leftover>);
 
 impl Index {
     /// Notes that an attempt begins, for whoever takes it up later, and in which places its task writes; all or nothing.
@@ -38,28 +41,28 @@ impl Index {
     /// # Errors
     /// Where the index cannot be written.
     pub fn note_begun(&self, begun: &Begun, writes: &[String]) -> Result<(), IndexError> {
-        let Begun { project, name, attempt, key, folder, recipe, made } = begun;
+        let Begun { project, name, attempt, key, folder, recipe, left } = begun;
         let folder = folder.to_string_lossy();
         let json = |value: Result<String, _>| value.expect("words and numbers only");
-        let (how, made) =
-            (recipe.as_ref().map(|how| json(serde_json::to_string(how))), json(serde_json::to_string(made)));
+        let (how, left) =
+            (recipe.as_ref().map(|how| json(serde_json::to_string(how))), json(serde_json::to_string(left)));
         self.in_transaction(|db| {
             let mut insert = db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-            insert.execute(params![project.0, name, attempt, key.0, folder, how, made])?;
+            insert.execute(params![project.0, name, attempt, key.0, folder, how, left])?;
             let mut insert = db.prepare_cached("INSERT OR REPLACE INTO writer VALUES (?1, ?2, ?3)")?;
             writes.iter().try_for_each(|place| insert.execute(params![place, project.0, name]).map(drop))
         })
     }
 
-    /// Notes which files of its command the task of an attempt has made itself.
+    /// Notes what an attempt that has failed left of the files that its command names.
     ///
     /// # Errors
     /// Where the index cannot be written.
-    pub fn note_made(&self, project: &Digest, name: &str, made: &[String]) -> Result<(), IndexError> {
-        let made = serde_json::to_string(made).expect("words only");
+    pub fn note_left(&self, project: &Digest, name: &str, left: &[Leftover]) -> Result<(), IndexError> {
+        let left = serde_json::to_string(left).expect("words and numbers only");
         self.on(|db| {
-            let mut update = db.prepare_cached("UPDATE begun SET made = ?3 WHERE project = ?1 AND name = ?2")?;
-            update.execute(params![project.0, name, made]).map(drop)
+            let mut update = db.prepare_cached("UPDATE begun SET left = ?3 WHERE project = ?1 AND name = ?2")?;
+            update.execute(params![project.0, name, left]).map(drop)
         })
     }
 
@@ -70,13 +73,13 @@ impl Index {
     pub fn last_begun(&self, project: &Digest, name: &str) -> Result<Option<Begun>, IndexError> {
         self.on(|db| {
             let mut query = db.prepare_cached(
-                "SELECT key, made, attempt, recipe, folder FROM begun WHERE project = ?1 AND name = ?2",
+                "SELECT key, left, attempt, recipe, folder FROM begun WHERE project = ?1 AND name = ?2",
             )?;
             let begun = |row: &Row<'_>| {
-                let ((key, made), how): (Open, Option<String>) = (open(row)?, row.get(3)?);
+                let ((key, left), how): (Open, Option<String>) = (open(row)?, row.get(3)?);
                 let recipe = how.and_then(|how| serde_json::from_str(&how).ok());
                 let (name, folder) = (name.to_owned(), PathBuf::from(row.get::<_, String>(4)?));
-                Ok(Begun { project: *project, name, attempt: row.get(2)?, key, folder, recipe, made })
+                Ok(Begun { project: *project, name, attempt: row.get(2)?, key, folder, recipe, left })
             };
             query.query_row(params![project.0, name], begun).optional()
         })
@@ -88,7 +91,7 @@ impl Index {
     /// Where the index cannot be read.
     pub fn begun(&self, project: &Digest) -> Result<HashMap<String, Open>, IndexError> {
         self.on(|db| {
-            let mut query = db.prepare("SELECT key, made, name FROM begun WHERE project = ?1")?;
+            let mut query = db.prepare("SELECT key, left, name FROM begun WHERE project = ?1")?;
             query.query_map([project.0], |row| Ok((row.get(2)?, open(row)?)))?.collect()
         })
     }
@@ -129,10 +132,10 @@ impl Index {
     }
 }
 
-/// Reads a key and what was made from the first columns.
+/// Reads a key and what was left from the first columns.
 fn open(row: &Row<'_>) -> rusqlite::Result<Open> {
-    let made = row.get_ref(1)?.as_str()?;
-    Ok((digest(row, 0)?, serde_json::from_str(made).unwrap_or_default()))
+    let left = row.get_ref(1)?.as_str()?;
+    Ok((digest(row, 0)?, serde_json::from_str(left).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -141,10 +144,14 @@ pub(super) mod tests {
     use super::super::{ADDED, Done, TABLES};
     use super::*;
 
+    fn leftover(path: &str) -> Leftover {
+        (path.to_owned(), Content::File(HERE))
+    }
+
     pub(in super::super) fn begun(name: &str, attempt: &str, key: Digest) -> Begun {
         let recipe = Recipe { outputs: vec!["out".to_owned()], ..Recipe::default() };
         let (name, attempt, folder) = (name.to_owned(), attempt.to_owned(), PathBuf::from("/p"));
-        Begun { project: HERE, name, attempt, key, folder, recipe: Some(recipe), made: vec!["x".to_owned()] }
+        Begun { project: HERE, name, attempt, key, folder, recipe: Some(recipe), left: vec![leftover("x")] }
     }
 
     #[test]
@@ -155,10 +162,10 @@ pub(super) mod tests {
         index.note_begun(&first, &[]).unwrap();
         assert_eq!(index.last_begun(&HERE, "a").unwrap().as_ref(), Some(&first));
         index.note_begun(&second, &[]).unwrap();
-        index.note_made(&HERE, "a", &["y".to_owned()]).unwrap();
+        index.note_left(&HERE, "a", &[leftover("y")]).unwrap();
         index.record(&HERE, &HERE, &[Done { attempt: Some("1"), ..done("a", HERE, 1) }], &[]).unwrap();
         let open = index.begun(&HERE).unwrap();
-        assert_eq!(open["a"], (HERE, vec!["y".to_owned()]), "the second one is still to be kept");
+        assert_eq!(open["a"], (HERE, vec![leftover("y")]), "the second one is still to be kept");
         index.record(&HERE, &HERE, &[Done { attempt: Some("2"), ..done("a", HERE, 1) }], &[]).unwrap();
         assert!(index.begun(&HERE).unwrap().is_empty() && index.has_begun(&HERE, "a").unwrap());
     }
@@ -189,7 +196,7 @@ pub(super) mod tests {
         drop(db);
         assert!(ADDED.ends_with("user_version = 2;\n"));
         let index = Index::open(folder.path()).unwrap();
-        let known = Begun { folder: PathBuf::new(), recipe: None, made: Vec::new(), ..begun("a", "1", HERE) };
+        let known = Begun { folder: PathBuf::new(), recipe: None, left: Vec::new(), ..begun("a", "1", HERE) };
         assert_eq!(index.last_begun(&HERE, "a").unwrap(), Some(known));
     }
 }
