@@ -537,6 +537,26 @@ fn what_a_user_makes_of_a_file_that_a_failed_attempt_has_left_counts() {
 }
 
 #[test]
+fn a_file_that_a_killed_attempt_has_left_does_not_count_either() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = "echo a >> ran; date +%N > out.tmp; echo ready; until test -e gate; do sleep 0.02; done; mv out.tmp {outputs}"
+        outputs = ["out"]
+        "#,
+    );
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    run.signal(Signal::KILL);
+    run.end();
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(world.command(&["resume"]).output().unwrap().status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(world.path("ran")).unwrap(), "a\na\n");
+    assert_eq!(world.run(&[]).status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(world.path("ran")).unwrap(), "a\na\n", "{}", dry(&world, &[]));
+}
+
+#[test]
 fn whether_a_file_may_be_executed_counts() {
     let world =
         World::new("[stage.a]\nrun = \"echo a >> ran; ls -l in > out\"\ninputs = [\"in\"]\noutputs = [\"out\"]\n");

@@ -311,7 +311,7 @@ impl Keeper {
         let of = recipe.outputs.iter().zip(&places);
         let found: HashSet<&String> = of.filter(|(_, place)| is_found(place)).map(|(output, _)| output).collect();
         self.take_in_left_at(&places);
-        let made = self.made_itself(&self.project, name, recipe);
+        let made = self.with_what_was_left(name, recipe, self.made_itself(&self.project, name, recipe));
         match self.ingredients_on_disk(recipe, &made) {
             Ok(before) => {
                 let there = self.there(recipe, &made);

@@ -83,6 +83,21 @@ impl Keeper {
         }
     }
 
+    /// Adds to what a task has made itself of the files that its command names what its last attempt has left whose end nobody
+    /// saw: without it, the task depends on what that attempt began with.
+    pub(super) fn with_what_was_left(&self, name: &str, recipe: &Recipe, made: Vec<String>) -> Vec<String> {
+        let Some(begun) = self.index.last_begun(&self.project, name).ok().flatten() else { return made };
+        let with = |more: &[&String]| -> Vec<String> { made.iter().chain(more.iter().copied()).cloned().collect() };
+        let is_it = |made: &[String]| self.ingredients_on_disk(recipe, made).is_ok_and(|now| now.key() == begun.key);
+        let is_there = |path: &&String| !made.contains(path) && self.named_file(recipe, path).is_some();
+        let others: Vec<&String> = recipe.named.iter().filter(is_there).collect();
+        if others.is_empty() || is_it(&made) {
+            return made;
+        }
+        let found = others.chunks(1).chain([&others[..]]).map(with).find(|made| is_it(made));
+        found.unwrap_or(made)
+    }
+
     fn take_in_left(&self, begun: &Begun, recipe: &Recipe, only_look: bool) -> Result<Left, Trouble> {
         let Begun { project, name, attempt, key, .. } = begun;
         let (log, lock) = (Path::new(attempt), self.keeping(project, name));
