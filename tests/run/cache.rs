@@ -557,6 +557,27 @@ fn a_file_that_a_killed_attempt_has_left_does_not_count_either() {
 }
 
 #[test]
+fn what_was_made_of_an_input_that_was_another_one_for_a_while_is_not_kept() {
+    let world = World::new(
+        "[stage.a]\nrun = \"echo a >> ran; echo ready; until test -e gate; do sleep 0.02; done; cat in > out\"\n\
+         inputs = [\"in\"]\noutputs = [\"out\"]\n",
+    );
+    let write = |name: &str, text: &str| {
+        std::fs::write(world.path("new"), text).unwrap();
+        std::fs::rename(world.path("new"), world.path(name)).unwrap();
+    };
+    write("in", "one");
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    write("in", "two");
+    write("in", "one");
+    write("gate", "");
+    assert_eq!(run.end(), Some(0));
+    assert_eq!(ran(&world, &[]), ["a"], "once more");
+    assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
+}
+
+#[test]
 fn whether_a_file_may_be_executed_counts() {
     let world =
         World::new("[stage.a]\nrun = \"echo a >> ran; ls -l in > out\"\ninputs = [\"in\"]\noutputs = [\"out\"]\n");

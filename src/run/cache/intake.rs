@@ -34,7 +34,7 @@ impl Keeper {
     pub(super) fn take_in(
         &self,
         (project, name, recipe): (&Digest, &str, &Recipe),
-        UnderWay { mut before, mut made, there, attempt }: UnderWay,
+        UnderWay { mut before, mut made, there, attempt, read }: UnderWay,
         (log, then): (Option<&Path>, Option<&Marks>),
         keeping: Option<LockFile>,
     ) -> Option<String> {
@@ -46,6 +46,13 @@ impl Keeper {
                 } else {
                     return Ok(Some(changed_meanwhile(&change.part)));
                 }
+            }
+            if let Some(then) = read
+                && self.marks_of_read(&before).is_some_and(|now| now != then)
+            {
+                return Ok(Some(
+                    "an input was changed while it ran, though it is as it was: it is not in the cache".to_owned(),
+                ));
             }
             // What was there and is as it was has been read, if anything: it counts from now on, whoever has made it.
             let untouched: Vec<_> = there.iter().filter(|there| self.is_untouched(recipe, there)).collect();

@@ -14,9 +14,10 @@ use tracing::{debug, warn};
 
 use super::aside;
 use super::files::{Files, in_parallel};
-use super::index::{Begun, Index, IndexError, Leftover};
-use super::key::{Content, Digest, How, Ingredients, Part, changes};
+use super::index::{Begun, Index, IndexError};
+use super::key::{Content, Digest, Ingredients};
 use super::left::OtherRuns;
+use super::leftovers::There;
 use super::objects::{Lost, Objects};
 use super::recipe::{Recipe, Wanted, is_within};
 use super::since::Marks;
@@ -59,22 +60,8 @@ pub(super) struct UnderWay {
     pub(super) there: Vec<There>,
     /// Where it prints: no other attempt does.
     pub(super) attempt: String,
-}
-
-/// A file that the task has made itself, as it was before the attempt.
-#[derive(Debug)]
-pub(super) struct There {
-    pub(super) path: String,
-    /// What it held.
-    content: Content,
-    /// What the system said of it, if somebody looked.
-    marks: Option<Marks>,
-}
-
-impl There {
-    fn leftover(&self) -> Leftover {
-        (self.path.clone(), self.content)
-    }
+    /// What stands for the last changes of its inputs, if somebody looked.
+    pub(super) read: Option<Digest>,
 }
 
 /// A task and how it is made.
@@ -250,49 +237,16 @@ impl Keeper {
         self.ingredients(recipe, made, |path, wanted| self.files.content(path, wanted, &recipe.outputs))
     }
 
+    /// Returns what stands for the last changes of the files that are inputs; `None` where they are too many to
+    /// look at in passing. What is in the same place again is seen by it to have been another meanwhile.
+    pub(super) fn marks_of_read(&self, ingredients: &Ingredients) -> Option<Digest> {
+        let files = ingredients.files().map(|path| self.files.whole(path));
+        Marks::of_files(files).map(|marks| marks.digest())
+    }
+
     pub(super) fn under_way(&self) -> MutexGuard<'_, HashMap<TaskId, UnderWay>> {
         // Another thread's panic leaves the map whole.
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the files of its command that a task has made itself; of those that failed attempts have made, the ones that are
-    /// as they left them: whoever edits such a file means it to be read.
-    pub(super) fn made_itself(&self, project: &Digest, name: &str, recipe: &Recipe) -> Vec<String> {
-        let last = self.index.task(project, name).ok().flatten();
-        let begun = self.index.last_begun(project, name).ok().flatten();
-        let mut made = last.map(|last| last.made).unwrap_or_default();
-        made.extend(begun.into_iter().flat_map(|begun| begun.left).filter_map(|left| self.if_still_left(recipe, left)));
-        made.sort_unstable();
-        made.dedup();
-        made
-    }
-
-    /// Returns a file that a failed attempt has left, if it is as it was left.
-    pub(super) fn if_still_left(&self, recipe: &Recipe, (path, then): Leftover) -> Option<String> {
-        (self.named_file(recipe, &path) == Some(then)).then_some(path)
-    }
-
-    /// Returns what a file holds that a command names; `None` where there is none.
-    pub(super) fn named_file(&self, recipe: &Recipe, path: &str) -> Option<Content> {
-        let found = self.files.content(path, Wanted::File, &recipe.outputs).ok();
-        found.filter(|found| matches!(found, Content::File(_) | Content::Program(_)))
-    }
-
-    /// Returns those of some files that are there.
-    fn there(&self, recipe: &Recipe, paths: &[String]) -> Vec<There> {
-        let there = |path: &String| {
-            let marks = Marks::of([self.files.whole(path)]);
-            Some(There { path: path.clone(), content: self.named_file(recipe, path)?, marks })
-        };
-        paths.iter().filter_map(there).collect()
-    }
-
-    /// Whether a file that the task has made itself is as it was before an attempt.
-    pub(super) fn is_untouched(&self, recipe: &Recipe, there: &There) -> bool {
-        match &there.marks {
-            Some(then) => Marks::of([self.files.whole(&there.path)]).as_ref() == Some(then),
-            None => self.named_file(recipe, &there.path) == Some(there.content),
-        }
     }
 
     /// Clears the way for an attempt: notes what its result will depend on, and moves earlier outputs to
@@ -314,7 +268,7 @@ impl Keeper {
         let made = self.with_what_was_left(name, recipe, self.made_itself(&self.project, name, recipe));
         match self.ingredients_on_disk(recipe, &made) {
             Ok(before) => {
-                let there = self.there(recipe, &made);
+                let (there, read) = (self.there(recipe, &made), self.marks_of_read(&before));
                 let begun = Begun {
                     project: self.project,
                     name: name.clone(),
@@ -323,11 +277,12 @@ impl Keeper {
                     folder: self.files.root().to_owned(),
                     recipe: Some(recipe.clone()),
                     left: there.iter().map(There::leftover).collect(),
+                    read,
                 };
                 if let Err(error) = self.index.note_begun(&begun, &places) {
                     debug!(task = name, "{}", chain(&error));
                 }
-                self.under_way().insert(task, UnderWay { before, made, there, attempt: begun.attempt });
+                self.under_way().insert(task, UnderWay { before, made, there, attempt: begun.attempt, read });
             }
             // It cannot be kept then; whether it can run is the task's own business.
             Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
@@ -371,7 +326,7 @@ impl Keeper {
         let before = self.ingredients_on_disk(recipe, &made).ok().filter(|now| now.key() == begun.key)?;
         let left = begun.left.iter().filter(|(path, _)| made.contains(path));
         let there = left.map(|(path, content)| There { path: path.clone(), content: *content, marks: None }).collect();
-        Some(UnderWay { before, made, there, attempt: begun.attempt.clone() })
+        Some(UnderWay { before, made, there, attempt: begun.attempt.clone(), read: begun.read })
     }
 
     /// Moves what a failed attempt left to `aside/TASK.NUMBER`.
@@ -386,24 +341,6 @@ impl Keeper {
         ours.try_for_each(|output| {
             aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer()).map(drop)
         })
-    }
-
-    /// Notes what a failed attempt has left of the files that its command names: those that were not there before it, and what
-    /// was left to it. The next one finds them, and does not depend on them unless it only reads them.
-    fn note_left(&self, task: TaskId, name: &str, recipe: &Recipe) {
-        let Some(UnderWay { before, made, there, .. }) = self.under_way().remove(&task) else { return };
-        let now = self.ingredients_on_disk(recipe, &made).map(|now| changes(&before.trace(), &now.trace()));
-        let added = now.unwrap_or_default().into_iter().filter_map(|change| match (change.part, change.how) {
-            (Part::Named(path), How::Added) => Some(path),
-            _ => None,
-        });
-        let paths: Vec<_> = there.into_iter().map(|there| there.path).chain(added).collect();
-        let left: Vec<_> = self.there(recipe, &paths).iter().map(There::leftover).collect();
-        if !paths.is_empty()
-            && let Err(error) = self.index.note_left(&self.project, name, &left)
-        {
-            debug!(task = name, "{}", chain(&error));
-        }
     }
 
     pub(super) fn cache(&self) -> PathBuf {

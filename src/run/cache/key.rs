@@ -161,6 +161,14 @@ impl Ingredients {
         Digest::of(&bytes)
     }
 
+    /// Yields the files that are declared inputs.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|(part, content)| match (part, content) {
+            (Part::Input(path), Content::File(_) | Content::Program(_)) => Some(path.as_str()),
+            _ => None,
+        })
+    }
+
     /// Returns what is remembered, to say later what has changed.
     #[must_use]
     pub fn trace(&self) -> Trace {

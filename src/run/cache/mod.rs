@@ -14,6 +14,7 @@ mod intake;
 pub mod keeper;
 pub mod key;
 pub mod left;
+mod leftovers;
 pub mod locks;
 pub mod manifest;
 pub mod objects;

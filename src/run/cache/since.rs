@@ -70,6 +70,21 @@ impl Marks {
         Self::of_at_most(paths, Self::MOST)
     }
 
+    /// Looks at files, through links; `None` where that is more than can be done in passing.
+    #[must_use]
+    pub fn of_files(paths: impl IntoIterator<Item = PathBuf>) -> Option<Self> {
+        let mut all = Vec::new();
+        for path in paths {
+            let Ok(found) = path.metadata() else { continue };
+            all.push((path, [found.mtime(), found.mtime_nsec()], found.ino(), found.size()));
+            if all.len() > Self::MOST {
+                return None;
+            }
+        }
+        all.sort();
+        Some(Self(all))
+    }
+
     /// Looks at all of them, however many that are.
     #[must_use]
     pub fn of_all(paths: impl IntoIterator<Item = PathBuf>) -> Self {

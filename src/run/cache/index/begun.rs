@@ -27,6 +27,8 @@ pub struct Begun {
     pub recipe: Option<Recipe>,
     /// Files that its command names, as failed attempts have left them that made them.
     pub left: Vec<Leftover>,
+    /// What stands for the last changes of its inputs, if somebody looked.
+    pub read: Option<Digest>,
 }
 
 /// A file that a failed attempt has left, and what it held.
@@ -41,14 +43,15 @@ impl Index {
     /// # Errors
     /// Where the index cannot be written.
     pub fn note_begun(&self, begun: &Begun, writes: &[String]) -> Result<(), IndexError> {
-        let Begun { project, name, attempt, key, folder, recipe, left } = begun;
+        let Begun { project, name, attempt, key, folder, recipe, left, read } = begun;
         let folder = folder.to_string_lossy();
         let json = |value: Result<String, _>| value.expect("words and numbers only");
         let (how, left) =
             (recipe.as_ref().map(|how| json(serde_json::to_string(how))), json(serde_json::to_string(left)));
         self.in_transaction(|db| {
-            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-            insert.execute(params![project.0, name, attempt, key.0, folder, how, left])?;
+            let mut insert =
+                db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+            insert.execute(params![project.0, name, attempt, key.0, folder, how, left, read.map(|read| read.0)])?;
             let mut insert = db.prepare_cached("INSERT OR REPLACE INTO writer VALUES (?1, ?2, ?3)")?;
             writes.iter().try_for_each(|place| insert.execute(params![place, project.0, name]).map(drop))
         })
@@ -73,13 +76,14 @@ impl Index {
     pub fn last_begun(&self, project: &Digest, name: &str) -> Result<Option<Begun>, IndexError> {
         self.on(|db| {
             let mut query = db.prepare_cached(
-                "SELECT key, left, attempt, recipe, folder FROM begun WHERE project = ?1 AND name = ?2",
+                "SELECT key, left, attempt, recipe, folder, read FROM begun WHERE project = ?1 AND name = ?2",
             )?;
             let begun = |row: &Row<'_>| {
                 let ((key, left), how): (Open, Option<String>) = (open(row)?, row.get(3)?);
                 let recipe = how.and_then(|how| serde_json::from_str(&how).ok());
                 let (name, folder) = (name.to_owned(), PathBuf::from(row.get::<_, String>(4)?));
-                Ok(Begun { project: *project, name, attempt: row.get(2)?, key, folder, recipe, left })
+                let read = row.get::<_, Option<[u8; 32]>>(5)?.map(Digest);
+                Ok(Begun { project: *project, name, attempt: row.get(2)?, key, folder, recipe, left, read })
             };
             query.query_row(params![project.0, name], begun).optional()
         })
@@ -151,7 +155,16 @@ pub(super) mod tests {
     pub(in super::super) fn begun(name: &str, attempt: &str, key: Digest) -> Begun {
         let recipe = Recipe { outputs: vec!["out".to_owned()], ..Recipe::default() };
         let (name, attempt, folder) = (name.to_owned(), attempt.to_owned(), PathBuf::from("/p"));
-        Begun { project: HERE, name, attempt, key, folder, recipe: Some(recipe), left: vec![leftover("x")] }
+        Begun {
+            project: HERE,
+            name,
+            attempt,
+            key,
+            folder,
+            recipe: Some(recipe),
+            left: vec![leftover("x")],
+            read: Some(HERE),
+        }
     }
 
     #[test]
@@ -196,7 +209,8 @@ pub(super) mod tests {
         drop(db);
         assert!(ADDED.ends_with("user_version = 2;\n"));
         let index = Index::open(folder.path()).unwrap();
-        let known = Begun { folder: PathBuf::new(), recipe: None, left: Vec::new(), ..begun("a", "1", HERE) };
+        let known =
+            Begun { folder: PathBuf::new(), recipe: None, left: Vec::new(), read: None, ..begun("a", "1", HERE) };
         assert_eq!(index.last_begun(&HERE, "a").unwrap(), Some(known));
     }
 }
