@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
 
 use crate::scarce::Limited;
 use crate::world::{World, outcomes, told, wait_for, wait_until};
@@ -189,6 +190,15 @@ after = ["short"]
     }
 }
 
+/// Runs a script in the world's folder, with the binary as `$0` and mounts of its own; `None` where the system does not let us
+/// have them: the script says so by 77.
+fn with_own_mounts(world: &World, script: &str) -> Option<Output> {
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
+    let output = command.env("HOME", world.path("")).env_remove("RUST_LOG").output().ok()?;
+    (!matches!(output.status.code(), Some(1 | 77))).then_some(output)
+}
+
 #[test]
 fn a_copy_for_the_cache_leaves_free_what_is_kept_free() {
     let world = World::new(
@@ -199,12 +209,7 @@ fn a_copy_for_the_cache_leaves_free_what_is_kept_free() {
     // A small disk of its own, where the system lets us have one.
     let script = "mkdir disk && mount -t tmpfs -o size=64m none disk || exit 77; cp p.toml disk && cd disk || exit 78
                   \"$0\" run p.toml || exit 79; \"$0\" run p.toml || exit 80";
-    let mut command = std::process::Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
-    let Ok(output) = command.env("HOME", world.path("")).env_remove("RUST_LOG").output() else { return };
-    if matches!(output.status.code(), Some(1 | 77)) {
-        return;
-    }
+    let Some(output) = with_own_mounts(&world, script) else { return };
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("`a.bin`: 40.0 MiB are needed, and only "), "{said}");
@@ -228,13 +233,9 @@ fn a_task_that_is_to_survive_waits_for_room_for_its_record() {
         until grep -q 'cannot be started yet' told; do kill -0 $! || { cat told; exit 79; }; sleep 0.02; done
         rm st/fill
         wait $! || { cat told; exit 80; }"#;
-    let mut command = std::process::Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
-    let Ok(output) = command.env("HOME", world.path("")).env_remove("RUST_LOG").output() else { return };
-    if !matches!(output.status.code(), Some(1 | 77)) {
-        assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stdout));
-        assert_eq!(std::fs::read_to_string(world.path("done")).unwrap(), "b\n".repeat(8));
-    }
+    let Some(output) = with_own_mounts(&world, script) else { return };
+    assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+    assert_eq!(std::fs::read_to_string(world.path("done")).unwrap(), "b\n".repeat(8));
 }
 
 #[test]
@@ -252,14 +253,10 @@ fn what_ends_on_a_full_disk_is_up_to_date() {
         wait $! || { cat told; exit 79; }
         rm st/fill
         "$0" run p.toml --state st"#;
-    let mut command = std::process::Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
-    let Ok(output) = command.env("HOME", world.path("")).env_remove("RUST_LOG").output() else { return };
-    if !matches!(output.status.code(), Some(1 | 77)) {
-        let said = String::from_utf8_lossy(&output.stdout);
-        let told = std::fs::read_to_string(world.path("told")).unwrap();
-        assert!(output.status.success() && said.contains("nothing to do"), "{:?}: {said}, {told}", output.status);
-    }
+    let Some(output) = with_own_mounts(&world, script) else { return };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told = std::fs::read_to_string(world.path("told")).unwrap();
+    assert!(output.status.success() && said.contains("nothing to do"), "{:?}: {said}, {told}", output.status);
 }
 
 #[test]

@@ -224,9 +224,9 @@ mod tests {
         index.memo(&HERE).unwrap();
         index.actions().unwrap();
         index.trace(&HERE, "task-0000").unwrap();
-        index.note_begun(&begun("task-0000", "1", HERE), &["/work/a".to_owned()]).unwrap();
+        index.note_begun(&begun("task-0000", "1", HERE), &["/p/a".to_owned()]).unwrap();
         index.last_begun(&HERE, "task-0000").unwrap();
-        index.writers("/work").unwrap();
+        index.writers("/p").unwrap();
         index.record(&HERE, &HERE, &[done("task-0000", HERE, 7)], &[]).unwrap();
         assert!(index.action(&HERE).unwrap().is_some(), "what is new is known");
     }
