@@ -1,10 +1,11 @@
 //! Lower bounds: no plan can end earlier, so the distance of a plan from them is the most that it can be improved.
 //!
-//! Two ideas. The *critical path* with every task at its shortest duration, and data on its way where it must move. And *areas*: tasks hold amounts for a time,
-//! and what they hold together cannot exceed what all places offer together until the end. An area may be taken over
-//! those tasks only that cannot start before `head` and after whose end `tail` must pass, and then counts between the
-//! two. Where places differ, each class of them is weighted; any weights give a valid bound, and good ones are found by
-//! raising the weight of what is overloaded (the dual of assigning fractions of tasks to classes).
+//! Two ideas. The *critical path* with every task at its shortest duration, and data on its way where it must move. And
+//! *areas*: tasks hold amounts for a time, and what they hold together cannot exceed what all places offer together until
+//! the end. An area may be taken over those tasks only that cannot start before `head` and after whose end `tail` must
+//! pass, and then counts between the two. Where places differ, each class of them is weighted; any weights give a valid
+//! bound, and good ones are found by raising the weight of what is overloaded (the dual of assigning fractions of tasks to
+//! classes).
 //!
 //! Sums are exact in fixed point and rounded so that a bound is never too high; floating point only chooses which of
 //! them to compute. Does not know plans.
@@ -300,6 +301,24 @@ fn promises(ends: &Ends, part: impl Fn(u32) -> f64) -> Vec<(f64, u64)> {
     promises
 }
 
+/// Returns the resource that is scarcest, where devices offer it.
+fn scarcest<'i>(instance: &'i Instance<'_>) -> Option<&'i Area> {
+    let scarcest = areas(instance).iter().max_by_key(|area| area.total(instance));
+    scarcest.filter(|area| area.axis.of_devices)
+}
+
+/// Returns for how many milliseconds a task of each kind holds a whole device at least, by what is scarcest of them,
+/// `[n_kinds]`. Empty where something else than devices is scarce.
+#[must_use]
+pub(super) fn held(instance: &Instance<'_>) -> Vec<u64> {
+    let places = instance.devices.len() as u128;
+    let of_kind = |area: &Area, least: &u128| {
+        let held = least.saturating_mul(places) / area.scale;
+        u64::try_from(held).unwrap_or(u64::MAX)
+    };
+    scarcest(instance).map_or_else(Vec::new, |area| area.least.iter().map(|least| of_kind(area, least)).collect())
+}
+
 /// Returns what each choice wastes, `[n_kinds][n_choices]`: by how many milliseconds of all devices together the bound rises
 /// where a task takes it instead of its cheapest choice. Empty where tasks have no choice, or where something else than
 /// devices is scarce: for modes that spend budgets it did not pay.
@@ -308,13 +327,7 @@ pub(super) fn waste(instance: &Instance<'_>) -> Vec<Vec<u64>> {
     if instance.kinds.iter().all(|kind| kind.choices.len() == 1) {
         return Vec::new();
     }
-    let Some(Area { axis, weights, scale, least }) = areas(instance).iter().max_by_key(|area| area.total(instance))
-    else {
-        return Vec::new();
-    };
-    if !axis.of_devices {
-        return Vec::new();
-    }
+    let Some(Area { axis, weights, scale, least }) = scarcest(instance) else { return Vec::new() };
     let places = instance.devices.len() as u128;
     let of_kind = |(kind, (ways, least)): (&Kind, (&[Way], &u128))| {
         let mut waste = vec![u64::MAX; kind.choices.len()];

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::amounts::in_words;
-use super::bound::Bound;
+use super::bound::{Bound, held};
 use super::decode::{Direction, FREE};
 use super::draft::Draft;
 use super::exact;
@@ -229,13 +229,17 @@ struct Found {
 
 struct Planner<'a, const W: usize> {
     options: Options<'a>,
+    /// `[n_kinds]`: for how many milliseconds a task holds a whole device at least; empty where data takes time, or
+    /// something else than devices is scarce.
+    held: Vec<u64>,
     search: Search<'a, W>,
 }
 
 impl<'a, const W: usize> Planner<'a, W> {
     fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &Options<'a>) -> Self {
         let search = Search::new(instance, timing, bound, options);
-        Self { options: *options, search }
+        let held = if instance.has_lags() { Vec::new() } else { held(instance) };
+        Self { options: *options, held, search }
     }
 
     fn best(mut self) -> Result<Found, PlanError> {
@@ -249,7 +253,7 @@ impl<'a, const W: usize> Planner<'a, W> {
                     // The solver knows no lags: what it begins with is as good as its plan gets where data is dear.
                     self.portfolio(has_lags);
                 }
-                self.wasteful();
+                self.plain();
                 self.batches();
                 let run = match engine {
                     Engine::Genetic => genetic::run,
@@ -353,16 +357,30 @@ impl<'a, const W: usize> Planner<'a, W> {
         }
     }
 
-    /// The first pass. Where waste is minded, tasks are mostly done where they are done fast, and the way to the end is as
-    /// long as it is there: by mean durations first plans are longer by 0.3 %.
+    /// The first pass. Without data on its way, tasks are mostly done where they are done fast, and the way to the end is as
+    /// long as it is there. And the more of the devices a task holds, the harder it is to find room for later: it comes sooner
+    /// by as long as it holds a device, in full where all tasks together take twice as long as the critical path, and not at
+    /// all where that is what the makespan hangs on. On pipelines of 1,000 stages, first plans by mean durations are longer by
+    /// 0.3 %, and those that do not look at what tasks hold by 0.5 %, or by 0.8 % for equal devices.
     fn first(&mut self) {
-        if self.search.decoder.thrift == 0 {
+        if self.is_first_plain() {
             self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
             return self.at_home();
         }
-        let timing = self.search.timing;
-        let start = |task: TaskId, _: usize| Reverse(timing.latest_finish(task) - timing.duration[task.index()]);
-        self.pass(&by_key(self.search.instance, start), FitRule::EarliestFinish);
+        let Search { instance, timing, bound, .. } = self.search;
+        let path = timing.makespan.0.max(1);
+        let beyond = bound.time.0.saturating_sub(path).min(path);
+        let key = |task: TaskId, _: usize| {
+            let start = timing.latest_finish(task) - timing.duration[task.index()];
+            let held = self.held.get(instance.kind[task.index()] as usize).copied().unwrap_or(0);
+            Reverse(i128::from(start.0) - i128::from(held) * i128::from(beyond) / i128::from(path))
+        };
+        self.pass(&by_key(instance, key), FitRule::EarliestFinish);
+    }
+
+    /// Whether the first pass is one of the list policies.
+    const fn is_first_plain(&self) -> bool {
+        self.held.is_empty() && self.search.decoder.thrift == 0
     }
 
     /// Where data takes time, one pass for a node of each class on which all tasks stay that can: whoever places tasks one
@@ -388,7 +406,7 @@ impl<'a, const W: usize> Planner<'a, W> {
     /// Several passes after the first.
     fn portfolio(&mut self, has_lags: bool) {
         let tries = if self.search.instance.len() > PORTFOLIO_TASKS { 0 } else { PORTFOLIO.len() };
-        // The first of them has been tried already, unless it was another one.
+        // The first of them has been tried already, or will be.
         let tried = usize::from(self.search.decoder.thrift == 0);
         for (order, fit) in PORTFOLIO.into_iter().take(tries).skip(tried) {
             if self.search.is_over() {
@@ -405,14 +423,14 @@ impl<'a, const W: usize> Planner<'a, W> {
             }
         }
         if tries > 0 {
-            self.wasteful();
+            self.plain();
         }
     }
 
-    /// One pass that minds no waste, where others do.
-    fn wasteful(&mut self) {
+    /// One pass of a list policy, where the first was none: so nothing is worse than that.
+    fn plain(&mut self) {
         let thrift = self.search.decoder.thrift;
-        if thrift > 0 && !self.search.is_over() {
+        if !self.is_first_plain() && !self.search.is_over() {
             self.search.decoder.thrift = 0;
             self.list(OrderRule::CriticalPath, FitRule::EarliestFinish);
             self.search.decoder.thrift = thrift;
