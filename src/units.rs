@@ -240,6 +240,8 @@ fn split_size(text: &str) -> Result<(u128, u32, u128), ParseUnitError> {
     }
     let (digits, decimals, unit) = split_number(text)?;
     let scale: u128 = match unit.trim_start() {
+        // Nothing is nothing in any unit.
+        "" if digits == 0 => 1,
         "" => return Err(ParseUnitError::NoUnit(MEMORY_UNITS)),
         "B" => 1,
         "kB" | "KB" => 1_000,
@@ -258,7 +260,7 @@ fn split_size(text: &str) -> Result<(u128, u32, u128), ParseUnitError> {
 impl std::str::FromStr for Bytes {
     type Err = ParseUnitError;
 
-    /// Reads `"6GiB"`, `"1.5 GB"`, `"512MiB"`, `"100B"`. `GB` and `GiB` are different.
+    /// Reads `"6GiB"`, `"1.5 GB"`, `"512MiB"`, `"100B"`, `"0"`. `GB` and `GiB` are different.
     fn from_str(text: &str) -> Result<Self, ParseUnitError> {
         let (digits, decimals, scale) = split_size(text)?;
         let bytes = scaled(digits, decimals, scale, u128::div_ceil).filter(|bytes| *bytes <= LARGEST);
@@ -287,7 +289,7 @@ impl std::str::FromStr for Bandwidth {
 impl std::str::FromStr for Millis {
     type Err = ParseUnitError;
 
-    /// Reads `"1h30m"`, `"20s"`, `"250ms"`, `"1.5h"`; rounds up to a whole millisecond.
+    /// Reads `"1h30m"`, `"20s"`, `"250ms"`, `"1.5h"`, `"0"`; rounds up to a whole millisecond.
     fn from_str(text: &str) -> Result<Self, ParseUnitError> {
         let mut rest = text.trim();
         if rest.is_empty() {
@@ -301,6 +303,7 @@ impl std::str::FromStr for Millis {
             let end = tail.find(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').unwrap_or(tail.len());
             let (unit, tail) = tail.split_at(end);
             let scale: u128 = match unit {
+                "" if digits == 0 => 1,
                 "" => return Err(ParseUnitError::NoUnit(TIME_UNITS)),
                 "ms" => 1,
                 "s" => 1_000,
@@ -402,6 +405,7 @@ mod tests {
     #[test]
     fn a_size_without_unit_is_refused() {
         assert_eq!("6".parse::<Bytes>(), Err(ParseUnitError::NoUnit(MEMORY_UNITS)));
+        assert_eq!("0".parse(), Ok(Bytes::ZERO));
         assert!(matches!("6gb".parse::<Bytes>(), Err(ParseUnitError::UnknownUnit { .. })));
         assert_eq!("-6GB".parse::<Bytes>(), Err(ParseUnitError::Negative));
         assert!(matches!("99999999999TiB".parse::<Bytes>(), Err(ParseUnitError::TooLarge(_))));
@@ -424,6 +428,7 @@ mod tests {
         assert_eq!("0.0001s".parse(), Ok(Millis(1)));
         assert_eq!("30m1h".parse::<Millis>(), Err(ParseUnitError::Order));
         assert_eq!("20".parse::<Millis>(), Err(ParseUnitError::NoUnit(TIME_UNITS)));
+        assert_eq!("0".parse(), Ok(Millis::ZERO));
         assert!(matches!("4000d".parse::<Millis>(), Err(ParseUnitError::TooLarge(_))));
     }
 
