@@ -132,7 +132,8 @@ impl Explanation {
             Phase::Waiting | Phase::Delayed(_) if facts.state.stopping.is_some() => {
                 ("stopping", "the run is stopping: nothing new is started".to_owned())
             }
-            Phase::Delayed(until) if until > facts.now => {
+            // Who was not let in waits for room elsewhere meanwhile.
+            Phase::Delayed(until) if until > facts.now && !is_noted(facts) => {
                 self.not_before = Some(rfc3339(until));
                 let left = wording::seconds(until - facts.now);
                 let before = match task.telling().and_then(|(_, attempt)| attempt.ended.as_ref()) {
@@ -247,6 +248,11 @@ fn ready_since(facts: &Facts<'_>) -> Option<Millis> {
         ready = ready.max(until);
     }
     Some(ready)
+}
+
+/// Whether it was told what a task waits for.
+fn is_noted(facts: &Facts<'_>) -> bool {
+    facts.noted.into_iter().flat_map(|noted| &noted.waiting).any(|waiting| place_in(waiting, facts.task).is_some())
 }
 
 /// Returns how many tasks go before one; `None` if it is not among those listed.

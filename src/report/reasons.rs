@@ -104,8 +104,8 @@ struct Known {
 /// What keeps tasks, without numbers and places: the words of JSON, and what is the matter with devices.
 type Kind = BTreeSet<String>;
 
-/// Reasons that are gone within seconds.
-const PASSING: [&str; 3] = ["settling", "leaving", "lately"];
+/// Reasons that are gone within seconds, or of which the line of a retry told.
+const PASSING: [&str; 4] = ["settling", "leaving", "lately", "turned-away"];
 
 fn kind(reason: &Reason) -> Kind {
     let word = |value: Value| value["fault"].as_str().or(value["is"].as_str()).unwrap_or_default().to_owned();
@@ -137,9 +137,9 @@ fn waits_long(one: &Waiting, now: Millis, long: Millis) -> bool {
     matches!(one.reason, Reason::Room { .. } | Reason::Output { .. } | Reason::Start { .. }) && now - one.since >= long
 }
 
-/// Whether the task still waits that is named.
+/// Whether the task still waits that is named, for its first attempt or for another one.
 fn still_waits(one: &Waiting, state: &RunState) -> bool {
-    one.tasks.first().is_none_or(|task| state.task(*task).phase == Phase::Waiting)
+    one.tasks.first().is_none_or(|task| matches!(state.task(*task).phase, Phase::Waiting | Phase::Delayed(_)))
 }
 
 impl Patience {

@@ -75,7 +75,9 @@ pub fn line(view: View<'_>, recorded: &Recorded) -> Option<Line> {
             let wait = Millis(wait.div_ceil(unit) * unit);
             let raised = raise.map_or_else(String::new, |raise| format!(", {}", wording::raised(&raise)));
             let ended = how_it_ended(view, *task, recorded.at);
-            (Tone::Uneasy, "retry", format!("{}: {ended}; again in {wait}{raised}", name(view, *task)))
+            let is_busy = view.state.task(*task).last_outcome().is_some_and(|last| last.busy().next().is_some());
+            let elsewhere = if is_busy && view.fleet.devices.len() > 1 { ", elsewhere once there is room" } else { "" };
+            (Tone::Uneasy, "retry", format!("{}: {ended}; again in {wait}{raised}{elsewhere}", name(view, *task)))
         }
         Event::TaskFailed { task, lacks } => {
             let no_more = raise::no_more(&view.state.task(*task).attempts, view.fleet);

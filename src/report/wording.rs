@@ -53,6 +53,10 @@ pub fn ending(outcome: &Outcome) -> String {
         Outcome::Displaced { device, cause: Cause::Occupied } => {
             format!("others came to {}, which lets in one process at a time", text::visible(device))
         }
+        Outcome::Displaced { device, cause: Cause::TurnedAway { or } } => {
+            let names: Vec<_> = std::iter::once(device).chain(or).map(|device| text::visible(device)).collect();
+            format!("{} turned it away as busy (compute mode exclusive-process)", names.join(" or "))
+        }
         Outcome::Displaced { device, cause: Cause::Unfit { fault } } => {
             format!("{} fell out: it is {}", text::visible(device), text::visible(fault))
         }

@@ -32,6 +32,7 @@ use waiting::{Refused, Why};
 
 mod backfill;
 mod beside;
+mod busy;
 mod devices;
 mod end;
 mod instead;
@@ -101,6 +102,8 @@ pub struct Dispatcher<'a> {
     helped: HashSet<TaskId>,
     /// Tasks that wait for their next attempt.
     delayed: BTreeSet<(Millis, TaskId)>,
+    /// Tasks that were not let in, and by which devices, until their next attempt is planned.
+    turned_away: HashMap<TaskId, Vec<DeviceId>>,
     /// Tasks whose last attempt failed and whose fate is open.
     failed: Vec<TaskId>,
     /// Attempts that were adopted, and the device of theirs that was lost meanwhile: the fleet is without it.
@@ -167,6 +170,7 @@ impl<'a> Dispatcher<'a> {
             watch: Watch::new(pipeline, plan, fleet),
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
+            turned_away: HashMap::new(),
             failed: Vec::new(),
             stranded: Vec::new(),
             races: Races::default(),
@@ -198,7 +202,11 @@ impl<'a> Dispatcher<'a> {
                 // An interrupted attempt is no failure: the task waits for its turn like an untried one.
                 Phase::Waiting if state.task(task).is_to_be_judged() => dispatcher.failed.push(task),
                 Phase::Waiting => dispatcher.queue_if_unblocked(task),
-                Phase::Delayed(until) => drop(dispatcher.delayed.insert((until, task))),
+                Phase::Delayed(until) => {
+                    let last = state.task(task).telling().and_then(|(_, attempt)| attempt.ended.as_ref());
+                    last.into_iter().for_each(|last| dispatcher.note_busy(task, &last.outcome, last.at));
+                    dispatcher.wait_for_retry(task, until);
+                }
                 Phase::Running => dispatcher.enter(task, state.task(task)),
                 Phase::Succeeded | Phase::Cached | Phase::Failed | Phase::Skipped => {}
             }
@@ -218,7 +226,9 @@ impl<'a> Dispatcher<'a> {
                 self.turns.forget(*task);
                 self.need_not_start(*task, *role);
                 self.note_end(*task, *role, outcome);
+                self.note_busy(*task, outcome, recorded.at);
                 if outcome.is_success() {
+                    devices.iter().for_each(|device| self.ledger.lets_in(*device));
                     self.learn_what_sufficed(*task, &devices);
                     if self.find(*task, usage.peak_gpu_memory) {
                         self.choose_queues_again(*task);
@@ -239,7 +249,7 @@ impl<'a> Dispatcher<'a> {
                 if raise.is_some() {
                     self.choose_queue(*task, *raise);
                 }
-                self.delayed.insert((*not_before, *task));
+                self.wait_for_retry(*task, *not_before);
             }
             Event::TaskCached { task, .. } => {
                 self.forget(*task);
@@ -384,7 +394,7 @@ impl<'a> Dispatcher<'a> {
             }
             let admitted = self.admit(task, queue, &mut line, (now, readings)).or_else(|denied| match denied {
                 Denied::Room(refusal) => {
-                    let smaller = self.admit_on_smaller((task, queue), &mut line, (now, readings));
+                    let smaller = self.admit_on_smaller((task, queue), state, &mut line, (now, readings));
                     let instead =
                         smaller.or_else(|| self.admit_instead((task, queue), state, &mut line, (now, readings)));
                     instead.ok_or(Denied::Room(refusal))

@@ -76,8 +76,14 @@ pub enum Cause {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },
-    /// It lets in one process at a time, and another one came first.
+    /// It lets in one process at a time, and another one was seen to come first.
     Occupied,
+    /// It lets in one process at a time, and said that it was busy; nobody was seen there.
+    TurnedAway {
+        /// Other devices of the attempt of which it may as well have been one.
+        #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+        or: Box<[String]>,
+    },
     /// The device fell out.
     Unfit {
         /// What is the matter with it.
@@ -109,6 +115,17 @@ impl Outcome {
     #[must_use]
     pub const fn is_failure(&self) -> bool {
         !matches!(self, Self::Succeeded | Self::Interrupted | Self::Displaced { .. } | Self::Outrun)
+    }
+
+    /// Yields the ids of the devices, of which one did not let it in, or not any more, as somebody else was there.
+    pub fn busy(&self) -> impl Iterator<Item = &str> {
+        let device = if let Self::Displaced { device, cause } = self { Some((device, cause)) } else { None };
+        let busy = device.and_then(|(device, cause)| match cause {
+            Cause::Occupied => Some((device, &[][..])),
+            Cause::TurnedAway { or } => Some((device, &or[..])),
+            Cause::Taken { .. } | Cause::Unfit { .. } => None,
+        });
+        busy.into_iter().flat_map(|(first, others)| std::iter::once(first).chain(others)).map(String::as_str)
     }
 }
 

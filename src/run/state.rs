@@ -111,6 +111,14 @@ impl TaskState {
         ended.filter(|ended| matches!(ended.outcome, Outcome::Displaced { .. })).count()
     }
 
+    /// Returns since when one attempt after the other was not let in by its devices, if the last one was not.
+    #[must_use]
+    pub fn turned_away_since(&self) -> Option<Millis> {
+        let counted = self.counted();
+        let ended = counted.iter().rev().map_while(|attempt| attempt.ended.as_ref());
+        ended.take_while(|ended| ended.outcome.busy().next().is_some()).last().map(|ended| ended.at)
+    }
+
     /// Whether the last attempt failed and that still stands: a retry follows, or the task fails.
     #[must_use]
     pub fn is_to_be_judged(&self) -> bool {

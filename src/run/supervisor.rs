@@ -447,7 +447,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         }
         outcome = self.parts.dispatcher.explain(outcome, place, usage.peak_gpu_memory);
         if turned_away {
-            outcome = self.parts.dispatcher.explain_turned_away(outcome, of, place, usage.peak_gpu_memory);
+            let (now, readings) = (self.clock.now(), &self.look.readings);
+            let (of, place) = ((task, of), (place, usage.peak_gpu_memory));
+            outcome = self.parts.dispatcher.explain_turned_away(outcome, of, place, (now, readings));
         }
         // One that ended well meanwhile has, and the user's wish to stop goes before ours to move.
         if let Some(displaced) = self.leaving.remove(&(task, role))

@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "runs the real binary")]
 
+mod busy;
 mod displaced;
 mod explain;
 mod hidden;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keep::Short;
+use super::keep::{Busy, Short};
 use super::reading::{Live, Seen};
 use super::refusal::Why;
 use super::{FRESH, LATELY, SETTLED, is_other, little};
@@ -62,6 +62,8 @@ pub(super) struct Book {
     pub(super) short: Option<Short>,
     /// Since when another process is where one is let in, though a task of ours is to come.
     pub(super) occupied: Option<Millis>,
+    /// Set from when it was busy as a task came until it lets one in.
+    pub(super) busy: Option<Busy>,
 }
 
 /// A task that ended after the last reading.
@@ -107,6 +109,7 @@ impl Book {
             left_behind: Vec::new(),
             short: None,
             occupied: None,
+            busy: None,
         }
     }
 
@@ -127,9 +130,9 @@ impl Book {
         self.promises.values().copied().sum()
     }
 
-    /// Counts on all of the device's memory, as if no stranger had held any of it when it was probed.
+    /// Counts on all of the device's memory, as if no stranger were there, nor had been when it was probed.
     pub(super) fn forget_strangers(&mut self) {
-        self.usable = self.whole;
+        (self.usable, self.busy) = (self.whole, None);
     }
 
     /// Counts on all of the device's memory but what others hold.
@@ -153,6 +156,7 @@ impl Book {
         };
         self.gone.retain(|gone| gone.at >= at);
         (self.used, self.one_process) = (seen.used, seen.one_process.is_some());
+        self.look_who_is_there(seen, at);
         let is_over = |task: &TaskId| !self.promises.contains_key(task) && !is_other(*task);
         let over = seen.held.iter().flatten().filter(|(task, bytes)| *bytes > Bytes::ZERO && is_over(task));
         self.left_behind = over.copied().collect();
@@ -355,6 +359,9 @@ impl Book {
         }
         if self.one_process && !self.promises.is_empty() {
             return Err(Why::OneProcess);
+        }
+        if let Some(left) = self.is_kept_off(now) {
+            return Err(Why::TurnedAway { left });
         }
         // Each of those that take turns must fit by itself beside all that never stand back.
         let share_left = match request.turn() {

@@ -2,7 +2,9 @@
 //!
 //! One device: the one that it leaves least memory on, so that large requests still find room later; of equal ones, one
 //! that has the fewest others beside it, so that those who want several still find them together. Several: those that sit
-//! closest together.
+//! closest together. Those that were busy when tasks came are left out where there are enough without them.
+
+use std::borrow::Cow;
 
 use super::book::Left;
 use crate::fleet::{DeviceId, NodeId, Spot, near};
@@ -15,6 +17,8 @@ pub(super) struct Room {
     pub(super) device: DeviceId,
     pub(super) spot: Spot,
     pub(super) left: Left,
+    /// How often it was busy when a task came, since it let one in.
+    pub(super) busy: u32,
 }
 
 /// A choice on one node, and how it compares with one on another node.
@@ -43,6 +47,7 @@ pub(super) fn devices(node: NodeId, rooms: &[Room], gpus: Gpus, intended: Option
         Gpus::Whole(count) => count as usize,
         Gpus::Share(_) | Gpus::Shared => 1,
     };
+    let rooms = &least_busy(rooms, count)[..];
     if let Some(wished) = intended.and_then(|wished| find(wished, rooms, count)) {
         return Some(candidate(node, wished, false));
     }
@@ -59,6 +64,23 @@ pub(super) fn devices(node: NodeId, rooms: &[Room], gpus: Gpus, intended: Option
     let spots: Vec<Spot> = by_fit.iter().map(|room| room.spot).collect();
     let chosen = near::nearest(&spots, count).into_iter().map(|index| by_fit[index]).collect();
     Some(candidate(node, chosen, true))
+}
+
+/// Leaves out those that were busy more often than so many others; where some of the rest were, too, all but as many as it
+/// takes.
+fn least_busy(rooms: &[Room], count: usize) -> Cow<'_, [Room]> {
+    if count == 0 || rooms.len() < count || rooms.iter().all(|room| room.busy == 0) {
+        return Cow::Borrowed(rooms);
+    }
+    let mut rooms = rooms.to_vec();
+    rooms.sort_by_key(|room| (room.busy, room.left, room.device));
+    let (least, most) = (rooms[0].busy, rooms[count - 1].busy);
+    if least == most {
+        rooms.retain(|room| room.busy == most);
+    } else {
+        rooms.truncate(count);
+    }
+    Cow::Owned(rooms)
 }
 
 /// Returns the intended devices if all of them have room.

@@ -79,6 +79,25 @@ impl Ledger {
         book.one_process.then_some(book.occupied.is_some())
     }
 
+    /// Takes in that a device which lets in one process at a time was busy when a task of ours came. Nothing is sent there for a
+    /// moment, and then only where no other device does as well, until it has let one in.
+    pub fn turned_away(&mut self, device: DeviceId, at: Millis) {
+        let book = &mut self.books[device.index()];
+        let times = book.busy.map_or(0, |busy| busy.times);
+        book.busy = Some(Busy { times: times + 1, at, until: at + SOONEST });
+    }
+
+    /// Sends nothing more to such a device until then, unless a reading shows before who is there.
+    pub fn keep_off(&mut self, device: DeviceId, until: Millis) {
+        let busy = &mut self.books[device.index()].busy;
+        *busy = busy.map(|busy| Busy { until: busy.until.max(until), ..busy });
+    }
+
+    /// Takes in that a device has let a task in.
+    pub fn lets_in(&mut self, device: DeviceId) {
+        self.books[device.index()].busy = None;
+    }
+
     /// Returns the task that holds so much more than was promised to it that a device is short.
     #[must_use]
     pub fn overrun(&self, device: DeviceId) -> Option<TaskId> {
@@ -140,6 +159,20 @@ impl Ledger {
     }
 }
 
+/// How long nothing is sent to a device that was busy when a task came; retries say for how long in all.
+const SOONEST: Millis = Millis(1_000);
+
+/// A device that was busy when a task of ours came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Busy {
+    /// How often, since it let one in.
+    pub(super) times: u32,
+    /// When that was last.
+    at: Millis,
+    /// Until when nothing is sent there.
+    until: Millis,
+}
+
 /// A device on which less is left than was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Short {
@@ -179,6 +212,27 @@ impl Book {
         let since = self.short.map_or(at, |short| short.since);
         self.short = numbers.map(|(numbers, by)| Short { since, numbers, by });
         Shortage { lasting: self.short.filter(|short| short.since < at).map(|short| short.numbers) }
+    }
+
+    /// Returns for how long nothing is sent to it any more, as it was busy when a task came.
+    pub(super) fn is_kept_off(&self, now: Millis) -> Option<Millis> {
+        self.busy.map(|busy| busy.until - now).filter(|left| *left > Millis::ZERO)
+    }
+
+    /// Takes in from a reading who is there: from then on readings tell when they have left.
+    pub(super) fn look_who_is_there(&mut self, seen: &Seen, at: Millis) {
+        if let Some(busy) = &mut self.busy
+            && (seen.one_process > Some(0) && at > busy.at)
+        {
+            busy.until = Millis::ZERO;
+        }
+        self.busy = self.busy.filter(|_| seen.one_process.is_some());
+    }
+
+    /// Keeps off it for good where it is kept off now.
+    pub(super) fn stay_off(&mut self, now: Millis) {
+        let is_kept_off = self.is_kept_off(now).is_some();
+        self.busy = self.busy.filter(|_| is_kept_off).map(|busy| Busy { until: Millis(u64::MAX), ..busy });
     }
 
     /// Whether it lets in one process at a time, and that is another's than of a task of ours which is still to come, in an

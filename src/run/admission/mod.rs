@@ -308,7 +308,10 @@ impl Ledger {
         for device in &host.devices {
             let book = &self.books[device.index()];
             match book.room(request, (readings.of(device.index()), readings.at), now, beside) {
-                Ok(left) => rooms.push(choose::Room { device: *device, spot: book.spot(), left }),
+                Ok(left) => {
+                    let busy = book.busy.map_or(0, |busy| busy.times);
+                    rooms.push(choose::Room { device: *device, spot: book.spot(), left, busy });
+                }
                 Err(why) => {
                     let most = book.most_beside_driver(request, readings.of(device.index()), &why);
                     if most.is_some_and(|most| kept.is_none_or(|before| most > before)) {

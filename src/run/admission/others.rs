@@ -166,6 +166,7 @@ const fn is_for_want_of_room(why: &Why) -> bool {
         | Why::Leaving { .. } => true,
         Why::TooSmall { .. }
         | Why::Slice
+        | Why::TurnedAway { .. }
         | Why::Lately { .. }
         | Why::Settling
         | Why::Unread

@@ -1,6 +1,6 @@
 //! What there will be room for once running tasks have ended: a copy of the ledger in which they can be let go.
 //!
-//! What others hold on a device now counts as held for good, and what our own tasks have not given back yet as free: it
+//! What others hold on a device now, or that keep it busy, counts as held for good, and what our own tasks have not given back yet as free: it
 //! tells what keeps a request waiting of which we know an end. Does not know when anything ends.
 
 use super::reading::{Live, Readings, Seen};
@@ -30,12 +30,13 @@ pub struct Outlook {
 impl Ledger {
     /// Returns what would be free by these readings if running tasks ended.
     #[must_use]
-    pub fn outlook(&self, readings: &Readings) -> Outlook {
+    pub fn outlook(&self, readings: &Readings, now: Millis) -> Outlook {
         let mut ledger = self.clone();
         let mut seen = Readings::unwatched(ledger.books.len());
         for (device, book) in ledger.books.iter_mut().enumerate() {
             let live = readings.of(device);
             book.look_ahead(live);
+            book.stay_off(now);
             if let Live::Fault { .. } = live {
                 seen.devices[device] = live.clone();
             }

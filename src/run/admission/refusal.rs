@@ -74,6 +74,12 @@ pub enum Why {
     Exclusive,
     /// Its compute mode lets in one process at a time, and there is one.
     OneProcess,
+    /// It lets in one process at a time, and was busy when a task of ours came, though nobody was seen there.
+    TurnedAway {
+        /// When it is tried again.
+        #[serde(rename = "left_ms")]
+        left: Millis,
+    },
     /// It is wanted whole, and tasks of ours are on it.
     Shared {
         /// How many.
@@ -261,6 +267,10 @@ fn why_words(why: &Why) -> String {
         Why::Slice => "is a MIG slice, of which a task can use only one".to_owned(),
         Why::Exclusive => "is taken whole".to_owned(),
         Why::OneProcess => "is used, and lets in one process at a time (compute mode exclusive-process)".to_owned(),
+        Why::TurnedAway { left } => {
+            let left = Millis(left.0.div_ceil(1_000) * 1_000);
+            format!("turned a task away as busy (compute mode exclusive-process) and is tried again in {left}")
+        }
         Why::Shared { tasks: 1 } => "is used by 1 task".to_owned(),
         Why::Shared { tasks } => format!("is used by {tasks} tasks"),
         Why::Strangers { hold } => format!("has {hold} held by others"),

@@ -408,3 +408,25 @@ fn what_a_driver_may_keep_without_a_word_is_named_with_what_is_left_beside_it() 
     assert!(!words(600, 600, 23_400).contains("driver's own"), "somebody holds the rest");
     assert!(!words(2_000, 0, 23_400).contains("driver's own"), "that is too much for one");
 }
+
+#[test]
+fn a_device_that_was_busy_is_kept_off_until_then_or_until_a_reading_shows_who_is_there() {
+    let one_process = |at: u64, computing: usize| {
+        let Live::Seen(seen) = seen(80, 0, &[]) else { unreachable!("it is read") };
+        readings(at, vec![Live::Seen(Seen { one_process: Some(computing), ..seen })])
+    };
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    ledger.turned_away(DeviceId(0), Millis(100));
+    ledger.keep_off(DeviceId(0), Millis(60_000));
+    let why = |ledger: &mut Ledger, readings| admit(ledger, 0, &shared(1), &readings).unwrap_err().devices[0].1.clone();
+    // Whoever was there when it was read before has nothing to do with it.
+    for (at, computing) in [(90, 1), (110, 0), (50_000, 0)] {
+        let left = Millis(60_000 - at);
+        assert_eq!(why(&mut ledger, one_process(at, computing)), Why::TurnedAway { left });
+    }
+    assert!(ledger.reach(&shared(1)).is_ok() && ledger.possible(&shared(1)).is_ok(), "it is not for ever");
+    let mut later = ledger.clone();
+    assert!(admit(&mut later, 0, &shared(1), &one_process(60_000, 0)).is_ok());
+    assert_eq!(why(&mut ledger, one_process(51_000, 1)), Why::OneProcess);
+    assert!(admit(&mut ledger, 0, &shared(1), &one_process(52_000, 0)).is_ok(), "it was seen to leave");
+}

@@ -184,7 +184,7 @@ impl Dispatcher<'_> {
         let mut ends: Vec<_> =
             grants.map(|(running, grant)| (self.expected_end(running.0, grant, now), running)).collect();
         ends.sort_unstable();
-        let mut outlook = self.ledger.outlook(readings);
+        let mut outlook = self.ledger.outlook(readings, now);
         let (mut at, mut ends) = (now, ends.into_iter());
         loop {
             if let Some(grant) = outlook.place(request) {

@@ -10,16 +10,12 @@ use crate::run::event::{Place, Role};
 use crate::run::limit;
 use crate::run::outcome::{Cause, Outcome};
 use crate::run::peak::Peaks;
-use crate::run::state::{RunState, TaskState};
+use crate::run::state::RunState;
 use crate::spec::{Gpus, MemoryLimit};
 use crate::units::{Bytes, Millis};
 
 /// How often a task makes room for others before it stays whatever they take.
-const MOST_MOVES: usize = 3;
-
-/// How often a task is tried again that a device did not let in, and that was not seen on one itself. Who waits for the same
-/// device comes first half of the times, so that this many losses in a row are no chance.
-const MOST_REFUSALS: usize = 16;
+pub(super) const MOST_MOVES: usize = 3;
 
 impl Dispatcher<'_> {
     /// Returns the attempts that have to leave their devices by these readings, and how they end by it.
@@ -32,7 +28,7 @@ impl Dispatcher<'_> {
         let id = |device: DeviceId| self.fleet.devices[device.index()].id.clone();
         let named = |cause, device| match cause {
             Cause::Taken { promised, free, .. } => Cause::Taken { promised, free, by: self.overrun(device) },
-            other @ (Cause::Occupied | Cause::Unfit { .. }) => other,
+            other @ (Cause::Occupied | Cause::TurnedAway { .. } | Cause::Unfit { .. }) => other,
         };
         let leaving = leaving.into_iter().map(|(task, device, cause)| (task, id(device), named(cause, device)));
         let leaving = leaving
@@ -149,24 +145,6 @@ impl Dispatcher<'_> {
                 Outcome::Displaced { device: id.clone(), cause: Cause::Taken { promised, free, by } }
             }
             _ => outcome,
-        }
-    }
-
-    /// Returns the outcome of a task that said that a device is busy: where it has one that lets in one process at a time,
-    /// another one came first. What comes first every time is its own, the sooner if the task was seen to hold memory.
-    #[must_use]
-    pub fn explain_turned_away(&self, outcome: Outcome, of: &TaskState, place: &Place, peak: Option<Bytes>) -> Outcome {
-        let was_there = peak.unwrap_or_default() > Bytes::ZERO;
-        let most = if was_there { MOST_MOVES } else { MOST_REFUSALS };
-        if !matches!(outcome, Outcome::Exited { .. } | Outcome::Signalled { .. }) || of.displacements() >= most {
-            return outcome;
-        }
-        let devices = (0..).map(DeviceId).zip(&self.fleet.devices).filter(|(_, device)| place.has(device));
-        let devices = devices.filter_map(|(id, device)| Some((self.ledger.occupied(id)?, device)));
-        let device = devices.max_by_key(|(is_occupied, _)| *is_occupied);
-        match device {
-            Some((_, device)) => Outcome::Displaced { device: device.id.clone(), cause: Cause::Occupied },
-            None => outcome,
         }
     }
 }

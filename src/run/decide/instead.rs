@@ -2,8 +2,9 @@
 //! waiting.
 //!
 //! At once where every GPU that could hold it is lost, in quarantine or drained, and after a while where others keep it
-//! waiting, whose end nobody knows, or a driver that does not answer. Where our own tasks do, the expected times decide, once it was seen how long the stage
-//! takes on the CPU: what it declares is for devices. Who has started on the CPU stays there.
+//! waiting, whose end nobody knows, or turn it away, or a driver does not answer. Where our own tasks do, the expected times
+//! decide, once it was seen how long the stage takes on the CPU: what it declares is for devices. Who has started on the CPU
+//! stays there.
 
 use super::Dispatcher;
 use super::backfill::{KEPT_BY_OTHERS, Line};
@@ -12,7 +13,7 @@ use crate::graph::TaskId;
 use crate::run::admission::Readings;
 use crate::run::event::Place;
 use crate::run::raise::{Raise, Step};
-use crate::run::state::{Phase, RunState};
+use crate::run::state::{Phase, RunState, TaskState};
 use crate::spec::{Duration, Mode, Resources};
 use crate::timing::Load;
 use crate::units::Millis;
@@ -77,7 +78,8 @@ impl<'a> Dispatcher<'a> {
     ) -> Option<Place> {
         let (index, instead) = self.instead(task)?;
         let (stage, _) = self.stage_and_mode(task);
-        let until = self.until_a_gpu_is_sooner((task, queue), self.all_of_smaller(task), readings, now);
+        let as_well = self.all_of_smaller(task);
+        let until = self.until_a_gpu_is_sooner((task, queue), state.task(task), as_well, readings, now);
         let raise = state.task(task).raise;
         let asked = raise.map_or_else(|| instead.resources.clone(), |raise| raise.request(&instead.resources));
         let request = self.as_held(asked);
@@ -106,6 +108,7 @@ impl<'a> Dispatcher<'a> {
     pub(super) fn until_a_gpu_is_sooner(
         &mut self,
         (task, queue): (TaskId, usize),
+        state: &TaskState,
         as_well: Option<Resources>,
         readings: &Readings,
         now: Millis,
@@ -126,6 +129,8 @@ impl<'a> Dispatcher<'a> {
             Some(_) | None => {
                 // It may have waited for our own tasks before.
                 let refused = self.refused.get(queue).and_then(Option::as_ref).map_or(now, |refused| refused.since);
+                // Attempts that were not let in do not make it wait anew.
+                let refused = state.turned_away_since().map_or(refused, |since| since.min(refused));
                 let since = refused.max(*self.others_keep.entry(queue).or_insert(now));
                 if now > since + KEPT_BY_OTHERS { Until::Whenever } else { Until::Before(now) }
             }

@@ -10,7 +10,7 @@ use crate::graph::TaskId;
 use crate::run::admission::Readings;
 use crate::run::event::Place;
 use crate::run::expect;
-use crate::run::state::{Phase, TaskState};
+use crate::run::state::{Phase, RunState, TaskState};
 use crate::spec::Resources;
 use crate::units::{Bytes, Millis};
 
@@ -55,11 +55,12 @@ impl Dispatcher<'_> {
     pub(super) fn admit_on_smaller(
         &mut self,
         (task, queue): (TaskId, usize),
+        state: &RunState,
         line: &mut Line,
         (now, readings): (Millis, &Readings),
     ) -> Option<Place> {
         let request = self.all_of_smaller(task)?;
-        let until = self.until_a_gpu_is_sooner((task, queue), None, readings, now);
+        let until = self.until_a_gpu_is_sooner((task, queue), state.task(task), None, readings, now);
         let (mode, of, expected, fleet) = (self.mode(task), self.stage_and_mode(task), &self.expect, self.fleet);
         let admitted = self.ledger.try_admit_where((task, &request), None, readings, now, &mut |grant| {
             let planned = expect::planned(mode, fleet, grant.node, &grant.devices);

@@ -1,0 +1,88 @@
+//! Devices that let in one process at a time and did not let a task in: it goes elsewhere at once where something else has
+//! room, and comes back after a while, longer each time, where nothing has.
+//!
+//! Nobody may be seen on such a device, so that a reading tells nothing: nothing of the run is sent there until then, or until
+//! a reading shows who is there, and later only where no other device does as well.
+
+use super::Dispatcher;
+use super::devices::MOST_MOVES;
+use crate::fleet::DeviceId;
+use crate::graph::TaskId;
+use crate::run::admission::Readings;
+use crate::run::event::Place;
+use crate::run::outcome::{Cause, Outcome};
+use crate::run::state::TaskState;
+use crate::units::{Bytes, Millis};
+
+/// How often a task is tried again that a device did not let in, and that was not seen on one itself. Who waits for the same
+/// device comes first half of the times, so that this many losses in a row are no chance.
+const MOST_REFUSALS: usize = 16;
+
+impl Dispatcher<'_> {
+    /// Returns the outcome of a task that said that a device is busy: where it has one that lets in one process at a time,
+    /// another one came first. What comes first every time is its own, the sooner if the task was seen to hold memory, unless
+    /// there is room for it elsewhere.
+    #[must_use]
+    pub fn explain_turned_away(
+        &self,
+        outcome: Outcome,
+        (task, of): (TaskId, &TaskState),
+        (place, peak): (&Place, Option<Bytes>),
+        (now, readings): (Millis, &Readings),
+    ) -> Outcome {
+        if !matches!(outcome, Outcome::Exited { .. } | Outcome::Signalled { .. }) {
+            return outcome;
+        }
+        let devices = (0..).map(DeviceId).zip(&self.fleet.devices).filter(|(_, device)| place.has(device));
+        let devices: Vec<_> = devices.filter_map(|(id, _)| Some((id, self.ledger.occupied(id)?))).collect();
+        let seen = devices.iter().find(|(_, is_occupied)| *is_occupied).map(|(id, _)| *id);
+        let busy: Vec<DeviceId> = seen.map_or_else(|| devices.iter().map(|(id, _)| *id).collect(), |id| vec![id]);
+        let was_there = peak.unwrap_or_default() > Bytes::ZERO;
+        let (times, most) = (of.displacements(), if was_there { MOST_MOVES } else { MOST_REFUSALS });
+        let may_go_on =
+            || times < most * self.fleet.devices.len() && self.has_room_but(&busy, task, place, now, readings);
+        let id = |device: &DeviceId| self.fleet.devices[device.index()].id.clone();
+        match busy.split_first() {
+            Some((first, others)) if times < most || may_go_on() => {
+                let or = others.iter().map(id).collect();
+                let cause = if seen.is_some() { Cause::Occupied } else { Cause::TurnedAway { or } };
+                Outcome::Displaced { device: id(first), cause }
+            }
+            Some(_) | None => outcome,
+        }
+    }
+
+    /// Whether a task that leaves a place has room elsewhere than on these devices.
+    fn has_room_but(&self, busy: &[DeviceId], task: TaskId, place: &Place, now: Millis, readings: &Readings) -> bool {
+        let mut ledger = self.ledger.clone();
+        ledger.release_as(place.role, task, now);
+        for device in busy {
+            ledger.turned_away(*device, now);
+            ledger.keep_off(*device, Millis(u64::MAX));
+        }
+        ledger.has_room(&self.ready[self.queue_of[task.index()] as usize].request, readings, now)
+    }
+
+    /// Takes in how an attempt ended that may not have been let in.
+    pub(super) fn note_busy(&mut self, task: TaskId, outcome: &Outcome, at: Millis) {
+        let at_of = |id: &str| self.fleet.devices.iter().position(|device| device.id == id);
+        let busy = outcome.busy().filter_map(|id| Some(DeviceId(u32::try_from(at_of(id)?).ok()?)));
+        let busy: Vec<DeviceId> = busy.collect();
+        busy.iter().for_each(|device| self.ledger.turned_away(*device, at));
+        if busy.is_empty() {
+            self.turned_away.remove(&task);
+        } else {
+            self.turned_away.insert(task, busy);
+        }
+    }
+
+    /// Lets a task wait for its next attempt; one that was not let in only where that was.
+    pub(super) fn wait_for_retry(&mut self, task: TaskId, until: Millis) {
+        let Some(busy) = self.turned_away.remove(&task) else {
+            self.delayed.insert((until, task));
+            return;
+        };
+        busy.into_iter().for_each(|device| self.ledger.keep_off(device, until));
+        self.queue_if_unblocked(task);
+    }
+}
