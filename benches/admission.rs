@@ -39,7 +39,7 @@ fn main() {
         let used: Bytes = held.iter().map(|(_, bytes)| *bytes).sum();
         Live::Seen(Seen { free: Bytes(80 << 30) - used, used, held: Some(held), ..Seen::default() })
     });
-    let readings = Readings { at: Millis(1), devices: live.collect() };
+    let readings = Readings { at: Millis(1), devices: live.collect(), ..Readings::default() };
     for (what, request) in [("admitted", shared(4)), ("refused", shared(70))] {
         let mut times: Vec<Duration> = (0..ROUNDS).map(|_| decide(&mut ledger, &request, &readings)).collect();
         times.sort_unstable();

@@ -159,7 +159,7 @@ fn readings(fleet: &Fleet, state: &RunState, at: Millis) -> Readings {
         let used: Bytes = held.iter().map(|(_, bytes)| *bytes).sum();
         Live::Seen(Seen { free: device.memory - used, used, held: Some(held), ..Seen::default() })
     };
-    Readings { at, devices: fleet.devices.iter().map(live).collect() }
+    Readings { at, devices: fleet.devices.iter().map(live).collect(), ..Readings::default() }
 }
 
 /// How full a run keeps the cards as long as anything waits, against cards that are full to the last byte: no packing can

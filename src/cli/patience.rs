@@ -5,8 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::output;
-use crate::report::text;
+use super::planning::Stopwatch;
+use crate::report::{text, wording};
 use crate::run::cache::transfer::{SoFar, Transfer};
+use crate::units::Millis;
 
 /// How long nobody wonders.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,13 +40,25 @@ const DRIVER: Duration = Duration::from_secs(5);
 
 /// Does work that asks the driver, and says that it does not answer.
 pub(super) fn asking_driver<T>(work: impl FnOnce() -> T) -> T {
+    let (watch, mut words) = (Stopwatch::start(), of_driver());
     let tell = || {
-        output::warn(
-            "the NVIDIA driver does not answer: waiting for it (a card that failed may hold it up for a minute)",
-        );
+        output::warn(&words(watch.elapsed()));
         SILENCE
     };
     beside(DRIVER, tell, work)
+}
+
+/// Says that the driver does not answer, and later for how long it has not.
+fn of_driver() -> impl FnMut(Millis) -> String {
+    let mut is_said = false;
+    move |so_far| match std::mem::replace(&mut is_said, true) {
+        false => {
+            "the NVIDIA driver does not answer: waiting for it (a card that failed may hold it up for a minute)".into()
+        }
+        true => {
+            format!("the NVIDIA driver has not answered for {} now: still waiting for it", wording::seconds(so_far))
+        }
+    }
 }
 
 /// Does work that waits until something has happened, and says what.
@@ -97,6 +111,16 @@ mod tests {
     #[test]
     fn what_is_done_soon_is_not_told() {
         beside(Duration::MAX, || panic!("nobody waits"), || ());
+    }
+
+    #[test]
+    fn that_the_driver_does_not_answer_is_said_once_and_then_for_how_long() {
+        let mut words = of_driver();
+        assert!(words(Millis(5_000)).starts_with("the NVIDIA driver does not answer: waiting for it"));
+        for (so_far, for_so_long) in [(15_001, "15s"), (75_000, "1m15s")] {
+            let said = format!("the NVIDIA driver has not answered for {for_so_long} now: still waiting for it");
+            assert_eq!(words(Millis(so_far)), said);
+        }
     }
 
     #[test]

@@ -171,7 +171,11 @@ mod tests {
         let mut peaks = Peaks::default();
         for held in [30, 50, 20] {
             let devices = vec![seen(50, &[(7, held)]), seen(50, &[(7, 40)])];
-            peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices }, &Ledger::new(&fleet()));
+            peaks.observe(
+                &fleet(),
+                &Readings { at: Millis::ZERO, devices, ..Readings::default() },
+                &Ledger::new(&fleet()),
+            );
         }
         assert_eq!(peaks.take(TaskId(7), &[], &fleet()).map(|peak| peak.held), Some(Bytes(50)));
         assert_eq!(peaks.take(TaskId(7), &[], &fleet()), None);
@@ -186,7 +190,7 @@ mod tests {
             let mut peaks = Peaks::default();
             for at in looks {
                 let devices = vec![seen(100, &[]), seen(100, &[])];
-                peaks.observe(&fleet(), &Readings { at: Millis(*at), devices }, &ledger);
+                peaks.observe(&fleet(), &Readings { at: Millis(*at), devices, ..Readings::default() }, &ledger);
             }
             peaks.take(TaskId(7), &[], &fleet()).unwrap()
         };
@@ -212,7 +216,8 @@ mod tests {
         let needed = |other: &dyn Fn(u64) -> Live| {
             let mut peaks = Peaks::default();
             for at in [0, 1_000, 2_000, 3_000, 4_000] {
-                let readings = Readings { at: Millis(at), devices: vec![seen(100, &[]), other(at)] };
+                let readings =
+                    Readings { at: Millis(at), devices: vec![seen(100, &[]), other(at)], ..Readings::default() };
                 peaks.observe(&fleet(), &readings, &ledger);
             }
             let peak = peaks.take(TaskId(7), &[], &fleet()).unwrap();
@@ -232,7 +237,7 @@ mod tests {
         for (at, used) in [(1, 4), (2, 50), (3, 30)] {
             let (free, nobodys) = (Bytes(100 - used), Bytes(used));
             let live = Live::Seen(Seen { free, used: nobodys, held: None, nobodys, ..Seen::default() });
-            let readings = Readings { at: Millis(at), devices: vec![live] };
+            let readings = Readings { at: Millis(at), devices: vec![live], ..Readings::default() };
             ledger.has_room(&request, &readings, Millis(at));
             peaks.observe(&fleet(), &readings, &ledger);
             if at == 1 {
@@ -248,7 +253,11 @@ mod tests {
             let mut peaks = Peaks::default();
             for held in held {
                 let devices = vec![seen(free, &[(0, *held)]), seen(free, &[])];
-                peaks.observe(&fleet(), &Readings { at: Millis::ZERO, devices }, &Ledger::new(&fleet()));
+                peaks.observe(
+                    &fleet(),
+                    &Readings { at: Millis::ZERO, devices, ..Readings::default() },
+                    &Ledger::new(&fleet()),
+                );
             }
             peaks.take(TaskId(0), &[], &fleet()).unwrap()
         };

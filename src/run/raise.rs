@@ -345,7 +345,7 @@ mod tests {
             let bytes = |gib: u64| Bytes(gib * GIB);
             let (free, used) = (bytes(16 - stranger), bytes(stranger));
             let seen = Seen { free, used, held: Some(Vec::new()), ..Seen::default() };
-            let readings = Readings { at: Millis(1), devices: vec![Live::Seen(seen)] };
+            let readings = Readings { at: Millis(1), devices: vec![Live::Seen(seen)], ..Readings::default() };
             ledger.has_room(&stage, &readings, Millis(1));
             let mut attempt = ran_out_on(Some("box/gpu0"), before, peak);
             attempt.place = Place { gpu_memory: stage.gpu_memory, ..(*attempt.place).clone() }.into();

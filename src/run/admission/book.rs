@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::keep::{Busy, Short};
-use super::reading::{Live, Seen};
+use super::reading::{Live, Readings, Seen};
 use super::refusal::Why;
-use super::{FRESH, LATELY, SETTLED, is_other, little};
+use super::{LATELY, SETTLED, is_other, little};
 use crate::fleet::{Device, Spot};
 use crate::graph::TaskId;
 use crate::spec::{Gpus, Resources};
@@ -341,7 +341,7 @@ impl Book {
     pub(super) fn room(
         &self,
         request: &Resources,
-        (live, at): (&Live, Millis),
+        (readings, device): (&Readings, usize),
         now: Millis,
         beside: bool,
     ) -> Result<Left, Why> {
@@ -371,7 +371,7 @@ impl Book {
         if request.gpus.share() > share_left {
             return Err(Why::Share { left: share_left });
         }
-        let memory = self.memory_left(request, (live, at), now, beside)?;
+        let memory = self.memory_left(request, (readings, device), now, beside)?;
         let left = memory - self.asked(request);
         // Of who wants all of it nothing is left: what others hold of it is what he does not get.
         let memory = if request.wants_all_memory() { self.whole - left } else { left };
@@ -382,12 +382,12 @@ impl Book {
     fn memory_left(
         &self,
         request: &Resources,
-        (live, at): (&Live, Millis),
+        (readings, device): (&Readings, usize),
         now: Millis,
         beside: bool,
     ) -> Result<Bytes, Why> {
         let asked = self.asked(request);
-        let seen = match live {
+        let seen = match readings.of(device) {
             Live::Unwatched => {
                 // Nobody has looked since it was probed; what strangers held then is all that is known of them.
                 let hold = self.whole - self.usable;
@@ -405,8 +405,8 @@ impl Book {
             }
             Live::Seen(seen) => seen,
         };
-        if now.saturating_sub(at) > FRESH {
-            return Err(Why::Stale { age: now - at });
+        if readings.are_old(now) {
+            return Err(Why::Stale { age: now - readings.at });
         }
         if !self.gone.is_empty() && (request.wants_all_memory() || self.one_process) {
             return Err(Why::Settling);
@@ -414,7 +414,7 @@ impl Book {
         if seen.one_process.is_some_and(|computing| computing > 0) {
             return Err(Why::OneProcess);
         }
-        let desktops = if beside { self.desktops(seen, at) } else { Bytes::ZERO };
+        let desktops = if beside { self.desktops(seen, readings.at) } else { Bytes::ZERO };
         self.refuse_strangers(request, seen.used, desktops)?;
         let promised = self.promised(seen);
         // A number of whoever wants all of it says how large a device has to be.

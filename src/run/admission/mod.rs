@@ -37,8 +37,14 @@ pub use outlook::{Denied, Outlook};
 pub use reading::{Live, Readings, Seen};
 pub use refusal::{Refusal, Short, Why};
 
-/// Readings that are older than this say nothing about what is free now: five readings at one a second were missed.
+/// Readings that have been there for longer than this say nothing about what is free now: five readings at one a second were
+/// missed.
 pub const FRESH: Millis = Millis(5_000);
+
+/// A reading counts from when it comes, however long the driver has taken for it, up to this: one that takes minutes is about
+/// to fail. What our own tasks were promised since it was asked for counts besides, so that it is as safe as a quick one as to
+/// them. A stranger may have come meanwhile: the next reading shows that, and who has taken no memory yet makes room.
+const SLOWEST: Millis = Millis(60_000);
 
 /// What others held within this time before the last reading is not given out: they may be back at once, as a program
 /// that is started again and again is.
@@ -307,7 +313,7 @@ impl Ledger {
         let (mut rooms, mut kept) = (Vec::new(), None);
         for device in &host.devices {
             let book = &self.books[device.index()];
-            match book.room(request, (readings.of(device.index()), readings.at), now, beside) {
+            match book.room(request, (readings, device.index()), now, beside) {
                 Ok(left) => {
                     let busy = book.busy.map_or(0, |busy| busy.times);
                     rooms.push(choose::Room { device: *device, spot: book.spot(), left, busy });

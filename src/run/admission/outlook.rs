@@ -146,8 +146,8 @@ impl Outlook {
     pub fn has_room(&self, request: &Resources, grant: &Grant) -> bool {
         let beside = self.ledger.puts_up_with_little(request, &self.readings);
         let room = |device: &DeviceId| {
-            let live = self.readings.of(device.index());
-            self.ledger.books[device.index()].room(request, (live, Millis::ZERO), Millis::ZERO, beside).is_ok()
+            let book = &self.ledger.books[device.index()];
+            book.room(request, (&self.readings, device.index()), Millis::ZERO, beside).is_ok()
         };
         self.ledger.hosts[grant.node.index()].shorts(request).is_empty() && grant.devices.iter().all(room)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{FRESH, SLOWEST};
 use crate::fleet::Fleet;
 use crate::graph::TaskId;
 use crate::probe::{self, gpu::Fault};
@@ -12,6 +13,8 @@ use crate::units::{Bytes, Millis};
 pub struct Readings {
     /// When reading began.
     pub at: Millis,
+    /// How long after that the driver had answered.
+    pub took: Millis,
     /// `[n_devices]`, by DeviceId.
     pub devices: Vec<Live>,
 }
@@ -68,13 +71,18 @@ impl Readings {
     /// Returns readings of `n` devices that nobody looks at.
     #[must_use]
     pub fn unwatched(n: usize) -> Self {
-        Self { at: Millis::ZERO, devices: vec![Live::Unwatched; n] }
+        Self { devices: vec![Live::Unwatched; n], ..Self::default() }
     }
 
     /// Returns readings of `n` devices that are still to be read: until then nothing starts on them.
     #[must_use]
     pub fn unread(n: usize) -> Self {
-        Self { at: Millis::ZERO, devices: vec![Live::Unread; n] }
+        Self { devices: vec![Live::Unread; n], ..Self::default() }
+    }
+
+    /// Whether they say nothing any more about what is free.
+    pub(super) fn are_old(&self, now: Millis) -> bool {
+        now.saturating_sub(self.at) > self.took.min(SLOWEST) + FRESH
     }
 
     /// Returns what was seen on a device; nothing where there is no reading of it.
@@ -110,7 +118,11 @@ impl Readings {
             Some(reading) => translate(reading, &task),
             None => Live::Unwatched,
         };
-        Self { at, devices: fleet.devices.iter().map(|device| live(device.uuid.as_deref())).collect() }
+        Self {
+            at,
+            devices: fleet.devices.iter().map(|device| live(device.uuid.as_deref())).collect(),
+            ..Self::default()
+        }
     }
 }
 

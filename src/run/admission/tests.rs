@@ -50,7 +50,7 @@ fn drawn(free: u64, used: u64, by_desktop: u64) -> Live {
 }
 
 fn readings(at: u64, devices: Vec<Live>) -> Readings {
-    Readings { at: Millis(at), devices }
+    Readings { at: Millis(at), devices, ..Readings::default() }
 }
 
 fn admit(ledger: &mut Ledger, task: u32, request: &Resources, readings: &Readings) -> Result<Vec<u32>, Refusal> {
@@ -181,6 +181,13 @@ fn an_old_reading_or_a_lost_device_admits_nothing() {
     assert_eq!(refusal.devices[0].1, Why::Stale { age: Millis(9_990) });
     let words = refusal.explain(&fleet(&[80], &[]));
     assert!(words.contains("ago: its driver does not answer; where that lasts, `nvidia-smi --gpu-reset`"), "{words}");
+    // One that the driver took long for counts once it has come, but not for ever.
+    let took = |took| Readings { took: Millis(took), ..old.clone() };
+    for (took, now, admits) in
+        [(took(7_000), 12_010, true), (took(7_000), 12_011, false), (took(90_000), 90_010, false)]
+    {
+        assert_eq!(ledger.clone().try_admit(TaskId(0), &shared(1), None, &took, Millis(now)).is_ok(), admits, "{now}");
+    }
     let lost = readings(10, vec![Live::Fault { fault: "lost".into(), ends_tasks: true, until: "" }]);
     assert!(admit(&mut ledger, 0, &shared(1), &lost).is_err());
     assert!(admit(&mut ledger, 0, &Resources::default(), &lost).is_ok());

@@ -83,7 +83,7 @@ impl Dispatcher<'_> {
         }
         if readings.at <= at {
             // Who does not answer is not waited for.
-            return now <= at + FRESH;
+            return now <= at + FRESH + readings.took + readings.took;
         }
         let is_open = raise::was_alone(self.asked(task), last) && self.ledger.is_crowded(device).is_none();
         is_open && now <= at + SETTLED + FRESH

@@ -67,6 +67,10 @@ pub struct Looker<'a> {
     asked: Option<Millis>,
     /// Whether it was said that none comes.
     is_missed: bool,
+    /// How long the last answer took, if that is longer than any should.
+    slow: Option<Millis>,
+    /// Whether it was said that answers take long.
+    is_said: bool,
     /// Tells whether anybody has opened a GPU since it was asked last; `None` where nobody can tell.
     opens: Option<Box<dyn FnMut() -> bool + 'a>>,
 }
@@ -74,7 +78,7 @@ pub struct Looker<'a> {
 impl<'a> Looker<'a> {
     /// Makes one of something that takes a question and later sends what it saw, one look for each.
     pub fn new(ask: impl FnMut(Question) + 'a, answers: mpsc::UnboundedReceiver<Look>) -> Self {
-        Self { ask: Some(Box::new(ask)), answers, asked: None, is_missed: false, opens: None }
+        Self { ask: Some(Box::new(ask)), ..Self::hearing(answers) }
     }
 
     /// Also asks whether anybody has opened a GPU since that was asked last.
@@ -91,7 +95,11 @@ impl<'a> Looker<'a> {
     /// Makes one for a machine on which nothing is to be seen.
     #[must_use]
     pub fn blind() -> Self {
-        Self { ask: None, answers: mpsc::unbounded_channel().1, asked: None, is_missed: false, opens: None }
+        Self::hearing(mpsc::unbounded_channel().1)
+    }
+
+    fn hearing(answers: mpsc::UnboundedReceiver<Look>) -> Self {
+        Self { ask: None, answers, asked: None, is_missed: false, slow: None, is_said: false, opens: None }
     }
 
     /// Whether an answer is to come.
@@ -111,18 +119,28 @@ impl<'a> Looker<'a> {
         match self.answers.recv().await {
             Some(look) => {
                 self.asked = None;
-                if std::mem::take(&mut self.is_missed) {
-                    warn!("the driver answers again");
-                }
                 look
             }
             None => std::future::pending().await,
         }
     }
 
-    /// Says once that no answer comes.
+    /// Takes in how long an answer took, and says so where that is long.
+    fn answered(&mut self, took: Millis) {
+        let before = std::mem::replace(&mut self.slow, Some(took).filter(|took| *took > FRESH));
+        if std::mem::take(&mut self.is_missed) {
+            warn!("the driver answers again, after {took}");
+        } else if before.is_some() && self.slow.is_some() && !self.is_said {
+            self.is_said = true;
+            warn!("the driver takes long to answer, {took} now: what it says counts as new once it has come");
+        }
+        self.is_said &= self.slow.is_some();
+    }
+
+    /// Says once that no answer comes. One that takes long every time is given as long again.
     pub(super) fn miss(&mut self, now: Millis) {
-        if !self.is_missed && self.asked.is_some_and(|asked| asked + FRESH < now) {
+        let slow = self.slow.unwrap_or_default();
+        if !self.is_missed && self.asked.is_some_and(|asked| asked + slow + slow + FRESH < now) {
             self.is_missed = true;
             warn!("the driver does not answer: nothing new is started on its devices meanwhile");
         }
@@ -202,6 +220,9 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     pub(super) fn on_look(&mut self, look: Look) {
         let now = self.clock.now();
         self.look = look;
+        let took = now - self.look.readings.at;
+        self.look.readings.took = took;
+        self.parts.looker.answered(took);
         self.end_what_cannot_stay();
         self.peaks.observe(self.parts.fleet, &self.look.readings, self.parts.dispatcher.ledger());
         self.say_who_is_not_watched();

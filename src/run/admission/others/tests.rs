@@ -242,7 +242,7 @@ fn what_a_task_of_another_run_has_taken_is_not_counted_twice() {
     let held = Some(vec![(other_task("a", "x"), Bytes(15 * GIB))]);
     let seen = Seen { free: Bytes(9 * GIB), used: Bytes(15 * GIB), held, ..Seen::default() };
     let fault = || Live::Fault { fault: "drained".into(), ends_tasks: false, until: "" };
-    let readings = Readings { at: Millis(5), devices: vec![Live::Seen(seen), fault(), fault()] };
+    let readings = Readings { at: Millis(5), devices: vec![Live::Seen(seen), fault(), fault()], ..Readings::default() };
     let shared = |gib: u64| Resources { gpus: Gpus::Shared, gpu_memory: Bytes(gib * GIB), ..Resources::default() };
     assert!(!ledger.has_room(&shared(5), &readings, Millis(6)), "9 GiB are free, 5 of them promised");
     assert!(ledger.has_room(&shared(4), &readings, Millis(6)));

@@ -175,7 +175,7 @@ impl World {
                 };
                 let live = Live::Seen(Seen { free: gib(CARD) - used, used, held, nobodys, ..Seen::default() });
                 let opened: Vec<_> = listed.iter().map(|(id, task)| (*id, task.open)).collect();
-                self.readings = Readings { at, devices: vec![live] }.with_opened(&opened);
+                self.readings = Readings { at, devices: vec![live], ..Readings::default() }.with_opened(&opened);
                 self.ledger.observe(&self.readings);
                 self.unseen = 0;
             }
