@@ -276,11 +276,11 @@ impl<'a> Sheet<'a> {
         };
         let held: Bytes = self.held_by_others().map(|(_, _, held)| held).sum();
         let uses_devices = plan.placed.iter().any(|placed| !placed.devices.is_empty());
-        let distance = match held {
-            Bytes::ZERO => distance,
-            _ if !uses_devices => distance,
-            _ => format!("{distance}, unless others give back the {held} of GPU memory that they hold"),
-        };
+        let others = (uses_devices && held > Bytes::ZERO)
+            .then(|| format!("others give back the {held} of GPU memory that they hold"));
+        let smaller = self.may_take_smaller().then(|| "tasks get by with all of a smaller GPU".to_owned());
+        let unless: Vec<String> = others.into_iter().chain(smaller).collect();
+        let distance = if unless.is_empty() { distance } else { format!("{distance}, unless {}", unless.join(" or ")) };
         if plan.objective == Objective::Makespan {
             line(format!("lower bound    {} by {}: {distance}", plan.lower_bound, plan.bound_by));
         } else {
@@ -342,6 +342,16 @@ impl<'a> Sheet<'a> {
         let devices = (0..).map(DeviceId).zip(&self.fleet.devices);
         // As much as the headroom may be the driver's own.
         devices.map(|(id, device)| (id, device, device.in_use())).filter(|(_, device, held)| *held > device.headroom)
+    }
+
+    /// Whether a run may give a task all of a device that has less than the task is planned with, as it has what was seen.
+    fn may_take_smaller(&self) -> bool {
+        self.graph.ids().map(|task| self.mode(task)).any(|mode| {
+            let asked = mode.resources.gpu_memory;
+            let gives = |device: &Device| device.whole_memory() - device.headroom > mode.seen;
+            let mut smaller = self.fleet.devices.iter().filter(|device| device.whole_memory() < asked);
+            mode.auto.is_some() && mode.seen > Bytes::ZERO && smaller.any(gives)
+        })
     }
 
     /// Says of each device that others hold much of whether the plan does without that.

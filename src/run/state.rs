@@ -111,6 +111,14 @@ impl TaskState {
         ended.filter(|ended| matches!(ended.outcome, Outcome::Displaced { .. })).count()
     }
 
+    /// Returns how often the task was not let in by one of these devices.
+    #[must_use]
+    pub fn turned_away_by(&self, devices: &[&str]) -> usize {
+        let counted = self.counted();
+        let ended = counted.iter().filter_map(|attempt| attempt.ended.as_ref());
+        ended.filter(|ended| ended.outcome.busy().any(|device| devices.contains(&device))).count()
+    }
+
     /// Returns since when one attempt after the other was not let in by its devices, if the last one was not.
     #[must_use]
     pub fn turned_away_since(&self) -> Option<Millis> {

@@ -183,3 +183,16 @@ fn what_was_seen_to_need_more_than_any_card_gives_is_said_before_it_is_tried() -
     assert!(code == Some(1) && said.contains(words), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_plan_says_that_all_of_a_smaller_card_may_do() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 14000 1.1'\nmatrix = { seed = [1, 2, 3] }\n\
+                    resources = { cpus = 0, gpu_memory = 'auto' }\n";
+    let world = World::new(cards(&[16_384, 24_576]), pipeline)?;
+    let words = "proven optimal, unless tasks get by with all of a smaller GPU";
+    assert!(!world.printed(&["plan", "p.toml"])?.contains("unless"));
+    until_learned(&world)?;
+    let plan = world.printed(&["plan", "p.toml"])?;
+    assert!(plan.contains(words), "{plan}");
+    Ok(())
+}

@@ -87,10 +87,10 @@ impl Ledger {
         book.busy = Some(Busy { times: times + 1, at, until: at + SOONEST });
     }
 
-    /// Sends nothing more to such a device until then, unless a reading shows before who is there.
+    /// Sends nothing to such a device until then, unless a reading shows before who is there.
     pub fn keep_off(&mut self, device: DeviceId, until: Millis) {
         let busy = &mut self.books[device.index()].busy;
-        *busy = busy.map(|busy| Busy { until: busy.until.max(until), ..busy });
+        *busy = busy.map(|busy| Busy { until, ..busy });
     }
 
     /// Takes in that a device has let a task in.
@@ -159,7 +159,7 @@ impl Ledger {
     }
 }
 
-/// How long nothing is sent to a device that was busy when a task came; retries say for how long in all.
+/// How long nothing is sent to a device that was busy when a task came, until it is known when that is tried again.
 const SOONEST: Millis = Millis(1_000);
 
 /// A device that was busy when a task of ours came.

@@ -38,9 +38,12 @@ impl Dispatcher<'_> {
         let seen = devices.iter().find(|(_, is_occupied)| *is_occupied).map(|(id, _)| *id);
         let busy: Vec<DeviceId> = seen.map_or_else(|| devices.iter().map(|(id, _)| *id).collect(), |id| vec![id]);
         let was_there = peak.unwrap_or_default() > Bytes::ZERO;
-        let (times, most) = (of.displacements(), if was_there { MOST_MOVES } else { MOST_REFUSALS });
-        let may_go_on =
-            || times < most * self.fleet.devices.len() && self.has_room_but(&busy, task, place, now, readings);
+        let most = if was_there { MOST_MOVES } else { MOST_REFUSALS };
+        let names: Vec<&str> = busy.iter().map(|device| self.fleet.devices[device.index()].id.as_str()).collect();
+        let times = of.turned_away_by(&names);
+        let may_go_on = || {
+            of.displacements() < most * self.fleet.devices.len() && self.has_room_but(&busy, task, place, now, readings)
+        };
         let id = |device: &DeviceId| self.fleet.devices[device.index()].id.clone();
         match busy.split_first() {
             Some((first, others)) if times < most || may_go_on() => {

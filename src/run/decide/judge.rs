@@ -108,7 +108,9 @@ impl Dispatcher<'_> {
             }
         }
         if matches!(outcome, Outcome::Displaced { .. }) {
-            return Some((retry::wait(count(state.displacements()), rule, self.options.seed, task), None));
+            let busy: Vec<&str> = outcome.busy().collect();
+            let times = if busy.is_empty() { state.displacements() } else { state.turned_away_by(&busy) };
+            return Some((retry::wait(count(times), rule, self.options.seed, task), None));
         }
         // What was answered with more memory is not counted again.
         let answered = raise::answered(attempts, state.raise).min(ran_out);
