@@ -164,7 +164,7 @@ pub struct Fleet {
     pub budgets: BTreeMap<String, u64>,
     /// Devices that are there and cannot be used.
     pub unused: Vec<Unused>,
-    /// Why not even those are known, where that is so.
+    /// Why not even those are known, or not all devices, where that is so.
     pub unseen: Option<Unseen>,
 }
 

@@ -20,6 +20,15 @@ pub struct Impossible {
     pub modes: Vec<Vec<Reason>>,
 }
 
+/// Devices that are there and not used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// The names of those that are set aside.
+    pub drained: Vec<String>,
+    /// Whether `CUDA_VISIBLE_DEVICES` hides some.
+    pub masked: bool,
+}
+
 /// One reason why a mode fits nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -55,8 +64,8 @@ pub enum Reason {
         reserved: Bytes,
         /// What of the rest no task can have.
         headroom: Bytes,
-        /// Devices that are set aside and may have enough.
-        aside: Vec<String>,
+        /// Devices that may have enough and are not used.
+        aside: Aside,
     },
     /// It asks for memory of a device, and no device tells how much it has.
     UntoldMemory {
@@ -86,8 +95,8 @@ pub enum Reason {
         memory: Bytes,
         /// Whether that node has MIG slices, of which none counts.
         slices: bool,
-        /// Devices that are set aside and may have enough memory.
-        aside: Vec<String>,
+        /// Devices that may have enough memory and are not used.
+        aside: Aside,
     },
     /// Each part fits on some node, but no node has all of it.
     Together,
@@ -129,7 +138,8 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
     let may_have_it = |unused: &&Unused| unused.memory.is_none_or(|memory| held.gpu_memory <= memory);
     let aside = || {
         let aside = fleet.unused.iter().filter(|unused| unused.why == NotUsed::Aside).filter(may_have_it);
-        aside.map(|unused| unused.name.clone()).collect()
+        let drained = aside.map(|unused| unused.name.clone()).collect();
+        Aside { drained, masked: fleet.unseen == Some(Unseen::Masked) }
     };
     if held.gpu_memory > largest.whole_memory() {
         // The largest gives nothing: so do all.
@@ -161,11 +171,14 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
     (gang > most).then(|| Reason::Gang { asked: gang, most, node, memory, slices, aside: aside() })
 }
 
-/// Says how devices that are set aside are taken back.
-fn take_back(aside: &[String]) -> String {
-    let Some(first) = aside.first() else { return String::new() };
-    let are = if aside.len() == 1 { "is" } else { "are" };
-    format!("; {} {are} set aside: `trainyard devices --undrain {first}` takes it back", aside.join(", "))
+/// Says how devices that are not used are taken back.
+fn take_back(Aside { drained, masked }: &Aside) -> String {
+    let drained = drained.first().map_or_else(String::new, |first| {
+        let are = if drained.len() == 1 { "is" } else { "are" };
+        format!("; {} {are} set aside: `trainyard devices --undrain {first}` takes it back", drained.join(", "))
+    });
+    let masked = if *masked { "; CUDA_VISIBLE_DEVICES hides others of this machine" } else { "" };
+    drained + masked
 }
 
 /// Yields the names of those that cannot be used for a reason.
@@ -384,7 +397,7 @@ mod tests {
     #[test]
     fn where_there_are_only_slices_one_of_them_can_be_had() {
         let reason = |most, slices| {
-            let (node, aside) = ("box".to_owned(), Vec::new());
+            let (node, aside) = ("box".to_owned(), Aside::default());
             let reason = Reason::Gang { asked: 4, most, node, memory: Bytes::ZERO, slices, aside };
             format!("{reason}; {}", reason.help())
         };

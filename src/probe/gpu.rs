@@ -28,6 +28,8 @@ pub struct Inventory {
     pub cuda: Option<(u32, u32)>,
     /// In PCI order, slices of a card in the order of NVML.
     pub devices: Vec<Gpu>,
+    /// Whether `CUDA_VISIBLE_DEVICES` hides others.
+    pub masked: bool,
     /// What joins any two cards, also those that we may not use; in PCI order.
     pub links: Vec<Link>,
 }
@@ -201,15 +203,7 @@ impl Warning {
     /// Returns the card that does not answer, where that is what it is about.
     #[must_use]
     pub const fn lost(&self) -> Option<&Lost> {
-        match self {
-            Self::Lost(lost) => Some(lost),
-            Self::Aside { .. }
-            | Self::Unreadable { .. }
-            | Self::Prohibited { .. }
-            | Self::OneProcess { .. }
-            | Self::Mask { .. }
-            | Self::Order { .. } => None,
-        }
+        if let Self::Lost(lost) = self { Some(lost) } else { None }
     }
 }
 

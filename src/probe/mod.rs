@@ -192,6 +192,7 @@ impl Machine {
         let unused = unused.chain(lost).collect();
         let unseen = match &self.gpus {
             Gpus::None { reason: NoGpus::Masked { .. } } => Some(Unseen::Masked),
+            Gpus::Found(inventory) if inventory.masked => Some(Unseen::Masked),
             Gpus::None { reason: NoGpus::NotWorking { .. } | NoGpus::NoLibrary { .. } } => Some(Unseen::NoAnswer),
             Gpus::None { reason: NoGpus::TooOld { .. } } => Some(Unseen::TooOld),
             Gpus::None {

@@ -132,12 +132,14 @@ fn found(nvml: &Nvml, options: &Options, warnings: &mut Vec<Warning>) -> Result<
         let of = devices_of(card, *index, nvlink_group).into_iter();
         devices.extend(of.map(|gpu| Gpu { pcie_group, ..gpu }));
     }
+    let all = devices.len();
     let devices = masked(devices, options, warnings)?;
     let cuda = nvml.sys_cuda_driver_version().ok().and_then(|version| u32::try_from(version).ok());
     Ok(Inventory {
         driver: nvml.sys_driver_version().ok(),
         // Written as 1000 × major + 10 × minor.
         cuda: cuda.map(|version| (version / 1000, version % 1000 / 10)),
+        masked: devices.len() < all,
         devices,
         links,
     })

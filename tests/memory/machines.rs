@@ -423,3 +423,21 @@ fn words_that_were_nearly_meant_are_named() -> Tested {
     }
     Ok(())
 }
+
+#[test]
+fn who_asks_for_more_than_the_mask_shows_is_told_that_it_hides_others() -> Tested {
+    let stage = |resources: &str| format!("[stage.train]\nrun = 'true'\nresources = {{ {resources} }}\n");
+    let world = World::new(cards(&[8_192, 24_576]), "")?;
+    for resources in ["gpu_memory = '20GiB'", "gpus = 2"] {
+        world.write(&stage(resources))?;
+        assert!(world.command(&["plan", "p.toml"])?.status.success());
+        for (mask, hides) in [("0", true), ("1,0,7", false)] {
+            let refused = world.command_under(&[("CUDA_VISIBLE_DEVICES", mask)], &["plan", "p.toml"])?;
+            let said = String::from_utf8(refused.stderr)?.replace('│', " ");
+            let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(said.contains("CUDA_VISIBLE_DEVICES hides others of this machine"), hides, "{mask}: {said}");
+            assert_eq!(refused.status.code() == Some(4), hides, "{said}");
+        }
+    }
+    Ok(())
+}
