@@ -92,8 +92,9 @@ pub struct Dispatcher<'a> {
     expect: Expect,
     /// When tasks that were first in line were promised to start.
     promised: HashMap<TaskId, Millis>,
-    /// Since when others keep whom of a queue waiting who can do with something else, by our own tasks' expected ends.
-    others_keep: HashMap<usize, Millis>,
+    /// Since when others keep whom of a queue waiting who can do with something else, by our own tasks' expected ends; by
+    /// itself for each task that was not let in: the others of its queue wait for its next attempt.
+    others_keep: HashMap<(usize, Option<TaskId>), Millis>,
     /// For whom room was kept when it was last decided who starts, and from when on.
     kept: Option<(TaskId, Millis)>,
     /// Whether the plan still holds.
@@ -102,6 +103,8 @@ pub struct Dispatcher<'a> {
     helped: HashSet<TaskId>,
     /// Tasks that wait for their next attempt.
     delayed: BTreeSet<(Millis, TaskId)>,
+    /// How often tasks were not let in.
+    refusals: HashMap<TaskId, u32>,
     /// Tasks that were not let in, and by which devices, until their next attempt is planned.
     turned_away: HashMap<TaskId, Vec<DeviceId>>,
     /// Tasks whose last attempt failed and whose fate is open.
@@ -170,6 +173,7 @@ impl<'a> Dispatcher<'a> {
             watch: Watch::new(pipeline, plan, fleet),
             helped: HashSet::new(),
             delayed: BTreeSet::new(),
+            refusals: HashMap::new(),
             turned_away: HashMap::new(),
             failed: Vec::new(),
             stranded: Vec::new(),
@@ -326,9 +330,10 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// As planned: the plan has weighed priorities where that was its aim.
+    /// As planned: the plan has weighed priorities where that was its aim. Who was not let in again and again goes last.
     fn turn(&self, task: TaskId) -> Turn {
-        (self.plan.rank[task.index()], task)
+        let rank = if self.is_turned_away_often(task) { u32::MAX } else { self.plan.rank[task.index()] };
+        (rank, task)
     }
 
     /// Returns when a retry or a second attempt is due, if one is waited for that may be started then, or a turn ends.

@@ -18,6 +18,9 @@ use crate::units::{Bytes, Millis};
 /// device comes first half of the times, so that this many losses in a row are no chance.
 const MOST_REFUSALS: usize = 16;
 
+/// How often a task is not let in before it lets others go first.
+const OFTEN: u32 = 2;
+
 impl Dispatcher<'_> {
     /// Returns the outcome of a task that said that a device is busy: where it has one that lets in one process at a time,
     /// another one came first. What comes first every time is its own, the sooner if the task was seen to hold memory, unless
@@ -75,8 +78,14 @@ impl Dispatcher<'_> {
         if busy.is_empty() {
             self.turned_away.remove(&task);
         } else {
+            *self.refusals.entry(task).or_default() += 1;
             self.turned_away.insert(task, busy);
         }
+    }
+
+    /// Whether a task was not let in so often that it may be to blame itself: those go first who may be let in.
+    pub(super) fn is_turned_away_often(&self, task: TaskId) -> bool {
+        self.refusals.get(&task).is_some_and(|times| *times >= OFTEN)
     }
 
     /// Lets a task wait for its next attempt; one that was not let in only where that was.

@@ -119,9 +119,11 @@ impl<'a> Dispatcher<'a> {
             return Until::Whenever;
         }
         let earliest = possible.into_iter().filter_map(|request| self.earliest(request, readings, now));
+        let turned_away = state.turned_away_since();
+        let kept = (queue, turned_away.map(|_| task));
         match earliest.min_by_key(|(at, ..)| *at) {
             Some((at, grant, _)) if at > now => {
-                self.others_keep.remove(&queue);
+                self.others_keep.remove(&kept);
                 let planned = self.planned(task, &grant);
                 Until::Before(at + self.expect.duration(self.stage_and_mode(task), planned))
             }
@@ -130,8 +132,8 @@ impl<'a> Dispatcher<'a> {
                 // It may have waited for our own tasks before.
                 let refused = self.refused.get(queue).and_then(Option::as_ref).map_or(now, |refused| refused.since);
                 // Attempts that were not let in do not make it wait anew.
-                let refused = state.turned_away_since().map_or(refused, |since| since.min(refused));
-                let since = refused.max(*self.others_keep.entry(queue).or_insert(now));
+                let refused = turned_away.map_or(refused, |since| since.min(refused));
+                let since = refused.max(*self.others_keep.entry(kept).or_insert(now));
                 if now > since + KEPT_BY_OTHERS { Until::Whenever } else { Until::Before(now) }
             }
         }

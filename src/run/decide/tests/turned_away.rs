@@ -166,3 +166,49 @@ fn who_prefers_a_gpu_and_is_turned_away_again_and_again_takes_the_cpu_after_a_wh
     };
     assert!((Millis(31_000)..Millis(33_000)).contains(&at), "{at}");
 }
+
+#[test]
+fn who_is_never_let_in_does_not_hold_up_those_who_are() {
+    let whole = on_gpus(Gpus::Whole(1), 0, 1_000);
+    let problem = one_each(&vec![whole; 20], for_one_process(1, 0));
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, vec![1_000; 20]);
+    let others_are_done = |sim: &Sim<'_>| sim.state.tasks[1..].iter().all(|task| task.phase == Phase::Succeeded);
+    while !others_are_done(&sim) {
+        sim.decide();
+        if sim.state.task(TaskId(0)).open().next().is_some() {
+            turn_away(&mut sim, TaskId(0), None);
+        } else if !sim.step() {
+            sim.now += Millis(100);
+        }
+    }
+    assert!(sim.now < Millis(26_000), "nineteen of a second each end at {}", sim.now);
+    assert!(devices(&sim, TaskId(0)).len() < 4);
+}
+
+#[test]
+fn several_who_prefer_a_gpu_and_are_turned_away_take_the_cpu() {
+    let mut gpu = on_gpus(Gpus::Whole(1), 0, 10_000);
+    gpu.duration = Duration::default();
+    let cpu = Mode { fallback: true, duration: Duration::default(), ..on_host(1, 0) };
+    let problem = problem(vec![vec![gpu, cpu]; 3], &[], for_one_process(2, 0));
+    let plan = in_file_order(&problem);
+    let mut sim = Sim::new(&problem, &plan, vec![1_000; 3]);
+    let seen = Live::Seen(Seen { free: Bytes(16 << 30), one_process: Some(0), ..Seen::default() });
+    sim.readings.devices.fill(seen);
+    let tasks = [TaskId(0), TaskId(1), TaskId(2)];
+    let mode = |sim: &Sim<'_>, task: TaskId| sim.state.task(task).open().next().map(|(_, attempt)| attempt.place.mode);
+    while !tasks.iter().all(|task| mode(&sim, *task) == Some(1)) {
+        sim.readings.at = sim.now;
+        sim.decide();
+        // Who is turned away runs for a moment: those behind it wait for it meanwhile.
+        sim.decide();
+        for task in tasks {
+            if mode(&sim, task) == Some(0) {
+                turn_away(&mut sim, task, None);
+            }
+        }
+        sim.now += Millis(100);
+        assert!(sim.now < Millis(100_000), "they wait on and on");
+    }
+}
