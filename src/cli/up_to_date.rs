@@ -18,7 +18,7 @@ use crate::graph::{TaskGraph, TaskId};
 use crate::plan::{Placed, Plan};
 use crate::report::dry_run::some_of;
 use crate::report::{self, text};
-use crate::run::cache::engine::Cache;
+use crate::run::cache::engine::{Cache, Unkept};
 use crate::run::cache::keeper::{CacheError, Keeper, Places};
 use crate::run::cache::key::Digest;
 use crate::run::cache::locks::half_kept;
@@ -77,8 +77,8 @@ pub(super) struct UpToDate {
     keeper: Arc<Keeper>,
     verdicts: Vec<Verdict>,
     aside: PathBuf,
-    /// Tasks whose results are still to be kept, with what they printed.
-    unkept: Vec<(TaskId, PathBuf)>,
+    /// Tasks whose results are still to be kept.
+    unkept: Vec<Unkept>,
 }
 
 impl UpToDate {
@@ -135,10 +135,10 @@ impl UpToDate {
             let since = known.done_at?;
             let is_as_it_was = || !of.outputs.iter().any(|path| is_changed_since(&places.root.join(path), since));
             let is_unkept = !lost[task.index()] && half_kept.contains(of.name.as_str()) && is_as_it_was();
-            is_unkept.then(|| (*task, ground.log(&of.name, number)))
+            is_unkept.then(|| Unkept { task: *task, log: ground.log(&of.name, number), at: since })
         };
-        let unkept: Vec<(TaskId, PathBuf)> = graph.order.iter().filter_map(unkept).collect();
-        let is_unkept = |task: usize| unkept.iter().any(|(unkept, _)| unkept.index() == task);
+        let unkept: Vec<Unkept> = graph.order.iter().filter_map(unkept).collect();
+        let is_unkept = |task: usize| unkept.iter().any(|unkept| unkept.task.index() == task);
         let is_done =
             |(index, (task, lost)): (usize, (&TaskState, &bool))| task.phase.is_done() && !lost && !is_unkept(index);
         let done: Vec<bool> = state.tasks.iter().zip(lost).enumerate().map(is_done).collect();
@@ -149,8 +149,8 @@ impl UpToDate {
         let mut known =
             Self::look(places, (pipeline, graph), ground, (&forced.collect::<Vec<_>>(), &done), None, early)?;
         if let Some(known) = &mut known {
-            for (task, _) in &unkept {
-                known.verdicts[task.index()] = Verdict::Done;
+            for unkept in &unkept {
+                known.verdicts[unkept.task.index()] = Verdict::Done;
             }
             known.unkept = unkept;
         }
@@ -200,7 +200,7 @@ impl UpToDate {
     }
 
     /// Returns the tasks whose results are still to be kept.
-    pub(super) fn unkept(&self) -> Vec<(TaskId, PathBuf)> {
+    pub(super) fn unkept(&self) -> Vec<Unkept> {
         self.unkept.clone()
     }
 

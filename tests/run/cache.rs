@@ -537,6 +537,32 @@ fn what_a_user_makes_of_a_file_that_a_failed_attempt_has_left_counts() {
 }
 
 #[test]
+fn a_file_that_somebody_else_makes_while_a_stage_runs_counts_once_it_is_edited() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = "echo a >> ran; echo ready; until test -e conf; do sleep 0.02; done; cat conf > out"
+        outputs = ["out"]
+        "#,
+    );
+    let write = |text: &str| {
+        std::fs::write(world.path("new"), text).unwrap();
+        std::fs::rename(world.path("new"), world.path("conf")).unwrap();
+    };
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    write("one");
+    assert_eq!(run.end(), Some(0));
+    assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
+    for edited in ["two", "three", "one"] {
+        write(edited);
+        assert_eq!(ran(&world, &[]), ["a"], "{edited}");
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), edited);
+        assert!(ran(&world, &[]).is_empty(), "{edited}: {}", dry(&world, &[]));
+    }
+}
+
+#[test]
 fn a_file_that_a_killed_attempt_has_left_does_not_count_either() {
     let world = World::new(
         r#"

@@ -66,6 +66,50 @@ fn a_result_of_a_command_that_is_another_now_comes_back_with_the_command() {
 }
 
 #[test]
+fn a_file_of_its_command_that_a_task_has_made_alone_counts_only_once_it_is_edited() {
+    for is_edited in [false, true] {
+        for is_resumed in [false, true] {
+            // What failed before has left it as well, for the one that goes on.
+            let make = format!("test -e again || {{ echo first > $1; touch again; exit 3; }}; {MAKE}");
+            let world = made_by(&make.replace("echo second", "date +%N > $1; echo second"));
+            let stages = MAKING.replace("sh ./make\"", "sh ./make own\"\nretries = 1");
+            std::fs::write(world.path("p.toml"), stages).unwrap();
+            let sentinel = killed(&world, &[]);
+            go_on(&world, "gate", "0");
+            wait_for_end(sentinel);
+            wait_for_the_next_tick();
+            if is_edited {
+                std::fs::write(world.path("own"), "mine").unwrap();
+            }
+            let planned = told(&world.command(&["run", "p.toml", "--dry-run"]).output().unwrap());
+            assert!(planned.contains(if is_edited { "2 will run" } else { "1 cached" }), "{planned}");
+            if is_resumed {
+                assert_eq!(resume(&world, &[]).0, Some(0));
+                assert_eq!(outcomes(&world.show(), "second"), ["exited:3", "succeeded"]);
+            }
+            let (states, done) = once_more(&world);
+            let second = if is_edited { "succeeded" } else { "cached" };
+            let times = if is_edited { 2 } else { 1 };
+            assert_eq!((states[0].as_str(), done.matches("second").count()), (second, times), "{is_resumed}: {done}");
+        }
+    }
+}
+
+#[test]
+fn what_a_task_has_made_alone_of_a_file_that_a_failed_attempt_left_is_not_made_again() {
+    let make = format!("test -e own || {{ echo first > own; exit 3; }}; {MAKE}");
+    let world = made_by(&make.replace("cat in", "cat in own"));
+    std::fs::write(world.path("p.toml"), MAKING.replace("sh ./make\"", "sh ./make own\"\nretries = 1")).unwrap();
+    let sentinel = killed(&world, &[]);
+    go_on(&world, "gate", "0");
+    wait_for_end(sentinel);
+    assert_eq!(once_more(&world), (["cached", "succeeded"].map(str::to_owned), "second\nthird\n".to_owned()));
+    std::fs::write(world.path("own"), "mine").unwrap();
+    assert_eq!(once_more(&world).0[0], "succeeded");
+    assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "onemine");
+}
+
+#[test]
 fn another_name_or_permission_is_no_change_of_what_was_made() {
     let hard_link = |world: &World| std::fs::hard_link(world.path("out"), world.path("backup")).unwrap();
     let closed = |world: &World| {

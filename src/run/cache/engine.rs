@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::intake::Finished;
 use super::keeper::Keeper;
 use super::restore::Found;
 use super::since::Marks;
 use super::verdict::Cached;
 use crate::graph::TaskId;
+use crate::probe::clock;
 use crate::run::crash;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
@@ -67,6 +69,19 @@ struct Success {
     keeping: Option<LockFile>,
     /// What it made, as it left it.
     made: Option<Marks>,
+    /// When it ended, ms since the Unix epoch.
+    at: Millis,
+}
+
+/// A task that succeeded under another process, which died before what it made was kept.
+#[derive(Clone, Debug)]
+pub struct Unkept {
+    /// The task.
+    pub task: TaskId,
+    /// Where what it printed is.
+    pub log: PathBuf,
+    /// When it ended, ms since the Unix epoch.
+    pub at: Millis,
 }
 
 /// What the cache needs to know of the run.
@@ -81,9 +96,9 @@ pub struct Cache {
 }
 
 impl<E: Engine> Caching<E> {
-    /// Puts a cache around an engine; without one everything is passed on as it is. `unkept` are tasks that succeeded under
-    /// another process, which died before what they made was kept, with what they printed.
-    pub fn new(inner: E, cache: Option<Cache>, unkept: Vec<(TaskId, PathBuf)>) -> Self {
+    /// Puts a cache around an engine; without one everything is passed on as it is. `unkept` are tasks
+    /// whose results are still to be kept.
+    pub fn new(inner: E, cache: Option<Cache>, unkept: Vec<Unkept>) -> Self {
         let mut caching = Self {
             inner,
             cache,
@@ -98,14 +113,14 @@ impl<E: Engine> Caching<E> {
             keeping: 0,
             stop: Stop::No,
         };
-        for (task, log) in unkept {
+        for Unkept { task, log, at } in unkept {
             let Some(cache) = caching.cache_of(task) else { continue };
             caching.keeping += 1;
             caching.apart(&cache, move |keeper, _| {
                 let keeping = keeper.begin_to_keep(task);
                 keeper.take_up(task, &log);
                 let log = Some(log.as_path()).filter(|log| log.exists());
-                let note = keeper.keep(task, log, None, keeping);
+                let note = keeper.keep(task, Finished { log, marks: None, at }, keeping);
                 Done::Kept { task, note }
             });
         }
@@ -225,7 +240,8 @@ impl<E: Engine> Layer for Caching<E> {
             // Before anyone can hear of it.
             let keeping = cache.keeper.begin_to_keep(task);
             let (log, made) = (log.filter(|_| ended.logged), cache.keeper.marks(task));
-            self.succeeded.insert(task, Success { log, keeping, made });
+            let at = ended.usage.ended.unwrap_or_else(clock::now);
+            self.succeeded.insert(task, Success { log, keeping, made, at });
             return Some(Report::Ended(ended));
         }
         if is_staged {
@@ -289,12 +305,13 @@ impl<E: Engine> Engine for Caching<E> {
     }
 
     fn keep(&mut self, task: TaskId) {
-        if let (Some(Success { log, keeping, made }), Some(cache)) = (self.succeeded.remove(&task), self.cache_of(task))
+        if let (Some(Success { log, keeping, made, at }), Some(cache)) =
+            (self.succeeded.remove(&task), self.cache_of(task))
         {
             self.keeping += 1;
             self.apart(&cache, move |keeper, _| {
                 crash::point("keeping");
-                let note = keeper.keep(task, log.as_deref(), made.as_ref(), keeping);
+                let note = keeper.keep(task, Finished { log: log.as_deref(), marks: made.as_ref(), at }, keeping);
                 Done::Kept { task, note }
             });
         }

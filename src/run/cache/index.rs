@@ -13,11 +13,12 @@ use std::sync::Mutex;
 
 use rusqlite::{OptionalExtension, params};
 
-pub use self::begun::{Begun, Leftover, Open};
+pub use self::begun::{Begun, Open};
 use self::opened::{Damage, Opened};
 use super::files::{Remembered, Stamp};
 use super::key::{Digest, Trace};
 use super::manifest::{self, Entry};
+use super::recipe::Leftover;
 
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -130,8 +131,8 @@ pub struct Last {
     pub key: Digest,
     /// What that key made, if that is still known.
     pub action: Option<Action>,
-    /// Files that the task's command names and that it made itself: they are not in the key.
-    pub made: Vec<String>,
+    /// Files that the task's command names and that it made itself: as long as they are as it left them, they are not in the key.
+    pub made: Vec<Leftover>,
 }
 
 /// A task that has run, to be remembered.
@@ -144,7 +145,7 @@ pub struct Done<'a> {
     /// What the key was made from.
     pub trace: Trace,
     /// Files that its command names and that it made itself.
-    pub made: &'a [String],
+    pub made: &'a [Leftover],
     /// What it made.
     pub action: Action,
     /// The attempt that has made it: no more is to be known of that.

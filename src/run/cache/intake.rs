@@ -7,27 +7,34 @@ use super::files::{Seen, coarse_now};
 use super::index::{Action, Done};
 use super::keeper::{Keeper, Kept, Trouble, UnderWay, chain, now};
 use super::key::{Digest, How, Part, changes};
+use super::leftovers::There;
 use super::manifest::{Entry, Kind};
 use super::recipe::Recipe;
-use super::since::Marks;
+use super::since::{Marks, is_changed_since};
 use crate::graph::TaskId;
 use crate::probe::disk::is_full;
 use crate::run::lock::LockFile;
+use crate::units::Millis;
+
+/// How an attempt has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished<'a> {
+    /// Where what it printed is, if it printed anything.
+    pub(super) log: Option<&'a Path>,
+    /// What it made, as it left it, if somebody looked.
+    pub(super) marks: Option<&'a Marks>,
+    /// When, ms since the Unix epoch.
+    pub(super) at: Millis,
+}
 
 impl Keeper {
-    /// Keeps what a successful attempt made, unless somebody else has changed it since `then`, and lets those go on who wait
-    /// for that. Returns why it did not, where a person should hear of it.
+    /// Keeps what a successful attempt made, unless somebody else has changed it since, and lets those go on who wait for
+    /// that. Returns why it did not, where a person should hear of it.
     #[must_use]
-    pub(super) fn keep(
-        &self,
-        task: TaskId,
-        log: Option<&Path>,
-        then: Option<&Marks>,
-        keeping: Option<LockFile>,
-    ) -> Option<String> {
+    pub(super) fn keep(&self, task: TaskId, finished: Finished<'_>, keeping: Option<LockFile>) -> Option<String> {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return None };
         let begun = self.under_way().remove(&task)?;
-        self.take_in((&self.project, name, recipe), begun, (log, then), keeping)
+        self.take_in((&self.project, name, recipe), begun, finished, keeping)
     }
 
     /// Keeps what a task of some pipeline in the same folder made in an attempt that began so.
@@ -35,14 +42,14 @@ impl Keeper {
         &self,
         (project, name, recipe): (&Digest, &str, &Recipe),
         UnderWay { mut before, mut made, there, attempt, read }: UnderWay,
-        (log, then): (Option<&Path>, Option<&Marks>),
+        Finished { log, marks: then, at }: Finished<'_>,
         keeping: Option<LockFile>,
     ) -> Option<String> {
         let mut keep = || -> Result<Option<String>, Trouble> {
             for change in changes(&before.trace(), &self.ingredients_on_disk(recipe, &made)?.trace()) {
                 // One that was not there before was made by the task.
                 if let (Part::Named(path), How::Added) = (&change.part, change.how) {
-                    made.push(path.clone());
+                    made.extend(self.named_file(recipe, path).map(|content| (path.clone(), content)));
                 } else {
                     return Ok(Some(changed_meanwhile(&change.part)));
                 }
@@ -55,11 +62,19 @@ impl Keeper {
                 ));
             }
             // What was there and is as it was has been read, if anything: it counts from now on, whoever has made it.
-            let untouched: Vec<_> = there.iter().filter(|there| self.is_untouched(recipe, there)).collect();
+            let (untouched, touched): (Vec<_>, Vec<_>) =
+                there.iter().partition(|there| self.is_untouched(recipe, there));
             if !untouched.is_empty() {
-                made.retain(|path| untouched.iter().all(|there| there.path != *path));
+                made.retain(|(path, _)| untouched.iter().all(|there| there.left.0 != *path));
                 before = self.ingredients_on_disk(recipe, &made)?;
             }
+            let is_late = |path: &str| is_changed_since(&self.files.whole(path), at);
+            if let Some(There { left: (path, _), .. }) = touched.into_iter().find(|there| is_late(&there.left.0)) {
+                return Ok(Some(changed_meanwhile(&Part::Named(path.clone()))));
+            }
+            // As it left them: what somebody has changed since it ended is meant to be read.
+            made.iter_mut().for_each(|(path, content)| *content = self.named_file(recipe, path).unwrap_or(*content));
+            made.retain(|(path, _)| !is_late(path));
             let trace = before.trace();
             let mut full = None;
             let take_in = |output: &String| self.take_in_output(recipe, output, &mut full);

@@ -19,7 +19,7 @@ use super::key::{Content, Digest, Ingredients};
 use super::left::OtherRuns;
 use super::leftovers::There;
 use super::objects::{Lost, Objects};
-use super::recipe::{Recipe, Wanted, is_within};
+use super::recipe::{Leftover, Recipe, Wanted, is_within};
 use super::since::Marks;
 use super::transfer::Transfer;
 use super::verdict::{Always, Verdict, Why};
@@ -55,7 +55,7 @@ pub(super) struct UnderWay {
     /// What its result depends on.
     pub(super) before: Ingredients,
     /// Files that its command names and that the task has made itself: they are not in the key.
-    pub(super) made: Vec<String>,
+    pub(super) made: Vec<Leftover>,
     /// Those of them that were there.
     pub(super) there: Vec<There>,
     /// Where it prints: no other attempt does.
@@ -226,14 +226,14 @@ impl Keeper {
     pub(super) fn ingredients(
         &self,
         recipe: &Recipe,
-        made: &[String],
+        made: &[Leftover],
         content: impl FnMut(&str, Wanted) -> io::Result<Content>,
     ) -> io::Result<Ingredients> {
         let files = |pattern: &str| preflight::existing(&self.files.whole("."), pattern);
         recipe.ingredients(&self.tool, made, files, content)
     }
 
-    pub(super) fn ingredients_on_disk(&self, recipe: &Recipe, made: &[String]) -> io::Result<Ingredients> {
+    pub(super) fn ingredients_on_disk(&self, recipe: &Recipe, made: &[Leftover]) -> io::Result<Ingredients> {
         self.ingredients(recipe, made, |path, wanted| self.files.content(path, wanted, &recipe.outputs))
     }
 
@@ -265,10 +265,14 @@ impl Keeper {
         let of = recipe.outputs.iter().zip(&places);
         let found: HashSet<&String> = of.filter(|(_, place)| is_found(place)).map(|(output, _)| output).collect();
         self.take_in_left_at(&places);
-        let made = self.with_what_was_left(name, recipe, self.made_itself(&self.project, name, recipe));
+        let mut made = self.made_itself(&self.project, name, recipe);
+        if let Ok(Some(begun)) = self.index.last_begun(&self.project, name) {
+            made = self.with_what_was_left(&begun, recipe, made);
+        }
         match self.ingredients_on_disk(recipe, &made) {
             Ok(before) => {
-                let (there, read) = (self.there(recipe, &made), self.marks_of_read(&before));
+                let (there, read) =
+                    (self.there(recipe, made.iter().map(|(path, _)| path)), self.marks_of_read(&before));
                 let begun = Begun {
                     project: self.project,
                     name: name.clone(),
@@ -276,7 +280,7 @@ impl Keeper {
                     key: before.key(),
                     folder: self.files.root().to_owned(),
                     recipe: Some(recipe.clone()),
-                    left: there.iter().map(There::leftover).collect(),
+                    left: there.iter().map(|there| there.left.clone()).collect(),
                     read,
                 };
                 if let Err(error) = self.index.note_begun(&begun, &places) {
@@ -322,10 +326,10 @@ impl Keeper {
 
     /// Returns how an attempt began, if what it depends on is as it was then.
     pub(super) fn as_it_began(&self, begun: &Begun, recipe: &Recipe) -> Option<UnderWay> {
-        let made = self.made_itself(&begun.project, &begun.name, recipe);
+        let made = self.with_what_was_left(begun, recipe, self.made_itself(&begun.project, &begun.name, recipe));
         let before = self.ingredients_on_disk(recipe, &made).ok().filter(|now| now.key() == begun.key)?;
-        let left = begun.left.iter().filter(|(path, _)| made.contains(path));
-        let there = left.map(|(path, content)| There { path: path.clone(), content: *content, marks: None }).collect();
+        let left = begun.left.iter().filter(|(path, _)| made.iter().any(|(made, _)| made == path));
+        let there = left.map(|left| There { left: left.clone(), marks: None }).collect();
         Some(UnderWay { before, made, there, attempt: begun.attempt.clone(), read: begun.read })
     }
 

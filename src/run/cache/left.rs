@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use tracing::{debug, warn};
 
 use super::index::{Action, Begun};
+use super::intake::Finished;
 use super::keeper::{Keeper, Trouble, chain, now};
 use super::key::Digest;
-use super::recipe::Recipe;
-use super::since::AsLeft;
+use super::recipe::{Leftover, Recipe};
+use super::since::{AsLeft, is_changed_since};
 use crate::graph::TaskId;
 use crate::run::lock::LockFile;
 
@@ -42,8 +43,10 @@ pub(super) enum Left {
     BeingWritten,
     /// It was made, and this output was changed or removed since.
     Changed(String),
-    /// It is made.
+    /// It is made, and would be kept.
     Result(Action),
+    /// It was kept just now, by the key that it has since it has ended: the task is to be looked up again.
+    Kept,
 }
 
 impl Keeper {
@@ -53,10 +56,12 @@ impl Keeper {
         let (name, Some(recipe)) = (&self.tasks[task.index()].name, self.recipe(task)) else {
             return Ok(Left::Nothing);
         };
-        match self.index.last_begun(&self.project, name)?.filter(|begun| begun.key == *key) {
-            Some(begun) => self.take_in_left(&begun, recipe, only_look),
-            None => Ok(Left::Nothing),
+        let Some(begun) = self.index.last_begun(&self.project, name)? else { return Ok(Left::Nothing) };
+        // It may have made some of the files itself that its command names, which count as long as nobody knows that.
+        if begun.key == *key || self.as_it_began(&begun, recipe).is_some() {
+            return self.take_in_left(&begun, recipe, only_look);
         }
+        Ok(Left::Nothing)
     }
 
     /// Takes in what is in these places, or within them, if it is what an attempt has made that ended alone: one of another
@@ -83,23 +88,8 @@ impl Keeper {
         }
     }
 
-    /// Adds to what a task has made itself of the files that its command names what its last attempt has left whose end nobody
-    /// saw: without it, the task depends on what that attempt began with.
-    pub(super) fn with_what_was_left(&self, name: &str, recipe: &Recipe, made: Vec<String>) -> Vec<String> {
-        let Some(begun) = self.index.last_begun(&self.project, name).ok().flatten() else { return made };
-        let with = |more: &[&String]| -> Vec<String> { made.iter().chain(more.iter().copied()).cloned().collect() };
-        let is_it = |made: &[String]| self.ingredients_on_disk(recipe, made).is_ok_and(|now| now.key() == begun.key);
-        let is_there = |path: &&String| !made.contains(path) && self.named_file(recipe, path).is_some();
-        let others: Vec<&String> = recipe.named.iter().filter(is_there).collect();
-        if others.is_empty() || is_it(&made) {
-            return made;
-        }
-        let found = others.chunks(1).chain([&others[..]]).map(with).find(|made| is_it(made));
-        found.unwrap_or(made)
-    }
-
     fn take_in_left(&self, begun: &Begun, recipe: &Recipe, only_look: bool) -> Result<Left, Trouble> {
-        let Begun { project, name, attempt, key, .. } = begun;
+        let Begun { project, name, attempt, .. } = begun;
         let (log, lock) = (Path::new(attempt), self.keeping(project, name));
         let Some(ended) = self.others.ended_alone(name, log) else { return Ok(Left::Nothing) };
         let is_kept = || Ok::<_, Trouble>(self.index.last_begun(project, name)?.as_ref() != Some(begun));
@@ -108,7 +98,7 @@ impl Keeper {
                 self.wait_for_keeping(project, name);
             }
             if is_kept()? {
-                return Ok(self.index.action(key)?.map_or(Left::Nothing, Left::Result));
+                return Ok(Left::Kept);
             }
             if !LockFile::is_left(&lock) {
                 return Ok(Left::Nothing);
@@ -125,25 +115,28 @@ impl Keeper {
             return Ok(Left::BeingWritten);
         }
         if only_look {
-            return Ok(Left::Result(Action { outputs: Vec::new(), log: self.log_in_state(log), used: now() }));
+            let is_late = |(path, _): &Leftover| is_changed_since(&self.files.whole(path), ended.left.at);
+            let is_it = self.as_it_began(begun, recipe).is_some_and(|began| !began.made.iter().any(is_late));
+            let action = Action { outputs: Vec::new(), log: self.log_in_state(log), used: now() };
+            return Ok(if is_it { Left::Result(action) } else { Left::Nothing });
         }
         // Two may find it at once.
         let keeping = LockFile::take_unless(&lock, || self.transfer().is_off()).ok();
         self.transfer().go_on()?;
         if is_kept()? {
-            return Ok(self.index.action(key)?.map_or(Left::Nothing, Left::Result));
+            return Ok(Left::Kept);
         }
         let Some(under_way) = self.as_it_began(begun, recipe) else { return Ok(Left::Nothing) };
         let printed = Some(log).filter(|log| log.exists());
-        let note = self.take_in((project, name, recipe), under_way, (printed, then.as_ref()), keeping);
+        let finished = Finished { log: printed, marks: then.as_ref(), at: ended.left.at };
+        let note = self.take_in((project, name, recipe), under_way, finished, keeping);
         let is_kept = is_kept()?;
         match &note {
             Some(note) if is_kept => warn!(task = name, "{note}"),
             Some(note) => debug!(task = name, "{note}"),
             None => debug!(task = name, "taken over: {}", log.display()),
         }
-        let kept = self.index.action(key)?.filter(|_| is_kept);
-        Ok(kept.map_or(Left::Nothing, Left::Result))
+        Ok(if is_kept { Left::Kept } else { Left::Nothing })
     }
 }
 

@@ -26,6 +26,9 @@ pub struct Recipe {
     pub is_op: bool,
 }
 
+/// A file that a command names and that its task has made itself, with what it held when the task had ended.
+pub type Leftover = (String, Content);
+
 /// What is looked for at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -81,7 +84,7 @@ impl Recipe {
     pub fn ingredients<E>(
         &self,
         tool: &str,
-        made: &[String],
+        made: &[Leftover],
         files: impl Fn(&str) -> Vec<String>,
         mut content: impl FnMut(&str, Wanted) -> Result<Content, E>,
     ) -> Result<Ingredients, E> {
@@ -105,7 +108,7 @@ impl Recipe {
                 parts.push((Part::Input(file), found));
             }
         }
-        for word in self.named.iter().filter(|word| !made.contains(word)) {
+        for word in self.named.iter().filter(|word| !made.iter().any(|(path, _)| path == *word)) {
             // A folder on the command line is where something goes as often as where it comes from, and what cannot be
             // looked at may be no file at all.
             if let Ok(found @ (Content::File(_) | Content::Program(_))) = content(word, Wanted::File) {

@@ -39,7 +39,7 @@ impl Keeper {
     pub fn look_up(&self, task: TaskId, aside: &Path) -> (Found, Option<String>) {
         let Kept { name, recipe: Ok(recipe) } = &self.tasks[task.index()] else { return (Found::Runs, None) };
         self.wait_for_keeping(&self.project, name);
-        let look = || -> Result<Found, Trouble> {
+        let look = || -> Result<Option<Found>, Trouble> {
             let last = self.index.task(&self.project, name)?;
             let made = self.made_itself(&self.project, name, recipe);
             let ingredients = self.ingredients_on_disk(recipe, &made)?;
@@ -54,14 +54,17 @@ impl Keeper {
                 (Left::Result(action), _) | (Left::BeingWritten | Left::Changed(_) | Left::Nothing, Some(action)) => {
                     action
                 }
-                (Left::BeingWritten, None) => return Ok(Found::BeingWritten),
+                (Left::Kept, _) => return Ok(None),
+                (Left::BeingWritten, None) => return Ok(Some(Found::BeingWritten)),
                 (Left::Changed(output), None) => {
                     tell_changed(name, &output);
-                    return Ok(Found::Runs);
+                    return Ok(Some(Found::Runs));
                 }
-                (Left::Nothing, None) => return Ok(Found::Runs),
+                (Left::Nothing, None) => return Ok(Some(Found::Runs)),
             };
-            let Some(restored) = self.put_back((name, recipe), &action, aside)? else { return Ok(Found::BeingWritten) };
+            let Some(restored) = self.put_back((name, recipe), &action, aside)? else {
+                return Ok(Some(Found::BeingWritten));
+            };
             if same.is_none() {
                 let done =
                     Done { name, key, trace: ingredients.trace(), made: &made, action: action.clone(), attempt: None };
@@ -70,9 +73,11 @@ impl Keeper {
             if action.is_due(now()) {
                 self.index.note_use(&[key], now())?;
             }
-            Ok(Found::UpToDate(Cached { log: action.log, restored }))
+            Ok(Some(Found::UpToDate(Cached { log: action.log, restored })))
         };
-        match look() {
+        // What was kept on the way is found when it is looked for again.
+        let found = std::iter::repeat_with(|| look().transpose()).flatten().next();
+        match found.unwrap_or(Ok(Found::Runs)) {
             Ok(found) => (found, None),
             Err(_) if self.transfer().is_off() => (Found::Runs, None),
             Err(Trouble::Lost(lost)) => (Found::Runs, Some(format!("{lost}; it is made again"))),

@@ -16,7 +16,7 @@ use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, now};
 use super::key::{Content, Digest, Ingredients, changes};
 use super::left::{Left, tell_changed};
 use super::manifest::{Entry, Kind};
-use super::recipe::{Recipe, Wanted, is_within};
+use super::recipe::{Leftover, Recipe, Wanted, is_within};
 use super::standstill::{self, Standstill};
 use super::verdict::{Cached, Verdict, Why};
 use crate::graph::{Edge, TaskGraph, TaskId, path};
@@ -51,7 +51,7 @@ struct Survey<'a> {
     /// When the use of some action is to be noted again, ms since the Unix epoch.
     use_due: i64,
     /// Tasks whose last key was another.
-    renamed: Vec<(TaskId, Ingredients, Vec<String>, Action)>,
+    renamed: Vec<(TaskId, Ingredients, Vec<Leftover>, Action)>,
 }
 
 /// Files that were looked at, each once.
@@ -211,23 +211,26 @@ impl<'a> Survey<'a> {
     fn look_up(&mut self, task: TaskId, recipe: &'a Recipe) -> Result<Verdict, Trouble> {
         let keeper = self.keeper;
         let Kept { name, .. } = &keeper.tasks[task.index()];
-        let (last_key, mut made, last_action) = match self.last.remove(name) {
+        let (last_key, made, last_action) = match self.last.remove(name) {
             Some(Last { key, made, action }) => (Some(key), made, action),
             None => (None, Vec::new(), None),
         };
-        let begun = self.begun.remove(name).map(|(begun, left)| {
-            made.extend(left.into_iter().filter_map(|left| keeper.if_still_left(recipe, left)));
-            begun
-        });
+        let begun = self.begun.remove(name);
+        let has_begun = begun.is_some();
+        let made = keeper.as_left(recipe, made.into_iter().chain(begun.into_iter().flat_map(|(_, left)| left)));
         let ingredients = keeper.ingredients(recipe, &made, |path, wanted| self.content(recipe, path, wanted))?;
         let key = ingredients.key();
         let is_same = last_key == Some(key);
         let known = if is_same { last_action } else { keeper.index.action(&key)? };
         let only_look = self.wish.aside.is_none();
         // What an attempt has made since, forced perhaps, is newer than what is known.
-        let left = if begun == Some(key) { keeper.take_over(task, &key, only_look)? } else { Left::Nothing };
+        let left = if has_begun { keeper.take_over(task, &key, only_look)? } else { Left::Nothing };
         let action = match (left, known) {
             (Left::Result(action), _) | (Left::BeingWritten | Left::Changed(_) | Left::Nothing, Some(action)) => action,
+            (Left::Kept, _) => {
+                self.last.extend(keeper.index.task(&keeper.project, name)?.map(|last| (name.clone(), last)));
+                return self.look_up(task, recipe);
+            }
             (Left::BeingWritten, None) if !only_look => return Ok(Verdict::BeingWritten),
             (Left::Changed(output), None) => {
                 if !only_look {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::super::key::{Content, Digest};
-use super::super::recipe::Recipe;
+use super::super::key::Digest;
+use super::super::recipe::{Leftover, Recipe};
 use super::{Index, IndexError, digest};
 
 /// An attempt that has begun, and whose result is not kept.
@@ -30,9 +30,6 @@ pub struct Begun {
     /// What stands for the last changes of its inputs, if somebody looked.
     pub read: Option<Digest>,
 }
-
-/// A file that a failed attempt has left, and what it held.
-pub type Leftover = (String, Content);
 
 /// The key that an attempt began with, and what was left to it.
 pub type Open = (Digest, Vec<Leftover>);
@@ -147,6 +144,7 @@ pub(super) mod tests {
     use super::super::tests::{HERE, done};
     use super::super::{ADDED, Done, TABLES};
     use super::*;
+    use crate::run::cache::key::Content;
 
     fn leftover(path: &str) -> Leftover {
         (path.to_owned(), Content::File(HERE))
