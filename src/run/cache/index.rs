@@ -102,6 +102,15 @@ CREATE TABLE writer (
 PRAGMA user_version = 2;
 ";
 
+/// What the first format knew.
+const COPIED: &str = "
+INSERT INTO action SELECT * FROM earlier.action;
+INSERT INTO task SELECT * FROM earlier.task;
+INSERT INTO begun (project, name, attempt, key) SELECT * FROM earlier.begun;
+INSERT INTO memo SELECT * FROM earlier.memo;
+DETACH earlier;
+";
+
 /// A use is noted again only after so long (ms): a run in which everything is up to date writes nothing.
 pub(super) const USE_NOTED_EVERY: i64 = 3_600_000;
 

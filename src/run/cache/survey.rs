@@ -103,8 +103,10 @@ impl Keeper {
         for &task in &graph.order {
             verdicts[task.index()] = survey.judge(graph, task, &verdicts);
             if self.transfer().is_off() {
-                // What was read so far need not be read again.
-                self.index.record(&self.project, &self.root, &[], &self.files.take_fresh())?;
+                if wish.aside.is_some() {
+                    // What was read so far need not be read again.
+                    self.index.record(&self.project, &self.root, &[], &self.files.take_fresh())?;
+                }
                 return Err(CacheError::CalledOff);
             }
         }

@@ -144,6 +144,7 @@ pub(in crate::run) fn is_damage(error: &rusqlite::Error) -> bool {
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::Utf8Error(..)
+            | rusqlite::Error::SqlInputError { .. }
     );
     let is_no_statement = error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_ERROR);
     let is_corrupt = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));

@@ -131,3 +131,19 @@ fn a_record_of_an_earlier_format_is_read_as_it_was_and_goes_on() {
     assert_eq!(store.events_from("r1", 2).unwrap(), [skipped(1, 2), skipped(5, 3)]);
     assert_eq!(store.events("r2").unwrap().len(), 3);
 }
+
+#[test]
+fn a_record_without_one_of_its_columns_is_damaged_and_makes_room_for_another() {
+    for (table, column) in [("run", "finished"), ("run", "pids"), ("task_list", "tasks"), ("event", "body")] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        store.begin(&header("r1")).unwrap();
+        store.on(|db| db.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}"))).unwrap();
+        drop(store);
+        let read = Store::open_existing(dir.path()).and_then(|store| store.runs().and_then(|_| store.events("r1")));
+        assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{table}.{column}: {read:?}");
+        let (store, aside) = Store::open_or_replace(dir.path(), |_| false).unwrap();
+        assert!(aside.is_some_and(|aside| aside.exists()), "{table}.{column}");
+        assert!(store.runs().unwrap().is_empty());
+    }
+}

@@ -1,15 +1,20 @@
 //! The database of the index while it is open. Damage may show at any page and at any time: the index is then begun anew,
 //! once for all processes that meet it, and whoever met it goes on. All that it knew can be made again.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tracing::warn;
 
-use super::{ADDED, FORMAT, Index, IndexError, TABLES};
+use super::{ADDED, COPIED, FORMAT, Index, IndexError, TABLES};
 use crate::run::lock::identity;
 use crate::run::store::{Room, alone, is_damage, read_only};
+
+/// How long is waited for another run on the same folder, which holds the lock for the length of one small transaction.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection.
 #[derive(Debug)]
@@ -123,6 +128,20 @@ impl Index {
         Ok(())
     }
 
+    /// Whether a database has all tables and columns of our format.
+    fn has_all_columns(&self, db: &Connection) -> Result<bool, IndexError> {
+        let of = |db: &Connection| -> rusqlite::Result<HashSet<(String, String)>> {
+            let mut query = db.prepare(
+                "SELECT of.name, has.name FROM sqlite_schema AS of, pragma_table_info(of.name) AS has
+                 WHERE of.type = 'table'",
+            )?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        let failed = |source| IndexError::Database { path: self.path.clone(), source };
+        let (ours, found) = (of(&connect(Path::new(":memory:"))?).map_err(failed)?, of(db).map_err(failed)?);
+        Ok(ours.is_subset(&found))
+    }
+
     /// Looks through all pages, and returns where the database went if it was damaged, now or when it was opened.
     ///
     /// # Errors
@@ -131,7 +150,7 @@ impl Index {
         let mut opened = self.opened();
         let found = opened.db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
         let is_sound = match found {
-            Ok(found) => found == "ok",
+            Ok(found) => found == "ok" && self.has_all_columns(&opened.db)?,
             Err(error) if is_damage(&error) => false,
             Err(source) => return Err(IndexError::Database { path: self.path.clone(), source }),
         };
@@ -163,14 +182,24 @@ fn folder(path: &Path, source: std::io::Error) -> IndexError {
     IndexError::Folder { path: path.to_owned(), source }
 }
 
-/// Connects to a database of which nothing is to be changed; it may lie where nothing may be written.
+/// Connects to a database of which nothing is to be changed; it may lie where nothing may be written. What one of an earlier
+/// format knows is copied into memory.
 fn connect_to_look(path: &Path) -> Result<Connection, IndexError> {
-    let Some(name) = read_only::name(path) else { return connect(path) };
     let failed = |source| IndexError::Database { path: path.to_owned(), source };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let db = Connection::open_with_flags(name, flags).map_err(failed)?;
+    let name = read_only::name(path);
+    let mode = if name.is_some() { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+    let name = name.map_or_else(|| path.to_owned(), PathBuf::from);
+    let db = Connection::open_with_flags(&name, mode | OpenFlags::SQLITE_OPEN_URI).map_err(failed)?;
+    db.busy_timeout(PATIENCE).map_err(failed)?;
     match db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)? {
         FORMAT => Ok(db),
+        0 => connect(Path::new(":memory:")),
+        1 => {
+            let copy = connect(Path::new(":memory:"))?;
+            copy.execute("ATTACH ?1 AS earlier", [name.to_string_lossy()]).map_err(failed)?;
+            copy.execute_batch(COPIED).map_err(failed)?;
+            Ok(copy)
+        }
         found => Err(IndexError::Format { path: path.to_owned(), found }),
     }
 }
@@ -178,8 +207,7 @@ fn connect_to_look(path: &Path) -> Result<Connection, IndexError> {
 fn connect(path: &Path) -> Result<Connection, IndexError> {
     let damaged = |source| IndexError::Database { path: path.to_owned(), source };
     let mut db = Connection::open(path).map_err(damaged)?;
-    // Another run on the same folder holds the lock for the length of one small transaction.
-    db.busy_timeout(std::time::Duration::from_secs(10)).map_err(damaged)?;
+    db.busy_timeout(PATIENCE).map_err(damaged)?;
     db.pragma_update(None, "journal_mode", "WAL").map_err(damaged)?;
     db.pragma_update(None, "synchronous", "NORMAL").map_err(damaged)?;
     // 4 MiB, of which only what is read is taken: actions are found in no order, those of 10,000 tasks again and again.
@@ -265,6 +293,57 @@ mod tests {
         assert!(folder.path().join("index.db.damaged-1").exists());
         assert!(!folder.path().join("index.db.damaged-2").exists());
         assert!(indexes[0].action(&HERE).unwrap().is_some() && indexes[1].action(&HERE).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_index_without_one_of_its_columns_is_begun_anew() {
+        let columns = |db: &Connection| -> Vec<(String, String)> {
+            let mut query = db
+                .prepare(
+                    "SELECT of.name, has.name FROM sqlite_schema AS of, pragma_table_info(of.name) AS has
+                     WHERE of.type = 'table' AND has.pk = 0",
+                )
+                .unwrap();
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+        };
+        let all = columns(&connect(Path::new(":memory:")).unwrap());
+        assert!(all.len() > 12, "{all:?}");
+        for (table, column) in all {
+            let folder = filled();
+            let (path, aside) = (folder.path().join("index.db"), folder.path().join("index.db.damaged-1"));
+            let drop = || {
+                let db = Connection::open(&path).unwrap();
+                db.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
+            };
+            drop();
+            use_all(&Index::open_to_look(folder.path()).unwrap());
+            assert!(!aside.exists());
+            use_all(&Index::open(folder.path()).unwrap());
+            assert!(aside.exists(), "{table}.{column}");
+            drop();
+            assert!(Index::open(folder.path()).unwrap().check().unwrap().is_some(), "{table}.{column}");
+            assert_eq!(Index::open(folder.path()).unwrap().check().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn who_only_looks_at_an_earlier_format_leaves_it_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(TABLES).unwrap();
+        db.execute("INSERT INTO begun VALUES (?1, 'a', '1', ?1)", [HERE.0]).unwrap();
+        db.execute("INSERT INTO action VALUES (?1, '', NULL, 5)", [HERE.0]).unwrap();
+        for (version, known) in [(1, 1), (0, 0)] {
+            db.pragma_update(None, "user_version", version).unwrap();
+            let before = std::fs::read(&path).unwrap();
+            let index = Index::open_to_look(folder.path()).unwrap();
+            assert_eq!((index.begun(&HERE).unwrap().len(), index.actions().unwrap().len()), (known, known));
+            use_all(&index);
+            drop(index);
+            assert_eq!(std::fs::read(&path).unwrap(), before);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]
