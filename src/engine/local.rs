@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::affinity::Affinity;
+use super::clock::Clock;
 use super::heard::Heard;
 use super::hold::Hold;
 use super::log::Log;
@@ -30,7 +31,7 @@ use super::sentinel::Watch;
 use super::silence::Silence;
 use super::spawn::{Group, Inherited};
 use super::strays::Awaited;
-use super::supervise::{Attempt, Clock, Exit, Wish};
+use super::supervise::{Attempt, Exit, Wish};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};

@@ -5,6 +5,7 @@
 
 mod affinity;
 pub mod attendance;
+mod clock;
 mod heard;
 mod hold;
 mod hole;

@@ -134,6 +134,12 @@ pub fn find_kin<T>(pid: u32, known: impl Fn(u32) -> Option<T>) -> Option<T> {
     known(pid).or_else(|| known(session(pid)?)).or_else(|| above().find_map(&known))
 }
 
+/// Whether a process has started others that it has not buried.
+#[must_use]
+pub(super) fn has_children(pid: u32) -> bool {
+    table().iter().any(|(_, parent)| *parent == pid)
+}
+
 /// Returns all processes that have not ended, each with the one that it is a child of.
 #[must_use]
 pub fn table() -> Vec<(u32, u32)> {

@@ -37,6 +37,7 @@ mod next;
 mod patience;
 
 use next::Next;
+pub(super) use patience::is_not_yet;
 use patience::{begin_once_there_is_room, start_once_there_is_room};
 
 /// What a sentinel has written down of its attempt.
@@ -52,12 +53,15 @@ pub struct Record {
     /// Why the stage could not be started yet, where the system had no process for it: what it said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// When the stage could begin, ms since the Unix epoch, where it had to wait for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Millis>,
 }
 
 impl Record {
     /// What a sentinel writes that has only begun.
     const fn of(sentinel: Process, grace: Millis) -> Self {
-        Self { sentinel, grace, ended: None, waits_for: None }
+        Self { sentinel, grace, ended: None, waits_for: None, began: None }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::clock::{Clock, PROGRESS_EVERY};
 use super::heard::Heard;
 use super::hold::Hold;
 use super::log::Log;
@@ -26,11 +27,8 @@ use super::strays::{self, Awaited};
 use crate::progress::Progress;
 use crate::run::engine::{Ended, Launch, Report, Stop};
 use crate::run::event::Process;
-use crate::run::outcome::{Limit, Outcome, Usage};
+use crate::run::outcome::{Outcome, Usage};
 use crate::units::Bytes;
-
-/// How often a running attempt's progress file is looked at: well below what an eye takes for lag.
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// Room for one piece of output.
 type Piece = [MaybeUninit<u8>; 16 << 10];
@@ -82,28 +80,6 @@ impl Exit {
         if let Self::OfChild(watched) | Self::OfStranger(Some(watched)) = self {
             let _ = watched.readable().await;
         }
-    }
-}
-
-/// When things happened to an attempt and what we did about it.
-pub(super) struct Clock {
-    started: Instant,
-    printed: Option<Instant>,
-    look_at_progress: Instant,
-    /// Why we are ending it, and when SIGKILL follows.
-    ending: Option<(Outcome, Instant)>,
-    /// Whether SIGKILL was sent.
-    killed: bool,
-}
-
-impl Clock {
-    pub(super) fn start(now: Instant) -> Self {
-        Self { started: now, printed: None, look_at_progress: now + PROGRESS_EVERY, ending: None, killed: false }
-    }
-
-    /// Goes on with an attempt of this age. When it last printed is not known: it is taken to be now.
-    pub(super) fn go_on(now: Instant, age: Duration, has_printed: bool) -> Self {
-        Self { started: now.checked_sub(age).unwrap_or(now), printed: has_printed.then_some(now), ..Self::start(now) }
     }
 }
 
@@ -225,7 +201,9 @@ impl Attempt {
             Ok([]) => self.closed = self.output.take(),
             Ok(piece) => {
                 let now = Instant::now();
-                self.clock.printed = Some(now);
+                if self.launch.sentinel.is_none() || !sentinel::is_not_yet(piece) {
+                    self.clock.printed = Some(now);
+                }
                 self.log.write(piece);
                 self.heard.output(piece, now);
                 return Some(if self.mirror { piece.to_vec() } else { Vec::new() });
@@ -263,22 +241,8 @@ impl Attempt {
         if let Some(look_again) = self.hold.next() {
             return look_again.min(self.clock.look_at_progress);
         }
-        let limits = self.limits().into_iter().flatten().map(|(at, _)| at);
+        let limits = self.clock.limits(&self.launch.limits).into_iter().flatten().map(|(at, _)| at);
         limits.fold(self.clock.look_at_progress, Instant::min)
-    }
-
-    /// The limits that are set and when each is passed.
-    fn limits(&self) -> [Option<(Instant, Limit)>; 3] {
-        let Clock { started, printed, .. } = self.clock;
-        let limits = &self.launch.limits;
-        let first = if printed.is_none() { limits.first_output_timeout } else { None };
-        // Before the first output the time since the start counts as idle.
-        let idle_since = printed.unwrap_or(started);
-        [
-            limits.timeout.map(|limit| (started + limit.as_std(), Limit::Wall)),
-            limits.idle_timeout.map(|limit| (idle_since + limit.as_std(), Limit::Idle)),
-            first.map(|limit| (started + limit.as_std(), Limit::FirstOutput)),
-        ]
     }
 
     async fn on_time(&mut self, now: Instant) {
@@ -303,8 +267,8 @@ impl Attempt {
         if self.hold.is_held() {
             return;
         }
-        let passed = self.limits().into_iter().flatten().find(|(at, _)| now >= *at);
-        if let Some((_, limit)) = passed {
+        let sentinel = self.launch.sentinel.as_deref().map(|record| (record, self.pid));
+        if let Some(limit) = self.clock.passed(&self.launch.limits, sentinel, now) {
             self.end_it(Outcome::TimedOut { limit }, now);
         }
     }

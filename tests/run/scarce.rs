@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getuid, prlimit};
 use serde_json::Value;
 use trainyard::engine::sentinel;
+use trainyard::probe::clock;
 
 use crate::world::{Started, World, outcomes, wait_until};
 
@@ -230,4 +231,34 @@ fn a_sentinel_that_waits_for_a_process_can_be_ended() {
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(child.wait_with_output().unwrap().status.code(), None);
     assert_eq!(sentinel::read(&record).unwrap().ended.unwrap().how, sentinel::How::Signalled(15));
+}
+
+/// Has a sentinel wait for longer than a limit of its stage, and returns the outcomes then.
+fn after_a_wait(limit: &str, line: &str) -> Vec<String> {
+    // A device that is always full is in the place of its first record.
+    let world = World::new(&format!(
+        "[stage.first]\nrun = \"ln -s /dev/full .trainyard/runs/$TRAINYARD_RUN/attempts/next.1.new\"\n\
+         [stage.next]\nrun = \"touch begun; {line}\"\nafter = [\"first\"]\n{limit} = \"3s\"\n"
+    ));
+    let mut run = world.start(&["--survive"]);
+    run.wait_for("cannot be started yet");
+    let said = clock::now();
+    wait_until(|| clock::now().0 > said.0 + 3_300);
+    assert!(!world.path("begun").exists());
+    let id = world.show()["run"].as_str().unwrap().to_owned();
+    std::fs::remove_file(world.path(&format!(".trainyard/runs/{id}/attempts/next.1.new"))).unwrap();
+    run.end();
+    assert!(world.path("begun").exists());
+    outcomes(&world.show(), "next")
+}
+
+#[test]
+fn what_a_sentinel_waits_does_not_count_for_the_limits_of_its_stage() {
+    std::thread::scope(|scope| {
+        let limits = ["timeout", "idle_timeout", "first_output_timeout"];
+        let short = limits.map(|limit| scope.spawn(move || after_a_wait(limit, "echo hi")));
+        let long = scope.spawn(|| after_a_wait("timeout", "exec sleep 1000"));
+        assert_eq!(short.map(|one| one.join().unwrap()), [["succeeded"]; 3]);
+        assert!(long.join().unwrap()[0].starts_with("timed-out"));
+    });
 }

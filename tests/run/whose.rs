@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{World, of, outcomes, pid_in, state, wait_for_end};
+use crate::world::{World, of, outcomes, pid_in, state, told, wait_for_end};
 
 /// The second stage fails until it is let; what both make tells for which model.
 const MODEL: &str = r#"
@@ -126,4 +126,22 @@ fn what_is_put_back_is_said_and_what_was_there_is_kept() {
     assert_eq!(read(&world, "model"), "a\n");
     std::fs::remove_file(world.path("model")).unwrap();
     assert!(ok(&world, &["run", "p.toml"]).contains("restored model\n"));
+}
+
+#[test]
+fn what_a_stage_has_made_whose_inputs_cannot_be_read_is_known_to_be_its_own() {
+    let world = World::new("[stage.a]\nrun = \"echo $TRAINYARD_RUN > out\"\ninputs = [\"in\"]\noutputs = [\"out\"]\n");
+    std::fs::create_dir(world.path("in")).unwrap();
+    std::fs::write(world.path("out"), "mine").unwrap();
+    let fifo = std::process::Command::new("mkfifo").arg(world.path("in/fifo")).status().unwrap();
+    assert!(fifo.success());
+    let mut kept = vec!["mine".to_owned()];
+    for ending in ["found", "before", "before"] {
+        let said = told(&world.run(&[]));
+        assert_eq!(said.contains("no run is known to have made"), ending == "found", "{said}");
+        let run = world.show()["run"].as_str().unwrap().to_owned();
+        let aside = world.path(".trainyard/runs").join(&run).join(format!("aside/a.1.{ending}/out"));
+        assert_eq!(std::fs::read_to_string(aside).unwrap().trim(), kept.pop().unwrap());
+        kept.push(run);
+    }
 }

@@ -8,6 +8,7 @@ use super::super::log::Log;
 use super::super::room::is_scarce;
 use super::next::Next;
 use super::{How, Record, Watch, nobody_listens, start};
+use crate::probe::clock;
 use crate::probe::disk::is_full;
 use crate::units::Millis;
 
@@ -18,7 +19,8 @@ pub(super) fn begin_once_there_is_room<'w>(watch: &'w Watch, begun: &Record) -> 
     let mut waits = waits();
     let mut is_said = false;
     loop {
-        let written = Next::reserve(&watch.record).and_then(|next| next.write(begun, false));
+        let begun = Record { began: is_said.then(clock::now), ..begun.clone() };
+        let written = Next::reserve(&watch.record).and_then(|next| next.write(&begun, false));
         let error = match written.and_then(|()| Next::reserve(&watch.record)) {
             Err(error) if is_full(&error) => error,
             made => return made.map(Ok),
@@ -33,9 +35,25 @@ pub(super) fn begin_once_there_is_room<'w>(watch: &'w Watch, begun: &Record) -> 
     }
 }
 
+/// Changes the record on the way, if there is room for that.
+fn note(watch: &Watch, record: &Record) {
+    // Not under the name of the next record, whose room is reserved.
+    let draft = watch.record.with_extension("waits");
+    let written = serde_json::to_vec(record).map_err(io::Error::from).and_then(|text| fs::write(&draft, text));
+    let _ = written.and_then(|()| fs::rename(&draft, &watch.record));
+}
+
+/// How what is said begins.
+const NOT_YET: &str = "trainyard: it cannot be started yet";
+
+/// Whether that is said by what was read of a sentinel, and not by its stage.
+pub(in super::super) fn is_not_yet(output: &[u8]) -> bool {
+    output.starts_with(NOT_YET.as_bytes())
+}
+
 /// What is said where something is missing to start the stage.
 fn not_yet(error: &io::Error) -> String {
-    format!("trainyard: it cannot be started yet, and is tried again: {error}\n")
+    format!("{NOT_YET}, and is tried again: {error}\n")
 }
 
 /// Says something to the orchestrator.
@@ -59,7 +77,12 @@ pub(super) fn start_once_there_is_room(
     let mut is_said = false;
     loop {
         let error = match start(watch) {
-            Ok(started) => return Ok(started),
+            Ok(started) => {
+                if is_said {
+                    note(watch, &Record { began: Some(clock::now()), ..begun.clone() });
+                }
+                return Ok(started);
+            }
             Err(error) if is_scarce(&error) => error,
             Err(error) => return Err(How::NotStarted(error.to_string())),
         };
@@ -67,11 +90,7 @@ pub(super) fn start_once_there_is_room(
             let line = not_yet(&error);
             log.write(line.as_bytes());
             say(&line);
-            let waits = Record { waits_for: Some(error.to_string()), ..begun.clone() };
-            // Not under the name of the next record, whose room is reserved.
-            let draft = watch.record.with_extension("waits");
-            let _ = serde_json::to_vec(&waits).map_err(io::Error::from).and_then(|text| fs::write(&draft, text));
-            let _ = fs::rename(&draft, &watch.record);
+            note(watch, &Record { waits_for: Some(error.to_string()), ..begun.clone() });
         }
         let Some(wait) = waits.next() else { continue };
         if let Some(signal) = asked_to_end(wait) {

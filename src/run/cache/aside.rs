@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::manifest::{Entry, Kind, decode};
 use super::objects::{Lost, Objects};
-use super::transfer::Transfer;
+use super::transfer::{Transfer, taken};
 
 /// How the names of folders end that hold earlier results which were in the way of an attempt.
 pub const BEFORE: &str = "before";
@@ -143,7 +143,7 @@ pub fn forget_old(state: &Path, before: SystemTime) -> io::Result<(usize, u64)> 
 fn size(path: &Path) -> io::Result<u64> {
     let found = path.symlink_metadata()?;
     if !found.is_dir() {
-        return Ok(found.len());
+        return Ok(taken(&found));
     }
     fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
 }

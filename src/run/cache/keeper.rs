@@ -289,7 +289,12 @@ impl Keeper {
                 self.under_way().insert(task, UnderWay { before, made, there, attempt: begun.attempt, read });
             }
             // It cannot be kept then; whether it can run is the task's own business.
-            Err(error) => debug!(task = name, "what it depends on cannot be read: {error}"),
+            Err(error) => {
+                debug!(task = name, "what it depends on cannot be read: {error}");
+                if let Err(error) = self.index.note_writer(&self.project, name, &places) {
+                    debug!(task = name, "{}", chain(&error));
+                }
+            }
         }
         // We are on record as who writes them, and whoever puts them back looks there first.
         let is_off = || self.transfer().is_off();

@@ -138,8 +138,7 @@ impl Objects {
                 return self.transfer.digest(to);
             }
             self.copies.store(true, Ordering::Relaxed);
-            self.transfer.room.take(to, &self.dir, from.metadata()?.len())?;
-            self.transfer.copy_and_digest(from, to)
+            self.transfer.copy_file(from, to, &self.dir)
         })
     }
 
@@ -211,8 +210,7 @@ impl Objects {
             let found = if rustix::fs::ioctl_ficlone(&file, &from).is_ok() {
                 self.transfer.digest(&mut file)?
             } else {
-                self.transfer.room.take(&file, to.parent().unwrap_or(to), from.metadata()?.len())?;
-                self.transfer.copy_and_digest(&mut from, &mut file)?
+                self.transfer.copy_file(&mut from, &mut file, to.parent().unwrap_or(to))?
             };
             file.set_permissions(Permissions::from_mode(mode))?;
             Ok(found.0 == *digest)

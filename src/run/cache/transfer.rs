@@ -1,8 +1,8 @@
 //! Reading and copying of files, however large they are: how far it is, for whoever waits for it, and calling it off.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,9 @@ use crate::units::Bytes;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 256 << 10;
+
+/// Bytes of zeros that may take no room: a page.
+const BLOCK: usize = 4 << 10;
 
 /// Bytes that the kernel copies at a time.
 const LONG_PIECE: u64 = 16 << 20;
@@ -88,6 +91,10 @@ impl Transfer {
     pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut from = File::open(from)?;
         let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+        if is_sparse(&from.metadata()?) {
+            self.copy_sparse(&mut from, &mut to)?;
+            return to.set_permissions(from.metadata()?.permissions());
+        }
         loop {
             self.go_on()?;
             match io::copy(&mut Read::by_ref(&mut from).take(LONG_PIECE), &mut to)? {
@@ -100,6 +107,24 @@ impl Transfer {
     /// Reads to the end and returns digest and length.
     pub(super) fn digest(&self, from: &mut impl Read) -> io::Result<(Digest, u64)> {
         self.copy_and_digest(from, &mut io::sink())
+    }
+
+    /// Copies a file to an empty one in a folder, if there is room for that, and returns digest and length of what was copied.
+    /// What takes no room in the one takes none in the other.
+    pub(super) fn copy_file(&self, from: &mut File, to: &mut File, folder: &Path) -> io::Result<(Digest, u64)> {
+        let found = from.metadata()?;
+        if is_sparse(&found) {
+            self.room.look(folder, taken(&found))?;
+            return self.copy_sparse(from, to);
+        }
+        self.room.take(to, folder, found.len())?;
+        self.copy_and_digest(from, to)
+    }
+
+    fn copy_sparse(&self, from: &mut File, to: &mut File) -> io::Result<(Digest, u64)> {
+        let copied = self.copy_and_digest(from, &mut WithHoles(to))?;
+        to.set_len(copied.1)?;
+        Ok(copied)
     }
 
     /// Copies to the end and returns digest and length of what was copied.
@@ -117,6 +142,74 @@ impl Transfer {
             hasher.update(&buffer[..n]);
             to.write_all(&buffer[..n])?;
             self.bytes.fetch_add(n as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A new file in which zeros take no room. Where holes are is not asked: some file systems have answered wrongly of what was
+/// written a moment ago.
+struct WithHoles<'f>(&'f mut File);
+
+impl Write for WithHoles<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_hole = |block: &[u8]| block.iter().all(|byte| *byte == 0);
+        let mut rest = bytes;
+        while let Some(first) = rest.chunks(BLOCK).next() {
+            let hole = is_hole(first);
+            let alike = rest.chunks(BLOCK).take_while(|block| is_hole(block) == hole).map(<[u8]>::len).sum();
+            let (part, more) = rest.split_at(alike);
+            if hole {
+                self.0.seek_relative(i64::try_from(part.len()).unwrap_or(i64::MAX))?;
+            } else {
+                self.0.write_all(part)?;
+            }
+            rest = more;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Returns what the content of a file takes of the disk, in bytes, or would take as a copy.
+pub(super) fn taken(found: &Metadata) -> u64 {
+    // 512 is the unit of the system call, whatever the file system's is.
+    found.len().min(found.blocks().saturating_mul(512))
+}
+
+fn is_sparse(found: &Metadata) -> bool {
+    taken(found) < found.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn what_takes_no_room_takes_none_in_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let transfer = Transfer::keeping_free(Some(Bytes::ZERO));
+        // Bytes at these offsets, and the length of the file.
+        let files: [(&[u64], u64); 5] =
+            [(&[], 0), (&[], 9 << 20), (&[0, 5 << 20], 9 << 20), (&[3 << 20], 8 << 20), (&[1, (4 << 20) - 1], 4 << 20)];
+        for (written, length) in files {
+            let [from, to, moved] = ["from", "to", "moved"].map(|name| folder.path().join(name));
+            let file = File::create(&from).unwrap();
+            file.set_len(length).unwrap();
+            written.iter().for_each(|at| file.write_all_at(b"x", *at).unwrap());
+            let whole = std::fs::read(&from).unwrap();
+            let blocks = |path: &Path| path.metadata().unwrap().blocks();
+            let mut copy = File::create(&to).unwrap();
+            let copied = transfer.copy_file(&mut File::open(&from).unwrap(), &mut copy, folder.path()).unwrap();
+            assert_eq!(copied, (Digest::of(&whole), length), "{written:?}");
+            transfer.copy(&from, &moved).unwrap();
+            for copy in [&to, &moved] {
+                assert!(std::fs::read(copy).unwrap() == whole && blocks(copy) <= blocks(&from), "{written:?}");
+            }
         }
     }
 }

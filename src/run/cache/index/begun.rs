@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::key::Digest;
 use super::super::recipe::{Leftover, Recipe};
@@ -49,8 +49,19 @@ impl Index {
             let mut insert =
                 db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
             insert.execute(params![project.0, name, attempt, key.0, folder, how, left, read.map(|read| read.0)])?;
-            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO writer VALUES (?1, ?2, ?3)")?;
-            writes.iter().try_for_each(|place| insert.execute(params![place, project.0, name]).map(drop))
+            insert_writer(db, project, name, writes)
+        })
+    }
+
+    /// Notes that an attempt begins of which nothing can be kept, and in which places its task writes; all or nothing.
+    ///
+    /// # Errors
+    /// Where the index cannot be written.
+    pub fn note_writer(&self, project: &Digest, name: &str, writes: &[String]) -> Result<(), IndexError> {
+        self.in_transaction(|db| {
+            let mut delete = db.prepare_cached("DELETE FROM begun WHERE project = ?1 AND name = ?2")?;
+            delete.execute(params![project.0, name])?;
+            insert_writer(db, project, name, writes)
         })
     }
 
@@ -131,6 +142,11 @@ impl Index {
             Ok(writers)
         })
     }
+}
+
+fn insert_writer(db: &Connection, project: &Digest, name: &str, writes: &[String]) -> rusqlite::Result<()> {
+    let mut insert = db.prepare_cached("INSERT OR REPLACE INTO writer VALUES (?1, ?2, ?3)")?;
+    writes.iter().try_for_each(|place| insert.execute(params![place, project.0, name]).map(drop))
 }
 
 /// Reads a key and what was left from the first columns.
