@@ -32,7 +32,7 @@ impl Presence for Processes {
     }
 
     fn ended_well(&self, record: &Path) -> Option<AsLeft> {
-        let ended = sentinel::read(record)?.ended?;
+        let ended = sentinel::own_end(record)?;
         ended.left().filter(|_| ended.how == How::Exited(0))
     }
 

@@ -289,13 +289,15 @@ impl Past {
         let lost = up_to_date::lost(&read.root, (&read.pipeline, &read.graph), &state);
         let dir = store.run_dir(&header.id);
         let ended_well = |(task, of): (&TaskHeader, &TaskState)| {
-            let how =
-                |number| sentinel::read(&launch::sentinel(&dir, &task.name, number))?.ended.map(|ended| ended.how);
+            let how = |number| sentinel::own_end(&launch::sentinel(&dir, &task.name, number)).map(|ended| ended.how);
             of.phase == Phase::Running && of.open().any(|(number, _)| how(number) == Some(How::Exited(0)))
         };
         let is_here = state::is_here(&header.orchestrator);
         let is_kept = |(task, of): (&TaskHeader, &TaskState)| {
-            let kept = |number| sentinel::find(&launch::sentinel(&dir, &task.name, number), is_here) != Found::Lost;
+            let kept = |number| {
+                let record = launch::sentinel(&dir, &task.name, number);
+                !sentinel::was_asked(&record) && sentinel::find(&record, is_here) != Found::Lost
+            };
             of.phase == Phase::Running && of.open().any(|(number, _)| kept(number))
         };
         let goes_on = adopt && header.tasks.iter().zip(&state.tasks).any(is_kept);
@@ -334,9 +336,9 @@ impl Left<'_> {
         let name = &self.row.header.tasks[task.index()].name;
         // What was asked to end has ended, or is about to: that is no end of its own. So was one that has lost.
         let is_lost = self.state.task(task).phase != Phase::Running;
-        let wanted = self.takes_up() && !is_lost;
         let orchestrator = &self.row.header.orchestrator;
         let sentinel = launch::sentinel(&self.ground.dir, name, number);
+        let wanted = self.takes_up() && !is_lost && !sentinel::was_asked(&sentinel);
         match sentinel::find(&sentinel, state::is_here(orchestrator)) {
             Found::Kept(process) if wanted && self.replaced(task, number).is_none() => Fate::Kept(process),
             Found::Kept(_) | Found::Lost => Fate::Lost { logged: self.ground.log(name, number).exists() },

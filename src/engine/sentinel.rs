@@ -125,12 +125,42 @@ pub enum Found {
     Lost,
 }
 
-/// Looks for an attempt by the record of its sentinel. `same_boot`: whether the host has not been restarted since.
+/// Returns the note that an attempt was asked to end: what becomes of it then is no end of its own.
+fn asked(record: &Path) -> PathBuf {
+    record.with_extension("asked")
+}
+
+/// Notes that an attempt is about to be asked to end by its orchestrator, whose own record may be out of reach.
+pub(super) fn note_asked(record: &Path) {
+    // Where there is no room for that, it is taken as it ends.
+    let _ = fs::File::create(asked(record));
+}
+
+/// Whether an attempt was asked to end by its orchestrator.
+#[must_use]
+pub fn was_asked(record: &Path) -> bool {
+    asked(record).exists()
+}
+
+/// Returns the end of an attempt that came to it by itself.
+#[must_use]
+pub fn own_end(record: &Path) -> Option<Ended> {
+    read(record)?.ended.filter(|_| !was_asked(record))
+}
+
+/// Whether a signal has ended a stage that all processes get when a machine is shut down.
+const fn is_by_shutdown(ended: &Ended) -> bool {
+    matches!(ended.how, How::Signalled(libc::SIGTERM | libc::SIGHUP))
+}
+
+/// Looks for an attempt by the record of its sentinel. `same_boot`: whether the host has not been restarted since. One that
+/// was told to end before that, by a signal, is lost: it was interrupted.
 #[must_use]
 pub fn find(record: &Path, same_boot: bool) -> Found {
     // The order matters: one that ends in between has written its record before.
     let alive = read(record).filter(|record| same_boot && process::is_alive(record.sentinel));
-    match alive.or_else(|| read(record).filter(|record| record.ended.is_some())) {
+    let is_own = |ended: &Ended| same_boot || !is_by_shutdown(ended);
+    match alive.or_else(|| read(record).filter(|record| record.ended.as_ref().is_some_and(is_own))) {
         Some(record) => Found::Kept(record.sentinel),
         None => Found::Lost,
     }
@@ -204,6 +234,8 @@ impl Watch {
 pub fn watch(watch: Watch) -> io::Result<Status> {
     block_signals();
     strays::adopt_orphans();
+    // Of an attempt of this number that a power loss has taken from the record.
+    let _ = fs::remove_file(asked(&watch.record));
     let own = process::identify(std::process::id()).ok_or(io::Error::other("/proc cannot be read"))?;
     // `RUN/attempts/NAME.json`: seen from other containers, it is attended to until this process ends.
     let _attended = watch.record.ancestors().nth(2).map(Share::take);
@@ -420,6 +452,29 @@ fn nobody_listens() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_ended_a_stage_before_the_host_was_restarted_is_no_end_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let sentinel = Process { pid: u32::MAX, started: 7 };
+        let found = |how, same_boot| {
+            let ended = serde_json::json!({"how": how, "peak_memory": null, "output_open": false, "log_error": null});
+            let ended: Ended = serde_json::from_value(ended).unwrap();
+            let record = Record { ended: Some(ended), ..Record::of(sentinel, Millis(7)) };
+            Next::reserve(&path).unwrap().write(&record, false).unwrap();
+            (find(&path, same_boot), own_end(&path).is_some())
+        };
+        for how in [How::Signalled(15), How::Signalled(1)] {
+            assert_eq!(found(how.clone(), true), (Found::Kept(sentinel), true));
+            assert_eq!(found(how, false), (Found::Lost, true));
+        }
+        for how in [How::Signalled(9), How::Exited(0), How::Exited(1)] {
+            assert_eq!(found(how, false), (Found::Kept(sentinel), true));
+        }
+        note_asked(&path);
+        assert_eq!((found(How::Exited(0), true).1, was_asked(&path)), (false, true));
+    }
 
     #[test]
     fn only_who_is_there_has_a_grace() {

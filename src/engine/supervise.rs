@@ -30,6 +30,9 @@ use crate::run::event::Process;
 use crate::run::outcome::{Outcome, Usage};
 use crate::units::Bytes;
 
+/// For how long after a stage was told to end by a signal its orchestrator may be told the same.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
 /// Room for one piece of output.
 type Piece = [MaybeUninit<u8>; 16 << 10];
 
@@ -92,6 +95,7 @@ impl Attempt {
         let output_open = self.output.is_some() || sentinel.as_ref().is_some_and(|ended| ended.output_open);
         let holders = sentinel.as_ref().map(|ended| ended.holders.as_slice()).unwrap_or_default();
         let survivors = self.end_survivors(output_open, holders).await;
+        self.hear_of_a_stop(reaped.status).await;
         self.drain().await;
         while self.is_adopted() && self.read_along().await {}
         self.log.finish();
@@ -283,6 +287,7 @@ impl Attempt {
             Stop::No => self.go_on(now),
             Stop::Gracefully => self.end_it(Outcome::Interrupted, now),
             Stop::Now => {
+                self.note_asked();
                 let why = self.clock.ending.take().map_or(Outcome::Interrupted, |(why, _)| why);
                 self.clock.ending = Some((why, now));
             }
@@ -298,12 +303,34 @@ impl Attempt {
 
     fn end_it(&mut self, why: Outcome, now: Instant) {
         if self.clock.ending.is_none() {
+            if why == Outcome::Interrupted {
+                self.note_asked();
+            }
             process::signal_group(self.pid, Signal::TERM);
             if self.hold.is_held() {
                 // Only what goes on hears of it.
                 self.go_on(now);
             }
             self.clock.ending = Some((why, now + self.launch.limits.grace.as_std()));
+        }
+    }
+
+    /// Notes that it is asked to end, for whoever finds its sentinel's record.
+    fn note_asked(&self) {
+        self.launch.sentinel.iter().for_each(|record| sentinel::note_asked(record));
+    }
+
+    /// Takes in that the run is to stop, a moment after the process ended so. A machine that is shut down tells all processes
+    /// alike to end, in no order: who heard of it before us was interrupted.
+    async fn hear_of_a_stop(&mut self, status: Status) {
+        let is_told = matches!(status, Status::Signalled(libc::SIGTERM | libc::SIGHUP) | Status::Exited(143 | 129));
+        if !is_told || self.clock.ending.is_some() || matches!(self.exit, Exit::OfStranger(None)) {
+            return;
+        }
+        let until = Instant::now() + SHUTDOWN;
+        // A run that is gone has stopped as well.
+        if timeout_at(until, self.wish.wait_for(|wish| wish.stop != Stop::No)).await.is_ok() {
+            self.clock.ending = Some((Outcome::Interrupted, until));
         }
     }
 

@@ -155,3 +155,25 @@ fn nothing_survives_an_orchestrator_that_is_killed_and_no_ghost_is_listed() {
     wait_for_end(pid_in(&world.path("pid")));
     assert_eq!(world.show()["state"], "interrupted");
 }
+
+#[test]
+fn a_stage_that_a_shutdown_ends_before_its_orchestrator_was_interrupted() {
+    // Who tells the orchestrator waits until the stage has been buried.
+    let world = World::new(
+        r#"
+[stage.a]
+run = """
+test -e again && exit 0; touch again
+(trap '' TERM; touch armed; while kill -0 $$ 2> gone; do sleep 0.02; done; kill -TERM $PPID) &
+until test -e armed; do sleep 0.02; done; kill -TERM $$; sleep 1000"""
+[stage.b]
+run = "echo b >> done"
+after = ["a"]
+"#,
+    );
+    assert_eq!(world.run(&[]).status.code(), Some(130));
+    let run = world.show();
+    assert_eq!((outcomes(&run, "a"), state(&run, "b")), (vec!["interrupted".to_owned()], "waiting"));
+    assert_eq!(world.command(&["resume"]).output().unwrap().status.code(), Some(0));
+    assert_eq!(outcomes(&world.show(), "a"), ["interrupted", "succeeded"]);
+}

@@ -517,3 +517,35 @@ fn who_waits_until_another_run_has_kept_something_can_be_interrupted() {
     let (states, done) = once_more(&world);
     assert_eq!((states, done.matches("second").count()), (["cached", "succeeded"].map(str::to_owned), 1), "{done}");
 }
+
+#[test]
+fn what_a_run_that_has_lost_its_record_ends_was_interrupted() {
+    let world = World::new(
+        r#"
+[stage.short]
+run = "until test -e gate; do sleep 0.02; done"
+[stage.long]
+run = "echo ready; until test -e last; do sleep 0.02; done"
+[stage.next]
+run = "echo next >> done"
+after = ["long"]
+"#,
+    );
+    let mut run = world.start(&["--survive"]);
+    run.wait_for("ready");
+    // Another file takes the place of the record, with what it held.
+    let [record, copy] = ["state.db", "copy"].map(|name| world.path(".trainyard").join(name));
+    std::fs::copy(&record, &copy).unwrap();
+    std::fs::rename(&copy, &record).unwrap();
+    go_on(&world, "gate", "");
+    assert_eq!(run.end(), Some(70));
+    go_on(&world, "last", "");
+    let (code, events) = resume(&world, &[]);
+    assert_eq!(code, Some(0), "{events:#?}");
+    let run = world.show();
+    assert_eq!(
+        (outcomes(&run, "long"), outcomes(&run, "short").len()),
+        (vec!["interrupted".into(), "succeeded".into()], 1)
+    );
+    assert_eq!(done(&world), "next\n");
+}
