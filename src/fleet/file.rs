@@ -51,9 +51,13 @@ fn fleet(decoder: &mut Decoder<'_>, root: &Table, source: &Source) -> Fleet {
     }
     if fleet.nodes.is_empty() {
         let problem = Problem::new(Span::Whole, "there is no node to run on");
-        let help = "add one: [[node]] with the lines name = \"box\" and cpus = 8";
+        let is_pipeline = root.entries.iter().any(|entry| entry.key.text == "stage");
         if !has_nodes {
-            decoder.report_absent(problem.help(help));
+            decoder.report_absent(problem.help(if is_pipeline {
+                "this looks like a pipeline: give it without `--fleet`"
+            } else {
+                "add one: [[node]] with the lines name = \"box\" and cpus = 8"
+            }));
         }
     }
     // Only now are all nodes known, wherever the links stand in the file.
@@ -257,9 +261,9 @@ mod tests {
     fn read(text: &str) -> Result<Fleet, Vec<String>> {
         let source = Source { name: "fleets/two.toml".to_owned(), text: text.to_owned() };
         let words = |problem: &Problem| {
-            let Span::File(range) = &problem.span else { return problem.message.clone() };
-            let (line, column) = source.position(range.start);
             let help = problem.help.as_ref().map_or(String::new(), |help| format!(" ({help})"));
+            let Span::File(range) = &problem.span else { return format!("{}{help}", problem.message) };
+            let (line, column) = source.position(range.start);
             format!("{line}:{column} {}{help}", problem.message)
         };
         parse(&source).map_err(|problems| problems.iter().map(words).collect())
@@ -347,7 +351,11 @@ bandwidth = '12GB'
 
     #[test]
     fn a_fleet_without_a_node_is_refused() {
-        assert_eq!(read("name = 'empty'").unwrap_err(), ["there is no node to run on"]);
+        let none = |help: &str| format!("there is no node to run on ({help})");
+        let help = "add one: [[node]] with the lines name = \"box\" and cpus = 8";
+        assert_eq!(read("name = 'empty'").unwrap_err(), [none(help)]);
+        let pipeline = read("[stage.a]\nrun = 'true'").unwrap_err();
+        assert_eq!(pipeline[0], none("this looks like a pipeline: give it without `--fleet`"));
         assert_eq!(read("node = []").unwrap_err().len(), 1);
         assert_eq!(read("[[node]]").unwrap_err(), ["1:1 this node has no name (add name = \"box\")"]);
     }

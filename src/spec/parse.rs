@@ -60,7 +60,12 @@ fn top(decoder: &mut Decoder<'_>, mut root: Table, catalogue: &[Op]) -> Pipeline
     }
     let Some(node) = stages else {
         let problem = Problem::new(Span::Whole, "there is no stage");
-        decoder.report_absent(problem.help("add one: [stage.hello] with the line run = \"echo hello\""));
+        let is_fleet = root.entries.iter().any(|entry| entry.key.text == "node");
+        decoder.report_absent(problem.help(if is_fleet {
+            "this looks like a fleet: give each with a `--fleet` of its own"
+        } else {
+            "add one: [stage.hello] with the line run = \"echo hello\""
+        }));
         return pipeline;
     };
     if decoder.table(&node, "a table: [stage.NAME] for every stage").is_some_and(|table| table.entries.is_empty()) {

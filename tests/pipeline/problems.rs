@@ -28,6 +28,8 @@ fn an_empty_file_is_rejected() {
         assert_eq!(said(text), ["-: there is no stage (add one: [stage.hello] with the line run = \"echo hello\")"]);
     }
     assert_eq!(said("[stage]\n"), ["1:1 [stage]: there is no stage in this table"]);
+    let fleet = said("[[node]]\nname = 'box'\n");
+    assert_eq!(fleet[0], "-: there is no stage (this looks like a fleet: give each with a `--fleet` of its own)");
 }
 
 #[test]
