@@ -303,9 +303,7 @@ impl Attempt {
 
     fn end_it(&mut self, why: Outcome, now: Instant) {
         if self.clock.ending.is_none() {
-            if why == Outcome::Interrupted {
-                self.note_asked();
-            }
+            self.note_asked();
             process::signal_group(self.pid, Signal::TERM);
             if self.hold.is_held() {
                 // Only what goes on hears of it.

@@ -549,3 +549,28 @@ after = ["long"]
     );
     assert_eq!(done(&world), "next\n");
 }
+
+#[test]
+fn what_ends_well_in_the_grace_after_a_time_limit_is_no_result_where_nobody_is_there() {
+    for go_on_with in ["resume", "run"] {
+        let world = World::new(
+            r#"
+[stage.a]
+run = """
+trap 'echo ready; until test -e gate; do sleep 0.02; done; exit 0' TERM
+echo $$ > pid; echo part > out; if test ! -e again; then touch again; sleep 1000 & wait; fi; echo whole > out"""
+outputs = ["out"]
+timeout = "1s"
+"#,
+        );
+        let sentinel = killed(&world, &[]);
+        go_on(&world, "gate", "");
+        wait_for_end(sentinel);
+        let output = match go_on_with {
+            "resume" => world.command(&["resume"]).output().unwrap(),
+            _ => world.run(&[]),
+        };
+        assert_eq!(output.status.code(), Some(0), "{go_on_with}: {}", told(&output));
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "whole\n", "{go_on_with}");
+    }
+}
