@@ -41,7 +41,7 @@ pub use refusal::{Refusal, Short, Why};
 /// missed.
 pub const FRESH: Millis = Millis(5_000);
 
-/// A reading counts from when it comes, however long the driver has taken for it, up to this: one that takes minutes is about
+/// Where the driver takes long every time, a reading counts from when it comes, however long that was, up to this: one that takes minutes is about
 /// to fail. What our own tasks were promised since it was asked for counts besides, so that it is as safe as a quick one as to
 /// them. A stranger may have come meanwhile: the next reading shows that, and who has taken no memory yet makes room.
 const SLOWEST: Millis = Millis(60_000);

@@ -13,7 +13,7 @@ use crate::units::{Bytes, Millis};
 pub struct Readings {
     /// When reading began.
     pub at: Millis,
-    /// How long after that the driver had answered.
+    /// How long after that the driver had answered, where it takes long every time.
     pub took: Millis,
     /// `[n_devices]`, by DeviceId.
     pub devices: Vec<Live>,

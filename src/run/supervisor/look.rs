@@ -125,16 +125,19 @@ impl<'a> Looker<'a> {
         }
     }
 
-    /// Takes in how long an answer took, and says so where that is long.
-    fn answered(&mut self, took: Millis) {
+    /// Takes in how long an answer took, and says so where that is long. Returns how much of that does not count for its age:
+    /// nothing, unless the one before took long as well. After a single slow one the next is soon there.
+    fn answered(&mut self, took: Millis) -> Millis {
         let before = std::mem::replace(&mut self.slow, Some(took).filter(|took| *took > FRESH));
+        let is_always_slow = before.is_some() && self.slow.is_some();
         if std::mem::take(&mut self.is_missed) {
             warn!("the driver answers again, after {took}");
-        } else if before.is_some() && self.slow.is_some() && !self.is_said {
+        } else if is_always_slow && !self.is_said {
             self.is_said = true;
             warn!("the driver takes long to answer, {took} now: what it says counts as new once it has come");
         }
         self.is_said &= self.slow.is_some();
+        if is_always_slow { took } else { Millis::ZERO }
     }
 
     /// Says once that no answer comes. One that takes long every time is given as long again.
@@ -221,8 +224,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         let now = self.clock.now();
         self.look = look;
         let took = now - self.look.readings.at;
-        self.look.readings.took = took;
-        self.parts.looker.answered(took);
+        self.look.readings.took = self.parts.looker.answered(took);
         self.end_what_cannot_stay();
         self.peaks.observe(self.parts.fleet, &self.look.readings, self.parts.dispatcher.ledger());
         self.say_who_is_not_watched();
@@ -271,5 +273,17 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
             }
         };
         (0..).map(DeviceId).zip(&self.parts.fleet.devices).map(gauge).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_the_driver_takes_long_every_time_that_does_not_count_for_the_age() {
+        let mut looker = Looker::blind();
+        let counts = [200, 11_000, 200, 7_000, 6_000, 8_000, 300, 9_000].map(|took| looker.answered(Millis(took)).0);
+        assert_eq!(counts, [0, 0, 0, 0, 6_000, 8_000, 0, 0]);
     }
 }
