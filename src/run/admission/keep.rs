@@ -87,10 +87,14 @@ impl Ledger {
         book.busy = Some(Busy { times: times + 1, at, until: at + SOONEST });
     }
 
-    /// Sends nothing to such a device until then, unless a reading shows before who is there.
+    /// Sends nothing to such a device until then, unless a reading shows before who is there: for a second at least, twice as
+    /// long each time, and for half a minute at most, for others may be let in whom the one that was not does not wait for.
     pub fn keep_off(&mut self, device: DeviceId, until: Millis) {
         let busy = &mut self.books[device.index()].busy;
-        *busy = busy.map(|busy| Busy { until, ..busy });
+        *busy = busy.map(|busy| {
+            let least = Millis(SOONEST.0 << (busy.times - 1).min(16)).min(LATEST);
+            Busy { until: until.clamp(busy.at + least, busy.at + LATEST), ..busy }
+        });
     }
 
     /// Takes in that a device has let a task in.
@@ -161,6 +165,9 @@ impl Ledger {
 
 /// How long nothing is sent to a device that was busy when a task came, until it is known when that is tried again.
 const SOONEST: Millis = Millis(1_000);
+
+/// How long nothing is sent there at most, however long whoever was turned away pauses.
+const LATEST: Millis = Millis(30_000);
 
 /// A device that was busy when a task of ours came.
 #[derive(Clone, Copy, Debug)]

@@ -424,16 +424,33 @@ fn a_device_that_was_busy_is_kept_off_until_then_or_until_a_reading_shows_who_is
     };
     let mut ledger = Ledger::new(&fleet(&[80], &[]));
     ledger.turned_away(DeviceId(0), Millis(100));
-    ledger.keep_off(DeviceId(0), Millis(60_000));
+    ledger.keep_off(DeviceId(0), Millis(30_000));
     let why = |ledger: &mut Ledger, readings| admit(ledger, 0, &shared(1), &readings).unwrap_err().devices[0].1.clone();
     // Whoever was there when it was read before has nothing to do with it.
-    for (at, computing) in [(90, 1), (110, 0), (50_000, 0)] {
-        let left = Millis(60_000 - at);
+    for (at, computing) in [(90, 1), (110, 0), (20_000, 0)] {
+        let left = Millis(30_000 - at);
         assert_eq!(why(&mut ledger, one_process(at, computing)), Why::TurnedAway { left });
     }
     assert!(ledger.reach(&shared(1)).is_ok() && ledger.possible(&shared(1)).is_ok(), "it is not for ever");
     let mut later = ledger.clone();
-    assert!(admit(&mut later, 0, &shared(1), &one_process(60_000, 0)).is_ok());
-    assert_eq!(why(&mut ledger, one_process(51_000, 1)), Why::OneProcess);
-    assert!(admit(&mut ledger, 0, &shared(1), &one_process(52_000, 0)).is_ok(), "it was seen to leave");
+    assert!(admit(&mut later, 0, &shared(1), &one_process(30_000, 0)).is_ok());
+    assert_eq!(why(&mut ledger, one_process(21_000, 1)), Why::OneProcess);
+    assert!(admit(&mut ledger, 0, &shared(1), &one_process(22_000, 0)).is_ok(), "it was seen to leave");
+}
+
+#[test]
+fn a_device_that_was_busy_is_tried_again_later_each_time_and_within_half_a_minute() {
+    let mut ledger = Ledger::new(&fleet(&[80], &[]));
+    let mut kept = |at: u64, until: u64| {
+        ledger.turned_away(DeviceId(0), Millis(at));
+        ledger.keep_off(DeviceId(0), Millis(until));
+        let Live::Seen(seen) = seen(80, 0, &[]) else { unreachable!("it is read") };
+        let readings = readings(at, vec![Live::Seen(Seen { one_process: Some(0), ..seen })]);
+        let refusal = admit(&mut ledger, 0, &shared(1), &readings).unwrap_err();
+        let Why::TurnedAway { left } = refusal.devices[0].1 else { unreachable!("it is kept off") };
+        left.0
+    };
+    let pauses: Vec<u64> = (1..=7).map(|times| kept(100_000 * times, 0)).collect();
+    assert_eq!(pauses, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+    assert_eq!(kept(900_000, 9_000_000), 30_000);
 }

@@ -62,10 +62,7 @@ impl Dispatcher<'_> {
     fn has_room_but(&self, busy: &[DeviceId], task: TaskId, place: &Place, now: Millis, readings: &Readings) -> bool {
         let mut ledger = self.ledger.clone();
         ledger.release_as(place.role, task, now);
-        for device in busy {
-            ledger.turned_away(*device, now);
-            ledger.keep_off(*device, Millis(u64::MAX));
-        }
+        busy.iter().for_each(|device| ledger.turned_away(*device, now));
         ledger.has_room(&self.ready[self.queue_of[task.index()] as usize].request, readings, now)
     }
 
