@@ -222,6 +222,7 @@ impl Command {
         let left = Left { state: &state, row, ground: &ground, adopt: !self.changed };
         // Its warden may still be at it. What is left of an attempt must not write beside the next one.
         let mark = run_mark(&ground.run);
+        left.note_asked();
         warden::end_marked_but(&mark, &left.spared(), session::longest_grace(&prepared.pipeline));
         crash::point("swept");
         let jobs = prepared.jobs(&manner)?;
@@ -384,13 +385,26 @@ impl Left<'_> {
 
     /// Returns the marks of each attempt that is to go on.
     fn spared(&self) -> Vec<Vec<String>> {
+        let kept = self.open().filter(|(task, number)| matches!(self.fate(*task, *number), Fate::Kept(_)));
+        kept.map(|(task, number)| launch::marks(&self.ground.run, self.name(task), number)).collect()
+    }
+
+    /// Notes of the attempts that have not ended and are not spared that they are asked to end: should this process die before
+    /// they have, nobody takes that for an end of their own.
+    fn note_asked(&self) {
+        let not_spared = self.open().filter(|(task, number)| matches!(self.fate(*task, *number), Fate::Lost { .. }));
+        let records = not_spared.map(|(task, number)| launch::sentinel(&self.ground.dir, self.name(task), number));
+        let goes_on = |record: &PathBuf| sentinel::read(record).is_some_and(|record| record.ended.is_none());
+        records.filter(goes_on).for_each(|record| sentinel::note_asked(&record));
+    }
+
+    /// Yields the attempts that had not ended when anybody was there last.
+    fn open(&self) -> impl Iterator<Item = (TaskId, u32)> {
         let tasks = (0..).map(TaskId).zip(&self.state.tasks);
-        let open = tasks.flat_map(|(id, task)| task.open().map(move |(number, _)| (id, number)));
-        let kept = open.filter(|(task, number)| matches!(self.fate(*task, *number), Fate::Kept(_)));
-        kept.map(|(task, number)| {
-            let name = &self.row.header.tasks[task.index()].name;
-            launch::marks(&self.ground.run, name, number)
-        })
-        .collect()
+        tasks.flat_map(|(id, task)| task.open().map(move |(number, _)| (id, number)))
+    }
+
+    fn name(&self, task: TaskId) -> &str {
+        &self.row.header.tasks[task.index()].name
     }
 }

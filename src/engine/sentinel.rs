@@ -131,7 +131,7 @@ fn asked(record: &Path) -> PathBuf {
 }
 
 /// Notes that an attempt is about to be asked to end by its orchestrator, whose own record may be out of reach.
-pub(super) fn note_asked(record: &Path) {
+pub fn note_asked(record: &Path) {
     // Where there is no room for that, it is taken as it ends.
     let _ = fs::File::create(asked(record));
 }
@@ -148,9 +148,9 @@ pub fn own_end(record: &Path) -> Option<Ended> {
     read(record)?.ended.filter(|_| !was_asked(record))
 }
 
-/// Whether a signal has ended a stage that all processes get when a machine is shut down.
+/// Whether a signal has ended a stage that all processes get when a machine is shut down; a shell says so by its exit code.
 const fn is_by_shutdown(ended: &Ended) -> bool {
-    matches!(ended.how, How::Signalled(libc::SIGTERM | libc::SIGHUP))
+    matches!(ended.how, How::Signalled(libc::SIGTERM | libc::SIGHUP) | How::Exited(143 | 129))
 }
 
 /// Looks for an attempt by the record of its sentinel. `same_boot`: whether the host has not been restarted since. One that
@@ -465,7 +465,7 @@ mod tests {
             Next::reserve(&path).unwrap().write(&record, false).unwrap();
             (find(&path, same_boot), own_end(&path).is_some())
         };
-        for how in [How::Signalled(15), How::Signalled(1)] {
+        for how in [How::Signalled(15), How::Signalled(1), How::Exited(143)] {
             assert_eq!(found(how.clone(), true), (Found::Kept(sentinel), true));
             assert_eq!(found(how, false), (Found::Lost, true));
         }

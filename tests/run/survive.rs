@@ -574,3 +574,32 @@ timeout = "1s"
         assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "whole\n", "{go_on_with}");
     }
 }
+
+#[test]
+fn what_ends_well_as_it_is_ended_for_another_command_is_no_result_where_nobody_is_there_any_more() {
+    let text = r#"
+[stage.a]
+run = """
+trap 'touch told; until test -e gate; do sleep 0.02; done; exit 0' TERM
+echo $$ > pid; echo part > out; if test ! -e again; then touch again; echo ready; sleep 1000 & wait; fi; echo whole > out"""
+outputs = ["out"]
+"#;
+    for go_on_with in ["resume", "run"] {
+        let world = World::new(text);
+        let sentinel = killed(&world, &[]);
+        std::fs::write(world.path("p.toml"), text.replace("whole", "other")).unwrap();
+        let mut other = world.command(&["resume", "--changed"]).spawn().unwrap();
+        wait_for(&world.path("told"));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        std::fs::write(world.path("p.toml"), text).unwrap();
+        go_on(&world, "gate", "");
+        wait_for_end(sentinel);
+        let output = match go_on_with {
+            "resume" => world.command(&["resume"]).output().unwrap(),
+            _ => world.run(&[]),
+        };
+        assert_eq!(output.status.code(), Some(0), "{go_on_with}: {}", told(&output));
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "whole\n", "{go_on_with}");
+    }
+}
