@@ -78,10 +78,11 @@ pub struct Dispatcher<'a> {
     blockers: Vec<u32>,
     /// `[n_tasks]`, by TaskId: which of `ready` the task queues in.
     queue_of: Vec<u32>,
-    /// Ready tasks, one queue for each distinct request, so that a request that does not fit is asked for once.
+    /// Ready tasks, one queue for each distinct request, so that a request that does not fit is asked for once. Tasks that can do
+    /// with something else have queues of their own, for each stage and mode that they can do with.
     ready: Vec<Queue>,
     /// Which of `ready` a request has.
-    queues: HashMap<Resources, u32>,
+    queues: HashMap<(Resources, Option<(usize, usize)>), u32>,
     /// `[n_queues]`, or fewer: why the first task of each could not start when it was last asked for.
     refused: Vec<Option<Refused>>,
     /// Since when as many tasks run as may, though others are ready.
@@ -304,11 +305,14 @@ impl<'a> Dispatcher<'a> {
         if raise.is_some() {
             self.helped.insert(task);
         }
-        let queue = self.queues.get(&request).copied().unwrap_or_else(|| {
+        // Who can do with something else is not kept from it by those who cannot.
+        let instead = self.instead(task).map(|(mode, _)| (self.graph.tasks[task.index()].stage, mode));
+        let asked = (request, instead);
+        let queue = self.queues.get(&asked).copied().unwrap_or_else(|| {
             let next = u32::try_from(self.ready.len()).expect("no more queues than attempts");
-            let is_within_reach = self.ledger.is_within_reach(&request);
-            self.ready.push(Queue { request: request.clone(), is_within_reach, turns: BTreeSet::new() });
-            self.queues.insert(request, next);
+            let is_within_reach = self.ledger.is_within_reach(&asked.0);
+            self.ready.push(Queue { request: asked.0.clone(), is_within_reach, turns: BTreeSet::new() });
+            self.queues.insert(asked, next);
             next
         });
         self.queue_of[task.index()] = queue;
@@ -332,8 +336,8 @@ impl<'a> Dispatcher<'a> {
 
     /// As planned: the plan has weighed priorities where that was its aim. Who was not let in again and again goes last.
     fn turn(&self, task: TaskId) -> Turn {
-        let rank = if self.is_turned_away_often(task) { u32::MAX } else { self.plan.rank[task.index()] };
-        (rank, task)
+        let often = self.turned_away_often(task);
+        (often.map_or(self.plan.rank[task.index()], |times| u32::MAX / 2 + times), task)
     }
 
     /// Returns when a retry or a second attempt is due, if one is waited for that may be started then, or a turn ends.

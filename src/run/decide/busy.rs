@@ -80,9 +80,10 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Whether a task was not let in so often that it may be to blame itself: those go first who may be let in.
-    pub(super) fn is_turned_away_often(&self, task: TaskId) -> bool {
-        self.refusals.get(&task).is_some_and(|times| *times >= OFTEN)
+    /// Returns how often a task was not let in, where that is so often that it may be to blame itself: those go first who may be
+    /// let in, and of the others who was turned away least.
+    pub(super) fn turned_away_often(&self, task: TaskId) -> Option<u32> {
+        self.refusals.get(&task).copied().filter(|times| *times >= OFTEN)
     }
 
     /// Lets a task wait for its next attempt; one that was not let in only where that was.

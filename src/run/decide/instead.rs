@@ -123,7 +123,10 @@ impl<'a> Dispatcher<'a> {
         let kept = (queue, turned_away.map(|_| task));
         match earliest.min_by_key(|(at, ..)| *at) {
             Some((at, grant, _)) if at > now => {
-                self.others_keep.remove(&kept);
+                // Who was not let in waits for those of ours that may not be let in either.
+                if turned_away.is_none() {
+                    self.others_keep.remove(&kept);
+                }
                 let planned = self.planned(task, &grant);
                 Until::Before(at + self.expect.duration(self.stage_and_mode(task), planned))
             }

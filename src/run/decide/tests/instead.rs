@@ -51,17 +51,19 @@ fn who_prefers_a_gpu_that_has_fallen_out_takes_the_cpu_at_once() {
 fn who_prefers_a_gpu_that_others_keep_takes_the_cpu_after_a_while() {
     let (free, used) = (Bytes(6 << 30), Bytes(10 << 30));
     let kept = Live::Seen(Seen { free, used, held: Some(Vec::new()), ..Seen::default() });
-    // So does a driver that has not answered since the run began.
-    for (live, is_read) in [(kept, true), (Live::Unread, false)] {
-        let problem = problem(vec![prefers(None)], &[], gpus(1));
+    // So does a driver that has not answered since the run began; and who needs a GPU and waits for it before does not matter.
+    for (live, is_read, others) in [(kept.clone(), true, 0), (kept, true, 1), (Live::Unread, false, 0)] {
+        let mut modes = vec![vec![prefers(None).remove(0)]; others];
+        modes.push(prefers(None));
+        let problem = problem(modes, &[], gpus(1));
         let plan = in_file_order(&problem);
-        let mut sim = Sim::new(&problem, &plan, vec![10_000]);
+        let mut sim = Sim::new(&problem, &plan, vec![10_000; 1 + others]);
         sim.readings.devices[0] = live.clone();
         let mut at = |ms: u64| {
             let read = if is_read { Millis(ms) } else { Millis::ZERO };
             (sim.now, sim.readings.at) = (Millis(ms), read);
             sim.decide();
-            sim.state.task(TaskId(0)).attempts.first().map(|attempt| attempt.place.mode)
+            sim.state.tasks[others].attempts.first().map(|attempt| attempt.place.mode)
         };
         for ms in (1_000..=31_000).step_by(1_000) {
             assert_eq!(at(ms), None, "{live:?} after {ms} ms");
