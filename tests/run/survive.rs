@@ -550,6 +550,18 @@ after = ["long"]
     assert_eq!(done(&world), "next\n");
 }
 
+/// Lets an attempt end well that has made a part, and expects who goes on to make all.
+fn is_made_whole(world: &World, sentinel: u32, go_on_with: &str) {
+    go_on(world, "gate", "");
+    wait_for_end(sentinel);
+    let output = match go_on_with {
+        "resume" => world.command(&["resume"]).output().unwrap(),
+        _ => world.run(&[]),
+    };
+    assert_eq!(output.status.code(), Some(0), "{go_on_with}: {}", told(&output));
+    assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "whole\n", "{go_on_with}");
+}
+
 #[test]
 fn what_ends_well_in_the_grace_after_a_time_limit_is_no_result_where_nobody_is_there() {
     for go_on_with in ["resume", "run"] {
@@ -564,14 +576,7 @@ timeout = "1s"
 "#,
         );
         let sentinel = killed(&world, &[]);
-        go_on(&world, "gate", "");
-        wait_for_end(sentinel);
-        let output = match go_on_with {
-            "resume" => world.command(&["resume"]).output().unwrap(),
-            _ => world.run(&[]),
-        };
-        assert_eq!(output.status.code(), Some(0), "{go_on_with}: {}", told(&output));
-        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "whole\n", "{go_on_with}");
+        is_made_whole(&world, sentinel, go_on_with);
     }
 }
 
@@ -593,13 +598,6 @@ outputs = ["out"]
         other.kill().unwrap();
         other.wait().unwrap();
         std::fs::write(world.path("p.toml"), text).unwrap();
-        go_on(&world, "gate", "");
-        wait_for_end(sentinel);
-        let output = match go_on_with {
-            "resume" => world.command(&["resume"]).output().unwrap(),
-            _ => world.run(&[]),
-        };
-        assert_eq!(output.status.code(), Some(0), "{go_on_with}: {}", told(&output));
-        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "whole\n", "{go_on_with}");
+        is_made_whole(&world, sentinel, go_on_with);
     }
 }
