@@ -232,7 +232,7 @@ struct Found {
 
 struct Planner<'a, const W: usize> {
     options: Options<'a>,
-    /// `[n_kinds]`: for how many milliseconds a task holds a whole device at least; empty where data takes time, or
+    /// `[n_kinds]`: for how many milliseconds a task holds a whole device at least; empty for lists, where data takes time, or
     /// something else than devices is scarce.
     held: Vec<u64>,
     search: Search<'a, W>,
@@ -241,8 +241,7 @@ struct Planner<'a, const W: usize> {
 impl<'a, const W: usize> Planner<'a, W> {
     fn new(instance: &'a Instance<'a>, timing: &'a Timing, bound: Bound, options: &Options<'a>) -> Self {
         let search = Search::new(instance, timing, bound, options);
-        let held = if instance.has_lags() { Vec::new() } else { held(instance) };
-        Self { options: *options, held, search }
+        Self { options: *options, held: Vec::new(), search }
     }
 
     fn best(mut self) -> Result<Found, PlanError> {
@@ -278,11 +277,14 @@ impl<'a, const W: usize> Planner<'a, W> {
         best.map(|draft| Found { draft, bound, evaluations, given_up }).ok_or(PlanError::Budgets)
     }
 
-    /// Lets free choices mind waste, except where data takes time: there it also takes time to leave the node that has it,
+    /// Lets free choices mind waste, and first plans what tasks hold, except where data takes time: there it also takes time to leave the node that has it,
     /// and what is dear elsewhere may be cheap. Returns whether data takes time.
     fn mind_waste(&mut self) -> bool {
         let has_lags = self.search.instance.has_lags();
-        self.search.decoder.mind_waste(if has_lags { 0 } else { THRIFT });
+        if !has_lags {
+            self.search.decoder.mind_waste(THRIFT);
+            self.held = held(self.search.instance);
+        }
         has_lags
     }
 

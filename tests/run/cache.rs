@@ -515,6 +515,16 @@ fn a_file_that_a_failed_attempt_has_made_does_not_count_either() {
     assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
 }
 
+/// Expects that each edit of what the only stage copies makes it run, and once.
+fn each_counts(world: &World, edits: &[&str], edit: impl Fn(&str)) {
+    for edited in edits {
+        edit(edited);
+        assert_eq!(ran(world, &[]), ["a"], "{edited}");
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), *edited);
+        assert!(ran(world, &[]).is_empty(), "{edited}: {}", dry(world, &[]));
+    }
+}
+
 #[test]
 fn what_a_user_makes_of_a_file_that_a_failed_attempt_has_left_counts() {
     let world = World::new(
@@ -528,12 +538,7 @@ fn what_a_user_makes_of_a_file_that_a_failed_attempt_has_left_counts() {
     // As it was left it is read, and counts from then on.
     assert_eq!(ran(&world, &[]), ["a"]);
     assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
-    for edited in ["one", "two"] {
-        std::fs::write(world.path("conf"), edited).unwrap();
-        assert_eq!(ran(&world, &[]), ["a"], "{edited}");
-        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), edited);
-        assert!(ran(&world, &[]).is_empty(), "{edited}: {}", dry(&world, &[]));
-    }
+    each_counts(&world, &["one", "two"], |edited| std::fs::write(world.path("conf"), edited).unwrap());
 }
 
 #[test]
@@ -545,21 +550,12 @@ fn a_file_that_somebody_else_makes_while_a_stage_runs_counts_once_it_is_edited()
         outputs = ["out"]
         "#,
     );
-    let write = |text: &str| {
-        std::fs::write(world.path("new"), text).unwrap();
-        std::fs::rename(world.path("new"), world.path("conf")).unwrap();
-    };
     let mut run = world.start(&[]);
     run.wait_for("ready");
-    write("one");
+    world.put("conf", "one");
     assert_eq!(run.end(), Some(0));
     assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));
-    for edited in ["two", "three", "one"] {
-        write(edited);
-        assert_eq!(ran(&world, &[]), ["a"], "{edited}");
-        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), edited);
-        assert!(ran(&world, &[]).is_empty(), "{edited}: {}", dry(&world, &[]));
-    }
+    each_counts(&world, &["two", "three", "one"], |edited| world.put("conf", edited));
 }
 
 #[test]
@@ -588,16 +584,12 @@ fn what_was_made_of_an_input_that_was_another_one_for_a_while_is_not_kept() {
         "[stage.a]\nrun = \"echo a >> ran; echo ready; until test -e gate; do sleep 0.02; done; cat in > out\"\n\
          inputs = [\"in\"]\noutputs = [\"out\"]\n",
     );
-    let write = |name: &str, text: &str| {
-        std::fs::write(world.path("new"), text).unwrap();
-        std::fs::rename(world.path("new"), world.path(name)).unwrap();
-    };
-    write("in", "one");
+    world.put("in", "one");
     let mut run = world.start(&[]);
     run.wait_for("ready");
-    write("in", "two");
-    write("in", "one");
-    write("gate", "");
+    world.put("in", "two");
+    world.put("in", "one");
+    world.put("gate", "");
     assert_eq!(run.end(), Some(0));
     assert_eq!(ran(&world, &[]), ["a"], "once more");
     assert!(ran(&world, &[]).is_empty(), "{}", dry(&world, &[]));

@@ -33,6 +33,12 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// Writes a file, whole at once: somebody looks for it all the time.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.path("put.new"), text).unwrap();
+        std::fs::rename(self.path("put.new"), self.path(name)).unwrap();
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.dir.path()).env("HOME", self.dir.path()).env("NO_COLOR", "1");

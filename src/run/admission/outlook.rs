@@ -1,7 +1,7 @@
 //! What there will be room for once running tasks have ended: a copy of the ledger in which they can be let go.
 //!
-//! What others hold on a device now, or that keep it busy, counts as held for good, and what our own tasks have not given back yet as free: it
-//! tells what keeps a request waiting of which we know an end. Does not know when anything ends.
+//! What others hold on a device now, or that keep it busy, counts as held for good, and what our own tasks have not given
+//! back yet as free: it tells what keeps a request waiting of which we know an end. Does not know when anything ends.
 
 use super::reading::{Live, Readings, Seen};
 use super::{Book, Grant, Ledger, Refusal};

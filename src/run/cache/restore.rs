@@ -75,9 +75,13 @@ impl Keeper {
             }
             Ok(Some(Found::UpToDate(Cached { log: action.log, restored })))
         };
-        // What was kept on the way is found when it is looked for again.
-        let found = std::iter::repeat_with(|| look().transpose()).flatten().next();
-        match found.unwrap_or(Ok(Found::Runs)) {
+        let found = loop {
+            // What was kept on the way is found when it is looked for again.
+            if let Some(found) = look().transpose() {
+                break found;
+            }
+        };
+        match found {
             Ok(found) => (found, None),
             Err(_) if self.transfer().is_off() => (Found::Runs, None),
             Err(Trouble::Lost(lost)) => (Found::Runs, Some(format!("{lost}; it is made again"))),

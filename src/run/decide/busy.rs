@@ -47,12 +47,11 @@ impl Dispatcher<'_> {
         let may_go_on = || {
             of.displacements() < most * self.fleet.devices.len() && self.has_room_but(&busy, task, place, now, readings)
         };
-        let id = |device: &DeviceId| self.fleet.devices[device.index()].id.clone();
-        match busy.split_first() {
+        match names.split_first() {
             Some((first, others)) if times < most || may_go_on() => {
-                let or = others.iter().map(id).collect();
+                let or = others.iter().map(|other| (*other).to_owned()).collect();
                 let cause = if seen.is_some() { Cause::Occupied } else { Cause::TurnedAway { or } };
-                Outcome::Displaced { device: id(first), cause }
+                Outcome::Displaced { device: (*first).to_owned(), cause }
             }
             Some(_) | None => outcome,
         }

@@ -61,15 +61,19 @@ fn who_is_turned_away_by_a_device_for_one_process_is_tried_again_so_often() {
     assert_eq!(tried_again(0, 1, None), 0, "others are no reason");
 }
 
+/// Plans two tasks for two devices, each for the one that the other would get in the order of the file.
+fn crosswise(problem: &Problem) -> Plan {
+    let mut plan = in_file_order(problem);
+    let places = plan.placed.iter_mut().zip([1, 0]);
+    places.for_each(|(placed, device)| placed.devices = vec![crate::fleet::DeviceId(device)]);
+    plan
+}
+
 #[test]
 fn who_is_turned_away_goes_elsewhere_as_soon_as_something_else_has_room() {
     let whole = on_gpus(Gpus::Whole(1), 0, 60_000);
     let problem = one_each(&[whole.clone(), whole], for_one_process(1, 1));
-    let mut plan = in_file_order(&problem);
-    plan.placed
-        .iter_mut()
-        .zip([1, 0])
-        .for_each(|(placed, device)| placed.devices = vec![crate::fleet::DeviceId(device)]);
+    let plan = crosswise(&problem);
     let mut sim = Sim::new(&problem, &plan, vec![20_000, 1_000]);
     sim.decide();
     let task = TaskId(1);
@@ -98,11 +102,7 @@ fn who_is_turned_away_goes_elsewhere_as_soon_as_something_else_has_room() {
 fn who_was_turned_away_often_does_not_fail_beside_a_device_that_has_room() {
     let whole = on_gpus(Gpus::Whole(1), 0, 60_000);
     let problem = one_each(&[whole.clone(), whole], for_one_process(1, 1));
-    let mut plan = in_file_order(&problem);
-    plan.placed
-        .iter_mut()
-        .zip([1, 0])
-        .for_each(|(placed, device)| placed.devices = vec![crate::fleet::DeviceId(device)]);
+    let plan = crosswise(&problem);
     let (day, task) = (86_400_000, TaskId(1));
     let mut sim = Sim::new(&problem, &plan, vec![day, 1_000]);
     for _ in 0..16 {
