@@ -16,7 +16,7 @@ mod weighted;
 use moves::{Moves, moves};
 pub(super) use weighted::weighted_ends;
 
-use super::instance::{Choice, DeviceNeed, Instance, Kind};
+use super::instance::{Choice, DeviceNeed, Instance};
 use crate::fleet::DeviceId;
 use crate::timing::Timing;
 use crate::units::{Millis, Share};
@@ -38,6 +38,8 @@ const WEIGHT: f64 = 4096.0;
 const PART_MOST: u128 = u128::MAX >> 12;
 /// Rounds in which the weights of classes are improved: further ones change the fourth digit.
 const ROUNDS: usize = 24;
+/// The same where there are two: as often as it takes to know a weight to one part of 2^12.
+const HALVINGS: usize = 12;
 /// Heads at which an area may begin: with more, the bound of a pipeline of a thousand tasks gains less than 0.1 %.
 const HEADS: usize = 32;
 /// Heads times tasks, at most: keeps a bound of 100,000 tasks under a tenth of a second.
@@ -66,9 +68,8 @@ pub fn with_turns(instance: &Instance<'_>, timing: &Timing) -> Bound {
         Some(_) | None => Bound { time: timing.makespan, by: "critical path" },
     };
     let ends = Ends::new(instance, timing, moves);
-    let areas = areas(instance).iter().map(|area| Bound { time: area.bound(instance, &ends), by: area.axis.name });
     // The critical path wins a tie: it is the simplest reason.
-    areas.fold(path, |best, bound| if bound.time > best.time { bound } else { best })
+    areas(instance).iter().fold(path, |best, area| area.beyond(best.time, instance, &ends).unwrap_or(best))
 }
 
 /// One resource over the classes of places that offer it.
@@ -132,15 +133,14 @@ impl Ends {
         let ends = head.iter().zip(&tail).map(|(head, tail)| (to_f64((*head).into()), to_f64((*tail).into())));
         let mut by_tail: Vec<_> = (0..).zip(ends).map(|(task, (head, tail))| (task, head, tail)).collect();
         by_tail.sort_unstable_by_key(|(task, ..)| std::cmp::Reverse(tail[*task as usize]));
-        let mut heads = head.clone();
-        heads.sort_unstable();
+        let mut by_head: Vec<_> = (0..).take(head.len()).collect();
+        by_head.sort_unstable_by_key(|task: &u32| std::cmp::Reverse(head[*task as usize]));
+        let mut heads: Vec<_> = by_head.iter().rev().map(|task| head[*task as usize]).collect();
         heads.dedup();
         let most = HEADS.min(STEPS / head.len().max(1)).max(1);
         let step = heads.len().div_ceil(most).max(1);
         let mut heads: Vec<_> = heads.into_iter().step_by(step).collect();
         heads.reverse();
-        let mut by_head: Vec<_> = (0..).take(head.len()).collect();
-        by_head.sort_unstable_by_key(|task: &u32| std::cmp::Reverse(head[*task as usize]));
         Self { head, tail, by_tail, by_head, heads }
     }
 }
@@ -170,14 +170,15 @@ impl Area {
         Self { axis, weights, scale, least }
     }
 
-    /// Returns the best bound of this resource.
-    fn bound(&self, instance: &Instance<'_>, ends: &Ends) -> Millis {
+    /// Returns the best bound of this resource, where it is above another.
+    fn beyond(&self, other: Millis, instance: &Instance<'_>, ends: &Ends) -> Option<Bound> {
         let Self { scale, least, .. } = self;
-        let Some((head, tail)) = best_window(instance, ends, least, *scale) else { return Millis::ZERO };
+        let (head, tail) = best_window(other, instance, ends, least, *scale)?;
         let inside = (0..ends.head.len()).filter(|task| ends.head[*task] >= head && ends.tail[*task] >= tail);
         let sum = inside.map(|task| least[instance.kind[task] as usize]).fold(0, u128::saturating_add);
         let between = u64::try_from(sum.div_ceil(*scale)).unwrap_or(u64::MAX);
-        Millis(head) + Millis(between) + Millis(tail)
+        let time = Millis(head) + Millis(between) + Millis(tail);
+        (time > other).then_some(Bound { time, by: self.axis.name })
     }
 
     /// Returns how long all tasks together would fill the resource.
@@ -194,7 +195,8 @@ impl Axis {
         capacity: Vec<u128>,
         mut list: impl FnMut(u32, &Choice, &mut Vec<Way>),
     ) -> Self {
-        let (mut ways, mut ends) = (Vec::new(), Vec::with_capacity(instance.kinds.len()));
+        let choices = instance.kinds.iter().map(|kind| kind.choices.len()).sum();
+        let (mut ways, mut ends) = (Vec::with_capacity(choices), Vec::with_capacity(instance.kinds.len()));
         for kind in &instance.kinds {
             (0..).zip(&kind.choices).for_each(|(index, choice)| list(index, choice, &mut ways));
             ends.push(ways.len());
@@ -232,7 +234,9 @@ impl Axis {
         let mut weight: Vec<_> = self.capacity.iter().map(|part| to_f64(*part) / to_f64(total.max(1))).collect();
         let mut best = (0.0, weight.clone());
         let mut load = vec![0.0; classes];
-        for round in 0..ROUNDS {
+        // Of two classes, between which the weight of the first lies: the larger it is, the less that class gets.
+        let mut between = (0.0, 1.0);
+        for round in 0..if classes == 2 { HALVINGS } else { ROUNDS } {
             load.fill(0.0);
             let mut value = 0.0;
             let mut from = 0;
@@ -249,6 +253,12 @@ impl Axis {
             if value > best.0 {
                 best = (value, weight.clone());
             }
+            if let ([one, other], [left, right]) = (&load[..], &mut weight[..]) {
+                *(if one > other { &mut between.0 } else { &mut between.1 }) = *left;
+                *left = f64::midpoint(between.0, between.1);
+                *right = 1.0 - *left;
+                continue;
+            }
             let most = load.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
             let step = 0.5 / f64::from(u32::try_from(round).unwrap_or(u32::MAX) + 2);
             weight.iter_mut().zip(&load).for_each(|(weight, load)| *weight *= (step * (load / most)).exp());
@@ -261,13 +271,16 @@ impl Axis {
     }
 }
 
-/// Returns the head and tail between which an area gives the largest bound, as floating point sees it; `area` is by kind.
-fn best_window(instance: &Instance<'_>, ends: &Ends, area: &[u128], scale: u128) -> Option<(u64, u64)> {
+/// Returns the head and tail between which an area gives the largest bound, as floating point sees it, if that can be above
+/// another; `area` is by kind.
+fn best_window(other: Millis, instance: &Instance<'_>, ends: &Ends, area: &[u128], scale: u128) -> Option<(u64, u64)> {
     let part: Vec<_> = area.iter().map(|area| to_f64(*area) / to_f64(scale)).collect();
     let part = |task: u32| part[instance.kind[task as usize] as usize];
+    let promises = promises(ends, part);
+    promises.first().filter(|(most, _)| *most >= to_f64(other.0.into()))?;
     let tasks: Vec<_> = ends.by_tail.iter().map(|(task, head, tail)| (*head, *tail, part(*task))).collect();
     let mut best: Option<(f64, u64, usize)> = None;
-    for (most, head) in promises(ends, part) {
+    for (most, head) in promises {
         if best.is_some_and(|(bound, ..)| most < bound) {
             break;
         }
@@ -319,26 +332,27 @@ pub(super) fn held(instance: &Instance<'_>) -> Vec<u64> {
     scarcest(instance).map_or_else(Vec::new, |area| area.least.iter().map(|least| of_kind(area, least)).collect())
 }
 
-/// Returns what each choice wastes, `[n_kinds][n_choices]`: by how many milliseconds of all devices together the bound rises
-/// where a task takes it instead of its cheapest choice. Empty where tasks have no choice, or where something else than
-/// devices is scarce: for modes that spend budgets it did not pay.
+/// Returns what each choice wastes, one kind after the other: by how many milliseconds of all devices together the bound
+/// rises where a task takes it instead of its cheapest choice. Empty where tasks have no choice, or where something else
+/// than devices is scarce: for modes that spend budgets it did not pay.
 #[must_use]
-pub(super) fn waste(instance: &Instance<'_>) -> Vec<Vec<u64>> {
+pub(super) fn waste(instance: &Instance<'_>) -> Vec<u64> {
     if instance.kinds.iter().all(|kind| kind.choices.len() == 1) {
         return Vec::new();
     }
     let Some(Area { axis, weights, scale, least }) = scarcest(instance) else { return Vec::new() };
     let places = instance.devices.len() as u128;
-    let of_kind = |(kind, (ways, least)): (&Kind, (&[Way], &u128))| {
-        let mut waste = vec![u64::MAX; kind.choices.len()];
+    let mut waste = Vec::new();
+    for (kind, (ways, least)) in instance.kinds.iter().zip(axis.kinds().zip(least)) {
+        let first = waste.len();
+        waste.resize(first + kind.choices.len(), u64::MAX);
         for way in ways {
             let dearer = (Axis::weighed(*way, weights) - least).saturating_mul(places) / scale;
-            let choice = &mut waste[way.choice as usize];
+            let choice = &mut waste[first + way.choice as usize];
             *choice = (*choice).min(u64::try_from(dearer).unwrap_or(u64::MAX));
         }
-        waste
-    };
-    instance.kinds.iter().zip(axis.kinds().zip(least)).map(of_kind).collect()
+    }
+    waste
 }
 
 #[expect(clippy::cast_precision_loss, reason = "floating point only chooses; the bound itself is exact")]
@@ -353,15 +367,17 @@ fn axes(instance: &Instance<'_>) -> Vec<Axis> {
         super::build::HOST_MEMORY => super::build::HOST_MEMORY,
         _ => "custom resource",
     });
-    let mut axes: Vec<_> = names.enumerate().map(|(index, name)| node_axis(instance, index, name)).collect();
-    axes.push(device_axis(instance, "GPUs", |_, need| match need {
+    let gpus = device_axis(instance, "GPUs", |_, need| match need {
         DeviceNeed::Exclusive => u64::from(Share::WHOLE.0),
         DeviceNeed::Part { share, .. } => share,
-    }));
-    axes.push(device_axis(instance, "GPU memory", |class, need| match need {
+    });
+    let memory = device_axis(instance, "GPU memory", |class, need| match need {
         DeviceNeed::Exclusive => class,
         DeviceNeed::Part { memory, .. } => memory,
-    }));
+    });
+    let of_nodes = names.enumerate().map(|(index, name)| node_axis(instance, index, name));
+    // What is mostly the scarcest comes first, so that of the others little needs to be computed.
+    let mut axes: Vec<_> = [gpus, memory].into_iter().chain(of_nodes).collect();
     let asked = |axis: &Axis| axis.kinds().any(|ways| ways.iter().all(|way| way.class.is_some()));
     axes.retain(asked);
     axes
@@ -408,45 +424,4 @@ fn device_axis(instance: &Instance<'_>, name: &'static str, amount: impl Fn(u64,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixture::{add_node, on_gpus, problem};
-    use super::*;
-    use crate::fleet::Fleet;
-    use crate::spec::Gpus;
-
-    #[test]
-    fn a_choice_wastes_what_another_class_of_devices_would_not_need() {
-        // Eight tasks that are four times slower on B, and eight that do not care.
-        let times = |b: u64| {
-            let mut mode = on_gpus(Gpus::Whole(1), 0, 10);
-            mode.duration.by_model = [("A".into(), Millis(10)), ("B".into(), Millis(b))].into();
-            vec![mode]
-        };
-        let modes = (0..16).map(|task| times(if task < 8 { 40 } else { 10 })).collect();
-        let mut fleet = Fleet::default();
-        add_node(&mut fleet, 64, 64, &[("A", 8, 1_000), ("B", 8, 1_000)]);
-        let problem = problem(modes, &[], fleet);
-        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
-        let waste = waste(&instance);
-        let on = |task: usize, model: &str| {
-            let kind = instance.kind[task] as usize;
-            let of_model = |choice: &Choice| {
-                let device = instance.groups[choice.group as usize].members[0].1[0];
-                problem.fleet.devices[device.index()].model == model
-            };
-            let devices = instance.kinds[kind].choices.iter().zip(&waste[kind]);
-            devices.filter(|(choice, _)| of_model(choice)).map(|(_, waste)| *waste).min()
-        };
-        assert_eq!(on(0, "A"), Some(0));
-        assert!(on(0, "B") > Some(0), "{waste:?}");
-    }
-
-    #[test]
-    fn without_a_choice_nothing_is_wasted() {
-        let mut fleet = Fleet::default();
-        add_node(&mut fleet, 64, 64, &[("A", 8, 1_000)]);
-        let problem = problem(vec![vec![on_gpus(Gpus::Whole(1), 0, 10)]], &[], fleet);
-        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
-        assert!(waste(&instance).is_empty());
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 //! Does not know time beyond the load matrix, or what else is running.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::impossible::{Impossible, reasons};
 use super::instance::{Choice, DeviceNeed, DeviceRoom, Group, Instance, Kind, Kinds, NodeRoom};
@@ -36,7 +36,7 @@ impl<'a> Instance<'a> {
         objective: Objective,
         timed_by: &dyn Backend,
     ) -> Result<Self, Vec<Impossible>> {
-        let mut numbers = Kinds::default();
+        let mut numbers = Kinds::with_capacity(pipeline.stages.len());
         let mut impossible = Vec::new();
         let (mut firsts, mut by_stage) = (Vec::new(), Vec::with_capacity(pipeline.stages.len()));
         // A stage that is done may need what is not there any more.
@@ -95,7 +95,7 @@ struct Builder<'f> {
     /// `[n_classes]`: of the devices of such a node one of each class, with their number, by class.
     kinds_on: Vec<Vec<(DeviceId, usize)>>,
     groups: Vec<Group>,
-    known_groups: HashMap<(u32, Vec<u32>), u32>,
+    known_groups: BTreeMap<(u32, Vec<u32>), u32>,
     /// How long modes take, models aside.
     quotients: Loads,
     /// Whether devices that take different power are different.
@@ -133,7 +133,7 @@ impl<'f> Builder<'f> {
             of_class.into_values().collect()
         };
         let kinds_on = classes.iter().map(kinds_on).collect();
-        let (groups, known_groups) = (Vec::new(), HashMap::new());
+        let (groups, known_groups) = (Vec::new(), BTreeMap::new());
         Self { kinds_on, fleet, resources, nodes, devices, classes, on_node, groups, known_groups, quotients, by_power }
     }
 
@@ -189,7 +189,10 @@ impl<'f> Builder<'f> {
             Gpus::Whole(_) => DeviceNeed::Exclusive,
         };
         let (gang, turn) = (gang(mode), held.turn().map(|share| u64::from(share.0)));
-        for Offer { load, memory, classes: device_classes } in self.offers((mode, column), class, memory) {
+        let offers = self.offers((mode, column), class, memory);
+        // There are many kinds of few choices each.
+        choices.reserve_exact(offers.len());
+        for Offer { load, memory, classes: device_classes } in offers {
             let is_for_one =
                 |(room, device): (&DeviceRoom, &Device)| device.one_process && device_classes.contains(&room.class);
             let alone = gang > 0 && self.devices.iter().zip(&self.fleet.devices).any(is_for_one);
@@ -201,9 +204,9 @@ impl<'f> Builder<'f> {
     }
 
     /// Returns what a mode holds of a node, if nodes of a class have as much.
-    fn need(&self, mode: &Mode, class: usize) -> Option<Vec<u64>> {
+    fn need(&self, mode: &Mode, class: usize) -> Option<Arc<[u64]>> {
         let capacity = &self.nodes[self.classes[class][0].index()].capacity;
-        let need: Vec<_> = self.resources.iter().map(|name| asked(&mode.resources, name)).collect();
+        let need: Arc<[u64]> = self.resources.iter().map(|name| asked(&mode.resources, name)).collect();
         need.iter().zip(capacity).all(|(need, capacity)| need <= capacity).then_some(need)
     }
 

@@ -74,13 +74,15 @@ pub(super) struct Wanted<'w> {
 pub(super) struct Decoder<'i, const W: usize> {
     pub(super) instance: &'i Instance<'i>,
     pub(super) machine: Machine<W>,
-    /// `[n_kinds][n_choices]`: requests, packed.
-    packed: Vec<Vec<Packed<W>>>,
+    /// `[n_kinds]`: where the choices of each kind begin in what follows.
+    first: Vec<usize>,
+    /// Requests of all choices, packed, one kind after the other.
+    packed: Vec<Packed<W>>,
     has_lags: bool,
     /// Decodes in its place where only the order is to be chosen.
     pub(super) serial: Option<Serial>,
-    /// `[n_kinds][n_choices]`: milliseconds that each choice wastes of the scarcest resource; empty where none does.
-    waste: Vec<Vec<u64>>,
+    /// Milliseconds that each choice wastes of the scarcest resource, in the same order; empty where none does.
+    waste: Vec<u64>,
     /// How much a free choice minds waste, in eighths: it takes what ends first where waste, times this, is time as well.
     pub(super) thrift: u64,
     /// The node to which tasks go that can, whatever the time: no data then leaves it.
@@ -106,12 +108,17 @@ impl<'i, const W: usize> Decoder<'i, W> {
     /// Makes a decoder that may keep tasks at any times.
     pub(super) fn general(instance: &'i Instance<'i>) -> Self {
         let machine = Machine::new(instance);
-        let packed = instance.kinds.iter().map(|kind| machine.packed(kind)).collect();
+        let (mut first, mut packed) = (Vec::with_capacity(instance.kinds.len()), Vec::new());
+        for kind in &instance.kinds {
+            first.push(packed.len());
+            packed.extend(kind.choices.iter().map(|choice| machine.packed(choice)));
+        }
         let has_lags = instance.has_lags();
         let (waste, feasible, spots, chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self {
             instance,
             machine,
+            first,
             packed,
             has_lags,
             serial: None,
@@ -190,7 +197,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
     ) -> Option<Site> {
         let instance = self.instance;
         let usual = near.map_or(&[][..], |near| near.devices(task));
-        let kind = instance.kind[task.index()] as usize;
+        let first = self.first[instance.kind[task.index()] as usize];
         let common = (!self.has_lags).then(|| self.ready(task, NodeId(0), direction, draft));
         let mut best: Option<(u64, Score, Site)> = None;
         for (index, choice) in (0..).zip(instance.choices(task)) {
@@ -198,14 +205,14 @@ impl<'i, const W: usize> Decoder<'i, W> {
                 continue;
             }
             let duration = choice.duration();
-            let minded = self.minded(kind, index, wish);
+            let minded = self.minded(first + index as usize, wish);
             for (member, (node, devices)) in (0..).zip(&instance.groups[choice.group as usize].members) {
                 let from = common.unwrap_or_else(|| self.ready(task, *node, direction, draft));
                 let is_away = self.home.is_some_and(|home| home != *node);
                 let waste = if is_away { minded.saturating_add(AWAY) } else { minded };
                 let latest =
                     best.map_or(Some(u64::MAX - duration), |(by, ..)| by.checked_sub(waste)?.checked_sub(duration));
-                let packed = self.packed[kind][index as usize];
+                let packed = self.packed[first + index as usize];
                 let found = latest.and_then(|latest| {
                     self.machine.earliest(packed, choice, (*node, devices), from, latest, &mut self.feasible)
                 });
@@ -224,12 +231,12 @@ impl<'i, const W: usize> Decoder<'i, W> {
         best.map(|(.., site)| self.tightened(task, site))
     }
 
-    /// Returns by how many milliseconds a choice may end later than another that wastes nothing.
-    fn minded(&self, kind: usize, choice: u32, wish: Option<u32>) -> u64 {
+    /// Returns by how many milliseconds a choice, counted over all kinds, may end later than another that wastes nothing.
+    fn minded(&self, choice: usize, wish: Option<u32>) -> u64 {
         if self.thrift == 0 || wish.is_some() || self.waste.is_empty() {
             return 0;
         }
-        self.waste[kind][choice as usize].saturating_mul(self.thrift) / 8
+        self.waste[choice].saturating_mul(self.thrift) / 8
     }
 
     /// Returns the site with the shortest duration that its devices allow: a gang that was looked for among slow and
@@ -254,7 +261,7 @@ impl<'i, const W: usize> Decoder<'i, W> {
 
     /// Returns what a choice of a task asks for, packed.
     pub(super) fn packed(&self, task: TaskId, choice: u32) -> Packed<W> {
-        self.packed[self.instance.kind[task.index()] as usize][choice as usize]
+        self.packed[self.first[self.instance.kind[task.index()] as usize] + choice as usize]
     }
 
     /// Returns the place that a balancing rule chooses without looking at the time, in the mode that is wished or else in
@@ -390,9 +397,8 @@ impl<'i, const W: usize> Decoder<'i, W> {
 
     /// Holds what a task needs.
     pub(super) fn take(&mut self, task: TaskId, site: Site) {
-        let kind = self.instance.kind[task.index()] as usize;
-        let packed = self.packed[kind][site.choice as usize];
-        let choice = &self.instance.kinds[kind].choices[site.choice as usize];
+        let packed = self.packed(task, site.choice);
+        let choice = &self.instance.choices(task)[site.choice as usize];
         let (node, _) = self.instance.groups[choice.group as usize].members[site.member as usize];
         self.machine.take(packed, node, &self.chosen, site.start, site.finish);
     }

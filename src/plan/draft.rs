@@ -87,15 +87,16 @@ impl Draft {
     pub(super) fn into_plan(self, instance: &Instance<'_>, policy: String) -> Plan {
         let mut position = vec![0_u32; self.start.len()];
         (0..).zip(&self.order).for_each(|(at, task)| position[task.index()] = at);
-        let mut order = self.order.clone();
-        order.sort_unstable_by_key(|task| {
+        let by_start = |task: &TaskId| {
             let i = task.index();
             let lasts = self.finish[i] > self.start[i];
             let priority = if lasts { instance.priority[i] } else { 0 };
-            (self.start[i], lasts, Reverse(priority), position[i])
-        });
+            (self.start[i], lasts, Reverse(priority), position[i], *task)
+        };
+        let mut order: Vec<_> = self.order.iter().map(by_start).collect();
+        order.sort_unstable();
         let mut rank = vec![0; order.len()];
-        (0..).zip(&order).for_each(|(at, task)| rank[task.index()] = at);
+        (0..).zip(&order).for_each(|(at, (.., task))| rank[task.index()] = at);
         let placed = instance.graph.ids().map(|task| self.placed(instance, task)).collect();
         let makespan = Millis(self.makespan);
         Plan { policy, placed, rank, makespan, ..Plan::default() }

@@ -4,12 +4,13 @@
 //! small for a sweep of thousands of tasks on a large fleet. Does not know how a plan is found.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
 use super::bound::Area;
 use crate::fleet::{DeviceId, NodeId, Spot};
 use crate::graph::{Rows, TaskGraph, TaskId};
-use crate::spec::Stage;
+use crate::spec::{Mode, Stage};
 use crate::timing::{Load, LoadMatrix};
 use crate::units::{Bandwidth, Bytes, Millis};
 
@@ -90,7 +91,7 @@ pub struct Choice {
     /// How long the task takes: on its slowest device.
     pub load: Load,
     /// `[n_resources]`: what it holds of the node.
-    pub need: Vec<u64>,
+    pub need: Arc<[u64]>,
     /// How many devices it holds, all of one node; 0 on the host.
     pub gang: u32,
     /// What it holds of each device.
@@ -261,40 +262,41 @@ pub(super) const fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// Gives equal stages one number: those whose modes hold, take and spend the same.
-#[derive(Default)]
-pub(super) struct Kinds<'a> {
-    known: HashMap<u64, Vec<(u32, &'a Stage)>>,
-    next: u32,
-}
+pub(super) struct Kinds<'a>(HashMap<Alike<'a>, u32>);
 
 impl<'a> Kinds<'a> {
+    /// Makes room for so many.
+    pub(super) fn with_capacity(most: usize) -> Self {
+        Self(HashMap::with_capacity(most))
+    }
+
     /// Returns the number of a stage's kind, and whether it is new.
     pub(super) fn number(&mut self, stage: &'a Stage) -> (u32, bool) {
-        let same = |other: &Stage| {
-            let pairs = || stage.modes.iter().zip(&other.modes);
-            stage.modes.len() == other.modes.len()
-                && pairs().all(|(a, b)| {
-                    (&a.resources, &a.duration, &a.spend, a.fallback)
-                        == (&b.resources, &b.duration, &b.spend, b.fallback)
-                })
-        };
-        let bucket = self.known.entry(fingerprint(stage)).or_default();
-        if let Some((number, _)) = bucket.iter().find(|(_, other)| same(other)) {
-            return (*number, false);
-        }
-        bucket.push((self.next, stage));
-        self.next += 1;
-        (self.next - 1, true)
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let number = *self.0.entry(Alike(&stage.modes)).or_insert(next);
+        (number, number == next)
     }
 }
 
-/// Equal for equal kinds; rarely equal for others.
-fn fingerprint(stage: &Stage) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    for mode in &stage.modes {
-        mode.resources.hash(&mut hasher);
-        (mode.duration.base, &mode.duration.by_model, &mode.spend).hash(&mut hasher);
+/// Modes by what counts for a plan.
+struct Alike<'a>(&'a [Mode]);
+
+impl<'a> Alike<'a> {
+    fn counts(&self) -> impl Iterator<Item = impl Hash + PartialEq + use<'a>> + use<'a> {
+        self.0.iter().map(|mode| (&mode.resources, &mode.duration, &mode.spend, mode.fallback))
     }
-    hasher.finish()
+}
+
+impl PartialEq for Alike<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.counts().eq(other.counts())
+    }
+}
+
+impl Eq for Alike<'_> {}
+
+impl Hash for Alike<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.counts().for_each(|counts| counts.hash(state));
+    }
 }

@@ -3,7 +3,7 @@
 //! Does not know tasks or rules.
 
 use super::amounts::{self, Amounts, Demand, Lanes};
-use super::instance::{Choice, DeviceNeed, Instance, Kind};
+use super::instance::{Choice, DeviceNeed, Instance};
 use super::profile::Profile;
 use crate::fleet::{DeviceId, NodeId};
 use crate::units::Share;
@@ -43,7 +43,7 @@ pub(super) fn demands(instance: &Instance<'_>) -> (Vec<Demand>, Vec<Demand>) {
     let mut device = vec![Demand::default(); 2];
     for (kind, times) in instance.kinds.iter().zip(tasks_of) {
         for choice in &kind.choices {
-            node.iter_mut().zip(&choice.need).for_each(|(demand, need)| demand.ask(*need, times));
+            node.iter_mut().zip(choice.need.iter()).for_each(|(demand, need)| demand.ask(*need, times));
             if choice.gang > 0 {
                 let asked = device_amounts(choice.per_device);
                 device.iter_mut().zip(asked).for_each(|(demand, need)| demand.ask(need, times));
@@ -99,16 +99,13 @@ impl<const W: usize> Machine<W> {
         }
     }
 
-    /// Packs the requests of a kind, `[n_choices]`.
-    pub(super) fn packed(&self, kind: &Kind) -> Vec<Packed<W>> {
-        let pack = |choice: &Choice| {
-            let device = match choice.per_device {
-                DeviceNeed::Exclusive => None,
-                DeviceNeed::Part { memory, share } => Some(self.device_lanes.request([memory, share])),
-            };
-            Packed { node: self.node_lanes.request(choice.need.iter().copied()), device }
+    /// Packs the requests of a choice.
+    pub(super) fn packed(&self, choice: &Choice) -> Packed<W> {
+        let device = match choice.per_device {
+            DeviceNeed::Exclusive => None,
+            DeviceNeed::Part { memory, share } => Some(self.device_lanes.request([memory, share])),
         };
-        kind.choices.iter().map(pack).collect()
+        Packed { node: self.node_lanes.request(choice.need.iter().copied()), device }
     }
 
     /// Makes every place empty.

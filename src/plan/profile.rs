@@ -8,26 +8,30 @@ use super::amounts::{Amounts, Lanes};
 /// Free amounts of a node or device as a step function of time.
 #[derive(Clone, Debug)]
 pub(super) struct Profile<const W: usize> {
-    /// Where each step begins, ascending, in milliseconds; the first is 0.
-    times: Vec<u64>,
-    /// What is free from there to the next step; the last step lasts for ever.
-    free: Vec<Amounts<W>>,
+    /// Ascending; the first begins at 0, the last lasts for ever.
+    steps: Vec<Step<W>>,
     /// Before this instant not even the least request fits, so no search begins earlier.
     open: u64,
+}
+
+/// What is free from an instant to the beginning of the next step.
+#[derive(Clone, Copy, Debug)]
+struct Step<const W: usize> {
+    /// In milliseconds.
+    begin: u64,
+    free: Amounts<W>,
 }
 
 impl<const W: usize> Profile<W> {
     /// Makes a place that is empty at all times.
     pub(super) fn new(capacity: Amounts<W>) -> Self {
-        Self { times: vec![0], free: vec![capacity], open: 0 }
+        Self { steps: vec![Step { begin: 0, free: capacity }], open: 0 }
     }
 
     /// Makes the place empty again.
     pub(super) fn clear(&mut self, capacity: Amounts<W>) {
-        self.times.clear();
-        self.times.push(0);
-        self.free.clear();
-        self.free.push(capacity);
+        self.steps.clear();
+        self.steps.push(Step { begin: 0, free: capacity });
         self.open = 0;
     }
 
@@ -53,22 +57,22 @@ impl<const W: usize> Profile<W> {
         if start > latest {
             return None;
         }
-        let mut step = self.step_at(start);
-        loop {
-            let next = self.times.get(step + 1).copied();
-            if lanes.fits(self.free[step], need) {
+        let mut steps = &self.steps[self.step_at(start)..];
+        while let [step, rest @ ..] = steps {
+            if lanes.fits(step.free, need) {
                 // A need that fits the empty place fits the last step, which has no next.
-                if next.is_none_or(|next| next - start >= duration) {
+                if rest.first().is_none_or(|next| next.begin - start >= duration) {
                     return Some(start);
                 }
             } else {
-                start = next?;
+                start = rest.first()?.begin;
                 if start > latest {
                     return None;
                 }
             }
-            step += 1;
+            steps = rest;
         }
+        None
     }
 
     /// Takes `need`, which fits, from `start` to `finish`. Nobody ever asks for less than `least`, save for nothing.
@@ -77,39 +81,38 @@ impl<const W: usize> Profile<W> {
             return;
         }
         let first = self.split(start, self.step_at(start));
-        let (mut end, mut before) = (first, self.free[first]);
-        while self.times.get(end).is_some_and(|begin| *begin < finish) {
-            before = self.free[end];
-            self.free[end] = before.less(need);
+        let (mut end, mut before) = (first, self.steps[first].free);
+        while let Some(step) = self.steps.get_mut(end).filter(|step| step.begin < finish) {
+            before = step.free;
+            step.free = before.less(need);
             end += 1;
         }
-        if self.times.get(end) == Some(&finish) {
+        if self.steps.get(end).is_some_and(|step| step.begin == finish) {
             self.join(end);
         } else {
-            self.times.insert(end, finish);
-            self.free.insert(end, before);
+            self.steps.insert(end, Step { begin: finish, free: before });
         }
         self.join(first);
         if start <= self.open {
             let from = self.step_at(self.open);
-            let open = self.free[from..].iter().position(|free| lanes.fits(*free, least));
-            self.open = self.times[from + open.unwrap_or(0)].max(self.open);
+            let open = self.steps[from..].iter().position(|step| lanes.fits(step.free, least));
+            self.open = self.steps[from + open.unwrap_or(0)].begin.max(self.open);
         }
     }
 
     /// Returns what is free at an instant.
     pub(super) fn at(&self, time: u64) -> Amounts<W> {
-        self.free[self.step_at(time)]
+        self.steps[self.step_at(time)].free
     }
 
     /// Index of the step that holds at `time`.
     fn step_at(&self, time: u64) -> usize {
-        let mut end = self.times.len();
+        let mut end = self.steps.len();
         let mut width = 4;
         loop {
             let from = end.saturating_sub(width);
-            if from == 0 || self.times[from] <= time {
-                return from + self.times[from..end].partition_point(|begin| *begin <= time) - 1;
+            if from == 0 || self.steps[from].begin <= time {
+                return from + self.steps[from..end].partition_point(|step| step.begin <= time) - 1;
             }
             (end, width) = (from, width * 2);
         }
@@ -117,19 +120,18 @@ impl<const W: usize> Profile<W> {
 
     /// Makes a step begin at `time`, which lies in `step`, and returns its index.
     fn split(&mut self, time: u64, step: usize) -> usize {
-        if self.times[step] == time {
+        let Step { begin, free } = self.steps[step];
+        if begin == time {
             return step;
         }
-        self.times.insert(step + 1, time);
-        self.free.insert(step + 1, self.free[step]);
+        self.steps.insert(step + 1, Step { begin: time, free });
         step + 1
     }
 
     /// Removes the beginning of a step that offers the same as the one before.
     fn join(&mut self, index: usize) {
-        if index > 0 && self.free[index] == self.free[index - 1] {
-            self.times.remove(index);
-            self.free.remove(index);
+        if index > 0 && self.steps[index].free == self.steps[index - 1].free {
+            self.steps.remove(index);
         }
     }
 }
@@ -169,7 +171,7 @@ mod tests {
         for start in [0, 10, 5, 20, 15] {
             profile.take(&lanes, lanes.request([1]), lanes.request([1]), start, start + 5);
         }
-        assert_eq!(profile.times, [0, 25]);
+        assert_eq!(profile.steps.iter().map(|step| step.begin).collect::<Vec<_>>(), [0, 25]);
     }
 
     proptest! {

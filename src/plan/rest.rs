@@ -271,7 +271,7 @@ impl<'a, const W: usize> Planner<'a, W> {
             let Left::Running { mode, node, devices, left } = &self.rest.tasks[task.index()] else { continue };
             let (site, devices) = self.running_site(*task, *mode, *node, devices, left.0);
             let choice = &self.instance.choices(*task)[site.choice as usize];
-            let packed = machine.packed(&Kind { choices: vec![choice.clone()] })[0];
+            let packed = machine.packed(choice);
             // What holds more than planning knows of counts by its end only.
             let room = (choice.gang as usize == devices.len() || devices.is_empty())
                 && machine.earliest(packed, choice, (*node, devices), 0, 0, &mut feasible).is_some();

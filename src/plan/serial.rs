@@ -29,18 +29,18 @@ pub(super) enum Serial {
 
 impl Serial {
     /// Makes the decoder; `None` where there is more to choose than the order, or where amounts need more than a word.
-    /// `packed` are the requests, `[n_kinds][n_choices]`.
+    /// `packed` are the requests of all choices, one kind after the other.
     pub(super) fn new<const W: usize>(
         instance: &Instance<'_>,
         (lanes, offer): (&Lanes<W>, Amounts<W>),
-        packed: &[Vec<Packed<W>>],
+        packed: &[Packed<W>],
     ) -> Option<Self> {
         let forced = instance.kinds.iter().all(|kind| kind.choices.len() == 1 && kind.choices[0].gang == 0);
         if instance.nodes.len() != 1 || !forced {
             return None;
         }
         let (guards, offer) = (lanes.guards().word()?, offer.word()?);
-        let needs = packed.iter().map(|choices| choices[0].node.word()).collect::<Option<Vec<_>>>()?;
+        let needs = packed.iter().map(|choice| choice.node.word()).collect::<Option<Vec<_>>>()?;
         // What is offered has all guards, and no request has more bits than it.
         if let (Ok(guards), Ok(offer)) = (u32::try_from(guards), u32::try_from(offer)) {
             let needs = needs.iter().map(|need| u32::try_from(*need).ok()).collect::<Option<Vec<_>>>()?;

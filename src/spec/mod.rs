@@ -229,7 +229,7 @@ pub struct Mode {
 }
 
 /// How long a stage takes on a device of speed 1, if the user said so.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Duration {
     /// On a device of speed 1.
     pub base: Option<Millis>,
