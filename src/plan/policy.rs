@@ -203,9 +203,8 @@ const ROUNDS: (u64, u64) = (16, 8);
 /// and hardly leaves anything to gain.
 const PORTFOLIO_TASKS: usize = 20_000;
 
-/// Tasks up to which `auto` searches exactly, unasked and where somebody says how long it may take.
-const EXACT_TASKS: usize = 40;
-const EXACT_TASKS_ASKED: usize = 130;
+/// Tasks up to which `auto` searches exactly.
+const EXACT_TASKS: usize = 130;
 
 /// Lets a policy make a plan; `bound` and the check of the plan are the caller's.
 pub(super) fn plan<'a>(
@@ -296,11 +295,10 @@ impl<'a, const W: usize> Planner<'a, W> {
         self.batches();
         let limits = self.search.limits;
         let asked = limits.evaluations.is_some() || limits.budget.is_some();
-        let most = if asked { EXACT_TASKS_ASKED } else { EXACT_TASKS };
         if !asked && self.search.instance.len() > PORTFOLIO_TASKS {
             return;
         }
-        if self.search.instance.len() <= most {
+        if self.search.instance.len() <= EXACT_TASKS {
             self.search.part((1, 4), true, genetic::run);
             self.search.part((4, 5), true, exact::run);
         }

@@ -3,9 +3,11 @@
 use proptest::prelude::*;
 
 use super::super::fixture::{Problem, add_node, on_gpus, problem};
+use super::super::instance::Choice;
 use super::*;
 use crate::fleet::Fleet;
-use crate::spec::Gpus;
+use crate::spec::{Gpus, Mode};
+use crate::units::{Cpus, Share};
 
 #[test]
 fn a_choice_wastes_what_another_class_of_devices_would_not_need() {
@@ -46,6 +48,26 @@ fn on_two_classes(times: &[u64]) -> Problem {
     let mut fleet = Fleet::default();
     add_node(&mut fleet, 64, 64, &[("A", 3, 1_000), ("B", 5, 1_000)]);
     problem(times.iter().enumerate().map(mode).collect(), &[], fleet)
+}
+
+#[test]
+fn tasks_of_which_few_fit_side_by_side_fill_what_they_leave_empty() {
+    let bound = |n: usize, mode: Mode| {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 8, 64, &[("A", 80, 1_000), ("A", 80, 1_000)]);
+        let problem = problem(vec![vec![mode]; n], &[], fleet);
+        let instance = Instance::new(&problem.pipeline, &problem.graph, &problem.fleet).unwrap();
+        lower_bound(&instance, &Timing::new(&problem.graph, instance.shortest())).time.0
+    };
+    let shared = |share: u32, gib: u64| on_gpus(Gpus::Share(Share(share)), gib, 10);
+    // One of two GPUs at a time, two of each, and two by their parts of the compute.
+    assert_eq!(bound(9, shared(1, 41)), 50);
+    assert_eq!(bound(9, shared(1, 30)), 30);
+    assert_eq!(bound(9, shared(400_000, 1)), 30);
+    // One beside another finds too few CPUs.
+    let mut large = shared(1, 1);
+    large.resources.cpus = Cpus(5_000);
+    assert_eq!(bound(9, large), 90);
 }
 
 proptest! {

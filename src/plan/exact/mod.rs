@@ -36,11 +36,13 @@ use split::Held;
 /// What the bound of an exact search is called.
 const BY: &str = "exact search";
 
-/// Steps where nobody limits the search: about a second of one core.
+/// Steps where nobody limits the search: about a second of one core; a quarter of them for more than so many tasks, where
+/// they are dearer and what is not proven soon is hardly proven later.
 const STEPS: u64 = 10_000;
+const FEW_TASKS: usize = 40;
 
 /// The time that those steps may take: with many ticks one of them can be dear.
-const LONGEST: Millis = Millis(2_000);
+const LONGEST: Millis = Millis(1_000);
 
 /// Looks for better schedules and for a better bound until one meets the other or the search is over. Needs a schedule to
 /// start from. A step of the solver, a decision or a conflict, counts as an evaluation.
@@ -49,7 +51,7 @@ pub(super) fn run<const W: usize>(search: &mut Search<'_, W>) {
     if search.instance.is_empty() {
         return;
     }
-    search.grant(STEPS);
+    search.grant(if search.instance.len() > FEW_TASKS { STEPS / 4 } else { STEPS });
     search.end_within(LONGEST);
     let pools = Pools::new(search.instance, best);
     guarded(search, |search| {
