@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,10 +35,12 @@ use crate::units::{Bytes, Millis};
 
 mod next;
 mod patience;
+mod signals;
 
 use next::Next;
 pub(super) use patience::is_not_yet;
 use patience::{begin_once_there_is_room, start_once_there_is_room};
+use signals::Signals;
 
 /// What a sentinel has written down of its attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +94,9 @@ pub struct Ended {
     /// The marks of what it made, as it was then, where nobody else was there to look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks: Option<Digest>,
+    /// Whether somebody had just asked for that with nobody there, as by a shutdown: what it made may be a part.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
 }
 
 impl Ended {
@@ -136,10 +141,10 @@ pub fn note_asked(record: &Path) {
     let _ = fs::File::create(asked(record));
 }
 
-/// Whether an attempt was asked to end by its orchestrator.
+/// Whether an attempt was asked to end, by its orchestrator or with nobody there.
 #[must_use]
 pub fn was_asked(record: &Path) -> bool {
-    asked(record).exists()
+    asked(record).exists() || read(record).is_some_and(|record| record.ended.is_some_and(|ended| ended.asked))
 }
 
 /// Returns the end of an attempt that came to it by itself.
@@ -232,7 +237,7 @@ impl Watch {
 /// # Errors
 /// Where there is nothing to watch with: no pipe, no record.
 pub fn watch(watch: Watch) -> io::Result<Status> {
-    block_signals();
+    Signals::block();
     strays::adopt_orphans();
     // Of an attempt of this number that a power loss has taken from the record.
     let _ = fs::remove_file(asked(&watch.record));
@@ -249,12 +254,12 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     crash::point("sentinel-begun");
     let mut log = Log::new(watch.log.clone(), watch.limits.log);
     let (ended, heard) = match start_once_there_is_room(&watch, &begun, &mut log) {
-        Ok((pid, ends, output)) => {
+        Ok((pid, signals, output)) => {
             crash::point("sentinel-spawned");
             let own_peak = process::own_peak_memory();
             let (overtime, holder) = (Overtime::start(watch.limits), Holder::of(&watch.record));
-            let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime, holder };
-            let Reaped { status, peak_memory } = attended.until_exit(pid, &ends)?;
+            let mut attended = Attended { log: &mut log, output: Some(output), heard: true, overtime, holder, signals };
+            let Reaped { status, peak_memory } = attended.until_exit(pid)?;
             let at = Some(clock::now());
             attended.drain();
             attended.log.finish();
@@ -266,15 +271,17 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
                 (None, Status::Exited(code)) => How::Exited(code),
                 (None, Status::Signalled(signal)) => How::Signalled(signal),
             };
+            let asked = attended.overtime.ended_for().is_none() && attended.signals.asked_within(watch.limits.grace);
             let peak_memory = Some(peak_memory).filter(|peak| *peak > own_peak);
             let log_error = log.error().map(ToString::to_string);
             let log_cut = log.cut();
-            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at, marks: None }, heard)
+            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at, marks: None, asked }, heard)
         }
         Err(how) => {
+            let asked = matches!(how, How::Signalled(_));
             let (holders, at) = (Vec::new(), Some(clock::now()));
             let (peak_memory, output_open, log_error, log_cut) = (None, false, None, None);
-            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at, marks: None }, true)
+            (Ended { how, peak_memory, output_open, log_error, log_cut, holders, at, marks: None, asked }, true)
         }
     };
     crash::point("sentinel-ended");
@@ -286,6 +293,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     };
     // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
     let orphaned = !heard || nobody_listens();
+    let ended = Ended { asked: ended.asked && orphaned, ..ended };
     let holds = |pid: u32| ended.holders.iter().any(|holder| holder.pid == pid);
     let spared = |pid: u32| strays::is_daemon(pid) && !holds(pid);
     let marks = || (orphaned && !watch.outputs.is_empty()).then(|| Marks::of_all(watch.outputs.clone()).digest());
@@ -325,43 +333,15 @@ pub fn end_as(status: Status) -> i32 {
     }
 }
 
-/// Keeps all signals away from this process; the stage starts with none blocked.
-fn block_signals() {
-    // SAFETY: the set is initialised before it is used; no handler is installed.
-    unsafe {
-        // Where it is ignored, children vanish without a word.
-        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        let mut all = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-    }
-}
-
-/// Starts the stage in this process's group; the stage holds the only other end of the output. Returns what tells of ends
-/// as well.
-fn start(watch: &Watch) -> io::Result<(u32, OwnedFd, OwnedFd)> {
+/// Starts the stage in this process's group; the stage holds the only other end of the output. Returns what tells of
+/// its end as well.
+fn start(watch: &Watch) -> io::Result<(u32, Signals, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (program, args) = watch.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let launch = Launch { program: program.clone(), args: args.to_vec(), cwd: ".".into(), ..Launch::default() };
-    let ends = ends_of_children()?;
+    let signals = Signals::listen()?;
     let (pid, _) = Inherited::new()?.spawn_file(&watch.file, &launch, writer.as_fd(), Group::Ours)?;
-    Ok((pid, ends, reader))
-}
-
-/// Opens what becomes readable when a child has ended, the stage or what it orphaned, and when somebody who has stopped the
-/// stage, or lets it go on, says so by SIGCONT. Both signals are blocked.
-fn ends_of_children() -> io::Result<OwnedFd> {
-    // SAFETY: the set is initialised before it is used, and the descriptor is nobody else's.
-    unsafe {
-        let mut only = std::mem::zeroed();
-        libc::sigemptyset(&raw mut only);
-        libc::sigaddset(&raw mut only, libc::SIGCHLD);
-        libc::sigaddset(&raw mut only, libc::SIGCONT);
-        match libc::signalfd(-1, &raw const only, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
-    }
+    Ok((pid, signals, reader))
 }
 
 /// A stage that runs, its log, and whether the orchestrator still takes what it prints.
@@ -372,17 +352,20 @@ struct Attended<'a> {
     overtime: Overtime,
     /// Who has stopped it.
     holder: Holder,
+    signals: Signals,
 }
 
 impl Attended<'_> {
-    fn until_exit(&mut self, pid: u32, ends: &OwnedFd) -> io::Result<Reaped> {
+    fn until_exit(&mut self, pid: u32) -> io::Result<Reaped> {
         // It may have been said before anybody listened.
         let mut told = true;
         loop {
             // What ends or is told from here on makes it readable again.
-            told |= rustix::io::read(ends, &mut [0; 128]).is_ok();
+            told |= self.signals.hear(pid);
             while let Some((ended, reaped)) = process::reap_any() {
                 if ended == pid {
+                    // All are told to end at once, this process perhaps a moment later.
+                    self.signals.hear(pid);
                     return Ok(reaped);
                 }
             }
@@ -390,7 +373,7 @@ impl Attended<'_> {
                 self.look_who_holds();
             }
             let wait = self.overtime.wait(nobody_listens);
-            let mut all = vec![PollFd::new(ends, PollFlags::IN)];
+            let mut all = vec![PollFd::new(&self.signals, PollFlags::IN)];
             let others = [self.output.as_ref(), self.holder.watched()];
             all.extend(others.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)));
             poll(&mut all, wait.as_ref())?;

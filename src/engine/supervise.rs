@@ -94,6 +94,9 @@ impl Attempt {
         let sentinel = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
         let output_open = self.output.is_some() || sentinel.as_ref().is_some_and(|ended| ended.output_open);
         let holders = sentinel.as_ref().map(|ended| ended.holders.as_slice()).unwrap_or_default();
+        if sentinel.as_ref().is_some_and(|ended| ended.asked) {
+            self.clock.ending.get_or_insert((Outcome::Interrupted, Instant::now() + self.launch.limits.grace.as_std()));
+        }
         let survivors = self.end_survivors(output_open, holders).await;
         self.hear_of_a_stop(reaped.status).await;
         self.drain().await;

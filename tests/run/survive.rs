@@ -9,7 +9,7 @@ use trainyard::engine::process;
 use trainyard::probe::clock;
 use trainyard::units::Millis;
 
-use crate::world::{World, of, outcomes, parent, pid_in, state, told, wait_for, wait_for_end, wait_until};
+use crate::world::{Started, World, of, outcomes, parent, pid_in, state, told, wait_for, wait_for_end, wait_until};
 
 /// A stage that goes on when it is let, says so, and ends as it is told to.
 const GATED: &str = r#"
@@ -598,4 +598,44 @@ outputs = ["out"]
         std::fs::write(world.path("p.toml"), text).unwrap();
         is_made_whole(&world, sentinel, go_on_with);
     }
+}
+
+#[test]
+fn what_ends_well_as_all_is_told_to_end_is_no_result_where_nobody_is_there() {
+    for go_on_with in ["resume", "run", "resume at once"] {
+        let world = World::new(
+            r#"
+[stage.a]
+run = """
+trap 'touch told; until test -e gate; do sleep 0.02; done; exit 0' TERM
+echo $$ > pid; echo part > out; if test ! -e again; then touch again; echo ready; sleep 1000 & wait; fi; echo whole > out"""
+outputs = ["out"]
+"#,
+        );
+        let sentinel = killed(&world, &[]);
+        process::signal_group(sentinel, Signal::TERM);
+        wait_for(&world.path("told"));
+        if go_on_with == "resume at once" {
+            let mut resumed = Started::of(world.command(&["resume"]));
+            resumed.wait_for("went on by themselves");
+            go_on(&world, "gate", "");
+            assert_eq!(resumed.end(), Some(0));
+        }
+        is_made_whole(&world, sentinel, go_on_with);
+    }
+}
+
+#[test]
+fn what_a_task_makes_that_tells_its_own_group_to_end_counts() {
+    let world = World::new(
+        r#"
+[stage.a]
+run = """
+echo $$ > pid; echo ready; until test -e gate; do sleep 0.02; done; trap : TERM; kill 0; echo whole > out; echo >> made"""
+outputs = ["out"]
+"#,
+    );
+    let sentinel = killed(&world, &[]);
+    is_made_whole(&world, sentinel, "resume");
+    assert_eq!(outcomes(&world.show(), "a"), ["succeeded"]);
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::super::log::Log;
 use super::super::room::is_scarce;
 use super::next::Next;
+use super::signals::Signals;
 use super::{How, Record, Watch, nobody_listens, start};
 use crate::probe::clock;
 use crate::probe::disk::is_full;
@@ -72,7 +73,7 @@ pub(super) fn start_once_there_is_room(
     watch: &Watch,
     begun: &Record,
     log: &mut Log,
-) -> Result<(u32, OwnedFd, OwnedFd), How> {
+) -> Result<(u32, Signals, OwnedFd), How> {
     let mut waits = waits();
     let mut is_said = false;
     loop {
