@@ -297,6 +297,8 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
     let holds = |pid: u32| ended.holders.iter().any(|holder| holder.pid == pid);
     let spared = |pid: u32| strays::is_daemon(pid) && !holds(pid);
     let marks = || (orphaned && !watch.outputs.is_empty()).then(|| Marks::of_all(watch.outputs.clone()).digest());
+    // When the stage began is noted there where it had to wait for that.
+    let begun = read(&watch.record).map_or(begun, |noted| Record { waits_for: None, ..noted });
     let recorded = Record { ended: Some(Ended { marks: marks(), ..ended.clone() }), ..begun };
     let written = next.write(&recorded, orphaned);
     crash::point("sentinel-recorded");

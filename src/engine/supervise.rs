@@ -91,7 +91,9 @@ impl Attempt {
     pub(super) async fn attend(mut self: Box<Self>) {
         let reaped = self.until_exit().await;
         self.drain().await;
-        let sentinel = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
+        let record = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path));
+        let began = record.as_ref().and_then(|record| record.began);
+        let sentinel = record.and_then(|record| record.ended);
         let output_open = self.output.is_some() || sentinel.as_ref().is_some_and(|ended| ended.output_open);
         let holders = sentinel.as_ref().map(|ended| ended.holders.as_slice()).unwrap_or_default();
         if sentinel.as_ref().is_some_and(|ended| ended.asked) {
@@ -129,7 +131,7 @@ impl Attempt {
         // One of ours ends before our eyes.
         let ended = sentinel.as_ref().filter(|_| self.is_adopted()).and_then(|ended| ended.at);
         let log_cut = self.log.cut().or(sentinel.as_ref().and_then(|ended| ended.log_cut));
-        let usage = Usage { peak_memory, survivors, ended, log_cut, ..Usage::default() };
+        let usage = Usage { peak_memory, survivors, began, ended, log_cut, ..Usage::default() };
         let Launch { task, role, .. } = self.launch;
         let (logged, traced, turned_away) = (self.log.is_used(), self.log.has_trace(), self.log.was_turned_away());
         let ended = Ended { task, role, outcome, usage, logged, traced, turned_away, note };

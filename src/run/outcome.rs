@@ -170,6 +170,9 @@ pub struct Usage {
     /// Whether it was not watched after all, since its devices' driver hid who holds their memory.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
+    /// When its command began, ms since the Unix epoch, where that had to wait for room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Millis>,
     /// When it ended, ms since the Unix epoch, where its sentinel noted that while no orchestrator was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Millis>,

@@ -126,6 +126,7 @@ fn events() -> Vec<String> {
         peak_gpu_memory: None,
         survivors: 1,
         hidden: true,
+        began: Some(Millis(5)),
         ended: Some(Millis(7)),
         log_cut: Some(LogCut::DiskFull),
     };

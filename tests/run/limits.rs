@@ -232,7 +232,8 @@ fn a_task_that_is_to_survive_waits_for_room_for_its_record() {
         touch gate
         until grep -q 'cannot be started yet' told; do kill -0 $! || { cat told; exit 79; }; sleep 0.02; done
         rm st/fill
-        wait $! || { cat told; exit 80; }"#;
+        wait $! || { cat told; exit 80; }
+        grep -q '"began"' st/runs/*/attempts/b*.json || { cat st/runs/*/attempts/*; exit 81; }"#;
     let Some(output) = with_own_mounts(&world, script) else { return };
     assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stdout));
     assert_eq!(std::fs::read_to_string(world.path("done")).unwrap(), "b\n".repeat(8));

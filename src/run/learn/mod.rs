@@ -123,6 +123,7 @@ impl Samples {
                 // A backup begins from nothing, as the first attempt does.
                 let from_nothing = number == 1 || role == Role::Backup;
                 let ended = usage.ended.or((!adopted).then_some(at));
+                let started = usage.began.map_or(started, |began| began.max(started));
                 let took = ended.filter(|_| from_nothing).zip(stood).map(|(ended, stood)| {
                     // It may have ended while it was suspended: then it had run until that.
                     suspended.map_or(ended, |since| since.min(ended)) - started - stood
@@ -298,6 +299,18 @@ mod tests {
             one
         }));
         assert_eq!((whole[0].sample.duration, whole[0].sample.memory), (Some(Millis(10)), Some(Bytes(5))));
+    }
+
+    #[test]
+    fn the_time_in_which_a_command_had_to_wait_for_room_is_none_that_it_takes() {
+        let place = Place { definition: "d".into(), ..Place::default() };
+        let mut ended = finished(Outcome::Succeeded, None);
+        if let Event::AttemptFinished { usage, .. } = &mut ended {
+            usage.began = Some(Millis(70));
+        }
+        let events = [(Millis(10), started(1, &place)), (Millis(100), ended)];
+        let taken = samples(&events.map(|(at, event)| Recorded { at, event }));
+        assert_eq!(taken[0].sample.duration, Some(Millis(30)));
     }
 
     #[test]
