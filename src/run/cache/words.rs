@@ -76,14 +76,50 @@ fn is_between_words(c: char) -> bool {
     c.is_whitespace() || matches!(c, '|' | '&' | ';' | '(' | ')' | '<' | '`')
 }
 
-/// Tells the words of a shell line, quotes taken away, without those that it writes to.
+/// How far a shell line is behind a `|`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piped {
+    No,
+    /// The command follows.
+    Command,
+    /// It is `tee`, which empties the files that it names before it reads anything.
+    Tee,
+}
+
+impl Piped {
+    /// Takes in a word that is not written to by `>`; returns whether it is a file that is emptied.
+    fn take(&mut self, word: &str) -> bool {
+        let appends = || word == "--append" || !word.starts_with("--") && word.contains('a');
+        *self = match self {
+            Self::Command if word == "tee" => Self::Tee,
+            Self::Tee if word.starts_with('-') && appends() => Self::No,
+            Self::Tee => return !word.starts_with('-'),
+            Self::No | Self::Command => Self::No,
+        };
+        false
+    }
+
+    /// Takes in what is between two words.
+    fn pass(&mut self, c: char) {
+        *self = match (*self, c) {
+            (Self::Command, '|') => Self::No,
+            (_, '|') => Self::Command,
+            // `|&`, or no end of the command.
+            (before, '&') if before == Self::Command => before,
+            (before, c) if c.is_whitespace() && c != '\n' => before,
+            _ => Self::No,
+        };
+    }
+}
+
+/// Tells the words of a shell line, quotes taken away, without those that it only writes to.
 fn shell_words(line: &str, mut tell: impl FnMut(&str)) {
     let mut word = String::new();
-    let (mut quote, mut written) = (None, false);
+    let (mut quote, mut written, mut piped) = (None, false, Piped::No);
     let mut chars = line.chars().peekable();
-    let mut end = |word: &mut String, written: &mut bool| {
+    let mut end = |word: &mut String, written: &mut bool, piped: &mut Piped| {
         if !word.is_empty() {
-            if !std::mem::take(written) {
+            if !std::mem::take(written) && !piped.take(word) {
                 tell(word);
             }
             word.clear();
@@ -100,18 +136,21 @@ fn shell_words(line: &str, mut tell: impl FnMut(&str)) {
                 if word.chars().all(|c| c.is_ascii_digit()) {
                     word.clear();
                 }
-                end(&mut word, &mut written);
+                end(&mut word, &mut written, &mut piped);
                 written = true;
                 // `>>`, `>|` and `>&1`, which is no file.
                 while let Some(more) = chars.next_if(|c| matches!(c, '>' | '|' | '&')) {
                     written = more != '&' || written;
                 }
             }
-            (None, c) if is_between_words(c) => end(&mut word, &mut written),
+            (None, c) if is_between_words(c) => {
+                end(&mut word, &mut written, &mut piped);
+                piped.pass(c);
+            }
             (None, c) => word.push(c),
         }
     }
-    end(&mut word, &mut written);
+    end(&mut word, &mut written, &mut piped);
 }
 
 #[cfg(test)]
@@ -138,6 +177,33 @@ mod tests {
             "echo \"$(python3 top.py)\"",
             "ssh host \"sh -c 'python3 top.py'\"",
             "bash -c 'python3<top.py'",
+        ] {
+            assert_eq!(words(line), ["top.py"], "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_pipe_ends_in_is_written_and_not_read() {
+        for line in [
+            "python3 top.py | tee log.txt",
+            "python3 top.py 2>&1 |& tee -i -- log.txt > /dev/null more.txt",
+            "bash -c 'python3 top.py | tee \"log.txt\"'",
+        ] {
+            assert_eq!(words(line), ["top.py"], "{line}");
+        }
+        for line in [
+            "true | tee -a top.py",
+            "true | tee -ia top.py",
+            "true | tee --append top.py",
+            "true || tee top.py",
+            "echo tee top.py",
+            "true | cat tee top.py",
+            "true | tee < top.py",
+            "true | tee log.txt; sh top.py",
+            "true | tee log.txt\nsh top.py",
+            "true | tee log.txt && sh top.py",
+            "true | tee log.txt | sh top.py",
+            "true | tee top.py; sh top.py",
         ] {
             assert_eq!(words(line), ["top.py"], "{line}");
         }
