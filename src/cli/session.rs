@@ -16,7 +16,7 @@ use super::pipeline_file::{Loaded, PipelineFile};
 use super::planning::{self, Planning};
 use super::presence::Processes;
 use super::state::broken;
-use super::stops::Early;
+use super::stops::{self, Early};
 use super::up_to_date::UpToDate;
 use super::{Exit, Failure, detach, disk, output, readings, state, trace};
 use crate::engine::attendance::Share;
@@ -374,8 +374,8 @@ impl Session<'_> {
             let mut stops = early.hand_over().map_err(broken)?;
             let cache = self.up_to_date.as_ref().map(|known| known.cache(graph));
             let unkept = self.up_to_date.as_ref().map(UpToDate::unkept).unwrap_or_default();
-            let engine =
-                Caching::new(Racing::new(Local::new(manner.mirror).map_err(broken)?, manner.keep_free), cache, unkept);
+            let local = Local::new(manner.mirror, stops::told_with_all().map_err(broken)?).map_err(broken)?;
+            let engine = Caching::new(Racing::new(local, manner.keep_free), cache, unkept);
             // Planning and looking at files took their time.
             let clock = Clock::starting_at(now().max(self.now));
             let record = Shared::new((&mut *store, &mut key), &Processes, state::this_host(), self.now);

@@ -31,6 +31,15 @@ pub(super) fn heard() -> io::Result<UnixStream> {
     Ok(heard)
 }
 
+/// Returns what is set as soon as this process gets a signal that all processes get when a machine is shut down.
+pub(super) fn told_with_all() -> io::Result<Arc<AtomicBool>> {
+    let told = Arc::new(AtomicBool::new(false));
+    for &signal in ours().iter().filter(|signal| **signal != SIGINT) {
+        flag::register(signal, Arc::clone(&told))?;
+    }
+    Ok(told)
+}
+
 /// The first signal that asks this process to end and that comes before a run is ready for it, kept until then; the second
 /// one ends the process at once.
 pub(super) struct Early {

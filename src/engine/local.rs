@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
@@ -53,6 +54,8 @@ pub struct Local {
     starts: Starts,
     kills: Arc<Kills>,
     awaited: Arc<Awaited>,
+    /// Whether this process was told to end by what tells all of a machine.
+    told: Arc<AtomicBool>,
     /// Whether no attempt has written of its progress yet, where that can be told.
     silence: OnceCell<Option<Arc<Silence>>>,
     /// Attempts that the system has no process for.
@@ -60,11 +63,12 @@ pub struct Local {
 }
 
 impl Local {
-    /// Makes an engine; with `mirror` it reports what attempts print.
+    /// Makes an engine; with `mirror` it reports what attempts print. `told` is set once this process was told to end by a
+    /// signal that all get when a machine is shut down.
     ///
     /// # Errors
     /// Where the system lacks what every attempt is given.
-    pub fn new(mirror: bool) -> io::Result<Self> {
+    pub fn new(mirror: bool, told: Arc<AtomicBool>) -> io::Result<Self> {
         Ok(Self {
             reports: mpsc::channel(REPORTS),
             begun: VecDeque::new(),
@@ -74,6 +78,7 @@ impl Local {
             starts: Starts::default(),
             kills: Arc::new(Kills::new(Path::new("/"))),
             awaited: Arc::default(),
+            told,
             silence: OnceCell::new(),
             pending: Pending::new(),
         })
@@ -165,6 +170,7 @@ impl Local {
             kills: Arc::clone(&self.kills),
             killed_before,
             awaited: Arc::clone(&self.awaited),
+            told: Arc::clone(&self.told),
             launch,
         })
     }
@@ -199,6 +205,7 @@ impl Local {
             kills: Arc::clone(&self.kills),
             killed_before: self.kills.count(),
             awaited: Arc::clone(&self.awaited),
+            told: Arc::clone(&self.told),
             launch,
         })
     }

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -60,6 +61,8 @@ pub(super) struct Attempt {
     pub(super) killed_before: Option<u64>,
     /// Which children of ours are attempts.
     pub(super) awaited: Arc<Awaited>,
+    /// Whether we were told to end by what tells all of a machine.
+    pub(super) told: Arc<AtomicBool>,
 }
 
 /// What is wanted of an attempt.
@@ -90,6 +93,7 @@ impl Attempt {
     /// Attends to the attempt until nothing of it runs, and reports its end. Boxed, what is large about it is moved once.
     pub(super) async fn attend(mut self: Box<Self>) {
         let reaped = self.until_exit().await;
+        let were_told = self.told.load(Ordering::Relaxed);
         self.drain().await;
         let record = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path));
         let began = record.as_ref().and_then(|record| record.began);
@@ -100,7 +104,7 @@ impl Attempt {
             self.clock.ending.get_or_insert((Outcome::Interrupted, Instant::now() + self.launch.limits.grace.as_std()));
         }
         let survivors = self.end_survivors(output_open, holders).await;
-        self.hear_of_a_stop(reaped.status).await;
+        self.hear_of_a_stop(reaped.status, were_told).await;
         self.drain().await;
         while self.is_adopted() && self.read_along().await {}
         self.log.finish();
@@ -324,10 +328,10 @@ impl Attempt {
     }
 
     /// Takes in that the run is to stop, a moment after the process ended so. A machine that is shut down tells all processes
-    /// alike to end, in no order: who heard of it before us was interrupted.
-    async fn hear_of_a_stop(&mut self, status: Status) {
+    /// alike to end, in no order: who heard of it before us was interrupted, and so was who ended, be it well, when we had heard.
+    async fn hear_of_a_stop(&mut self, status: Status, were_told: bool) {
         let is_told = matches!(status, Status::Signalled(libc::SIGTERM | libc::SIGHUP) | Status::Exited(143 | 129));
-        if !is_told || self.clock.ending.is_some() || matches!(self.exit, Exit::OfStranger(None)) {
+        if !(is_told || were_told) || self.clock.ending.is_some() || matches!(self.exit, Exit::OfStranger(None)) {
             return;
         }
         let until = Instant::now() + SHUTDOWN;

@@ -1,11 +1,13 @@
 //! Ctrl-C once, twice, and an orchestrator that is killed.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::Signal;
+use trainyard::engine::process;
 
-use crate::world::{Started, World, hears_hang_ups, outcomes, pid_in, state, wait_for_end};
+use crate::world::{Started, World, hears_hang_ups, outcomes, pid_in, state, wait_for_end, wait_until};
 
 /// A stage that says when it runs, and cleans up when it is asked to end.
 const POLITE: &str = r#"
@@ -176,4 +178,32 @@ after = ["a"]
     assert_eq!((outcomes(&run, "a"), state(&run, "b")), (vec!["interrupted".to_owned()], "waiting"));
     assert_eq!(world.command(&["resume"]).output().unwrap().status.code(), Some(0));
     assert_eq!(outcomes(&world.show(), "a"), ["interrupted", "succeeded"]);
+}
+
+#[test]
+fn a_part_that_a_task_saves_as_all_is_told_to_end_is_no_result() {
+    for args in [&[][..], &["--survive"]] {
+        let world = World::new(
+            r#"
+[stage.a]
+run = """
+trap 'exit 0' TERM; echo $$ > pid; echo part > out
+if test ! -e again; then touch again; echo ready; sleep 1000 & wait; fi; echo whole > out"""
+outputs = ["out"]
+"#,
+        );
+        let mut run = world.start(args);
+        run.wait_for("ready");
+        // It is told as well, and hears of it only when its task has ended.
+        run.signal(Signal::STOP);
+        run.signal(Signal::TERM);
+        let stage = pid_in(&world.path("pid"));
+        process::signal(stage, Signal::TERM);
+        wait_until(|| !Path::new(&format!("/proc/{stage}/fd/0")).exists());
+        run.signal(Signal::CONT);
+        assert_eq!(run.end(), Some(130), "{args:?}");
+        assert_eq!(outcomes(&world.show(), "a"), ["interrupted"], "{args:?}");
+        assert_eq!(world.run(&[]).status.code(), Some(0));
+        assert_eq!(std::fs::read_to_string(world.path("out")).unwrap(), "whole\n");
+    }
 }
