@@ -52,7 +52,7 @@ pub(super) struct Planning {
     /// How long a task runs with `time-slice` before others have their turn [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = quantum)]
     quantum: Option<Millis>,
-    /// Equal seeds give equal plans
+    /// Equal seeds give equal plans, unless time runs out: with `--evaluations` always
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Time that `auto` may spend on a better plan; `0s` takes the first one

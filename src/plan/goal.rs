@@ -1,5 +1,6 @@
-//! Search for a plan by another measure than its end: every order rule, then small changes of the best order and of where
-//! single tasks go.
+//! Search for a plan by another measure than its end: every order rule with every fit, then small changes of the order and of
+//! where single tasks go, which are kept also where they are worse, if not worse than what was kept some time before. Source:
+//! Burke and Bykov, "The late acceptance hill-climbing heuristic", 2017.
 //!
 //! Deterministic for a seed and a number of schedules. A plan made by an order and a fit is only measured.
 
@@ -22,6 +23,12 @@ use crate::units::Millis;
 
 /// Schedules without a better one after which no more are tried, where nobody says how many: some, and more for each task.
 const PATIENCE: (u64, u64) = (300, 3);
+
+/// Fits that mostly lead to the best plans.
+const PROMISING: [FitRule; 2] = [FitRule::EarliestFinish, FitRule::BestFit];
+
+/// After how many changes what was kept then counts no more.
+const LATE: usize = 50;
 
 /// Time that a search may take where nobody says: a hundredth of the makespan, at most a second.
 const LONGEST: Millis = Millis(1_000);
@@ -57,9 +64,12 @@ struct Planner<'a, const W: usize> {
     best: Option<Best>,
 }
 
-/// A schedule with what led to it; of equal values the one that ends first is the better one.
+/// What a schedule is worth, and when it ends: of equal values the one that ends first is the better one.
+type Measure = (u128, u64);
+
+/// A schedule with what led to it.
 struct Best {
-    measure: (u128, u64),
+    measure: Measure,
     draft: Draft,
     choice: Vec<u32>,
 }
@@ -108,15 +118,17 @@ impl<'a, const W: usize> Planner<'a, W> {
         }
     }
 
-    /// Tries every order.
+    /// Tries every order with every fit, the most promising fits first.
     fn rules(&mut self, choice: &[u32]) {
-        for (_, order) in OrderRule::ALL.into_iter().filter(|(_, order)| *order != OrderRule::TimeSlice) {
-            for fit in [FitRule::EarliestFinish, FitRule::BestFit] {
+        let fits = FitRule::ALL.into_iter().map(|(_, fit)| fit).filter(|fit| !PROMISING.contains(fit));
+        for fit in PROMISING.into_iter().chain(fits) {
+            for (_, order) in OrderRule::ALL.into_iter().filter(|(_, order)| *order != OrderRule::TimeSlice) {
                 if self.best.is_none() || !self.is_over() {
                     self.rule(order, fit, choice);
                 }
             }
         }
+        self.fit.change(FitRule::EarliestFinish, self.instance);
     }
 
     fn rule(&mut self, order: OrderRule, fit: FitRule, choice: &[u32]) {
@@ -125,48 +137,51 @@ impl<'a, const W: usize> Planner<'a, W> {
         self.try_order(&order, choice);
     }
 
-    /// Keeps the schedule of an order if it is better than all before; whether it is.
-    fn try_order(&mut self, order: &[TaskId], choice: &[u32]) -> bool {
+    /// Keeps the schedule of an order if it is better than all before. Returns what it is worth; nothing where it runs
+    /// out of a budget.
+    fn try_order(&mut self, order: &[TaskId], choice: &[u32]) -> Option<Measure> {
         self.evaluations += 1;
         let direction = Direction::Forward;
         let wanted = Wanted { order, choice, paid: false, direction, kept: None, near: None, by: None };
         let mut draft = Draft::default();
-        if self.decoder.decode(&wanted, &mut self.fit, &mut draft).is_err() {
-            return false;
-        }
+        self.decoder.decode(&wanted, &mut self.fit, &mut draft).ok()?;
         let measure = self.goal.measure(&draft);
-        let better = self.best.as_ref().is_none_or(|best| measure < best.measure);
-        if better {
+        if self.best.as_ref().is_none_or(|best| measure < best.measure) {
             self.improved = self.evaluations;
             self.best = Some(Best { measure, draft, choice: choice.to_vec() });
         }
-        better
+        Some(measure)
     }
 
-    /// Moves a few tasks to other places in the best order, or ties one to another way to run.
+    /// Moves a few tasks to other places in an order, or ties one to another way to run, again and again.
     fn search(&mut self) {
         let mut random = Random::new(self.seed);
         let n = self.instance.len();
+        let Some(best) = self.best.as_ref().filter(|_| n > 0) else { return };
+        let mut here = (best.measure, best.draft.order.clone(), best.choice.clone());
+        let mut before = [here.0; LATE];
         let mut place = vec![0_u64; n];
-        let mut known = 0;
-        while n > 0 && !self.is_over() {
-            let Some(best) = &self.best else { return };
-            if known != self.improved {
-                known = self.improved;
-                (0..).zip(&best.draft.order).for_each(|(at, task)| place[task.index()] = 2 * at);
+        for late in (0..LATE).cycle() {
+            if self.is_over() {
+                return;
             }
-            let (mut changed, mut choice) = (place.clone(), best.choice.clone());
+            (0..).zip(&here.1).for_each(|(at, task)| place[task.index()] = 2 * at);
+            let mut choice = here.2.clone();
             for _ in 0..=random.index(3) {
                 let task = random.index(n);
                 let ways = self.instance.kinds[self.instance.kind[task] as usize].choices.len();
                 if ways > 1 && random.below(2) == 0 {
                     choice[task] = u32::try_from(random.index(ways)).unwrap_or(FREE);
                 } else {
-                    changed[task] = 2 * random.below(n as u64) + 1;
+                    place[task] = 2 * random.below(n as u64) + 1;
                 }
             }
-            let order = by_key(self.instance, |task, _| std::cmp::Reverse(changed[task.index()]));
-            self.try_order(&order, &choice);
+            let order = by_key(self.instance, |task, _| std::cmp::Reverse(place[task.index()]));
+            let measure = self.try_order(&order, &choice);
+            if let Some(measure) = measure.filter(|measure| *measure <= here.0.max(before[late])) {
+                here = (measure, order, choice);
+            }
+            before[late] = here.0;
         }
     }
 

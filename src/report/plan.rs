@@ -267,11 +267,7 @@ impl<'a> Sheet<'a> {
             (true, _) => "proven optimal".to_owned(),
             (false, gap) => {
                 let worse = if plan.objective == Objective::Makespan { "longer" } else { "worse" };
-                // Rounded up, since it is a limit.
-                format!(
-                    "the plan is at most {:.1} % {worse} than the best one",
-                    (gap * 1_000.0 - 1e-6).ceil().max(1.0) / 10.0
-                )
+                format!("the plan is at most {} {worse} than the best one", percent_at_most(gap))
             }
         };
         let held: Bytes = self.held_by_others().map(|(_, _, held)| held).sum();
@@ -452,4 +448,9 @@ fn device_view(device: &Device) -> DeviceView<'_> {
     let speed = device.speed.0 as f64 / crate::units::Speed::ONE.0 as f64;
     let memory_free_bytes = device.free.map(|free| free.0);
     DeviceView { id: &device.id, model: &device.model, memory_bytes: device.memory.0, memory_free_bytes, speed }
+}
+/// Writes by how much a plan may be worse than the best one: rounded up, since it is a limit.
+pub(super) fn percent_at_most(gap: f64) -> String {
+    let tenths = if gap > 0.0 { (gap * 1_000.0 - 1e-6).ceil().max(1.0) } else { 0.0 };
+    format!("{:.1} %", tenths / 10.0)
 }

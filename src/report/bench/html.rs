@@ -6,7 +6,7 @@ use super::super::markup::escaped;
 use super::arrivals::Replays;
 use super::live;
 use super::svg::bars;
-use super::{Comparison, micros, percent};
+use super::{Comparison, micros, percent, percent_at_most};
 use crate::units::Millis;
 
 const STYLE: &str = "
@@ -32,7 +32,11 @@ pub fn page(comparisons: &[Comparison]) -> String {
         carried_out(&mut out, comparison);
         let rows = comparison.rows();
         let gaps = rows.iter().filter_map(|row| Some((row.policy, row.gap?))).collect();
-        out.push_str(&bars(&least_first(gaps), percent, "How much worse each policy's plan may be than the best one"));
+        out.push_str(&bars(
+            &least_first(gaps),
+            percent_at_most,
+            "How much worse each policy's plan may be than the best one",
+        ));
         out.push_str(&comparison.chart.as_ref().map_or(String::new(), super::Gantt::svg));
         out.push('\n');
     }
@@ -118,7 +122,7 @@ fn table(out: &mut String, comparison: &Comparison) {
         let cells = [
             row.makespan_ms.map_or(String::new(), |ms| Millis(ms).to_string()),
             part(row.spread()),
-            part(row.gap),
+            row.gap.map_or(String::new(), percent_at_most),
             if row.optimal > 0 { format!("{} of {}", row.optimal, row.seeds) } else { String::new() },
             part(row.gpu_memory_use),
             part(row.gpu_share_use),

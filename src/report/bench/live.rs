@@ -323,9 +323,9 @@ mod tests {
         let row = row(&entry).unwrap();
         assert_eq!(
             (row.runs, row.succeeded, row.measured_ms, row.measured_most_ms),
-            (3, 2, Some(11_000), Some(12_000))
+            (3, 2, Some(11_500), Some(12_000))
         );
-        assert_eq!(row.cells(), ["10s", "11s", "9.1 %", "+10.0 %", "", "", "50.0 %", "", "2 of 3"]);
+        assert_eq!(row.cells(), ["10s", "11.50s", "8.7 %", "+15.0 %", "", "", "50.0 %", "", "2 of 3"]);
         assert_eq!(row.error, Some("`a` failed: exit code 1"));
     }
 }

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::paint::{Colour, Tone};
-use super::plan::amount;
+use super::plan::{amount, percent_at_most};
 use super::table::{Cell, Column, Table};
 use super::text;
 use crate::plan::usage::Usage;
@@ -236,7 +236,7 @@ impl Comparison {
                 Cell::new(row.policy, tone),
                 Cell::new(row.objective_value.map_or(String::new(), |value| self.amount(value)), tone),
                 row.spread().map_or(String::new(), self::percent).into(),
-                percent(row.gap).into(),
+                row.gap.map_or(String::new(), percent_at_most).into(),
                 makespan.map_or(String::new(), |ms| Millis(ms).to_string()).into(),
                 percent(row.gpu_memory_use).into(),
                 percent(row.gpu_share_use).into(),
@@ -310,17 +310,19 @@ fn counted(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-/// The lower of the two middle ones where their number is even: a value that was really seen.
+/// Halfway between the two middle ones where their number is even.
 fn median(mut values: Vec<u64>) -> Option<u64> {
     values.sort_unstable();
-    values.get(values.len().saturating_sub(1) / 2).copied()
+    let middle = |from: usize| values.get(from / 2).copied();
+    Some(u64::midpoint(middle(values.len().checked_sub(1)?)?, middle(values.len())?))
 }
 
 /// The same for parts.
 fn median_part(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied()
+    let middle = |from: usize| values.get(from / 2).copied();
+    Some(f64::midpoint(middle(values.len().checked_sub(1)?)?, middle(values.len())?))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
