@@ -48,7 +48,12 @@ fn ninja_file() -> String {
 fn time(program: &str, args: &[&str], folder: &Path) -> (f64, f64) {
     let started = Instant::now();
     let mut command = Command::new(program);
-    command.args(args).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("TRAINYARD_BOX", folder.join(".box"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let pid = libc::pid_t::try_from(command.spawn().expect("the program starts").id()).expect("a process number");
     // SAFETY: `rusage` is plain integers, for which zero is valid; both pointers are to live local variables, and the
     // child is ours and not waited for elsewhere.

@@ -105,6 +105,7 @@ fn run(file: &Path, state: &Path, ballast: usize) -> (Duration, u64) {
     }
     let mut started = Instant::now();
     command.arg("run").arg(file).args(["--jobs", "2", "--quiet", "--state"]).arg(state);
+    command.env("TRAINYARD_BOX", state.with_extension("box"));
     let mut child = command.stdout(Stdio::piped()).spawn().expect("the benchmark's own binary starts");
     let mut told = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut marked = || {

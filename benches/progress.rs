@@ -124,7 +124,11 @@ fn share_of_a_run() {
     );
     std::fs::write(folder.path().join("p.toml"), pipeline).expect("a pipeline file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command.args(["run", "p.toml", "--quiet"]).current_dir(folder.path()).stdin(Stdio::null());
+    command
+        .args(["run", "p.toml", "--quiet"])
+        .current_dir(folder.path())
+        .env("TRAINYARD_BOX", folder.path().join(".box"))
+        .stdin(Stdio::null());
     let begun = Instant::now();
     let mut child = command.spawn().expect("the run starts");
     let mut whole = Duration::ZERO;

@@ -176,7 +176,11 @@ fn measure(cached: bool) {
         }
         let (begun, cpu) = (Instant::now(), cpu_time());
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(["resume", "--quiet", "--budget", "0s", "--state"]).arg(&copy).current_dir(folder.path());
+        command
+            .args(["resume", "--quiet", "--budget", "0s", "--state"])
+            .arg(&copy)
+            .current_dir(folder.path())
+            .env("TRAINYARD_BOX", folder.path().join(".box"));
         let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the binary starts");
         assert!(status.success(), "the run is resumed: {status}");
         times.push((begun.elapsed(), cpu_time() - cpu));

@@ -29,7 +29,12 @@ resources = { gpus = 1 }
 
 fn trainyard(folder: &Path, args: &[&str]) -> Result<Output, Box<dyn Error>> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    Ok(command.args(args).current_dir(folder).env("NO_COLOR", "1").output()?)
+    Ok(command
+        .args(args)
+        .current_dir(folder)
+        .env("TRAINYARD_BOX", folder.join(".box"))
+        .env("NO_COLOR", "1")
+        .output()?)
 }
 
 fn folder() -> Result<tempfile::TempDir, Box<dyn Error>> {

@@ -109,7 +109,14 @@ impl World {
 
 fn command_in(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command.args(args).current_dir(folder).env_clear().env("HOME", folder).env("TZ", "UTC").stdin(Stdio::null());
+    command
+        .args(args)
+        .current_dir(folder)
+        .env_clear()
+        .env("TRAINYARD_BOX", folder.join(".box"))
+        .env("HOME", folder)
+        .env("TZ", "UTC")
+        .stdin(Stdio::null());
     command
 }
 

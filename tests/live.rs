@@ -39,7 +39,12 @@ impl World {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(args).current_dir(self.path("")).env("HOME", self.home.path()).env("NO_COLOR", "1");
+        command
+            .args(args)
+            .current_dir(self.path(""))
+            .env("TRAINYARD_BOX", self.home.path().join(".box"))
+            .env("HOME", self.home.path())
+            .env("NO_COLOR", "1");
         command.env("OUTSIDE", self.around.path()).env_remove("RUST_LOG").env_remove("CUDA_VISIBLE_DEVICES");
         command.stdin(Stdio::null());
         command

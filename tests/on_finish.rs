@@ -22,7 +22,12 @@ impl World {
 
     fn output(&self, args: &[&str], crash_at: Option<&str>) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(args).current_dir(self.0.path()).env("HOME", self.0.path()).env("NO_COLOR", "1");
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env("TRAINYARD_BOX", self.0.path().join(".box"))
+            .env("HOME", self.0.path())
+            .env("NO_COLOR", "1");
         command.env_remove("RUST_LOG").stdin(Stdio::null());
         command.envs(crash_at.map(|point| ("TRAINYARD_CRASH_AT", point))).output().unwrap()
     }

@@ -27,7 +27,7 @@ type Tested = Result<(), Box<dyn Error>>;
 
 fn trainyard(folder: &Path, scene: &Scene, args: &[&str]) -> Result<Output, Box<dyn Error>> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command.args(args).current_dir(folder).envs(scene.environment());
+    command.args(args).current_dir(folder).env("TRAINYARD_BOX", folder.join(".box")).envs(scene.environment());
     command.env_remove("CUDA_VISIBLE_DEVICES").env_remove("CUDA_DEVICE_ORDER");
     Ok(command.output()?)
 }

@@ -21,6 +21,7 @@ fn trainyard(folder: &Path, args: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_trainyard"))
         .args(args)
         .current_dir(folder)
+        .env("TRAINYARD_BOX", folder.join(".box"))
         .env_remove("RUST_LOG")
         .output()
         .unwrap()

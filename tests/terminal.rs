@@ -75,7 +75,13 @@ fn command(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
     let path = std::env::var("PATH").unwrap();
     command.args(["run", "p.toml"]).args(args).current_dir(folder).stdin(Stdio::null());
-    command.env_clear().env("PATH", path).env("HOME", folder).env("TERM", "xterm-256color").envs(env.iter().copied());
+    command
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", folder)
+        .env("TRAINYARD_BOX", folder.join(".box"))
+        .env("TERM", "xterm-256color")
+        .envs(env.iter().copied());
     command
 }
 

@@ -29,7 +29,12 @@ impl World {
 
     fn output(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(args).current_dir(self.0.path()).env("HOME", self.0.path()).env("NO_COLOR", "1");
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env("TRAINYARD_BOX", self.0.path().join(".box"))
+            .env("HOME", self.0.path())
+            .env("NO_COLOR", "1");
         command.env_remove("RUST_LOG").env_remove("CUDA_VISIBLE_DEVICES").stdin(Stdio::null()).output().unwrap()
     }
 

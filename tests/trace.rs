@@ -12,7 +12,12 @@ fn run(args: &[&str], rust_log: Option<&str>) -> (TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), "[stage.clean]\nrun = 'echo 100 rows'\n").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command.args(["run", "p.toml", "--quiet"]).args(args).current_dir(folder.path()).env_remove("RUST_LOG");
+    command
+        .args(["run", "p.toml", "--quiet"])
+        .args(args)
+        .current_dir(folder.path())
+        .env("TRAINYARD_BOX", folder.path().join(".box"))
+        .env_remove("RUST_LOG");
     if let Some(filter) = rust_log {
         command.env("RUST_LOG", filter);
     }
@@ -49,7 +54,11 @@ fn where_log_lines_are_json_nothing_else_is_said() {
     let text = "[stage.a]\nrun = 'exit 3'\nresources = { gpus = 'prefer', gpu_memory = '1GiB' }\n";
     std::fs::write(folder.path().join("p.toml"), text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command.args(["run", "p.toml", "--log-format", "json"]).current_dir(folder.path()).env_remove("RUST_LOG");
+    command
+        .args(["run", "p.toml", "--log-format", "json"])
+        .current_dir(folder.path())
+        .env("TRAINYARD_BOX", folder.path().join(".box"))
+        .env_remove("RUST_LOG");
     let output = command.env("TRAINYARD_NVML", "no-such-library").output().unwrap();
     let errors = errors(&output);
     let lines: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).expect(line)).collect();

@@ -59,7 +59,12 @@ impl World {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         let path = std::env::var("PATH").unwrap();
-        command.args(args).current_dir(self.path()).stdin(Stdio::null()).env_clear();
+        command
+            .args(args)
+            .current_dir(self.path())
+            .stdin(Stdio::null())
+            .env_clear()
+            .env("TRAINYARD_BOX", self.path().join(".box"));
         command.env("PATH", path).env("HOME", self.path()).env("TERM", "xterm-256color");
         command.envs(self.environment.iter().map(|(name, path)| (*name, path.as_path())));
         command

@@ -1,14 +1,14 @@
 //! What this machine tells of the processes of other runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::state;
-use crate::engine::process;
 use crate::engine::sentinel::{self, How};
+use crate::engine::{attendance, process};
 use crate::run::cache::since::AsLeft;
 use crate::run::event::Process;
-use crate::run::launch::run_mark;
-use crate::run::neighbours::Presence;
+use crate::run::launch::{AROUND, run_mark};
+use crate::run::neighbours::{Presence, Within};
 use crate::run::store::Orchestrator;
 
 /// Looks into `/proc`, and at the locks of runs in other containers.
@@ -36,8 +36,23 @@ impl Presence for Processes {
         ended.left().filter(|_| ended.how == How::Exited(0))
     }
 
-    fn within(&self) -> Option<(String, String)> {
+    fn within(&self) -> Within {
         let set = |name| std::env::var_os(name)?.into_string().ok();
-        Some((set("TRAINYARD_RUN")?, set("TRAINYARD_TASK")?))
+        let Some(nearest) = set("TRAINYARD_RUN").zip(set("TRAINYARD_TASK")) else { return Vec::new() };
+        let around = set(AROUND).unwrap_or_default();
+        let names: Vec<&str> = around.lines().collect();
+        let around = names.chunks_exact(2).map(|names| (names[0].to_owned(), names[1].to_owned()));
+        around.chain([nearest]).collect()
+    }
+
+    fn attends_any(&self, state: &Path) -> bool {
+        let runs = std::fs::read_dir(state.join("runs")).into_iter().flatten().flatten();
+        runs.into_iter().any(|run| attendance::is_attended(&run.path()) == Some(true))
+    }
+
+    fn commons(&self) -> Option<PathBuf> {
+        let named = std::env::var_os("TRAINYARD_BOX").filter(|named| !named.is_empty());
+        let usual = || PathBuf::from(format!("/dev/shm/trainyard-{}", rustix::process::geteuid().as_raw()));
+        Some(named.map_or_else(usual, |named| super::session::absolute(Path::new(&named))))
     }
 }

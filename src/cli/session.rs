@@ -38,7 +38,7 @@ use crate::run::decide::{Dispatcher, Options};
 use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{self, Ground, run_mark};
 use crate::run::limit;
-use crate::run::neighbours::{self, Shared};
+use crate::run::neighbours::{self, Presence, Shared};
 use crate::run::observer::Observer;
 use crate::run::ports::Ports;
 use crate::run::state::RunState;
@@ -436,10 +436,12 @@ pub(super) fn make_folders(ground: &Ground) -> Result<(), Failure> {
     trace::to_run_folder(&ground.dir).map_err(broken)
 }
 
-/// Returns what is set around us of the variables that limit memory.
+/// Returns what is set around us of the variables that limit memory, and which tasks are around us.
 pub(super) fn inherited() -> BTreeMap<String, String> {
     let set = |name: &str| Some((name.to_owned(), std::env::var_os(name)?.into_string().ok()?));
-    limit::VARIABLES.into_iter().filter_map(set).collect()
+    let within = Processes.within().into_iter().flat_map(|(run, task)| [run, task]).collect::<Vec<_>>().join("\n");
+    let around = (!within.is_empty()).then(|| (launch::AROUND.to_owned(), within));
+    limit::VARIABLES.into_iter().filter_map(set).chain(around).collect()
 }
 
 /// Returns a path from the root on, links left as they are.

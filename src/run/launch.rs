@@ -143,6 +143,7 @@ pub fn describe(
     let mut env: Vec<(String, String)> = Vec::new();
     env.extend(task.env(pipeline));
     env.extend(marks.iter().filter_map(|mark| mark.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
+    env.extend(ground.inherited.get_key_value(AROUND).map(|(name, around)| (name.clone(), around.clone())));
     env.push(("TRAINYARD_CHECKPOINT_DIR".to_owned(), checkpoints.to_string_lossy().into_owned()));
     env.push(("TRAINYARD_EVENTS".to_owned(), events.to_string_lossy().into_owned()));
     if !written.is_empty() {
@@ -196,6 +197,9 @@ pub fn describe(
         devices: place.devices.clone(),
     }
 }
+
+/// The variable that tells a task of a run within tasks whose they are: a run, a task of it, the next run, each on a line.
+pub const AROUND: &str = "TRAINYARD_WITHIN";
 
 /// The environment entry that all processes of a run carry.
 #[must_use]

@@ -41,7 +41,7 @@ impl LockFile {
             match Self::take_if_free(path)? {
                 Some(taken) => return Ok(taken),
                 None if is_off() => return Err(io::ErrorKind::WouldBlock.into()),
-                None => wait_a_little(),
+                None => wait_a_little(ASK_AGAIN),
             }
         }
     }
@@ -78,7 +78,7 @@ impl LockFile {
             if is_off() {
                 return false;
             }
-            wait_a_little();
+            wait_a_little(ASK_AGAIN);
         }
         true
     }
@@ -99,8 +99,8 @@ impl Drop for LockFile {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the kernel lets nobody wait for a lock who may give up")]
-fn wait_a_little() {
-    thread::sleep(ASK_AGAIN);
+fn wait_a_little(time: Duration) {
+    thread::sleep(time);
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -111,6 +111,21 @@ fn open(path: &Path) -> io::Result<File> {
         }
         (opened, _) => opened,
     }
+}
+
+/// Locks a file that stays; returns whether it could within so many milliseconds.
+///
+/// # Errors
+/// Where it cannot be locked.
+pub(super) fn lock_within(file: &File, patience: u32) -> io::Result<bool> {
+    for _ in 0..patience {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => wait_a_little(Duration::from_millis(1)),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a file that is open is the one of this name: whoever held its lock may have removed it.

@@ -1,12 +1,14 @@
-//! Other runs on the same state folder and machine: what their tasks hold, told from the record that all share.
+//! Other runs of this user on this machine: what their tasks hold, told from the records that they keep: the one that all runs
+//! on a state folder share, and those of other folders, which find each other in the `commons`.
 //!
 //! Nothing is recorded for this: an attempt is on record with what it holds before its process exists, and so is its end.
-//! Admitting a task and recording that are one step that no other run comes between ([`Record::hold`]). What a run holds
+//! Admitting a task and recording that are one step that no other run comes between ([`Record::hold`]): the lock of the
+//! commons is taken before that of the record, always. What a run holds
 //! counts as long as its process lives; of a run whose process is gone, as long as processes of the attempt do.
-//! A run that is alone asks SQLite for one number each time it starts something.
+//! A run that is alone asks SQLite and the commons for one number each, each time it starts something.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::admission::Holding;
 use super::cache::since::AsLeft;
@@ -17,9 +19,15 @@ use super::supervisor::{News, Record};
 use crate::graph::TaskId;
 use crate::units::Millis;
 
+mod commons;
+mod elsewhere;
 mod onlooker;
 
+use elsewhere::Elsewhere;
 pub use onlooker::Onlooker;
+
+/// Runs and tasks that something is part of, each with the names of both.
+pub type Within = Vec<(String, String)>;
 
 /// What can be told of processes.
 pub trait Presence {
@@ -35,8 +43,14 @@ pub trait Presence {
     /// Returns how an attempt left what it made that ended well, and whose sentinel keeps this record.
     fn ended_well(&self, record: &Path) -> Option<AsLeft>;
 
-    /// Returns the run and the task that this process is itself part of, if it is.
-    fn within(&self) -> Option<(String, String)>;
+    /// Returns the runs and the tasks that this process is itself part of.
+    fn within(&self) -> Within;
+
+    /// Whether anybody attends to a run of a state folder, as far as that can be told without its record.
+    fn attends_any(&self, state: &Path) -> bool;
+
+    /// Returns the folder in which runs of this user find each other.
+    fn commons(&self) -> Option<PathBuf>;
 }
 
 /// The record of a run that shares state folder and machine with others.
@@ -45,8 +59,9 @@ pub struct Shared<'a> {
     key: &'a mut RunKey,
     presence: &'a dyn Presence,
     host: String,
-    within: Option<(String, String)>,
+    within: Within,
     others: Others,
+    elsewhere: Elsewhere,
     /// What was last said that others hold.
     told: Vec<Holding>,
 }
@@ -82,7 +97,7 @@ struct Other {
 
 impl<'a> Shared<'a> {
     /// Makes the record of a run that is carried out on `host`; it looked at its files at `since` (ms since the Unix epoch)
-    /// or later.
+    /// or later. Who shares the machine hears of it: it must be on record.
     pub fn new(
         (store, key): (&'a mut Store, &'a mut RunKey),
         presence: &'a dyn Presence,
@@ -90,14 +105,18 @@ impl<'a> Shared<'a> {
         since: Millis,
     ) -> Self {
         let (within, others, told) = (presence.within(), Others::since(since), Vec::new());
-        Self { store, key, presence, host, within, others, told }
+        let elsewhere = Elsewhere::beside(store.dir(), &host, since, presence);
+        Self { store, key, presence, host, within, others, elsewhere, told }
     }
 
     /// Returns what others have done since that was last asked.
     fn news(&mut self) -> Result<News, StoreError> {
         self.others.renew(self.store, |run| !self.key.is_of(run), &self.host, self.presence)?;
-        let holdings: Vec<Holding> = self.others.holdings(self.within.as_ref()).collect();
-        let made = std::mem::take(&mut self.others.made);
+        self.elsewhere.renew(self.presence);
+        let holdings: Vec<Holding> =
+            self.others.holdings(&self.within).chain(self.elsewhere.holdings(&self.within)).collect();
+        let mut made = std::mem::take(&mut self.others.made);
+        made.extend(self.elsewhere.made());
         if holdings == self.told {
             return Ok(News { hold: None, made });
         }
@@ -155,25 +174,37 @@ impl Others {
         Ok(())
     }
 
-    /// Yields what they hold, but the attempt that we are part of: it made room for us.
-    fn holdings(&self, within: Option<&(String, String)>) -> impl Iterator<Item = Holding> {
-        let is_around = move |of: &Holding| within.is_some_and(|(run, task)| (&of.run, &of.task) == (run, task));
+    /// Yields what they hold, but the attempts that we are part of: they made room for us.
+    fn holdings(&self, within: &Within) -> impl Iterator<Item = Holding> {
+        let is_around = move |of: &Holding| within.iter().any(|(run, task)| (&of.run, &of.task) == (run, task));
         self.all.values().flat_map(Other::holdings).filter(move |of| !is_around(of))
     }
 }
 
 impl Record for Shared<'_> {
     fn append(&mut self, events: &[Recorded]) -> Result<(), StoreError> {
-        self.store.append(self.key, events)
+        let appended = self.store.append(self.key, events);
+        self.elsewhere.let_go();
+        appended
     }
 
     fn hold(&mut self) -> Result<News, StoreError> {
-        self.store.hold()?;
-        self.news()
+        if !self.elsewhere.hold(self.presence) {
+            return Err(StoreError::Held);
+        }
+        let held = self.store.hold().and_then(|()| self.news());
+        if held.is_err() {
+            // The first error is the one to report.
+            let _ = self.let_go();
+        }
+        held
     }
 
     fn let_go(&mut self) -> Result<(), StoreError> {
-        self.store.let_go()
+        let let_go = self.store.let_go();
+        self.elsewhere.let_go();
+        self.elsewhere.stay(self.presence);
+        let_go
     }
 
     fn others(&mut self) -> Result<News, StoreError> {
@@ -228,6 +259,12 @@ impl Other {
             Some(left) if left.is_empty() || left.iter().all(|(_, process)| presence.lives(*process)) => {}
             None | Some(_) => self.left = Some(presence.of_tasks(&self.run.id)),
         }
+    }
+
+    /// Whether anybody is left of it.
+    fn goes_on(&self, presence: &dyn Presence) -> bool {
+        let carries_out = || presence.carries_out(&self.run.orchestrator, &self.run.dir);
+        !self.is_over && carries_out() || self.holdings().next().is_some()
     }
 
     fn holdings(&self) -> impl Iterator<Item = Holding> {

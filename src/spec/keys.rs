@@ -23,11 +23,12 @@ pub const PREFER: &str = "prefer";
 pub const AUTO: &str = "auto";
 
 /// Variables that every task is started with, whatever `env` would say.
-pub const SET_FOR_TASKS: [&str; 9] = [
+pub const SET_FOR_TASKS: [&str; 10] = [
     "CUDA_DEVICE_ORDER",
     "CUDA_VISIBLE_DEVICES",
     "TRAINYARD_RUN",
     "TRAINYARD_TASK",
+    "TRAINYARD_WITHIN",
     "TRAINYARD_ATTEMPT",
     "TRAINYARD_GPU_MEMORY",
     "TRAINYARD_OUTPUTS",

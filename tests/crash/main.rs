@@ -105,7 +105,12 @@ impl World {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(args).current_dir(self.dir.path()).env("HOME", self.dir.path()).stdin(Stdio::null());
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("TRAINYARD_BOX", self.dir.path().join(".box"))
+            .env("HOME", self.dir.path())
+            .stdin(Stdio::null());
         command.env_remove("RUST_LOG").env("TRAINYARD_TEST_WORLD", &self.mark);
         hears_hang_ups(&mut command);
         command

@@ -53,7 +53,11 @@ impl World {
     fn command(&self, card: &Card, args: &[&str]) -> Result<Output, Box<dyn Error>> {
         #[expect(clippy::disallowed_methods, reason = "runs the real binary")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(args).current_dir(self.folder.path()).envs(self.scene.environment(card)?);
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("TRAINYARD_BOX", self.folder.path().join(".box"))
+            .envs(self.scene.environment(card)?);
         command.env("XDG_CACHE_HOME", self.folder.path().join("cache")).env_remove("RUST_LOG");
         command.env("XDG_STATE_HOME", self.folder.path().join("state")).env_remove("CUDA_VISIBLE_DEVICES");
         command.env("TRAINYARD_NVML", "none.so").env("NO_COLOR", "1");

@@ -1,4 +1,4 @@
-//! Two runs on one state folder and one card: neither starts what the other holds the memory for.
+//! Two runs and one card: neither starts what the other holds the memory for.
 
 use crate::world::{Tested, World, cards};
 
@@ -43,6 +43,34 @@ fn what_a_run_has_taken_before_another_begins_is_said_to_be_its() -> Tested {
             let ended = run.wait_with_output()?;
             assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn runs_of_two_state_folders_never_take_more_of_a_card_than_there_is() -> Tested {
+    // Two of them do not fit, and each takes its time to take what it was promised.
+    let world = World::new(
+        cards(&[16_384, 16_384]),
+        "[stage.train]\nrun = 'until test -e gate; do sleep 0.05; done; TRAIN 9000 0.2 0.2'\noom_retries = 0\n\
+         resources = { cpus = 0, gpu_memory = '9000MiB' }\nmatrix = { n = [1, 2, 3, 4] }\n",
+    )?;
+    let start = |state: &str| world.prepare(&["run", "p.toml", "--quiet", "--keep-going", "--state", state]).spawn();
+    let one = start("a")?;
+    let first = world.until(&["show", "--json", "--state", "a"], |run| run["tasks"][1]["state"] == "running")?;
+    let other = start("b")?;
+    let folder = world.path().canonicalize()?.join("a");
+    let called = format!("{} in {}", first["run"].as_str().ok_or("a run has an id")?, folder.display());
+    let holds = |why: &serde_json::Value| why["runs"][0]["run"] == called.as_str();
+    world.until(&["explain", "latest", "train[n=1]", "--json", "--state", "b"], holds)?;
+    std::fs::write(world.path().join("gate"), "")?;
+    for run in [one, other] {
+        assert!(run.wait_with_output()?.status.success());
+    }
+    for state in ["a", "b"] {
+        let run: serde_json::Value = serde_json::from_str(&world.printed(&["show", "--json", "--state", state])?)?;
+        let attempts = run["tasks"].as_array().into_iter().flatten().map(|task| task["attempts"].as_array());
+        assert!(attempts.map(|all| all.map_or(0, Vec::len)).eq([1; 4]), "{run:#}");
     }
     Ok(())
 }

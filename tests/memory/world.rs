@@ -45,7 +45,11 @@ impl World {
 
     pub(crate) fn prepare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(args).current_dir(self.path()).envs(self.scene.environment());
+        command
+            .args(args)
+            .current_dir(self.path())
+            .env("TRAINYARD_BOX", self.path().join(".box"))
+            .envs(self.scene.environment());
         // What is remembered of devices is remembered here.
         command.env("XDG_STATE_HOME", self.path().join("home"));
         command.env("CUDA_MPS_PIPE_DIRECTORY", self.path().join("no-mps"));

@@ -40,7 +40,12 @@ fn a_flood_of_output_stays_in_bounded_memory() {
     let world = World::new(&format!("[stage.a]\nrun = \"head -c {FLOOD} /dev/zero\"\n"));
     // 64 MiB of address space for data: what does not stream through does not fit.
     let script = format!("ulimit -d 65536; exec {} run p.toml --quiet", env!("CARGO_BIN_EXE_trainyard"));
-    let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(world.path("")).output().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(world.path(""))
+        .env("TRAINYARD_BOX", world.path("").join(".box"))
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let run = world.show();
     let log = run["tasks"][0]["attempts"][0]["log"].as_str().unwrap();
@@ -95,7 +100,11 @@ fn a_limit_on_the_size_of_files_cuts_the_log_short_and_the_stage_goes_on() {
         World::new("[stage.a]\nrun = \"head -c 3000000 /dev/zero; echo done > result\"\noutputs = [\"result\"]\n");
     let script = format!("ulimit -f 2000; exec {} run p.toml --quiet", env!("CARGO_BIN_EXE_trainyard"));
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", &script]).current_dir(world.path("")).env_remove("RUST_LOG");
+    command
+        .args(["-c", &script])
+        .current_dir(world.path(""))
+        .env("TRAINYARD_BOX", world.path("").join(".box"))
+        .env_remove("RUST_LOG");
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -120,7 +129,11 @@ fn where_few_files_may_be_open_fewer_tasks_run_at_once() {
     let run = |limit: &str| {
         let script = format!("{limit}; exec {} run p.toml --quiet", env!("CARGO_BIN_EXE_trainyard"));
         let mut command = std::process::Command::new("sh");
-        command.args(["-c", &script]).current_dir(world.path("")).env_remove("RUST_LOG");
+        command
+            .args(["-c", &script])
+            .current_dir(world.path(""))
+            .env("TRAINYARD_BOX", world.path("").join(".box"))
+            .env_remove("RUST_LOG");
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
@@ -194,7 +207,10 @@ after = ["short"]
 /// have them: the script says so by 77.
 fn with_own_mounts(world: &World, script: &str) -> Option<Output> {
     let mut command = std::process::Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(world.path(""));
+    command
+        .args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")])
+        .current_dir(world.path(""))
+        .env("TRAINYARD_BOX", world.path("").join(".box"));
     let output = command.env("HOME", world.path("")).env_remove("RUST_LOG").output().ok()?;
     (!matches!(output.status.code(), Some(1 | 77))).then_some(output)
 }

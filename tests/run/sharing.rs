@@ -1,4 +1,4 @@
-//! Several runs at once on one state folder: together they never hold more than there is, one that dies gives back what it
+//! Several runs at once: together they never hold more than there is, one that dies gives back what it
 //! held, no output is written twice at a time, and a run is known by its name.
 
 use std::process::{Child, Command, Stdio};
@@ -314,4 +314,83 @@ fn a_damaged_record_is_not_taken_from_a_run_that_goes_on_with_it() {
     assert_eq!(one.wait().unwrap().code(), Some(0));
     let next = world.command(&["run", "q.toml"]).output().unwrap();
     assert!(told(&next).contains("it is kept as"), "{next:?}");
+}
+
+#[test]
+fn a_survivor_of_another_state_folder_keeps_what_it_holds() {
+    let world = World::new(&gated(""));
+    std::fs::write(world.path("q.toml"), next("")).unwrap();
+    let mut one = start(&world, &["p.toml", "--name", "first", "--survive", "--state", "a"]);
+    until("the first task runs", || world.path("pid").exists());
+    let pid = pid_in(&world.path("pid"));
+    process::signal(one.id(), Signal::KILL);
+    one.wait().unwrap();
+    let mut other = start(&world, &["q.toml", "--state", "b/link/../s"]);
+    let why = || said(&world, &["explain", "next", "--state", "b/s"]);
+    let words = format!("run first in {} holds {} CPUs", world.path("a").canonicalize().unwrap().display(), cpus());
+    until(&words, || why().contains(&words));
+    assert!(!world.path("ran").exists());
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!(other.wait().unwrap().code(), Some(0));
+    wait_for_end(pid);
+}
+
+#[test]
+fn runs_of_two_state_folders_write_an_output_one_after_the_other() {
+    let outputs = "outputs = [\"out/x\"]";
+    let world = World::new(&gated(outputs).replace(&format!("cpus = {}", cpus()), "cpus = 0"));
+    std::fs::write(
+        world.path("q.toml"),
+        format!("[stage.next]\nrun = \"cat out/x > seen; mkdir -p out; echo next > out/x\"\n{outputs}\nresources = {{ cpus = 0 }}\n"),
+    )
+    .unwrap();
+    let mut one = start(&world, &["p.toml", "--name", "first", "--state", "a"]);
+    until("the first task runs", || world.path("pid").exists());
+    let mut other = start(&world, &["q.toml", "--state", "b"]);
+    let words = format!("run first in {}", world.path("a").canonicalize().unwrap().display());
+    until(&words, || said(&world, &["explain", "next", "--state", "b"]).contains(&words));
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!((one.wait().unwrap().code(), other.wait().unwrap().code()), (Some(0), Some(0)));
+    assert_eq!(std::fs::read_to_string(world.path("out/x")).unwrap(), "next\n");
+}
+
+#[test]
+fn a_run_within_tasks_of_other_state_folders_does_not_wait_for_them() {
+    let nested = |stage: &str, file: &str| {
+        format!(
+            "[stage.{stage}]\nrun = [\"{}\", \"run\", \"{file}\", \"--state\", \"{file}.state\"]\nresources = {{ cpus = {} }}\n",
+            env!("CARGO_BIN_EXE_trainyard"),
+            cpus()
+        )
+    };
+    let world = World::new(&nested("outer", "q.toml"));
+    std::fs::write(world.path("q.toml"), nested("inner", "r.toml")).unwrap();
+    std::fs::write(world.path("r.toml"), next("")).unwrap();
+    assert_eq!(world.run(&[]).status.code(), Some(0));
+    assert!(world.path("ran").exists());
+}
+
+#[test]
+fn who_cannot_meet_others_says_so_once_and_goes_on() {
+    let world = World::new(&next(""));
+    std::fs::write(world.path(".box"), "").unwrap();
+    let run = world.run(&[]);
+    let words = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(0), "{words}");
+    assert_eq!(words.matches("runs with other state folders are not seen").count(), 1, "{words}");
+}
+
+#[test]
+fn who_goes_on_is_met_again_where_the_folder_to_meet_was_removed() {
+    let world = World::new(&gated(""));
+    std::fs::write(world.path("q.toml"), next("")).unwrap();
+    let mut one = start(&world, &["p.toml", "--name", "first", "--state", "a"]);
+    until("the first task runs", || world.path("pid").exists());
+    std::fs::remove_dir_all(world.path(".box")).unwrap();
+    let entered = || std::fs::read_dir(world.path(".box")).is_ok_and(|files| files.count() == 2);
+    until("it comes back", || entered() && !said(&world, &["runs", "--state", "a"]).is_empty());
+    let mut other = start(&world, &["q.toml", "--state", "b"]);
+    until("the other waits", || said(&world, &["explain", "next", "--state", "b"]).contains("run first in"));
+    std::fs::write(world.path("gate"), "").unwrap();
+    assert_eq!((one.wait().unwrap().code(), other.wait().unwrap().code()), (Some(0), Some(0)));
 }

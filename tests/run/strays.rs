@@ -124,7 +124,14 @@ fn a_session_that_was_begun_outside_the_container_is_one_too() {
         "$0" resume || exit 80"#;
     let mut command = std::process::Command::new("unshare");
     command.args(["-Urpf", "--mount-proc", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]);
-    let Ok(output) = command.current_dir(world.path("")).env("HOME", world.path("")).output() else { return };
+    let Ok(output) = command
+        .current_dir(world.path(""))
+        .env("TRAINYARD_BOX", world.path("").join(".box"))
+        .env("HOME", world.path(""))
+        .output()
+    else {
+        return;
+    };
     if !matches!(output.status.code(), Some(1 | 77)) {
         assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }

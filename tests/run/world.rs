@@ -41,7 +41,12 @@ impl World {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.args(args).current_dir(self.dir.path()).env("HOME", self.dir.path()).env("NO_COLOR", "1");
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("TRAINYARD_BOX", self.dir.path().join(".box"))
+            .env("HOME", self.dir.path())
+            .env("NO_COLOR", "1");
         command.env_remove("RUST_LOG").env_remove("CUDA_VISIBLE_DEVICES").stdin(Stdio::null());
         hears_hang_ups(&mut command, true);
         command

@@ -41,7 +41,10 @@ impl World {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(args).current_dir(self.path()).stdin(Stdio::null()).env_clear();
-        command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path());
+        command
+            .env("PATH", std::env::var("PATH").unwrap())
+            .env("HOME", self.path())
+            .env("TRAINYARD_BOX", self.path().join(".box"));
         command.envs(self.environment.iter().map(|(name, path)| (*name, path.as_path())));
         command
     }

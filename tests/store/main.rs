@@ -194,7 +194,13 @@ fn a_database_cut_anywhere_in_its_log_holds_whole_turns_and_goes_on() {
 
 fn trainyard(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command.args(args).current_dir(folder).env("HOME", folder).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("HOME", folder)
+        .env("TRAINYARD_BOX", folder.join(".box"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
     command.output().unwrap()
 }
 
@@ -361,7 +367,13 @@ fn a_folder_in_the_place_of_the_database_is_told_with_what_helps() {
 fn with_own_mounts(folder: &Path, script: &str) -> Option<Output> {
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_trainyard")]).current_dir(folder);
-    let output = command.env("HOME", folder).env_remove("RUST_LOG").stdin(Stdio::null()).output().ok()?;
+    let output = command
+        .env("HOME", folder)
+        .env("TRAINYARD_BOX", folder.join(".box"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
     (!matches!(output.status.code(), Some(1 | 77))).then_some(output)
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::debug;
 
-use super::{Others, Presence, places};
+use super::{Elsewhere, Others, Presence, Within, places};
 use crate::graph::TaskId;
 use crate::run::admission::Holding;
 use crate::run::cache::left::{EndedAlone, OtherRuns};
@@ -22,7 +22,7 @@ use crate::units::Millis;
 pub struct Onlooker<P> {
     state: PathBuf,
     host: String,
-    within: Option<(String, String)>,
+    within: Within,
     /// The id of the run that asks.
     run: String,
     /// The folder of its pipeline file.
@@ -30,6 +30,8 @@ pub struct Onlooker<P> {
     presence: P,
     /// The record, once it was asked.
     record: Mutex<Option<Known>>,
+    /// The records of other state folders.
+    elsewhere: Mutex<Elsewhere>,
 }
 
 /// The record, and what was read of it.
@@ -53,7 +55,8 @@ impl<P: Presence> Onlooker<P> {
     /// Makes what tells a run on `host` of others that write outputs of its pipeline, whose file is in the folder `root`.
     pub fn new((state, host): (&Path, String), run: String, root: &Path, presence: P) -> Self {
         let (within, record) = (presence.within(), Mutex::default());
-        Self { state: state.to_owned(), host, within, run, root: root.to_owned(), presence, record }
+        let elsewhere = Mutex::new(Elsewhere::seen_from(state, &host, &presence));
+        Self { state: state.to_owned(), host, within, run, root: root.to_owned(), presence, record, elsewhere }
     }
 
     /// Asks the record; `None` where there is none.
@@ -76,10 +79,23 @@ impl<P: Presence> Onlooker<P> {
 
     fn writes(&self, known: &mut Known, outputs: &[String]) -> Result<bool, StoreError> {
         known.others.renew(&known.store, |run| run.id != self.run, &self.host, &self.presence)?;
+        Ok(self.is_any(known.others.holdings(&self.within), outputs))
+    }
+
+    /// Whether others of another state folder write outputs.
+    fn writes_elsewhere(&self, outputs: &[String]) -> bool {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.renew(&self.presence);
+        self.is_any(elsewhere.holdings(&self.within), outputs)
+    }
+
+    /// Whether who holds something writes outputs.
+    fn is_any(&self, mut holdings: impl Iterator<Item = Holding>, outputs: &[String]) -> bool {
+        let Some(first) = holdings.next() else { return false };
         let places = places(&self.root, outputs.iter().map(String::as_str));
         let paths: Vec<String> = outputs.iter().map(|output| places.of(output)).collect();
         let writes = |of: &Holding| of.writes.iter().any(|theirs| paths.iter().any(|own| overlap(theirs, own)));
-        Ok(known.others.holdings(self.within.as_ref()).any(|of| writes(&of)))
+        writes(&first) || holdings.any(|of| writes(&of))
     }
 
     fn look(&self, known: &mut Known, task: &str, log: &Path) -> Result<Option<EndedAlone>, StoreError> {
@@ -132,7 +148,8 @@ impl<P: Presence + Send + Sync> OtherRuns for Onlooker<P> {
     fn write_any(&self, outputs: &[String]) -> bool {
         // A record that cannot be read is moved aside before anyone starts something: then nobody else is left to write.
         let writes = self.ask(|known| self.writes(known, outputs));
-        writes.inspect_err(|error| debug!("who else writes is not known: {error}")).ok().flatten().unwrap_or(false)
+        let writes = writes.inspect_err(|error| debug!("who else writes is not known: {error}")).ok().flatten();
+        writes.unwrap_or(false) || self.writes_elsewhere(outputs)
     }
 
     fn ended_alone(&self, task: &str, log: &Path) -> Option<EndedAlone> {

@@ -13,7 +13,8 @@ use crate::units::{Cpus, Millis};
 struct Told {
     dead: RefCell<Vec<u32>>,
     tasks: RefCell<Vec<(String, Process)>>,
-    within: Option<(String, String)>,
+    within: Within,
+    commons: Option<PathBuf>,
 }
 
 impl Presence for Told {
@@ -33,8 +34,16 @@ impl Presence for Told {
         None
     }
 
-    fn within(&self) -> Option<(String, String)> {
+    fn within(&self) -> Within {
         self.within.clone()
+    }
+
+    fn attends_any(&self, _: &Path) -> bool {
+        true
+    }
+
+    fn commons(&self) -> Option<PathBuf> {
+        self.commons.clone()
     }
 }
 
@@ -132,7 +141,7 @@ fn what_a_dead_run_held_counts_as_long_as_its_tasks_live() {
 #[test]
 fn a_run_within_a_task_is_not_kept_from_what_that_task_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let told = Told { within: Some(("a".into(), "t0".into())), ..Told::default() };
+    let told = Told { within: vec![("a".into(), "t0".into())], ..Told::default() };
     let (mut one, mut two) = (Run::new(dir.path(), "a", 1), Run::new(dir.path(), "b", 2));
     one.shared(&told).append(&[started(0, 1, 3), started(1, 1, 2)]).unwrap();
     assert_eq!(held(two.shared(&told).others().unwrap()), Some(vec![("a-name t1".into(), 2)]));
@@ -140,17 +149,32 @@ fn a_run_within_a_task_is_not_kept_from_what_that_task_holds() {
 
 #[test]
 fn runs_that_admit_at_the_same_time_never_hold_more_than_there_is() {
-    const CAPACITY: u64 = 10;
     let dir = tempfile::tempdir().unwrap();
+    admit_at_the_same_time(|_| dir.path().to_owned(), None);
+}
+
+#[test]
+fn nor_do_those_of_different_state_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    admit_at_the_same_time(|id| dir.path().join(id), Some(dir.path().join("box")));
+}
+
+/// Has three runs admit one task after the other, each recorded in a folder.
+fn admit_at_the_same_time(folder: impl Fn(&str) -> PathBuf + Sync, commons: Option<PathBuf>) {
+    const CAPACITY: u64 = 10;
     // What all of them hold at this moment, kept beside the record.
     let taken = AtomicU64::new(0);
     let carry_out = |id: &str, pid: u32, need: u64| {
-        let told = Told::default();
-        let mut run = Run::new(dir.path(), id, pid);
+        let told = Told { commons: commons.clone(), ..Told::default() };
+        let mut run = Run::new(&folder(id), id, pid);
         let mut run = run.shared(&told);
         let (mut others, mut admitted, mut number) = (0, false, 0);
         while number < 40 {
-            if let Some(news) = run.hold().unwrap().hold {
+            let held = match run.hold() {
+                Err(error) if error.is_busy() => continue,
+                held => held.unwrap(),
+            };
+            if let Some(news) = held.hold {
                 others = news.iter().map(|of| of.place.cpus.0).sum();
             }
             if !admitted && others + need <= CAPACITY {
@@ -179,4 +203,114 @@ fn runs_that_admit_at_the_same_time_never_hold_more_than_there_is() {
         }
     });
     assert_eq!(taken.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn what_runs_of_other_state_folders_hold_counts_and_is_named_with_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told { commons: Some(dir.path().join("box")), ..Told::default() };
+    let (mut one, mut two) = (Run::new(&dir.path().join("a"), "a", 1), Run::new(&dir.path().join("b"), "b", 2));
+    let (mut one, mut two) = (one.shared(&told), two.shared(&told));
+    one.append(&[started(0, 1, 3), started(1, 1, 2)]).unwrap();
+    let folder = dir.path().join("a").canonicalize().unwrap();
+    let called = |task: &str| format!("a-name in {} {task}", folder.display());
+    assert_eq!(held(two.hold().unwrap()), Some(vec![(called("t0"), 3), (called("t1"), 2)]));
+    two.let_go().unwrap();
+    one.append(&[finished(0)]).unwrap();
+    assert_eq!(held(two.others().unwrap()), Some(vec![(called("t1"), 2)]));
+    assert_eq!(two.others().unwrap(), News::default());
+}
+
+#[test]
+fn while_one_admits_no_run_of_another_folder_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told { commons: Some(dir.path().join("box")), ..Told::default() };
+    let (mut one, mut two) = (Run::new(&dir.path().join("a"), "a", 1), Run::new(&dir.path().join("b"), "b", 2));
+    let (mut one, mut two) = (one.shared(&told), two.shared(&told));
+    one.hold().unwrap();
+    assert!(two.hold().unwrap_err().is_busy());
+    one.append(&[started(0, 1, 3)]).unwrap();
+    assert_eq!(held(two.hold().unwrap()).unwrap()[0].1, 3);
+    assert!(one.hold().unwrap_err().is_busy());
+    two.let_go().unwrap();
+    one.hold().unwrap();
+}
+
+#[test]
+fn a_folder_is_entered_as_long_as_anything_of_its_runs_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told { commons: Some(dir.path().join("box")), ..Told::default() };
+    let entered = || std::fs::read_dir(dir.path().join("box")).unwrap().count() - 1;
+    let (mut a, mut b) = (Run::new(&dir.path().join("a"), "a", 1), Run::new(&dir.path().join("b"), "b", 2));
+    a.shared(&told).append(&[started(0, 1, 3)]).unwrap();
+    b.shared(&told);
+    assert_eq!(entered(), 2);
+    // Its process is gone, its task is not.
+    told.dead.borrow_mut().push(1);
+    told.tasks.borrow_mut().push(("t0".into(), Process { pid: 11, started: 1 }));
+    b.shared(&told);
+    assert_eq!(entered(), 2);
+    told.tasks.borrow_mut().clear();
+    b.shared(&told);
+    assert_eq!(entered(), 1);
+    // Whoever takes it up comes back, and whoever was there learns of it.
+    let mut b = b.shared(&told);
+    told.dead.borrow_mut().clear();
+    a.shared(&told);
+    assert_eq!(held(b.others().unwrap()).unwrap().len(), 1);
+    std::fs::remove_dir_all(dir.path().join("box")).unwrap();
+    b.let_go().unwrap();
+    assert_eq!(entered(), 1, "who goes on comes back");
+    drop(b);
+    std::fs::remove_dir_all(dir.path().join("a")).unwrap();
+    a.shared(&told);
+    let mut c = Run::new(&dir.path().join("c"), "c", 3);
+    c.shared(&told);
+    assert_eq!(entered(), 2, "b and c");
+}
+
+#[test]
+fn what_is_no_record_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let commons = dir.path().join("box");
+    let told = Told { commons: Some(commons.clone()), ..Told::default() };
+    let mut made = commons::Commons::open(&commons, true).unwrap();
+    for (name, text) in [("folder", None), ("garbage", Some("garbage")), ("empty", Some(""))] {
+        let state = dir.path().join(name);
+        std::fs::create_dir(&state).unwrap();
+        match text {
+            Some(text) => std::fs::write(state.join("state.db"), text).unwrap(),
+            None => std::fs::create_dir(state.join("state.db")).unwrap(),
+        }
+        made.enter(&state).unwrap();
+    }
+    let pipe = dir.path().join("pipe");
+    std::fs::create_dir(&pipe).unwrap();
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, pipe.join("state.db"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    made.enter(&pipe).unwrap();
+    let odd = commons.join("0123456789abcdef0123456789abcdef");
+    rustix::fs::mknodat(rustix::fs::CWD, odd, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut run = Run::new(&dir.path().join("a"), "a", 1);
+    let mut run = run.shared(&told);
+    assert_eq!(run.hold().unwrap(), News::default());
+    run.append(&[started(0, 1, 3)]).unwrap();
+}
+
+#[test]
+fn a_folder_that_others_could_write_to_is_not_used() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let (open, link, file) = (dir.path().join("open"), dir.path().join("link"), dir.path().join("file"));
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    symlink(dir.path(), &link).unwrap();
+    std::fs::write(&file, "").unwrap();
+    for commons in [open, link, file] {
+        assert!(commons::Commons::open(&commons, true).is_err());
+        let told = Told { commons: Some(commons), ..Told::default() };
+        let state = tempfile::tempdir().unwrap();
+        let mut run = Run::new(state.path(), "a", 1);
+        assert_eq!(run.shared(&told).hold().unwrap(), News::default());
+    }
 }

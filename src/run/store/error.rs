@@ -53,6 +53,9 @@ pub enum StoreError {
     /// The database is not where it was.
     #[error("{0} was removed or replaced while the run went on: nothing can be recorded any more")]
     Gone(PathBuf),
+    /// A run of another state folder has kept all others from starting anything for longer than was waited.
+    #[error("another run keeps all others from starting anything")]
+    Held,
     /// Another run of this folder has the name that a new one is to have.
     #[error("run {run} is called {name} already")]
     NameTaken {
@@ -94,10 +97,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether somebody else has locked the database, for longer than was waited.
+    /// Whether somebody else has locked the record, for longer than was waited.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let code = |source: &rusqlite::Error| source.sqlite_error_code();
-        matches!(self, Self::Database { source, .. } if code(source) == Some(ErrorCode::DatabaseBusy))
+        matches!(self, Self::Held)
+            || matches!(self, Self::Database { source, .. } if code(source) == Some(ErrorCode::DatabaseBusy))
     }
 }

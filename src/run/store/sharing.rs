@@ -1,13 +1,19 @@
 //! What runs on one state folder need of each other: a moment in which nobody else records, whether anything was recorded
 //! by others, and who they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Orchestrator, RunKey, Store, StoreError, TaskHeader, failed, signed, undecodable, unsigned};
+use super::room::Room;
+use super::{FORMAT, Orchestrator, RunKey, Store, StoreError, TaskHeader, failed, signed, undecodable, unsigned};
 use crate::run::event::Process;
+use crate::run::lock::identity;
 use crate::units::Millis;
+
+/// How long a lock on another folder's record is waited for, while nobody else starts anything.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_millis(20);
 
 /// Another run that has not ended, whether it goes on or its process is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +41,34 @@ impl RunKey {
 }
 
 impl Store {
+    /// Opens the record of another state folder as it is, to read what is recorded there while its runs go on.
+    ///
+    /// # Errors
+    /// Where there is none of this version that can be read.
+    pub fn open_foreign(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("state.db");
+        match std::fs::metadata(&path) {
+            Err(source) => return Err(StoreError::Folder { path, source }),
+            Ok(of) if !of.is_file() => return Err(StoreError::NotAFile(path)),
+            Ok(_) => {}
+        }
+        let connect = || {
+            let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            db.busy_timeout(PATIENCE_WITH_OTHERS)?;
+            Ok((db.pragma_query_value(None, "user_version", |row| row.get(0))?, db))
+        };
+        let (found, db) = connect().map_err(|source| StoreError::Database { path: path.clone(), source })?;
+        if found != FORMAT {
+            return Err(StoreError::Format { path, found });
+        }
+        Ok(Self { db, dir: dir.to_owned(), file: identity(&path), room: Room::default() })
+    }
+
+    /// Whether this is the record that a file holds.
+    pub(in crate::run) fn is_of(&self, file: Option<(u64, u64)>) -> bool {
+        self.file == file
+    }
+
     /// Keeps all others from recording anything until the next [`Store::append`] or [`Store::let_go`].
     ///
     /// # Errors
