@@ -66,6 +66,8 @@ fn of_two_runs_that_come_to_a_card_for_one_process_at_once_one_waits_for_the_oth
     let states = ["one", "other"];
     let start = |state: &str| {
         let mut run = world.prepare(&["run", "p.toml", "--state", state]);
+        // They do not know of each other, as those of two users.
+        run.env("TRAINYARD_BOX", world.path().join(format!("{state}.box")));
         run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     };
     let runs = [start(states[0])?, start(states[1])?];
