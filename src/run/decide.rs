@@ -25,10 +25,11 @@ use crate::units::{Bytes, Millis};
 use backfill::Line;
 use beside::Races;
 use pause::Pause;
+use queues::{Queues, Turn};
 use replan::Watch;
 use sharing::Sharing;
 use turns::Turns;
-use waiting::{Refused, Why};
+use waiting::Why;
 
 mod backfill;
 mod beside;
@@ -39,6 +40,7 @@ mod instead;
 mod judge;
 mod lookups;
 mod pause;
+mod queues;
 mod replan;
 mod sharing;
 mod smaller;
@@ -76,15 +78,8 @@ pub struct Dispatcher<'a> {
     ledger: Ledger,
     /// `[n_tasks]`, by TaskId: predecessors that have not succeeded.
     blockers: Vec<u32>,
-    /// `[n_tasks]`, by TaskId: which of `ready` the task queues in.
-    queue_of: Vec<u32>,
-    /// Ready tasks, one queue for each distinct request, so that a request that does not fit is asked for once. Tasks that can do
-    /// with something else have queues of their own, for each stage and mode that they can do with.
-    ready: Vec<Queue>,
-    /// Which of `ready` a request has.
-    queues: HashMap<(Resources, Option<(usize, usize)>), u32>,
-    /// `[n_queues]`, or fewer: why the first task of each could not start when it was last asked for.
-    refused: Vec<Option<Refused>>,
+    /// Ready tasks, and what all tasks ask for.
+    queues: Queues,
     /// Since when as many tasks run as may, though others are ready.
     jobs_taken: Option<Millis>,
     /// What stages were measured to need in this run.
@@ -95,7 +90,7 @@ pub struct Dispatcher<'a> {
     promised: HashMap<TaskId, Millis>,
     /// Since when others keep whom of a queue waiting who can do with something else, by our own tasks' expected ends; by
     /// itself for each task that was not let in: the others of its queue wait for its next attempt.
-    others_keep: HashMap<(usize, Option<TaskId>), Millis>,
+    others_keep: HashMap<(u32, Option<TaskId>), Millis>,
     /// For whom room was kept when it was last decided who starts, and from when on.
     kept: Option<(TaskId, Millis)>,
     /// Whether the plan still holds.
@@ -128,18 +123,6 @@ pub struct Dispatcher<'a> {
     turns: Turns,
 }
 
-/// A ready task's place in its queue: the smallest goes first.
-type Turn = (u32, TaskId);
-
-/// Ready tasks that ask for the same.
-#[derive(Debug)]
-struct Queue {
-    request: Resources,
-    /// Whether the fleet could ever grant that: a run that goes on may have lost what could.
-    is_within_reach: bool,
-    turns: BTreeSet<Turn>,
-}
-
 impl<'a> Dispatcher<'a> {
     /// Makes a dispatcher that goes on from a state. What attempts hold that run in it, is entered into the ledger.
     /// `unseen` (`[n_tasks]`, or empty) says of which tasks it is to be looked whether they are up to date, once all
@@ -161,10 +144,7 @@ impl<'a> Dispatcher<'a> {
             options,
             ledger,
             blockers: vec![0; graph.len()],
-            queue_of: vec![0; graph.len()],
-            ready: Vec::new(),
-            queues: HashMap::new(),
-            refused: Vec::new(),
+            queues: Queues::new(graph.len()),
             jobs_taken: None,
             found: Found::default(),
             expect: Expect::default(),
@@ -305,17 +285,9 @@ impl<'a> Dispatcher<'a> {
         if raise.is_some() {
             self.helped.insert(task);
         }
-        // Who can do with something else is not kept from it by those who cannot.
         let instead = self.instead(task).map(|(mode, _)| (self.graph.tasks[task.index()].stage, mode));
-        let asked = (request, instead);
-        let queue = self.queues.get(&asked).copied().unwrap_or_else(|| {
-            let next = u32::try_from(self.ready.len()).expect("no more queues than attempts");
-            let is_within_reach = self.ledger.is_within_reach(&asked.0);
-            self.ready.push(Queue { request: asked.0.clone(), is_within_reach, turns: BTreeSet::new() });
-            self.queues.insert(asked, next);
-            next
-        });
-        self.queue_of[task.index()] = queue;
+        let may_do_with_else = instead.is_some() || self.mode(task).auto.is_some();
+        self.queues.choose(task, (request, instead), may_do_with_else, &self.ledger);
     }
 
     fn queue_if_unblocked(&mut self, task: TaskId) {
@@ -328,9 +300,7 @@ impl<'a> Dispatcher<'a> {
             if self.is_out_of_reach(task) {
                 return self.failed.push(task);
             }
-            let queue = self.queue_of[task.index()] as usize;
-            let turn = self.turn(task);
-            self.ready[queue].turns.insert(turn);
+            self.queues.insert(self.turn(task));
         }
     }
 
@@ -390,12 +360,11 @@ impl<'a> Dispatcher<'a> {
         events: &mut Vec<Event>,
     ) -> (usize, Line) {
         let mut free_jobs = self.options.jobs.unwrap_or(usize::MAX).saturating_sub(state.running);
-        let mut line = Line::new(self.ready.len());
+        let mut line = Line::default();
         while free_jobs > 0 {
-            let heads = self.ready.iter().enumerate().filter_map(|(queue, of)| Some((line.head(queue, of)?, queue)));
-            let Some((turn @ (_, task), queue)) = heads.min() else { break };
+            let Some((turn @ (_, task), queue)) = self.first_untried(&mut line) else { break };
             if self.waits_for_other_run(task, now) {
-                self.ready[queue].turns.remove(&turn);
+                self.take_out(&mut line, queue, turn);
                 continue;
             }
             if line.is_to_reserve() {
@@ -413,17 +382,17 @@ impl<'a> Dispatcher<'a> {
             match admitted {
                 Ok(place) => {
                     self.promised.remove(&task);
-                    self.ready[queue].turns.remove(&turn);
+                    self.take_out(&mut line, queue, turn);
                     let number = u32::try_from(state.task(task).attempts.len()).unwrap_or(u32::MAX - 1) + 1;
                     events.push(Event::AttemptStarted { task, number, place });
                     free_jobs -= 1;
                 }
-                Err(Denied::Room(refusal)) => {
-                    line.refuse(queue, task);
-                    self.note_refusal(queue, Why::Room(refusal), now);
+                Err(Denied::Room(_)) => {
+                    line.refuse(queue, task, &self.queues);
+                    self.note_refusal(queue, Why::Room, now);
                 }
                 Err(Denied::Held) => {
-                    line.pass_over(queue, turn);
+                    line.pass_over(queue, turn, &self.queues);
                     if let Some(first) = line.reservation() {
                         let why = Why::Held { by: first.task, at: first.at };
                         self.note_refusal(queue, why, now);
@@ -431,6 +400,7 @@ impl<'a> Dispatcher<'a> {
                 }
             }
         }
+        line.take_unasked().into_iter().for_each(|queue| self.note_refusal(queue, Why::Room, now));
         self.kept = line.reservation().map(|first| (first.task, first.at));
         self.jobs_taken = (free_jobs == 0).then(|| self.jobs_taken.unwrap_or(now));
         (free_jobs, line)
@@ -441,12 +411,12 @@ impl<'a> Dispatcher<'a> {
     fn admit(
         &mut self,
         task: TaskId,
-        queue: usize,
+        queue: u32,
         line: &mut Line,
         (now, readings): (Millis, &Readings),
     ) -> Result<Place, Denied> {
         let placed = &self.plan.placed[task.index()];
-        let request = &self.ready[queue].request;
+        let request = self.queues.at(queue).request();
         let (mode, of) = (self.mode(task), self.stage_and_mode(task));
         let takes = |grant: &Grant| {
             let planned = expect::planned(mode, self.fleet, grant.node, &grant.devices);
@@ -457,7 +427,7 @@ impl<'a> Dispatcher<'a> {
             line.lets_pass((task, request), grant, now + takes(grant))
         })?;
         let place = self.place(task, request, &grant);
-        self.note_admission(queue);
+        self.queues.note(queue, None);
         Ok(place)
     }
 

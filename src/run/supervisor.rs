@@ -421,7 +421,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         if now < self.waiting.1 {
             return;
         }
-        let waiting = if self.state.stopping.is_some() { Vec::new() } else { self.parts.dispatcher.waiting() };
+        let is_stopping = self.state.stopping.is_some();
+        let waiting = || self.parts.dispatcher.waiting(now, &self.look.readings);
+        let waiting = if is_stopping { Vec::new() } else { waiting() };
         if waiting != self.waiting.0 {
             self.tell(|observer, view| observer.waits(view, now, &waiting));
             self.waiting = (waiting, now + SAY_WHY_EVERY);

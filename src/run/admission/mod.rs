@@ -98,6 +98,9 @@ pub struct Ledger {
     held: BTreeMap<(TaskId, Role), (Grant, Resources)>,
     /// Those among them that belong to other runs, and what people call the run.
     others: BTreeMap<TaskId, String>,
+    /// How often room was looked for.
+    #[cfg(test)]
+    pub asked: std::cell::Cell<u64>,
 }
 
 /// What a node has, and how much of it is promised.
@@ -127,7 +130,14 @@ impl Ledger {
             custom_held: BTreeMap::new(),
             devices: ids(id).map(|(device, _)| device).collect(),
         });
-        Self { hosts: hosts.collect(), books, held: BTreeMap::new(), others: BTreeMap::new() }
+        Self {
+            hosts: hosts.collect(),
+            books,
+            held: BTreeMap::new(),
+            others: BTreeMap::new(),
+            #[cfg(test)]
+            asked: std::cell::Cell::default(),
+        }
     }
 
     /// Returns what a running task holds.
@@ -193,10 +203,25 @@ impl Ledger {
     /// Whether the request would be admitted now.
     pub fn has_room(&mut self, request: &Resources, readings: &Readings, now: Millis) -> bool {
         self.observe(readings);
-        self.choose(request, None, &[], readings, now).is_ok()
+        self.could_admit(request, readings, now).is_ok()
     }
 
-    fn observe(&mut self, readings: &Readings) {
+    /// The same, by what was last observed.
+    ///
+    /// # Errors
+    /// If not: what every node and device is short of.
+    pub fn could_admit(&self, request: &Resources, readings: &Readings, now: Millis) -> Result<(), Refusal> {
+        self.choose(request, None, &[], readings, now).map(|_| ())
+    }
+
+    /// Whether every node has too little for a request, whatever its devices have.
+    #[must_use]
+    pub fn all_lack(&self, request: &Resources) -> bool {
+        self.hosts.iter().all(|host| host.shorts(request).next().is_some())
+    }
+
+    /// Learns from readings what others hold.
+    pub fn observe(&mut self, readings: &Readings) {
         for (device, book) in self.books.iter_mut().enumerate() {
             book.observe(readings.of(device), readings.at);
         }
@@ -256,13 +281,15 @@ impl Ledger {
         readings: &Readings,
         now: Millis,
     ) -> Result<Candidate, Refusal> {
+        #[cfg(test)]
+        self.asked.set(self.asked.get() + 1);
         let mut refusal = Refusal::new(request);
         let beside = self.puts_up_with_little(request, readings);
         let mut best: Option<Candidate> = None;
         for (node, host) in (0..).map(NodeId).zip(&self.hosts) {
-            let shorts = host.shorts(request);
-            let fits_host = shorts.is_empty();
-            refusal.hosts.extend(shorts.into_iter().map(|short| (node, short)));
+            let known = refusal.hosts.len();
+            refusal.hosts.extend(host.shorts(request).map(|short| (node, short)));
+            let fits_host = refusal.hosts.len() == known;
             let mut rooms = self.rooms(host, (request, beside), readings, now, &mut refusal);
             rooms.retain(|room| !avoided.contains(&room.device));
             if !fits_host {
@@ -332,24 +359,17 @@ impl Ledger {
 }
 
 impl Host {
-    /// Returns everything of the node that the request finds too little of.
-    fn shorts(&self, request: &Resources) -> Vec<Short> {
-        let mut shorts = Vec::new();
+    /// Yields everything of the node that the request finds too little of.
+    fn shorts(&self, request: &Resources) -> impl Iterator<Item = Short> {
         let (cpus, memory) = (self.cpus - self.cpus_held, self.memory - self.memory_held);
-        if request.cpus > cpus {
-            shorts.push(Short::Cpus { left: cpus, all: self.cpus });
-        }
-        if request.memory > memory {
-            shorts.push(Short::Memory { left: memory, all: self.memory });
-        }
-        for (name, need) in &request.custom {
+        let of_cpus = (request.cpus > cpus).then_some(Short::Cpus { left: cpus, all: self.cpus });
+        let of_memory = (request.memory > memory).then_some(Short::Memory { left: memory, all: self.memory });
+        let of_custom = request.custom.iter().filter_map(|(name, need)| {
             let all = self.custom.get(name).copied().unwrap_or(0);
             let left = all.saturating_sub(self.custom_held.get(name).copied().unwrap_or(0));
-            if *need > left {
-                shorts.push(Short::Custom { name: name.clone(), need: *need, left, all });
-            }
-        }
-        shorts
+            (*need > left).then(|| Short::Custom { name: name.clone(), need: *need, left, all })
+        });
+        of_cpus.into_iter().chain(of_memory).chain(of_custom)
     }
 
     fn hold(&mut self, request: &Resources) {

@@ -149,7 +149,7 @@ impl Outlook {
             let book = &self.ledger.books[device.index()];
             book.room(request, (&self.readings, device.index()), Millis::ZERO, beside).is_ok()
         };
-        self.ledger.hosts[grant.node.index()].shorts(request).is_empty() && grant.devices.iter().all(room)
+        self.ledger.hosts[grant.node.index()].shorts(request).next().is_none() && grant.devices.iter().all(room)
     }
 
     /// Holds what a task will have.

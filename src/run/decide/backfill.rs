@@ -6,9 +6,11 @@
 //! more that is in the way, so that a wide task starts as soon as what ran when it was promised a time has ended.
 //! Source: EASY, Lifka, "The ANL/IBM SP scheduling system", 1995; the promise that holds is ours.
 
-use std::ops::Bound;
+use std::collections::{BTreeSet, HashMap};
 
-use super::{Dispatcher, Queue, Turn};
+use super::Dispatcher;
+use super::queues::{Queues, Refusals, Turn};
+use super::waiting::{Refused, Why};
 use crate::fleet::{DeviceId, NodeId};
 use crate::graph::TaskId;
 use crate::run::admission::{Grant, Outlook, Readings, is_other};
@@ -35,53 +37,48 @@ pub(super) struct Reservation {
 }
 
 /// The queues in one pass: who was refused, and what is held for the first of them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Line {
-    /// `[n_queues]`.
-    tries: Vec<Tries>,
+    /// The last of the queues' first tasks that was tried.
+    last: Option<(Turn, u32)>,
+    /// How many tasks were passed over in a queue, of those in which any was.
+    passed: HashMap<u32, u32>,
+    /// Who is next in those.
+    next: BTreeSet<(Turn, u32)>,
+    /// What there is no room for.
+    refusals: Refusals,
+    /// Queues that were refused unasked, and were not the last time.
+    unasked: Vec<u32>,
     /// The first task that was refused, and its queue.
-    first: Option<(TaskId, usize)>,
+    first: Option<(TaskId, u32)>,
     /// What is held for it, once somebody wants to pass; nothing where its room does not depend on our tasks.
     reservation: Option<Option<Reservation>>,
 }
 
-/// How far one queue has come.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tries {
-    over: bool,
-    /// How many tasks were passed over, up to this one.
-    passed: u32,
-    last: Option<Turn>,
-}
-
 impl Line {
-    pub(super) fn new(queues: usize) -> Self {
-        Self { tries: vec![Tries::default(); queues], first: None, reservation: None }
-    }
-
-    /// Returns the first task of a queue that was not tried yet.
-    pub(super) fn head(&self, index: usize, queue: &Queue) -> Option<Turn> {
-        // A queue that came to be meanwhile is empty.
-        match self.tries.get(index).copied().unwrap_or_default() {
-            Tries { over: true, .. } => None,
-            Tries { last: None, .. } => queue.turns.first().copied(),
-            Tries { last: Some(last), .. } => {
-                queue.turns.range((Bound::Excluded(last), Bound::Unbounded)).next().copied()
-            }
-        }
-    }
-
     /// Notes that there is no room for what a queue asks for.
-    pub(super) fn refuse(&mut self, queue: usize, task: TaskId) {
-        self.tries[queue].over = true;
+    pub(super) fn refuse(&mut self, queue: u32, task: TaskId, queues: &Queues) {
+        self.refusals.add(queue, queues);
         self.first.get_or_insert((task, queue));
     }
 
     /// Notes that a task would have been in the way of what comes first; a shorter one behind it may not be.
-    pub(super) fn pass_over(&mut self, queue: usize, turn: Turn) {
-        let tries = &mut self.tries[queue];
-        (tries.passed, tries.last) = (tries.passed + 1, Some(turn));
-        tries.over |= tries.passed >= TRIED;
+    pub(super) fn pass_over(&mut self, queue: u32, turn: Turn, queues: &Queues) {
+        let passed = self.passed.entry(queue).or_default();
+        *passed += 1;
+        if *passed < TRIED {
+            self.go_on(queue, turn, queues);
+        }
+    }
+
+    /// Returns the queues that were refused unasked, and were not the last time.
+    pub(super) fn take_unasked(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.unasked)
+    }
+
+    /// Goes on behind a task of a queue of which one was passed over: its first one is not tried again.
+    fn go_on(&mut self, queue: u32, turn: Turn, queues: &Queues) {
+        self.next.extend(queues.next(queue, turn).map(|next| (next, queue)));
     }
 
     /// Whether somebody wants to pass and nothing is held yet for the first in line.
@@ -109,6 +106,36 @@ impl Line {
 }
 
 impl Dispatcher<'_> {
+    /// Returns the first task that was not tried yet, and its queue. Once room is held for the first in line, those are passed
+    /// over that are refused for certain.
+    pub(super) fn first_untried(&self, line: &mut Line) -> Option<(Turn, u32)> {
+        let Line { last, next, refusals, unasked, reservation, .. } = line;
+        let may_pass_over = reservation.is_some() && !self.anybody_writes();
+        let behind = next.first().copied();
+        let is_before = |head: &(Turn, u32)| behind.is_none_or(|behind| *head < behind);
+        let head = self.queues.heads_after(*last).take_while(is_before).find(|head @ (_, index)| {
+            *last = Some(*head);
+            let queue = self.queues.at(*index);
+            let is_refused = may_pass_over
+                && !queue.may_do_with_else()
+                && refusals.include(queue.request(), &self.queues, &self.ledger);
+            if is_refused && !matches!(queue.refused(), Some(Refused { why: Why::Room, .. })) {
+                unasked.push(*index);
+            }
+            !is_refused
+        });
+        head.or_else(|| next.pop_first())
+    }
+
+    /// Takes a task out of the queue in which it was tried.
+    pub(super) fn take_out(&mut self, line: &mut Line, queue: u32, turn: Turn) {
+        self.queues.remove_from(queue, turn);
+        line.refusals.forget();
+        if line.passed.contains_key(&queue) {
+            line.go_on(queue, turn, &self.queues);
+        }
+    }
+
     /// Takes in how far a running task says it is, 0 to 1.
     pub fn progressed(&mut self, task: TaskId, part: f64, now: Millis) {
         self.expect.progressed(task, part, now);
@@ -159,8 +186,8 @@ impl Dispatcher<'_> {
         line.reservation = line.first.map(|(task, queue)| self.promise(task, queue, readings, now));
     }
 
-    fn promise(&mut self, task: TaskId, queue: usize, readings: &Readings, now: Millis) -> Option<Reservation> {
-        let request = &self.ready[queue].request;
+    fn promise(&mut self, task: TaskId, queue: u32, readings: &Readings, now: Millis) -> Option<Reservation> {
+        let request = self.queues.at(queue).request();
         let (at, grant, mut outlook) = self.earliest(request, readings, now)?;
         let promised = self.promised.entry(task).or_insert(at);
         if at == now && now > *promised + KEPT_BY_OTHERS {

@@ -156,7 +156,7 @@ impl Dispatcher<'_> {
                 self.reserve(&mut line, readings, now);
             }
             let (_, task) = wanted;
-            let request = self.ready[self.queue_of[task.index()] as usize].request.clone();
+            let request = self.queues.of(task).request().clone();
             let (of, mode) = (self.stage_and_mode(task), self.mode(task));
             let takes = |grant: &Grant| {
                 let planned = expect::planned(mode, self.fleet, grant.node, &grant.devices);

@@ -62,7 +62,7 @@ impl Dispatcher<'_> {
         let mut ledger = self.ledger.clone();
         ledger.release_as(place.role, task, now);
         busy.iter().for_each(|device| ledger.turned_away(*device, now));
-        ledger.has_room(&self.ready[self.queue_of[task.index()] as usize].request, readings, now)
+        ledger.has_room(self.queues.of(task).request(), readings, now)
     }
 
     /// Takes in how an attempt ended that may not have been let in.

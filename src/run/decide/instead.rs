@@ -71,7 +71,7 @@ impl<'a> Dispatcher<'a> {
     /// Reserves a place on the CPU for a task that would rather have a GPU and was refused one.
     pub(super) fn admit_instead(
         &mut self,
-        (task, queue): (TaskId, usize),
+        (task, queue): (TaskId, u32),
         state: &RunState,
         line: &mut Line,
         (now, readings): (Millis, &Readings),
@@ -107,13 +107,13 @@ impl<'a> Dispatcher<'a> {
     /// done sooner.
     pub(super) fn until_a_gpu_is_sooner(
         &mut self,
-        (task, queue): (TaskId, usize),
+        (task, queue): (TaskId, u32),
         state: &TaskState,
         as_well: Option<Resources>,
         readings: &Readings,
         now: Millis,
     ) -> Until {
-        let requests = std::iter::once(&self.ready[queue].request).chain(&as_well);
+        let requests = std::iter::once(self.queues.at(queue).request()).chain(&as_well);
         let possible: Vec<_> = requests.filter(|request| self.ledger.possible(request).is_ok()).collect();
         if possible.is_empty() {
             return Until::Whenever;
@@ -133,7 +133,7 @@ impl<'a> Dispatcher<'a> {
             // By all that we know of our own tasks there is room, or never will be.
             Some(_) | None => {
                 // It may have waited for our own tasks before.
-                let refused = self.refused.get(queue).and_then(Option::as_ref).map_or(now, |refused| refused.since);
+                let refused = self.queues.at(queue).refused().map_or(now, |refused| refused.since);
                 // Attempts that were not let in do not make it wait anew.
                 let refused = turned_away.map_or(refused, |since| since.min(refused));
                 let since = refused.max(*self.others_keep.entry(kept).or_insert(now));

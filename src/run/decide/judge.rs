@@ -154,10 +154,10 @@ impl Dispatcher<'_> {
     /// Lets a task ask for what is known now.
     fn choose_queue_again(&mut self, task: TaskId) {
         let turn = self.turn(task);
-        let waited = self.ready[self.queue_of[task.index()] as usize].turns.remove(&turn);
+        let waited = self.queues.remove(turn);
         self.choose_queue(task, None);
         if waited {
-            self.ready[self.queue_of[task.index()] as usize].turns.insert(turn);
+            self.queues.insert(turn);
         }
     }
 
@@ -184,12 +184,12 @@ impl Dispatcher<'_> {
     pub(super) fn is_out_of_reach(&self, task: TaskId) -> bool {
         let can_be_instead =
             || self.instead(task).is_some_and(|(_, mode)| self.ledger.is_within_reach(&mode.resources));
-        !self.ready[self.queue_of[task.index()] as usize].is_within_reach && !can_be_instead()
+        !self.queues.is_within_reach(task) && !can_be_instead()
     }
 
     /// Says what every place lacks for such a task.
     fn lacks(&self, task: TaskId) -> String {
-        let request = &self.ready[self.queue_of[task.index()] as usize].request;
+        let request = self.queues.of(task).request();
         self.ledger.reach(request).map_or_else(|refusal| refusal.explain(self.fleet), |()| String::new())
     }
 

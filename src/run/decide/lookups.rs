@@ -11,7 +11,7 @@ impl Dispatcher<'_> {
         self.failed.retain(|failed| *failed != task);
         self.delayed.retain(|(_, delayed)| *delayed != task);
         self.forget_wait(task);
-        self.ready[self.queue_of[task.index()] as usize].turns.remove(&turn);
+        self.queues.remove(turn);
     }
 
     /// Returns tasks of which it is to be looked whether they are up to date, each once. They start after

@@ -131,8 +131,7 @@ impl Dispatcher<'_> {
 
     /// Takes up a new order, and new places for some tasks.
     pub(super) fn revise(&mut self, revised: &Revised) {
-        let queued: Vec<TaskId> = self.ready.iter().flat_map(|queue| queue.turns.iter().map(|turn| turn.1)).collect();
-        self.ready.iter_mut().for_each(|queue| queue.turns.clear());
+        let queued = self.queues.take_all();
         let plan = self.plan.to_mut();
         let first = u32::try_from(revised.order.len()).unwrap_or(u32::MAX);
         plan.rank.iter_mut().for_each(|rank| *rank = rank.saturating_add(first));
@@ -143,9 +142,7 @@ impl Dispatcher<'_> {
             self.intend(intent);
         }
         for task in queued {
-            let queue = self.queue_of[task.index()] as usize;
-            let turn = self.turn(task);
-            self.ready[queue].turns.insert(turn);
+            self.queues.insert(self.turn(task));
         }
     }
 

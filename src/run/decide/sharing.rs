@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Dispatcher, Queue};
+use super::Dispatcher;
+use super::queues::Refusals;
 use crate::graph::TaskId;
 use crate::run::admission::{Holding, Readings};
 use crate::run::state::RunState;
@@ -56,18 +57,28 @@ impl Dispatcher<'_> {
             return false;
         }
         let retry_is_due = self.delayed.first().is_some_and(|(due, _)| *due <= now);
-        let (ready, ledger) = (&self.ready, &mut self.ledger);
-        let mut waiting = ready.iter().filter(|queue| !queue.turns.is_empty());
-        let mut beside = self.races.wanted(now).map(|task| &ready[self.queue_of[task.index()] as usize]);
-        let mut has_room = |queue: &Queue| ledger.has_room(&queue.request, readings, now);
-        retry_is_due || waiting.any(&mut has_room) || beside.any(has_room)
+        self.ledger.observe(readings);
+        let mut refusals = Refusals::default();
+        let mut has_room = |queue: u32| {
+            let request = self.queues.at(queue).request();
+            if refusals.include(request, &self.queues, &self.ledger) {
+                return false;
+            }
+            let has_room = self.ledger.could_admit(request, readings, now).is_ok();
+            if !has_room {
+                refusals.add(queue, &self.queues);
+            }
+            has_room
+        };
+        retry_is_due
+            || self.queues.heads_after(None).any(|(_, queue)| has_room(queue))
+            || self.races.wanted(now).any(|task| has_room(self.queues.index_of(task)))
     }
 
     /// Whether a task waits for something that another run may give back.
     #[must_use]
     pub fn waits_for_others(&self) -> bool {
-        let refused =
-            || self.ready.iter().zip(&self.refused).any(|(queue, no)| !queue.turns.is_empty() && no.is_some());
+        let refused = || self.queues.waiting().any(|queue| queue.refused().is_some());
         self.sharing.others && (!self.sharing.waiting.is_empty() || self.races.is_wanted() || refused())
     }
 
@@ -80,7 +91,7 @@ impl Dispatcher<'_> {
             for task in self.who_makes(path) {
                 self.look_up_again(task);
                 let turn = self.turn(task);
-                if self.ready[self.queue_of[task.index()] as usize].turns.remove(&turn) {
+                if self.queues.remove(turn) {
                     self.queue_if_unblocked(task);
                 }
             }
@@ -140,6 +151,11 @@ impl Dispatcher<'_> {
             return true;
         }
         false
+    }
+
+    /// Whether another run writes anything.
+    pub(super) const fn anybody_writes(&self) -> bool {
+        !self.sharing.writers.is_empty()
     }
 
     /// Forgets that a task waits for another run.

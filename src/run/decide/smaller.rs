@@ -54,7 +54,7 @@ impl Dispatcher<'_> {
     /// Reserves all of such a device for a task that was refused what it asks for.
     pub(super) fn admit_on_smaller(
         &mut self,
-        (task, queue): (TaskId, usize),
+        (task, queue): (TaskId, u32),
         state: &RunState,
         line: &mut Line,
         (now, readings): (Millis, &Readings),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
-use super::{Dispatcher, Options, Reason};
+use super::{Dispatcher, Options, Reason, Waiting};
 use crate::fleet::Fleet;
 use crate::graph::TaskId;
 use crate::plan::fixture::{Problem, add_node, on_gpus, on_host, problem};
@@ -19,6 +19,7 @@ use crate::units::{Millis, Share};
 
 mod instead;
 mod learned;
+mod queues;
 mod turned_away;
 
 /// Plans tasks in the order in which they are written.
@@ -93,6 +94,10 @@ impl<'a> Sim<'a> {
         assert!(self.state.tasks.iter().all(|task| task.phase == Phase::Succeeded));
     }
 
+    fn waiting(&self) -> Vec<Waiting> {
+        self.dispatcher.waiting(self.now, &self.readings)
+    }
+
     fn start(&self, task: u32) -> u64 {
         self.starts[&TaskId(task)].0
     }
@@ -155,9 +160,9 @@ fn what_ends_in_time_or_has_room_beside_it_passes() {
     sim.decide();
     assert_eq!(sim.starts.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from([TaskId(0), TaskId(2)]));
     let held = Reason::Held { by: "t1".to_owned(), at: Millis(2_000) };
-    assert!(sim.dispatcher.waiting().iter().any(|waiting| waiting.reason == held), "{:?}", sim.dispatcher.waiting());
+    assert!(sim.waiting().iter().any(|waiting| waiting.reason == held), "{:?}", sim.waiting());
     let is_kept = |reason: &Reason| matches!(reason, Reason::Room { kept_from: Some(Millis(2_000)), .. });
-    let kept = sim.dispatcher.waiting().into_iter().filter(|waiting| is_kept(&waiting.reason));
+    let kept = sim.waiting().into_iter().filter(|waiting| is_kept(&waiting.reason));
     assert_eq!(kept.map(|waiting| waiting.tasks).collect::<Vec<_>>(), [[TaskId(1)]]);
     sim.run();
     assert_eq!((sim.start(1), sim.start(3)), (2_000, 2_500));

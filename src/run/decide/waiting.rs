@@ -3,10 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Dispatcher;
-use crate::fleet::DeviceId;
 use crate::graph::TaskId;
-use crate::run::admission::{self, Held, HeldBy, Refusal, Short};
-use crate::units::{Bytes, Millis};
+use crate::run::admission::{self, HeldBy, Readings, Refusal, Short};
+use crate::units::Millis;
 
 /// Tasks of one reason that are listed; there may be more.
 const LISTED: usize = 1_000;
@@ -84,64 +83,48 @@ pub struct At<T> {
 }
 
 /// The last answer that a queue got.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Refused {
     pub(super) why: Why,
-    /// What other runs hold of it.
-    pub(super) others: Vec<Held>,
-    /// What our own tasks have left behind there.
-    pub(super) left_behind: Vec<(TaskId, DeviceId, Bytes)>,
     pub(super) since: Millis,
 }
 
 /// Why a queue's task was not started.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Why {
     /// No place has room.
-    Room(Refusal),
+    Room,
     /// It would be in the way of a task that is promised a time.
     Held { by: TaskId, at: Millis },
 }
 
 impl Dispatcher<'_> {
     /// Notes that a queue's first task was refused, again or for the first time.
-    pub(super) fn note_refusal(&mut self, queue: usize, why: Why, now: Millis) {
-        self.refused.resize_with(self.ready.len(), || None);
-        let since = self.refused[queue].as_ref().map_or(now, |before| before.since);
-        let (others, left_behind) = match &why {
-            Why::Room(refusal) => (self.ledger.held_by_others(refusal), self.ledger.left_behind(refusal)),
-            Why::Held { .. } => (Vec::new(), Vec::new()),
-        };
-        self.refused[queue] = Some(Refused { why, others, left_behind, since });
+    pub(super) fn note_refusal(&mut self, queue: u32, why: Why, now: Millis) {
+        let since = self.queues.at(queue).refused().map_or(now, |before| before.since);
+        self.queues.note(queue, Some(Refused { why, since }));
     }
 
-    /// Notes that a queue's first task was admitted.
-    pub(super) fn note_admission(&mut self, queue: usize) {
-        if let Some(refused) = self.refused.get_mut(queue) {
-            *refused = None;
-        }
-    }
-
-    /// Returns what ready tasks wait for, by the last decision.
+    /// Returns what ready tasks wait for by the last decision; where that is room, what places have too little of now.
     #[must_use]
-    pub fn waiting(&self) -> Vec<Waiting> {
-        let queues = self.ready.iter().enumerate().filter(|(_, queue)| !queue.turns.is_empty());
+    pub fn waiting(&self, now: Millis, readings: &Readings) -> Vec<Waiting> {
         let pause = self.pause.reason();
-        let waiting = queues.filter_map(|(index, queue)| {
-            let (since, reason) = match (self.jobs_taken, self.refused.get(index)) {
+        let waiting = self.queues.waiting().filter_map(|queue| {
+            let (since, reason) = match (self.jobs_taken, queue.refused()) {
                 _ if let Some((reason, since)) = &pause => (*since, reason.clone()),
                 (Some(since), _) => (since, Reason::Jobs { most: self.options.jobs.unwrap_or(usize::MAX) }),
-                (None, Some(Some(refused @ Refused { why: Why::Room(refusal), since, .. }))) => {
-                    let first = queue.turns.first().map(|(_, task)| *task);
-                    (*since, self.room(first, refusal, refused))
+                (None, Some(Refused { why: Why::Room, since })) => {
+                    let refusal = self.ledger.could_admit(queue.request(), readings, now).err()?;
+                    let first = queue.turns().first().map(|(_, task)| *task);
+                    (*since, self.room(first, &refusal))
                 }
-                (None, Some(Some(Refused { why: Why::Held { by, at }, since, .. }))) => {
+                (None, Some(Refused { why: Why::Held { by, at }, since })) => {
                     (*since, Reason::Held { by: self.graph.tasks[by.index()].name.clone(), at: *at })
                 }
-                (None, _) => return None,
+                (None, None) => return None,
             };
-            let tasks = queue.turns.iter().take(LISTED).map(|(_, task)| *task).collect();
-            Some(Waiting { tasks, count: queue.turns.len(), since, reason })
+            let tasks = queue.turns().iter().take(LISTED).map(|(_, task)| *task).collect();
+            Some(Waiting { tasks, count: queue.turns().len(), since, reason })
         });
         let for_outputs = self.for_outputs().map(|(task, waits)| Waiting {
             tasks: vec![task],
@@ -152,7 +135,7 @@ impl Dispatcher<'_> {
         self.pause.unstarted().chain(waiting).chain(for_outputs).collect()
     }
 
-    fn room(&self, first: Option<TaskId>, refusal: &Refusal, Refused { others, left_behind, .. }: &Refused) -> Reason {
+    fn room(&self, first: Option<TaskId>, refusal: &Refusal) -> Reason {
         let nodes = refusal
             .hosts
             .iter()
@@ -161,9 +144,11 @@ impl Dispatcher<'_> {
             .devices
             .iter()
             .map(|(device, why)| At { place: self.fleet.devices[device.index()].id.clone(), lacks: why.clone() });
+        let others = self.ledger.held_by_others(refusal);
         let runs: Vec<HeldBy> =
             others.iter().map(|of| HeldBy { run: of.run.clone(), holds: of.words(self.fleet) }).collect();
         let held = runs.iter().map(|by| format!("; run {} holds {}", by.run, by.holds));
+        let left_behind = self.ledger.left_behind(refusal);
         let left = left_behind.iter().map(|(task, device, bytes)| {
             let (task, device) = (&self.graph.tasks[task.index()].name, &self.fleet.devices[device.index()].id);
             format!("; what {task} left behind holds {bytes} of {device} (`trainyard devices --orphans`)")

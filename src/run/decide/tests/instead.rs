@@ -117,7 +117,7 @@ fn who_took_the_cpu_instead_stays_there_when_it_is_tried_again() {
     let other = Dispatcher::new((pipeline, graph), (fleet, &plan), ledger, Options::default(), Vec::new(), &sim.state);
     for dispatcher in [&sim.dispatcher, &other] {
         assert_eq!([TaskId(0), TaskId(1)].map(|task| dispatcher.stage_and_mode(task).1), [0, 1]);
-        let request = |task: usize| &dispatcher.ready[dispatcher.queue_of[task] as usize].request;
+        let request = |task| dispatcher.queues.of(TaskId(task)).request();
         assert_eq!((request(0).gpus, request(1).gpus), (Gpus::Whole(1), Gpus::None));
     }
 }

@@ -98,7 +98,7 @@ fn after_one_on_the_smaller(other: &Live) -> (u64, Vec<String>) {
             return (now, started.iter().flatten().flat_map(|attempt| attempt.place.devices.clone()).collect());
         }
     }
-    panic!("it waits: {:?}", sim.dispatcher.waiting());
+    panic!("it waits: {:?}", sim.waiting());
 }
 
 #[test]
