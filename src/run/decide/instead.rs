@@ -35,6 +35,19 @@ impl<'a> Dispatcher<'a> {
         instead.fallback.then_some((mode + 1, instead))
     }
 
+    /// Returns what a task asks for that takes the CPU.
+    fn asked_instead(&self, instead: &Mode, raise: Option<Raise>) -> Resources {
+        let asked = raise.map_or_else(|| instead.resources.clone(), |raise| raise.request(&instead.resources));
+        self.as_held(asked)
+    }
+
+    /// Whether a task has room with something else than what its queue asks for.
+    pub(super) fn has_other_room(&self, task: TaskId, state: &TaskState, readings: &Readings, now: Millis) -> bool {
+        let on_cpu = self.instead(task).map(|(_, instead)| self.asked_instead(instead, state.raise));
+        let mut others = self.all_of_smaller(task).into_iter().chain(on_cpu);
+        others.any(|request| self.ledger.could_admit(&request, readings, now).is_ok())
+    }
+
     /// Takes in what a task asks for that ran out of memory. Where that is the CPU, as no device was large enough, those like it
     /// that wait and were to have all of one take the CPU as well: returns them.
     pub(super) fn leave_devices(&mut self, like: TaskId, raise: Raise, state: &RunState) -> Vec<TaskId> {
@@ -81,8 +94,7 @@ impl<'a> Dispatcher<'a> {
         let as_well = self.all_of_smaller(task);
         let until = self.until_a_gpu_is_sooner((task, queue), state.task(task), as_well, readings, now);
         let raise = state.task(task).raise;
-        let asked = raise.map_or_else(|| instead.resources.clone(), |raise| raise.request(&instead.resources));
-        let request = self.as_held(asked);
+        let request = self.asked_instead(instead, raise);
         // Both have what the stage declares, and each what earlier runs have seen of it.
         let is_seen = instead.duration != self.mode(task).duration && instead.duration != Duration::default();
         let (of, expect, nodes) = ((stage, index), &self.expect, &self.fleet.nodes);

@@ -50,7 +50,8 @@ impl Dispatcher<'_> {
         self.sharing = Sharing { places, look_again, others: true, ..Sharing::default() };
     }
 
-    /// Whether a task might start now: then nobody else may admit any until it is decided.
+    /// Whether a task might start now, with what it asks for or something else: then nobody else may admit any until it is
+    /// decided.
     pub fn could_start(&mut self, state: &RunState, now: Millis, readings: &Readings) -> bool {
         let jobs_left = self.options.jobs.is_none_or(|jobs| state.running < jobs);
         if state.stopping.is_some() || state.end.is_some() || self.pause.is_on() || !jobs_left {
@@ -70,8 +71,14 @@ impl Dispatcher<'_> {
             }
             has_room
         };
+        let has_other_room = |task: TaskId, queue: u32| {
+            self.queues.at(queue).may_do_with_else() && self.has_other_room(task, state.task(task), readings, now)
+        };
+        let has_any = |((_, task), queue)| has_room(queue) || has_other_room(task, queue);
         retry_is_due
-            || self.queues.heads_after(None).any(|(_, queue)| has_room(queue))
+            // What becomes of these is open: they, or others that are like them, may turn to something else.
+            || !self.failed.is_empty()
+            || self.queues.heads_after(None).any(has_any)
             || self.races.wanted(now).any(|task| has_room(self.queues.index_of(task)))
     }
 

@@ -68,7 +68,11 @@ impl<'a> Sim<'a> {
     }
 
     fn decide(&mut self) {
-        for event in self.dispatcher.decide(&self.state, self.now, &self.readings) {
+        let might_start = self.dispatcher.could_start(&self.state, self.now, &self.readings);
+        let decided = self.dispatcher.decide(&self.state, self.now, &self.readings);
+        let starts = decided.iter().any(|event| matches!(event, Event::AttemptStarted { .. }));
+        assert!(might_start || !starts, "what starts is decided while no other run admits any: {decided:?}");
+        for event in decided {
             self.happens(event);
         }
         for (task, at) in &self.dispatcher.promised {
