@@ -37,6 +37,7 @@ use crate::run::crash;
 use crate::run::decide::{Dispatcher, Options};
 use crate::run::event::{Recorded, RunEnd};
 use crate::run::launch::{self, Ground, run_mark};
+use crate::run::layer::THREADS;
 use crate::run::limit;
 use crate::run::neighbours::{self, Presence, Shared};
 use crate::run::observer::Observer;
@@ -46,9 +47,6 @@ use crate::run::store::{RunKey, Store, StoreError};
 use crate::run::supervisor::{Clock, Parts, Replanner, RunError, Supervisor};
 use crate::spec::{Action, Pipeline, Stage};
 use crate::units::{Bytes, Millis, ParseUnitError};
-
-/// Threads that read and copy results: as many as keep a disk busy.
-const CACHE_THREADS: usize = 4;
 
 /// As long as a run may take.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
@@ -363,7 +361,7 @@ impl Session<'_> {
         strays::adopt_orphans();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(CACHE_THREADS)
+            .max_blocking_threads(THREADS)
             .thread_keep_alive(FOR_EVER)
             .build()
             .map_err(broken)?;

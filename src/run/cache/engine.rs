@@ -2,7 +2,7 @@
 //!
 //! All of that happens on threads of its own, so that reading a large file never holds up other tasks. The way is clear
 //! before an attempt starts, and what a failed one left is aside before its end is reported; a success is reported at
-//! once, and what it made is kept once that is on record, while others go on.
+//! once, and what it made is kept once that is on record, while others start and go on.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -115,8 +115,7 @@ impl<E: Engine> Caching<E> {
         };
         for Unkept { task, log, at } in unkept {
             let Some(cache) = caching.cache_of(task) else { continue };
-            caching.keeping += 1;
-            caching.apart(&cache, move |keeper, _| {
+            caching.keep_apart(&cache, move |keeper| {
                 let keeping = keeper.begin_to_keep(task);
                 keeper.take_up(task, &log);
                 let log = Some(log.as_path()).filter(|log| log.exists());
@@ -127,10 +126,17 @@ impl<E: Engine> Caching<E> {
         caching
     }
 
-    /// Does something on another thread.
+    /// Does something on another thread that a start or a report waits for.
     fn apart(&self, cache: &Cache, work: impl FnOnce(&Keeper, &Path) -> Done + Send + 'static) {
         let cache = cache.clone();
         self.apart.start(move || work(&cache.keeper, &cache.aside));
+    }
+
+    /// Keeps a result on another thread, behind no start and before none.
+    fn keep_apart(&mut self, cache: &Cache, work: impl FnOnce(&Keeper) -> Done + Send + 'static) {
+        self.keeping += 1;
+        let keeper = Arc::clone(&cache.keeper);
+        self.apart.start_unawaited(move || work(&keeper));
     }
 
     /// Returns the cache, if it has to do with a task.
@@ -308,8 +314,7 @@ impl<E: Engine> Engine for Caching<E> {
         if let (Some(Success { log, keeping, made, at }), Some(cache)) =
             (self.succeeded.remove(&task), self.cache_of(task))
         {
-            self.keeping += 1;
-            self.apart(&cache, move |keeper, _| {
+            self.keep_apart(&cache, move |keeper| {
                 crash::point("keeping");
                 let note = keeper.keep(task, Finished { log: log.as_deref(), marks: made.as_ref(), at }, keeping);
                 Done::Kept { task, note }
