@@ -19,11 +19,11 @@ use crate::units::{Bytes, Millis};
 
 impl Ledger {
     /// Takes in readings, and returns the tasks that have to leave a device, each with the device and why. `started` says
-    /// when a running task was admitted, `began` whether it was seen to hold memory before.
+    /// when a running task was admitted to a device, `began` whether it was seen to hold memory before.
     pub fn displaced(
         &mut self,
         readings: &Readings,
-        started: impl Fn(TaskId) -> Millis,
+        started: impl Fn(TaskId, DeviceId) -> Millis,
         began: impl Fn(TaskId) -> bool,
     ) -> Vec<(TaskId, DeviceId, Cause)> {
         let mut leaving = Vec::new();
@@ -48,8 +48,8 @@ impl Ledger {
                 let mut may_leave: Vec<_> =
                     waiting.map(|(task, promise)| (*task, book.counts_on(*task, *promise))).collect();
                 // One that was admitted after the reading is not in it.
-                may_leave.retain(|(task, promise)| started(*task) < readings.at && *promise > Bytes::ZERO);
-                may_leave.sort_by_key(|(task, _)| std::cmp::Reverse((started(*task), *task)));
+                may_leave.retain(|(task, promise)| started(*task, device) < readings.at && *promise > Bytes::ZERO);
+                may_leave.sort_by_key(|(task, _)| std::cmp::Reverse((started(*task, device), *task)));
                 for (task, promise) in may_leave {
                     if promised <= free && !is_occupied {
                         break;

@@ -307,7 +307,7 @@ fn promised(sizes: &[u64]) -> Ledger {
 }
 
 fn displaced(ledger: &mut Ledger, readings: &Readings) -> Vec<u32> {
-    let started = |task: TaskId| Millis(u64::from(task.0) * 10 + 1);
+    let started = |task: TaskId, _| Millis(u64::from(task.0) * 10 + 1);
     ledger.displaced(readings, started, |_| false).into_iter().map(|(task, ..)| task.0).collect()
 }
 

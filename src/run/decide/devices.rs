@@ -20,7 +20,10 @@ pub(super) const MOST_MOVES: usize = 3;
 impl Dispatcher<'_> {
     /// Returns the attempts that have to leave their devices by these readings, and how they end by it.
     pub fn displaced(&mut self, state: &RunState, readings: &Readings, peaks: &Peaks) -> Vec<(TaskId, Role, Outcome)> {
-        let started = |task: TaskId| state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.started);
+        let started = |task: TaskId, device: DeviceId| {
+            let role = role_on(state, task, &self.fleet.devices[device.index()].id);
+            state.task(task).open_as(role).map_or(Millis::ZERO, |attempt| attempt.started)
+        };
         let mut leaving = self.ledger.displaced(readings, started, |task| peaks.has_begun(task));
         // What stands in its way wherever it goes may be its own, in a process that cannot be told to be.
         let moves = |task: TaskId| state.task(task).displacements();

@@ -6,7 +6,7 @@ use super::Dispatcher;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::run::admission::{FRESH, Live, Readings, SETTLED};
-use crate::run::event::{Event, StopReason};
+use crate::run::event::{Event, Role, StopReason};
 use crate::run::outcome::Outcome;
 use crate::run::raise::{self, Raise, Step};
 use crate::run::retry;
@@ -67,8 +67,8 @@ impl Dispatcher<'_> {
 
     /// Whether a task ran out of memory on a device that is looked at, and was not since, or does not tell yet whether a
     /// stranger was there: one may have come in the last moment.
-    fn is_to_be_looked_at(&self, task: TaskId, state: &RunState, now: Millis, readings: &Readings) -> bool {
-        let Some(last) = state.task(task).attempts.last() else { return false };
+    pub(super) fn is_to_be_looked_at(&self, task: TaskId, state: &RunState, now: Millis, readings: &Readings) -> bool {
+        let Some((_, last)) = state.task(task).last_as(Role::Main) else { return false };
         let Some((at, Outcome::OutOfMemory { device: Some(id) })) =
             last.ended.as_ref().map(|ended| (ended.at, &ended.outcome))
         else {

@@ -13,7 +13,7 @@ use crate::graph::TaskId;
 use crate::plan::rest::{Left, Rest, Revision};
 use crate::plan::{Objective, Plan};
 use crate::run::admission::{Live, Readings};
-use crate::run::event::{Because, Event, Intent};
+use crate::run::event::{Because, Event, Intent, Role};
 use crate::run::expect;
 use crate::run::state::{Phase, Revised, RunState};
 use crate::spec::{Mode, Pipeline};
@@ -217,8 +217,9 @@ impl Dispatcher<'_> {
     }
 
     /// Returns by how much a running task differs from its plan that has so much `left`, in milliseconds.
-    fn differs(&self, task: TaskId, state: &RunState, now: Millis, left: Millis) -> u64 {
-        let ran = state.task(task).attempts.last().map_or(Millis::ZERO, |attempt| attempt.ran(now));
+    pub(super) fn differs(&self, task: TaskId, state: &RunState, now: Millis, left: Millis) -> u64 {
+        let open = [Role::Main, Role::Backup].into_iter().find_map(|role| state.task(task).open_as(role));
+        let ran = open.map_or(Millis::ZERO, |attempt| attempt.ran(now));
         let planned = self.ledger.grant(task).map_or(Millis::ZERO, |grant| self.planned(task, grant));
         (ran + left).0.abs_diff(planned.0)
     }

@@ -17,6 +17,7 @@ use crate::run::state::{Phase, RunState};
 use crate::spec::{Duration, Gpus, Mode};
 use crate::units::{Millis, Share};
 
+mod beside;
 mod instead;
 mod learned;
 mod queues;

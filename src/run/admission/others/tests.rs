@@ -246,6 +246,6 @@ fn what_a_task_of_another_run_has_taken_is_not_counted_twice() {
     let shared = |gib: u64| Resources { gpus: Gpus::Shared, gpu_memory: Bytes(gib * GIB), ..Resources::default() };
     assert!(!ledger.has_room(&shared(5), &readings, Millis(6)), "9 GiB are free, 5 of them promised");
     assert!(ledger.has_room(&shared(4), &readings, Millis(6)));
-    let moved = ledger.displaced(&readings, |_| Millis::ZERO, |_| false);
+    let moved = ledger.displaced(&readings, |_, _| Millis::ZERO, |_| false);
     assert_eq!(moved, [], "tasks of others are not ours to move");
 }
