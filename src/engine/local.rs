@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::affinity::Affinity;
 use super::clock::Clock;
+use super::group::OwnGroup;
 use super::heard::Heard;
 use super::hold::Hold;
 use super::log::Log;
@@ -145,14 +146,14 @@ impl Local {
             kill_and_reap(pid);
             self.awaited.forget(pid);
         })?;
-        Ok(Begun { pid, identity, exit, output, killed_before, silence })
+        Ok(Begun { identity, exit, output, killed_before, silence })
     }
 
     /// Returns an attempt that has its process.
     fn attempt(&self, (launch, wish): Unstarted, begun: Begun) -> Box<Attempt> {
-        let Begun { pid, exit, output, killed_before, silence, .. } = begun;
+        let Begun { identity, exit, output, killed_before, silence, .. } = begun;
         Box::new(Attempt {
-            pid,
+            group: OwnGroup::of(identity, launch.marks.clone()),
             own_peak: process::own_peak_memory(),
             exit: Exit::OfChild(exit),
             output: Some(output),
@@ -165,7 +166,7 @@ impl Local {
                 None => Log::new(launch.log.clone(), launch.limits.log),
             },
             clock: Clock::start(Instant::now()),
-            hold: Hold::new(&launch, pid),
+            hold: Hold::new(&launch, identity.pid),
             heard: Heard::new(Instant::now(), launch.events.clone(), launch.progress.clone()).unless(silence),
             kills: Arc::clone(&self.kills),
             killed_before,
@@ -186,7 +187,7 @@ impl Local {
         log.skip_to_end();
         let clock = Clock::go_on(now, (age - launch.stood).as_std(), log.is_used());
         Box::new(Attempt {
-            pid: sentinel.pid,
+            group: OwnGroup::of(sentinel, launch.marks.clone()),
             own_peak: process::own_peak_memory(),
             exit: Exit::OfStranger(watched),
             output: None,
@@ -307,7 +308,6 @@ fn prepare(launch: &Launch) -> Result<(), Refusal> {
 
 /// A process that was just started.
 struct Begun {
-    pid: u32,
     identity: Process,
     exit: AsyncFd<OwnedFd>,
     output: pipe::Receiver,
@@ -363,4 +363,44 @@ fn watch_child(exit: OwnedFd, output: OwnedFd) -> Result<(AsyncFd<OwnedFd>, pipe
     let opened = opened.and_then(|()| pipe::Receiver::from_owned_fd_unchecked(output));
     let output = opened.map_err(|error| Refusal::of(&error, ToString::to_string))?;
     Ok((exit, output))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "this test is about processes")]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_the_number_of_a_sentinel_that_ended_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cat = Command::new("cat");
+        cat.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut stranger = cat.spawn().unwrap();
+        let there = process::identify(stranger.id()).unwrap();
+        let sentinel = Process { started: there.started + 1, ..there };
+        let record = dir.path().join("a.1.json");
+        let ended =
+            serde_json::json!({"how": {"exited": 0}, "peak_memory": null, "output_open": false, "log_error": null});
+        std::fs::write(&record, serde_json::json!({"sentinel": sentinel, "ended": ended}).to_string()).unwrap();
+        let launch = Launch {
+            marks: vec![format!("TRAINYARD_TEST_ADOPTED={}", std::process::id())],
+            log: dir.path().join("a.log"),
+            sentinel: Some(record),
+            ..Launch::default()
+        };
+        let mut engine = Local::new(false).unwrap();
+        engine.adopt(launch, sentinel, Millis(7));
+        let Report::Ended(ended) = engine.next_report().await else { panic!("it has ended") };
+        assert_eq!((ended.outcome, ended.usage.survivors), (Outcome::Succeeded, 0));
+        let mut line = String::new();
+        let _ = writeln!(stranger.stdin.as_mut().unwrap(), "there");
+        BufReader::new(stranger.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "there\n");
+        drop(stranger.stdin.take());
+        stranger.wait().unwrap();
+    }
 }

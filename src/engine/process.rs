@@ -146,10 +146,9 @@ pub fn table() -> Vec<(u32, u32)> {
     running(4).collect()
 }
 
-/// Whether a process of a group has not ended; who has and lies on the process table still, does not count.
-#[must_use]
-pub fn group_runs(leader: u32) -> bool {
-    group_is_alive(leader) && running(5).any(|(_, group)| group == leader)
+/// Returns the processes of a group that have not ended; who has and lies on the process table still, does not count.
+pub(super) fn group(leader: u32) -> Vec<Process> {
+    running(5).filter(|(_, group)| *group == leader).filter_map(|(pid, _)| identify(pid)).collect()
 }
 
 /// Yields all processes that have not ended, each with a field of its `/proc/PID/stat`.

@@ -18,6 +18,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::clock::{Clock, PROGRESS_EVERY};
+use super::group::OwnGroup;
 use super::heard::Heard;
 use super::hold::Hold;
 use super::log::Log;
@@ -40,7 +41,8 @@ type Piece = [MaybeUninit<u8>; 16 << 10];
 /// One attempt from spawn to end.
 pub(super) struct Attempt {
     pub(super) launch: Launch,
-    pub(super) pid: u32,
+    /// The attempt's process and what is in its group.
+    pub(super) group: OwnGroup,
     /// Our own peak memory after the spawn: what the child is counted with at least.
     pub(super) own_peak: Bytes,
     pub(super) exit: Exit,
@@ -155,17 +157,24 @@ impl Attempt {
                     return reaped;
                 },
                 // Before its output, which may never be empty.
-                () = sleep_until(wake) => self.on_time(Instant::now()).await,
-                changed = self.wish.changed() => self.obey(changed.is_ok()),
+                () = sleep_until(wake) => if self.is_there() {
+                    self.on_time(Instant::now()).await;
+                },
+                changed = self.wish.changed() => if self.is_there() {
+                    self.obey(changed.is_ok());
+                },
                 () = readable(self.output.as_ref()) => self.copy_output().await,
             }
         }
     }
 
     /// Returns how the process ended, if it has.
-    fn reap(&self) -> Option<Reaped> {
+    fn reap(&mut self) -> Option<Reaped> {
         if !self.is_adopted() {
-            return process::reap(self.pid).inspect(|_| self.awaited.forget(self.pid));
+            let reaped = process::reap(self.group.pid())?;
+            self.group.has_lost_leader();
+            self.awaited.forget(self.group.pid());
+            return Some(reaped);
         }
         // Not a child of ours, its end is what its sentinel wrote; one that wrote nothing was killed.
         let ended = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
@@ -177,6 +186,11 @@ impl Attempt {
             None => Status::Signalled(libc::SIGKILL),
         };
         Some(Reaped { status, peak_memory: Bytes::ZERO })
+    }
+
+    /// Whether its number is its own: somebody else may have taken an adopted one off the process table.
+    fn is_there(&self) -> bool {
+        !self.is_adopted() || self.group.is_led()
     }
 
     const fn is_adopted(&self) -> bool {
@@ -268,7 +282,7 @@ impl Attempt {
         }
         if let Some((_, kill_at)) = &mut self.clock.ending {
             if now >= *kill_at {
-                process::signal_group(self.pid, Signal::KILL);
+                self.group.signal(&[Signal::KILL]);
                 // A process in an uninterruptible system call dies late; the signal is not sent twice a moment.
                 *kill_at = now + Duration::from_secs(1);
                 self.clock.killed = true;
@@ -280,7 +294,7 @@ impl Attempt {
         if self.hold.is_held() {
             return;
         }
-        let sentinel = self.launch.sentinel.as_deref().map(|record| (record, self.pid));
+        let sentinel = self.launch.sentinel.as_deref().map(|record| (record, self.group.pid()));
         if let Some(limit) = self.clock.passed(&self.launch.limits, sentinel, now) {
             self.end_it(Outcome::TimedOut { limit }, now);
         }
@@ -313,7 +327,7 @@ impl Attempt {
     fn end_it(&mut self, why: Outcome, now: Instant) {
         if self.clock.ending.is_none() {
             self.note_asked();
-            process::signal_group(self.pid, Signal::TERM);
+            self.group.signal(&[Signal::TERM]);
             if self.hold.is_held() {
                 // Only what goes on hears of it.
                 self.go_on(now);
@@ -355,8 +369,7 @@ impl Attempt {
             process::signal(*pid, Signal::TERM);
             process::signal(*pid, Signal::CONT);
         }
-        process::signal_group(self.pid, Signal::TERM);
-        process::signal_group(self.pid, Signal::CONT);
+        self.group.signal(&[Signal::TERM, Signal::CONT]);
         let now = Instant::now();
         // What is ended has one grace, with all that belongs to it.
         let until = match &self.clock.ending {
@@ -368,7 +381,7 @@ impl Attempt {
             () = wait_for(&left, until) => {}
             () = asked_for_now(&mut self.wish) => {}
         }
-        process::signal_group(self.pid, Signal::KILL);
+        self.group.signal(&[Signal::KILL]);
         // A process that forked while it was being ended is found by a second look.
         let more = self.survivors(holders);
         for pid in &more {
@@ -385,11 +398,11 @@ impl Attempt {
     }
 
     /// Whether something of the attempt's group runs.
-    fn group_runs(&self) -> bool {
-        process::group_is_alive(self.pid) && {
+    fn group_runs(&mut self) -> bool {
+        self.group.may_run() && {
             // An orphan that has ended stays in the group until it is buried, by us or, slowly, by others.
             self.awaited.bury();
-            process::group_runs(self.pid)
+            self.group.runs()
         }
     }
 
