@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use trainyard::engine::process;
@@ -287,6 +288,35 @@ fn following_prints_what_comes_until_the_task_ends_through_a_retry() {
 
     world.end(2, 0, 0);
     assert_eq!(lines.next(), None);
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn following_ends_with_the_task_though_another_one_prints_all_the_time() {
+    let mut world = World::new(true);
+    world.start(0, 0, 1);
+    world.start(0, 1, 1);
+    std::fs::write(world.log("clean", 1), "one\n").unwrap();
+    let mut noisy = std::fs::File::create(world.log("train[lr=0.1]", 1)).unwrap();
+    let (ended, heard) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        // Gives up far later than anything is looked at.
+        let until = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < until {
+            noisy.write_all(b"more\n").unwrap();
+            if heard.recv_timeout(Duration::from_millis(1)) == Ok(()) {
+                return true;
+            }
+        }
+        false
+    });
+    let mut follower = world.command(&["logs", "latest", "clean", "-f"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("one"));
+    world.end(1, 0, 0);
+    assert_eq!(lines.next(), None);
+    let _ = ended.send(());
+    assert!(other.join().unwrap(), "it was followed until the other one was silent");
     assert_eq!(follower.wait().unwrap().code(), Some(0));
 }
 
