@@ -390,7 +390,7 @@ impl RunState {
                     return illegal("the task is not done, or still runs");
                 }
                 let state = &mut self.tasks[task.index()];
-                (state.phase, state.cached_log) = (Phase::Waiting, None);
+                (state.phase, state.cached_log, state.done_at) = (Phase::Waiting, None, None);
                 // What was done before does not stand against it.
                 state.forgiven = state.attempts.len();
                 self.settled -= 1;

@@ -381,6 +381,19 @@ fn the_first_failure_lets_what_runs_end_and_skips_the_rest() {
 }
 
 #[test]
+fn a_task_that_is_made_again_is_not_done_until_it_is() {
+    let case = Case::new("[stage.a]\nrun = \"true\"\n[stage.b]\nrun = \"x\"\nafter = [\"a\"]\n");
+    let script = Script { failures: HashMap::from([("b".to_owned(), 1)]), ..Script::default() };
+    let mut history = History::default();
+    case.run(&script, Options::default(), &mut history, None).unwrap();
+    history.resume(2);
+    let mut state = history.state(2);
+    assert!(state.tasks[0].done_at.is_some());
+    state.apply(&Recorded { at: Millis(9_000), event: Event::TaskReopened { task: TaskId(0) } }).unwrap();
+    assert_eq!((state.tasks[0].phase, state.tasks[0].done_at), (Phase::Waiting, None));
+}
+
+#[test]
 fn a_run_waits_for_room_on_the_disk_and_goes_on_by_itself() {
     let case = Case::new("[stage.a]\nrun = \"true\"\n");
     let script = Script { full_looks: 3, ..Script::default() };
