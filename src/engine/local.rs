@@ -61,6 +61,8 @@ pub struct Local {
     silence: OnceCell<Option<Arc<Silence>>>,
     /// Attempts that the system has no process for.
     pending: Pending,
+    /// How everything was asked to end.
+    stop: Stop,
 }
 
 impl Local {
@@ -82,6 +84,7 @@ impl Local {
             told,
             silence: OnceCell::new(),
             pending: Pending::new(),
+            stop: Stop::No,
         })
     }
 
@@ -223,6 +226,9 @@ impl Local {
 
 impl Engine for Local {
     fn start(&mut self, launch: Launch) {
+        if self.stop != Stop::No {
+            return self.never_began(&launch, Outcome::Interrupted, None);
+        }
         let (task, role) = (launch.task, launch.role);
         let (stop, stopped) = watch::channel(Wish::default());
         self.wishes.insert((task, role), stop);
@@ -266,6 +272,7 @@ impl Engine for Local {
     }
 
     fn stop(&mut self, how: Stop) {
+        self.stop = how.max(self.stop);
         self.wishes.values().for_each(|wish| ask(wish, how));
         self.give_up_pending();
     }
@@ -373,6 +380,24 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[tokio::test]
+    async fn nothing_begins_that_is_started_after_a_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        let launch = Launch {
+            program: "touch".to_owned(),
+            args: vec![made.display().to_string()],
+            cwd: dir.path().to_owned(),
+            log: dir.path().join("a.log"),
+            ..Launch::default()
+        };
+        let mut engine = Local::new(false).unwrap();
+        engine.stop(Stop::Gracefully);
+        engine.start(launch);
+        let Report::Ended(ended) = engine.next_report().await else { panic!("it has begun") };
+        assert_eq!((ended.outcome, made.exists()), (Outcome::Interrupted, false));
+    }
 
     #[tokio::test]
     async fn what_has_the_number_of_a_sentinel_that_ended_is_left_alone() {

@@ -157,7 +157,8 @@ pub enum Stop {
 
 /// Somewhere attempts can run.
 pub trait Engine {
-    /// Starts an attempt; its reports follow, the last of which is always [`Report::Ended`].
+    /// Starts an attempt; its reports follow, the last of which is always [`Report::Ended`]. Behind a stop of everything
+    /// none begins: it is reported as interrupted.
     fn start(&mut self, launch: Launch);
 
     /// Attends to an attempt that an earlier orchestrator started `age` ago and whose sentinel lives or has recorded its

@@ -204,8 +204,9 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let _ = self.record.let_go();
             self.engine.stop(Stop::Gracefully);
             while self.alive > 0 {
-                if let Report::Ended(_) = self.engine.next_report().await {
-                    self.alive -= 1;
+                tokio::select! {
+                    report = self.engine.next_report() => self.alive -= usize::from(matches!(report, Report::Ended(_))),
+                    Some(stop) = stops.recv() => self.engine.stop(stop),
                 }
             }
         }
@@ -233,14 +234,17 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             let now = self.clock.now();
             self.note_opens(now);
             self.look_at_disks(now);
-            let decided = self.decide(now)?;
-            if decided.iter().any(|event| matches!(event, Event::RunFinished { .. })) {
+            let mut decided = self.decide(now)?;
+            let end = decided.pop_if(|event| matches!(event, Event::RunFinished { .. }));
+            // At once: what comes while it is committed could make it impossible.
+            self.note(&decided)?;
+            if let Some(end) = end {
                 self.commit_whatever_comes(stops).await?;
                 // That may take its time.
                 self.tell_facts();
                 self.settle(stops).await;
+                self.note(&[end])?;
             }
-            self.note(&decided)?;
             crash::point("decided");
             self.commit_before_effects(stops).await?;
             crash::point("committed");

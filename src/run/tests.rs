@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::admission::{Ledger, Live, Readings, Seen};
 use super::decide::{Dispatcher, Options};
 use super::engine::Stop;
-use super::event::{Event, Recorded, RunEnd};
+use super::event::{Event, Recorded, RunEnd, StopReason};
 use super::launch::Ground;
 use super::observer::{Observer, View};
 use super::ports::Ports;
@@ -38,6 +38,8 @@ use script::{Script, Scripted};
 struct Memory {
     events: Rc<RefCell<Vec<Recorded>>>,
     batches_left: Option<u32>,
+    /// So often it is locked by somebody else when an attempt has ended.
+    locked: u32,
 }
 
 impl Record for Memory {
@@ -45,10 +47,18 @@ impl Record for Memory {
         if let Some(left) = &mut self.batches_left {
             *left = left.checked_sub(1).ok_or(StoreError::NoState("a full disk".into()))?;
         }
+        if self.locked > 0 && events.iter().any(|recorded| matches!(recorded.event, Event::AttemptFinished { .. })) {
+            self.locked -= 1;
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None);
+            return Err(StoreError::Database { path: "state.db".into(), source });
+        }
         self.events.borrow_mut().extend_from_slice(events);
         Ok(())
     }
 }
+
+/// How long the user waits before pressing Ctrl-C again.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Folds what it is told and finds the view it is shown to agree.
 struct Follower(RunState);
@@ -172,9 +182,13 @@ impl Case {
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(after)).await;
                     let _ = press.send(Stop::Gracefully);
+                    tokio::time::sleep(PATIENCE).await;
+                    let _ = press.send(Stop::Now);
                 });
             }
-            supervisor.carry_out(&mut stops).await
+            let ended = supervisor.carry_out(&mut stops).await;
+            from.took = begun.elapsed();
+            ended
         })
     }
 }
@@ -183,6 +197,8 @@ impl Case {
 #[derive(Clone, Default)]
 struct History {
     memory: Memory,
+    /// How long the last sitting took.
+    took: Duration,
     /// Where files are written, by those tests that do.
     folder: Option<Rc<tempfile::TempDir>>,
 }
@@ -381,6 +397,19 @@ fn the_first_failure_lets_what_runs_end_and_skips_the_rest() {
 }
 
 #[test]
+fn a_wish_to_stop_that_comes_while_a_failure_is_put_on_record_finds_an_end() {
+    let case = Case::new("[stage.bad]\nrun = \"false\"\n");
+    let script = Script { failures: HashMap::from([("bad".to_owned(), 1)]), ..Script::default() };
+    let mut history = History::default();
+    history.memory.locked = 3;
+    assert_eq!(case.run(&script, Options::default(), &mut history, Some(1_000)).unwrap(), RunEnd::Failed);
+    let events = history.memory.events.borrow();
+    let is_wish = |recorded: &Recorded, reason| recorded.event == Event::StopRequested { reason };
+    let told = |reason| events.iter().position(|recorded| is_wish(recorded, reason)).unwrap();
+    assert!(told(StopReason::TaskFailed) < told(StopReason::Signal));
+}
+
+#[test]
 fn a_task_that_is_made_again_is_not_done_until_it_is() {
     let case = Case::new("[stage.a]\nrun = \"true\"\n[stage.b]\nrun = \"x\"\nafter = [\"a\"]\n");
     let script = Script { failures: HashMap::from([("b".to_owned(), 1)]), ..Script::default() };
@@ -391,6 +420,17 @@ fn a_task_that_is_made_again_is_not_done_until_it_is() {
     assert!(state.tasks[0].done_at.is_some());
     state.apply(&Recorded { at: Millis(9_000), event: Event::TaskReopened { task: TaskId(0) } }).unwrap();
     assert_eq!((state.tasks[0].phase, state.tasks[0].done_at), (Phase::Waiting, None));
+}
+
+#[test]
+fn a_second_wish_to_stop_is_heard_while_a_run_without_a_record_ends_what_runs() {
+    let (case, script) = two_branches();
+    let mut history = History::default();
+    history.memory.batches_left = Some(1);
+    let script = Script { takes: HashMap::from([("slow".to_owned(), 900_000)]), lingers: 600_000, ..script };
+    let ended = case.run(&script, Options { keep_going: true, ..Options::default() }, &mut history, Some(100));
+    assert!(matches!(ended, Err(RunError::Store(_))), "{ended:?}");
+    assert!(history.took < 2 * PATIENCE, "{:?}", history.took);
 }
 
 #[test]

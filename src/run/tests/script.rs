@@ -24,7 +24,7 @@ pub(super) struct Script {
     pub(super) failures: HashMap<String, u32>,
     /// These fail besides, as `TASK.NUMBER`.
     pub(super) fails: BTreeSet<String>,
-    /// How long one goes on that is asked to end, ms.
+    /// How long one goes on that is asked to end, and not killed, ms.
     pub(super) lingers: u64,
     /// How long the driver takes to answer, ms.
     pub(super) look_takes: u64,
@@ -60,8 +60,9 @@ impl<'a> Scripted<'a> {
     }
 
     /// Lets attempts end early that are asked to.
-    fn ask(&mut self, which: impl Fn(u32, Role) -> bool) {
-        let soon = Instant::now() + Duration::from_millis(self.script.lingers);
+    fn ask(&mut self, how: Stop, which: impl Fn(u32, Role) -> bool) {
+        let lingers = if how == Stop::Now { 0 } else { self.script.lingers };
+        let soon = Instant::now() + Duration::from_millis(lingers);
         let asked = self.running.drain().map(|Reverse((at, task, role, code))| match which(task, role) {
             true => Reverse((soon.min(at), task, role, if at <= soon { code } else { None })),
             false => Reverse((at, task, role, code)),
@@ -128,14 +129,14 @@ impl Engine for Scripted<'_> {
         true
     }
 
-    fn stop(&mut self, _: Stop) {
-        self.ask(|_, _| true);
+    fn stop(&mut self, how: Stop) {
+        self.ask(how, |_, _| true);
     }
 
     fn suspend(&mut self, _: TaskId, _: Role, _: bool) {}
 
-    fn stop_task(&mut self, wanted: TaskId, which: Role, _: Stop) {
-        self.ask(|task, role| task == wanted.0 && role == which);
+    fn stop_task(&mut self, wanted: TaskId, which: Role, how: Stop) {
+        self.ask(how, |task, role| task == wanted.0 && role == which);
     }
 }
 
