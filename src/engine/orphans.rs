@@ -7,13 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use super::process;
+use super::warden::wait_for;
 use crate::run::event::Process;
 
-/// How long a process may take to end before it is killed.
+/// How long processes may take to end, all of them together, before they are killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A process that carries our marks.
@@ -65,7 +65,7 @@ pub fn is_attended(marked: &Marked) -> bool {
     outside.any(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "trainyard"))
 }
 
-/// Ends processes: SIGTERM, ten seconds, SIGKILL. Returns those that are still there, which a process in an
+/// Ends processes: SIGTERM, ten seconds for all, SIGKILL. Returns those that are still there, which a process in an
 /// uninterruptible system call may be.
 #[must_use]
 pub fn end(processes: &[Process]) -> Vec<Process> {
@@ -77,11 +77,7 @@ pub fn end(processes: &[Process]) -> Vec<Process> {
             // One that is suspended cannot hear of it before it goes on.
             process::signal(process.pid, Signal::CONT);
         }
-        for process in asked {
-            let Ok(watched) = process::watch(process.pid) else { continue };
-            let left = Timespec::try_from(wait).unwrap_or_default();
-            let _ = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&left));
-        }
+        wait_for(&asked.iter().map(|process| process.pid).collect::<Vec<_>>(), wait);
     }
     alive().collect()
 }
