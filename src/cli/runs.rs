@@ -43,8 +43,8 @@ impl Command {
         let rows = store.runs().map_err(broken)?;
         say_what_is_lost(&store)?;
         if self.json {
-            let runs: Result<Vec<_>, _> = rows.iter().map(|row| counted(&store, row)).collect();
-            return output::print_json(&runs?);
+            let runs: Vec<_> = rows.iter().map(|row| counted(&store, row)).collect();
+            return output::print_json(&runs);
         }
         if rows.is_empty() {
             return output::print(NONE);
@@ -82,8 +82,14 @@ fn say_what_is_lost(store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns a run with how many of its tasks are in which state.
-fn counted(store: &Store, row: &RunRow) -> Result<dashboard::Listed, Failure> {
-    let (header, run) = (state::header(row), state::replay(store, row)?);
-    Ok(dashboard::Listed::new(&header, row.end, run.took(header.started), Counts::of(&run, header.alive)))
+/// Returns a run with how many of its tasks are in which state. One whose record is damaged keeps none from being listed.
+fn counted(store: &Store, row: &RunRow) -> dashboard::Listed {
+    let header = state::header(row);
+    let run = state::replay(store, row);
+    if let Err(failure) = &run {
+        output::warn(&format!("the tasks of {} cannot be counted: {}", header.run, failure.report));
+    }
+    let run = run.ok();
+    let took = run.as_ref().and_then(|run| run.took(header.started));
+    dashboard::Listed::new(&header, row.end, took, run.map(|run| Counts::of(&run, header.alive)))
 }

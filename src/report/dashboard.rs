@@ -53,13 +53,19 @@ impl Counts {
 pub struct Listed {
     #[serde(flatten)]
     run: json::Run,
-    counts: Counts,
+    /// `None` where its record is damaged.
+    counts: Option<Counts>,
 }
 
 impl Listed {
     /// Describes a run in the list.
     #[must_use]
-    pub fn new(header: &Header<'_>, end: Option<(Millis, RunEnd)>, took: Option<Millis>, counts: Counts) -> Self {
+    pub fn new(
+        header: &Header<'_>,
+        end: Option<(Millis, RunEnd)>,
+        took: Option<Millis>,
+        counts: Option<Counts>,
+    ) -> Self {
         Self { run: json::header(header, end, took), counts }
     }
 }
@@ -231,7 +237,7 @@ mod tests {
         scene.apply(3, finished(0, 0));
         scene.apply(3, over(RunEnd::Succeeded));
         let header = Header { run: "r1", name: None, pipeline: "digits", started: scene.time(0), alive: false };
-        let listed = Listed::new(&header, scene.state.end, None, Counts::of(&scene.state, false));
+        let listed = Listed::new(&header, scene.state.end, None, Some(Counts::of(&scene.state, false)));
         let listed = serde_json::to_value(listed).unwrap();
         let run = serde_json::to_value(json::header(&header, scene.state.end, None)).unwrap();
         for (key, value) in run.as_object().unwrap() {

@@ -356,3 +356,24 @@ fn what_devices_held_is_known_of_a_run_at_which_nobody_looked() {
         assert_eq!(series["ms"].as_array().unwrap().len(), series["value"].as_array().unwrap().len());
     }
 }
+
+#[test]
+fn a_run_whose_record_is_damaged_is_listed_beside_the_others() {
+    let world = World::new(QUICK);
+    let damaged = world.run_to_its_end();
+    let db = rusqlite::Connection::open(world.path().join(".trainyard/state.db")).unwrap();
+    db.execute("UPDATE event SET body = replace(body, 'outcome', 'outcame')", []).unwrap();
+    drop(db);
+    world.run_to_its_end();
+    let server = world.serve(&[]);
+    let printed = world.command(&["runs", "--json"]).output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    for list in [server.get("/api/runs").json(), server.get("/api/runs").json(), printed] {
+        let runs = list.as_array().unwrap();
+        assert_eq!(runs.len(), 2, "{list}");
+        for run in runs {
+            assert_eq!(run["counts"].is_null(), run["run"] == *damaged, "{list}");
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! The list of runs with their counts. What has ended is read once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 use crate::cli::Failure;
 use crate::cli::state::{self, broken};
@@ -22,10 +24,11 @@ pub(super) struct List {
 struct Known {
     /// Without its tasks.
     row: RunRow,
-    /// As far as it was read; `None` once it has ended.
+    /// As far as it was read; `None` once it has ended, or where it cannot be read.
     state: Option<RunState>,
     took: Option<Millis>,
-    counts: (Counts, Counts),
+    /// While somebody carries it out, and otherwise; `None` where its record is damaged.
+    counts: Option<(Counts, Counts)>,
     events: usize,
 }
 
@@ -45,6 +48,9 @@ impl List {
         }
         let Some(store) = &self.store else { return Ok(Vec::new()) };
         let marks = store.marks().map_err(broken)?;
+        // Others may have been removed.
+        let there: HashSet<&str> = marks.iter().map(|mark| mark.run.as_str()).collect();
+        self.known.retain(|run, _| there.contains(run.as_str()));
         for mark in &marks {
             let before = self.known.remove(&mark.run);
             if let Some(known) = Known::of(store, mark, before)? {
@@ -73,13 +79,21 @@ impl Known {
         let Some(mut row) = store.run(&mark.run).map_err(broken)? else { return Ok(None) };
         let (mut state, first) = left.unwrap_or_else(|| (RunState::new(row.header.tasks.len()), 0));
         let mut events = first;
-        for recorded in store.events_from(&mark.run, first).map_err(broken)? {
-            state.apply(&recorded).map_err(broken)?;
-            events += 1;
-        }
         row.header.tasks = Vec::new();
+        let damage = match store.events_from(&mark.run, first) {
+            Ok(recorded) => recorded.iter().find_map(|recorded| {
+                events += 1;
+                state.apply(recorded).err().map(|illegal| illegal.to_string())
+            }),
+            Err(error @ StoreError::Damaged { .. }) => Some(error.to_string()),
+            Err(error) => return Err(broken(error)),
+        };
+        if let Some(damage) = damage {
+            warn!("the tasks of {} cannot be counted: {damage}", mark.run);
+            return Ok(Some(Self { row, state: None, took: None, counts: None, events: mark.events }));
+        }
         row.end = state.end;
-        let counts = (Counts::of(&state, true), Counts::of(&state, false));
+        let counts = Some((Counts::of(&state, true), Counts::of(&state, false)));
         let took = state.took(row.header.started);
         let state = row.end.is_none().then_some(state);
         Ok(Some(Self { row, state, took, counts, events }))
@@ -87,7 +101,7 @@ impl Known {
 
     fn listed(&self) -> Listed {
         let header = state::header(&self.row);
-        let counts = if header.alive { self.counts.0 } else { self.counts.1 };
+        let counts = self.counts.map(|(attended, left)| if header.alive { attended } else { left });
         Listed::new(&header, self.row.end, self.took, counts)
     }
 }

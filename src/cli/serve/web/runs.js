@@ -39,15 +39,17 @@ export async function runs(place, { go }) {
   function row(run) {
     const until = run.finished ? Date.parse(run.finished) : Date.now();
     const took = until - Date.parse(run.started);
-    const tasks = Object.values(run.counts).reduce((sum, n) => sum + n, 0);
-    const done = run.counts.succeeded + run.counts.cached;
+    // Of a run whose record is damaged there are none.
+    const tasks = Object.values(run.counts || {}).reduce((sum, n) => sum + n, 0);
+    const done = run.counts && run.counts.succeeded + run.counts.cached;
     return h('tr', {},
       h('td', { class: 'pick' }, h('input', { type: 'checkbox', value: run.run, checked: chosen.has(run.run),
         'aria-label': `Compare ${run.run}`, on: { change: (event) => choose(run.run, event.target.checked) } })),
       h('td', {}, badge(run.state)),
       h('td', { class: 'name' }, h('a', { href: `/runs/${encodeURIComponent(run.run)}` }, run.pipeline),
         h('span', { class: 'id' }, run.run)),
-      h('td', { class: 'wide' }, bar(run.counts), h('span', { class: 'num soft' }, `${done.toLocaleString()} of ${count(tasks, 'task')}`)),
+      run.counts ? h('td', { class: 'wide' }, bar(run.counts), h('span', { class: 'num soft' }, `${done.toLocaleString()} of ${count(tasks, 'task')}`))
+        : h('td', { class: 'wide' }, 'its record is damaged'),
       h('td', { class: 'since', title: when(run.started) }, ago(run.started)),
       h('td', { class: 'num' }, run.state === 'running' ? clock(took) : run.finished ? time(took) : '–'));
   }
