@@ -65,9 +65,9 @@ impl Attached {
             each(self, &recorded);
         }
         if resumed || (!self.alive && self.state.end.is_none()) {
-            // Another process may have taken the run over.
-            if let Some(row) = self.store.run(&self.row.header.id).map_err(broken)? {
-                self.row = row;
+            // Another process may have taken the run over. Asked at each look: its tasks are not read again.
+            if let Some(orchestrator) = self.store.orchestrator(&self.row.header.id).map_err(broken)? {
+                self.row.header.orchestrator = orchestrator;
             }
             self.alive = self.state.end.is_none() && state::is_alive(&self.row);
         }
@@ -176,5 +176,41 @@ impl Gauges {
             }
         };
         fleet.devices.iter().zip(&readings.devices).map(gauge).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::process;
+    use crate::run::event::Process;
+    use crate::run::store::{Header, Orchestrator, TaskHeader};
+
+    #[test]
+    fn who_carries_a_run_on_is_learned_without_reading_its_tasks_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let own = process::identify(std::process::id()).unwrap();
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let here = Orchestrator { host, boot: process::boot_id(), pids: None, process: own };
+        let gone = Orchestrator { process: Process { started: own.started + 1, ..own }, ..here.clone() };
+        let header = Header {
+            id: "r".into(),
+            pipeline: "p".into(),
+            file: "/p.toml".into(),
+            orchestrator: gone,
+            started: crate::units::Millis(1),
+            invocation: Default::default(),
+            tasks: vec![TaskHeader { name: "a".into(), stage: "a".into(), ..TaskHeader::default() }],
+        };
+        let _ = store.begin(&header).unwrap();
+        let row = store.run("r").unwrap().unwrap();
+        let mut attached = Attached::of(Store::open_existing(dir.path()).unwrap(), row);
+        // Whoever read them once more would fail.
+        let db = rusqlite::Connection::open(dir.path().join("state.db")).unwrap();
+        db.execute("UPDATE task_list SET tasks = '{'", []).unwrap();
+        assert!(attached.catch_up(|_, _| {}).is_ok() && !attached.is_alive());
+        let _ = store.take_over(&header, &here).unwrap().unwrap();
+        assert!(attached.catch_up(|_, _| {}).is_ok() && attached.is_alive());
     }
 }

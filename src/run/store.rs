@@ -258,6 +258,25 @@ impl Store {
         })
     }
 
+    /// Returns who carries a run out, or did last; `None` where there is no such run.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn orchestrator(&self, run: &str) -> Result<Option<Orchestrator>, StoreError> {
+        self.on(|db| {
+            let mut query = db.prepare_cached("SELECT host, boot, pid, pid_started, pids FROM run WHERE id = ?1")?;
+            let orchestrator = query.query_row([run], |row| {
+                Ok(Orchestrator {
+                    host: row.get(0)?,
+                    boot: row.get(1)?,
+                    pids: row.get::<_, Option<i64>>(4)?.map(unsigned),
+                    process: Process { pid: row.get(2)?, started: unsigned(row.get(3)?) },
+                })
+            });
+            orchestrator.optional()
+        })
+    }
+
     /// Takes a run over from the process that carried it out; `None` where another process was faster.
     ///
     /// # Errors
