@@ -392,7 +392,7 @@ mod tests {
             log: dir.path().join("a.log"),
             ..Launch::default()
         };
-        let mut engine = Local::new(false).unwrap();
+        let mut engine = Local::new(false, Arc::default()).unwrap();
         engine.stop(Stop::Gracefully);
         engine.start(launch);
         let Report::Ended(ended) = engine.next_report().await else { panic!("it has begun") };
@@ -417,7 +417,7 @@ mod tests {
             sentinel: Some(record),
             ..Launch::default()
         };
-        let mut engine = Local::new(false).unwrap();
+        let mut engine = Local::new(false, Arc::default()).unwrap();
         engine.adopt(launch, sentinel, Millis(7));
         let Report::Ended(ended) = engine.next_report().await else { panic!("it has ended") };
         assert_eq!((ended.outcome, ended.usage.survivors), (Outcome::Succeeded, 0));

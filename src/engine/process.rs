@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, timeout_at};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -419,6 +420,14 @@ pub(super) fn action(signal: libc::c_int) -> libc::sighandler_t {
         now.assume_init()
     };
     now.sa_sigaction
+}
+
+/// Waits until all these processes have ended or the time is up.
+pub(super) async fn wait_for(pids: &[u32], until: Instant) {
+    for pid in pids {
+        let Ok(watched) = watch_async(*pid) else { continue };
+        let _ = timeout_at(until, watched.readable()).await;
+    }
 }
 
 #[cfg(test)]

@@ -378,7 +378,7 @@ impl Attempt {
             None => now + self.launch.limits.grace.as_std(),
         };
         tokio::select! {
-            () = wait_for(&left, until) => {}
+            () = process::wait_for(&left, until) => {}
             () = asked_for_now(&mut self.wish) => {}
         }
         self.group.signal(&[Signal::KILL]);
@@ -387,7 +387,7 @@ impl Attempt {
         for pid in &more {
             process::signal(*pid, Signal::KILL);
         }
-        wait_for(&more, Instant::now() + Duration::from_secs(5)).await;
+        process::wait_for(&more, Instant::now() + Duration::from_secs(5)).await;
         self.awaited.bury();
         // What we end in the midst of its work has not left anything behind.
         if self.clock.ending.is_some() {
@@ -494,13 +494,5 @@ async fn readable(output: Option<&pipe::Receiver>) {
             let _ = output.readable().await;
         }
         None => std::future::pending().await,
-    }
-}
-
-/// Waits until all these processes have ended or the time is up.
-async fn wait_for(pids: &[u32], until: Instant) {
-    for pid in pids {
-        let Ok(watched) = process::watch_async(*pid) else { continue };
-        let _ = timeout_at(until, watched.readable()).await;
     }
 }
