@@ -62,8 +62,7 @@ impl Command {
         } else if left_alone(&row) {
             self.end_left_alone(&store, &row)?;
         }
-        let rows = store.runs().map_err(broken)?;
-        let ended = rows.iter().find(|row| row.header.id == *run).and_then(|row| row.end);
+        let ended = store.run(run).map_err(broken)?.and_then(|row| row.end);
         // Without an end on record its process is gone all the same.
         let word = ended.map_or("interrupted", |(_, end)| wording::end(end));
         output::print(&format!("run {run} has ended: {word}\n"))

@@ -40,7 +40,7 @@ pub(super) struct Finish<'a> {
 impl<'a> Finish<'a> {
     /// Returns the end of a run that is on record.
     pub(super) fn of(ground: &'a Ground, pipeline: &'a Pipeline, store: &Store) -> Result<Self, Failure> {
-        let row = store.runs().map_err(broken)?.into_iter().find(|row| row.header.id == ground.run);
+        let row = store.run(&ground.run).map_err(broken)?;
         let end = row.and_then(|row| row.end).unwrap_or((session::now(), RunEnd::Interrupted));
         Ok(Self { run: &ground.run, pipeline: &pipeline.name, end, root: &ground.root, dir: &ground.dir })
     }

@@ -102,9 +102,7 @@ fn look_up(one: &Marked) -> Result<Option<(RunRow, RunState)>, Failure> {
     // `STATE/runs/RUN`
     let Some(dir) = one.dir.ancestors().nth(2) else { return Ok(None) };
     let store = Store::open_existing(dir).map_err(broken)?;
-    let Some(row) = store.runs().map_err(broken)?.into_iter().find(|row| row.header.id == one.run) else {
-        return Ok(None);
-    };
+    let Some(row) = store.run(&one.run).map_err(broken)? else { return Ok(None) };
     let state = state::replay(&store, &row)?;
     Ok(Some((row, state)))
 }

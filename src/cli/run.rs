@@ -14,6 +14,7 @@ use super::stops::Early;
 use super::up_to_date::{self, Force, UpToDate};
 use super::{Exit, Failure, dry_run, output};
 use crate::engine::attendance::{self, Share};
+use crate::engine::process;
 use crate::graph::TaskId;
 use crate::probe;
 use crate::run::cache::keeper::Places;
@@ -306,13 +307,35 @@ fn run_name(text: &str) -> Result<String, String> {
 /// Returns the id of a run that starts now, and the time.
 fn new_id(pipeline: &str) -> (String, Millis) {
     let started = session::now();
-    // Four digits that differ for two runs that start in one second.
-    let nonce = (session::subsecond() ^ std::process::id().wrapping_mul(0x9E37_79B9)) & 0xFFFF;
+    let nonce = nonce(std::process::id(), &process::boot_id(), process::namespace());
     (format!("{}-{pipeline}-{nonce:04x}", day_and_time(started)), started)
+}
+
+/// Returns what tells runs apart that begin in one second. The system gives no number to two processes so soon, and other
+/// machines and containers are shifted against this one.
+fn nonce(pid: u32, boot: &str, namespace: Option<u64>) -> u16 {
+    let digest = blake3::hash(format!("{boot} {namespace:?}").as_bytes());
+    let shift = u16::from_le_bytes([digest.as_bytes()[0], digest.as_bytes()[1]]);
+    (pid & 0xFFFF) as u16 ^ shift
 }
 
 /// Returns `20261121-093015`, in UTC.
 fn day_and_time(at: Millis) -> String {
     let at = jiff::Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
     at.strftime("%Y%m%d-%H%M%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn runs_of_one_second_have_different_ids() {
+        let ids: HashSet<u16> = (0..=0xFFFF).map(|pid| nonce(pid, "boot", Some(1))).collect();
+        assert_eq!(ids.len(), 0x1_0000);
+        assert_ne!(nonce(7, "boot", Some(1)), nonce(7, "boot", Some(2)), "another container");
+        assert_ne!(nonce(7, "boot", Some(1)), nonce(7, "other", Some(1)), "another machine");
+    }
 }

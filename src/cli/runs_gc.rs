@@ -116,10 +116,11 @@ impl Command {
     /// Returns the ids of the runs that are to go.
     fn chosen(&self, store: &Store, rows: &[RunRow]) -> Result<HashSet<String>, Failure> {
         if !self.runs.is_empty() {
+            let marks = store.marks().map_err(broken)?;
             let one = |wanted: &String| {
-                let row = state::pick(rows.to_vec(), Some(wanted), store.dir())?;
-                let run = row.header.id.clone();
-                goes_on(&row).map_or(Ok(run.clone()), |how| {
+                let run = state::pick(&marks, Some(wanted), store.dir())?.to_owned();
+                let how = rows.iter().find(|row| row.header.id == run).and_then(goes_on);
+                how.map_or(Ok(run.clone()), |how| {
                     Err(Failure { exit: Exit::Usage, report: GoesOn { run, how }.into() })
                 })
             };

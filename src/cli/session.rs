@@ -452,11 +452,6 @@ pub(super) fn ago(time: Duration) -> SystemTime {
     SystemTime::now().checked_sub(time).unwrap_or(UNIX_EPOCH)
 }
 
-/// Returns the nanoseconds of the running second.
-pub(super) fn subsecond() -> u32 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos()
-}
-
 /// Returns the program of the built-in ops: `$TRAINYARD_OPS`, or the one beside this program.
 fn ops_program(pipeline: &Pipeline) -> Result<PathBuf, Failure> {
     let path = std::env::var_os("TRAINYARD_OPS").map(PathBuf::from).or_else(|| {

@@ -19,7 +19,7 @@ use crate::run::cache::sweep::SweepError;
 use crate::run::event::Recorded;
 use crate::run::launch::{run_mark, sentinels};
 use crate::run::state::{Illegal, RunState};
-use crate::run::store::{Orchestrator, RunRow, Store, StoreError};
+use crate::run::store::{Mark, Orchestrator, RunRow, Store, StoreError};
 use crate::units::Bytes;
 
 /// Name of the state folder, beside the pipeline file.
@@ -86,7 +86,8 @@ impl StateArgs {
     /// beginning of it, or by its name.
     pub(super) fn pick(&self, wanted: Option<&str>) -> Result<(Store, RunRow), Failure> {
         let store = self.open()?.ok_or(NoRun::NoFolder)?;
-        let row = pick(store.runs().map_err(broken)?, wanted, store.dir())?;
+        let marks = store.marks().map_err(broken)?;
+        let row = row(&store, pick(&marks, wanted, store.dir())?)?;
         Ok((store, row))
     }
 
@@ -101,11 +102,16 @@ impl StateArgs {
             return self.pick(wanted).map(Some);
         }
         let store = self.open()?.ok_or(NoRun::NoFolder)?;
-        let rows = store.runs().map_err(broken)?;
-        if rows.is_empty() {
-            return Err(NoRun::Empty(text::visible(&store.dir().to_string_lossy()).into_owned()).into());
+        let marks = store.marks().map_err(broken)?;
+        if marks.is_empty() {
+            return Err(nothing_in(store.dir()).into());
         }
-        Ok(rows.into_iter().find(usual).map(|row| (store, row)))
+        for mark in &marks {
+            if let Some(row) = store.run(&mark.run).map_err(broken)?.filter(&usual) {
+                return Ok(Some((store, row)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -121,34 +127,41 @@ pub(super) fn nearest_folder(folder: &Path) -> Option<PathBuf> {
     folder.ancestors().map(|folder| folder.join(FOLDER)).find(|dir| dir.join("state.db").exists())
 }
 
-pub(super) fn pick(rows: Vec<RunRow>, wanted: Option<&str>, dir: &Path) -> Result<RunRow, NoRun> {
+/// Returns the id of the run that is meant: the newest where `wanted` is absent or `latest`, otherwise by its id or the
+/// beginning of it, or by its name.
+pub(super) fn pick<'a>(marks: &'a [Mark], wanted: Option<&str>, dir: &Path) -> Result<&'a str, NoRun> {
+    let newest = marks.first().map(|mark| mark.run.as_str());
     let Some(wanted) = wanted.filter(|wanted| *wanted != "latest") else {
-        let nothing = || NoRun::Empty(text::visible(&dir.to_string_lossy()).into_owned());
-        return rows.into_iter().next().ok_or_else(nothing);
+        return newest.ok_or_else(|| nothing_in(dir));
     };
-    let newest = rows.first().map(|row| row.header.id.clone());
-    let is_called = |row: &RunRow| row.header.invocation.name.as_deref() == Some(wanted);
-    let mut named: Vec<RunRow> =
-        rows.into_iter().filter(|row| is_called(row) || row.header.id.starts_with(wanted)).collect();
-    let exact = named.iter().position(|row| row.header.id == wanted).or(named.iter().position(is_called));
-    match (exact, named.len()) {
-        (Some(exact), _) => Ok(named.swap_remove(exact)),
-        (None, 1) => Ok(named.swap_remove(0)),
-        (None, 0) => Err(NoRun::Unknown { wanted: text::visible(wanted).into_owned(), newest }),
-        (None, _) => Err(NoRun::Ambiguous {
-            wanted: text::visible(wanted).into_owned(),
-            candidates: named.into_iter().take(3).map(|row| row.header.id).collect(),
-        }),
+    let is_called = |mark: &&Mark| mark.name.as_deref() == Some(wanted);
+    let exact = marks.iter().find(|mark| mark.run == wanted).or_else(|| marks.iter().find(is_called));
+    if let Some(mark) = exact {
+        return Ok(&mark.run);
     }
+    let begun: Vec<&str> = marks.iter().map(|mark| mark.run.as_str()).filter(|run| run.starts_with(wanted)).collect();
+    let wanted = text::visible(wanted).into_owned();
+    match begun[..] {
+        [one] => Ok(one),
+        [] => Err(NoRun::Unknown { wanted, newest: newest.map(str::to_owned) }),
+        [..] => Err(NoRun::Ambiguous { wanted, candidates: begun.into_iter().take(3).map(str::to_owned).collect() }),
+    }
+}
+
+fn nothing_in(dir: &Path) -> NoRun {
+    NoRun::Empty(text::visible(&dir.to_string_lossy()).into_owned())
+}
+
+/// Returns the run with this id, which was there a moment ago.
+fn row(store: &Store, id: &str) -> Result<RunRow, Failure> {
+    let removed = || NoRun::Unknown { wanted: id.to_owned(), newest: None }.into();
+    store.run(id).map_err(broken)?.ok_or_else(removed)
 }
 
 /// Returns the run that is meant by its id, the beginning of it, its name or `latest`; `None` where there is none.
 pub(super) fn find(store: &Store, wanted: &str) -> Result<Option<RunRow>, Failure> {
-    if let Some(row) = store.run(wanted).map_err(broken)? {
-        return Ok(Some(row));
-    }
-    match pick(store.runs().map_err(broken)?, Some(wanted), store.dir()) {
-        Ok(row) => Ok(Some(row)),
+    match pick(&store.marks().map_err(broken)?, Some(wanted), store.dir()) {
+        Ok(run) => store.run(run).map_err(broken),
         Err(several @ NoRun::Ambiguous { .. }) => Err(several.into()),
         Err(NoRun::NoFolder | NoRun::Empty(_) | NoRun::Unknown { .. }) => Ok(None),
     }
@@ -401,29 +414,14 @@ fn is_read_only(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::event::Process;
-    use crate::run::store;
-    use crate::units::Millis;
 
-    fn row(id: &str) -> RunRow {
-        let process = Process { pid: 1, started: 1 };
-        let orchestrator = Orchestrator { host: "box".into(), boot: "b".into(), pids: None, process };
-        let header = store::Header {
-            id: id.into(),
-            pipeline: "digits".into(),
-            file: "/w/digits.toml".into(),
-            orchestrator,
-            started: Millis(0),
-            invocation: store::Invocation::default(),
-            tasks: Vec::new(),
-        };
-        RunRow { header, dir: PathBuf::from(id), end: None }
+    fn mark(run: &str, name: Option<&str>) -> Mark {
+        Mark { run: run.into(), name: name.map(str::to_owned), events: 0 }
     }
 
     fn picked(wanted: Option<&str>) -> Result<String, String> {
-        let rows = vec![row("20261121-a"), row("20261120-b"), row("20261120-bc")];
-        let picked = pick(rows, wanted, Path::new("/w"));
-        picked.map(|row| row.header.id).map_err(|error| error.to_string())
+        let marks = ["20261121-a", "20261120-b", "20261120-bc"].map(|run| mark(run, None));
+        pick(&marks, wanted, Path::new("/w")).map(str::to_owned).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -442,10 +440,8 @@ mod tests {
 
     #[test]
     fn a_name_means_its_run_also_where_ids_begin_like_it() {
-        let mut named = row("20261119-d");
-        named.header.invocation.name = Some("20261120".to_owned());
-        let rows = vec![row("20261120-b"), named];
-        assert_eq!(pick(rows, Some("20261120"), Path::new("/w")).unwrap().header.id, "20261119-d");
+        let marks = [mark("20261120-b", None), mark("20261119-d", Some("20261120"))];
+        assert_eq!(pick(&marks, Some("20261120"), Path::new("/w")).unwrap(), "20261119-d");
     }
 
     #[test]

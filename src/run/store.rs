@@ -344,12 +344,16 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
-        let runs = self.rows("", [])?;
-        // Where a page is damaged its rows may just not be there.
-        if runs.is_empty() {
-            self.check_pages()?;
-        }
-        Ok(runs)
+        let marks = self.marks()?;
+        if marks.is_empty() { Ok(Vec::new()) } else { self.rows("", []) }
+    }
+
+    /// Returns the runs without an end, the newest first, whether they go on or their process is gone.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn without_end(&self) -> Result<Vec<RunRow>, StoreError> {
+        self.rows("WHERE finished IS NULL", [])
     }
 
     fn rows(&self, such: &str, values: impl rusqlite::Params) -> Result<Vec<RunRow>, StoreError> {

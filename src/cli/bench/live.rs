@@ -34,7 +34,7 @@ use crate::report::bench::{Comparison, Live};
 use crate::report::{held, text};
 use crate::run::launch::run_mark;
 use crate::run::state::RunState;
-use crate::run::store::{RunRow, Store};
+use crate::run::store::Store;
 use crate::spec::{Action, Pipeline, Value};
 use crate::units::Millis;
 
@@ -66,12 +66,10 @@ pub(super) fn get_ready(bench: &Command, cases: &[Case]) -> Result<(), Failure> 
         let folder = bench.file(file).folder().to_owned();
         keep_to_copies(pipeline, graph, &folder)?;
         let history = bench.history(file);
-        if let Ok(store) = Store::open_existing(&history) {
-            let under_way = |row: &RunRow| row.end.is_none() && state::is_alive(row);
-            if let Some(row) = store.runs().map_err(broken)?.iter().find(|row| under_way(row)) {
-                let run = &row.header.id;
-                output::warn(&format!("run {run} is under way: what is measured beside it is longer than it would be"));
-            }
+        let begun = Store::open_existing(&history).map_or_else(|_| Ok(Vec::new()), |store| store.without_end());
+        if let Some(row) = begun.map_err(broken)?.iter().find(|row| state::is_alive(row)) {
+            let run = &row.header.id;
+            output::warn(&format!("run {run} is under way: what is measured beside it is longer than it would be"));
         }
     }
     Ok(())
@@ -304,7 +302,11 @@ impl Stage<'_> {
             signal.map(|signal| format!("the run was ended by signal {signal}"))
         };
         let newest = match Store::open_existing(state) {
-            Ok(store) => store.runs().map_err(broken)?.into_iter().next().map(|row| (store, row)),
+            Ok(store) => {
+                let newest = store.marks().map_err(broken)?.into_iter().next();
+                let row = newest.map(|mark| store.run(&mark.run)).transpose().map_err(broken)?.flatten();
+                row.map(|row| (store, row))
+            }
             Err(_) if !status.success() => None,
             Err(error) => return Err(broken(error)),
         };

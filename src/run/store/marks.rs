@@ -1,4 +1,4 @@
-//! How far the record of each run goes: enough to see which of them to read again.
+//! What the runs are called and how far the record of each goes: enough to see which of them to read.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -13,6 +13,8 @@ use crate::units::Millis;
 pub struct Mark {
     /// The run's id.
     pub run: String,
+    /// Its name, if it was given one.
+    pub name: Option<String>,
     /// How many events it has.
     pub events: usize,
 }
@@ -23,16 +25,21 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn marks(&self) -> Result<Vec<Mark>, StoreError> {
-        self.on(|db| {
+        let marks: Vec<Mark> = self.on(|db| {
             let mut query = db.prepare_cached(&format!(
-                "SELECT id, {COUNT} FROM run JOIN task_list ON task_list.run = key ORDER BY started DESC, key DESC"
+                "SELECT id, invocation ->> 'name', {COUNT} FROM run JOIN task_list ON task_list.run = key ORDER BY started DESC, key DESC"
             ))?;
             let mark = |row: &rusqlite::Row<'_>| {
-                let events: i64 = row.get(1)?;
-                Ok(Mark { run: row.get(0)?, events: usize::try_from(events).unwrap_or(0) })
+                let events: i64 = row.get(2)?;
+                Ok(Mark { run: row.get(0)?, name: row.get(1)?, events: usize::try_from(events).unwrap_or(0) })
             };
             query.query_map([], mark)?.collect()
-        })
+        })?;
+        // Where a page is damaged its rows may just not be there.
+        if marks.is_empty() {
+            self.check_pages()?;
+        }
+        Ok(marks)
     }
 
     /// Returns for how long nothing of a run went on and nobody carried it out, until it was resumed: as the state says it
