@@ -19,6 +19,7 @@ use trainyard::run::event::{Event, Place, Process, Recorded, Role};
 use trainyard::run::learn;
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::store::{Header, Invocation, Orchestrator, Store, TaskHeader};
+use trainyard::run::within::Within;
 use trainyard::spec::{Source, Stage, op};
 use trainyard::units::{Bytes, Millis};
 
@@ -135,6 +136,7 @@ fn measure(cached: bool) {
         boot: "another".to_owned(),
         pids: None,
         process: Process { pid: 1, started: 1 },
+        within: Within::default(),
     };
     let invocation = Invocation {
         file_digest: blake3::hash(text.as_bytes()).to_hex().to_string(),

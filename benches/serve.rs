@@ -19,6 +19,7 @@ use trainyard::graph::TaskId;
 use trainyard::run::event::{Event, Place, Recorded, Role, RunEnd};
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::store::{Header, Invocation, Orchestrator, RunKey, Store, TaskHeader};
+use trainyard::run::within::Within;
 use trainyard::units::Millis;
 
 const RUNS: usize = 20;
@@ -66,7 +67,7 @@ fn record(store: &mut Store, n: usize, whole: bool) -> (String, RunKey) {
         id: id.clone(),
         pipeline: "sweep".into(),
         file: "sweep.toml".into(),
-        orchestrator: Orchestrator { host, boot: process::boot_id(), pids: None, process },
+        orchestrator: Orchestrator { host, boot: process::boot_id(), pids: None, process, within: Within::default() },
         started: now(),
         invocation: Invocation::default(),
         tasks: (0..TASKS).map(task).collect(),

@@ -14,6 +14,7 @@ use trainyard::run::event::{Event, Place, Process, Recorded, Role, RunEnd};
 use trainyard::run::launch;
 use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::store::{Header, Orchestrator, RunKey, Store, TaskHeader};
+use trainyard::run::within::Within;
 use trainyard::units::{Bytes, Millis};
 
 /// 2026-11-20T21:00:00Z in ms since the Unix epoch.
@@ -46,7 +47,13 @@ impl World {
             id: id.into(),
             pipeline: "digits".into(),
             file: "/w/digits.toml".into(),
-            orchestrator: Orchestrator { host, boot: process::boot_id(), pids: None, process },
+            orchestrator: Orchestrator {
+                host,
+                boot: process::boot_id(),
+                pids: None,
+                process,
+                within: Within::default(),
+            },
             started: Millis(EPOCH),
             invocation: Default::default(),
             tasks: vec![task("clean", "clean"), task("train[lr=0.1]", "train")],

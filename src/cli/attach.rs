@@ -185,6 +185,7 @@ mod tests {
     use crate::engine::process;
     use crate::run::event::Process;
     use crate::run::store::{Header, Orchestrator, TaskHeader};
+    use crate::run::within::Within;
 
     #[test]
     fn who_carries_a_run_on_is_learned_without_reading_its_tasks_again() {
@@ -192,7 +193,7 @@ mod tests {
         let mut store = Store::open(dir.path()).unwrap();
         let own = process::identify(std::process::id()).unwrap();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let here = Orchestrator { host, boot: process::boot_id(), pids: None, process: own };
+        let here = Orchestrator { host, boot: process::boot_id(), pids: None, process: own, within: Within::default() };
         let gone = Orchestrator { process: Process { started: own.started + 1, ..own }, ..here.clone() };
         let header = Header {
             id: "r".into(),

@@ -8,8 +8,9 @@ use crate::engine::{attendance, process};
 use crate::run::cache::since::AsLeft;
 use crate::run::event::Process;
 use crate::run::launch::{AROUND, run_mark};
-use crate::run::neighbours::{Presence, Within};
+use crate::run::neighbours::Presence;
 use crate::run::store::Orchestrator;
+use crate::run::within::Within;
 
 /// Looks into `/proc`, and at the locks of runs in other containers.
 pub(super) struct Processes;
@@ -38,11 +39,9 @@ impl Presence for Processes {
 
     fn within(&self) -> Within {
         let set = |name| std::env::var_os(name)?.into_string().ok();
-        let Some(nearest) = set("TRAINYARD_RUN").zip(set("TRAINYARD_TASK")) else { return Vec::new() };
-        let around = set(AROUND).unwrap_or_default();
-        let names: Vec<&str> = around.lines().collect();
-        let around = names.chunks_exact(2).map(|names| (names[0].to_owned(), names[1].to_owned()));
-        around.chain([nearest]).collect()
+        let nearest = set("TRAINYARD_RUN").zip(set("TRAINYARD_TASK"));
+        let around = || Within::read(&set(AROUND).unwrap_or_default());
+        nearest.map_or_else(Within::default, |(run, task)| around().and(run, task))
     }
 
     fn attends_any(&self, state: &Path) -> bool {

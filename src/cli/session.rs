@@ -324,7 +324,7 @@ impl Session<'_> {
             Dispatcher::new((pipeline, graph), (fleet, plan), Ledger::new(fleet), options, unseen, &state);
         let look_up_again = self.up_to_date.as_ref().map(UpToDate::may_be_looked_up_again).unwrap_or_default();
         let outputs = graph.tasks.iter().flat_map(|task| &task.outputs).map(String::as_str);
-        dispatcher.share(neighbours::places(&self.of.root, outputs), look_up_again);
+        dispatcher.share(self.ground.run.clone(), neighbours::places(&self.of.root, outputs), look_up_again);
         let (answer, answers) = mpsc::unbounded_channel();
         let again = Again { of: self.of, seed };
         let ask = move |rest| {
@@ -437,7 +437,7 @@ pub(super) fn make_folders(ground: &Ground) -> Result<(), Failure> {
 /// Returns what is set around us of the variables that limit memory, and which tasks are around us.
 pub(super) fn inherited() -> BTreeMap<String, String> {
     let set = |name: &str| Some((name.to_owned(), std::env::var_os(name)?.into_string().ok()?));
-    let within = Processes.within().into_iter().flat_map(|(run, task)| [run, task]).collect::<Vec<_>>().join("\n");
+    let within = Processes.within().lines();
     let around = (!within.is_empty()).then(|| (launch::AROUND.to_owned(), within));
     limit::VARIABLES.into_iter().filter_map(set).chain(around).collect()
 }

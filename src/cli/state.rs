@@ -8,6 +8,7 @@ use miette::Diagnostic;
 use rustix::fs::{Access, StatVfsMountFlags};
 use thiserror::Error;
 
+use super::presence::Processes;
 use super::{Exit, Failure};
 use crate::engine::{attendance, process, sentinel};
 use crate::probe::disk::Disk;
@@ -18,6 +19,7 @@ use crate::run::cache::keeper::CacheError;
 use crate::run::cache::sweep::SweepError;
 use crate::run::event::Recorded;
 use crate::run::launch::{run_mark, sentinels};
+use crate::run::neighbours::Presence as _;
 use crate::run::state::{Illegal, RunState};
 use crate::run::store::{Mark, Orchestrator, RunRow, Store, StoreError};
 use crate::units::Bytes;
@@ -269,7 +271,8 @@ pub(super) fn elsewhere_on(orchestrator: &Orchestrator) -> String {
 pub(super) fn this_process() -> Result<Orchestrator, Failure> {
     let process = process::identify(std::process::id());
     let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
-    Ok(Orchestrator { host: this_host(), boot: process::boot_id(), pids: process::namespace(), process })
+    let (boot, pids, within) = (process::boot_id(), process::namespace(), Processes.within());
+    Ok(Orchestrator { host: this_host(), boot, pids, process, within })
 }
 
 /// Returns this host's name.

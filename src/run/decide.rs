@@ -208,6 +208,7 @@ impl<'a> Dispatcher<'a> {
                 let (had, devices) =
                     self.ledger.grant(*task).cloned().map(|of| (of.gpu_memory, of.devices)).unwrap_or_default();
                 self.ledger.release_as(*role, *task, recorded.at);
+                self.forget_others_within(*task);
                 self.turns.forget(*task);
                 self.need_not_start(*task, *role);
                 self.note_end(*task, *role, outcome);

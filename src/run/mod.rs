@@ -33,3 +33,4 @@ pub mod store;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
+pub mod within;

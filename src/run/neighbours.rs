@@ -16,6 +16,7 @@ use super::decide::Places;
 use super::event::{Event, Place, Process, Recorded, Role};
 use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::{News, Record};
+use super::within::Within;
 use crate::graph::TaskId;
 use crate::units::Millis;
 
@@ -25,9 +26,6 @@ mod onlooker;
 
 use elsewhere::Elsewhere;
 pub use onlooker::Onlooker;
-
-/// Runs and tasks that something is part of, each with the names of both.
-pub type Within = Vec<(String, String)>;
 
 /// What can be told of processes.
 pub trait Presence {
@@ -176,8 +174,7 @@ impl Others {
 
     /// Yields what they hold, but the attempts that we are part of: they made room for us.
     fn holdings(&self, within: &Within) -> impl Iterator<Item = Holding> {
-        let is_around = move |of: &Holding| within.iter().any(|(run, task)| (&of.run, &of.task) == (run, task));
-        self.all.values().flat_map(Other::holdings).filter(move |of| !is_around(of))
+        self.all.values().flat_map(Other::holdings).filter(move |of| !within.has(&of.run, &of.task))
     }
 }
 
@@ -278,6 +275,7 @@ impl Other {
             task: name(task).to_owned(),
             place: place.clone(),
             writes: self.writes(*task),
+            within: self.run.orchestrator.within.clone(),
         })
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::event::{Event, Process, Recorded};
 use super::lock::identity;
+use super::within::Within;
 use crate::units::Millis;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
@@ -50,7 +51,7 @@ const URI: OpenFlags = OpenFlags::SQLITE_OPEN_URI;
 const FORMAT: i64 = STEPS.len() as i64;
 
 /// What leads from each format to the next, from an empty database on.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
@@ -83,6 +84,8 @@ CREATE TABLE event (
     numbers::STEP,
     // Where the orchestrator's process number means it: not known of runs of earlier versions.
     "ALTER TABLE run ADD COLUMN pids INTEGER;",
+    // Which tasks of other runs its orchestrator is part of.
+    "ALTER TABLE run ADD COLUMN within TEXT NOT NULL DEFAULT '';",
 ];
 
 /// A state folder's database.
@@ -222,8 +225,8 @@ impl Store {
         let written = in_transaction(&self.db, |db| {
             db.execute(
                 "INSERT INTO run (id, pipeline, file, host, boot, pid, pid_started, started, tasks,
-                                  invocation, pids)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', ?9, ?10)",
+                                  invocation, pids, within)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', ?9, ?10, ?11)",
                 params![
                     header.id,
                     header.pipeline,
@@ -235,6 +238,7 @@ impl Store {
                     signed(header.started.0),
                     invocation,
                     header.orchestrator.pids.map(signed),
+                    header.orchestrator.within.lines(),
                 ],
             )?;
             key = db.last_insert_rowid();
@@ -264,13 +268,15 @@ impl Store {
     /// Where the database cannot be read.
     pub fn orchestrator(&self, run: &str) -> Result<Option<Orchestrator>, StoreError> {
         self.on(|db| {
-            let mut query = db.prepare_cached("SELECT host, boot, pid, pid_started, pids FROM run WHERE id = ?1")?;
+            let mut query =
+                db.prepare_cached("SELECT host, boot, pid, pid_started, pids, within FROM run WHERE id = ?1")?;
             let orchestrator = query.query_row([run], |row| {
                 Ok(Orchestrator {
                     host: row.get(0)?,
                     boot: row.get(1)?,
                     pids: row.get::<_, Option<i64>>(4)?.map(unsigned),
                     process: Process { pid: row.get(2)?, started: unsigned(row.get(3)?) },
+                    within: Within::read(&row.get::<_, String>(5)?),
                 })
             });
             orchestrator.optional()
@@ -285,7 +291,7 @@ impl Store {
         let Orchestrator { host, boot, process, .. } = &run.orchestrator;
         self.on(|db| {
             let taken = db.execute(
-                "UPDATE run SET host = ?1, boot = ?2, pid = ?3, pid_started = ?4, pids = ?10
+                "UPDATE run SET host = ?1, boot = ?2, pid = ?3, pid_started = ?4, pids = ?10, within = ?11
                  WHERE id = ?5 AND host = ?6 AND boot = ?7 AND pid = ?8 AND pid_started = ?9",
                 params![
                     by.host,
@@ -298,6 +304,7 @@ impl Store {
                     process.pid,
                     signed(process.started),
                     by.pids.map(signed),
+                    by.within.lines(),
                 ],
             )?;
             if taken == 0 {
@@ -360,7 +367,7 @@ impl Store {
         let columns = self.on(|db| {
             let mut query = db.prepare(&format!(
                 "SELECT id, pipeline, file, host, boot, pid, pid_started, started, finished, end, task_list.tasks,
-                        invocation, pids
+                        invocation, pids, within
                  FROM run JOIN task_list ON task_list.run = key {such} ORDER BY started DESC, key DESC",
             ))?;
             let rows = query.query_map(values, |row| {
@@ -373,6 +380,7 @@ impl Store {
                         boot: row.get(4)?,
                         pids: row.get::<_, Option<i64>>(12)?.map(unsigned),
                         process: Process { pid: row.get(5)?, started: unsigned(row.get(6)?) },
+                        within: Within::read(&row.get::<_, String>(13)?),
                     },
                     started: Millis(unsigned(row.get(7)?)),
                     invocation: Invocation::default(),

@@ -220,12 +220,12 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
         let known = std::mem::take(&mut self.parts.known);
         self.note(&known)?;
         // What is known before anything was read: of a card that is lost nothing is.
-        self.end_what_cannot_stay();
+        self.end_what_cannot_stay()?;
         self.look_if_due();
         if self.parts.looker.is_asked() {
             // What is known of the devices so far is from before the plan.
             tokio::select! {
-                look = self.parts.looker.answer() => self.on_look(look),
+                look = self.parts.looker.answer() => self.on_look(look)?,
                 Some(stop) = stops.recv() => self.on_stop(stop)?,
                 () = sleep(FRESH.as_std()) => self.look.readings = Readings::unread(self.parts.fleet.devices.len()),
             }
@@ -261,7 +261,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
                     biased;
                     report = self.engine.next_report() => self.on_report(report)?,
                     Some(stop) = stops.recv() => self.on_stop(stop)?,
-                    look = self.parts.looker.answer() => self.on_look(look),
+                    look = self.parts.looker.answer() => self.on_look(look)?,
                     revision = self.parts.replanner.answer() => self.on_revision(revision)?,
                     () = sleep_until(due.unwrap_or(Instant::now() + TICK)), if due.is_some() => {}
                     _ = tick.tick() => self.on_tick()?,

@@ -1,6 +1,6 @@
 //! Two runs and one card: neither starts what the other holds the memory for.
 
-use crate::world::{Tested, World, cards};
+use crate::world::{Tested, World, attempts, cards};
 
 #[test]
 fn two_runs_never_take_more_of_a_card_than_there_is() -> Tested {
@@ -71,6 +71,35 @@ fn runs_of_two_state_folders_never_take_more_of_a_card_than_there_is() -> Tested
         let run: serde_json::Value = serde_json::from_str(&world.printed(&["show", "--json", "--state", state])?)?;
         let attempts = run["tasks"].as_array().into_iter().flatten().map(|task| task["attempts"].as_array());
         assert!(attempts.map(|all| all.map_or(0, Vec::len)).eq([1; 4]), "{run:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_task_that_starts_a_run_is_not_short_by_what_that_takes() -> Tested {
+    // Both together are more than the card has; a third run still finds what is left beside the larger of the two.
+    let ty = env!("CARGO_BIN_EXE_trainyard");
+    for outer in ["gpu_memory = '10000MiB'", "gpus = 1"] {
+        let world = World::new(
+            cards(&[16_384]),
+            &format!("[stage.outer]\nrun = '{ty} run q.toml --state b'\nresources = {{ cpus = 0, {outer} }}\n"),
+        )?;
+        let within = "[stage.within]\nrun = 'echo 8000 >$MOCK_NVML_STATE/held/$$-0; until test -e gate; do sleep 0.05; done'\n\
+                      resources = { cpus = 0, gpu_memory = '9000MiB' }\n";
+        std::fs::write(world.path().join("q.toml"), within)?;
+        let one = world.start()?;
+        // By then whoever had to leave would have.
+        world.until(&["show", "--json"], |run| run["tasks"][0]["state"] == "running")?;
+        world.until_seen("used", 0, 8_000)?;
+        if outer.starts_with("gpu_memory") {
+            let beside = "[stage.beside]\nrun = 'true'\nresources = { cpus = 0, gpu_memory = '4000MiB' }\n";
+            std::fs::write(world.path().join("r.toml"), beside)?;
+            assert!(world.command(&["run", "r.toml", "--state", "c"])?.status.success());
+        }
+        std::fs::write(world.path().join("gate"), "")?;
+        let ended = one.wait_with_output()?;
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(attempts(&world.shown()?, "outcome"), ["succeeded"]);
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use trainyard::run::outcome::{Outcome, Usage};
 use trainyard::run::resume::{self, Fate};
 use trainyard::run::state::RunState;
 use trainyard::run::store::{Header, Invocation, Orchestrator, Store, StoreError, TaskHeader};
+use trainyard::run::within::Within;
 use trainyard::units::Millis;
 
 /// Tasks of the recorded run.
@@ -38,7 +39,13 @@ fn header() -> Header {
         id: "r1".to_owned(),
         pipeline: "p".to_owned(),
         file: "/p/p.toml".to_owned(),
-        orchestrator: Orchestrator { host: "box".to_owned(), boot: "b".to_owned(), pids: None, process },
+        orchestrator: Orchestrator {
+            host: "box".to_owned(),
+            boot: "b".to_owned(),
+            pids: None,
+            process,
+            within: Within::default(),
+        },
         started: Millis(1_000),
         invocation: Invocation::default(),
         tasks: (0..TASKS).map(task).collect(),

@@ -29,11 +29,11 @@ pub(super) struct Book {
     pub(super) promises: BTreeMap<TaskId, Bytes>,
     /// Those that were promised all of it, whatever their number says, but for what strangers held then, if that was more
     /// than the headroom.
-    wanting_all: BTreeMap<TaskId, Bytes>,
+    pub(super) wanting_all: BTreeMap<TaskId, Bytes>,
     /// What strangers held beside whoever was the last to have it to himself, if that was more than the headroom.
     was_beside: Bytes,
     /// Shares promised for good.
-    shares: Share,
+    pub(super) shares: Share,
     /// Shares of those that take turns at what is left.
     pub(super) turns: BTreeMap<TaskId, Share>,
     /// How many have it to themselves: one, unless some were entered that ran already.

@@ -22,6 +22,7 @@ mod book;
 mod choose;
 mod hidden;
 mod keep;
+mod lent;
 mod others;
 mod outlook;
 mod reading;
@@ -31,6 +32,7 @@ mod tests;
 
 use book::Book;
 use choose::Candidate;
+use lent::Loan;
 
 pub use others::{Held, HeldBy, Holding, granted, is_other, other_task};
 pub use outlook::{Denied, Outlook};
@@ -98,6 +100,8 @@ pub struct Ledger {
     held: BTreeMap<(TaskId, Role), (Grant, Resources)>,
     /// Those among them that belong to other runs, and what people call the run.
     others: BTreeMap<TaskId, String>,
+    /// What tasks let runs within them have.
+    lent: Vec<Loan>,
     /// How often room was looked for.
     #[cfg(test)]
     pub asked: std::cell::Cell<u64>,
@@ -135,6 +139,7 @@ impl Ledger {
             books,
             held: BTreeMap::new(),
             others: BTreeMap::new(),
+            lent: Vec::new(),
             #[cfg(test)]
             asked: std::cell::Cell::default(),
         }
@@ -266,6 +271,7 @@ impl Ledger {
 
     /// Takes back what one of a task's attempts held.
     pub fn release_as(&mut self, role: Role, task: TaskId, now: Millis) {
+        self.take_back(Some((task, role)));
         let Some((grant, request)) = self.held.remove(&(task, role)) else { return };
         self.hosts[grant.node.index()].release(&request);
         for device in grant.devices {

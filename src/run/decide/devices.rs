@@ -24,7 +24,9 @@ impl Dispatcher<'_> {
             let role = role_on(state, task, &self.fleet.devices[device.index()].id);
             state.task(task).open_as(role).map_or(Millis::ZERO, |attempt| attempt.started)
         };
-        let mut leaving = self.ledger.displaced(readings, started, |task| peaks.has_begun(task));
+        let sharing = &self.sharing;
+        let has_begun = |task| peaks.has_begun(task) || sharing.is_around_others(task);
+        let mut leaving = self.ledger.displaced(readings, started, has_begun);
         // What stands in its way wherever it goes may be its own, in a process that cannot be told to be.
         let moves = |task: TaskId| state.task(task).displacements();
         leaving.retain(|(task, _, cause)| matches!(cause, Cause::Unfit { .. }) || moves(*task) < MOST_MOVES);

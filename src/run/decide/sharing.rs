@@ -18,6 +18,10 @@ use crate::units::Millis;
 /// What other runs write, and who waits for that.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sharing {
+    /// The run's own id.
+    run: String,
+    /// Running tasks in which others run, or did: they lose what those have done.
+    around: BTreeSet<TaskId>,
     /// Whether another run held anything when that was last asked, or may hold something now.
     others: bool,
     /// What is written, and by whom.
@@ -43,11 +47,18 @@ pub(super) struct ForOutput {
     pub(super) since: Millis,
 }
 
+impl Sharing {
+    /// Whether a running task has started runs of its own that held something.
+    pub(super) fn is_around_others(&self, task: TaskId) -> bool {
+        self.around.contains(&task)
+    }
+}
+
 impl Dispatcher<'_> {
-    /// Learns where outputs lie, and which tasks may be looked up again (`[n_tasks]`, or empty for none) after another run
+    /// Learns what the run is called by others, where outputs lie, and which tasks may be looked up again (`[n_tasks]`, or empty for none) after another run
     /// has written their outputs.
-    pub fn share(&mut self, places: Places, look_again: Vec<bool>) {
-        self.sharing = Sharing { places, look_again, others: true, ..Sharing::default() };
+    pub fn share(&mut self, run: String, places: Places, look_again: Vec<bool>) {
+        self.sharing = Sharing { run, places, look_again, others: true, ..Sharing::default() };
     }
 
     /// Whether a task might start now, with what it asks for or something else: then nobody else may admit any until it is
@@ -128,7 +139,14 @@ impl Dispatcher<'_> {
 
     /// Takes in everything that other runs hold and write now.
     fn others_hold(&mut self, holdings: &[Holding], now: Millis) {
-        self.ledger.others_hold(self.fleet, holdings, now);
+        let (of_this, graph) = (&self.sharing.run, self.graph);
+        let own = |run: &str, name: &str| {
+            let mut tasks = (run == of_this).then(|| graph.ids()).into_iter().flatten();
+            tasks.find(|id| graph.tasks[id.index()].name == name)
+        };
+        let around = holdings.iter().flat_map(|of| of.within.outwards());
+        self.sharing.around.extend(around.filter_map(|(run, name)| own(run, name)));
+        self.ledger.others_hold(self.fleet, holdings, own, now);
         self.sharing.others = !holdings.is_empty();
         let writes = holdings.iter().flat_map(|of| of.writes.iter().map(|path| (path.clone(), of.called.clone())));
         self.sharing.writers = writes.collect();
@@ -158,6 +176,11 @@ impl Dispatcher<'_> {
             return true;
         }
         false
+    }
+
+    /// Forgets that a task started runs of its own.
+    pub(super) fn forget_others_within(&mut self, task: TaskId) {
+        self.sharing.around.remove(&task);
     }
 
     /// Whether another run writes anything.

@@ -2,21 +2,25 @@
 //! written to; one that cannot be read is passed over.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::{debug, warn};
 
 use super::commons::Commons;
-use super::{Others, Presence, Within};
+use super::{Others, Presence};
 use crate::run::admission::Holding;
 use crate::run::lock::identity;
 use crate::run::store::{Store, StoreError};
+use crate::run::within::Within;
 use crate::units::Millis;
 
 /// The other state folders of this user.
 pub(super) struct Elsewhere {
     /// Where they are found, as long as that can be used.
     commons: Option<Commons>,
+    /// Whether the own one was entered there: not where somebody else kept it locked.
+    is_entered: bool,
     /// The own state folder, links resolved.
     own: PathBuf,
     since: Millis,
@@ -55,16 +59,20 @@ impl Elsewhere {
 
     fn look(own: &Path, host: &str, since: Millis, commons: Option<Commons>) -> Self {
         let own = own.canonicalize().unwrap_or_else(|_| own.to_owned());
-        Self { commons, own, since, host: host.to_owned(), generation: None, known: Vec::new(), said: None }
+        let (host, is_entered) = (host.to_owned(), false);
+        Self { commons, is_entered, own, since, host, generation: None, known: Vec::new(), said: None }
     }
 
     /// Enters the own state folder.
     fn enter(&mut self, presence: &dyn Presence) {
         let Some(dir) = presence.commons() else { return };
-        let opened = Commons::open(&dir, true);
-        let entered = opened.and_then(|mut commons| commons.enter(&self.own).map(|()| commons));
-        self.generation = None;
+        let entered = Commons::open(&dir, true).and_then(|mut commons| match commons.enter(&self.own) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            entered => Ok((commons, entered.is_ok())),
+        });
+        (self.generation, self.is_entered) = (None, matches!(entered, Ok((_, true))));
         self.commons = entered
+            .map(|(commons, _)| commons)
             .inspect_err(|error| {
                 warn!(
                     "runs with other state folders are not seen, nor see this one: {} cannot be used: {error}",
@@ -83,8 +91,11 @@ impl Elsewhere {
 
     /// Keeps the runs of all folders from admitting tasks; `false` where another one does so for long.
     pub(super) fn hold(&mut self, presence: &dyn Presence) -> bool {
-        if self.commons.as_ref().is_some_and(|commons| !commons.is_there()) {
+        if self.commons.as_ref().is_some_and(|commons| !self.is_entered || !commons.is_there()) {
             self.enter(presence);
+            if self.commons.is_some() && !self.is_entered {
+                return false;
+            }
         }
         // What takes long is read before.
         if self.generation.is_some_and(|known| self.commons.as_ref().is_some_and(|now| now.generation() != known)) {

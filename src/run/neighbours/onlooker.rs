@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::debug;
 
-use super::{Elsewhere, Others, Presence, Within, places};
+use super::{Elsewhere, Others, Presence, places};
 use crate::graph::TaskId;
 use crate::run::admission::Holding;
 use crate::run::cache::left::{EndedAlone, OtherRuns};
@@ -16,6 +16,7 @@ use crate::run::event::StopReason;
 use crate::run::launch;
 use crate::run::state::{Phase, RunState};
 use crate::run::store::{RunRow, Store, StoreError};
+use crate::run::within::Within;
 use crate::units::Millis;
 
 /// Who else writes outputs, and what was made by runs that nobody carries out any more.

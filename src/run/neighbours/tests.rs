@@ -58,6 +58,7 @@ fn header(id: &str, pid: u32) -> Header {
             boot: "b".into(),
             pids: None,
             process: Process { pid, started: 1 },
+            within: Within::default(),
         },
         started: Millis(1),
         invocation: Invocation { name: Some(format!("{id}-name")), ..Invocation::default() },
@@ -141,7 +142,7 @@ fn what_a_dead_run_held_counts_as_long_as_its_tasks_live() {
 #[test]
 fn a_run_within_a_task_is_not_kept_from_what_that_task_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let told = Told { within: vec![("a".into(), "t0".into())], ..Told::default() };
+    let told = Told { within: Within::default().and("a".into(), "t0".into()), ..Told::default() };
     let (mut one, mut two) = (Run::new(dir.path(), "a", 1), Run::new(dir.path(), "b", 2));
     one.shared(&told).append(&[started(0, 1, 3), started(1, 1, 2)]).unwrap();
     assert_eq!(held(two.shared(&told).others().unwrap()), Some(vec![("a-name t1".into(), 2)]));
@@ -234,6 +235,21 @@ fn while_one_admits_no_run_of_another_folder_does() {
     assert!(one.hold().unwrap_err().is_busy());
     two.let_go().unwrap();
     one.hold().unwrap();
+}
+
+#[test]
+fn who_comes_while_another_run_admits_waits_and_is_seen_by_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told { commons: Some(dir.path().join("box")), ..Told::default() };
+    let (mut one, mut two) = (Run::new(&dir.path().join("a"), "a", 1), Run::new(&dir.path().join("b"), "b", 2));
+    let mut one = one.shared(&told);
+    one.hold().unwrap();
+    let mut two = two.shared(&told);
+    assert!(two.hold().unwrap_err().is_busy());
+    one.append(&[started(0, 1, 3)]).unwrap();
+    assert_eq!(held(two.hold().unwrap()).unwrap()[0].1, 3);
+    two.append(&[started(0, 2, 1)]).unwrap();
+    assert_eq!(held(one.hold().unwrap()).unwrap()[0].1, 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::TaskId;
 use crate::run::event::{Process, RunEnd};
+use crate::run::within::Within;
 use crate::units::Millis;
 
 /// The step of the format that keeps the tasks of a run apart: its row changes with its state, and a row is written as a
@@ -88,6 +89,8 @@ pub struct Orchestrator {
     pub pids: Option<u64>,
     /// The process.
     pub process: Process,
+    /// The tasks of other runs that it is part of.
+    pub within: Within,
 }
 
 /// What is recorded of a task before anything happens to it.

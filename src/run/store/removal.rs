@@ -29,7 +29,7 @@ impl Store {
         let mut removed = false;
         let written = in_transaction(&self.db, |db| {
             let updated = db.execute(
-                "UPDATE run SET host = '', boot = '', pid = 0, pid_started = 0, pids = NULL, file = '', tasks = '',
+                "UPDATE run SET host = '', boot = '', pid = 0, pid_started = 0, pids = NULL, within = '', file = '', tasks = '',
                                 invocation = '{}', finished = coalesce(finished, started), learned = 0
                  WHERE id = ?1 AND host = ?2 AND boot = ?3 AND pid = ?4 AND pid_started = ?5 AND finished IS ?6",
                 params![row.header.id, host, boot, process.pid, signed(process.started), finished],

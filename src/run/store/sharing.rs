@@ -10,6 +10,7 @@ use super::room::Room;
 use super::{FORMAT, Orchestrator, RunKey, Store, StoreError, TaskHeader, failed, signed, undecodable, unsigned};
 use crate::run::event::Process;
 use crate::run::lock::identity;
+use crate::run::within::Within;
 use crate::units::Millis;
 
 /// How long a lock on another folder's record is waited for, while nobody else starts anything.
@@ -102,12 +103,13 @@ impl Store {
     pub fn unfinished(&self, host: &str, since: Millis) -> Result<Vec<Unfinished>, StoreError> {
         self.on(|db| {
             let mut query = db.prepare_cached(
-                "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started, pids FROM run
+                "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started, pids, within FROM run
                  WHERE (finished IS NULL OR finished >= ?2) AND host = ?1",
             )?;
             let rows = query.query_map(params![host, signed(since.0)], |row| {
                 let process = Process { pid: row.get(5)?, started: unsigned(row.get(6)?) };
                 let pids = row.get::<_, Option<i64>>(7)?.map(unsigned);
+                let within = Within::read(&row.get::<_, String>(8)?);
                 let id: String = row.get(1)?;
                 Ok(Unfinished {
                     key: row.get(0)?,
@@ -115,7 +117,7 @@ impl Store {
                     id,
                     name: row.get(2)?,
                     file: row.get(3)?,
-                    orchestrator: Orchestrator { host: host.to_owned(), boot: row.get(4)?, pids, process },
+                    orchestrator: Orchestrator { host: host.to_owned(), boot: row.get(4)?, pids, process, within },
                 })
             })?;
             rows.collect()

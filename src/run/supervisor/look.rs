@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::{LOOK_EVERY, LOOK_FIRST, Record, Supervisor};
+use super::{LOOK_EVERY, LOOK_FIRST, Record, RunError, Supervisor};
 use crate::fleet::{Device, DeviceId};
 use crate::graph::TaskId;
 use crate::probe::Reading;
@@ -180,8 +180,13 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     }
 
     /// Ends attempts on devices that cannot keep what was promised there, and at once those that take more than theirs.
-    pub(super) fn end_what_cannot_stay(&mut self) {
-        let displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings, &self.peaks);
+    pub(super) fn end_what_cannot_stay(&mut self) -> Result<(), RunError> {
+        let mut displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings, &self.peaks);
+        if !displaced.is_empty() {
+            // Who came may be within one of them.
+            self.ask_what_others_hold()?;
+            displaced = self.parts.dispatcher.displaced(&self.state, &self.look.readings, &self.peaks);
+        }
         let greedy = self.parts.dispatcher.over_limit(&self.state, &self.look.readings);
         let displaced = displaced.into_iter().map(|displaced| (displaced, Stop::Gracefully));
         for ((task, role, outcome), how) in displaced.chain(greedy.into_iter().map(|greedy| (greedy, Stop::Now))) {
@@ -192,6 +197,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
                 self.engine.stop_task(task, role, how);
             }
         }
+        Ok(())
     }
 
     /// Returns when to look at the devices next; `None` while an answer is to come.
@@ -220,12 +226,12 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     }
 
     /// Takes in what was seen.
-    pub(super) fn on_look(&mut self, look: Look) {
+    pub(super) fn on_look(&mut self, look: Look) -> Result<(), RunError> {
         let now = self.clock.now();
         self.look = look;
         let took = now - self.look.readings.at;
         self.look.readings.took = self.parts.looker.answered(took);
-        self.end_what_cannot_stay();
+        self.end_what_cannot_stay()?;
         self.peaks.observe(self.parts.fleet, &self.look.readings, self.parts.dispatcher.ledger());
         self.say_who_is_not_watched();
         if self.parts.dispatcher.ledger().is_short() {
@@ -235,6 +241,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         self.look_every = LOOK_EVERY.min(self.look_every + self.look_every);
         let gauges = self.gauges();
         self.tell(|observer, view| observer.gauged(view, now, &gauges));
+        Ok(())
     }
 
     /// Says once that the driver hides what it would take to watch a task.

@@ -94,9 +94,11 @@ impl World {
                 task: format!("t{task}"),
                 place: place.clone(),
                 writes: Vec::new(),
+                within: Within::default(),
             })
             .collect();
-        self.runs[run].ledger.others_hold(&self.fleet, &holdings, self.now);
+        let nobody = |_: &str, _: &str| None;
+        self.runs[run].ledger.others_hold(&self.fleet, &holdings, nobody, self.now);
     }
 
     fn happens(&mut self, what: &Happens) {
@@ -196,7 +198,7 @@ proptest! {
 
 fn holding(run: &str, task: &str, place: Place) -> Holding {
     let place = Place { node: if run == "elsewhere" { "other" } else { "box" }.into(), ..place };
-    Holding { run: run.into(), called: format!("{run}-called"), task: task.into(), place, writes: Vec::new() }
+    Holding { run: run.into(), called: format!("{run}-called"), task: task.into(), place, ..Holding::default() }
 }
 
 fn refused(ledger: &mut Ledger, request: &Resources) -> String {
@@ -223,13 +225,13 @@ fn who_waits_is_told_which_run_holds_what() {
         holding("b", "x", on("box/gpu2", 0, Share(700_000))),
         holding("elsewhere", "x", Place { cpus: Cpus(8_000), ..Place::default() }),
     ];
-    ledger.others_hold(&fleet, &holdings, Millis(0));
+    ledger.others_hold(&fleet, &holdings, |_, _| None, Millis(0));
     let gpu = Resources { gpus: Gpus::Share(Share(500_000)), gpu_memory: Bytes(8 * GIB), ..Resources::default() };
     insta::assert_snapshot!(refused(&mut ledger, &gpu), @"a-called: 20.0 GiB of gpu0, all of gpu1; b-called: a share of 0.7 of gpu2");
     let cpus = Resources { cpus: Cpus(2_000), ..Resources::default() };
     insta::assert_snapshot!(refused(&mut ledger, &cpus), @"a-called: 6 CPUs; b-called: 3 CPUs");
     // What is given back can be had, and whoever gave it back is not named any more.
-    ledger.others_hold(&fleet, &holdings[2..], Millis(1));
+    ledger.others_hold(&fleet, &holdings[2..], |_, _| None, Millis(1));
     assert!(ledger.try_admit(TaskId(0), &gpu, None, &Readings::unwatched(3), Millis(2)).is_ok());
 }
 
@@ -238,7 +240,7 @@ fn what_a_task_of_another_run_has_taken_is_not_counted_twice() {
     let fleet = fleet();
     let mut ledger = Ledger::new(&fleet);
     let place = Place { devices: vec!["box/gpu0".to_owned()], gpu_memory: Bytes(20 * GIB), ..Place::default() };
-    ledger.others_hold(&fleet, &[holding("a", "x", place)], Millis(0));
+    ledger.others_hold(&fleet, &[holding("a", "x", place)], |_, _| None, Millis(0));
     let held = Some(vec![(other_task("a", "x"), Bytes(15 * GIB))]);
     let seen = Seen { free: Bytes(9 * GIB), used: Bytes(15 * GIB), held, ..Seen::default() };
     let fault = || Live::Fault { fault: "drained".into(), ends_tasks: false, until: "" };
@@ -248,4 +250,124 @@ fn what_a_task_of_another_run_has_taken_is_not_counted_twice() {
     assert!(ledger.has_room(&shared(4), &readings, Millis(6)));
     let moved = ledger.displaced(&readings, |_, _| Millis::ZERO, |_| false);
     assert_eq!(moved, [], "tasks of others are not ours to move");
+}
+
+/// What is held within what: each of these is within the one that its number names, if it names one before it.
+type Tree = Vec<(usize, Resources)>;
+
+fn tree() -> impl Strategy<Value = Tree> {
+    prop::collection::vec((0..5_usize, request()), 1..6)
+}
+
+/// Returns which one each is within, and a place for each: devices from the first on.
+fn places(tree: &Tree) -> (Vec<Option<usize>>, Vec<Place>) {
+    let around = tree.iter().enumerate().map(|(at, (around, _))| (*around < at).then_some(*around)).collect();
+    let place = |(_, of): &(usize, Resources)| {
+        let count = match of.gpus {
+            Gpus::None => 0,
+            Gpus::Whole(count) => count,
+            Gpus::Share(_) | Gpus::Shared => 1,
+        };
+        Place {
+            node: "box".into(),
+            devices: (0..count).map(|n| format!("box/gpu{n}")).collect(),
+            gpu_memory: of.gpu_memory,
+            share: of.gpus.share(),
+            cpus: of.cpus,
+            memory: of.memory,
+            custom: of.custom.clone(),
+            ..Place::default()
+        }
+    };
+    (around, tree.iter().map(place).collect())
+}
+
+/// Returns how much of something all of them hold together: each as much as itself or as those within it.
+fn together(around: &[Option<usize>], held: &[u64]) -> u64 {
+    let mut within = vec![0; held.len() + 1];
+    for at in (0..held.len()).rev() {
+        let most = held[at].max(within[at]);
+        within[around[at].unwrap_or(held.len())] += most;
+    }
+    within[held.len()]
+}
+
+/// Returns the holdings of all but the first, which is a task of the run itself if `own`.
+fn holdings(around: &[Option<usize>], places: &[Place], own: bool) -> Vec<Holding> {
+    let name = |at: usize| (format!("r{at}"), format!("t{at}"));
+    let within = |at: usize| {
+        let outwards: Vec<usize> = std::iter::successors(around[at], |at| around[*at]).collect();
+        outwards.into_iter().rev().map(name).fold(Within::default(), |within, (run, task)| within.and(run, task))
+    };
+    let all = places.iter().enumerate().skip(usize::from(own));
+    all.map(|(at, place)| {
+        let ((run, task), place, within) = (name(at), place.clone(), within(at));
+        Holding { called: run.clone(), run, task, place, within, ..Holding::default() }
+    })
+    .collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_held_within_a_task_is_not_held_twice(tree in tree(), own in any::<bool>(), then in 0..6_usize) {
+        let fleet = fleet();
+        let (around, places) = places(&tree);
+        let mut ledger = Ledger::new(&fleet);
+        if own {
+            let devices = (0..places[0].devices.len() as u32).map(DeviceId).collect();
+            ledger.enter(TaskId(0), &granted(&places[0]), NodeId(0), devices);
+        }
+        let of_own = |run: &str, _: &str| (own && run == "r0").then_some(TaskId(0));
+        let all = holdings(&around, &places, own);
+        ledger.others_hold(&fleet, &all, of_own, Millis(0));
+        let sum = |of: &dyn Fn(&Place) -> u64| together(&around, &places.iter().map(of).collect::<Vec<_>>());
+        let host = &ledger.hosts[0];
+        prop_assert_eq!(host.cpus_held.0, sum(&|place| place.cpus.0));
+        prop_assert_eq!(host.memory_held.0, sum(&|place| place.memory.0));
+        let licenses = sum(&|place| place.custom.get("licenses").copied().unwrap_or(0));
+        prop_assert_eq!(host.custom_held.get("licenses").copied().unwrap_or(0), licenses);
+        for (device, book) in ledger.books.iter().enumerate() {
+            let on = |place: &Place| place.devices.contains(&format!("box/gpu{device}"));
+            let asked = |place: &Place| if on(place) { book.asked(&granted(place)).0 } else { 0 };
+            prop_assert_eq!(book.reserved().0, sum(&asked));
+            let share = |place: &Place| if on(place) { u64::from(place.share.0) } else { 0 };
+            prop_assert_eq!(u64::from(book.shares.0), sum(&share));
+        }
+        // Some of them end, in whatever order, and at last all.
+        let rest: Vec<Holding> = all.iter().take(then).cloned().collect();
+        if own && then % 2 == 0 {
+            ledger.release(TaskId(0), Millis(1));
+        }
+        ledger.others_hold(&fleet, &rest, of_own, Millis(2));
+        ledger.release(TaskId(0), Millis(3));
+        ledger.others_hold(&fleet, &[], of_own, Millis(4));
+        let host = &ledger.hosts[0];
+        prop_assert_eq!((host.cpus_held, host.memory_held), (Cpus::ZERO, Bytes::ZERO));
+        prop_assert_eq!(host.custom_held.values().sum::<u64>(), 0);
+        prop_assert!(ledger.books.iter().all(|book| book.reserved() == Bytes::ZERO && book.shares == Share::ZERO));
+    }
+}
+
+#[test]
+fn who_has_a_device_to_himself_is_not_short_by_what_runs_within_him() {
+    let fleet = fleet();
+    let mut ledger = Ledger::new(&fleet);
+    let whole = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+    ledger.enter(TaskId(0), &whole, NodeId(0), vec![DeviceId(0)]);
+    let reading = |at: u64, used: u64| {
+        let held = Some(if used > 0 { vec![(other_task("a", "n"), Bytes(used * GIB))] } else { Vec::new() });
+        let seen = Seen { free: Bytes((CARD - used) * GIB), used: Bytes(used * GIB), held, ..Seen::default() };
+        let fault = || Live::Fault { fault: "drained".into(), ends_tasks: false, until: "" };
+        Readings { at: Millis(at), devices: vec![Live::Seen(seen), fault(), fault()], ..Readings::default() }
+    };
+    ledger.observe(&reading(1, 0));
+    let place = Place { devices: vec!["box/gpu0".to_owned()], gpu_memory: Bytes(12 * GIB), ..Place::default() };
+    let within = Within::default().and("own".into(), "t".into());
+    let own = |run: &str, _: &str| (run == "own").then_some(TaskId(0));
+    ledger.others_hold(&fleet, &[Holding { within, ..holding("a", "n", place) }], own, Millis(2));
+    for at in 3..9 {
+        assert_eq!(ledger.displaced(&reading(at, 2 * (at - 3)), |_, _| Millis(0), |_| false), []);
+    }
+    ledger.others_hold(&fleet, &[], own, Millis(9));
+    assert_eq!(ledger.puts_up_with(DeviceId(0)), Bytes::ZERO, "what was lent is taken back");
 }
