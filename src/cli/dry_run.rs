@@ -15,7 +15,7 @@ use crate::run::neighbours::Onlooker;
 /// Returns what a run would do with each task.
 pub(super) fn look(places: Places<'_>, read: &Read, forced: &[bool]) -> Result<Vec<Verdict>, Failure> {
     let Read { pipeline, graph, .. } = read;
-    let others = Onlooker::new((places.state, state::this_host()), String::new(), places.root, Processes);
+    let others = Onlooker::new((places.state, state::here()), String::new(), places.root, Processes);
     let keeper = Keeper::open_to_look(places, pipeline, graph, Box::new(others)).map_err(broken)?;
     let wish = Wish { forced, ..Wish::default() };
     patience::telling(keeper.transfer(), "inputs and results", || keeper.survey(graph, wish)).map_err(broken)

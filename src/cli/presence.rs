@@ -39,9 +39,10 @@ impl Presence for Processes {
 
     fn within(&self) -> Within {
         let set = |name| std::env::var_os(name)?.into_string().ok();
-        let nearest = set("TRAINYARD_RUN").zip(set("TRAINYARD_TASK"));
         let around = || Within::read(&set(AROUND).unwrap_or_default());
-        nearest.map_or_else(Within::default, |(run, task)| around().and(run, task))
+        let attempt = || set("TRAINYARD_ATTEMPT")?.parse().ok();
+        let nearest = || Some(around().and(&set("TRAINYARD_RUN")?, &set("TRAINYARD_TASK")?, attempt()?));
+        nearest().unwrap_or_default()
     }
 
     fn attends_any(&self, state: &Path) -> bool {

@@ -376,7 +376,7 @@ impl Session<'_> {
             let engine = Caching::new(Racing::new(local, manner.keep_free), cache, unkept);
             // Planning and looking at files took their time.
             let clock = Clock::starting_at(now().max(self.now));
-            let record = Shared::new((&mut *store, &mut key), &Processes, state::this_host(), self.now);
+            let record = Shared::new((&mut *store, &mut key), &Processes, state::here(), self.now);
             let mut supervisor = Supervisor::new(parts, engine, record, state, clock, (told, untold));
             Ok::<_, Failure>(supervisor.carry_out(&mut stops).await)
         })?;

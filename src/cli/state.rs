@@ -19,7 +19,7 @@ use crate::run::cache::keeper::CacheError;
 use crate::run::cache::sweep::SweepError;
 use crate::run::event::Recorded;
 use crate::run::launch::{run_mark, sentinels};
-use crate::run::neighbours::Presence as _;
+use crate::run::neighbours::{Here, Presence as _};
 use crate::run::state::{Illegal, RunState};
 use crate::run::store::{Mark, Orchestrator, RunRow, Store, StoreError};
 use crate::units::Bytes;
@@ -273,6 +273,11 @@ pub(super) fn this_process() -> Result<Orchestrator, Failure> {
     let process = process.ok_or_else(|| broken(std::io::Error::other("/proc cannot be read")))?;
     let (boot, pids, within) = (process::boot_id(), process::namespace(), Processes.within());
     Ok(Orchestrator { host: this_host(), boot, pids, process, within })
+}
+
+/// Returns this machine.
+pub(super) fn here() -> Here {
+    Here { host: this_host(), boot: process::boot_id() }
 }
 
 /// Returns this host's name.

@@ -92,7 +92,7 @@ impl UpToDate {
         claim: Option<&Digest>,
         early: &mut Early,
     ) -> Result<Option<Self>, Failure> {
-        let others = Onlooker::new((places.state, state::this_host()), ground.run.clone(), places.root, Processes);
+        let others = Onlooker::new((places.state, state::here()), ground.run.clone(), places.root, Processes);
         let Some(keeper) = Keeper::open(places, pipeline, graph, done, Box::new(others)).map_err(broken)? else {
             return Ok(None);
         };

@@ -202,13 +202,16 @@ impl<'a> Dispatcher<'a> {
     /// Takes in an event that has been applied to the state.
     pub fn take_in(&mut self, recorded: &Recorded) {
         match &recorded.event {
-            Event::AttemptStarted { task, place, .. } => self.note_start(*task, place, recorded.at),
+            Event::AttemptStarted { task, number, place } => {
+                self.note_running(*task, place.role, *number);
+                self.note_start(*task, place, recorded.at);
+            }
             Event::AttemptFinished { task, role, outcome, usage, .. } => {
                 self.learn_duration((*task, *role), outcome.is_success(), recorded.at);
                 let (had, devices) =
                     self.ledger.grant(*task).cloned().map(|of| (of.gpu_memory, of.devices)).unwrap_or_default();
                 self.ledger.release_as(*role, *task, recorded.at);
-                self.forget_others_within(*task);
+                self.note_ended(*task, *role);
                 self.turns.forget(*task);
                 self.need_not_start(*task, *role);
                 self.note_end(*task, *role, outcome);

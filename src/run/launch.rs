@@ -198,7 +198,8 @@ pub fn describe(
     }
 }
 
-/// The variable that tells a task of a run within tasks whose they are: a run, a task of it, the next run, each on a line.
+/// The variable that tells a task of a run within attempts whose they are: a run, a task of it, the number of the attempt, the
+/// next run, each on a line.
 pub const AROUND: &str = "TRAINYARD_WITHIN";
 
 /// The environment entry that all processes of a run carry.

@@ -27,6 +27,15 @@ mod onlooker;
 use elsewhere::Elsewhere;
 pub use onlooker::Onlooker;
 
+/// This machine, as records name it.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// Its name, which containers have their own of.
+    pub host: String,
+    /// What all of its containers have in common until it is started again.
+    pub boot: String,
+}
+
 /// What can be told of processes.
 pub trait Presence {
     /// Whether the process is still there that carries out the run with this folder.
@@ -41,7 +50,7 @@ pub trait Presence {
     /// Returns how an attempt left what it made that ended well, and whose sentinel keeps this record.
     fn ended_well(&self, record: &Path) -> Option<AsLeft>;
 
-    /// Returns the runs and the tasks that this process is itself part of.
+    /// Returns the attempts that this process is itself part of.
     fn within(&self) -> Within;
 
     /// Whether anybody attends to a run of a state folder, as far as that can be told without its record.
@@ -56,7 +65,7 @@ pub struct Shared<'a> {
     store: &'a mut Store,
     key: &'a mut RunKey,
     presence: &'a dyn Presence,
-    host: String,
+    here: Here,
     within: Within,
     others: Others,
     elsewhere: Elsewhere,
@@ -79,6 +88,8 @@ struct Others {
 /// Another run.
 struct Other {
     run: Unfinished,
+    /// What its machine is called here.
+    host: String,
     /// `[n_tasks]`, by TaskId.
     tasks: Vec<TaskHeader>,
     /// Where its outputs lie.
@@ -87,29 +98,29 @@ struct Other {
     taken: usize,
     /// Whether it has ended by them.
     is_over: bool,
-    /// Attempts that have not ended.
-    open: BTreeMap<(TaskId, Role), Place>,
+    /// Attempts that have not ended, with their numbers.
+    open: BTreeMap<(TaskId, Role), (u32, Place)>,
     /// Set once its orchestrator was seen to be gone: what is left of its tasks.
     left: Option<Vec<(String, Process)>>,
 }
 
 impl<'a> Shared<'a> {
-    /// Makes the record of a run that is carried out on `host`; it looked at its files at `since` (ms since the Unix epoch)
+    /// Makes the record of a run that is carried out `here`; it looked at its files at `since` (ms since the Unix epoch)
     /// or later. Who shares the machine hears of it: it must be on record.
     pub fn new(
         (store, key): (&'a mut Store, &'a mut RunKey),
         presence: &'a dyn Presence,
-        host: String,
+        here: Here,
         since: Millis,
     ) -> Self {
         let (within, others, told) = (presence.within(), Others::since(since), Vec::new());
-        let elsewhere = Elsewhere::beside(store.dir(), &host, since, presence);
-        Self { store, key, presence, host, within, others, elsewhere, told }
+        let elsewhere = Elsewhere::beside(store.dir(), &here, since, presence);
+        Self { store, key, presence, here, within, others, elsewhere, told }
     }
 
     /// Returns what others have done since that was last asked.
     fn news(&mut self) -> Result<News, StoreError> {
-        self.others.renew(self.store, |run| !self.key.is_of(run), &self.host, self.presence)?;
+        self.others.renew(self.store, |run| !self.key.is_of(run), &self.here, self.presence)?;
         self.elsewhere.renew(self.presence);
         let holdings: Vec<Holding> =
             self.others.holdings(&self.within).chain(self.elsewhere.holdings(&self.within)).collect();
@@ -133,12 +144,12 @@ impl Others {
         &mut self,
         store: &Store,
         counts: impl Fn(&Unfinished) -> bool,
-        host: &str,
+        here: &Here,
         presence: &dyn Presence,
     ) -> Result<(), StoreError> {
         let version = store.version()?;
         if self.version != Some(version) {
-            self.read(store, counts, host)?;
+            self.read(store, counts, here)?;
             self.version = Some(version);
         }
         self.all.values_mut().for_each(|other| other.look_for(presence));
@@ -146,8 +157,8 @@ impl Others {
     }
 
     /// Reads what others have recorded.
-    fn read(&mut self, store: &Store, counts: impl Fn(&Unfinished) -> bool, host: &str) -> Result<(), StoreError> {
-        let mut unfinished = store.unfinished(host, self.since)?;
+    fn read(&mut self, store: &Store, counts: impl Fn(&Unfinished) -> bool, here: &Here) -> Result<(), StoreError> {
+        let mut unfinished = store.unfinished(&here.boot, self.since)?;
         unfinished.retain(counts);
         self.all.retain(|key, _| unfinished.iter().any(|run| run.key == *key));
         for run in unfinished {
@@ -155,7 +166,7 @@ impl Others {
                 // Another process may have taken it over.
                 Some(other) if other.run.orchestrator == run.orchestrator => other,
                 Some(other) => Other { run, left: None, is_over: false, ..other },
-                None => Other::new(run, store)?,
+                None => Other::new(run, store, &here.host)?,
             };
             self.all.insert(other.run.key, other);
         }
@@ -174,7 +185,8 @@ impl Others {
 
     /// Yields what they hold, but the attempts that we are part of: they made room for us.
     fn holdings(&self, within: &Within) -> impl Iterator<Item = Holding> {
-        self.all.values().flat_map(Other::holdings).filter(move |of| !within.has(&of.run, &of.task))
+        let is_around = move |of: &Holding| within.outwards().any(|around| of.is(around));
+        self.all.values().flat_map(Other::holdings).filter(move |of| !is_around(of))
     }
 }
 
@@ -210,19 +222,21 @@ impl Record for Shared<'_> {
 }
 
 impl Other {
-    fn new(run: Unfinished, store: &Store) -> Result<Self, StoreError> {
+    fn new(run: Unfinished, store: &Store, host: &str) -> Result<Self, StoreError> {
         let tasks = store.tasks_of(&run.id)?;
         let folder = Path::new(&run.file).parent().unwrap_or(Path::new("/"));
         let places = places(folder, tasks.iter().flat_map(|task| &task.outputs).map(String::as_str));
-        Ok(Self { run, tasks, places, taken: 0, is_over: false, open: BTreeMap::new(), left: None })
+        let host = host.to_owned();
+        Ok(Self { run, host, tasks, places, taken: 0, is_over: false, open: BTreeMap::new(), left: None })
     }
 
     /// Takes an event in; returns the task that may have been made by it.
     fn take_in(&mut self, recorded: Recorded) -> Option<TaskId> {
         self.taken += 1;
         match recorded.event {
-            Event::AttemptStarted { task, place, .. } => {
-                self.open.insert((task, place.role), place);
+            Event::AttemptStarted { task, number, place } => {
+                let place = self.seen_from_here(place);
+                self.open.insert((task, place.role), (number, place));
             }
             Event::AttemptFinished { task, role, .. } => {
                 self.open.remove(&(task, role));
@@ -269,14 +283,28 @@ impl Other {
         let counts =
             move |task: &TaskId| self.left.as_ref().is_none_or(|left| left.iter().any(|(of, _)| of == name(task)));
         let open = self.open.iter().filter(move |((task, _), _)| counts(task));
-        open.map(move |((task, _), place)| Holding {
+        open.map(move |((task, _), (number, place))| Holding {
             run: self.run.id.clone(),
             called: self.run.name.clone().unwrap_or_else(|| self.run.id.clone()),
             task: name(task).to_owned(),
+            attempt: *number,
             place: place.clone(),
             writes: self.writes(*task),
             within: self.run.orchestrator.within.clone(),
         })
+    }
+
+    /// Names a place as it is named here: who was started in another container calls the machine as that one is called.
+    fn seen_from_here(&self, mut place: Place) -> Place {
+        let theirs = &self.run.orchestrator.host;
+        if place.node == *theirs && *theirs != self.host {
+            for device in &mut place.devices {
+                let name = device.strip_prefix(theirs).filter(|name| name.starts_with('/'));
+                *device = name.map_or_else(|| device.clone(), |name| format!("{}{name}", self.host));
+            }
+            place.node.clone_from(&self.host);
+        }
+        place
     }
 
     fn writes(&self, task: TaskId) -> Vec<String> {

@@ -7,6 +7,7 @@ use super::{Book, Grant, Holding, Ledger};
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::run::event::Role;
+use crate::run::within::Around;
 use crate::spec::Resources;
 use crate::units::{Bytes, Cpus, Share};
 
@@ -44,21 +45,15 @@ impl Ledger {
         }
     }
 
-    /// Lets tasks of other runs that are within others have of what those hold. `tasks` are those of other runs by run and
-    /// name; `own` knows those of this run.
-    pub(super) fn lend(
-        &mut self,
-        holdings: &[Holding],
-        tasks: &BTreeMap<(&str, &str), TaskId>,
-        own: impl Fn(&str, &str) -> Option<TaskId>,
-    ) {
+    /// Lets tasks of other runs (`others`, with their numbers) that are within attempts have of what those hold. `own` knows
+    /// those of this run.
+    pub(super) fn lend(&mut self, others: &[(&Holding, TaskId)], own: impl Fn(&Around) -> Option<(TaskId, Role)>) {
+        let other = |around: &Around| others.iter().find(|(of, _)| of.is(around)).map(|(_, task)| (*task, Role::Main));
         let mut left: BTreeMap<(TaskId, Role), Part> = BTreeMap::new();
-        for holding in holdings {
-            let Some(task) = tasks.get(&(holding.run.as_str(), holding.task.as_str())) else { continue };
+        for (holding, task) in others {
             let Some((to, mut wanted)) = self.part((*task, Role::Main)) else { continue };
-            for (run, name) in holding.within.outwards() {
-                let around = own(run, name).or_else(|| tasks.get(&(run, name)).copied());
-                let Some(from) = around.and_then(|around| self.lender(around, &to)) else { continue };
+            for around in holding.within.outwards() {
+                let Some(from) = own(around).or_else(|| other(around)) else { continue };
                 let Some((grant, whole)) = self.part(from).filter(|(grant, _)| grant.node == to.node) else { continue };
                 let shared = wanted.devices.iter().filter(|(device, _)| grant.devices.contains(device));
                 let beside: Vec<_> = shared.map(|(device, (memory, _))| (*device, *memory)).collect();
@@ -73,14 +68,6 @@ impl Ledger {
                 self.lent.push(Loan { from, lent, beside });
             }
         }
-    }
-
-    /// Returns which attempt of a task is around one with this grant: the one that is on its devices, if one is. `None` where
-    /// it holds nothing.
-    fn lender(&self, around: TaskId, to: &Grant) -> Option<(TaskId, Role)> {
-        let attempts = [Role::Backup, Role::Main].map(|role| (around, role));
-        let held = attempts.into_iter().filter(|of| self.held.contains_key(of));
-        held.max_by_key(|of| self.held[of].0.devices.iter().filter(|device| to.devices.contains(device)).count())
     }
 
     /// Returns what an attempt was granted, and how much that is. A share of a device that is taken in turns is nothing that

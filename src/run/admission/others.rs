@@ -14,7 +14,7 @@ use super::refusal::{Refusal, Short, Why};
 use crate::fleet::{DeviceId, Fleet, NodeId};
 use crate::graph::TaskId;
 use crate::run::event::{Place, Role};
-use crate::run::within::Within;
+use crate::run::within::{Around, Within};
 use crate::spec::{Gpus, Resources};
 use crate::units::{Bytes, Cpus, Millis, Share};
 
@@ -30,12 +30,22 @@ pub struct Holding {
     pub called: String,
     /// The task's name.
     pub task: String,
+    /// The attempt's number.
+    pub attempt: u32,
     /// Where it runs and what it holds there.
     pub place: Place,
     /// What it writes: absolute paths, links in its project's folder resolved.
     pub writes: Vec<String>,
-    /// The tasks that its run is part of.
+    /// The attempts that its run is part of.
     pub within: Within,
+}
+
+impl Holding {
+    /// Whether it is what this attempt holds.
+    #[must_use]
+    pub fn is(&self, around: &Around) -> bool {
+        (&self.run, &self.task, self.attempt) == (&around.run, &around.task, around.attempt)
+    }
 }
 
 /// What a run holds of what a request was short of.
@@ -91,19 +101,19 @@ pub fn granted(place: &Place) -> Resources {
 }
 
 impl Ledger {
-    /// Takes in everything that tasks of other runs hold now, in place of what was known of it. `own` knows this run's tasks
-    /// by run and name: what others hold within one of them is lent by it.
+    /// Takes in everything that tasks of other runs hold now, in place of what was known of it. `own` knows this run's
+    /// attempts: what others hold within one of them is lent by it.
     pub fn others_hold(
         &mut self,
         fleet: &Fleet,
         holdings: &[Holding],
-        own: impl Fn(&str, &str) -> Option<TaskId>,
+        own: impl Fn(&Around) -> Option<(TaskId, Role)>,
         now: Millis,
     ) {
         self.take_back(None);
         let mut gone: BTreeSet<TaskId> =
             self.held.keys().map(|(task, _)| *task).filter(|task| is_other(*task)).collect();
-        let (mut called, mut tasks) = (BTreeMap::new(), BTreeMap::new());
+        let (mut called, mut tasks) = (BTreeMap::new(), Vec::new());
         for holding in holdings {
             let node = (0..).map(NodeId).zip(&fleet.nodes).find(|(_, node)| node.name == holding.place.node);
             // What another machine holds is not ours to give out.
@@ -119,7 +129,7 @@ impl Ledger {
                 task = TaskId(FIRST | task.0.wrapping_add(1));
             }
             called.insert(task, holding.called.clone());
-            tasks.insert((holding.run.as_str(), holding.task.as_str()), task);
+            tasks.push((holding, task));
             gone.remove(&task);
             match self.held.get(&(task, Role::Main)) {
                 Some((held, of)) if *held == grant && *of == request => {}
@@ -134,7 +144,7 @@ impl Ledger {
             self.release(task, now);
         }
         self.others = called;
-        self.lend(holdings, &tasks, own);
+        self.lend(&tasks, own);
     }
 
     /// Returns what other runs hold of what a refused request was short of, the run of the first name first.

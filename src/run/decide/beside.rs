@@ -52,7 +52,8 @@ impl Races {
 impl Dispatcher<'_> {
     /// Takes note of what attempts hold that were started by an earlier dispatcher.
     pub(super) fn enter(&mut self, task: TaskId, state: &TaskState) {
-        for (_, attempt) in state.open() {
+        for (number, attempt) in state.open() {
+            self.note_running(task, attempt.place.role, number);
             self.enter_attempt(task, attempt);
         }
         let Some(main) = state.open_as(Role::Main) else { return };

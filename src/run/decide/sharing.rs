@@ -11,8 +11,10 @@ use super::Dispatcher;
 use super::queues::Refusals;
 use crate::graph::TaskId;
 use crate::run::admission::{Holding, Readings};
+use crate::run::event::Role;
 use crate::run::state::RunState;
 use crate::run::supervisor::News;
+use crate::run::within::Around;
 use crate::units::Millis;
 
 /// What other runs write, and who waits for that.
@@ -20,6 +22,8 @@ use crate::units::Millis;
 pub(super) struct Sharing {
     /// The run's own id.
     run: String,
+    /// The numbers of the attempts that run.
+    running: BTreeMap<(TaskId, Role), u32>,
     /// Running tasks in which others run, or did: they lose what those have done.
     around: BTreeSet<TaskId>,
     /// Whether another run held anything when that was last asked, or may hold something now.
@@ -58,7 +62,8 @@ impl Dispatcher<'_> {
     /// Learns what the run is called by others, where outputs lie, and which tasks may be looked up again (`[n_tasks]`, or empty for none) after another run
     /// has written their outputs.
     pub fn share(&mut self, run: String, places: Places, look_again: Vec<bool>) {
-        self.sharing = Sharing { run, places, look_again, others: true, ..Sharing::default() };
+        let running = std::mem::take(&mut self.sharing.running);
+        self.sharing = Sharing { run, running, places, look_again, others: true, ..Sharing::default() };
     }
 
     /// Whether a task might start now, with what it asks for or something else: then nobody else may admit any until it is
@@ -139,14 +144,18 @@ impl Dispatcher<'_> {
 
     /// Takes in everything that other runs hold and write now.
     fn others_hold(&mut self, holdings: &[Holding], now: Millis) {
-        let (of_this, graph) = (&self.sharing.run, self.graph);
-        let own = |run: &str, name: &str| {
-            let mut tasks = (run == of_this).then(|| graph.ids()).into_iter().flatten();
-            tasks.find(|id| graph.tasks[id.index()].name == name)
+        let (Sharing { run, running, .. }, graph) = (&self.sharing, self.graph);
+        let own = |around: &Around| {
+            let is_it = |(id, number): &((TaskId, Role), u32)| {
+                *number == around.attempt && graph.tasks[id.0.index()].name == around.task
+            };
+            let of_this = (around.run == *run).then_some(running);
+            of_this?.iter().map(|(id, number)| (*id, *number)).find(is_it).map(|(id, _)| id)
         };
-        let around = holdings.iter().flat_map(|of| of.within.outwards());
-        self.sharing.around.extend(around.filter_map(|(run, name)| own(run, name)));
+        let around: BTreeSet<TaskId> =
+            holdings.iter().flat_map(|of| of.within.outwards()).filter_map(own).map(|(task, _)| task).collect();
         self.ledger.others_hold(self.fleet, holdings, own, now);
+        self.sharing.around.extend(around);
         self.sharing.others = !holdings.is_empty();
         let writes = holdings.iter().flat_map(|of| of.writes.iter().map(|path| (path.clone(), of.called.clone())));
         self.sharing.writers = writes.collect();
@@ -178,8 +187,14 @@ impl Dispatcher<'_> {
         false
     }
 
-    /// Forgets that a task started runs of its own.
-    pub(super) fn forget_others_within(&mut self, task: TaskId) {
+    /// Takes in that an attempt runs.
+    pub(super) fn note_running(&mut self, task: TaskId, role: Role, number: u32) {
+        self.sharing.running.insert((task, role), number);
+    }
+
+    /// Takes in that an attempt has ended, and with it the runs that it has started.
+    pub(super) fn note_ended(&mut self, task: TaskId, role: Role) {
+        self.sharing.running.remove(&(task, role));
         self.sharing.around.remove(&task);
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tracing::{debug, warn};
 
 use super::commons::Commons;
-use super::{Others, Presence};
+use super::{Here, Others, Presence};
 use crate::run::admission::Holding;
 use crate::run::lock::identity;
 use crate::run::store::{Store, StoreError};
@@ -24,7 +24,7 @@ pub(super) struct Elsewhere {
     /// The own state folder, links resolved.
     own: PathBuf,
     since: Millis,
-    host: String,
+    here: Here,
     /// The number of the commons when they were looked for.
     generation: Option<u64>,
     known: Vec<Known>,
@@ -42,8 +42,8 @@ struct Known {
 impl Elsewhere {
     /// Looks around for a run in a state folder that was recorded, and enters it; what others have written from `since` on
     /// is of interest.
-    pub(super) fn beside(own: &Path, host: &str, since: Millis, presence: &dyn Presence) -> Self {
-        let mut elsewhere = Self::look(own, host, since, None);
+    pub(super) fn beside(own: &Path, here: &Here, since: Millis, presence: &dyn Presence) -> Self {
+        let mut elsewhere = Self::look(own, here, since, None);
         elsewhere.said = Some(HashSet::new());
         elsewhere.enter(presence);
         elsewhere.renew(presence);
@@ -52,15 +52,15 @@ impl Elsewhere {
     }
 
     /// Looks around, and leaves no trace.
-    pub(super) fn seen_from(own: &Path, host: &str, presence: &dyn Presence) -> Self {
+    pub(super) fn seen_from(own: &Path, here: &Here, presence: &dyn Presence) -> Self {
         let commons = presence.commons().and_then(|dir| Commons::open(&dir, false).ok());
-        Self::look(own, host, Millis(u64::MAX), commons)
+        Self::look(own, here, Millis(u64::MAX), commons)
     }
 
-    fn look(own: &Path, host: &str, since: Millis, commons: Option<Commons>) -> Self {
+    fn look(own: &Path, here: &Here, since: Millis, commons: Option<Commons>) -> Self {
         let own = own.canonicalize().unwrap_or_else(|_| own.to_owned());
-        let (host, is_entered) = (host.to_owned(), false);
-        Self { commons, is_entered, own, since, host, generation: None, known: Vec::new(), said: None }
+        let (here, is_entered) = (here.clone(), false);
+        Self { commons, is_entered, own, since, here, generation: None, known: Vec::new(), said: None }
     }
 
     /// Enters the own state folder.
@@ -117,7 +117,7 @@ impl Elsewhere {
             self.generation = generation;
         }
         for mut known in std::mem::take(&mut self.known) {
-            match known.others.renew(&known.store, |_| true, &self.host, presence) {
+            match known.others.renew(&known.store, |_| true, &self.here, presence) {
                 // What it held last is likely to be what it holds.
                 Err(error) if !error.is_busy() => self.pass_over(&known.dir, &error, presence),
                 Ok(()) | Err(_) => self.known.push(known),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::debug;
 
-use super::{Elsewhere, Others, Presence, places};
+use super::{Elsewhere, Here, Others, Presence, places};
 use crate::graph::TaskId;
 use crate::run::admission::Holding;
 use crate::run::cache::left::{EndedAlone, OtherRuns};
@@ -22,7 +22,7 @@ use crate::units::Millis;
 /// Who else writes outputs, and what was made by runs that nobody carries out any more.
 pub struct Onlooker<P> {
     state: PathBuf,
-    host: String,
+    here: Here,
     within: Within,
     /// The id of the run that asks.
     run: String,
@@ -53,11 +53,11 @@ struct Past {
 }
 
 impl<P: Presence> Onlooker<P> {
-    /// Makes what tells a run on `host` of others that write outputs of its pipeline, whose file is in the folder `root`.
-    pub fn new((state, host): (&Path, String), run: String, root: &Path, presence: P) -> Self {
+    /// Makes what tells a run `here` of others that write outputs of its pipeline, whose file is in the folder `root`.
+    pub fn new((state, here): (&Path, Here), run: String, root: &Path, presence: P) -> Self {
         let (within, record) = (presence.within(), Mutex::default());
-        let elsewhere = Mutex::new(Elsewhere::seen_from(state, &host, &presence));
-        Self { state: state.to_owned(), host, within, run, root: root.to_owned(), presence, record, elsewhere }
+        let elsewhere = Mutex::new(Elsewhere::seen_from(state, &here, &presence));
+        Self { state: state.to_owned(), here, within, run, root: root.to_owned(), presence, record, elsewhere }
     }
 
     /// Asks the record; `None` where there is none.
@@ -79,7 +79,7 @@ impl<P: Presence> Onlooker<P> {
     }
 
     fn writes(&self, known: &mut Known, outputs: &[String]) -> Result<bool, StoreError> {
-        known.others.renew(&known.store, |run| run.id != self.run, &self.host, &self.presence)?;
+        known.others.renew(&known.store, |run| run.id != self.run, &self.here, &self.presence)?;
         Ok(self.is_any(known.others.holdings(&self.within), outputs))
     }
 

@@ -66,6 +66,10 @@ fn header(id: &str, pid: u32) -> Header {
     }
 }
 
+fn here() -> Here {
+    Here { host: "box".into(), boot: "b".into() }
+}
+
 fn started(task: u32, number: u32, cpus: u64) -> Recorded {
     let place = Place { node: "box".into(), cpus: Cpus(cpus), ..Place::default() };
     Recorded { at: Millis(1), event: Event::AttemptStarted { task: TaskId(task), number, place } }
@@ -93,7 +97,7 @@ impl Run {
     }
 
     fn shared<'a>(&'a mut self, presence: &'a dyn Presence) -> Shared<'a> {
-        Shared::new((&mut self.store, &mut self.key), presence, "box".into(), Millis(0))
+        Shared::new((&mut self.store, &mut self.key), presence, here(), Millis(0))
     }
 }
 
@@ -142,10 +146,37 @@ fn what_a_dead_run_held_counts_as_long_as_its_tasks_live() {
 #[test]
 fn a_run_within_a_task_is_not_kept_from_what_that_task_holds() {
     let dir = tempfile::tempdir().unwrap();
-    let told = Told { within: Within::default().and("a".into(), "t0".into()), ..Told::default() };
+    let told = Told { within: Within::default().and("a", "t0", 1), ..Told::default() };
     let (mut one, mut two) = (Run::new(dir.path(), "a", 1), Run::new(dir.path(), "b", 2));
     one.shared(&told).append(&[started(0, 1, 3), started(1, 1, 2)]).unwrap();
     assert_eq!(held(two.shared(&told).others().unwrap()), Some(vec![("a-name t1".into(), 2)]));
+    // Once that has failed and is tried again it is another one.
+    one.shared(&told).append(&[finished(0), started(0, 2, 4)]).unwrap();
+    let both = vec![("a-name t0".into(), 4), ("a-name t1".into(), 2)];
+    assert_eq!(held(two.shared(&told).others().unwrap()), Some(both));
+}
+
+#[test]
+fn what_another_container_calls_the_machine_is_told_as_it_is_called_here() {
+    let (dir, told) = (tempfile::tempdir().unwrap(), Told::default());
+    let mut store = Store::open(dir.path()).unwrap();
+    let orchestrator = Orchestrator { host: "ca".into(), ..header("a", 1).orchestrator };
+    let mut key = store.begin(&Header { orchestrator, ..header("a", 1) }).unwrap();
+    let place = Place { node: "ca".into(), devices: vec!["ca/gpu1".into()], ..Place::default() };
+    let start = |task: u32, place: Place| Event::AttemptStarted { task: TaskId(task), number: 1, place };
+    let far = Place { node: "far".into(), devices: vec!["far/gpu1".into()], ..Place::default() };
+    for event in [start(0, place), start(1, far)] {
+        store.append(&mut key, &[Recorded { at: Millis(1), event }]).unwrap();
+    }
+    // One of an earlier boot has no process any more.
+    let orchestrator = Orchestrator { boot: "before".into(), ..header("z", 1).orchestrator };
+    let mut key = store.begin(&Header { orchestrator, ..header("z", 1) }).unwrap();
+    store.append(&mut key, &[started(0, 1, 3)]).unwrap();
+    let mut run = Run::new(dir.path(), "b", 2);
+    let news = run.shared(&told).others().unwrap();
+    let places = news.hold.into_iter().flatten().map(|of| (of.place.node, of.place.devices));
+    let expected = [("box", "box/gpu1"), ("far", "far/gpu1")];
+    assert!(places.eq(expected.map(|(node, device)| (node.to_owned(), vec![device.to_owned()]))));
 }
 
 #[test]

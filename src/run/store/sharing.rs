@@ -96,17 +96,17 @@ impl Store {
         self.on(|db| db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0)))
     }
 
-    /// Returns the runs on this host that have not ended, or not before `since` (ms since the Unix epoch).
+    /// Returns the runs on the machine with this boot id that have not ended, or not before `since` (ms since the Unix epoch).
     ///
     /// # Errors
     /// Where the database cannot be read.
-    pub fn unfinished(&self, host: &str, since: Millis) -> Result<Vec<Unfinished>, StoreError> {
+    pub fn unfinished(&self, boot: &str, since: Millis) -> Result<Vec<Unfinished>, StoreError> {
         self.on(|db| {
             let mut query = db.prepare_cached(
-                "SELECT key, id, invocation ->> 'name', file, boot, pid, pid_started, pids, within FROM run
-                 WHERE (finished IS NULL OR finished >= ?2) AND host = ?1",
+                "SELECT key, id, invocation ->> 'name', file, host, pid, pid_started, pids, within FROM run
+                 WHERE (finished IS NULL OR finished >= ?2) AND boot = ?1",
             )?;
-            let rows = query.query_map(params![host, signed(since.0)], |row| {
+            let rows = query.query_map(params![boot, signed(since.0)], |row| {
                 let process = Process { pid: row.get(5)?, started: unsigned(row.get(6)?) };
                 let pids = row.get::<_, Option<i64>>(7)?.map(unsigned);
                 let within = Within::read(&row.get::<_, String>(8)?);
@@ -117,7 +117,7 @@ impl Store {
                     id,
                     name: row.get(2)?,
                     file: row.get(3)?,
-                    orchestrator: Orchestrator { host: host.to_owned(), boot: row.get(4)?, pids, process, within },
+                    orchestrator: Orchestrator { host: row.get(4)?, boot: boot.to_owned(), pids, process, within },
                 })
             })?;
             rows.collect()

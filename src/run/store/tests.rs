@@ -14,7 +14,7 @@ pub(super) fn header(id: &str) -> Header {
             boot: "b".to_owned(),
             pids: Some(4_026_531_836),
             process: Process { pid: 7, started: 99 },
-            within: Within::default().and("r0".into(), "a".into()),
+            within: Within::default().and("r0", "a", 1),
         },
         started: Millis(1_000),
         invocation: Invocation { sets: vec!["a.retries=2".to_owned()], ..Invocation::default() },

@@ -92,13 +92,13 @@ impl World {
                 run: self.runs[*of].id.clone(),
                 called: format!("the {of}."),
                 task: format!("t{task}"),
+                attempt: 1,
                 place: place.clone(),
                 writes: Vec::new(),
                 within: Within::default(),
             })
             .collect();
-        let nobody = |_: &str, _: &str| None;
-        self.runs[run].ledger.others_hold(&self.fleet, &holdings, nobody, self.now);
+        self.runs[run].ledger.others_hold(&self.fleet, &holdings, |_| None, self.now);
     }
 
     fn happens(&mut self, what: &Happens) {
@@ -225,13 +225,13 @@ fn who_waits_is_told_which_run_holds_what() {
         holding("b", "x", on("box/gpu2", 0, Share(700_000))),
         holding("elsewhere", "x", Place { cpus: Cpus(8_000), ..Place::default() }),
     ];
-    ledger.others_hold(&fleet, &holdings, |_, _| None, Millis(0));
+    ledger.others_hold(&fleet, &holdings, |_| None, Millis(0));
     let gpu = Resources { gpus: Gpus::Share(Share(500_000)), gpu_memory: Bytes(8 * GIB), ..Resources::default() };
     insta::assert_snapshot!(refused(&mut ledger, &gpu), @"a-called: 20.0 GiB of gpu0, all of gpu1; b-called: a share of 0.7 of gpu2");
     let cpus = Resources { cpus: Cpus(2_000), ..Resources::default() };
     insta::assert_snapshot!(refused(&mut ledger, &cpus), @"a-called: 6 CPUs; b-called: 3 CPUs");
     // What is given back can be had, and whoever gave it back is not named any more.
-    ledger.others_hold(&fleet, &holdings[2..], |_, _| None, Millis(1));
+    ledger.others_hold(&fleet, &holdings[2..], |_| None, Millis(1));
     assert!(ledger.try_admit(TaskId(0), &gpu, None, &Readings::unwatched(3), Millis(2)).is_ok());
 }
 
@@ -240,7 +240,7 @@ fn what_a_task_of_another_run_has_taken_is_not_counted_twice() {
     let fleet = fleet();
     let mut ledger = Ledger::new(&fleet);
     let place = Place { devices: vec!["box/gpu0".to_owned()], gpu_memory: Bytes(20 * GIB), ..Place::default() };
-    ledger.others_hold(&fleet, &[holding("a", "x", place)], |_, _| None, Millis(0));
+    ledger.others_hold(&fleet, &[holding("a", "x", place)], |_| None, Millis(0));
     let held = Some(vec![(other_task("a", "x"), Bytes(15 * GIB))]);
     let seen = Seen { free: Bytes(9 * GIB), used: Bytes(15 * GIB), held, ..Seen::default() };
     let fault = || Live::Fault { fault: "drained".into(), ends_tasks: false, until: "" };
@@ -297,12 +297,12 @@ fn holdings(around: &[Option<usize>], places: &[Place], own: bool) -> Vec<Holdin
     let name = |at: usize| (format!("r{at}"), format!("t{at}"));
     let within = |at: usize| {
         let outwards: Vec<usize> = std::iter::successors(around[at], |at| around[*at]).collect();
-        outwards.into_iter().rev().map(name).fold(Within::default(), |within, (run, task)| within.and(run, task))
+        outwards.into_iter().rev().map(name).fold(Within::default(), |within, (run, task)| within.and(&run, &task, 1))
     };
     let all = places.iter().enumerate().skip(usize::from(own));
     all.map(|(at, place)| {
         let ((run, task), place, within) = (name(at), place.clone(), within(at));
-        Holding { called: run.clone(), run, task, place, within, ..Holding::default() }
+        Holding { called: run.clone(), run, task, attempt: 1, place, within, ..Holding::default() }
     })
     .collect()
 }
@@ -317,7 +317,7 @@ proptest! {
             let devices = (0..places[0].devices.len() as u32).map(DeviceId).collect();
             ledger.enter(TaskId(0), &granted(&places[0]), NodeId(0), devices);
         }
-        let of_own = |run: &str, _: &str| (own && run == "r0").then_some(TaskId(0));
+        let of_own = |of: &Around| (own && of.run == "r0").then_some((TaskId(0), Role::Main));
         let all = holdings(&around, &places, own);
         ledger.others_hold(&fleet, &all, of_own, Millis(0));
         let sum = |of: &dyn Fn(&Place) -> u64| together(&around, &places.iter().map(of).collect::<Vec<_>>());
@@ -362,8 +362,8 @@ fn who_has_a_device_to_himself_is_not_short_by_what_runs_within_him() {
     };
     ledger.observe(&reading(1, 0));
     let place = Place { devices: vec!["box/gpu0".to_owned()], gpu_memory: Bytes(12 * GIB), ..Place::default() };
-    let within = Within::default().and("own".into(), "t".into());
-    let own = |run: &str, _: &str| (run == "own").then_some(TaskId(0));
+    let within = Within::default().and("own", "t", 1);
+    let own = |of: &Around| (of.run == "own").then_some((TaskId(0), Role::Main));
     ledger.others_hold(&fleet, &[Holding { within, ..holding("a", "n", place) }], own, Millis(2));
     for at in 3..9 {
         assert_eq!(ledger.displaced(&reading(at, 2 * (at - 3)), |_, _| Millis(0), |_| false), []);
