@@ -387,7 +387,7 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         | StoreError::NoState(_)
         | StoreError::Format { .. }
         | StoreError::Gone(_)
-        | StoreError::Held
+        | StoreError::Held { .. }
         | StoreError::NameTaken { .. } => None,
     }
 }

@@ -165,7 +165,9 @@ impl Explanation {
                     Reason::Jobs { .. } | Reason::Held { .. } | Reason::Room { .. } => {
                         ready_since(facts).map_or(waiting.since, |ready| ready.min(waiting.since))
                     }
-                    Reason::Disk { .. } | Reason::Start { .. } | Reason::Output { .. } => waiting.since,
+                    Reason::Disk { .. } | Reason::Start { .. } | Reason::Locked { .. } | Reason::Output { .. } => {
+                        waiting.since
+                    }
                 };
                 (self.since, self.ahead) = (Some(rfc3339(since)), Some(ahead));
                 self.say_reason(&waiting.reason, facts.now - since, ahead)
@@ -203,6 +205,7 @@ impl Explanation {
             }
             Reason::Disk { .. } => "disk",
             Reason::Start { .. } => "start",
+            Reason::Locked { .. } => "locked",
             Reason::Output { path, run } => {
                 self.runs = vec![HeldBy { run: run.clone(), holds: path.clone() }];
                 "output"

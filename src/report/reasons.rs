@@ -118,6 +118,7 @@ fn kind(reason: &Reason) -> Kind {
         | Reason::Held { .. }
         | Reason::Disk { .. }
         | Reason::Start { .. }
+        | Reason::Locked { .. }
         | Reason::Output { .. } => Kind::from([word(json!(reason))]),
     }
 }
@@ -222,6 +223,7 @@ pub fn reason(reason: &Reason) -> String {
         Reason::Start { words } => {
             format!("the system has no room for another process or open file now: {}", text::visible(words))
         }
+        Reason::Locked { words } => format!("nothing new is started: {}", text::visible(words)),
         Reason::Output { path, run } => {
             format!("run {} writes {}", text::visible(run), text::visible(path))
         }

@@ -139,6 +139,21 @@ pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     rustix::fs::stat(path).ok().map(|file| (file.st_dev, file.st_ino))
 }
 
+/// Returns the process that has locked a file as a whole; `None` where nobody has who can be seen from here.
+pub(super) fn holder(path: &Path) -> Option<u32> {
+    let file = rustix::fs::stat(path).ok()?;
+    let (major, minor) = (rustix::fs::major(file.st_dev), rustix::fs::minor(file.st_dev));
+    let wanted = format!("{major:02x}:{minor:02x}:{}", file.st_ino);
+    // `1: FLOCK  ADVISORY  WRITE 708 08:01:1049 0 EOF`; who only waits for it stands behind an arrow.
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let of_file = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let pid = (fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&wanted.as_str())).then_some(fields[4])?;
+        pid.parse().ok().filter(|pid| *pid > 0)
+    };
+    locks.lines().find_map(of_file)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};

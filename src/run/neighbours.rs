@@ -199,7 +199,7 @@ impl Record for Shared<'_> {
 
     fn hold(&mut self) -> Result<News, StoreError> {
         if !self.elsewhere.hold(self.presence) {
-            return Err(StoreError::Held);
+            return Err(self.elsewhere.held());
         }
         let held = self.store.hold().and_then(|()| self.news());
         if held.is_err() {

@@ -394,3 +394,19 @@ fn who_goes_on_is_met_again_where_the_folder_to_meet_was_removed() {
     std::fs::write(world.path("gate"), "").unwrap();
     assert_eq!((one.wait().unwrap().code(), other.wait().unwrap().code()), (Some(0), Some(0)));
 }
+
+#[test]
+fn who_cannot_start_anything_since_somebody_has_locked_the_box_says_who_that_is() {
+    let world = World::new("[stage.next]\nrun = 'touch ran'\n");
+    std::fs::create_dir(world.path(".box")).unwrap();
+    let lock = std::fs::File::create(world.path(".box/lock")).unwrap();
+    lock.lock().unwrap();
+    let mut run = world.start(&[]);
+    let words = format!("process {} has locked {}", std::process::id(), world.path(".box/lock").display());
+    run.wait_for(&words);
+    until("it is explained", || said(&world, &["explain", "next"]).contains(&words));
+    assert!(!world.path("ran").exists());
+    drop(lock);
+    assert_eq!(run.end(), Some(0));
+    assert!(world.path("ran").exists());
+}

@@ -1,5 +1,5 @@
 //! What keeps everything from being started for the time being, whatever room there is for it: a disk that is nearly
-//! full, or a system that has no process or file to spare for what was started last.
+//! full, a system that has no process or file to spare for what was started last, or somebody who has locked the record.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ pub(super) struct Pause {
     disk: Option<(String, Millis)>,
     /// Attempts whose process cannot be had yet: what the system says, and since when.
     unstarted: BTreeMap<(TaskId, Role), (String, Millis)>,
+    /// Who keeps everybody else from starting anything, and since when; that is tried again all the while.
+    locked: Option<(String, Millis)>,
 }
 
 impl Pause {
@@ -28,6 +30,9 @@ impl Pause {
     pub(super) fn reason(&self) -> Option<(Reason, Millis)> {
         if let Some((words, since)) = &self.disk {
             return Some((Reason::Disk { words: words.clone() }, *since));
+        }
+        if let Some((words, since)) = &self.locked {
+            return Some((Reason::Locked { words: words.clone() }, *since));
         }
         let first = self.unstarted.values().min_by_key(|(_, since)| *since);
         first.map(|(words, since)| (Reason::Start { words: words.clone() }, *since))
@@ -49,6 +54,11 @@ impl Dispatcher<'_> {
     pub fn pause(&mut self, disk: Option<String>, now: Millis) {
         let since = self.pause.disk.as_ref().map_or(now, |(_, since)| *since);
         self.pause.disk = disk.map(|words| (words, since));
+    }
+
+    /// Says that nothing is started because somebody else has locked what it takes, or no longer.
+    pub fn keep_waiting(&mut self, locked: Option<String>, since: Millis) {
+        self.pause.locked = locked.map(|words| (words, since));
     }
 
     /// Takes in that the process of an attempt cannot be had yet; whether that is so of no other. Nothing else is started

@@ -64,6 +64,11 @@ pub enum Reason {
         /// What it says.
         words: String,
     },
+    /// Somebody has locked what it takes to start anything.
+    Locked {
+        /// Who and what.
+        words: String,
+    },
     /// Another run writes what it would write.
     Output {
         /// The output, as the pipeline names it.

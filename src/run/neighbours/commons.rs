@@ -54,6 +54,11 @@ impl Commons {
         self.is_there() && self.dir.join(name(state)).exists()
     }
 
+    /// Returns where the lock is.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.dir.join(LOCK)
+    }
+
     /// Whether the lock is still the one that others take.
     pub(super) fn is_there(&self) -> bool {
         is_at(&self.dir.join(LOCK), &self.lock)

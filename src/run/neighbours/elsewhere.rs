@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::commons::Commons;
 use super::{Here, Others, Presence};
 use crate::run::admission::Holding;
-use crate::run::lock::identity;
+use crate::run::lock::{holder, identity};
 use crate::run::store::{Store, StoreError};
 use crate::run::within::Within;
 use crate::units::Millis;
@@ -102,6 +102,12 @@ impl Elsewhere {
             self.renew(presence);
         }
         self.commons.as_mut().is_none_or(Commons::hold)
+    }
+
+    /// Returns the error of who could not keep them from it.
+    pub(super) fn held(&self) -> StoreError {
+        let lock = self.commons.as_ref().map(Commons::lock).unwrap_or_default();
+        StoreError::Held { by: holder(&lock), lock }
     }
 
     /// Lets them admit tasks again.

@@ -54,8 +54,13 @@ pub enum StoreError {
     #[error("{0} was removed or replaced while the run went on: nothing can be recorded any more")]
     Gone(PathBuf),
     /// A run of another state folder has kept all others from starting anything for longer than was waited.
-    #[error("another run keeps all others from starting anything")]
-    Held,
+    #[error("{} has locked {}", by.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}")), lock.display())]
+    Held {
+        /// What it has locked.
+        lock: PathBuf,
+        /// Its process, where that can be seen.
+        by: Option<u32>,
+    },
     /// Another run of this folder has the name that a new one is to have.
     #[error("run {run} is called {name} already")]
     NameTaken {
@@ -101,7 +106,7 @@ impl StoreError {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let code = |source: &rusqlite::Error| source.sqlite_error_code();
-        matches!(self, Self::Held)
+        matches!(self, Self::Held { .. })
             || matches!(self, Self::Database { source, .. } if code(source) == Some(ErrorCode::DatabaseBusy))
     }
 }

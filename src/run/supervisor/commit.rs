@@ -20,9 +20,20 @@ const LEFT_ALONE: Millis = Millis(500);
 /// After how long that is said.
 const SAID_AFTER: Millis = Millis(5_000);
 
+/// What is asked of the record, ascending by what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    Read,
+    Write,
+    /// To keep all other runs from admitting tasks.
+    Hold,
+}
+
 /// A record that somebody else has locked.
 #[derive(Debug)]
 pub(super) struct Locked {
+    /// The least that cannot be done.
+    what: Use,
     since: Millis,
     /// When to try again.
     due: Millis,
@@ -33,11 +44,11 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     /// Decides what happens next. From the first task that might start until that is committed, no other run admits any.
     pub(super) fn decide(&mut self, now: Millis) -> Result<Vec<Event>, RunError> {
         if self.parts.dispatcher.could_start(&self.state, now, &self.look.readings) {
-            if self.is_left_alone() {
+            if self.is_left_alone(Use::Hold) {
                 return Ok(Vec::new());
             }
             let held = self.record.hold();
-            let Some(news) = self.found_locked(held)? else { return Ok(Vec::new()) };
+            let Some(news) = self.found_locked(Use::Hold, held)? else { return Ok(Vec::new()) };
             self.parts.dispatcher.hear_of_others(&news, now);
         }
         Ok(self.parts.dispatcher.decide(&self.state, now, &self.look.readings))
@@ -91,11 +102,11 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
             self.record.let_go()?;
             return Ok(true);
         }
-        if self.is_left_alone() {
+        if self.is_left_alone(Use::Write) {
             return Ok(false);
         }
         let appended = self.record.append(&self.uncommitted);
-        if self.found_locked(appended)?.is_none() {
+        if self.found_locked(Use::Write, appended)?.is_none() {
             return Ok(false);
         }
         for recorded in &self.uncommitted {
@@ -111,29 +122,38 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         Ok(true)
     }
 
-    /// Whether the record was found to be locked a moment ago.
-    fn is_left_alone(&self) -> bool {
-        self.locked.as_ref().is_some_and(|locked| self.clock.now() < locked.due)
+    /// Whether the record was found to be locked for this a moment ago.
+    fn is_left_alone(&self, what: Use) -> bool {
+        self.locked.as_ref().is_some_and(|locked| locked.what <= what && self.clock.now() < locked.due)
     }
 
     /// Takes in how it went to use the record: `None` where somebody else has locked it.
-    fn found_locked<T>(&mut self, used: Result<T, StoreError>) -> Result<Option<T>, RunError> {
+    fn found_locked<T>(&mut self, what: Use, used: Result<T, StoreError>) -> Result<Option<T>, RunError> {
         let now = self.clock.now();
         match used {
             Ok(value) => {
-                if self.locked.take().is_some_and(|locked| locked.is_said) {
-                    info!("the record can be written again");
+                if let Some(locked) = self.locked.take_if(|locked| locked.what <= what) {
+                    self.parts.dispatcher.keep_waiting(None, now);
+                    if locked.is_said {
+                        info!("tasks can be started again");
+                    }
                 }
                 Ok(Some(value))
             }
             Err(error) if error.is_busy() => {
-                let locked = self.locked.get_or_insert(Locked { since: now, due: now, is_said: false });
-                locked.due = now + LEFT_ALONE;
-                if !locked.is_said && now - locked.since >= SAID_AFTER {
-                    locked.is_said = true;
-                    warn!(
-                        "another process has locked the record: what runs goes on, and nothing new starts until it lets go"
-                    );
+                // Whoever has only the other runs waiting lets this one record what it does.
+                let (what, words) = if matches!(error, StoreError::Held { .. }) {
+                    (Use::Hold, error.to_string())
+                } else {
+                    (Use::Write, "another process has locked the record".to_owned())
+                };
+                let locked = self.locked.get_or_insert(Locked { what, since: now, due: now, is_said: false });
+                (locked.what, locked.due) = (locked.what.min(what), now + LEFT_ALONE);
+                if now - locked.since >= SAID_AFTER {
+                    if !std::mem::replace(&mut locked.is_said, true) {
+                        warn!("{words}: what runs goes on, and nothing new starts until it lets go");
+                    }
+                    self.parts.dispatcher.keep_waiting(Some(words), locked.since);
                 }
                 Ok(None)
             }
@@ -152,7 +172,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
 
     pub(super) fn ask_what_others_hold(&mut self) -> Result<(), RunError> {
         let others = self.record.others();
-        if let Some(news) = self.found_locked(others)? {
+        if let Some(news) = self.found_locked(Use::Read, others)? {
             self.parts.dispatcher.hear_of_others(&news, self.clock.now());
         }
         Ok(())
