@@ -35,22 +35,15 @@ impl Clock {
         Self { started: now.checked_sub(age).unwrap_or(now), printed: has_printed.then_some(now), ..Self::start(now) }
     }
 
-    /// The limits that are set and when each is passed.
-    pub(super) fn limits(&self, limits: &Limits) -> [Option<(Instant, Limit)>; 3] {
-        let first = if self.printed.is_none() { limits.first_output_timeout } else { None };
-        // Before the first output the time since the start counts as idle.
-        let idle_since = self.printed.unwrap_or(self.started);
-        [
-            limits.timeout.map(|limit| (self.started + limit.as_std(), Limit::Wall)),
-            limits.idle_timeout.map(|limit| (idle_since + limit.as_std(), Limit::Idle)),
-            first.map(|limit| (self.started + limit.as_std(), Limit::FirstOutput)),
-        ]
+    /// Returns the limit that is passed next, and when.
+    pub(super) fn next_limit(&self, limits: &Limits) -> Option<(Instant, Limit)> {
+        next_limit(limits, self.started, self.printed)
     }
 
     /// Returns the limit that a stage has passed. Where its sentinel, by its record and process number, had to wait for room to
     /// start it, that is counted from then on.
     pub(super) fn passed(&mut self, limits: &Limits, sentinel: Option<(&Path, u32)>, now: Instant) -> Option<Limit> {
-        let passed = |clock: &Self| clock.limits(limits).into_iter().flatten().find(|(at, _)| now >= *at);
+        let passed = |clock: &Self| clock.next_limit(limits).filter(|(at, _)| now >= *at);
         passed(self)?;
         if let Some((record, pid)) = sentinel {
             let record = sentinel::read(record);
@@ -68,4 +61,16 @@ impl Clock {
         }
         passed(self).map(|(_, limit)| limit)
     }
+}
+
+/// Returns the limit that an attempt passes first, and when, by its start and its last output.
+pub(super) fn next_limit(limits: &Limits, started: Instant, printed: Option<Instant>) -> Option<(Instant, Limit)> {
+    let first = if printed.is_none() { limits.first_output_timeout } else { None };
+    let all = [
+        limits.timeout.map(|limit| (started + limit.as_std(), Limit::Wall)),
+        // Before the first output the time since the start counts as idle.
+        limits.idle_timeout.map(|limit| (printed.unwrap_or(started) + limit.as_std(), Limit::Idle)),
+        first.map(|limit| (started + limit.as_std(), Limit::FirstOutput)),
+    ];
+    all.into_iter().flatten().min_by_key(|(at, _)| *at)
 }

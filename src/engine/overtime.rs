@@ -8,6 +8,7 @@ use rustix::event::Timespec;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+use super::clock::next_limit;
 use super::process;
 use crate::run::outcome::Limit;
 use crate::spec::Limits;
@@ -79,7 +80,7 @@ impl Overtime {
             }
             Some((_, kill_at)) => kill_at,
             None if self.stands.is_some() => return None,
-            None => match self.next_limit()? {
+            None => match next_limit(&self.limits, self.started, self.printed)? {
                 (at, _) if now < at => at,
                 (_, limit) if alone() => {
                     self.signal(Signal::TERM);
@@ -93,17 +94,6 @@ impl Overtime {
         };
         // Rounded up: a moment before there would be nothing to do yet.
         Timespec::try_from(due.saturating_duration_since(now) + Duration::from_millis(1)).ok()
-    }
-
-    fn next_limit(&self) -> Option<(Instant, Limit)> {
-        let Limits { timeout, idle_timeout, first_output_timeout, .. } = self.limits;
-        let first = if self.printed.is_none() { first_output_timeout } else { None };
-        let all = [
-            timeout.map(|limit| (self.started + limit.as_std(), Limit::Wall)),
-            idle_timeout.map(|limit| (self.printed.unwrap_or(self.started) + limit.as_std(), Limit::Idle)),
-            first.map(|limit| (self.started + limit.as_std(), Limit::FirstOutput)),
-        ];
-        all.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Reaches everything that the attempt has started, but not this process.

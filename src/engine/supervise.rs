@@ -268,8 +268,8 @@ impl Attempt {
         if let Some(look_again) = self.hold.next() {
             return look_again.min(self.clock.look_at_progress);
         }
-        let limits = self.clock.limits(&self.launch.limits).into_iter().flatten().map(|(at, _)| at);
-        limits.fold(self.clock.look_at_progress, Instant::min)
+        let limit = self.clock.next_limit(&self.launch.limits);
+        limit.map_or(self.clock.look_at_progress, |(at, _)| at.min(self.clock.look_at_progress))
     }
 
     async fn on_time(&mut self, now: Instant) {
