@@ -36,6 +36,13 @@ pub enum Status {
     Signalled(i32),
 }
 
+impl Status {
+    /// Whether it ended by a signal that all processes get when a machine is shut down; a shell says so by its exit code.
+    pub(super) const fn is_as_by_shutdown(self) -> bool {
+        matches!(self, Self::Signalled(libc::SIGTERM | libc::SIGHUP) | Self::Exited(143 | 129))
+    }
+}
+
 /// Returns the process with its start time, or `None` where it is gone.
 #[must_use]
 pub fn identify(pid: u32) -> Option<Process> {

@@ -121,6 +121,18 @@ pub enum How {
     TimedOut(Limit),
 }
 
+impl How {
+    /// Returns it as the end of a process; one that never was has the code that a shell gives for that.
+    pub(super) const fn status(&self) -> Status {
+        match self {
+            Self::Exited(code) => Status::Exited(*code),
+            Self::Signalled(signal) => Status::Signalled(*signal),
+            Self::NotStarted(_) => Status::Exited(127),
+            Self::TimedOut(_) => Status::Signalled(libc::SIGTERM),
+        }
+    }
+}
+
 /// What became of an attempt whose orchestrator is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -153,18 +165,14 @@ pub fn own_end(record: &Path) -> Option<Ended> {
     read(record)?.ended.filter(|_| !was_asked(record))
 }
 
-/// Whether a signal has ended a stage that all processes get when a machine is shut down; a shell says so by its exit code.
-const fn is_by_shutdown(ended: &Ended) -> bool {
-    matches!(ended.how, How::Signalled(libc::SIGTERM | libc::SIGHUP) | How::Exited(143 | 129))
-}
-
 /// Looks for an attempt by the record of its sentinel. `same_boot`: whether the host has not been restarted since. One that
 /// was told to end before that, by a signal, is lost: it was interrupted.
 #[must_use]
 pub fn find(record: &Path, same_boot: bool) -> Found {
     // The order matters: one that ends in between has written its record before.
     let alive = read(record).filter(|record| same_boot && process::is_alive(record.sentinel));
-    let is_own = |ended: &Ended| same_boot || !is_by_shutdown(ended);
+    let is_own =
+        |Ended { how, .. }: &Ended| same_boot || matches!(how, How::TimedOut(_)) || !how.status().is_as_by_shutdown();
     match alive.or_else(|| read(record).filter(|record| record.ended.as_ref().is_some_and(is_own))) {
         Some(record) => Found::Kept(record.sentinel),
         None => Found::Lost,
@@ -285,12 +293,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
         }
     };
     crash::point("sentinel-ended");
-    let status = match &ended.how {
-        How::Exited(code) => Status::Exited(*code),
-        How::Signalled(signal) => Status::Signalled(*signal),
-        How::NotStarted(_) => Status::Exited(127),
-        How::TimedOut(_) => Status::Signalled(libc::SIGTERM),
-    };
+    let status = ended.how.status();
     // While the orchestrator listens, it learns of the end whatever becomes of this file; alone, nobody else knows.
     let orphaned = !heard || nobody_listens();
     let ended = Ended { asked: ended.asked && orphaned, ..ended };

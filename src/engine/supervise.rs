@@ -116,8 +116,7 @@ impl Attempt {
             Some(How::NotStarted(reason)) => Outcome::SpawnFailed { reason: reason.clone() },
             Some(How::TimedOut(limit)) => Outcome::TimedOut { limit: *limit },
             // The sentinel itself may have been killed after that.
-            Some(How::Exited(code)) => self.outcome(Status::Exited(*code)),
-            Some(How::Signalled(signal)) => self.outcome(Status::Signalled(*signal)),
+            Some(how @ (How::Exited(_) | How::Signalled(_))) => self.outcome(how.status()),
             None => self.outcome(reaped.status),
         };
         let log_error = sentinel.as_ref().and_then(|ended| ended.log_error.clone());
@@ -178,13 +177,7 @@ impl Attempt {
         }
         // Not a child of ours, its end is what its sentinel wrote; one that wrote nothing was killed.
         let ended = self.launch.sentinel.as_ref().and_then(|path| sentinel::read(path)?.ended);
-        let status = match ended.map(|ended| ended.how) {
-            Some(How::Exited(code)) => Status::Exited(code),
-            Some(How::NotStarted(_)) => Status::Exited(127),
-            Some(How::Signalled(signal)) => Status::Signalled(signal),
-            Some(How::TimedOut(_)) => Status::Signalled(libc::SIGTERM),
-            None => Status::Signalled(libc::SIGKILL),
-        };
+        let status = ended.map_or(Status::Signalled(libc::SIGKILL), |ended| ended.how.status());
         Some(Reaped { status, peak_memory: Bytes::ZERO })
     }
 
@@ -344,8 +337,8 @@ impl Attempt {
     /// Takes in that the run is to stop, a moment after the process ended so. A machine that is shut down tells all processes
     /// alike to end, in no order: who heard of it before us was interrupted, and so was who ended, be it well, when we had heard.
     async fn hear_of_a_stop(&mut self, status: Status, were_told: bool) {
-        let is_told = matches!(status, Status::Signalled(libc::SIGTERM | libc::SIGHUP) | Status::Exited(143 | 129));
-        if !(is_told || were_told) || self.clock.ending.is_some() || matches!(self.exit, Exit::OfStranger(None)) {
+        let is_told = were_told || status.is_as_by_shutdown();
+        if !is_told || self.clock.ending.is_some() || matches!(self.exit, Exit::OfStranger(None)) {
             return;
         }
         let until = Instant::now() + SHUTDOWN;
