@@ -37,7 +37,7 @@ use super::supervise::{Attempt, Exit, Wish};
 use crate::graph::TaskId;
 use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
-use crate::run::outcome::{Outcome, Usage};
+use crate::run::outcome::Outcome;
 use crate::units::Millis;
 
 /// Reports that wait for the supervisor: a stage that floods its output is slowed down, not buffered.
@@ -122,19 +122,8 @@ impl Local {
     }
 
     fn never_began(&mut self, launch: &Launch, outcome: Outcome, note: Option<String>) {
-        let Launch { task, role, .. } = *launch;
-        self.wishes.remove(&(task, role));
-        let ended = Ended {
-            task,
-            role,
-            outcome,
-            usage: Usage::default(),
-            logged: false,
-            traced: false,
-            turned_away: false,
-            note,
-        };
-        self.begun.push_back(Report::Ended(ended));
+        self.wishes.remove(&(launch.task, launch.role));
+        self.begun.push_back(Report::Ended(Ended::never_began(launch, outcome, note)));
     }
 
     /// Starts the process of an attempt.

@@ -143,6 +143,23 @@ pub struct Ended {
     pub note: Option<String>,
 }
 
+impl Ended {
+    /// The end of an attempt that never began.
+    #[must_use]
+    pub fn never_began(launch: &Launch, outcome: Outcome, note: Option<String>) -> Self {
+        Self {
+            task: launch.task,
+            role: launch.role,
+            outcome,
+            usage: Usage::default(),
+            logged: false,
+            traced: false,
+            turned_away: false,
+            note,
+        }
+    }
+}
+
 /// How urgently attempts are to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {

@@ -22,7 +22,7 @@ use crate::run::engine::{Ended, Engine, Launch, Report, Stop};
 use crate::run::event::{Process, Role};
 use crate::run::layer::{Apart, Layer};
 use crate::run::lock::LockFile;
-use crate::run::outcome::{Outcome, Usage};
+use crate::run::outcome::Outcome;
 use crate::units::Millis;
 
 /// What has been done on another thread.
@@ -172,19 +172,8 @@ impl<E: Engine> Caching<E> {
     }
 
     fn do_not_start(&mut self, launch: &Launch, outcome: Outcome) {
-        let Launch { task, role, .. } = *launch;
-        self.staged.remove(&(task, role));
-        let ended = Ended {
-            task,
-            role,
-            outcome,
-            usage: Usage::default(),
-            logged: false,
-            traced: false,
-            turned_away: false,
-            note: None,
-        };
-        self.apart.report(Report::Ended(ended));
+        self.staged.remove(&(launch.task, launch.role));
+        self.apart.report(Report::Ended(Ended::never_began(launch, outcome, None)));
     }
 
     fn tell(&self, task: TaskId, note: Option<&str>) {
