@@ -43,7 +43,7 @@ impl Found {
     pub(super) fn all_of_smaller(&self, of: Of, asked: &Resources) -> Option<Resources> {
         let whole_of = *self.sufficed.get(&of)?;
         let is_more = !asked.wants_all_memory() && asked.gpu_memory > beside_desktop(whole_of);
-        is_more.then(|| Resources { gpus: whole(asked.gpus), gpu_memory: whole_of, alone: true, ..asked.clone() })
+        is_more.then(|| Resources { gpus: asked.gpus.whole(), gpu_memory: whole_of, alone: true, ..asked.clone() })
     }
 
     /// Takes in the most device memory that an attempt held which has succeeded. Returns whether the stage asks for
@@ -92,7 +92,7 @@ impl Found {
         let (peaks, before) = self.known.get(&of).cloned().unwrap_or_else(|| (Vec::new(), mode.resources.clone()));
         let is_more = before.wants_all_memory() && larger > before.gpu_memory;
         if is_more {
-            let request = Resources { gpus: whole(gpus), gpu_memory: larger, alone: true, ..before };
+            let request = Resources { gpus: gpus.whole(), gpu_memory: larger, alone: true, ..before };
             self.known.insert(of, (peaks, request));
         }
         is_more
@@ -115,21 +115,13 @@ impl Found {
 /// Returns the request for so much of a device, or for all of one where none gives that.
 fn ask_for(memory: Bytes, gpus: Gpus, mode: &Mode, fleet: &Fleet) -> Resources {
     let (gpus, gpu_memory) =
-        if memory <= most_of_each(fleet, gpus) { (gpus, memory) } else { (whole(gpus), Bytes::ZERO) };
+        if memory <= most_of_each(fleet, gpus) { (gpus, memory) } else { (gpus.whole(), Bytes::ZERO) };
     Resources { gpus, gpu_memory, ..mode.resources.clone() }
 }
 
 /// Returns what is left of a device that gives so much beside the largest desktop that is put up with.
 fn beside_desktop(whole: Bytes) -> Bytes {
     whole - little(whole)
-}
-
-/// Returns whole devices, as many as were asked for.
-const fn whole(gpus: Gpus) -> Gpus {
-    match gpus {
-        Gpus::Share(_) | Gpus::Shared => Gpus::Whole(1),
-        Gpus::None | Gpus::Whole(_) => gpus,
-    }
 }
 
 #[cfg(test)]

@@ -65,10 +65,7 @@ impl Raise {
     /// Returns the stage's request as it was raised.
     #[must_use]
     pub fn request(&self, stage: &Resources) -> Resources {
-        let gpus = match stage.gpus {
-            Gpus::Share(_) | Gpus::Shared if self.alone => Gpus::Whole(1),
-            same @ (Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared) => same,
-        };
+        let gpus = if self.alone { stage.gpus.whole() } else { stage.gpus };
         // On the CPU instead, what it asked for of a GPU says nothing.
         let on_gpu = gpus != Gpus::None;
         let gpu_memory = if on_gpu { self.gpu_memory } else { stage.gpu_memory };

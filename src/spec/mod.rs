@@ -307,6 +307,15 @@ impl Gpus {
             Self::None | Self::Shared => Share::ZERO,
         }
     }
+
+    /// Returns whole devices, as many as were asked for: one in place of a part of it.
+    #[must_use]
+    pub const fn whole(self) -> Self {
+        match self {
+            Self::Share(_) | Self::Shared => Self::Whole(1),
+            Self::None | Self::Whole(_) => self,
+        }
+    }
 }
 
 /// When an attempt is given up.

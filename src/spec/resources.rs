@@ -67,10 +67,7 @@ impl Wanted {
         };
         let auto =
             matches!(self.gpu_memory, Some(WantedMemory::Auto)).then_some(gpus).filter(|gpus| *gpus != Gpus::None);
-        let gpus = match gpus {
-            Gpus::Shared | Gpus::Share(_) if auto.is_some() => Gpus::Whole(1),
-            same @ (Gpus::None | Gpus::Whole(_) | Gpus::Share(_) | Gpus::Shared) => same,
-        };
+        let gpus = if auto.is_some() { gpus.whole() } else { gpus };
         let held = Resources {
             cpus: self.cpus.unwrap_or(Cpus::ONE),
             memory: self.memory.unwrap_or_default(),

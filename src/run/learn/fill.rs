@@ -194,21 +194,13 @@ fn fill_in_mode(mode: &mut Mode, numbers: &mut Numbers, fleet: &Fleet, samples: 
             (of.gpus, of.gpu_memory) = (gpus, value);
         } else {
             // Its driver or a desktop may keep as much as they do everywhere.
-            (of.gpus, of.gpu_memory, of.alone) = (alone(gpus), value.min(most - kept), true);
+            (of.gpus, of.gpu_memory, of.alone) = (gpus.whole(), value.min(most - kept), true);
             numbers.beyond = seen;
             // What was held may have been held of what is kept; who ran out had no use of that.
             let held = samples.iter().any(|sample| sample.gpu_memory > Some(most + kept));
             let ran_out = samples.iter().any(|sample| sample.ran_out >= Some(most));
             numbers.too_small = Some(most).filter(|_| least.is_some() && (held || ran_out));
         }
-    }
-}
-
-/// Returns the request for whole devices in place of parts of one.
-const fn alone(gpus: Gpus) -> Gpus {
-    match gpus {
-        Gpus::Share(_) | Gpus::Shared => Gpus::Whole(1),
-        same @ (Gpus::None | Gpus::Whole(_)) => same,
     }
 }
 
