@@ -1,12 +1,10 @@
 //! What runs leave on the disk beside the record: logs, checkpoints, progress, what was set aside.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::cache::aside::{is_found, remove_all};
+use super::cache::aside::{children, is_found, remove_all, size};
 use super::launch;
 use crate::units::Bytes;
 
@@ -24,7 +22,7 @@ pub fn remove(folder: &Path, only_look: bool) -> io::Result<(Bytes, Vec<PathBuf>
         let within = children(&aside)?.into_iter().filter(|path| !is_found(path));
         children(folder)?.into_iter().filter(|path| *path != aside).chain(within).collect()
     };
-    let bytes = all.iter().map(|path| taken(path)).sum::<io::Result<u64>>()?;
+    let bytes = all.iter().map(|path| size(path)).sum::<io::Result<u64>>()?;
     if !only_look {
         all.iter().try_for_each(|path| remove_all(path))?;
     }
@@ -46,13 +44,13 @@ pub fn remove_checkpoints<'t>(
     let there: HashSet<PathBuf> = children(&folder.join("checkpoints"))?.into_iter().collect();
     for path in tasks.map(|task| launch::checkpoints(folder, task)).filter(|path| there.contains(path)) {
         let is_empty = children(&path)?.is_empty();
-        bytes += taken(&path)?;
+        bytes += size(&path)?;
         count += usize::from(!is_empty);
         if !only_look {
             remove_all(&path)?;
         }
     }
-    Ok((count, Bytes(if count == 0 { 0 } else { bytes })))
+    Ok((count, Bytes(bytes)))
 }
 
 /// Less than this is not worth a word.
@@ -77,10 +75,10 @@ pub enum MayGo {
 pub fn what_may_go(state: &Path) -> Option<MayGo> {
     let runs = children(&state.join("runs")).unwrap_or_default();
     let aside = runs.iter().flat_map(|run| children(&run.join("aside")).unwrap_or_default());
-    let aside = aside.filter(|path| !is_found(path)).map(|path| (taken(&path).unwrap_or(0), path));
+    let aside = aside.filter(|path| !is_found(path)).map(|path| (size(&path).unwrap_or(0), path));
     let aside: Vec<(u64, PathBuf)> = aside.collect();
     let all: u64 = aside.iter().map(|(bytes, _)| bytes).sum();
-    let cached = taken(&state.join("cache")).unwrap_or(0);
+    let cached = size(&state.join("cache")).unwrap_or(0);
     match aside.into_iter().max() {
         _ if all.max(cached) < WORTH_A_WORD => None,
         Some((bytes, path)) if all >= cached => Some(MayGo::Aside { all: Bytes(all), largest: (path, Bytes(bytes)) }),
@@ -88,33 +86,13 @@ pub fn what_may_go(state: &Path) -> Option<MayGo> {
     }
 }
 
-/// Returns what is in a folder; nothing where it is not there.
-fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns what a file, or a folder with all that is in it, takes of the disk, in bytes; links are not followed.
-fn taken(path: &Path) -> io::Result<u64> {
-    let found = match path.symlink_metadata() {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    // 512 is the unit of the system call, whatever the file system's is.
-    let own = found.blocks() * 512;
-    if !found.is_dir() {
-        return Ok(own);
-    }
-    children(path)?.iter().try_fold(own, |sum, path| Ok(sum + taken(path)?))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::run::cache::aside::forget_old;
 
     #[test]
     fn a_folder_goes_but_not_what_no_run_has_made() {
@@ -134,6 +112,17 @@ mod tests {
         remove(&folder, false).unwrap();
         assert!(!folder.exists());
         assert_eq!(remove(&folder, false).unwrap().0, Bytes::ZERO);
+    }
+
+    #[test]
+    fn what_is_set_aside_takes_as_much_whichever_command_removes_it() {
+        let state = tempfile::tempdir().unwrap();
+        let run = state.path().join("runs/r");
+        fs::create_dir_all(run.join("aside/a.1/deep")).unwrap();
+        fs::write(run.join("aside/a.1/deep/x"), [1; 10_000]).unwrap();
+        let (of_run, _) = remove(&run, true).unwrap();
+        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(forget_old(state.path(), later).unwrap(), (1, of_run.0));
     }
 
     #[test]

@@ -139,13 +139,30 @@ pub fn forget_old(state: &Path, before: SystemTime) -> io::Result<(usize, u64)> 
     Ok((count, bytes))
 }
 
-/// Returns what a file, or a folder with all that is in it, takes, in bytes; links are not followed.
-fn size(path: &Path) -> io::Result<u64> {
-    let found = path.symlink_metadata()?;
-    if !found.is_dir() {
-        return Ok(taken(&found));
+/// Returns what a file, or all that are in a folder, take of the disk, in bytes: nothing where it is not there, or is removed
+/// meanwhile. Links are not followed.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn size(path: &Path) -> io::Result<u64> {
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => children(path)?.iter().map(|path| size(path)).sum(),
+        Ok(found) => Ok(taken(&found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
     }
-    fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
+}
+
+/// Returns what is in a folder; nothing where it is not there.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Copies a file, a link, a pipe or a folder with all that is in it, to where nothing is.
