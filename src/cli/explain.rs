@@ -10,7 +10,7 @@ use super::session;
 use super::state::{self, StateArgs};
 use super::{Exit, Failure, output};
 use crate::engine::sentinel;
-use crate::graph::{self, TaskGraph, TaskId};
+use crate::graph::{TaskGraph, TaskId};
 use crate::report::explain::{self, Explanation, Facts};
 use crate::report::reasons::{self, Noted};
 use crate::report::text;
@@ -108,10 +108,8 @@ impl Basis {
 /// Returns what needs what, if the run's pipeline file still says what it said when the run was started.
 fn graph_of(opened: &Opened) -> Option<TaskGraph> {
     let header = &opened.row.header;
-    let called = &header.invocation;
-    let max_tasks = if called.max_tasks == 0 { graph::Limits::default().max_tasks } else { called.max_tasks };
-    let file = PipelineFile { file: header.file.clone().into(), sets: called.sets.clone(), max_tasks };
-    let unchanged = file.has(&called.file_digest).unwrap_or(false);
+    let file = PipelineFile::of(header);
+    let unchanged = file.has(&header.invocation.file_digest).unwrap_or(false);
     let (_, graph) = file.read(false).ok().filter(|_| unchanged)?.result.ok()?;
     graph.tasks.iter().map(|task| &task.name).eq(header.tasks.iter().map(|task| &task.name)).then_some(graph)
 }

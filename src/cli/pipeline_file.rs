@@ -46,6 +46,14 @@ pub(super) struct Loaded {
 }
 
 impl PipelineFile {
+    /// The file of a run, read as that run has read it.
+    pub(super) fn of(run: &Header) -> Self {
+        let Invocation { sets, max_tasks, .. } = &run.invocation;
+        // Records of earlier versions do not tell.
+        let max_tasks = if *max_tasks == 0 { Limits::default().max_tasks } else { *max_tasks };
+        Self { file: run.file.clone().into(), sets: sets.clone(), max_tasks }
+    }
+
     /// Returns the folder of the file: what its paths are relative to.
     pub(super) fn folder(&self) -> &Path {
         match self.file.parent() {
@@ -79,10 +87,9 @@ impl PipelineFile {
         })?;
         let digest = blake3::hash(&bytes).to_hex().to_string();
         let (source, problem) = Source::from_bytes(name, bytes.clone());
-        let limits = Limits { max_tasks: self.max_tasks };
         let result = match problem {
             Some(problem) => Err(vec![problem]),
-            None => self.examine(&source, limits, with_files),
+            None => self.examine(&source, with_files),
         };
         let texts = Texts::new(source, &self.sets);
         if let Ok((pipeline, _)) = &result {
@@ -99,12 +106,8 @@ impl PipelineFile {
         roots.filter_map(|root| root.to_str().map(graph::path::normalise)).collect()
     }
 
-    fn examine(
-        &self,
-        source: &Source,
-        limits: Limits,
-        with_files: bool,
-    ) -> Result<(Pipeline, TaskGraph), Vec<Problem>> {
+    fn examine(&self, source: &Source, with_files: bool) -> Result<(Pipeline, TaskGraph), Vec<Problem>> {
+        let limits = Limits { max_tasks: self.max_tasks };
         let Examined { pipeline, graph, mut problems, torn } =
             graph::examine(source, &self.sets, op::CATALOGUE, limits, &self.roots());
         if with_files && !torn {
@@ -144,12 +147,10 @@ pub(super) fn keep(state: &Path, digest: &str, bytes: &[u8]) {
 /// Returns the pipeline that a run began with; `None` where it was not kept and the file has changed since, or where this
 /// version reads it differently.
 pub(super) fn recall(state: &Path, run: &Header) -> Option<(Pipeline, TaskGraph)> {
-    let Invocation { file_digest, sets, max_tasks, .. } = &run.invocation;
+    let file_digest = &run.invocation.file_digest;
     let is_it = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().as_str() == file_digest;
     let read = |path: &Path| std::fs::read(path).ok().filter(is_it);
     let bytes = read(&kept(state, file_digest)).or_else(|| read(Path::new(&run.file)))?;
     let (source, _) = Source::from_bytes(run.file.clone(), bytes);
-    let max_tasks = if *max_tasks == 0 { Limits::default().max_tasks } else { *max_tasks };
-    let file = PipelineFile { file: run.file.clone().into(), sets: sets.clone(), max_tasks };
-    file.examine(&source, Limits { max_tasks }, false).ok()
+    PipelineFile::of(run).examine(&source, false).ok()
 }

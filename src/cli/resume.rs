@@ -20,7 +20,7 @@ use super::{Exit, Failure, output};
 use crate::engine::attendance::Share;
 use crate::engine::sentinel::{self, Found, How};
 use crate::engine::warden;
-use crate::graph::{self, TaskId};
+use crate::graph::TaskId;
 use crate::probe;
 use crate::report::summary::shell_word;
 use crate::run::cache::keeper::Places;
@@ -140,9 +140,7 @@ impl Command {
     /// Tells that the run is over, should its orchestrator have died before it had.
     fn tell_of_the_end(&self, store: &Store, row: &RunRow) -> Result<(), Failure> {
         let (Header { id, file, invocation, .. }, Some(end)) = (&row.header, row.end) else { return Ok(()) };
-        let max_tasks =
-            if invocation.max_tasks == 0 { graph::Limits::default().max_tasks } else { invocation.max_tasks };
-        let pipeline = PipelineFile { file: file.into(), sets: invocation.sets.clone(), max_tasks };
+        let pipeline = PipelineFile::of(&row.header);
         let is_as_it_was = pipeline.has(&invocation.file_digest).unwrap_or(false);
         if !is_as_it_was || state::replay(store, row)?.finish_told {
             return Ok(());
@@ -162,10 +160,9 @@ impl Command {
 
     /// Reads the run's pipeline again, and plans anew what is left of it.
     fn prepare(&self, header: &Header, store: &mut Store) -> Result<Result<(Prepared, Past), Exit>, Failure> {
-        let Invocation { file_digest: digest, sets, max_tasks, .. } = &header.invocation;
+        let digest = &header.invocation.file_digest;
         let (run, file) = (header.id.clone(), header.file.clone());
-        let max_tasks = if *max_tasks == 0 { graph::Limits::default().max_tasks } else { *max_tasks };
-        let pipeline = PipelineFile { file: file.clone().into(), sets: sets.clone(), max_tasks };
+        let pipeline = PipelineFile::of(header);
         if !self.changed && digest.is_empty() {
             return Err(Refusal::Earlier { file, run }.into());
         }
