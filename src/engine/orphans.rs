@@ -4,7 +4,7 @@
 //! asked through a function. Processes of other users, whose environment we may not read, are not seen.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -34,24 +34,18 @@ pub struct Marked {
 /// Returns all processes that carry our marks, ascending.
 #[must_use]
 pub fn marked() -> Vec<Marked> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let mut found: Vec<_> = pids.filter(|pid| *pid != std::process::id()).filter_map(look_at).collect();
+    let mut found: Vec<_> = process::pids().filter(|pid| *pid != std::process::id()).filter_map(look_at).collect();
     found.sort_by_key(|marked| marked.process.pid);
     found
 }
 
 fn look_at(pid: u32) -> Option<Marked> {
     let process = process::identify(pid)?;
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = |name: &str| {
-        let of_name = |entry: &[u8]| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec());
-        String::from_utf8(environ.split(|byte| *byte == 0).find_map(of_name)?).ok()
-    };
+    let marks = ["TRAINYARD_RUN", "TRAINYARD_TASK", "TRAINYARD_ATTEMPT", "TRAINYARD_EVENTS"];
+    let [run, task, attempt, events] = process::marked(pid, marks)?;
     // `RUN/events/TASK.ATTEMPT.jsonl`
-    let dir = PathBuf::from(value("TRAINYARD_EVENTS")?).parent()?.parent()?.to_owned();
-    let attempt = value("TRAINYARD_ATTEMPT")?.parse().ok()?;
-    Some(Marked { process, run: value("TRAINYARD_RUN")?, task: value("TRAINYARD_TASK")?, attempt, dir })
+    let dir = Path::new(&events).parent()?.parent()?.to_owned();
+    Some(Marked { process, run, task, attempt: attempt.parse().ok()?, dir })
 }
 
 /// Whether somebody who is not part of the run itself carries a marked process out: a trainyard above it, whose record may

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -159,11 +160,20 @@ pub(super) fn group(leader: u32) -> Vec<Process> {
     running(5).filter(|(_, group)| *group == leader).filter_map(|(pid, _)| identify(pid)).collect()
 }
 
+/// Yields the numbers of all processes.
+pub(super) fn pids() -> impl Iterator<Item = u32> {
+    pids_in(Path::new("/proc"))
+}
+
+/// The same of a folder that is like `/proc`.
+pub(super) fn pids_in(proc: &Path) -> impl Iterator<Item = u32> + use<> {
+    let entries = fs::read_dir(proc).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
 /// Yields all processes that have not ended, each with a field of its `/proc/PID/stat`.
 fn running(number: usize) -> impl Iterator<Item = (u32, u32)> {
-    let entries = fs::read_dir("/proc").into_iter().flatten();
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(move |pid| {
+    pids().filter_map(move |pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|stat| !is_zombie(stat))?;
         Some((pid, field(&stat, number)?))
     })
@@ -175,7 +185,7 @@ fn is_zombie(stat: &str) -> bool {
 
 /// Whether a path names a file that we may execute.
 #[must_use]
-pub fn is_executable(path: &std::path::Path) -> bool {
+pub fn is_executable(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
@@ -198,12 +208,8 @@ pub fn namespace() -> Option<u64> {
 #[must_use]
 pub fn find_marked(marks: &[String]) -> Vec<u32> {
     let own = std::process::id();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let mut environment = Environment::default();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != own && environment.of(*pid).is_some_and(|of| has_marks(of, marks)))
-        .collect()
+    pids().filter(|pid| *pid != own && environment.of(*pid).is_some_and(|of| has_marks(of, marks))).collect()
 }
 
 /// A process of an attempt.
@@ -217,8 +223,6 @@ pub(super) struct Member {
 /// Returns all processes of a group and all whose environment holds every one of `marks`, this one excepted.
 pub(super) fn members(marks: &[String], group: u32) -> Vec<Member> {
     let own = std::process::id();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let member = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
@@ -226,7 +230,7 @@ pub(super) fn members(marks: &[String], group: u32) -> Vec<Member> {
         let of_group = fields.nth(1)?.parse() == Ok(group);
         (of_group || is_marked(pid, marks)).then_some(Member { pid, stands })
     };
-    pids.filter(|pid| *pid != own).filter_map(member).collect()
+    pids().filter(|pid| *pid != own).filter_map(member).collect()
 }
 
 /// Whether a process's environment holds every one of `marks` (`NAME=value`).
@@ -236,7 +240,17 @@ pub fn is_marked(pid: u32, marks: &[String]) -> bool {
 }
 
 fn has_marks(environment: &[u8], marks: &[String]) -> bool {
-    marks.iter().all(|mark| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+    marks.iter().all(|mark| has(environment, mark))
+}
+
+fn has(environment: &[u8], mark: &str) -> bool {
+    environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+}
+
+fn value(environment: &[u8], variable: &str) -> Option<String> {
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(variable.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
 }
 
 /// Reads environments of processes, one after the other: the kernel looks the process up for every read, and most are one
@@ -272,23 +286,17 @@ const HIGHEST: usize = 64;
 /// Returns the value of a variable in the environment of a process that carries `mark` (`NAME=value`).
 #[must_use]
 pub fn marked_as(pid: u32, mark: &str, variable: &str) -> Option<String> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mut entries = environ.split(|byte| *byte == 0);
-    entries.clone().find(|entry| *entry == mark.as_bytes())?;
-    let value = entries.find_map(|entry| entry.strip_prefix(variable.as_bytes())?.strip_prefix(b"="))?;
-    String::from_utf8(value.to_vec()).ok()
+    let mut environment = Environment::default();
+    let of = environment.of(pid).filter(|of| has(of, mark))?;
+    value(of, variable)
 }
 
 /// Returns the values of these variables in the environment of a process that has all of them.
 #[must_use]
 pub fn marked<const N: usize>(pid: u32, variables: [&str; N]) -> Option<[String; N]> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = |variable: &str| {
-        let mut entries = environ.split(|byte| *byte == 0);
-        let value = entries.find_map(|entry| entry.strip_prefix(variable.as_bytes())?.strip_prefix(b"="))?;
-        String::from_utf8(value.to_vec()).ok()
-    };
-    let mut values = variables.map(value);
+    let mut environment = Environment::default();
+    let of = environment.of(pid)?;
+    let mut values = variables.map(|variable| value(of, variable));
     values.iter().all(Option::is_some).then(|| values.each_mut().map(|value| value.take().unwrap_or_default()))
 }
 

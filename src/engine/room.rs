@@ -1,12 +1,13 @@
 //! How many attempts this process can attend to at once, by what the system lets it have.
 
-use std::fs::{read_dir, read_to_string};
+use std::fs::read_to_string;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
+use super::process;
 use crate::probe::cgroup::{self, Controller};
 use crate::spec::Action;
 
@@ -77,14 +78,14 @@ fn files(needed: u64) -> Option<u64> {
 
 /// Returns how many threads the processes of a user have: that is what the kernel counts. `root` holds `proc`.
 fn threads_of(root: &Path, user: u32) -> u64 {
-    let threads = |entry: std::io::Result<std::fs::DirEntry>| {
-        let entry = entry.ok()?;
-        entry.file_name().to_str()?.parse::<u32>().ok()?;
-        entry.metadata().ok().filter(|found| found.uid() == user)?;
-        let status = read_to_string(entry.path().join("status")).ok()?;
+    let proc = root.join("proc");
+    let threads = |pid: u32| {
+        let folder = proc.join(pid.to_string());
+        folder.metadata().ok().filter(|found| found.uid() == user)?;
+        let status = read_to_string(folder.join("status")).ok()?;
         status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse::<u64>().ok())
     };
-    read_dir(root.join("proc")).map_or(0, |entries| entries.filter_map(threads).sum())
+    process::pids_in(&proc).filter_map(threads).sum()
 }
 
 /// Returns the limits of our control group and of those around it, and how many processes each has. `root` holds `proc`.
