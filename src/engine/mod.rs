@@ -6,6 +6,7 @@
 mod affinity;
 pub mod attendance;
 mod clock;
+mod end;
 mod group;
 mod heard;
 mod hold;

@@ -7,10 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::Signal;
-
-use super::process;
-use super::warden::wait_for;
+use super::{end, process};
 use crate::run::event::Process;
 
 /// How long processes may take to end, all of them together, before they are killed.
@@ -64,14 +61,7 @@ pub fn is_attended(marked: &Marked) -> bool {
 #[must_use]
 pub fn end(processes: &[Process]) -> Vec<Process> {
     let alive = || processes.iter().copied().filter(|process| process::is_alive(*process));
-    for (ask, wait) in [(Signal::TERM, GRACE), (Signal::KILL, Duration::from_secs(1))] {
-        let asked: Vec<_> = alive().collect();
-        for process in &asked {
-            process::signal(process.pid, ask);
-            // One that is suspended cannot hear of it before it goes on.
-            process::signal(process.pid, Signal::CONT);
-        }
-        wait_for(&asked.iter().map(|process| process.pid).collect::<Vec<_>>(), wait);
-    }
+    let pids = || alive().map(|process| process.pid).collect::<Vec<_>>();
+    end::end(&pids(), GRACE, 1, pids);
     alive().collect()
 }

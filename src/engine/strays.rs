@@ -11,11 +11,10 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::time::Instant;
 
+use super::end::{ROUNDS, end};
 use super::process;
-use super::warden::wait_for;
 
 /// How often the dead are looked for while attempts run: one read of a small file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -88,22 +87,12 @@ pub(super) fn is_daemon(pid: u32) -> bool {
 pub(super) fn end_adopted(grace: Duration, spared: impl Fn(u32) -> bool) -> bool {
     let is_left = |pid: &u32| process::reap(*pid).is_none() && process::may_signal(*pid) && !spared(*pid);
     let alive = || children().into_iter().filter(is_left).collect::<Vec<_>>();
-    let (mut wait, mut any) = (grace, false);
-    for signal in std::iter::once(Signal::TERM).chain(std::iter::repeat_n(Signal::KILL, 10)) {
-        let left = alive();
-        if left.is_empty() {
-            return any;
-        }
-        any = true;
-        for pid in &left {
-            process::signal(*pid, signal);
-            // One that is suspended cannot hear of it before it goes on.
-            process::signal(*pid, Signal::CONT);
-        }
-        wait_for(&left, wait);
-        wait = Duration::from_secs(5);
+    let left = alive();
+    if left.is_empty() {
+        return false;
     }
-    any
+    end(&left, grace, ROUNDS, alive);
+    true
 }
 
 /// The children of an orchestrator that are attempts, each awaited by whoever attends to it.

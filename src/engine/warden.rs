@@ -4,19 +4,18 @@
 //! farewell, it ends all processes that carry the run's mark. (A parent-death signal would have to be set between
 //! fork and exec, for every task, and would miss grandchildren.)
 
-#![expect(clippy::disallowed_methods, reason = "a process is started here, and waited for outside the core")]
+#![expect(clippy::disallowed_methods, reason = "a process is started here")]
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
 use tracing::warn;
 
 use super::attendance::Share;
+use super::end::{ROUNDS, end};
 use super::{process, strays};
 use crate::run::event::Process;
 
@@ -132,31 +131,5 @@ fn end_all(
     };
     let left = find();
     found(&left);
-    for pid in &left {
-        process::signal(*pid, Signal::TERM);
-        // One that is suspended cannot hear of it before it goes on.
-        process::signal(*pid, Signal::CONT);
-    }
-    wait_for(&left, grace);
-    // Each round ends what the previous one forked before it died; a fork bomb is not our task.
-    for _ in 0..10 {
-        let left = find();
-        if left.is_empty() {
-            return;
-        }
-        for pid in &left {
-            process::signal(*pid, Signal::KILL);
-        }
-        wait_for(&left, Duration::from_secs(5));
-    }
-}
-
-pub(super) fn wait_for(pids: &[u32], at_most: Duration) {
-    let until = Instant::now() + at_most;
-    for pid in pids {
-        let Ok(watched) = process::watch(*pid) else { continue };
-        let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).unwrap_or_default();
-        let _ = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&left));
-    }
+    end(&left, grace, ROUNDS, find);
 }
