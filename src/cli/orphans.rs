@@ -7,7 +7,7 @@ use std::path::Path;
 use miette::Diagnostic;
 use thiserror::Error;
 
-use super::state::{self, broken};
+use super::state;
 use super::{Exit, Failure, output};
 use crate::engine::orphans::{self, Marked};
 use crate::probe::{Machine, process};
@@ -16,7 +16,7 @@ use crate::report::paint::Colour;
 use crate::report::text;
 use crate::run::launch;
 use crate::run::state::RunState;
-use crate::run::store::{RunRow, Store};
+use crate::run::store::{RunRow, Store, StoreError};
 
 /// Why nothing is ended.
 #[derive(Debug, Error, Diagnostic)]
@@ -74,16 +74,29 @@ pub(super) fn run(machine: &Machine, named: &[String], json: bool) -> Result<Exi
     output::print(&(view::table(&shown, end).render(Colour::for_stdout(), output::columns()) + hint))
 }
 
-/// The runs that were looked up, by their folder; `None` for one that is not on record.
+/// The runs that were looked up, by their folder.
 #[derive(Default)]
-struct Runs(BTreeMap<std::path::PathBuf, Option<(RunRow, RunState)>>);
+struct Runs(BTreeMap<std::path::PathBuf, Record>);
+
+/// What is on record of a run.
+enum Record {
+    Run(Box<(RunRow, RunState)>),
+    /// Nothing, or nothing that can be read.
+    Nothing,
+    /// What another version of this program has written.
+    Foreign,
+}
 
 impl Runs {
     /// Returns why a marked process should not be there any more; `None` if it may.
     fn why(&mut self, one: &Marked) -> Option<Why> {
-        let known = self.0.entry(one.dir.clone()).or_insert_with(|| look_up(one).ok().flatten());
-        let Some((row, state)) = known else {
-            return (!orphans::is_attended(one)).then_some(Why::NotOnRecord);
+        // Whoever survives its orchestrator is taken up by `resume`.
+        let survives = || launch::sentinel(&one.dir, &one.task, one.attempt).is_file();
+        let known = self.0.entry(one.dir.clone()).or_insert_with(|| Record::of(one));
+        let (row, state) = match known {
+            Record::Run(known) => (&known.0, &known.1),
+            Record::Nothing => return (!orphans::is_attended(one)).then_some(Why::NotOnRecord),
+            Record::Foreign => return (!orphans::is_attended(one) && !survives()).then_some(Why::RunGone),
         };
         let task = row.header.tasks.iter().position(|task| task.name == one.task);
         let attempts = task.map(|task| state.tasks[task].attempts.as_slice()).unwrap_or_default();
@@ -92,17 +105,24 @@ impl Runs {
         if has_ended {
             return Some(Why::AttemptEnded);
         }
-        // Whoever survives its orchestrator is taken up by `resume`.
-        let survives = launch::sentinel(&one.dir, &one.task, one.attempt).is_file();
-        (!state::is_alive(row) && !survives).then_some(Why::RunGone)
+        (!state::is_alive(row) && !survives()).then_some(Why::RunGone)
     }
 }
 
-fn look_up(one: &Marked) -> Result<Option<(RunRow, RunState)>, Failure> {
-    // `STATE/runs/RUN`
-    let Some(dir) = one.dir.ancestors().nth(2) else { return Ok(None) };
-    let store = Store::open_existing(dir).map_err(broken)?;
-    let Some(row) = store.run(&one.run).map_err(broken)? else { return Ok(None) };
-    let state = state::replay(&store, &row)?;
-    Ok(Some((row, state)))
+impl Record {
+    /// Looks a process's run up, in whatever state folder that is: nothing is changed there.
+    fn of(one: &Marked) -> Self {
+        // `STATE/runs/RUN`
+        let Some(dir) = one.dir.ancestors().nth(2) else { return Self::Nothing };
+        let store = match Store::open_foreign(dir) {
+            Err(StoreError::Format { .. }) => return Self::Foreign,
+            opened => opened.ok(),
+        };
+        let run = store.and_then(|store| {
+            let row = store.run(&one.run).ok().flatten()?;
+            let state = state::replay(&store, &row).ok()?;
+            Some((row, state))
+        });
+        run.map_or(Self::Nothing, |known| Self::Run(Box::new(known)))
+    }
 }

@@ -157,7 +157,12 @@ pub fn table() -> Vec<(u32, u32)> {
 
 /// Returns the processes of a group that have not ended; who has and lies on the process table still, does not count.
 pub(super) fn group(leader: u32) -> Vec<Process> {
-    running(5).filter(|(_, group)| *group == leader).filter_map(|(pid, _)| identify(pid)).collect()
+    groups().filter(|(_, group)| *group == leader).filter_map(|(pid, _)| identify(pid)).collect()
+}
+
+/// Yields all processes that have not ended, each with its group.
+pub(super) fn groups() -> impl Iterator<Item = (u32, u32)> {
+    running(5)
 }
 
 /// Yields the numbers of all processes.

@@ -72,6 +72,13 @@ pub(super) fn unmarked_below(roots: &[u32]) -> Vec<u32> {
     found
 }
 
+/// Returns what is in a process group that one of these processes leads and carries the mark of no run: what was started
+/// with another environment, also where its parent has ended since.
+pub(super) fn unmarked_beside(leaders: &[u32]) -> Vec<u32> {
+    let is_led = |(pid, group): &(u32, u32)| pid != group && leaders.contains(group);
+    process::groups().filter(is_led).map(|(pid, _)| pid).filter(|pid| is_meant(*pid)).collect()
+}
+
 /// Whether a process carries the mark of no run and may be ended by us: one of another user may not.
 fn is_meant(pid: u32) -> bool {
     process::marked(pid, ["TRAINYARD_RUN"]).is_none() && process::may_signal(pid)

@@ -63,7 +63,8 @@ impl Warden {
 }
 
 /// Waits for the orchestrator's farewell or death on standard input, and after a death ends what it left: what carries the
-/// mark, and what is below that. What tasks had orphaned without the mark is nobody's child any more, and not found.
+/// mark, what is in a group that such a process leads, and what is below those. What tasks had orphaned without the mark, in
+/// groups of its own, is nobody's child any more, and not found.
 pub fn watch(mark: &str, grace: Duration) {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring a signal installs no handler.
@@ -116,6 +117,8 @@ fn end_all(
         let mut left = process::find_marked(&marks);
         left.retain(|pid| !spared.iter().any(|marks| process::is_marked(*pid, marks)));
         let mut others = orphans();
+        // A marked one that leads a group lives: no stranger has its number.
+        others.extend(strays::unmarked_beside(&left));
         if !left.is_empty() || !others.is_empty() {
             others.extend(strays::unmarked_below(&[left.as_slice(), &others].concat()));
         }

@@ -156,3 +156,45 @@ fn what_runs_below_a_task_ends_with_a_killed_orchestrator_whatever_its_environme
     run.end();
     wait_for_end(pid_in(&world.path("stray")));
 }
+
+#[test]
+fn what_is_in_a_group_of_a_task_ends_with_a_killed_orchestrator_though_it_has_lost_its_parent() {
+    let world = World::new(
+        r#"
+        [stage.a]
+        run = "(env -i sh -c 'trap \"\" TERM; echo $$ > stray; sleep 1000; sleep 1000' &); echo ready; sleep 1000; sleep 1000"
+        grace = "100ms"
+        "#,
+    );
+    let mut run = world.start(&[]);
+    run.wait_for("ready");
+    wait_for(&world.path("stray"));
+    while std::fs::read_to_string(world.path("stray")).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    run.signal(Signal::KILL);
+    run.end();
+    wait_for_end(pid_in(&world.path("stray")));
+}
+
+#[test]
+fn who_looks_for_what_was_left_changes_no_record_and_takes_no_survivor_for_it() {
+    let world = World::new("[stage.a]\nrun = 'echo $$ > pid; echo ready; until test -e gate; do sleep 0.05; done'\n");
+    let mut run = world.start(&["--survive"]);
+    run.wait_for("ready");
+    let (task, id) = (pid_in(&world.path("pid")), world.show()["run"].as_str().unwrap().to_owned());
+    run.signal(Signal::KILL);
+    run.end();
+    let db = rusqlite::Connection::open(world.path(".trainyard/state.db")).unwrap();
+    let version = || db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap();
+    let current = version();
+    for other in [1, current + 1] {
+        db.pragma_update(None, "user_version", other).unwrap();
+        let listed = world.command(&["devices", "--orphans", "--json"]).output().unwrap();
+        assert!(!String::from_utf8_lossy(&listed.stdout).contains(&id));
+        assert_eq!(version(), other);
+    }
+    db.pragma_update(None, "user_version", current).unwrap();
+    std::fs::write(world.path("gate"), "").unwrap();
+    wait_for_end(task);
+}
