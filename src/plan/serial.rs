@@ -14,7 +14,7 @@ use crate::graph::{Rows, TaskId};
 mod moments;
 mod room;
 
-use room::{Hold, Room, Word};
+use room::{Hold, OneByOne, Room, Vectors, Way, Word};
 
 /// Ticks that a task takes in the mean, at most: with more, a list of events is shorter than what it stands for.
 const LONGEST: u128 = 64;
@@ -80,8 +80,8 @@ pub(super) struct Ticks<T> {
     before: [Waits; 2],
     /// Schedules in the making.
     tables: [Table<T>; 2],
-    /// Whether the processor has vectors that looks are faster with.
-    vectors: bool,
+    /// What looks are faster with, where the processor has it.
+    vectors: Option<Vectors>,
 }
 
 /// A schedule in the making.
@@ -142,42 +142,48 @@ impl<T: Word> Ticks<T> {
         let horizon = usize::try_from(horizon).ok()?;
         let tables =
             [(); 2].map(|()| Table { room: Room::new(guards, offer, horizon), finish: vec![0; tasks[0].len() + 1] });
-        let vectors = room::has_vectors();
+        let vectors = Vectors::found();
         Some(Self { tick, tasks, before, tables, vectors })
     }
 
     fn decode(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
         #[cfg(target_arch = "x86_64")]
-        if self.vectors {
-            // SAFETY: the processor has what is asked for.
-            return unsafe { self.decode_in_vectors(wanted, draft) };
+        if let Some(vectors) = self.vectors {
+            // SAFETY: the processor has what is asked for, or there would be no `Vectors`.
+            return unsafe { self.decode_in_vectors(vectors, wanted, draft) };
         }
-        self.decode_with::<false>(wanted, draft)
+        self.decode_with(OneByOne, wanted, draft)
     }
 
     fn decode_both(&mut self, orders: [&[TaskId]; 2], direction: Direction, drafts: &mut [Draft; 2]) {
         #[cfg(target_arch = "x86_64")]
-        if self.vectors {
-            // SAFETY: the processor has what is asked for.
-            return unsafe { self.decode_both_in_vectors(orders, direction, drafts) };
+        if let Some(vectors) = self.vectors {
+            // SAFETY: the processor has what is asked for, or there would be no `Vectors`.
+            return unsafe { self.decode_both_in_vectors(vectors, orders, direction, drafts) };
         }
-        self.decode_both_with::<false>(orders, direction, drafts);
+        self.decode_both_with(OneByOne, orders, direction, drafts);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    fn decode_in_vectors(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
-        self.decode_with::<true>(wanted, draft)
+    fn decode_in_vectors(&mut self, vectors: Vectors, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
+        self.decode_with(vectors, wanted, draft)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    fn decode_both_in_vectors(&mut self, orders: [&[TaskId]; 2], direction: Direction, drafts: &mut [Draft; 2]) {
-        self.decode_both_with::<true>(orders, direction, drafts);
+    fn decode_both_in_vectors(
+        &mut self,
+        vectors: Vectors,
+        orders: [&[TaskId]; 2],
+        direction: Direction,
+        drafts: &mut [Draft; 2],
+    ) {
+        self.decode_both_with(vectors, orders, direction, drafts);
     }
 
     #[inline(always)]
-    fn decode_with<const VECTORS: bool>(&mut self, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
+    fn decode_with(&mut self, way: impl Way, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<(), GivenUp> {
         let tick = self.tick;
         let direction = usize::from(wanted.direction == Direction::Backward);
         let (tasks, waits) = (&self.tasks[direction][..], &self.before[direction]);
@@ -191,14 +197,14 @@ impl<T: Word> Ticks<T> {
         if let Some((base, _)) = wanted.kept {
             for &task in first {
                 let start = usize::try_from(base.start[task.index()] / tick).unwrap_or(usize::MAX);
-                if is_late(task, table.take::<VECTORS>(tasks, task, start)) {
+                if is_late(task, table.take(way, tasks, task, start)) {
                     return Err(GivenUp);
                 }
             }
         }
         for &task in rest {
-            let start = table.earliest::<VECTORS>(tasks, waits, task);
-            if is_late(task, table.take::<VECTORS>(tasks, task, start)) {
+            let start = table.earliest(way, tasks, waits, task);
+            if is_late(task, table.take(way, tasks, task, start)) {
                 return Err(GivenUp);
             }
         }
@@ -207,8 +213,9 @@ impl<T: Word> Ticks<T> {
     }
 
     #[inline(always)]
-    fn decode_both_with<const VECTORS: bool>(
+    fn decode_both_with(
         &mut self,
+        way: impl Way,
         orders: [&[TaskId]; 2],
         direction: Direction,
         drafts: &mut [Draft; 2],
@@ -219,10 +226,9 @@ impl<T: Word> Ticks<T> {
         let [one, other] = &mut self.tables;
         for (&first, &second) in orders[0].iter().zip(orders[1]) {
             // First both look and then both take: no look waits for what the other one takes.
-            let starts =
-                (one.earliest::<VECTORS>(tasks, waits, first), other.earliest::<VECTORS>(tasks, waits, second));
-            one.take::<VECTORS>(tasks, first, starts.0);
-            other.take::<VECTORS>(tasks, second, starts.1);
+            let starts = (one.earliest(way, tasks, waits, first), other.earliest(way, tasks, waits, second));
+            one.take(way, tasks, first, starts.0);
+            other.take(way, tasks, second, starts.1);
         }
         for ((at, order), draft) in (0..).zip(orders).zip(drafts) {
             self.write(at, order, draft);
@@ -247,20 +253,20 @@ impl<T: Word> Ticks<T> {
 impl<T: Word> Table<T> {
     /// Returns when a task can begin.
     #[inline(always)]
-    fn earliest<const VECTORS: bool>(&self, tasks: &[Task<T>], waits: &Waits, task: TaskId) -> usize {
+    fn earliest(&self, way: impl Way, tasks: &[Task<T>], waits: &Waits, task: TaskId) -> usize {
         let Task { hold, before, has_more } = &tasks[task.0 as usize];
         let mut ready = before.iter().fold(0, |ready, other| ready.max(self.finish[*other as usize]));
         if *has_more {
             let others = waits.of(task.0 as usize).iter();
             ready = others.fold(ready, |ready, other| ready.max(self.finish[*other as usize]));
         }
-        self.room.earliest::<VECTORS>(ready as usize, hold)
+        self.room.earliest(way, ready as usize, hold)
     }
 
     /// Lets a task begin at a tick and returns its end.
     #[inline(always)]
-    fn take<const VECTORS: bool>(&mut self, tasks: &[Task<T>], task: TaskId, start: usize) -> u32 {
-        let end = self.room.take::<VECTORS>(start, &tasks[task.0 as usize].hold);
+    fn take(&mut self, way: impl Way, tasks: &[Task<T>], task: TaskId, start: usize) -> u32 {
+        let end = self.room.take(way, start, &tasks[task.0 as usize].hold);
         let end = u32::try_from(end).unwrap_or(u32::MAX);
         self.finish[task.0 as usize] = end;
         end
@@ -303,8 +309,8 @@ mod tests {
     /// Returns the same decoder without vectors.
     fn one_by_one(serial: Serial) -> Serial {
         match serial {
-            Serial::Narrow(ticks) => Serial::Narrow(Ticks { vectors: false, ..ticks }),
-            Serial::Wide(ticks) => Serial::Wide(Ticks { vectors: false, ..ticks }),
+            Serial::Narrow(ticks) => Serial::Narrow(Ticks { vectors: None, ..ticks }),
+            Serial::Wide(ticks) => Serial::Wide(Ticks { vectors: None, ..ticks }),
         }
     }
 

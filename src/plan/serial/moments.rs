@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 
 use super::super::decode::Direction;
 use super::super::draft::Draft;
-use super::room::Word;
+use super::room::{OneByOne, Word};
 use super::{Serial, Ticks};
 use crate::graph::TaskId;
 
@@ -52,7 +52,7 @@ impl<T: Word> Ticks<T> {
             let begins = (!fitting.is_empty()).then(|| fitting[next(&fitting)]);
             if let Some(task) = begins {
                 ready.retain(|other| *other != task);
-                let end = table.take::<false>(tasks, task, now);
+                let end = table.take(OneByOne, tasks, task, now);
                 order.push(task);
                 running.push(Reverse((end as usize, task.0)));
             } else if let Some(Reverse((end, _))) = running.peek() {

@@ -70,6 +70,67 @@ impl<T: Word> Hold<T> {
     }
 }
 
+/// How blocks are read and written.
+pub(super) trait Way: Copy {
+    /// Returns which ticks have enough.
+    fn fits<T: Word>(self, blocks: &[Block<T>; BLOCKS], need: T, guards: T) -> u32;
+
+    /// Takes a need from the ticks of a block that are inside.
+    fn take<T: Word>(self, block: &mut Block<T>, need: T, inside: &[u32; BLOCK]);
+}
+
+/// Tick by tick.
+#[derive(Clone, Copy)]
+pub(super) struct OneByOne;
+
+impl Way for OneByOne {
+    #[inline(always)]
+    fn fits<T: Word>(self, blocks: &[Block<T>; BLOCKS], need: T, guards: T) -> u32 {
+        let fits = |at: usize| u32::from((blocks[at / BLOCK].0[at % BLOCK] - need) & guards == guards);
+        (0..BLOCKS * BLOCK).fold(0, |bits, at| bits | fits(at) << at)
+    }
+
+    #[inline(always)]
+    fn take<T: Word>(self, block: &mut Block<T>, need: T, inside: &[u32; BLOCK]) {
+        for (free, inside) in block.0.iter_mut().zip(inside) {
+            *free = *free - if *inside == 0 { T::default() } else { need };
+        }
+    }
+}
+
+/// In vectors of 32 bytes. There is one only where the processor has AVX2, and what makes most of it: BMI1, BMI2, LZCNT.
+#[derive(Clone, Copy)]
+pub(super) struct Vectors(());
+
+impl Vectors {
+    /// Returns it where the processor has it.
+    pub(super) fn found() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt");
+        #[cfg(not(target_arch = "x86_64"))]
+        let found = false;
+        found.then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Way for Vectors {
+    #[inline(always)]
+    fn fits<T: Word>(self, blocks: &[Block<T>; BLOCKS], need: T, guards: T) -> u32 {
+        // SAFETY: that there is a `Vectors` says that the processor has AVX2.
+        unsafe { T::fits_in_vectors(blocks, need, guards) }
+    }
+
+    #[inline(always)]
+    fn take<T: Word>(self, block: &mut Block<T>, need: T, inside: &[u32; BLOCK]) {
+        // SAFETY: as above.
+        unsafe { T::take_in_vectors(block, need, inside) }
+    }
+}
+
 /// What is free, in words of type `T`.
 pub(super) struct Room<T> {
     /// The guards of all amounts.
@@ -107,27 +168,26 @@ impl<T: Word> Room<T> {
         (free - hold.need) & self.guards == self.guards
     }
 
-    /// Returns the first tick from `start` on at which a task fits for all of its ticks. `VECTORS` asks for AVX2, which the
-    /// processor must have.
+    /// Returns the first tick from `start` on at which a task fits for all of its ticks.
     #[inline(always)]
-    pub(super) fn earliest<const VECTORS: bool>(&self, start: usize, hold: &Hold<T>) -> usize {
+    pub(super) fn earliest(&self, way: impl Way, start: usize, hold: &Hold<T>) -> usize {
         if hold.ticks as usize > SHORT {
-            return self.earliest_for_long::<VECTORS>(start, hold);
+            return self.earliest_for_long(way, start, hold);
         }
-        let fits = self.look::<VECTORS>(start, hold.need);
+        let fits = self.look(way, start, hold.need);
         // No branch but whether anything was found: where is not foreseen by any processor.
         let room = hold.room(fits);
-        if room == 0 { self.earliest_behind::<VECTORS>(start, fits, hold) } else { start + first(room) }
+        if room == 0 { self.earliest_behind(way, start, fits, hold) } else { start + first(room) }
     }
 
     /// Goes on from a look that found no room.
     #[inline(always)]
-    fn earliest_behind<const VECTORS: bool>(&self, mut start: usize, mut fits: u32, hold: &Hold<T>) -> usize {
+    fn earliest_behind(&self, way: impl Way, mut start: usize, mut fits: u32, hold: &Hold<T>) -> usize {
         loop {
             // Between the last tick without room and the end of the look the task does not fit, but it may begin there.
             let known = BLOCKS * BLOCK - start % BLOCK;
             start += known - (fits << (start % BLOCK)).leading_ones() as usize;
-            fits = self.look::<VECTORS>(start, hold.need);
+            fits = self.look(way, start, hold.need);
             let room = hold.room(fits);
             if room != 0 {
                 return start + first(room);
@@ -135,11 +195,11 @@ impl<T: Word> Room<T> {
         }
     }
 
-    fn earliest_for_long<const VECTORS: bool>(&self, mut start: usize, hold: &Hold<T>) -> usize {
+    fn earliest_for_long(&self, way: impl Way, mut start: usize, hold: &Hold<T>) -> usize {
         // So many ticks from `start` on have room.
         let mut fitting = 0;
         while fitting < hold.ticks && start + (fitting as usize) < self.used {
-            let fits = self.look::<VECTORS>(start + fitting as usize, hold.need);
+            let fits = self.look(way, start + fitting as usize, hold.need);
             let run = fits.trailing_ones().min(SPAN);
             fitting += run;
             if run < SPAN && fitting < hold.ticks {
@@ -152,22 +212,16 @@ impl<T: Word> Room<T> {
 
     /// Returns which of the ticks from `start` on have enough, one bit for each of [`SPAN`] or some more.
     #[inline(always)]
-    fn look<const VECTORS: bool>(&self, start: usize, need: T) -> u32 {
+    fn look(&self, way: impl Way, start: usize, need: T) -> u32 {
         let first = start / BLOCK;
         let blocks = self.blocks.get(first..first + BLOCKS).and_then(|blocks| blocks.first_chunk::<BLOCKS>());
-        let fits = |blocks| match () {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `VECTORS` says that the processor has AVX2.
-            () if VECTORS => unsafe { T::fits_in_vectors(blocks, need, self.guards) },
-            () => fits_one_by_one(blocks, need, self.guards),
-        };
         // All is free where there are no blocks any more.
-        blocks.map_or(u32::MAX, fits) >> (start % BLOCK)
+        blocks.map_or(u32::MAX, |blocks| way.fits(blocks, need, self.guards)) >> (start % BLOCK)
     }
 
     /// Takes what a task holds from a tick on and returns its end.
     #[inline(always)]
-    pub(super) fn take<const VECTORS: bool>(&mut self, start: usize, hold: &Hold<T>) -> usize {
+    pub(super) fn take(&mut self, way: impl Way, start: usize, hold: &Hold<T>) -> usize {
         let end = start + hold.ticks as usize;
         self.used = self.used.max(end);
         if end / BLOCK + BLOCKS >= self.blocks.len() {
@@ -179,12 +233,7 @@ impl<T: Word> Room<T> {
             for (at, block) in self.blocks[first..first + TAKEN].iter_mut().enumerate() {
                 let from = BLOCK * (at + 1) - start % BLOCK;
                 let Some(inside) = ticks[from..].first_chunk() else { break };
-                match () {
-                    #[cfg(target_arch = "x86_64")]
-                    // SAFETY: `VECTORS` says that the processor has AVX2.
-                    () if VECTORS => unsafe { T::take_in_vectors(block, hold.need, inside) },
-                    () => take_one_by_one(block, hold.need, inside),
-                }
+                way.take(block, hold.need, inside);
             }
         } else {
             for tick in start..end {
@@ -194,17 +243,6 @@ impl<T: Word> Room<T> {
         }
         end
     }
-}
-
-/// Whether the processor has the vectors that looks are faster with, and what makes most of them.
-pub(super) fn has_vectors() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("bmi2")
-        && is_x86_feature_detected!("lzcnt");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 /// Returns the first bit that is set.
@@ -227,21 +265,6 @@ static INSIDE: [[u32; (TAKEN + 2) * BLOCK]; SHORT + 1] = {
     }
     inside
 };
-
-/// Returns which ticks have enough.
-#[inline(always)]
-fn fits_one_by_one<T: Word>(blocks: &[Block<T>; BLOCKS], need: T, guards: T) -> u32 {
-    let fits = |at: usize| u32::from((blocks[at / BLOCK].0[at % BLOCK] - need) & guards == guards);
-    (0..BLOCKS * BLOCK).fold(0, |bits, at| bits | fits(at) << at)
-}
-
-/// Takes a need from the ticks of a block that are inside.
-#[inline(always)]
-fn take_one_by_one<T: Word>(block: &mut Block<T>, need: T, inside: &[u32; BLOCK]) {
-    for (free, inside) in block.0.iter_mut().zip(inside) {
-        *free = *free - if *inside == 0 { T::default() } else { need };
-    }
-}
 
 #[cfg(target_arch = "x86_64")]
 mod vectors {
