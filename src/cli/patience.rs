@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::output;
 use super::planning::Stopwatch;
 use crate::report::{text, wording};
-use crate::run::cache::transfer::{SoFar, Transfer};
+use crate::run::files::transfer::{SoFar, Transfer};
 use crate::units::Millis;
 
 /// How long nobody wonders.

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::graph::TaskId;
-use crate::run::cache::aside::{copy_all, relocate, remove_all};
-use crate::run::cache::transfer::Transfer;
 use crate::run::crash;
 use crate::run::engine::{Ended, Engine, Launch, Report, Staging, Stop};
 use crate::run::event::{Process, Role};
+use crate::run::files::transfer::Transfer;
+use crate::run::files::tree::{copy_all, relocate, remove_all};
 use crate::run::layer::{Apart, Layer};
 use crate::run::outcome::Outcome;
 use crate::units::{Bytes, Millis};

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::admission::Holding;
-use super::cache::since::AsLeft;
 use super::decide::Places;
 use super::event::{Event, Place, Process, Recorded, Role};
+use super::files::since::AsLeft;
 use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::{News, Record};
 use super::within::Within;

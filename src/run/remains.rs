@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cache::aside::{children, is_found, remove_all, size};
+use super::cache::aside::is_found;
+use super::files::tree::{children, remove_all, size};
 use super::launch;
 use crate::units::Bytes;
 

@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::key::{Content, Digest};
 use super::manifest::{Entry, Kind, encode};
 use super::recipe::Wanted;
-use super::transfer::Transfer;
+use crate::run::files::transfer::Transfer;
 
 /// What tells that a file is still the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use super::key::{Digest, How, Part, changes};
 use super::leftovers::There;
 use super::manifest::{Entry, Kind};
 use super::recipe::Recipe;
-use super::since::{Marks, is_changed_since};
 use crate::graph::TaskId;
 use crate::probe::disk::is_full;
+use crate::run::files::since::{Marks, is_changed_since};
 use crate::run::lock::LockFile;
 use crate::units::Millis;
 

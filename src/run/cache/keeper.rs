@@ -20,10 +20,11 @@ use super::left::OtherRuns;
 use super::leftovers::There;
 use super::objects::{Lost, Objects};
 use super::recipe::{Leftover, Recipe, Wanted, is_within};
-use super::since::Marks;
-use super::transfer::Transfer;
 use super::verdict::{Always, Verdict, Why};
 use crate::graph::{TaskGraph, TaskId, path};
+use crate::run::files::since::Marks;
+use crate::run::files::transfer::Transfer;
+use crate::run::files::tree;
 use crate::run::lock::LockFile;
 use crate::run::neighbours::places;
 use crate::run::preflight;
@@ -307,7 +308,7 @@ impl Keeper {
             self.forget_kept_copy(output)?;
             let is_found = found.contains(output);
             let aside = aside_as(if is_found { aside::FOUND } else { aside::BEFORE });
-            let moved = aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer())
+            let moved = tree::relocate(&self.files.whole(output), &aside.join(output), self.transfer())
                 .map_err(|error| io::Error::new(error.kind(), format!("{output}: {error}")))?;
             told.extend((moved && is_found).then_some(output.as_str()));
         }
@@ -348,7 +349,7 @@ impl Keeper {
         let aside = aside.join(attempt(log));
         let mut ours = recipe.outputs.iter().filter(|output| self.files.is_ours(output));
         ours.try_for_each(|output| {
-            aside::relocate(&self.files.whole(output), &aside.join(output), self.transfer()).map(drop)
+            tree::relocate(&self.files.whole(output), &aside.join(output), self.transfer()).map(drop)
         })
     }
 

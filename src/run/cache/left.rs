@@ -12,8 +12,8 @@ use super::intake::Finished;
 use super::keeper::{Keeper, Trouble, chain, now};
 use super::key::Digest;
 use super::recipe::{Leftover, Recipe};
-use super::since::{AsLeft, is_changed_since};
 use crate::graph::TaskId;
+use crate::run::files::since::{AsLeft, is_changed_since};
 use crate::run::lock::LockFile;
 
 /// Tells of other runs.

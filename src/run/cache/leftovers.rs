@@ -7,8 +7,8 @@ use super::index::Begun;
 use super::keeper::{Keeper, UnderWay, chain};
 use super::key::{Content, Digest, How, Part, changes};
 use super::recipe::{Leftover, Recipe, Wanted};
-use super::since::Marks;
 use crate::graph::TaskId;
+use crate::run::files::since::Marks;
 
 /// A file that the task has made itself, as it was before the attempt.
 #[derive(Debug)]

@@ -3,8 +3,7 @@
 //! Pure: [`key`], [`recipe`], `words`, [`manifest`], [`verdict`]. Shell: [`files`] says what files hold, [`objects`] keeps results,
 //! [`index`] knows which key made which; [`keeper`] brings them together for one run, `intake` takes in what it made, [`survey`] looks all tasks up at
 //! once, [`engine`] puts it all around an engine, [`standstill`] sees that nothing has changed at all, [`sweep`] keeps the size
-//! in bounds, `room` what is to be kept free, [`locks`] who is at a result,
-//! [`left`] what other runs have left, [`transfer`] how far reading and copying is.
+//! in bounds, [`locks`] who is at a result, [`left`] what other runs have left.
 
 pub mod aside;
 pub mod engine;
@@ -20,12 +19,9 @@ pub mod manifest;
 pub mod objects;
 pub mod recipe;
 pub mod restore;
-mod room;
-pub mod since;
 pub mod standstill;
 pub mod survey;
 pub mod sweep;
-pub mod transfer;
 pub mod verdict;
 mod words;
 mod workshop;

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::key::Digest;
-use super::transfer::Transfer;
 use super::workshop::Workshop;
 use crate::probe::disk::is_full;
+use crate::run::files::transfer::Transfer;
 use crate::units::Bytes;
 
 /// Objects are read-only: nobody should change them by mistake.

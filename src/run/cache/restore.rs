@@ -19,6 +19,7 @@ use super::objects::Lost;
 use super::recipe::Recipe;
 use super::verdict::Cached;
 use crate::graph::TaskId;
+use crate::run::files::tree;
 use crate::run::lock::LockFile;
 
 /// What was found out about a task whose turn it is.
@@ -211,7 +212,7 @@ impl Keeper {
             && let Some(digest) = self.files.known(path, &stamp)
             && self.objects.has(&digest, Some(stamp.size))
         {
-            return aside::remove_all(&self.files.whole(path));
+            return tree::remove_all(&self.files.whole(path));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::index::{Action, Index, IndexError};
 use super::key::Digest;
 use super::manifest::{Kind, decode};
 use super::objects::Objects;
-use super::transfer::Transfer;
+use crate::run::files::transfer::Transfer;
 use crate::units::Bytes;
 
 /// Why the cache cannot be gone through.

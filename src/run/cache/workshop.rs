@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::aside::remove_all;
+use crate::run::files::tree::remove_all;
 use crate::run::lock::is_at;
 
 /// The folder of this process, made when it is needed.

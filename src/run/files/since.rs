@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::key::Digest;
+use super::Digest;
 use crate::units::Millis;
 
 /// What a run notes is the beginning of a millisecond, counted from the beginning of another: so much earlier than it was.

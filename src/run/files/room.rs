@@ -24,7 +24,7 @@ pub(super) struct NoRoom {
 
 /// What may be written to disks.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(in crate::run) struct Room {
     /// What is kept free; without it, what is usual for the disk.
     pub(super) keep_free: Option<Bytes>,
     /// Two that look at once would both be promised the same room.
@@ -41,7 +41,7 @@ impl Room {
     ///
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] where there is not.
-    pub(super) fn look(&self, folder: &Path, bytes: u64) -> io::Result<()> {
+    pub(in crate::run) fn look(&self, folder: &Path, bytes: u64) -> io::Result<()> {
         let Some(disk) = Disk::of(folder) else { return Ok(()) };
         let reserve = self.keep_free.unwrap_or_else(|| disk.usual_reserve());
         if bytes.saturating_add(reserve.0) <= disk.free.0 {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::key::Digest;
+use super::Digest;
 use super::room::Room;
 use crate::units::Bytes;
 
@@ -28,7 +28,7 @@ pub struct Transfer {
     /// The file that was begun last.
     last: Mutex<String>,
     off: Arc<AtomicBool>,
-    pub(super) room: Room,
+    pub(in crate::run) room: Room,
 }
 
 /// How far a transfer is.
@@ -76,19 +76,19 @@ impl Transfer {
     }
 
     /// Fails once it was called off.
-    pub(super) fn go_on(&self) -> io::Result<()> {
+    pub(in crate::run) fn go_on(&self) -> io::Result<()> {
         // Not as `Interrupted`: whoever meets that tries again.
         if self.is_off() { Err(io::Error::other("it was called off")) } else { Ok(()) }
     }
 
     /// Notes that a file is begun.
-    pub(super) fn begin(&self, path: &str) {
+    pub(in crate::run) fn begin(&self, path: &str) {
         path.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
         self.files.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Copies a file with its permissions; what is left of the copy where it fails is for the caller to remove.
-    pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+    pub(in crate::run) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut from = File::open(from)?;
         let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
         if is_sparse(&from.metadata()?) {
@@ -105,13 +105,13 @@ impl Transfer {
     }
 
     /// Reads to the end and returns digest and length.
-    pub(super) fn digest(&self, from: &mut impl Read) -> io::Result<(Digest, u64)> {
+    pub(in crate::run) fn digest(&self, from: &mut impl Read) -> io::Result<(Digest, u64)> {
         self.copy_and_digest(from, &mut io::sink())
     }
 
     /// Copies a file to an empty one in a folder, if there is room for that, and returns digest and length of what was copied.
     /// What takes no room in the one takes none in the other.
-    pub(super) fn copy_file(&self, from: &mut File, to: &mut File, folder: &Path) -> io::Result<(Digest, u64)> {
+    pub(in crate::run) fn copy_file(&self, from: &mut File, to: &mut File, folder: &Path) -> io::Result<(Digest, u64)> {
         let found = from.metadata()?;
         if is_sparse(&found) {
             self.room.look(folder, taken(&found))?;
@@ -128,7 +128,11 @@ impl Transfer {
     }
 
     /// Copies to the end and returns digest and length of what was copied.
-    pub(super) fn copy_and_digest(&self, from: &mut impl Read, to: &mut impl Write) -> io::Result<(Digest, u64)> {
+    pub(in crate::run) fn copy_and_digest(
+        &self,
+        from: &mut impl Read,
+        to: &mut impl Write,
+    ) -> io::Result<(Digest, u64)> {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; PIECE];
         loop {
