@@ -159,7 +159,7 @@ enum Turn {
     Start,
 }
 
-/// What somebody holds. Who is suspended keeps its memory, and all that it has of the node, and needs nothing of the compute.
+/// What a task holds. A suspended one keeps its memory and all that it has of the node, and needs nothing of the compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Held {
     /// All that it asks for.

@@ -88,10 +88,10 @@ pub struct Dispatcher<'a> {
     expect: Expect,
     /// When tasks that were first in line were promised to start.
     promised: HashMap<TaskId, Millis>,
-    /// Since when others keep whom of a queue waiting who can do with something else, by our own tasks' expected ends; by
-    /// itself for each task that was not let in: the others of its queue wait for its next attempt.
+    /// Since when others, not our own tasks, have kept a queue waiting whose tasks could also run elsewhere, by the expected ends
+    /// of our own. A task that a device turned away has an entry of its own: the rest of its queue does not inherit its wait.
     others_keep: HashMap<(u32, Option<TaskId>), Millis>,
-    /// For whom room was kept when it was last decided who starts, and from when on.
+    /// The task that room was kept for when it was last decided what starts, and from when on.
     kept: Option<(TaskId, Millis)>,
     /// Whether the plan still holds.
     watch: Watch,

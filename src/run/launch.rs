@@ -85,7 +85,7 @@ fn of_attempt(dir: &Path, folder: &str, name: &str, number: u32, ending: &str) -
     dir.join(format!("{folder}/{name}.{number}{ending}"))
 }
 
-/// Returns where all of those places are.
+/// Returns the folder of all attempts' own places.
 #[must_use]
 pub fn all_staging(dir: &Path) -> PathBuf {
     dir.join("staging")

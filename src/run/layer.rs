@@ -1,8 +1,8 @@
 //! What engines around other engines share: work on other threads, and the reports that follow from it.
 //!
 //! What a start or a report waits for, and what nothing of the run waits for, have threads of their own: neither is behind the
-//! other, however long it takes. What was done comes before what the inner engine reports, so that neither can hold the other up. Does not know what the
-//! work is.
+//! other, however long it takes. What was done comes before what the inner engine reports, so that neither can hold the other
+//! up. Does not know what the work is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

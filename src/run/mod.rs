@@ -3,7 +3,8 @@
 //! Pure: [`state`] folds [`event`]s, [`decide`], [`retry`] and [`raise`] say what follows, [`admission`] whether it fits,
 //! [`peak`] what was seen, [`learn`] what follows from it for later runs, [`launch`] with what command. Shell:
 //! [`supervisor`] moves events between them, the [`store`] and an [`engine`]; [`neighbours`] are other runs of the user on the
-//! machine; the [`cache`] knows what need not be done again; [`files`] moves and copies what tasks made; [`crash`] lets tests end it at named points.
+//! machine; the [`cache`] knows what need not be done again; [`files`] moves and copies what tasks made; [`crash`] lets tests
+//! end it at named points.
 
 pub mod admission;
 pub mod cache;

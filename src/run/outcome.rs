@@ -117,7 +117,7 @@ impl Outcome {
         !matches!(self, Self::Succeeded | Self::Interrupted | Self::Displaced { .. } | Self::Outrun)
     }
 
-    /// Yields the ids of the devices, of which one did not let it in, or not any more, as somebody else was there.
+    /// Yields the ids of the devices one of which turned the attempt away because another process held it.
     pub fn busy(&self) -> impl Iterator<Item = &str> {
         let device = if let Self::Displaced { device, cause } = self { Some((device, cause)) } else { None };
         let busy = device.and_then(|(device, cause)| match cause {

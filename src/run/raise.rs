@@ -2,8 +2,9 @@
 //! larger device; of the host's memory half as much again, up to all of it.
 //!
 //! One that kept to what was reserved for it, on a device whose memory others had taken, is given the same again: what it
-//! needs is not known to be more. A step that no place of the fleet could ever grant is passed over; where none is left, trying again is of no use, but on the CPU
-//! for who would only rather have a device.
+//! needs is not known to be more. A step that no place of the fleet could ever grant is passed over; where none is left, trying
+//! again is useless, except on the CPU for a stage that merely prefers a device.
+//!
 //! Pure: does not know what is free at the moment.
 
 use serde::{Deserialize, Serialize};

@@ -87,8 +87,8 @@ impl Ledger {
         book.busy = Some(Busy { times: times + 1, at, until: at + SOONEST });
     }
 
-    /// Sends nothing to such a device until then, unless a reading shows before who is there: for a second at least, twice as
-    /// long each time, and for half a minute at most, for others may be let in whom the one that was not does not wait for.
+    /// Starts nothing on such a device until then. The wait is a second at least, doubles with each refusal and ends after half a
+    /// minute at the latest, for other tasks may be let in; a reading that shows who holds the device ends it sooner.
     pub fn keep_off(&mut self, device: DeviceId, until: Millis) {
         let busy = &mut self.books[device.index()].busy;
         *busy = busy.map(|busy| {

@@ -43,9 +43,9 @@ pub use refusal::{Refusal, Short, Why};
 /// missed.
 pub const FRESH: Millis = Millis(5_000);
 
-/// Where the driver takes long every time, a reading counts from when it comes, however long that was, up to this: one that takes minutes is about
-/// to fail. What our own tasks were promised since it was asked for counts besides, so that it is as safe as a quick one as to
-/// them. A stranger may have come meanwhile: the next reading shows that, and who has taken no memory yet makes room.
+/// Where the driver is always slow, its readings count as new when they arrive, if they took no longer than this: a driver that
+/// takes minutes is about to fail. What our own tasks were promised since the question was asked is counted on top. A stranger
+/// may have come meanwhile: the next reading shows that, and a task that has taken no memory yet makes room.
 const SLOWEST: Millis = Millis(60_000);
 
 /// What others held within this time before the last reading is not given out: they may be back at once, as a program

@@ -39,8 +39,8 @@ pub fn forget_leftovers(aside: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what runs of a state folder have set aside before a time, but what no run has made, and returns how many files and folders that were and
-/// what they took, in bytes.
+/// Removes what runs of a state folder have set aside before a time, but what no run has made, and returns how many files and
+/// folders that were and what they took, in bytes.
 ///
 /// # Errors
 /// Where it cannot be read or removed.

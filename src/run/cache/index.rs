@@ -1,8 +1,8 @@
 //! What the cache knows: `index.db`, apart from the record of runs, since all of it can be made again.
 //!
-//! An action is a key with what it made. What has begun and is not kept yet is known as well. A task's row remembers its last key, to say what has changed since. The memo
-//! remembers what files hold. The newest entries may be missing after a power loss, never one in the middle
-//! (`synchronous = NORMAL`): what is missing is made again.
+//! An action is a key with what it made. What has begun and is not kept yet is known as well. A task's row remembers its last
+//! key, to say what has changed since. The memo remembers what files hold. The newest entries may be missing after a power loss,
+//! never one in the middle (`synchronous = NORMAL`): what is missing is made again.
 
 mod begun;
 mod opened;

@@ -22,9 +22,9 @@ const MOST_REFUSALS: usize = 16;
 const OFTEN: u32 = 2;
 
 impl Dispatcher<'_> {
-    /// Returns the outcome of a task that said that a device is busy: where it has one that lets in one process at a time,
-    /// another one came first. What comes first every time is its own, the sooner if the task was seen to hold memory, unless
-    /// there is room for it elsewhere.
+    /// Returns what becomes of a task that failed saying that its device is busy. On a device that lets in one process at a time
+    /// it was turned away, and is tried again. Where that happens too often it counts as the task's own failure, sooner if it was
+    /// seen to hold memory, unless there is room for it elsewhere.
     #[must_use]
     pub fn explain_turned_away(
         &self,
