@@ -16,9 +16,9 @@ use super::event::{Event, Place, Process, Recorded, Role};
 use super::files::since::AsLeft;
 use super::store::{Orchestrator, RunKey, Store, StoreError, TaskHeader, Unfinished};
 use super::supervisor::{News, Record};
-use super::within::Within;
+use super::within::{Around, Within};
 use crate::graph::TaskId;
-use crate::units::Millis;
+use crate::units::{Cpus, Millis};
 
 mod commons;
 mod elsewhere;
@@ -122,8 +122,14 @@ impl<'a> Shared<'a> {
     fn news(&mut self) -> Result<News, StoreError> {
         self.others.renew(self.store, |run| !self.key.is_of(run), &self.here, self.presence)?;
         self.elsewhere.renew(self.presence);
-        let holdings: Vec<Holding> =
+        let mut holdings: Vec<Holding> =
             self.others.holdings(&self.within).chain(self.elsewhere.holdings(&self.within)).collect();
+        // Who waits for a run of its own computes nothing. Did its CPUs count, two such runs could wait for each other.
+        let around: Vec<&Around> =
+            self.others.around(self.presence).chain(self.elsewhere.around(self.presence)).collect();
+        for holding in holdings.iter_mut().filter(|of| around.iter().any(|around| of.is(around))) {
+            holding.place.cpus = Cpus::ZERO;
+        }
         let mut made = std::mem::take(&mut self.others.made);
         made.extend(self.elsewhere.made());
         if holdings == self.told {
@@ -181,6 +187,13 @@ impl Others {
             }
         }
         Ok(())
+    }
+
+    /// Yields the attempts in which any of them goes on.
+    fn around(&self, presence: &dyn Presence) -> impl Iterator<Item = &Around> {
+        let within = self.all.values().filter(|other| !other.run.orchestrator.within.is_empty());
+        let alive = within.filter(move |other| other.is_carried_out(presence));
+        alive.flat_map(|other| other.run.orchestrator.within.outwards())
     }
 
     /// Yields what they hold, but the attempts that we are part of: they made room for us.
@@ -274,8 +287,12 @@ impl Other {
 
     /// Whether anybody is left of it.
     fn goes_on(&self, presence: &dyn Presence) -> bool {
-        let carries_out = || presence.carries_out(&self.run.orchestrator, &self.run.dir);
-        !self.is_over && carries_out() || self.holdings().next().is_some()
+        self.is_carried_out(presence) || self.holdings().next().is_some()
+    }
+
+    /// Whether its process attends to it.
+    fn is_carried_out(&self, presence: &dyn Presence) -> bool {
+        !self.is_over && presence.carries_out(&self.run.orchestrator, &self.run.dir)
     }
 
     fn holdings(&self) -> impl Iterator<Item = Holding> {

@@ -39,6 +39,12 @@ impl Within {
         lines.collect::<Vec<_>>().join("\n")
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Yields them, the innermost first.
     pub fn outwards(&self) -> impl Iterator<Item = &Around> {
         self.0.iter().rev()

@@ -410,3 +410,18 @@ fn who_cannot_start_anything_since_somebody_has_locked_the_box_says_who_that_is(
     assert_eq!(run.end(), Some(0));
     assert!(world.path("ran").exists());
 }
+
+#[test]
+fn two_tasks_with_half_of_the_cpus_each_whose_runs_want_all_of_them_go_one_after_the_other() {
+    let ty = env!("CARGO_BIN_EXE_trainyard");
+    let stage = |name: &str| {
+        format!(
+            "[stage.{name}]\nrun = [\"{ty}\", \"run\", \"q.toml\", \"--state\", \"{name}\"]\nresources = {{ cpus = 0.5 }}\n"
+        )
+    };
+    let world = World::new(&(stage("one") + &stage("two")));
+    let both = "until test -e one/state.db && test -e two/state.db; do sleep 0.05; done";
+    let within = format!("[stage.all]\nrun = 'mkdir busy; {both}; rmdir busy'\nresources = {{ cpus = {} }}\n", cpus());
+    std::fs::write(world.path("q.toml"), within).unwrap();
+    assert_eq!(world.run(&[]).status.code(), Some(0));
+}

@@ -12,7 +12,7 @@ use super::{Here, Others, Presence};
 use crate::run::admission::Holding;
 use crate::run::lock::{holder, identity};
 use crate::run::store::{Store, StoreError};
-use crate::run::within::Within;
+use crate::run::within::{Around, Within};
 use crate::units::Millis;
 
 /// The other state folders of this user.
@@ -187,6 +187,11 @@ impl Elsewhere {
             known.others.holdings(within).map(called).collect::<Vec<_>>()
         };
         self.known.iter().flat_map(of)
+    }
+
+    /// Yields the attempts in which any of their runs goes on.
+    pub(super) fn around<'a>(&'a self, presence: &'a dyn Presence) -> impl Iterator<Item = &'a Around> {
+        self.known.iter().flat_map(move |known| known.others.around(presence))
     }
 
     /// Returns what was written since that was last asked.

@@ -91,8 +91,14 @@ struct Run {
 
 impl Run {
     fn new(dir: &Path, id: &str, pid: u32) -> Self {
+        Self::within(dir, id, pid, Within::default())
+    }
+
+    fn within(dir: &Path, id: &str, pid: u32, within: Within) -> Self {
         let mut store = Store::open(dir).unwrap();
-        let key = store.begin(&header(id, pid)).unwrap();
+        let header = header(id, pid);
+        let orchestrator = Orchestrator { within, ..header.orchestrator };
+        let key = store.begin(&Header { orchestrator, ..header }).unwrap();
         Self { store, key }
     }
 
@@ -154,6 +160,30 @@ fn a_run_within_a_task_is_not_kept_from_what_that_task_holds() {
     one.shared(&told).append(&[finished(0), started(0, 2, 4)]).unwrap();
     let both = vec![("a-name t0".into(), 4), ("a-name t1".into(), 2)];
     assert_eq!(held(two.shared(&told).others().unwrap()), Some(both));
+}
+
+#[test]
+fn the_cpus_of_a_task_that_waits_for_a_run_of_its_own_keep_nobody_waiting() {
+    let (dir, box_) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for elsewhere in [false, true] {
+        let told = Told { commons: elsewhere.then(|| box_.path().join("box")), ..Told::default() };
+        let folder = |id: &str| dir.path().join(if elsewhere { id } else { "one" });
+        let mut outer = Run::new(&folder("a"), "a", 1);
+        let mut outer = outer.shared(&told);
+        outer.append(&[started(0, 1, 3), started(1, 1, 2)]).unwrap();
+        let mut nested = Run::within(&folder("c"), "c", 3, Within::default().and("a", "t1", 1));
+        let nested = nested.shared(&told);
+        let told =
+            Told { within: Within::default().and("a", "t0", 1), commons: told.commons.clone(), ..Told::default() };
+        let mut run = Run::new(&folder("b"), "b", 2);
+        let mut run = run.shared(&told);
+        let cpus = |news: News| held(news).map(|held| held.into_iter().map(|(_, cpus)| cpus).collect::<Vec<_>>());
+        assert_eq!(cpus(run.others().unwrap()), Some(vec![0]));
+        // Once that run is over the task goes on itself.
+        told.dead.borrow_mut().push(3);
+        assert_eq!(cpus(run.others().unwrap()), Some(vec![2]));
+        drop((outer, nested));
+    }
 }
 
 #[test]
