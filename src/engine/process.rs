@@ -155,7 +155,7 @@ pub fn table() -> Vec<(u32, u32)> {
     running(4).collect()
 }
 
-/// Returns the processes of a group that have not ended; who has and lies on the process table still, does not count.
+/// Returns the processes of a group that have not ended; one that has and is still on the process table does not count.
 pub(super) fn group(leader: u32) -> Vec<Process> {
     groups().filter(|(_, group)| *group == leader).filter_map(|(pid, _)| identify(pid)).collect()
 }

@@ -231,7 +231,7 @@ impl Watch {
         let port = port.flat_map(|(number, file)| {
             ["--port".to_owned(), number, "--ports".to_owned(), file.to_string_lossy().into_owned()]
         });
-        // What is made in a place of its own is moved from there by whoever attends.
+        // What is made in a place of its own is moved from there by the process that attends.
         let outputs = launch.outputs.iter().filter(|_| launch.staging.is_none());
         let outputs = outputs.flat_map(|(_, path)| ["--output".to_owned(), path.to_string_lossy().into_owned()]);
         let args =
@@ -313,7 +313,7 @@ pub fn watch(watch: Watch) -> io::Result<Status> {
         // Where there is no room, the attempt has ended a little sooner.
         drop(later);
     }
-    // The full disk that keeps the record away is told by the orchestrator, who still sees how this process ends.
+    // The full disk that keeps the record away is told by the orchestrator, which still sees how this process ends.
     if orphaned { written.map(|()| status) } else { Ok(status) }
 }
 
@@ -355,7 +355,7 @@ struct Attended<'a> {
     output: Option<OwnedFd>,
     heard: bool,
     overtime: Overtime,
-    /// Who has stopped it.
+    /// The process that has stopped it.
     holder: Holder,
     signals: Signals,
 }
@@ -392,7 +392,7 @@ impl Attended<'_> {
         }
     }
 
-    /// Lets the stage go on if whoever has stopped it is gone.
+    /// Lets the stage go on if the process that has stopped it is gone.
     fn look_who_holds(&mut self) {
         match self.holder.look() {
             hold::Found::Nobody => self.overtime.stand(false),

@@ -2,7 +2,7 @@
 //! below it whose own parent has ended (`PR_SET_CHILD_SUBREAPER`, see prctl(2)).
 //!
 //! Nobody has written down which attempt such a process comes from. One that holds the attempt's output open is known by
-//! that; the others are found at the end of the run, like those that carry our marks and have hidden. Whoever is made the
+//! that; the others are found at the end of the run, like those that carry our marks and have hidden. A process that is made the
 //! parent also has to take the dead off the process table.
 
 use std::collections::{HashMap, HashSet};
@@ -102,7 +102,7 @@ pub(super) fn end_adopted(grace: Duration, spared: impl Fn(u32) -> bool) -> bool
     true
 }
 
-/// The children of an orchestrator that are attempts, each awaited by whoever attends to it.
+/// The children of an orchestrator that are attempts, each awaited by what attends to it.
 #[derive(Debug, Default)]
 pub(super) struct Awaited(Mutex<Known>);
 

@@ -329,13 +329,13 @@ impl Attempt {
         }
     }
 
-    /// Notes that it is asked to end, for whoever finds its sentinel's record.
+    /// Notes that it is asked to end, for the process that finds its sentinel's record.
     fn note_asked(&self) {
         self.launch.sentinel.iter().for_each(|record| sentinel::note_asked(record));
     }
 
     /// Takes in that the run is to stop, a moment after the process ended so. A machine that is shut down tells all processes
-    /// alike to end, in no order: who heard of it before us was interrupted, and so was who ended, be it well, when we had heard.
+    /// alike to end, in no order: a task that heard of it before us was interrupted, and so was one that ended after we had, even well.
     async fn hear_of_a_stop(&mut self, status: Status, were_told: bool) {
         let is_told = were_told || status.is_as_by_shutdown();
         if !is_told || self.clock.ending.is_some() || matches!(self.exit, Exit::OfStranger(None)) {
@@ -440,7 +440,7 @@ impl Attempt {
         // A shell tells the signal that ended its command by this code.
         let killed = matches!(status, Status::Signalled(9) | Status::Exited(137));
         let by_kernel = killed && self.kills.count() > self.killed_before;
-        // Whoever has no device of ours may have run out of somebody else's: more of what we can give does not help.
+        // A task that has no device of ours may have run out of somebody else's: more of what we can give does not help.
         let said = self.log.ran_out_of();
         let is_given = |memory: &Memory| !matches!(memory, Memory::Device(_)) || !self.launch.devices.is_empty();
         let said = said.filter(is_given);

@@ -111,7 +111,7 @@ fn end_all(
     found: impl FnOnce(&[u32]),
 ) {
     let marks = [mark.to_owned()];
-    // What carries no mark, and whom nobody finds once its parent has ended.
+    // What carries no mark, and is not found any more once its parent has ended.
     let mut unmarked: Vec<Process> = Vec::new();
     let mut find = || {
         let mut left = process::find_marked(&marks);

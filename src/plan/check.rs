@@ -233,7 +233,7 @@ impl Checker<'_> {
         self.fleet.nodes.iter().zip(on_node).any(has_all)
     }
 
-    /// Whoever is interrupted allows it, and runs within its stay until the end of that, one piece after the other.
+    /// A task that is interrupted allows it, and runs within its stay until the end of that, one piece after the other.
     fn pieces(&self, task: TaskId) -> Option<Violation> {
         let placed = &self.plan.placed[task.index()];
         let (first, last) = (placed.segments.first()?, placed.segments.last()?);
@@ -353,7 +353,7 @@ impl Checker<'_> {
             for device in &placed.devices {
                 let on_device = of_devices + 2 * device.index();
                 if *part != Held::Share {
-                    // Who asks for more than is free now waits until others have left: it holds all there is.
+                    // A task that asks for more than is free now waits until others have left: it holds all there is.
                     let memory = memory_of(mode, &devices[device.index()]).0;
                     change(on_device, memory.min(has[on_device]));
                 }

@@ -76,7 +76,7 @@ pub(super) struct Ticks<T> {
     tick: u64,
     /// `[n_tasks]`, forward and backward in time.
     tasks: [Vec<Task<T>>; 2],
-    /// Who is waited for, forward and backward in time.
+    /// The tasks that are waited for, forward and backward in time.
     before: [Waits; 2],
     /// Schedules in the making.
     tables: [Table<T>; 2],
@@ -91,7 +91,7 @@ struct Table<T> {
     finish: Vec<u32>,
 }
 
-/// Whom tasks wait for, without what an edge carries.
+/// The tasks that each one waits for, without what an edge carries.
 struct Waits {
     /// `[n_tasks + 1]`, indices into `tasks`.
     offsets: Vec<u32>,
@@ -113,7 +113,7 @@ impl Waits {
 #[derive(Clone, Copy)]
 struct Task<T> {
     hold: Hold<T>,
-    /// Whom it waits for, the first [`FEW`] of them; where there are fewer, who ends at 0 in their place.
+    /// The tasks that it waits for, the first [`FEW`] of them; where there are fewer, one that ends at 0 in their place.
     before: [u32; FEW],
     /// Whether there are more.
     has_more: bool,

@@ -119,7 +119,7 @@ pub struct Dispatcher<'a> {
     sharing: Sharing,
     /// Devices whose driver was seen to hide who holds their memory.
     hidden: HashSet<DeviceId>,
-    /// Who is suspended.
+    /// Which tasks are suspended.
     turns: Turns,
 }
 
@@ -308,7 +308,7 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// As planned: the plan has weighed priorities where that was its aim. Who was not let in again and again goes last.
+    /// As planned: the plan has weighed priorities where that was its aim. A task that was not let in again and again goes last.
     fn turn(&self, task: TaskId) -> Turn {
         let often = self.turned_away_often(task);
         (often.map_or(self.plan.rank[task.index()], |times| u32::MAX / 2 + times), task)

@@ -194,7 +194,7 @@ pub trait Engine {
     /// Ends one attempt of a task, if it runs.
     fn stop_task(&mut self, task: TaskId, role: Role, how: Stop);
 
-    /// Stops everything that an attempt has started, or lets it go on. Whoever is ended meanwhile goes on for that.
+    /// Stops everything that an attempt has started, or lets it go on. One that is ended meanwhile goes on for that.
     fn suspend(&mut self, task: TaskId, role: Role, suspended: bool);
 
     /// Looks whether a task is up to date; whether [`Report::LookedUp`] follows. Without a cache nothing ever is.

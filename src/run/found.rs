@@ -76,7 +76,7 @@ impl Found {
         self.sufficed.retain(|other, whole| *other != of || had < beside_desktop(*whole));
         let (peaks, request) = self.known.get(&of).cloned().unwrap_or_else(|| (Vec::new(), mode.resources.clone()));
         let Some(known) = estimate::memory(&[], &[had]) else { return false };
-        // Who has all of a device gets no more there.
+        // A task that has all of a device gets no more there.
         let is_more = !request.wants_all_memory() && known.value > request.gpu_memory;
         if is_more {
             self.known.insert(of, (peaks, ask_for(known.value, gpus, mode, fleet)));

@@ -152,7 +152,7 @@ pub fn describe(
     }
     let held = held((place, beside), &devices, stage.modes[place.mode].resources.gpus);
     env.extend(device_env(&devices, held));
-    // Who has a rendezvous of their own keeps it.
+    // A stage that has a rendezvous of its own keeps it.
     let own = env.len();
     for (name, value) in rendezvous(&devices, port) {
         if !env[..own].iter().any(|(other, _)| other == name) {

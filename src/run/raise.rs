@@ -217,7 +217,7 @@ fn on_device(now: Raise, last: &Attempt, at: &str, (gpus, fleet): (Gpus, &Fleet)
     let (whole, all) = size(at, last, fleet);
     let mut steps = Vec::new();
     let was_given_more = last.raise.is_some_and(|raise| raise.step != Step::Again);
-    // Beside a desktop nobody gets more than that leaves, but who has the device to himself.
+    // Beside a desktop no task gets more than that leaves, except one that has the device to itself.
     if !was_given_more && !now.alone && need > Bytes::ZERO && half_again(need) <= most_of_each(fleet, gpus) {
         steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
     }

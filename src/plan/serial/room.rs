@@ -3,7 +3,7 @@
 //! A look tells of each of some ticks whether there is enough, one bit for each; a run of ticks with room for all of a task
 //! is found by folding these bits onto themselves. Blocks are read and written as they lie in memory, so that a processor
 //! hands on what one task takes to the look of the next. Runs of bits: Warren, "Hacker's Delight", 2nd edition, 6-3. Does
-//! not know whom tasks wait for.
+//! not know which tasks wait for which.
 
 use std::ops::{BitAnd, Sub};
 

@@ -128,7 +128,7 @@ impl Ledger {
         short.flat_map(left).collect()
     }
 
-    /// Returns who has a device to himself and what it has gained since, where its driver does not say who holds that.
+    /// Returns the task that has a device to itself and what it has gained since, where its driver does not say who holds that.
     #[must_use]
     pub fn gained_alone(&self, device: DeviceId, seen: &Seen) -> Option<(TaskId, Bytes)> {
         let book = &self.books[device.index()];
@@ -136,14 +136,14 @@ impl Ledger {
         Some((task, book.grown(seen)))
     }
 
-    /// Whether strangers hold much of a device that somebody has, or was the last to have, to himself; `None` as long as that
-    /// may be what he has not given back yet.
+    /// Whether strangers hold much of a device that a task has, or was the last to have, to itself; `None` as long as that
+    /// may be what it has not given back yet.
     #[must_use]
     pub fn is_crowded(&self, device: DeviceId) -> Option<bool> {
         self.books[device.index()].was_crowded()
     }
 
-    /// Returns how much others may hold of a device beside whoever has it to himself.
+    /// Returns how much others may hold of a device beside the task that has it to itself.
     #[must_use]
     pub fn puts_up_with(&self, device: DeviceId) -> Bytes {
         self.books[device.index()].puts_up_with()
@@ -166,7 +166,7 @@ impl Ledger {
 /// How long nothing is sent to a device that was busy when a task came, until it is known when that is tried again.
 const SOONEST: Millis = Millis(1_000);
 
-/// How long nothing is sent there at most, however long whoever was turned away pauses.
+/// How long nothing is sent there at most, however long the task that was turned away pauses.
 const LATEST: Millis = Millis(30_000);
 
 /// A device that was busy when a task of ours came.
@@ -187,7 +187,7 @@ pub(super) struct Short {
     since: Millis,
     /// What was still to be taken, and what was left.
     numbers: (Bytes, Bytes),
-    /// Who holds so much more than was promised to it that without that there would be enough.
+    /// The task that holds so much more than was promised to it that without that there would be enough.
     by: Option<TaskId>,
 }
 

@@ -14,7 +14,7 @@ use crate::run::outcome::{Cause, Outcome};
 use crate::run::state::TaskState;
 use crate::units::{Bytes, Millis};
 
-/// How often a task is tried again that a device did not let in, and that was not seen on one itself. Who waits for the same
+/// How often a task is tried again that a device did not let in, and that was not seen on one itself. One that waits for the same
 /// device comes first half of the times, so that this many losses in a row are no chance.
 const MOST_REFUSALS: usize = 16;
 
@@ -79,8 +79,8 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Returns how often a task was not let in, where that is so often that it may be to blame itself: those go first who may be
-    /// let in, and of the others who was turned away least.
+    /// Returns how often a task was not let in, where that is so often that it may be to blame itself: those go first that may be
+    /// let in, and of the others the one that was turned away least.
     pub(super) fn turned_away_often(&self, task: TaskId) -> Option<u32> {
         self.refusals.get(&task).copied().filter(|times| *times >= OFTEN)
     }

@@ -37,7 +37,7 @@ fn is_newer(path: &Path, found: &Metadata, time: Millis) -> bool {
 /// What was made, as it was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AsLeft {
-    /// When whoever made it had ended, ms since the Unix epoch.
+    /// When the process that made it had ended, ms since the Unix epoch.
     pub at: Millis,
     /// The marks of all of it then, if somebody looked.
     pub marks: Option<Digest>,

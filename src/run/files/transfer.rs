@@ -77,7 +77,7 @@ impl Transfer {
 
     /// Fails once it was called off.
     pub(in crate::run) fn go_on(&self) -> io::Result<()> {
-        // Not as `Interrupted`: whoever meets that tries again.
+        // Not as `Interrupted`: a reader that meets that tries again.
         if self.is_off() { Err(io::Error::other("it was called off")) } else { Ok(()) }
     }
 

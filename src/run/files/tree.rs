@@ -126,7 +126,7 @@ fn copy_what_is_in(from: &Path, to: &Path, transfer: &Transfer) -> io::Result<()
     }
     let kind = found.file_type();
     if kind.is_fifo() || kind.is_socket() {
-        // Whoever opened one would wait for its other end.
+        // A process that opened one would wait for its other end.
         let mode = Mode::from_raw_mode(found.mode());
         return Ok(mknodat(CWD, to, FileType::from_raw_mode(found.mode()), mode, 0)?);
     }
