@@ -74,3 +74,19 @@ pub(super) fn next_limit(limits: &Limits, started: Instant, printed: Option<Inst
     ];
     all.into_iter().flatten().min_by_key(|(at, _)| *at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Millis;
+
+    #[test]
+    fn of_two_limits_that_are_passed_the_earlier_one_is_told() {
+        let (timeout, first_output_timeout) = (Some(Millis(9_000)), Some(Millis(5_000)));
+        let limits = Limits { timeout, first_output_timeout, ..Limits::default() };
+        let start = Instant::now();
+        let mut clock = Clock::start(start);
+        let mut passed = |seconds| clock.passed(&limits, None, start + Duration::from_secs(seconds));
+        assert_eq!([passed(4), passed(5), passed(10)], [None, Some(Limit::FirstOutput), Some(Limit::FirstOutput)]);
+    }
+}
