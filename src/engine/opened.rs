@@ -16,7 +16,7 @@ use super::process;
 #[must_use]
 pub fn by_task<T: Copy + Ord>(task: impl Fn(u32) -> Option<T>) -> Vec<(T, bool)> {
     let (mut opened, mut closed_to_us) = (BTreeMap::new(), BTreeSet::new());
-    for (task, pid) in process::table().into_iter().filter_map(|(pid, _)| Some((task(pid)?, pid))) {
+    for (task, pid) in process::table().filter_map(|(pid, _)| Some((task(pid)?, pid))) {
         match has_gpu_open(pid) {
             Some(open) => *opened.entry(task).or_insert(false) |= open,
             // One that has just ended has nothing open.

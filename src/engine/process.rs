@@ -146,13 +146,12 @@ pub fn find_kin<T>(pid: u32, known: impl Fn(u32) -> Option<T>) -> Option<T> {
 /// Whether a process has started others that it has not buried.
 #[must_use]
 pub(super) fn has_children(pid: u32) -> bool {
-    table().iter().any(|(_, parent)| *parent == pid)
+    table().any(|(_, parent)| parent == pid)
 }
 
-/// Returns all processes that have not ended, each with the one that it is a child of.
-#[must_use]
-pub fn table() -> Vec<(u32, u32)> {
-    running(4).collect()
+/// Yields all processes that have not ended, each with the one that it is a child of.
+pub fn table() -> impl Iterator<Item = (u32, u32)> {
+    running(4)
 }
 
 /// Returns the processes of a group that have not ended; one that has and is still on the process table does not count.
