@@ -59,8 +59,8 @@ impl Sharing {
 }
 
 impl Dispatcher<'_> {
-    /// Learns what the run is called by others, where outputs lie, and which tasks may be looked up again (`[n_tasks]`, or empty for none) after another run
-    /// has written their outputs.
+    /// Learns the run's id, where outputs lie, and which tasks may be looked up again (`[n_tasks]`, or empty for none) after
+    /// another run has written their outputs.
     pub fn share(&mut self, run: String, places: Places, look_again: Vec<bool>) {
         let running = std::mem::take(&mut self.sharing.running);
         self.sharing = Sharing { run, running, places, look_again, others: true, ..Sharing::default() };
