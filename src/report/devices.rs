@@ -80,14 +80,14 @@ fn all(machine: &Machine) -> Vec<Shown<'_>> {
 fn gpus(devices: &[Shown<'_>]) -> Table {
     let mut table = Table::new([
         Column::left("GPU"),
-        Column::left("MODEL"),
-        Column::left("UUID"),
-        Column::left("MEMORY"),
+        Column::left("MODEL").that_goes(3),
+        Column::left("UUID").that_goes(0),
+        Column::left("MEMORY").that_goes(2),
         Column::right("USED"),
         Column::right("TOTAL"),
-        Column::right("USE"),
-        Column::right("TEMP"),
-        Column::right("POWER"),
+        Column::right("USE").that_goes(5),
+        Column::right("TEMP").that_goes(4),
+        Column::right("POWER").that_goes(1),
         Column::left("NOTE").that_gives_way(),
     ]);
     for shown in devices {

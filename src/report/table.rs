@@ -33,25 +33,33 @@ pub struct Column {
     heading: &'static str,
     right: bool,
     gives_way: bool,
+    goes: Option<u8>,
 }
 
 impl Column {
     /// Makes a column of words.
     #[must_use]
     pub const fn left(heading: &'static str) -> Self {
-        Self { heading, right: false, gives_way: false }
+        Self { heading, right: false, gives_way: false, goes: None }
     }
 
     /// Makes a column of numbers.
     #[must_use]
     pub const fn right(heading: &'static str) -> Self {
-        Self { heading, right: true, gives_way: false }
+        Self { heading, right: true, gives_way: false, goes: None }
     }
 
     /// Lets the column's cells be cut in the middle where the terminal is too narrow for the table.
     #[must_use]
     pub const fn that_gives_way(mut self) -> Self {
         self.gives_way = true;
+        self
+    }
+
+    /// Leaves the column out where the terminal is too narrow for the table: that of the lowest number goes first.
+    #[must_use]
+    pub const fn that_goes(mut self, order: u8) -> Self {
+        self.goes = Some(order);
         self
     }
 }
@@ -90,16 +98,17 @@ impl Table {
     /// wide. A column without a single entry is left out, so that there is room for those that say something.
     #[must_use]
     pub fn render(&self, colour: Colour, most: Option<usize>) -> String {
-        let said = self.said();
-        let widths = self.widths(&said, most);
+        let natural = self.natural_widths();
+        let shown = self.shown(&natural, most);
+        let widths = self.widths(natural, &shown, most);
         let mut lines = String::new();
         let headings: Vec<Cell> = self.columns.iter().map(|column| Cell::new(column.heading, Tone::Faint)).collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
-            for (i, (cell, column)) in row.iter().zip(&self.columns).enumerate().filter(|(i, _)| said[*i]) {
-                let shown = text::fit_middle(&cell.text, widths[i]);
-                let gap = " ".repeat(widths[i] - text::width(&shown));
-                let painted = colour.paint(if shown.is_empty() { Tone::Plain } else { cell.tone }, &shown);
+            for (i, (cell, column)) in row.iter().zip(&self.columns).enumerate().filter(|(i, _)| shown[*i]) {
+                let words = text::fit_middle(&cell.text, widths[i]);
+                let gap = " ".repeat(widths[i] - text::width(&words));
+                let painted = colour.paint(if words.is_empty() { Tone::Plain } else { cell.tone }, &words);
                 line.push_str(if line.is_empty() { "" } else { "  " });
                 line.push_str(&if column.right { gap + &painted } else { painted + &gap });
             }
@@ -109,32 +118,48 @@ impl Table {
         lines
     }
 
-    /// Returns which columns have an entry; all of them in a table without rows.
-    fn said(&self) -> Vec<bool> {
-        let entry = |i: usize| self.rows.is_empty() || self.rows.iter().any(|row| !row[i].text.is_empty());
-        (0..self.columns.len()).map(entry).collect()
-    }
-
-    /// Returns how wide each column is shown: not at all where nothing is said in it.
-    fn widths(&self, said: &[bool], most: Option<usize>) -> Vec<usize> {
-        let heading = |(column, said): (&Column, &bool)| if *said { text::width(column.heading) } else { 0 };
-        let mut widths: Vec<usize> = self.columns.iter().zip(said).map(heading).collect();
+    /// Returns how wide each column would be.
+    fn natural_widths(&self) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.columns.iter().map(|column| text::width(column.heading)).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(text::width(&cell.text));
             }
         }
-        let gaps = 2 * said.iter().filter(|said| **said).count().saturating_sub(1);
-        let mut over = most.map_or(0, |most| (widths.iter().sum::<usize>() + gaps).saturating_sub(most));
-        while over > 0 {
+        widths
+    }
+
+    /// Returns which columns are shown: those that have an entry, all of them in a table without rows, but for such as go
+    /// where there is no room.
+    fn shown(&self, widths: &[usize], most: Option<usize>) -> Vec<bool> {
+        let entry = |i: usize| self.rows.is_empty() || self.rows.iter().any(|row| !row[i].text.is_empty());
+        let mut shown: Vec<bool> = (0..self.columns.len()).map(entry).collect();
+        while over(widths, &shown, most) > 0 {
+            let may_go = (0..shown.len()).filter(|&i| shown[i]);
+            let Some((_, i)) = may_go.filter_map(|i| Some((self.columns[i].goes?, i))).min() else { break };
+            shown[i] = false;
+        }
+        shown
+    }
+
+    /// Returns how wide each column is shown, once some have given way.
+    fn widths(&self, mut widths: Vec<usize>, shown: &[bool], most: Option<usize>) -> Vec<usize> {
+        for _ in 0..over(&widths, shown, most) {
             // The widest gives way first, a column at a time, so that two long columns end up alike.
-            let widest = (0..widths.len()).filter(|&i| self.columns[i].gives_way).max_by_key(|&i| widths[i]);
+            let gives_way = (0..widths.len()).filter(|&i| shown[i] && self.columns[i].gives_way);
+            let widest = gives_way.max_by_key(|&i| widths[i]);
             let Some(i) = widest.filter(|&i| widths[i] > NARROWEST) else { break };
             widths[i] -= 1;
-            over -= 1;
         }
         widths
     }
+}
+
+/// Returns by how much a table with these columns is too wide.
+fn over(widths: &[usize], shown: &[bool], most: Option<usize>) -> usize {
+    let shown = widths.iter().zip(shown).filter(|(_, shown)| **shown);
+    let (count, sum) = shown.fold((0_usize, 0), |(count, sum), (width, _)| (count + 1, sum + width));
+    most.map_or(0, |most| (sum + 2 * count.saturating_sub(1)).saturating_sub(most))
 }
 
 impl fmt::Display for Table {
@@ -173,6 +198,22 @@ mod tests {
         train[lr=…,seed=1]  1h30m  exited:1
         ");
         assert!(narrow.lines().all(|line| text::width(line) <= 36));
+    }
+
+    #[test]
+    fn a_column_that_may_go_goes_before_others_are_cut() {
+        let mut table = Table::new([
+            Column::left("gpu"),
+            Column::left("uuid").that_goes(0),
+            Column::right("power").that_goes(1),
+            Column::left("note").that_gives_way(),
+        ]);
+        table.row(["gpu0".into(), "GPU-0123".into(), "75 W".into(), "in quarantine".into()]);
+        let lines = |most| table.render(Colour::Never, Some(most)).lines().nth(1).map(str::to_owned).unwrap();
+        assert_eq!(lines(36), "gpu0  GPU-0123   75 W  in quarantine");
+        assert_eq!(lines(35), "gpu0   75 W  in quarantine");
+        assert_eq!(lines(25), "gpu0  in quarantine");
+        assert_eq!(lines(18), "gpu0  in qua…ntine");
     }
 
     #[test]
