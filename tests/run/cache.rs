@@ -477,6 +477,48 @@ outputs = ["all"]
 }
 
 #[test]
+fn what_links_in_an_input_folder_lead_to_counts_on_both_sides_of_an_edge() {
+    let world = World::new(
+        r#"
+[stage.pick]
+run = "echo pick >> ran; mkdir picked; ln -s ../raw/a picked/a; ln -s ../raw picked/all; ln -s a picked/again"
+outputs = ["picked"]
+[stage.join]
+run = "echo join >> ran; find -L picked -type f | sort | xargs cat > joined"
+inputs = ["picked"]
+outputs = ["joined"]
+[stage.list]
+run = "echo list >> ran; cat linked/* > listed"
+inputs = ["linked"]
+outputs = ["listed"]
+"#,
+    );
+    for folder in ["raw", "linked"] {
+        std::fs::create_dir(world.path(folder)).unwrap();
+    }
+    world.put("raw/a", "1");
+    world.put("raw/b", "1");
+    std::os::unix::fs::symlink("../raw/a", world.path("linked/a")).unwrap();
+    let mut first = ran(&world, &[]);
+    first.sort_unstable();
+    assert_eq!(first, ["join", "list", "pick"]);
+    assert!(ran(&world, &[]).is_empty());
+    world.put("raw/b", "22");
+    assert!(dry(&world, &[]).contains("join  will run  `picked` changed\n"), "{}", dry(&world, &[]));
+    assert_eq!(ran(&world, &[]), ["join"]);
+    world.put("raw/a", "33");
+    let mut both = ran(&world, &[]);
+    both.sort_unstable();
+    assert_eq!(both, ["join", "list"]);
+    assert_eq!(std::fs::read_to_string(world.path("joined")).unwrap(), "33333322");
+    assert!(ran(&world, &[]).is_empty());
+    // What is put back are the links, and whoever reads them finds what they read before.
+    std::fs::remove_dir_all(world.path("picked")).unwrap();
+    assert!(ran(&world, &[]).is_empty());
+    assert_eq!(std::fs::read_link(world.path("picked/all")).unwrap(), Path::new("../raw"));
+}
+
+#[test]
 fn an_input_that_changes_while_its_stage_runs_keeps_the_result_out_of_the_cache() {
     let world =
         World::new("[stage.a]\nrun = \"cat in > out; echo more >> in\"\ninputs = [\"in\"]\noutputs = [\"out\"]\n");

@@ -3,6 +3,8 @@
 //! A file's digest is remembered only if its modification time lay in the past when it was read: a later change then
 //! gets another time. What was written within the last tick of the kernel's clock is read again the next time.
 
+pub mod links;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -231,7 +233,7 @@ impl Files {
         Ok(digest)
     }
 
-    /// Returns what is at a path; links are followed. `without` are paths that do not count as part of a folder. Where a
+    /// Returns what is at a path; links are followed, also those in a folder. `without` are paths that do not count as part of a folder. Where a
     /// file is wanted, a folder is as good as nothing.
     ///
     /// # Errors
@@ -240,7 +242,8 @@ impl Files {
         let (found, mode) = match self.look(path, true)? {
             Seen::File { stamp, mode } => (self.known(path, &stamp).map_or_else(|| self.digest(path), Ok), mode),
             Seen::Folder { .. } if wanted == Wanted::Anything => {
-                return Ok(Content::Tree(self.tree(path, without)?.digest));
+                let tree = self.tree(path, without)?;
+                return Ok(Content::Tree(self.all_that_is_read(path, tree, without)?));
             }
             Seen::Folder { .. } | Seen::Absent | Seen::Link | Seen::Other => return Ok(Content::Absent),
         };
@@ -260,7 +263,9 @@ impl Files {
         let mut entries = Vec::new();
         let mut open = vec![String::new()];
         while let Some(folder) = open.pop() {
-            for found in std::fs::read_dir(self.whole(path).join(&folder))? {
+            let place = self.whole(path).join(&folder);
+            let unreadable = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", place.display()));
+            for found in std::fs::read_dir(&place).map_err(unreadable)? {
                 let found = found?;
                 if found.path() == self.state {
                     continue;
@@ -269,7 +274,8 @@ impl Files {
                 let name = std::str::from_utf8(name.as_bytes())
                     .map_err(|_| io::Error::other(format!("{}: not UTF-8", found.path().display())))?;
                 let inner = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-                let within = if path == "." { inner.clone() } else { format!("{path}/{inner}") };
+                let within =
+                    if path == "." { inner.clone() } else { format!("{}/{inner}", path.trim_end_matches('/')) };
                 if without.contains(&within) {
                     continue;
                 }

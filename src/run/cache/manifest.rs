@@ -104,7 +104,7 @@ fn entry(line: &str) -> Option<Entry> {
     next().is_none().then(|| Entry { path: unescape(path), kind })
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t")
 }
 

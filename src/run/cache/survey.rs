@@ -10,12 +10,13 @@ use std::sync::OnceLock;
 
 use tracing::{debug, warn};
 
+use super::files::links::lead_elsewhere;
 use super::files::{Seen, in_parallel};
 use super::index::{Action, Done, IndexError, Last, Open, USE_NOTED_EVERY};
 use super::keeper::{CacheError, Keeper, Kept, Trouble, chain, now};
 use super::key::{Content, Digest, Ingredients, changes};
 use super::left::{Left, tell_changed};
-use super::manifest::{Entry, Kind};
+use super::manifest::{Entry, Kind, decode};
 use super::recipe::{Leftover, Recipe, Wanted, is_within};
 use super::standstill::{self, Standstill};
 use super::verdict::{Cached, Verdict, Why};
@@ -141,6 +142,18 @@ impl Keeper {
         // One that cannot be looked at is looked at again where it matters, and the error is told there.
         let seen = in_parallel(&list, |look| self.files.look(look.path, look.follow).unwrap_or(Seen::Other));
         Looks { index, list, seen }
+    }
+
+    /// Returns what an output is for its readers; `None` where that is to be looked at, as links in it may lead elsewhere.
+    fn content_of(&self, entry: &Entry) -> Option<Content> {
+        match entry.kind {
+            Kind::File { mode, digest, .. } => Some(Content::of_file(digest, mode)),
+            Kind::Tree { digest, .. } => {
+                let manifest = String::from_utf8(self.objects.look_at(&digest).ok()?).ok()?;
+                (!lead_elsewhere(&decode(&manifest)?)).then_some(Content::Tree(digest))
+            }
+            Kind::Folder { .. } | Kind::Link { .. } => None,
+        }
     }
 }
 
@@ -271,7 +284,7 @@ impl<'a> Survey<'a> {
         // Somebody else may have put them back just now.
         self.unsettled |= !wrong.is_empty();
         for (output, entry) in recipe.outputs.iter().zip(&action.outputs) {
-            self.made.extend(content_of(entry).map(|content| (output.as_str(), content)));
+            self.made.extend(keeper.content_of(entry).map(|content| (output.as_str(), content)));
         }
         let cached = Cached { log: action.log.clone(), restored };
         let used = if is_same && !action.is_due(self.now) { action.used } else { self.now };
@@ -347,14 +360,5 @@ impl<'a> Survey<'a> {
         });
         keeper.index.record(&keeper.project, &keeper.root, &done.collect::<Vec<_>>(), &keeper.files.take_fresh())?;
         keeper.index.note_use(&self.used, self.now)
-    }
-}
-
-/// Returns what an output is for its readers.
-const fn content_of(entry: &Entry) -> Option<Content> {
-    match entry.kind {
-        Kind::File { mode, digest, .. } => Some(Content::of_file(digest, mode)),
-        Kind::Tree { digest, .. } => Some(Content::Tree(digest)),
-        Kind::Folder { .. } | Kind::Link { .. } => None,
     }
 }
