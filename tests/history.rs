@@ -328,11 +328,33 @@ fn following_ends_with_the_task_though_another_one_prints_all_the_time() {
 }
 
 #[test]
-fn a_follower_of_a_lost_run_does_not_wait_for_ever() {
+fn a_follower_of_a_lost_run_does_not_wait_for_ever_and_says_so() {
     let mut world = World::new(false);
     world.start(0, 0, 1);
     std::fs::write(world.log("clean", 1), "one\n").unwrap();
-    assert_eq!(world.stdout(&["logs", "latest", "clean", "-f"]), "one\n");
+    let output = world.run(&["logs", "latest", "clean", "-f"]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"one\n".as_slice()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("nobody carries out the run any more, and clean is not done: `trainyard resume "),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_attempt_that_never_comes_has_no_heading() {
+    let mut world = World::new(true);
+    world.start(0, 0, 1);
+    std::fs::write(world.log("clean", 1), "one\n").unwrap();
+    world.end(1, 0, 1);
+    let mut follower = world.command(&["logs", "latest", "clean", "-f"]);
+    let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("one"));
+    world.record(2, Event::RunFinished { end: RunEnd::Interrupted });
+    assert_eq!(lines.next(), None);
+    let said = String::from_utf8(follower.wait_with_output().unwrap().stderr).unwrap();
+    assert!(said.starts_with("the run has ended, and clean is not done: `trainyard resume "), "{said}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `--survive`: attempts that go on when the orchestrator is killed, and are adopted by the one that resumes the run.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -84,6 +85,28 @@ fn a_task_that_goes_on_is_adopted_without_another_attempt_and_its_log_is_complet
     let run = world.show();
     assert_eq!((run["state"].as_str(), outcomes(&run, "second")), (Some("succeeded"), vec!["succeeded".to_owned()]));
     assert_eq!(log(&world), "ready\ntwo\nthree\n");
+}
+
+#[test]
+fn a_task_that_goes_on_alone_is_followed_to_its_end() {
+    let world = World::new(GATED);
+    let sentinel = killed(&world, &[]);
+    let mut follower = world.command(&["logs", "-f", "latest", "second"]);
+    let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("ready"));
+    go_on(&world, "gate", "");
+    assert_eq!(lines.next().as_deref(), Some("two"));
+    go_on(&world, "last", "0");
+    assert_eq!((lines.next().as_deref(), lines.next()), (Some("three"), None));
+    let output = follower.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.starts_with("second has ended, and nobody carries out the run any more: `trainyard resume "),
+        "{said}"
+    );
+    wait_for_end(sentinel);
 }
 
 #[test]
