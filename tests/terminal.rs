@@ -34,6 +34,17 @@ impl Seen {
     }
 }
 
+/// Returns both ends of a new terminal.
+fn terminal() -> (File, File) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let slave_name = ptsname(&master, Vec::new()).unwrap();
+    let slave = File::options().read(true).write(true).open(slave_name.to_str().unwrap()).unwrap();
+    tcsetwinsize(&slave, Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    (File::from(master), slave)
+}
+
 /// Runs a pipeline with both outputs on a terminal. Its stage may wait for the pipe `seen`, which opens once `awaited`
 /// stands on the screen.
 fn run(pipeline: &str, awaited: &str, args: &[&str], env: &[(&str, &str)]) -> Seen {
@@ -42,19 +53,13 @@ fn run(pipeline: &str, awaited: &str, args: &[&str], env: &[(&str, &str)]) -> Se
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut waits = true;
     std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let slave_name = ptsname(&master, Vec::new()).unwrap();
-    let slave = File::options().read(true).write(true).open(slave_name.to_str().unwrap()).unwrap();
-    tcsetwinsize(&slave, Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let (mut master, slave) = terminal();
     let mut child = command(folder.path(), args, env)
         .stdout(slave.try_clone().unwrap())
         .stderr(slave.try_clone().unwrap())
         .spawn()
         .unwrap();
     drop(slave);
-    let mut master = File::from(master);
     let mut emulator = vt100::Parser::new(ROWS, COLUMNS, 0);
     let (mut raw, mut frames, mut piece) = (Vec::new(), Vec::new(), [0; 4096]);
     // Reading fails once the last process has closed its end.
@@ -173,4 +178,26 @@ fn a_dumb_terminal_gets_plain_lines() {
     let seen = run(PIPELINE, "started  train", &[], &[("TERM", "dumb")]);
     assert!(!seen.raw.contains('\x1b'), "{:?}", seen.raw);
     assert!(seen.raw.contains("started  train"));
+}
+
+#[test]
+fn whoever_closes_the_terminal_interrupts_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let waits = "[stage.waits]\nrun = \"echo begun; until test -e gate; do sleep 0.05; done\"\n";
+    std::fs::write(folder.path().join("p.toml"), waits).unwrap();
+    for args in [&[][..], &["--survive"], &["--quiet"]] {
+        let (mut master, slave) = terminal();
+        let mut run = command(folder.path(), &[&["--mirror"], args].concat(), &[]);
+        let mut run = run.stdout(slave.try_clone().unwrap()).stderr(slave).spawn().unwrap();
+        let (mut shown, mut piece) = (String::new(), [0; 4096]);
+        while !shown.contains("begun") {
+            let length = master.read(&mut piece).unwrap();
+            shown.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+        // As the system does when it closes the terminal of a session.
+        drop(master);
+        let pid = rustix::process::Pid::from_child(&run);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        assert_eq!(run.wait().unwrap().code(), Some(130), "{args:?}");
+    }
 }

@@ -410,7 +410,12 @@ impl Session<'_> {
             RunEnd::Failed => Exit::StageFailed,
             RunEnd::Interrupted => Exit::Interrupted,
         };
-        output::finish(lost.take().map_or(Ok(()), Err)).map(|_| exit)
+        match (lost.take(), exit) {
+            // Whoever closes a terminal interrupts the run, and takes from it where it writes.
+            (Some(error), Exit::Interrupted) => output::warn(&format!("cannot write the output: {error}")),
+            (lost, _) => drop(output::finish(lost.map_or(Ok(()), Err))?),
+        }
+        Ok(exit)
     }
 }
 
