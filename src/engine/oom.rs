@@ -4,16 +4,16 @@
 //! process, but counts. What was measured on the devices is not known here. Also heard is whether a device was busy: one
 //! that lets in one process at a time turns the others away with a message.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::probe::cgroup::{self, Controller, Version};
-
+mod kills;
+mod trace;
 mod words;
+
+pub(in crate::engine) use kills::Kills;
+use trace::{Heard, Traces};
 
 /// Which memory ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Memory {
 }
 
 /// One of these is in every line that matters.
-const RARE: [&str; 12] = [
+const RARE: [&str; 15] = [
     "emory",
     "allocate request",
     "bytes for new constant",
@@ -39,14 +39,14 @@ const RARE: [&str; 12] = [
     "bad_alloc",
     "navailable",
     "DEVICE_UNAVAILABLE",
-    TRACE,
+    "executable batch size",
+    "Traceback",
+    "xception",
+    "Error",
 ];
 
 /// Searches for them, made once.
 static FINDERS: LazyLock<[Finder<'static>; RARE.len()]> = LazyLock::new(|| RARE.map(Finder::new));
-
-/// What Python prints before an exception that nobody caught.
-const TRACE: &str = "Traceback (most recent call last)";
 
 /// How much may be printed after the message by an attempt that ends of it: traces of many processes are long.
 pub(super) const BEHIND: u64 = 1 << 20;
@@ -64,7 +64,7 @@ pub(super) struct Listener {
     device: Option<Said>,
     host: Option<Said>,
     turned_away: Option<Said>,
-    traced: bool,
+    traces: Traces,
     /// Where the last text ends that is no blank.
     end: u64,
 }
@@ -125,7 +125,7 @@ impl Listener {
 
     /// Whether the trace of an exception was printed.
     pub(super) const fn has_trace(&self) -> bool {
-        self.traced
+        self.traces.any
     }
 
     fn hold_back(&mut self, output: &[u8]) {
@@ -163,13 +163,19 @@ impl Listener {
         self.read += text.len() as u64;
     }
 
+    /// Forgets what was said, but for what is to be kept.
+    fn keep(&mut self, is_kept: impl Fn(&Said) -> bool) {
+        for said in [&mut self.device, &mut self.host, &mut self.turned_away] {
+            *said = said.filter(&is_kept);
+        }
+    }
+
     fn hear_line(&mut self, line: &str, (at, end): (u64, u64)) {
-        if line.contains(TRACE) {
-            self.traced = true;
+        match self.traces.hear(line, at) {
             // It went on, and ends of something else; what the trace ends with may say otherwise.
-            self.device = self.device.filter(|said| !said.goes_on);
-            self.host = self.host.filter(|said| !said.goes_on);
-            self.turned_away = self.turned_away.filter(|said| !said.goes_on);
+            Some(Heard::Trace) => self.keep(|said| !said.goes_on),
+            Some(Heard::Mistake { traced_from }) => self.keep(|said| said.at > traced_from),
+            None => {}
         }
         let goes_on = words::goes_on(line);
         if words::is_turned_away(line) {
@@ -189,60 +195,16 @@ impl Listener {
     }
 }
 
-/// The kernel's count of processes that it killed for want of memory: in our control group if it counts, else on the
-/// whole machine.
-#[derive(Debug)]
-pub(super) struct Kills {
-    /// Kept open: the count is read before every attempt.
-    file: Option<File>,
-}
-
-impl Kills {
-    /// Finds out where to read. `root` holds `proc`.
-    pub(super) fn new(root: &Path) -> Self {
-        let text = |name: &str| std::fs::read_to_string(root.join(name)).unwrap_or_default();
-        let (groups, mounts) = (text("proc/self/cgroup"), text("proc/self/mountinfo"));
-        let own = cgroup::folders(&groups, &mounts, Controller::Memory).into_iter().next();
-        let counter = own.map(|(version, folder)| {
-            folder.join(match version {
-                Version::V1 => "memory.oom_control",
-                Version::V2 => "memory.events",
-            })
-        });
-        let candidates = counter.into_iter().chain([root.join("proc/vmstat")]);
-        let mut open = candidates.filter_map(|file| File::open(file).ok());
-        Self { file: open.find(|file| count(file).is_some()) }
-    }
-
-    /// Returns the count now; `None` where the kernel does not tell.
-    pub(super) fn count(&self) -> Option<u64> {
-        count(self.file.as_ref()?)
-    }
-}
-
-/// Reads the line `oom_kill N`, which all three files have.
-fn count(file: &File) -> Option<u64> {
-    let (mut text, mut length) = ([0; 16 << 10], 0);
-    // The kernel writes it anew for whoever reads from its beginning.
-    loop {
-        match file.read_at(&mut text[length..], u64::try_from(length).ok()?).ok()? {
-            0 => return None,
-            read => length += read,
-        }
-        let text = std::str::from_utf8(&text[..length]).ok()?;
-        let mut whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        if let Some(count) = whole.find_map(|line| line.strip_prefix("oom_kill ")) {
-            return count.trim().parse().ok();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Messages as the programs print them, and whose memory it was.
-    const KNOWN: [(&str, Memory); 48] = [
+    const KNOWN: [(&str, Memory); 52] = [
+        ("ERROR: LoadError: Out of GPU memory trying to allocate 10.000 GiB", Memory::Device(None)),
+        ("RuntimeError: No executable batch size found, reached zero.", Memory::Device(None)),
+        ("Resource exhausted: failed to allocate memory [Op:Add]", Memory::Device(None)),
+        ("Detected at node x\nFailed to allocate memory for the batch of component 0", Memory::Host),
         ("InternalError: Dst tensor is not initialized.", Memory::Device(None)),
         ("thrust::system_error: parallel_for failed: out of memory", Memory::Device(None)),
         ("Error: out of memory (cudaError 2)", Memory::Device(None)),
@@ -381,6 +343,8 @@ mod tests {
             "CUDA out of memory. Retrying with batch size 8\nassertion failed: shape mismatch",
             "OOM: torch.OutOfMemoryError: CUDA out of memory., skipping batch\n\nValueError: bad",
             "",
+            "Batch size 64 failed: CUDA out of memory, trying batch size 32\nepoch 2 loss .4\nerror: loss is NaN\n",
+            "train.py:9: UserWarning: this may lead to CUDA out of memory errors\nTypeError: foo",
             "CUDA out of memory, retrying with batch 8\nstep 9\nTraceback (most recent call last):\nKeyError: 'x'\n",
         ] {
             assert_eq!(heard(&[message.as_bytes()]), None, "{message}");
@@ -437,23 +401,44 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_count_is_read_from_our_group_before_the_machine() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = root.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        write("proc/vmstat", "pgfault 12\noom_kill 41\n");
-        assert_eq!(Kills::new(root.path()).count(), Some(41));
-        let point = root.path().join("cg").display().to_string();
-        write("proc/self/cgroup", "0::/job\n");
-        write("proc/self/mountinfo", &format!("29 23 0:26 / {point} rw - cgroup2 cgroup2 rw\n"));
-        write("cg/job/memory.events", "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n");
-        let kills = Kills::new(root.path());
-        assert_eq!(kills.count(), Some(2));
-        write("cg/job/memory.events", "oom_kill 3\n");
-        assert_eq!(kills.count(), Some(3));
-        assert_eq!(Kills::new(Path::new("/no/such/root")).count(), None);
+    fn a_mistake_is_no_want_of_memory_whatever_was_said_before() {
+        let trace =
+            |last: &str| format!("Traceback (most recent call last):\n  File \"t.py\", line 3\n    f()\n{last}\n");
+        let oom = trace("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.");
+        let host = trace("MemoryError");
+        let mistake = trace("ValueError: bad labels");
+        let handling = "\nDuring handling of the above exception, another exception occurred:\n\n";
+        let cause = "\nThe above exception was the direct cause of the following exception:\n\n";
+        let doc = "faq.txt: \"RuntimeError: CUDA out of memory. Tried to allocate\" tokens=12\n";
+        for mistaken in [
+            format!("{oom}INFO with batch 8\nepoch 1\n{mistake}"),
+            format!("{host}epoch 1\n{}", trace("AssertionError")),
+            format!("{doc}step 1\n{}", trace("KeyError: 3")),
+            format!("{oom}epoch 1\n{}{handling}{mistake}", trace("OSError: gone")),
+        ] {
+            assert_eq!(heard(&[mistaken.as_bytes()]), None, "{mistaken}");
+        }
+        let ranks = mistake.lines().map(|line| format!("[rank0]: {line}\n")).collect::<String>();
+        for (what, behind) in [
+            ("it was raised on the way out", format!("{handling}{mistake}")),
+            ("it was said in other words", format!("{cause}{mistake}")),
+            (
+                "a destructor fell",
+                format!("Exception ignored in: <function X.__del__>\n{}", trace("AttributeError: x")),
+            ),
+            ("a thread fell", format!("Exception in thread Thread-1:\n{mistake}")),
+            (
+                "a launcher says whose end it saw",
+                trace("subprocess.CalledProcessError: Command '['python']' returned 1"),
+            ),
+            ("another rank follows", ranks),
+            ("it is only logged", "ValueError: bad labels\n".to_string()),
+        ] {
+            let text = format!("{}{behind}", oom);
+            let expected = Some(Memory::Device(None));
+            assert_eq!(heard(&[text.as_bytes()]), expected, "{what}: {text}");
+        }
+        let first = format!("{}{mistake}{oom}", trace("KeyError: 3"));
+        assert_eq!(heard(&[first.as_bytes()]), Some(Memory::Device(None)), "the last one counts");
     }
 }

@@ -94,8 +94,8 @@ impl Monitor {
             if let Why::Xid { code } = why
                 && xid::fatal(code).is_none()
             {
-                let words = xid::of_program(code).unwrap_or("nothing that makes it unfit");
-                tracing::warn!(xid = code, "the driver reports an error on {}: {words}", self.names(&card));
+                let (names, words) = (self.names(&card), xid::harmless(code));
+                tracing::warn!(xid = code, "the driver reports an error on {names}: {words}");
                 continue;
             }
             self.quarantine(card, why);

@@ -134,6 +134,9 @@ fn note(gpu: &Gpu) -> Cell {
     }
     let details = &gpu.details;
     let mut ails: Vec<String> = Vec::new();
+    if gpu.reading.memory.is_none() {
+        ails.push("its memory is not told: only for stages that name none".into());
+    }
     let slowed = gpu.reading.slowed.iter().flatten();
     ails.extend(slowed.map(|reason| format!("slowed: {reason}")));
     ails.extend(details.uncorrected_errors.filter(|n| *n > 0).map(|n| format!("{n} uncorrected memory errors")));

@@ -148,7 +148,7 @@ pub const fn no_more(why: NoMore) -> &'static str {
     match why {
         NoMore::Largest => "no GPU here is larger",
         NoMore::AllOfHost => "it could count on all of the host's memory",
-        NoMore::Tries => "that is all that `oom_retries` and the GPUs here allow",
+        NoMore::Tries => "that is all that `oom_retries` and this machine allow",
     }
 }
 

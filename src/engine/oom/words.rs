@@ -2,8 +2,9 @@
 
 use super::Memory;
 
-/// Words of PyTorch, libtorch, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle, XGBoost, vLLM, SGLang and raw CUDA.
-const DEVICE: [&str; 22] = [
+/// Words of PyTorch, libtorch, TensorFlow, CUDA's libraries, CuPy, RMM, Paddle, XGBoost, vLLM, SGLang, Accelerate, Julia and
+/// raw CUDA.
+const DEVICE: [&str; 24] = [
     "CUDA out of memory",
     "HIP out of memory",
     "CUDA_ERROR_OUT_OF_MEMORY",
@@ -26,6 +27,8 @@ const DEVICE: [&str; 22] = [
     "No available memory for the cache blocks",
     "larger than the available KV cache memory",
     "Not enough memory. Please try to increase --mem-fraction-static",
+    "No executable batch size found",
+    "Out of GPU memory",
 ];
 
 /// Words of JAX and ONNX Runtime.
@@ -51,13 +54,17 @@ const BESIDE: [&str; 10] = [
     "cudamalloc",
 ];
 
+/// The names of TensorFlow's error, in Python and in C++.
+const EXHAUSTED_NAMES: [&str; 2] = ["ResourceExhaustedError", "Resource exhausted:"];
+
 /// What a line of TensorFlow's says besides the name of the error.
 const EXHAUSTED: [&str; 2] = ["failed to allocate memory", "Out of memory while trying to allocate"];
 
-/// Words of PyTorch's CPU allocator, Python, Java, C++ and Rust.
-const HOST: [&str; 5] = [
+/// Words of PyTorch's CPU allocator, TensorFlow's batches of data, Python, Java, C++ and Rust.
+const HOST: [&str; 6] = [
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
+    "Failed to allocate memory for the batch of component",
     "MemoryError",
     "std::bad_alloc",
     "memory allocation of",
@@ -68,10 +75,12 @@ const HOST: [&str; 5] = [
 const BUSY: [&str; 3] = ["busy or unavailable", "cudaErrorDevicesUnavailable", "CUDA_ERROR_DEVICE_UNAVAILABLE"];
 
 /// Words of a program that goes on with less, in small letters.
-const GOES_ON: [&str; 9] = [
+const GOES_ON: [&str; 11] = [
     "retrying",
     "will retry",
     "trying again",
+    "trying batch",
+    "trying with",
     "reducing",
     "halving",
     "skipping",
@@ -91,9 +100,9 @@ pub(super) fn is_turned_away(line: &str) -> bool {
     BUSY.iter().any(|words| line.contains(words)) && !is_advice(&line.to_ascii_lowercase())
 }
 
-/// Whether a line in small letters gives advice.
+/// Whether a line in small letters gives advice, or warns of what may come.
 fn is_advice(small: &str) -> bool {
-    ADVICE.iter().any(|words| small.trim_start().starts_with(words))
+    ADVICE.iter().any(|words| small.trim_start().starts_with(words)) || small.contains("userwarning: ")
 }
 
 /// Recognises a line that says that memory ran out.
@@ -108,7 +117,7 @@ pub(super) fn recognise(line: &str) -> Option<Memory> {
     }
     let any = |words: &[&str]| words.iter().any(|words| line.contains(words));
     let raw = || small.contains("out of memory") && BESIDE.iter().any(|words| small.contains(words));
-    let exhausted = || line.contains("ResourceExhaustedError") && any(&EXHAUSTED);
+    let exhausted = || any(&EXHAUSTED_NAMES) && any(&EXHAUSTED);
     if any(&DEVICE) || raw() || exhausted() {
         return Some(Memory::Device(device_named(line)));
     }
