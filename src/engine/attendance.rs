@@ -16,13 +16,15 @@ use crate::run::launch;
 pub struct Share(File);
 
 impl Share {
-    /// Takes a share of the lock on the run whose folder this is. A file system without locks is no error: nobody can tell
-    /// then.
+    /// Takes a share of the lock on the run whose folder this is; of a record that was copied or tidied alone the folder is
+    /// made anew. A file system without locks is no error: nobody can tell then.
     ///
     /// # Errors
     /// Where the file cannot be made.
     pub fn take(run: &Path) -> io::Result<Self> {
         let path = launch::attended(run);
+        std::fs::create_dir_all(run)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", run.display())))?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         if let Err(error) = ask(&file, libc::F_OFD_SETLK, libc::F_RDLCK) {
             tracing::debug!(%error, "that this run is attended to cannot be seen from other containers");

@@ -137,6 +137,26 @@ fn a_failed_run_tries_again_what_failed() {
 }
 
 #[test]
+fn a_run_of_which_only_the_record_is_left_goes_on() {
+    for tidied in [".trainyard/runs", ".trainyard/cache"] {
+        let world = World::new(
+            "[stage.a]\nrun = \"echo a >> done; echo said; echo it > made\"\noutputs = [\"made\"]\n[stage.b]\nrun = \"echo hears; test -e gate\"\nafter = [\"a\"]\n",
+        );
+        assert_eq!(world.run(&[]).status.code(), Some(1));
+        std::fs::remove_dir_all(world.path(tidied)).unwrap();
+        std::fs::write(world.path("gate"), "").unwrap();
+        let resumed = world.command(&["resume"]).output().unwrap();
+        assert_eq!(resumed.status.code(), Some(0), "{tidied}: {}", said(&resumed));
+        assert_eq!(outcomes(&world.show(), "b"), ["exited:1", "succeeded"], "{tidied}");
+        assert_eq!(done(&world), "a\n", "{tidied}: what succeeded is not repeated");
+        for command in [["logs", "b"], ["logs", "a"], ["show", "latest"], ["cancel", "latest"]] {
+            let told = world.command(&command).output().unwrap();
+            assert_ne!(told.status.code(), Some(70), "{tidied}, {command:?}: {}", said(&told));
+        }
+    }
+}
+
+#[test]
 fn a_changed_pipeline_is_not_gone_on_with_unless_told() {
     let world = World::new("[stage.a]\nrun = \"false\"\n");
     assert_eq!(world.run(&[]).status.code(), Some(1));
