@@ -1,7 +1,9 @@
 //! `trainyard resume [RUN]`: go on with a run whose process is gone, that was stopped, or in which a task failed.
 
 use std::collections::HashSet;
+use std::panic;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
@@ -174,7 +176,11 @@ impl Command {
             return Err(Refusal::Changed { file, run }.into());
         }
         let planning = self.planning.going_on(header.invocation.turns.as_ref());
-        let read = match session::read(&pipeline, &planning)? {
+        let (read, told) = thread::scope(|scope| {
+            let told = scope.spawn(|| Told::read(store, header));
+            (session::read(&pipeline, &planning), told.join())
+        });
+        let read = match read? {
             Ok(read) => read,
             Err(exit) => return Ok(Err(exit)),
         };
@@ -182,7 +188,8 @@ impl Command {
         if !now.eq(header.tasks.iter().map(|task| &task.name)) {
             return Err(Refusal::OtherTasks { file, run }.into());
         }
-        let past = Past::read(store, header, &read, !self.changed)?;
+        let told = told.unwrap_or_else(|panic| panic::resume_unwind(panic))?;
+        let past = Past::new(told, store, header, &read, !self.changed);
         let mut prepared = read.prepare(&planning, store.dir(), &past.done(), past.goes_on)?;
         past.enter(&mut prepared);
         Ok(Ok((prepared, past)))
@@ -212,7 +219,7 @@ impl Command {
         };
         session::make_folders(&ground)?;
         // Whatever was recorded until the run was taken over.
-        let Past { state, events: seen, lost, .. } = past;
+        let Past { told: Told { state, events: seen }, lost, .. } = past;
         let mut replay = Replay::from(state);
         store.tell_events(&row.header.id, seen, |recorded| replay.take_in(&recorded)).map_err(broken)?;
         let mut state = replay.end()?;
@@ -264,11 +271,25 @@ impl Command {
     }
 }
 
+/// What the events of a run tell.
+struct Told {
+    state: RunState,
+    /// How many there are.
+    events: usize,
+}
+
+impl Told {
+    /// Reads them once: for the state of the run, and for what its attempts used.
+    fn read(store: &mut Store, header: &Header) -> Result<Self, Failure> {
+        let mut replay = Replay::from(RunState::new(header.tasks.len()));
+        let events = store.learn_from(&header.id, |recorded| replay.take_in(recorded)).map_err(broken)?;
+        Ok(Self { state: replay.end()?, events: usize::try_from(events).unwrap_or(usize::MAX) })
+    }
+}
+
 /// What happened before a run goes on.
 struct Past {
-    state: RunState,
-    /// How many events tell of it.
-    events: usize,
+    told: Told,
     /// `[n_tasks]`: what is done and not there as it was.
     lost: Vec<bool>,
     /// `[n_tasks]`: what runs by the record, and has ended well while nobody was there.
@@ -278,13 +299,10 @@ struct Past {
 }
 
 impl Past {
-    /// Reads the events of a run once: for its state, and for what its attempts used. `adopt`: whether attempts are those
-    /// that the pipeline still asks for.
-    fn read(store: &mut Store, header: &Header, read: &Read, adopt: bool) -> Result<Self, Failure> {
-        let mut replay = Replay::from(RunState::new(header.tasks.len()));
-        let events = store.learn_from(&header.id, |recorded| replay.take_in(recorded)).map_err(broken)?;
-        let state = replay.end()?;
-        let lost = up_to_date::lost(&read.root, (&read.pipeline, &read.graph), &state);
+    /// Looks at what is left of what happened. `adopt`: whether attempts are those that the pipeline still asks for.
+    fn new(told: Told, store: &Store, header: &Header, read: &Read, adopt: bool) -> Self {
+        let state = &told.state;
+        let lost = up_to_date::lost(&read.root, (&read.pipeline, &read.graph), state);
         let dir = store.run_dir(&header.id);
         let ended_well = |(task, of): (&TaskHeader, &TaskState)| {
             let how = |number| sentinel::own_end(&launch::sentinel(&dir, &task.name, number)).map(|ended| ended.how);
@@ -300,12 +318,12 @@ impl Past {
         };
         let goes_on = adopt && header.tasks.iter().zip(&state.tasks).any(is_kept);
         let ended_well = header.tasks.iter().zip(&state.tasks).map(|of| adopt && ended_well(of)).collect();
-        Ok(Self { events: usize::try_from(events).unwrap_or(usize::MAX), state, lost, ended_well, goes_on })
+        Self { told, lost, ended_well, goes_on }
     }
 
     /// Returns `[n_tasks]`: what needs no plan.
     fn done(&self) -> Vec<bool> {
-        let tasks = self.state.tasks.iter().zip(&self.lost).zip(&self.ended_well);
+        let tasks = self.told.state.tasks.iter().zip(&self.lost).zip(&self.ended_well);
         tasks.map(|((task, lost), ended_well)| task.phase.is_done() && !lost || *ended_well).collect()
     }
 
@@ -313,7 +331,7 @@ impl Past {
     fn enter(&self, Prepared { pipeline, graph, plan, .. }: &mut Prepared) {
         for (id, _) in graph.ids().zip(self.done()).filter(|(_, done)| *done) {
             let modes = &pipeline.stages[graph.tasks[id.index()].stage].modes;
-            let mode = self.state.task(id).telling().map(|(_, attempt)| attempt.place.mode);
+            let mode = self.told.state.task(id).telling().map(|(_, attempt)| attempt.place.mode);
             plan.placed[id.index()].mode = mode.filter(|mode| *mode < modes.len()).unwrap_or(0);
         }
     }

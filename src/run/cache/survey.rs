@@ -55,6 +55,9 @@ struct Survey<'a> {
     renamed: Vec<(TaskId, Ingredients, Vec<Leftover>, Action)>,
 }
 
+/// Where no more than one in so many tasks is asked for, each is asked for by itself.
+const ONE_BY_ONE: usize = 8;
+
 /// Files that were looked at, each once.
 struct Looks<'a> {
     index: HashMap<&'a str, usize>,
@@ -81,7 +84,7 @@ impl Keeper {
         let last = OnceLock::new();
         let looks = std::thread::scope(|scope| {
             // The index is read while files are looked at.
-            scope.spawn(|| last.set(self.index.tasks(&self.project)));
+            scope.spawn(|| last.set(self.last_of_all()));
             self.look_at_all()
         });
         let last = last.into_inner().unwrap_or_else(|| Ok(HashMap::new()))?;
@@ -121,6 +124,16 @@ impl Keeper {
             debug!("what was seen is not remembered: {error}");
         }
         Ok(verdicts)
+    }
+
+    /// Returns what is known of the tasks that may be left out, by name.
+    fn last_of_all(&self) -> Result<HashMap<String, Last>, IndexError> {
+        let wanted = || self.tasks.iter().filter(|task| task.recipe.is_ok()).map(|task| &task.name);
+        if wanted().count() > self.tasks.len() / ONE_BY_ONE {
+            return self.index.tasks(&self.project);
+        }
+        let known = |name: &String| Ok(self.index.task(&self.project, name)?.map(|last| (name.clone(), last)));
+        wanted().filter_map(|name| known(name).transpose()).collect()
     }
 
     /// Looks at every file that a task names.
