@@ -97,7 +97,10 @@ impl<'a, const W: usize> Planner<'a, W> {
             self.rule(order, fit, &free);
             self.repaired(order, fit);
         } else {
-            for choice in [Some(free), self.goal.thriftiest()].into_iter().flatten() {
+            if let Some(order) = self.goal.weighty_first() {
+                self.try_order(&order, &free);
+            }
+            for choice in self.goal.thriftiest().into_iter().chain([free]) {
                 self.rules(&choice);
             }
             self.repaired(OrderRule::CriticalPath, FitRule::EarliestFinish);
@@ -230,6 +233,23 @@ mod tests {
         assert_eq!(plan.placed.iter().map(|placed| placed.start.0).collect::<Vec<_>>(), [5_000, 4_000, 0]);
         assert_eq!(plan.value, 15_000 + 5_000 + 20 * 4_000);
         assert_eq!(plan.value_bound, plan.value);
+    }
+
+    #[test]
+    fn the_first_answer_knows_what_weighs() {
+        let mut fleet = Fleet::default();
+        add_node(&mut fleet, 1, 64, &[]);
+        // The long one lets in what weighs most, and the first one nothing.
+        let modes = [(1_000_000, 1), (50_000, 1), (1_000, 1), (1_000, 1), (1_000, 900)];
+        let mut problem = problem(modes.iter().map(|(ms, _)| vec![on_host(1, *ms)]).collect(), &[(1, 4)], fleet);
+        for (stage, (_, priority)) in problem.pipeline.stages.iter_mut().zip(modes) {
+            stage.priority = priority;
+        }
+        let limits = Limits { evaluations: Some(1), ..Limits::default() };
+        let options = Options { limits, objective: Objective::WeightedCompletion, ..Options::default() };
+        let plan = plan::make(&problem.pipeline, &problem.graph, &problem.fleet, &options).unwrap();
+        let starts: Vec<_> = plan.placed.iter().map(|placed| placed.start.0).collect();
+        assert_eq!((starts, plan.evaluations), (vec![53_000, 0, 51_000, 52_000, 50_000], 1));
     }
 
     fn two_cards(idle: u64) -> Problem {

@@ -11,6 +11,7 @@ use super::bound;
 use super::draft::Draft;
 use super::instance::{Choice, DeviceNeed, Instance, Kind};
 use super::names::{by_name, name_of, names};
+use super::order::by_key;
 use crate::fleet::DeviceId;
 use crate::graph::TaskId;
 use crate::spec::problem::did_you_mean;
@@ -164,6 +165,33 @@ impl<'a> Goal<'a> {
         is_aim.then(|| self.instance.kind.iter().map(|kind| by_kind[*kind as usize]).collect())
     }
 
+    /// Returns an order in which what weighs most for the time that it takes goes first; `None` where that is no aim.
+    ///
+    /// What waits for a task counts with it as far as that makes it weigh more. On one machine, where everything waits for
+    /// one task at most, no order is better: W. A. Horn, "Single-machine job sequencing with treelike precedence ordering
+    /// and linear delay penalties", 1972.
+    pub(super) fn weighty_first(&self) -> Option<Vec<TaskId>> {
+        if self.objective != Objective::WeightedCompletion {
+            return None;
+        }
+        let instance = self.instance;
+        let mut blocks = vec![(0_u128, 0_u128); instance.len()];
+        for &task in instance.graph.order.iter().rev() {
+            let shortest = instance.choices(task).iter().map(Choice::duration).min().unwrap_or(0);
+            let mut block = (weight(instance.priority[task.index()]), u128::from(shortest));
+            let after = instance.graph.after.of(task).iter();
+            let mut later: Vec<_> = after.map(|edge| blocks[edge.task.index()]).collect();
+            later.sort_by_key(|block| std::cmp::Reverse(density(*block)));
+            for (weighs, takes) in later {
+                if density((weighs, takes)) > density(block) {
+                    block = (block.0.saturating_add(weighs), block.1.saturating_add(takes));
+                }
+            }
+            blocks[task.index()] = block;
+        }
+        Some(by_key(instance, |task, _| density(blocks[task.index()])))
+    }
+
     /// Returns the value of a schedule and when it ends: of equal values the one that ends first is the better one.
     pub(super) fn measure(&self, draft: &Draft) -> (u128, u64) {
         let of = |task: TaskId| {
@@ -189,6 +217,11 @@ impl<'a> Goal<'a> {
         };
         self.instance.graph.ids().zip(placed).map(of).sum::<u128>() + self.end(makespan.0)
     }
+}
+
+/// Returns how much weighs in a millisecond, in parts of 2^32.
+fn density((weighs, takes): (u128, u128)) -> u128 {
+    weighs.saturating_mul(1 << 32) / takes.max(1)
 }
 
 /// Returns how much a priority weighs.
