@@ -20,7 +20,7 @@ use crate::plan::policy::Engine;
 use crate::plan::proof::{self, NoProof, Proof};
 use crate::plan::team::Team;
 use crate::plan::turns::{QUANTUM, QUANTUM_LEAST};
-use crate::plan::{self, Impossible, Objective, Plan, PlanError, Policy};
+use crate::plan::{self, Impossible, Objective, Overspent, Plan, PlanError, Policy};
 use crate::probe::{self, Machine, mps};
 use crate::report::text;
 use crate::run::learn::{self, Basis, Exceeded, Origins, Sample};
@@ -461,16 +461,29 @@ pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet) {
 /// Returns why there is no plan, in words, and the exit code for it.
 pub(super) fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
     let exit = match error {
-        PlanError::Impossible(_) | PlanError::Budget { .. } | PlanError::Budgets => Exit::Impossible,
+        PlanError::Impossible { .. } | PlanError::Budgets => Exit::Impossible,
         PlanError::TooLong | PlanError::TooManyResources | PlanError::UnknownBudget { .. } => Exit::Rejected,
         PlanError::NoWatts { .. } | PlanError::OnlyMakespan { .. } | PlanError::Quantum { .. } => Exit::Usage,
         PlanError::Illegal(_) => Exit::Bug,
     };
     let mut words = error.to_string();
-    if let PlanError::Impossible(found) = error {
-        found.iter().for_each(|one| explain(pipeline, one, &mut words));
+    if let PlanError::Impossible { stages, budgets } = error {
+        stages.iter().for_each(|one| explain(pipeline, one, &mut words));
+        budgets.iter().for_each(|one| explain_spent(pipeline, one, &mut words));
     }
     Failure { exit, report: miette::miette!("{words}") }
+}
+
+/// Adds how much is spent of a budget that is exceeded, on what, and what would help.
+fn explain_spent(pipeline: &Pipeline, overspent: &Overspent, words: &mut String) {
+    let Overspent { budget, least, limit, dearest: (stage, its) } = overspent;
+    let (budget, stage) = (text::visible(budget), text::visible(&pipeline.stages[*stage].name));
+    let help = "raise it in `[budgets]` of the fleet file, or give the stage a mode that spends less";
+    write!(
+        words,
+        "\n`{budget}`: at least {least} is spent, {its} of it by `{stage}`, and there is {limit}\n  help: {help}"
+    )
+    .expect("a String takes everything");
 }
 
 /// Adds why the tasks of a stage fit nowhere, mode by mode, and what would help.

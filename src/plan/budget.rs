@@ -3,6 +3,8 @@
 //! For one budget this never ends without a choice when there is one at all; for several it may, since the cheapest
 //! modes for one budget can be dear for another. Does not know time.
 
+use std::cmp::Reverse;
+
 use super::PlanError;
 use super::instance::{Choice, Instance};
 use crate::fleet::Fleet;
@@ -74,11 +76,43 @@ pub(super) fn known(pipeline: &Pipeline, graph: &TaskGraph, fleet: &Fleet) -> Re
     Ok(())
 }
 
-/// Returns the first budget that even the cheapest modes exceed: its index and what they spend together.
-pub(super) fn exceeded(instance: &Instance<'_>) -> Option<(usize, u128)> {
-    let reserved = reserved(instance, &least(instance));
-    let mut limits = instance.budgets.iter().zip(reserved).enumerate();
-    limits.find(|(_, ((_, limit), least))| *least > u128::from(*limit)).map(|(index, (_, least))| (index, least))
+/// A budget that even the cheapest modes exceed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overspent {
+    /// The budget's name.
+    pub budget: String,
+    /// What the cheapest modes spend together.
+    pub least: u128,
+    /// What there is.
+    pub limit: u64,
+    /// Index of the stage whose tasks spend most, and what they spend together.
+    pub dearest: (usize, u128),
+}
+
+/// Returns all budgets that even the cheapest modes exceed. Without an instance, as some tasks fit nowhere, every mode may be
+/// the cheapest.
+pub(super) fn exceeded(
+    pipeline: &Pipeline,
+    graph: &TaskGraph,
+    fleet: &Fleet,
+    instance: Option<&Instance<'_>>,
+) -> Vec<Overspent> {
+    let of_kinds = instance.map(|instance| (instance, least(instance)));
+    let exceeded = |(index, (name, limit)): (usize, (&String, &u64))| {
+        let of_task = |task: TaskId| match &of_kinds {
+            Some((instance, least)) => least[instance.kind[task.index()] as usize][index],
+            None => {
+                let modes = &pipeline.stages[graph.tasks[task.index()].stage].modes;
+                modes.iter().map(|mode| mode.spend.get(name).copied().unwrap_or(0)).min().unwrap_or(0)
+            }
+        };
+        let mut by_stage = vec![0_u128; pipeline.stages.len()];
+        graph.ids().for_each(|task| by_stage[graph.tasks[task.index()].stage] += u128::from(of_task(task)));
+        let least = by_stage.iter().sum();
+        let dearest = (0..).zip(by_stage).max_by_key(|(stage, spent)| (*spent, Reverse(*stage)))?;
+        (least > u128::from(*limit)).then(|| Overspent { budget: name.clone(), least, limit: *limit, dearest })
+    };
+    fleet.budgets.iter().enumerate().filter_map(exceeded).collect()
 }
 
 /// `[n_kinds][n_budgets]`: the least that a task spends, each budget for itself.

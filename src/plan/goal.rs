@@ -100,9 +100,14 @@ impl<'a, const W: usize> Planner<'a, W> {
             if let Some(order) = self.goal.weighty_first() {
                 self.try_order(&order, &free);
             }
-            for choice in self.goal.thriftiest().into_iter().chain([free]) {
-                self.rules(&choice);
+            let choices: Vec<_> = [Some(free), self.goal.thriftiest()].into_iter().flatten().collect();
+            for choice in &choices {
+                // The first answer knows both, however short the time.
+                if self.best.is_none() || self.limits.evaluations.is_none_or(|most| self.evaluations < most) {
+                    self.rule(OrderRule::Fifo, FitRule::EarliestFinish, choice);
+                }
             }
+            choices.iter().for_each(|choice| self.rules(choice));
             self.repaired(OrderRule::CriticalPath, FitRule::EarliestFinish);
             self.search();
         }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::budget::Overspent;
 use super::build::{CPUS, HOST_MEMORY, asked, capacity, gang};
 use crate::fleet::{Device, Fleet, Node, NotUsed, Unseen, Unused};
 use crate::spec::{Mode, Resources, Stage};
@@ -18,6 +19,18 @@ pub struct Impossible {
     pub tasks: Vec<String>,
     /// `[n_modes]`: why each mode fits nowhere.
     pub modes: Vec<Vec<Reason>>,
+}
+
+/// Says in short what is impossible.
+pub(super) fn in_short(stages: &[Impossible], budgets: &[Overspent]) -> String {
+    let nowhere = format!("{} of the pipeline's stages can never run on this fleet", stages.len());
+    let names: Vec<_> = budgets.iter().map(|exceeded| format!("`{}`", exceeded.budget)).collect();
+    let dear = format!("the pipeline spends more than the fleet has of {}", names.join(", "));
+    match (stages.is_empty(), budgets.is_empty()) {
+        (false, false) => format!("{nowhere}, and {dear}"),
+        (true, false) => dear,
+        (_, true) => nowhere,
+    }
 }
 
 /// Devices that are there and not used.

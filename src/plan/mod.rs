@@ -51,6 +51,7 @@ mod tests;
 pub mod turns;
 pub mod usage;
 
+pub use budget::Overspent;
 pub use build::wanted_memory;
 pub use check::{Violation, check};
 pub use exact::proof;
@@ -210,9 +211,14 @@ impl fmt::Debug for Limits<'_> {
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// Tasks that fit nowhere, even on an empty fleet.
-    #[error("{} of the pipeline's stages can never run on this fleet", .0.len())]
-    Impossible(Vec<Impossible>),
+    /// Tasks that fit nowhere, even on an empty fleet, or that spend too much, even in their cheapest modes.
+    #[error("{}", impossible::in_short(.stages, .budgets))]
+    Impossible {
+        /// Those that fit nowhere.
+        stages: Vec<Impossible>,
+        /// What all together exceed.
+        budgets: Vec<Overspent>,
+    },
     /// A stage spends of what is none of the fleet's budgets.
     #[error(
         "`{stage}` spends `{budget}`, which is none of the fleet's budgets: {}",
@@ -228,16 +234,6 @@ pub enum PlanError {
         budget: String,
         /// What was probably meant.
         near: Option<String>,
-    },
-    /// Even the cheapest modes spend more than a budget.
-    #[error("the pipeline spends at least {least} of `{budget}`, and the fleet has {limit}")]
-    Budget {
-        /// The budget's name.
-        budget: String,
-        /// What the cheapest modes spend together.
-        least: u128,
-        /// What there is.
-        limit: u64,
     },
     /// No choice of modes was found that stays in all budgets, though each budget by itself would suffice.
     #[error("no choice of modes was found that stays in all budgets at once")]
@@ -278,6 +274,12 @@ pub enum PlanError {
     Illegal(Vec<Violation>),
 }
 
+impl From<Vec<Impossible>> for PlanError {
+    fn from(stages: Vec<Impossible>) -> Self {
+        Self::Impossible { stages, budgets: Vec::new() }
+    }
+}
+
 /// Makes a plan for running `graph`, which was built from `pipeline`, on `fleet`.
 ///
 /// # Errors
@@ -300,11 +302,11 @@ pub fn make_timed(
     possible(fleet, options)?;
     budget::known(pipeline, graph, fleet)?;
     let instance = Instance::timed(pipeline, graph, fleet, options.objective, timed_by);
-    let instance = instance.map_err(PlanError::Impossible)?;
-    if let Some((index, least)) = budget::exceeded(&instance) {
-        let (budget, limit) = instance.budgets[index].clone();
-        return Err(PlanError::Budget { budget, least, limit });
-    }
+    let budgets = budget::exceeded(pipeline, graph, fleet, instance.as_ref().ok());
+    let instance = match instance {
+        Ok(instance) if budgets.is_empty() => instance,
+        instance => return Err(PlanError::Impossible { stages: instance.err().unwrap_or_default(), budgets }),
+    };
     if instance.horizon() > HORIZON_MOST {
         return Err(PlanError::TooLong);
     }

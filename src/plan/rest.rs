@@ -102,8 +102,7 @@ pub fn rest(
     options: &Options<'_>,
 ) -> Result<Revision, PlanError> {
     let scaled = (!rest.factors.is_empty()).then(|| with_factors(pipeline, &rest.factors));
-    let mut instance =
-        Instance::new(scaled.as_ref().unwrap_or(pipeline), graph, fleet).map_err(PlanError::Impossible)?;
+    let mut instance = Instance::new(scaled.as_ref().unwrap_or(pipeline), graph, fleet)?;
     leave_out(&mut instance, &rest.unfit);
     settle_modes(&mut instance, &rest.tasks);
     let goal = Goal::new(options.objective, &instance);

@@ -129,7 +129,10 @@ fn a_budget_keeps_enough_for_what_is_still_to_come() {
     problem.fleet.budgets.insert("money".to_owned(), 15);
     assert_eq!(makespan(&problem), Millis(2));
     problem.fleet.budgets.insert("money".to_owned(), 4);
-    assert!(matches!(planned(&problem, Policy::Auto), Err(PlanError::Budget { least: 5, limit: 4, .. })));
+    let Err(PlanError::Impossible { stages, budgets }) = planned(&problem, Policy::Auto) else {
+        panic!("it is too dear")
+    };
+    assert_eq!((stages.len(), budgets[0].least, budgets[0].limit), (0, 5, 4));
 }
 
 #[test]
@@ -276,11 +279,17 @@ fn a_time_limit_ends_a_search_by_the_clock_that_it_is_given() {
 
 #[test]
 fn all_that_can_never_run_is_named_at_once_with_the_numbers() {
-    let modes = vec![vec![on_gpus(Gpus::Shared, 100, 1)], vec![on_host(1, 1)], vec![on_host(9, 1)]];
+    let mut modes = vec![vec![on_gpus(Gpus::Shared, 100, 1)], vec![on_host(1, 1)], vec![on_host(9, 1)]];
+    modes[1][0].spend.insert("money".to_owned(), 3);
+    modes[2][0].spend.insert("money".to_owned(), 2);
     let mut problem = problem(modes, &[], one_node(8, &[("H100", 80, 1_000)]));
     problem.fleet.devices[0].headroom = Bytes::GIB;
-    let Err(PlanError::Impossible(found)) = planned(&problem, Policy::Auto) else { panic!("it should be refused") };
+    problem.fleet.budgets.insert("money".to_owned(), 4);
+    let Err(PlanError::Impossible { stages: found, budgets }) = planned(&problem, Policy::Auto) else {
+        panic!("it should be refused")
+    };
     assert_eq!(found.iter().map(|one| one.stage).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(budgets, [Overspent { budget: "money".to_owned(), least: 5, limit: 4, dearest: (1, 3) }]);
     let words: Vec<_> = found.iter().map(|one| one.modes[0][0].to_string()).collect();
     assert_eq!(
         words[0],
@@ -292,7 +301,9 @@ fn all_that_can_never_run_is_named_at_once_with_the_numbers() {
 #[test]
 fn a_gpu_stage_on_a_fleet_without_gpus_is_told_of_prefer() {
     let problem = problem(vec![vec![on_gpus(Gpus::Whole(1), 0, 1)]], &[], one_node(8, &[]));
-    let Err(PlanError::Impossible(found)) = planned(&problem, Policy::Auto) else { panic!("it should be refused") };
+    let Err(PlanError::Impossible { stages: found, .. }) = planned(&problem, Policy::Auto) else {
+        panic!("it should be refused")
+    };
     assert_eq!(found[0].modes[0], [Reason::NoDevice { unused: Vec::new(), unseen: None }]);
     assert!(found[0].modes[0][0].help().contains("prefer"));
 }
@@ -409,7 +420,7 @@ proptest! {
     ) {
         match planned(&problem, policy) {
             Ok(plan) => prop_assert!(plan.makespan >= plan.lower_bound),
-            Err(PlanError::Impossible(found)) => prop_assert!(!found.is_empty()),
+            Err(PlanError::Impossible { stages, .. }) => prop_assert!(!stages.is_empty()),
             Err(other) => prop_assert!(false, "{policy}: {other}"),
         }
     }

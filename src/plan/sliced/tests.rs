@@ -150,7 +150,7 @@ proptest! {
                 prop_assert!(plan.makespan >= plan.lower_bound && plan.value >= plan.value_bound);
                 prop_assert_eq!(plan.placed, make().unwrap().placed);
             }
-            Err(PlanError::Impossible(found)) => prop_assert!(!found.is_empty()),
+            Err(PlanError::Impossible { stages, .. }) => prop_assert!(!stages.is_empty()),
             Err(other) => prop_assert!(false, "{}", other),
         }
     }
