@@ -13,7 +13,7 @@ use super::pipeline_file::PipelineFile;
 use super::planning::{self, Planning, Stopwatch};
 use super::replay::Recorded;
 use super::state::{self, StateArgs};
-use super::{Exit, Failure, output, shapes};
+use super::{Exit, Failure, no_plan, output, shapes};
 use crate::fleet::Fleet;
 use crate::graph::{Limits, Task, TaskGraph};
 use crate::plan::policy::UnknownPolicy;
@@ -166,7 +166,7 @@ impl Command {
             && let Some(case) = cases.first()
         {
             let error = PlanError::OnlyMakespan { policy: *policy, objective: self.objective };
-            return Err(planning::failure(&case.pipeline, &error));
+            return Err(no_plan::failure(&case.pipeline, &error));
         }
         let mut progress = Progress::new(cases.len() * policies.len() * usize::try_from(self.seeds).unwrap_or(1));
         let mut comparisons = Vec::with_capacity(cases.len());
@@ -306,7 +306,7 @@ impl Command {
                     Err(error @ (PlanError::Budgets | PlanError::OnlyMakespan { .. })) => {
                         trials = Err(error.to_string())
                     }
-                    Err(error) => return Err(planning::failure(pipeline, &error)),
+                    Err(error) => return Err(no_plan::failure(pipeline, &error)),
                 }
             }
             entries.push(Entry { policy: policy.to_string(), trials, live: None });

@@ -30,6 +30,7 @@ mod log_out;
 mod logs;
 mod metrics;
 mod models;
+mod no_plan;
 mod on_finish;
 mod orphans;
 mod output;

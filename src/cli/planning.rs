@@ -1,8 +1,6 @@
-//! The arguments that say for what and how to plan, taken alike by every subcommand that plans, and how a plan that
-//! cannot be made is reported.
+//! The arguments that say for what and how to plan, taken alike by every subcommand that plans.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +9,7 @@ use super::problems::Texts;
 use super::searching::{Place, Searching};
 use super::threads::Threads;
 use super::timing::{Timer, Where};
-use super::{Exit, Failure, contradiction, models, output, patience};
+use super::{Exit, Failure, contradiction, models, no_plan, output, patience};
 use crate::batch::search::Searcher;
 use crate::fleet::{Fleet, Headroom, Link, NodeId, file};
 use crate::graph::TaskGraph;
@@ -20,7 +18,7 @@ use crate::plan::policy::Engine;
 use crate::plan::proof::{self, NoProof, Proof};
 use crate::plan::team::Team;
 use crate::plan::turns::{QUANTUM, QUANTUM_LEAST};
-use crate::plan::{self, Impossible, Objective, Overspent, Plan, PlanError, Policy};
+use crate::plan::{self, Objective, Plan, Policy};
 use crate::probe::{self, Machine, mps};
 use crate::report::text;
 use crate::run::learn::{self, Basis, Exceeded, Origins, Sample};
@@ -219,7 +217,7 @@ impl Planning {
         };
         let timer = Timer::new(self.timing);
         let plan = plan::make_timed(pipeline, graph, fleet, &options, &timer);
-        let plan = plan.map_err(|error| failure(pipeline, &error))?;
+        let plan = plan.map_err(|error| no_plan::failure(pipeline, &error))?;
         searching.iter().for_each(|searching| searching.say_if_idle(&plan));
         say_what_falls_back(pipeline, graph, &plan);
         say_what_needs_no_link(graph, fleet, &plan);
@@ -455,47 +453,5 @@ pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet) {
         output::warn(&format!(
             "the driver hides who holds the memory of {hidden}, as in containers: not watched there: {watched}"
         ));
-    }
-}
-
-/// Returns why there is no plan, in words, and the exit code for it.
-pub(super) fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
-    let exit = match error {
-        PlanError::Impossible { .. } | PlanError::Budgets => Exit::Impossible,
-        PlanError::TooLong | PlanError::TooManyResources | PlanError::UnknownBudget { .. } => Exit::Rejected,
-        PlanError::NoWatts { .. } | PlanError::OnlyMakespan { .. } | PlanError::Quantum { .. } => Exit::Usage,
-        PlanError::Illegal(_) => Exit::Bug,
-    };
-    let mut words = error.to_string();
-    if let PlanError::Impossible { stages, budgets } = error {
-        stages.iter().for_each(|one| explain(pipeline, one, &mut words));
-        budgets.iter().for_each(|one| explain_spent(pipeline, one, &mut words));
-    }
-    Failure { exit, report: miette::miette!("{words}") }
-}
-
-/// Adds how much is spent of a budget that is exceeded, on what, and what would help.
-fn explain_spent(pipeline: &Pipeline, overspent: &Overspent, words: &mut String) {
-    let Overspent { budget, least, limit, dearest: (stage, its) } = overspent;
-    let (budget, stage) = (text::visible(budget), text::visible(&pipeline.stages[*stage].name));
-    let help = "raise it in `[budgets]` of the fleet file, or give the stage a mode that spends less";
-    write!(
-        words,
-        "\n`{budget}`: at least {least} is spent, {its} of it by `{stage}`, and there is {limit}\n  help: {help}"
-    )
-    .expect("a String takes everything");
-}
-
-/// Adds why the tasks of a stage fit nowhere, mode by mode, and what would help.
-fn explain(pipeline: &Pipeline, impossible: &Impossible, words: &mut String) {
-    let stage = text::visible(&pipeline.stages[impossible.stage].name);
-    let tasks = impossible.tasks.len();
-    let several = if tasks > 1 { format!(" ({tasks} tasks)") } else { String::new() };
-    for (index, reasons) in impossible.modes.iter().enumerate() {
-        let mode = if impossible.modes.len() > 1 { format!(", mode {index}") } else { String::new() };
-        for reason in reasons {
-            let help = reason.help();
-            write!(words, "\n`{stage}`{several}{mode}: {reason}\n  help: {help}").expect("a String takes everything");
-        }
     }
 }
