@@ -195,7 +195,7 @@ fn tasks_that_did_not_run_in_the_recorded_run_take_what_was_learned_and_are_name
     let args = ["bench", "half.toml", "--fleet", "two.toml", "--policies", "auto", "--from-history", "--json"];
     let output = trainyard(folder.path(), &args)?;
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(words.contains("1 of 2 tasks did not run in") && words.contains("`a`"), "{words}");
+    assert!(words.contains("1 of 2 tasks did not run to a good end in") && words.contains("`a`"), "{words}");
     assert!(rows(&output)?[0]["makespan_ms"].as_u64() < Some(60_000), "{output:?}");
     Ok(())
 }
@@ -204,6 +204,11 @@ fn tasks_that_did_not_run_in_the_recorded_run_take_what_was_learned_and_are_name
 fn what_is_for_a_trace_is_refused_beside_a_pipeline() -> Tested {
     for args in [["--fits", "best-fit"], ["--placements", "here"], ["--nodes", "n.csv"], ["--arrivals", "a.json"]] {
         let output = bench(&args)?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && words.contains(args[0]) && words.contains("--trace"), "{words}");
+    }
+    for args in [["--quantum", "1m"], ["--state", "here"], ["--objective", "energy"]] {
+        let output = bench(&["--trace", ".", args[0], args[1]])?;
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && words.contains(args[0]) && words.contains("--trace"), "{words}");
     }

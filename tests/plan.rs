@@ -180,6 +180,20 @@ fn an_unknown_policy_ends_with_2_and_a_suggestion() {
 }
 
 #[test]
+fn what_is_out_of_range_or_the_wrong_way_round_is_told_with_what_to_write() {
+    for (arguments, told) in [
+        (["--seed", "-1"], "write a whole number from 0 to"),
+        (["--evaluations", "1e3"], "write a whole number from 0 to"),
+        (["--budget", "-1s"], "it is negative"),
+        (["--policy", "best-fit+critcal-path"], "did you mean `critical-path+best-fit`?"),
+        (["--policy", "ga+best-fit"], "did you mean `ga`?"),
+    ] {
+        let (code, _, stderr) = outcome(CHAIN, BOX, &arguments);
+        assert!(code == Some(2) && stderr.contains(told), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
 fn a_bad_fleet_file_ends_with_3_at_its_place() {
     let (code, _, stderr) = outcome(CHAIN, &BOX.replace("cpus = 4", "cpus = \"four\""), &[]);
     assert_eq!(code, Some(3));

@@ -46,19 +46,32 @@ pub(super) struct Command {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = selected)]
     policies: Vec<Vec<Policy>>,
     /// How often each policy plans, each time with another seed
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u64).range(1..=1_000)
+    )]
     seeds: u64,
     /// The first seed
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = planning::whole)]
     seed: u64,
     /// Schedules that each search may try, alike for all
-    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "budget")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 1_000,
+        value_parser = planning::whole,
+        conflicts_with = "budget"
+    )]
     evaluations: u64,
     /// Time that each search may take, instead of a number of schedules
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     budget: Option<Millis>,
     /// How long a task runs with `time-slice` before others have their turn [default: 1m]
-    #[arg(long, value_name = "TIME", value_parser = planning::quantum)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = planning::quantum)]
     quantum: Option<Millis>,
     /// What plans are to be good for, and are compared by: `makespan`, `weighted-completion`, or, with fleets that say watts,
     /// `energy`
@@ -256,7 +269,7 @@ impl Command {
             let file = self.pipelines.get(at).cloned();
             let recorded = self.from_history.then(|| Recorded::newest(&self.state, &pipeline)).transpose()?;
             if let Some(recorded) = &recorded {
-                recorded.say_what_did_not_run(&graph);
+                recorded.say_what_is_untold(&graph);
             }
             let mut fleets = Vec::new();
             for path in &self.fleets {

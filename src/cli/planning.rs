@@ -48,16 +48,16 @@ pub(super) struct Planning {
     #[arg(long, value_name = "NAME", default_value_t)]
     policy: Policy,
     /// How long a task runs with `time-slice` before others have their turn [default: 1m]
-    #[arg(long, value_name = "TIME", value_parser = quantum)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = quantum)]
     quantum: Option<Millis>,
     /// Equal seeds give equal plans, unless time runs out: with `--evaluations` always
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = whole)]
     seed: u64,
     /// Time that `auto` may spend on a better plan; `0s` takes the first one
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     budget: Option<Millis>,
     /// Schedules that may be tried: a limit that does not depend on the machine
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole)]
     evaluations: Option<u64>,
     /// What a good plan is: `makespan`, `weighted-completion`, or, with a fleet file that says watts, `energy`
     #[arg(long, value_name = "NAME", default_value_t)]
@@ -72,8 +72,13 @@ pub(super) struct Planning {
     #[arg(long, value_name = "WHERE")]
     device: Option<Place>,
     /// Let `ga`, `sa`, `lns`, `aco` or `pso` search on N islands at once, which share the schedules that may be tried
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=64))]
     islands: Option<u32>,
+}
+
+/// Reads a number that cannot be out of range but by its sign or its length.
+pub(super) fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("write a whole number from 0 to {}", u64::MAX))
 }
 
 /// Reads how long a turn lasts.

@@ -68,8 +68,8 @@ impl Recorded {
         pipeline.stages = stages;
     }
 
-    /// Says which tasks did not run then.
-    pub(super) fn say_what_did_not_run(&self, graph: &TaskGraph) {
+    /// Says of which tasks it has no time.
+    pub(super) fn say_what_is_untold(&self, graph: &TaskGraph) {
         let names = graph.tasks.iter().filter(|task| !self.has(task)).map(|task| text::visible(&task.name));
         let names: Vec<_> = names.collect();
         if names.is_empty() {
@@ -79,7 +79,7 @@ impl Recorded {
         let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
         let (count, all, run) = (names.len(), graph.len(), &self.run);
         output::note(&format!(
-            "{count} of {all} tasks did not run in {run}, and are taken to need what they declare or what other runs took: {}{more}",
+            "{count} of {all} tasks did not run to a good end in {run}, and are taken to need what they declare or what other runs took: {}{more}",
             names.iter().take(MOST_NAMED).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         ));
     }

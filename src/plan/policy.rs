@@ -149,9 +149,12 @@ impl Policy {
 fn unknown(text: &str) -> UnknownPolicy {
     let (orders, fits, engines) = (|| names(&OrderRule::ALL), || names(&FitRule::ALL), || names(&Engine::ALL));
     let near = match text.split_once('+') {
+        // A search has no order and no fit; who has taken the one for the other is told how they stand.
+        Some((search, _)) | Some((_, search)) if engines().any(|name| name == search) => Some(search.to_owned()),
         Some((first, second)) => {
-            let (first, second) = (did_you_mean(first, orders()), did_you_mean(second, fits()));
-            first.zip(second).map(|(first, second)| format!("{first}+{second}"))
+            let pair = |order, fit| Some((did_you_mean(order, orders())?, did_you_mean(fit, fits())?));
+            let found = pair(first, second).or_else(|| pair(second, first));
+            found.map(|(order, fit)| format!("{order}+{fit}"))
         }
         None => {
             did_you_mean(text, ["auto"].into_iter().chain(engines()).chain(orders()).chain(fits())).map(str::to_owned)

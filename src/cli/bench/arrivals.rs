@@ -16,8 +16,19 @@ use crate::report::paint::Colour;
 const ASKED: u64 = 130;
 
 /// Arguments that a replay has no use for.
-const OF_PLANS: [&str; 9] =
-    ["pipelines", "fleets", "policies", "evaluations", "budget", "objective", "from_history", "live", "sets"];
+const OF_PLANS: [&str; 11] = [
+    "pipelines",
+    "fleets",
+    "policies",
+    "evaluations",
+    "budget",
+    "quantum",
+    "objective",
+    "from_history",
+    "live",
+    "state",
+    "sets",
+];
 
 /// Arguments of a replay.
 #[derive(Args)]
@@ -29,7 +40,14 @@ pub(super) struct Replaying {
     #[arg(long, value_name = "FILE", requires = "trace")]
     nodes: Option<PathBuf>,
     /// Orders in which pods arrive [default: drawn ones, until they ask for 130 % of the GPUs]
-    #[arg(long, value_name = "FILE", num_args = 1.., value_delimiter = ',', requires = "trace")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        value_delimiter = ',',
+        requires = "trace",
+        conflicts_with_all = ["seed", "seeds"]
+    )]
     arrivals: Vec<PathBuf>,
     /// Fits to compare [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "trace")]
