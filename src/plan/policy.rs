@@ -253,10 +253,6 @@ impl<'a, const W: usize> Planner<'a, W> {
             Policy::Search(engine) => {
                 let has_lags = self.mind_waste();
                 self.first();
-                if has_lags && engine == Engine::Exact {
-                    // The solver knows no lags: what it begins with is as good as its plan gets where data is dear.
-                    self.portfolio(has_lags);
-                }
                 self.plain();
                 self.batches();
                 let run = match engine {
@@ -267,7 +263,8 @@ impl<'a, const W: usize> Planner<'a, W> {
                     Engine::Swarm => swarm::run,
                     Engine::Exact => exact::run,
                 };
-                match self.options.islands.filter(|_| engine != Engine::Exact) {
+                match self.options.islands {
+                    _ if engine == Engine::Exact => self.exact(has_lags),
                     Some(islands) => islands::run(&mut self.search, islands, &self.options, run),
                     None => run(&mut self.search),
                 }
@@ -306,6 +303,16 @@ impl<'a, const W: usize> Planner<'a, W> {
             self.search.part((4, 5), true, exact::run);
         }
         self.turns();
+    }
+
+    /// An exact search that begins with a good plan, and where it finds no more, other searches.
+    fn exact(&mut self, has_lags: bool) {
+        self.portfolio(has_lags);
+        self.search.part((1, 4), true, genetic::run);
+        self.search.part((4, 5), true, exact::run);
+        if !self.search.is_over() {
+            self.turns();
+        }
     }
 
     /// A genetic search; where there is more to choose than the order, it shares with one of large neighbourhoods: after

@@ -436,7 +436,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn no_plan_of_a_tiny_problem_beats_the_bound_or_is_missed(problem in any_problem(3, 2)) {
@@ -448,12 +448,26 @@ proptest! {
                     prop_assert!(plan.lower_bound <= best, "bound {} above {best}", plan.lower_bound);
                 }
                 prop_assert!(plan.makespan >= best.unwrap_or(Millis(6)));
-                // Where no data moves, what is proven optimal is, and so small a problem is always proven.
-                if problem.fleet.nodes.len() == 1 {
-                    prop_assert!(plan.is_optimal(), "{} and {}", plan.makespan, plan.lower_bound);
-                }
+                // So small a problem is always proven.
+                prop_assert!(plan.is_optimal(), "{} and {}", plan.makespan, plan.lower_bound);
             }
             Err(_) => prop_assert_eq!(best, None),
+        }
+    }
+
+    #[test]
+    fn what_is_proven_of_several_nodes_no_other_policy_beats(problem in any_problem(9, 9), seed in 1_u64..5) {
+        let exact = planned_within(&problem, Policy::Search(policy::Engine::Exact), 4_000);
+        let options = Options {
+            policy: Policy::Search(policy::Engine::Neighbourhood),
+            seed,
+            limits: Limits { evaluations: Some(2_000), ..Limits::default() },
+            ..Options::default()
+        };
+        let found = make(&problem.pipeline, &problem.graph, &problem.fleet, &options);
+        if let (Ok(exact), Ok(found)) = (exact, found) {
+            prop_assert!(found.makespan >= exact.lower_bound, "{} under {}", found.makespan, exact.lower_bound);
+            prop_assert!(!exact.is_optimal() || found.makespan >= exact.makespan);
         }
     }
 }

@@ -31,7 +31,7 @@ pub mod proof;
 mod split;
 
 use pools::{Pool, Pools};
-use split::Held;
+use split::Places;
 
 /// What the bound of an exact search is called.
 const BY: &str = "exact search";
@@ -89,11 +89,11 @@ fn close<const W: usize>(search: &mut Search<'_, W>, pools: &Pools, on_devices: 
         return;
     }
     let mut model = Model::new(search, pools, least, most);
-    let held = on_devices.then(|| model.split(search, pools, most));
+    let places = on_devices.then(|| model.split(search, pools, most));
     while least <= most && !search.is_spent() {
         // Proofs are dearest just below the optimum, so the first questions are asked nearer to what is known to be there.
         let middle = most - (most - least) / 4;
-        let (answer, spent) = model.ends_by(search, pools, middle, held.as_deref());
+        let (answer, spent) = model.ends_by(search, pools, middle, places.as_ref());
         search.evaluations += spent;
         match answer {
             Answer::Yes(solution) => {
@@ -180,8 +180,14 @@ struct Model {
     solver: Solver,
     /// `[n_tasks]`.
     start: Vec<DomainId>,
+    /// `[n_tasks]`: its end.
+    finish: Vec<View>,
     /// `[n_tasks][n_choices]`: whether the choice is taken; empty for a task with one choice.
     taken: Vec<Vec<Literal>>,
+    /// `[n_tasks][n_choices]`: starts with the task where the choice is taken, and lies parked where it is not.
+    copies: Vec<Vec<DomainId>>,
+    /// Where the next copy lies parked: one behind the other, where they meet nobody.
+    parked: i32,
     end: DomainId,
 }
 
@@ -199,22 +205,21 @@ impl Model {
         let latest = |task: TaskId| (most - tail(task) - shortest(task)).max(head(task));
         let start: Vec<_> = graph.ids().map(|task| solver.new_bounded_integer(head(task), latest(task))).collect();
         let end = solver.new_bounded_integer(least.min(most), most);
-        let mut model = Self { solver, start, taken: vec![Vec::new(); graph.len()], end };
-        let mut copies: Vec<Vec<DomainId>> = Vec::with_capacity(graph.len());
-        // Copies that are not taken lie one behind the other where they meet nobody.
-        let mut parked = most.saturating_add(1);
+        let (finish, copies) = (Vec::with_capacity(graph.len()), Vec::with_capacity(graph.len()));
+        let (taken, parked) = (vec![Vec::new(); graph.len()], most.saturating_add(1));
+        let mut model = Self { solver, start, finish, taken, copies, parked, end };
         for task in graph.ids() {
             let ways = &pools.ways[task.index()];
             if ways.len() == 1 {
-                copies.push(vec![model.start[task.index()]]);
-                let finish = model.start[task.index()].offset(ways[0]);
-                model.precede(search, task, finish);
+                model.copies.push(vec![model.start[task.index()]]);
+                model.finish.push(model.start[task.index()].offset(ways[0]));
+                model.precede(search, task);
                 continue;
             }
             let finish = model.solver.new_bounded_integer(head(task) + shortest(task), (most - tail(task)).max(0));
             let mut of_task = Vec::with_capacity(ways.len());
             for way in ways {
-                let (taken, copy) = model.copy_while(task, *way, most - tail(task), &mut parked);
+                let (taken, copy) = model.copy_while(task, *way, most - tail(task));
                 // Whoever takes this way ends so much later than it starts.
                 let tag = model.solver.new_constraint_tag();
                 let terms = vec![copy.scaled(1), finish.scaled(-1)];
@@ -222,19 +227,20 @@ impl Model {
                 model.taken[task.index()].push(taken);
                 of_task.push(copy);
             }
-            copies.push(of_task);
+            model.copies.push(of_task);
+            model.finish.push(finish.offset(0));
             let (clause, tag) = (model.taken[task.index()].clone(), model.solver.new_constraint_tag());
             model.solver.add_clause(clause.iter().map(Literal::get_true_predicate).collect::<Vec<_>>(), tag);
-            model.precede(search, task, finish.offset(0));
+            model.precede(search, task);
         }
-        pools.pools.iter().for_each(|pool| model.share(pool, &copies, &pools.ways));
+        pools.pools.iter().for_each(|pool| model.share(pool, &pools.ways));
         pools.budgets.iter().for_each(|budget| model.spend(budget));
         model
     }
 
     /// Nothing that waits for a task starts before it ends, and the whole does not end before it.
-    fn precede<const W: usize>(&mut self, search: &Search<'_, W>, task: TaskId, finish: View) {
-        let after = search.instance.graph.after.of(task);
+    fn precede<const W: usize>(&mut self, search: &Search<'_, W>, task: TaskId) {
+        let (after, finish) = (search.instance.graph.after.of(task), self.finish[task.index()]);
         let later = after.iter().map(|edge| self.start[edge.task.index()]).chain(after.is_empty().then_some(self.end));
         for next in later.collect::<Vec<_>>() {
             let tag = self.solver.new_constraint_tag();
@@ -245,10 +251,10 @@ impl Model {
 
     /// Makes the copy of a task that starts with it while something holds, so that it ends by `last`, and lies parked
     /// while it does not.
-    fn copy_while(&mut self, task: TaskId, way: i32, last: i32, parked: &mut i32) -> (Literal, DomainId) {
+    fn copy_while(&mut self, task: TaskId, way: i32, last: i32) -> (Literal, DomainId) {
         let start = self.start[task.index()];
-        let place = *parked;
-        *parked = parked.saturating_add(way.max(1));
+        let place = self.parked;
+        self.parked = place.saturating_add(way.max(1));
         let (first, last) = (self.solver.lower_bound(&start), last - way);
         let copy = self.solver.new_bounded_integer(if last < first { place } else { first }, place);
         let tag = self.solver.new_constraint_tag();
@@ -261,14 +267,14 @@ impl Model {
         (holds, copy)
     }
 
-    fn share(&mut self, pool: &Pool, copies: &[Vec<DomainId>], ways: &[Vec<i32>]) {
+    fn share(&mut self, pool: &Pool, ways: &[Vec<i32>]) {
         let lasting = pool.uses.iter().filter(|(task, choice, _)| ways[*task][*choice] > 0);
         let lasting: Vec<_> = lasting.copied().collect();
         // The solver refuses constraints without variables.
         if lasting.is_empty() {
             return;
         }
-        let starts: Vec<_> = lasting.iter().map(|(task, choice, _)| copies[*task][*choice]).collect();
+        let starts: Vec<_> = lasting.iter().map(|(task, choice, _)| self.copies[*task][*choice]).collect();
         let durations: Vec<_> = lasting.iter().map(|(task, choice, _)| ways[*task][*choice]).collect();
         let amounts: Vec<_> = lasting.iter().map(|(.., amount)| *amount).collect();
         let tag = self.solver.new_constraint_tag();
@@ -299,7 +305,7 @@ impl Model {
         search: &Search<'_, W>,
         pools: &Pools,
         by: i32,
-        held: Option<&[Held]>,
+        places: Option<&Places>,
     ) -> (Answer, u64) {
         let mut steps = Steps { left: search.left().unwrap_or(u64::MAX), spent: 0, search };
         let mut brancher = self.solver.default_brancher();
@@ -315,7 +321,7 @@ impl Model {
                 let index = |taken: &Vec<Literal>| taken.iter().position(is_taken).unwrap_or(0);
                 let choice = self.taken.iter().map(|taken| u32::try_from(index(taken)).unwrap_or(0)).collect();
                 let mut solution = Solution { start, choice, end: found.get_integer_value(end), schedule: None };
-                let schedule = held.map(|held| split::schedule(search.instance, pools, held, &found, &solution));
+                let schedule = places.map(|places| split::schedule(search.instance, pools, places, &found, &solution));
                 solution.schedule = schedule;
                 Answer::Yes(Box::new(solution))
             }

@@ -12,8 +12,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::instance::{Choice, DeviceNeed, Group, Instance};
+use super::super::instance::{Choice, DeviceNeed, Group, Instance, gcd};
 use super::super::pieces;
+use super::split;
+use crate::fleet::NodeId;
 use crate::units::Share;
 
 /// The relaxed problem.
@@ -51,7 +53,7 @@ pub(super) const BEHIND: u64 = 1 << 30;
 impl Pools {
     /// Relaxes an instance of which a plan with this makespan is known.
     pub(super) fn new(instance: &Instance<'_>, makespan: u64) -> Self {
-        let whole = instance.tick();
+        let whole = tick(instance);
         let several = instance.graph.ids().map(|task| instance.choices(task)).filter(|choices| choices.len() > 1);
         let ways = several.flatten().map(|choice| u128::from(choice.duration().min(makespan)));
         let behind = (u128::from(makespan) + ways.sum::<u128>()).div_ceil(BEHIND.into());
@@ -130,6 +132,19 @@ impl Pools {
             }
         }
     }
+}
+
+/// Returns what all durations are multiples of, in milliseconds, and the times that data takes where tasks are few enough to
+/// tell where each is.
+fn tick(instance: &Instance<'_>) -> u64 {
+    if !instance.has_lags() || !split::is_small(instance) {
+        return instance.tick();
+    }
+    let nodes = || (0..).map(NodeId).take(instance.nodes.len());
+    let pairs = || nodes().flat_map(|from| nodes().map(move |to| (from, to)));
+    let edges = instance.graph.before.edges.iter();
+    let lags = edges.flat_map(|edge| pairs().map(|(from, to)| instance.lag(edge.data, from, to).0));
+    lags.fold(instance.tick(), gcd)
 }
 
 const fn memory_held(need: DeviceNeed, whole: u64) -> u64 {
