@@ -15,6 +15,8 @@ mod words;
 pub(in crate::engine) use kills::Kills;
 use trace::{Heard, Traces};
 
+use crate::run::launch::QUOTED;
+
 /// Which memory ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
@@ -171,6 +173,9 @@ impl Listener {
     }
 
     fn hear_line(&mut self, line: &str, (at, end): (u64, u64)) {
+        if is_quoted(line) {
+            return;
+        }
         match self.traces.hear(line, at) {
             // It went on, and ends of something else; what the trace ends with may say otherwise.
             Some(Heard::Trace) => self.keep(|said| !said.goes_on),
@@ -195,12 +200,19 @@ impl Listener {
     }
 }
 
+/// Whether a run within the attempt quotes what a task of its own has printed: that task ran out of memory, and was helped by
+/// that run as far as anything helps. Frames of tables and traces begin with the bar.
+fn is_quoted(line: &str) -> bool {
+    line.find(QUOTED).is_some_and(|at| at > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Messages as the programs print them, and whose memory it was.
-    const KNOWN: [(&str, Memory); 52] = [
+    const KNOWN: [(&str, Memory); 53] = [
+        ("│ OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. │", Memory::Device(None)),
         ("ERROR: LoadError: Out of GPU memory trying to allocate 10.000 GiB", Memory::Device(None)),
         ("RuntimeError: No executable batch size found, reached zero.", Memory::Device(None)),
         ("Resource exhausted: failed to allocate memory [Op:Add]", Memory::Device(None)),
@@ -344,6 +356,8 @@ mod tests {
             "OOM: torch.OutOfMemoryError: CUDA out of memory., skipping batch\n\nValueError: bad",
             "",
             "Batch size 64 failed: CUDA out of memory, trying batch size 32\nepoch 2 loss .4\nerror: loss is NaN\n",
+            "failed   n: attempt 3 ended after 1s: out of memory on box/gpu0\n  │ torch.OutOfMemoryError: CUDA out of memory.",
+            "n │ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
             "train.py:9: UserWarning: this may lead to CUDA out of memory errors\nTypeError: foo",
             "CUDA out of memory, retrying with batch 8\nstep 9\nTraceback (most recent call last):\nKeyError: 'x'\n",
         ] {

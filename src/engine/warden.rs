@@ -86,16 +86,21 @@ pub fn end_marked(mark: &str, grace: Duration) {
 /// Ends what is left of a run that is over, at once, and says which processes of tasks that was. `orphans` returns those
 /// that need no mark.
 pub fn end_leftovers(mark: &str, orphans: impl Fn() -> Vec<u32>) {
-    let exe = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     end_all(mark, &[], Duration::ZERO, orphans, |found| {
-        let own = exe("self");
-        // A sentinel that is about to go is none of a task's.
-        let of_tasks = found.iter().map(u32::to_string).filter(|pid| exe(pid) != own);
+        let of_tasks = found.iter().filter(|pid| !is_sentinel(**pid)).map(u32::to_string);
         let pids = of_tasks.collect::<Vec<_>>().join(", ");
         if !pids.is_empty() {
             warn!("what tasks had left behind is ended: process {pids}");
         }
     });
+}
+
+/// Whether a process is one of our sentinels, which is about to go and none of a task's. A run that a task has left behind has
+/// the same program.
+fn is_sentinel(pid: u32) -> bool {
+    let exe = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let begins = |line: Vec<u8>| line.split(|byte| *byte == 0).nth(1) == Some(b"sentinel");
+    exe(&pid.to_string()) == exe("self") && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(begins)
 }
 
 /// Like [`end_marked`], but spares processes that carry all of the marks of one of these attempts.

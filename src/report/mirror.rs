@@ -9,6 +9,7 @@ use super::paint::{Colour, Tone};
 use super::text;
 use crate::graph::TaskId;
 use crate::run::event::{Event, Recorded, Role};
+use crate::run::launch::QUOTED;
 use crate::run::observer::{Observer, View};
 
 /// A line longer than this is shown in parts: a program that never ends its line must not fill the memory.
@@ -32,7 +33,7 @@ impl Mirror {
     fn write(&mut self, view: View<'_>, (task, role): (TaskId, Role), lines: &[u8]) {
         let name = text::visible(&view.graph.tasks[task.index()].name).into_owned();
         let beside = if role == Role::Backup { " (backup)" } else { "" };
-        let prefix = self.colour.paint(Tone::Faint, &format!("{name}{beside} │"));
+        let prefix = self.colour.paint(Tone::Faint, &format!("{name}{beside} {}", QUOTED.trim_end()));
         let mut shown = String::new();
         for line in lines.split(|byte| *byte == b'\n') {
             shown.push_str(&format!("{prefix} {}\n", text::log_line(line)));

@@ -9,7 +9,7 @@ use super::paint::{Colour, Tone};
 use super::{summary, tail, text, wording};
 use crate::graph::TaskId;
 use crate::run::event::{Event, Place, Recorded, Role, StopReason};
-use crate::run::launch;
+use crate::run::launch::{self, QUOTED};
 use crate::run::observer::View;
 use crate::run::outcome::Outcome;
 use crate::run::raise;
@@ -152,7 +152,7 @@ pub fn last_words(view: View<'_>, task: TaskId, dir: &Path) -> Vec<String> {
     let log = launch::log(dir, &view.graph.tasks[task.index()].name, number);
     let lines = tail::last_lines(&log, LAST_LINES).unwrap_or_else(|error| vec![format!("cannot be read: {error}")]);
     let mut words: Vec<String> =
-        lines.iter().map(|line| format!("  │ {}", text::fit_middle(line, LONGEST_LINE))).collect();
+        lines.iter().map(|line| format!("  {QUOTED}{}", text::fit_middle(line, LONGEST_LINE))).collect();
     words.extend(ended.usage.log_cut.map(|cut| format!("  {}", wording::log_cut(cut))));
     words.push(format!("  log: {}", text::visible(&log.to_string_lossy())));
     words

@@ -202,6 +202,10 @@ pub fn describe(
 /// next run, each on a line.
 pub const AROUND: &str = "TRAINYARD_WITHIN";
 
+/// What stands before a line that a run shows of what a task has printed, behind blanks or the task's name. Who runs around
+/// it knows by that whose words they are.
+pub const QUOTED: &str = "│ ";
+
 /// The environment entry that all processes of a run carry.
 #[must_use]
 pub fn run_mark(run: &str) -> String {

@@ -1,6 +1,6 @@
 //! Two runs and one card: neither starts what the other holds the memory for.
 
-use crate::world::{Tested, World, attempts, cards};
+use crate::world::{Stranger, Tested, World, attempts, card_of_first, cards};
 
 #[test]
 fn two_runs_never_take_more_of_a_card_than_there_is() -> Tested {
@@ -101,5 +101,46 @@ fn a_task_that_starts_a_run_is_not_short_by_what_that_takes() -> Tested {
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
         assert_eq!(attempts(&world.shown()?, "outcome"), ["succeeded"]);
     }
+    Ok(())
+}
+
+#[test]
+fn a_task_around_a_run_on_the_host_leaves_for_strangers_before_it_has_taken_anything() -> Tested {
+    let ty = env!("CARGO_BIN_EXE_trainyard");
+    let world = World::new(
+        cards(&[16_384, 16_384]),
+        &format!(
+            "[stage.outer]\nrun = '{ty} run q.toml --state b-$TRAINYARD_ATTEMPT'\n\
+             resources = {{ cpus = 0, gpu_memory = '10000MiB' }}\n"
+        ),
+    )?;
+    let within =
+        "[stage.within]\nrun = 'touch within; until test -e gate; do sleep 0.05; done'\nresources = { cpus = 0 }\n";
+    std::fs::write(world.path().join("q.toml"), within)?;
+    let run = world.start()?;
+    let card = card_of_first(&world)?;
+    world.until(&["show", "--json", "--state", "b-1"], |run| run["tasks"][0]["state"] == "running")?;
+    let _stranger = Stranger::on(&world, card, 14_000)?;
+    world
+        .until(&["show", "--json"], |run| attempts(run, "outcome").first().is_some_and(|first| first == "displaced"))?;
+    std::fs::write(world.path().join("gate"), "")?;
+    let ended = run.wait_with_output()?;
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["displaced", "succeeded"]);
+    Ok(())
+}
+
+#[test]
+fn a_task_around_a_run_whose_task_runs_out_of_memory_has_failed_and_not_run_out() -> Tested {
+    let ty = env!("CARGO_BIN_EXE_trainyard");
+    let world = World::new(
+        cards(&[16_384]),
+        &format!("[stage.outer]\nrun = '{ty} run q.toml --state b'\nresources = {{ cpus = 0, gpu_memory = '6GiB' }}\n"),
+    )?;
+    let within = "[stage.within]\nrun = 'echo torch.OutOfMemoryError: CUDA out of memory.; exit 1'\noom_retries = 0\n\
+                  resources = { cpus = 0, gpu_memory = '6GiB' }\n";
+    std::fs::write(world.path().join("q.toml"), within)?;
+    assert_eq!(world.start()?.wait_with_output()?.status.code(), Some(1));
+    assert_eq!(attempts(&world.shown()?, "outcome"), ["exited:1"]);
     Ok(())
 }

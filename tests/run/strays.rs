@@ -36,6 +36,18 @@ fn a_daemon_with_another_environment_ends_with_its_attempt_or_with_the_run() {
 }
 
 #[test]
+fn a_run_that_a_task_leaves_behind_ends_with_the_run_around_it_and_that_is_said() {
+    let ty = env!("CARGO_BIN_EXE_trainyard");
+    let world = World::new(&format!(
+        "[stage.a]\nrun = '{ty} run q.toml --detach --state within; until test -e inner; do sleep 0.02; done'\n"
+    ));
+    std::fs::write(world.path("q.toml"), "[stage.b]\nrun = 'touch inner; sleep 1000'\n").unwrap();
+    let output = world.run(&[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("what tasks had left behind is ended: process "), "{said}");
+}
+
+#[test]
 fn daemons_of_tasks_that_run_beside_each_other_end_with_their_own() {
     let world = World::new(
         r#"

@@ -52,7 +52,7 @@ pub(super) struct ForOutput {
 }
 
 impl Sharing {
-    /// Whether a running task has started runs of its own that held something.
+    /// Whether a running task has started runs of its own that held something of a device.
     pub(super) fn is_around_others(&self, task: TaskId) -> bool {
         self.around.contains(&task)
     }
@@ -152,8 +152,10 @@ impl Dispatcher<'_> {
             let of_this = (around.run == *run).then_some(running);
             of_this?.iter().map(|(id, number)| (*id, *number)).find(is_it).map(|(id, _)| id)
         };
+        // Who only computes on the host within a task has taken nothing of what was promised to it on a device.
+        let on_devices = holdings.iter().filter(|of| !of.place.devices.is_empty());
         let around: BTreeSet<TaskId> =
-            holdings.iter().flat_map(|of| of.within.outwards()).filter_map(own).map(|(task, _)| task).collect();
+            on_devices.flat_map(|of| of.within.outwards()).filter_map(own).map(|(task, _)| task).collect();
         self.ledger.others_hold(self.fleet, holdings, own, now);
         self.sharing.around.extend(around);
         self.sharing.others = !holdings.is_empty();
