@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use super::{Exit, Failure};
+use crate::fleet::Unseen;
+use crate::plan::impossible::Reason;
 use crate::plan::{Impossible, Overspent, PlanError};
 use crate::report::text;
 use crate::spec::Pipeline;
@@ -21,6 +23,15 @@ pub(super) fn failure(pipeline: &Pipeline, error: &PlanError) -> Failure {
         budgets.iter().for_each(|one| explain_spent(pipeline, one, &mut words));
     }
     Failure { exit, report: miette::miette!("{words}") }
+}
+
+/// Whether `CUDA_VISIBLE_DEVICES` hides devices that might do.
+fn hides_devices(reason: &Reason) -> bool {
+    match reason {
+        Reason::NoDevice { unseen, .. } => *unseen == Some(Unseen::Masked),
+        Reason::DeviceMemory { aside, .. } | Reason::Gang { aside, .. } => aside.masked,
+        Reason::Node { .. } | Reason::UntoldMemory { .. } | Reason::AllHeadroom { .. } | Reason::Together => false,
+    }
 }
 
 /// Adds how much is spent of a budget that is exceeded, on what, and what would help.
@@ -43,7 +54,14 @@ fn explain(pipeline: &Pipeline, impossible: &Impossible, words: &mut String) {
     for (index, reasons) in impossible.modes.iter().enumerate() {
         let mode = if impossible.modes.len() > 1 { format!(", mode {index}") } else { String::new() };
         for reason in reasons {
-            let help = reason.help();
+            let around = std::env::var_os("TRAINYARD_TASK").filter(|_| hides_devices(reason));
+            let help = around.map_or_else(
+                || reason.help(),
+                |task| {
+                    let task = text::visible(&task.to_string_lossy()).into_owned();
+                    format!("task `{task}` of another run has started this and sees no GPUs but its own: ask for more in its stage")
+                },
+            );
             write!(words, "\n`{stage}`{several}{mode}: {reason}\n  help: {help}").expect("a String takes everything");
         }
     }

@@ -136,6 +136,13 @@ fn where_no_gpu_can_be_used_the_remedy_is_that_of_the_cause() -> Tested {
     };
     let words = refused(&[("CUDA_VISIBLE_DEVICES", "")])?;
     assert!(words.contains("CUDA_VISIBLE_DEVICES hides every one help: unset CUDA_VISIBLE_DEVICES"), "{words}");
+    // It is Trainyard that hides GPUs from the tasks of a run.
+    let words = refused(&[("CUDA_VISIBLE_DEVICES", ""), ("TRAINYARD_TASK", "sweep")])?;
+    assert!(
+        words.contains("hides every one help: task `sweep` of another run has started this and sees no GPUs but"),
+        "{words}"
+    );
+    assert!(!words.contains("unset"), "{words}");
     world.scene.change(|machine| {
         for card in &mut machine.cards {
             card.fails.insert("*".to_owned(), 15);
@@ -437,6 +444,9 @@ fn who_asks_for_more_than_the_mask_shows_is_told_that_it_hides_others() -> Teste
             let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
             assert_eq!(said.contains("CUDA_VISIBLE_DEVICES hides others of this machine"), hides, "{mask}: {said}");
             assert_eq!(refused.status.code() == Some(4), hides, "{said}");
+            let within = [("CUDA_VISIBLE_DEVICES", mask), ("TRAINYARD_TASK", "sweep")];
+            let said = String::from_utf8(world.command_under(&within, &["plan", "p.toml"])?.stderr)?;
+            assert_eq!(said.contains("`sweep`"), hides, "{mask}: {said}");
         }
     }
     Ok(())

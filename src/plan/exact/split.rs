@@ -51,8 +51,8 @@ struct Held {
 const PARTS: u64 = 1 << 24;
 
 /// Seats on several nodes, and pairs of seats between which data moves, up to which there is something to gain.
-const SEATS: usize = 512;
-const MOVES: usize = 1 << 13;
+const SEATS: usize = 128;
+const MOVES: usize = 1 << 12;
 
 /// Whether the problem on nodes and devices can be stated exactly, and is small enough: whole ticks, and amounts and
 /// instants that fit the solver's numbers for plans with this makespan.
