@@ -437,8 +437,8 @@ pub(super) fn say_which_have_no_backup(pipeline: &Pipeline, origins: &Origins) {
     }
 }
 
-/// Says which stages want a limit that nobody here keeps.
-pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet) {
+/// Says which stages want a limit that nobody here keeps, or that is not what their memory says.
+pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet, around: &BTreeMap<String, String>) {
     let mps = mps::runs();
     let names_of = |is: &dyn Fn(MemoryLimit) -> bool| {
         let reserves = |stage: &&Stage| stage.modes.iter().any(|mode| mode.resources.reserves_memory());
@@ -458,5 +458,16 @@ pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet) {
         output::warn(&format!(
             "the driver hides who holds the memory of {hidden}, as in containers: not watched there: {watched}"
         ));
+    }
+    for stage in pipeline.stages.iter().filter(|stage| stage.modes.iter().any(|mode| mode.resources.reserves_memory()))
+    {
+        let of_stage = |name: &str| stage.env.get(name).or_else(|| pipeline.env.get(name)).or_else(|| around.get(name));
+        let kept = limit::kept(limit::in_force(stage.memory_limit, mps), |name| of_stage(name).cloned());
+        if !kept.is_empty() {
+            let (stage, kept) = (text::visible(&stage.name), kept.join(", "));
+            output::note(&format!(
+                "`{stage}` is limited by {kept} as set by itself or around us, not by what is reserved for it"
+            ));
+        }
     }
 }

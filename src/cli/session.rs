@@ -202,7 +202,7 @@ impl Read {
         let fleet = machine.fleet();
         let origins = Planning::learn(&mut pipeline, &fleet, dir);
         planning::say_what_is_unknown(&pipeline, &origins);
-        planning::say_what_is_not_limited(&pipeline, &fleet);
+        planning::say_what_is_not_limited(&pipeline, &fleet, &inherited());
         planning::say_which_have_no_backup(&pipeline, &origins);
         let plan = match planning.make_rest(&pipeline, &graph, &fleet, done) {
             Err(failure) if goes_on && failure.exit == Exit::Impossible => {

@@ -14,6 +14,7 @@ use super::process;
 pub(super) use super::vfork::Group;
 use super::vfork::{self, Begin};
 use crate::run::engine::Launch;
+use crate::run::launch::is_about_others;
 
 /// What every child inherits from this process: the environment, and what signals do. And what it reads: nothing.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Texts {
 }
 
 impl Inherited {
-    /// Takes this process's environment, and what signals do to it.
+    /// Takes this process's environment but for what is about others, and what signals do to it.
     ///
     /// # Errors
     /// Where there is no `/dev/null`.
@@ -86,7 +87,10 @@ impl Inherited {
         // As `execvp` does where the variable is not set.
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
         Ok(Self {
-            entries: std::env::vars_os().filter_map(entry).collect(),
+            entries: std::env::vars_os()
+                .filter(|(name, _)| !is_about_others(name.as_bytes()))
+                .filter_map(entry)
+                .collect(),
             path,
             usual: (1..=libc::SIGRTMAX()).filter(|signal| is_to_be_reset(*signal)).collect(),
             nothing: File::open("/dev/null")?,

@@ -212,7 +212,11 @@ pub fn kept(reason: &Reason) -> String {
 pub fn reason(reason: &Reason) -> String {
     match reason {
         Reason::Jobs { most } => {
-            format!("{} run, which is as many as --jobs allows", wording::plural(*most, "task"))
+            format!(
+                "{} {}, which is as many as --jobs allows",
+                wording::plural(*most, "task"),
+                if *most == 1 { "runs" } else { "run" }
+            )
         }
         Reason::Held { by, at } => {
             let at = super::json::rfc3339(*at);

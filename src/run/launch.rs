@@ -153,12 +153,8 @@ pub fn describe(
     let held = held((place, beside), &devices, stage.modes[place.mode].resources.gpus);
     env.extend(device_env(&devices, held));
     // A stage that has a rendezvous of its own keeps it.
-    let own = env.len();
-    for (name, value) in rendezvous(&devices, port) {
-        if !env[..own].iter().any(|(other, _)| other == name) {
-            env.push((name.to_owned(), value));
-        }
-    }
+    let own = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+    env.extend(rendezvous(&devices, port, own));
     let of_stage = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     let has = |name: &str| of_stage(name).or_else(|| ground.inherited.get(name).cloned());
     let limits = limit::env(place, &devices, stage.modes[place.mode].resources.gpus, has);
@@ -276,14 +272,40 @@ fn device_env(devices: &[&Device], gpu_memory: Option<Bytes>) -> Vec<(String, St
 }
 
 /// Returns where the processes of a task with several devices meet: for `torch.distributed`, both as scripts read it and as
-/// `torchrun` does (its options as `PET_*`), on a port of its own.
-fn rendezvous(devices: &[&Device], port: Option<u16>) -> Vec<(&'static str, String)> {
+/// `torchrun` does (its options as `PET_*`), on a port of its own. `own` is what its stage says itself, which is left out, and
+/// holds for both.
+fn rendezvous(devices: &[&Device], port: Option<u16>, own: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
     let (Some(port), [_, _, ..]) = (port, devices) else { return Vec::new() };
     let mut env = vec![("PET_NPROC_PER_NODE", devices.len().to_string())];
-    for (address, at) in [("MASTER_ADDR", "MASTER_PORT"), ("PET_MASTER_ADDR", "PET_MASTER_PORT")] {
-        env.extend([(address, "127.0.0.1".to_owned()), (at, port.to_string())]);
+    for (script, torchrun, value) in [
+        ("MASTER_ADDR", "PET_MASTER_ADDR", "127.0.0.1".to_owned()),
+        ("MASTER_PORT", "PET_MASTER_PORT", port.to_string()),
+    ] {
+        let value = own(script).or_else(|| own(torchrun)).unwrap_or(value);
+        env.extend([(script, value.clone()), (torchrun, value)]);
     }
-    env
+    env.into_iter().filter(|(name, _)| own(name).is_none()).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Whether a variable says where and how processes meet, as `torchrun` sets them for those that it starts (PyTorch's
+/// documentation, "torchrun", "Environment Variables") or takes its options from. What is said of that around us is about
+/// others, and two tasks that heard it would meet each other.
+#[must_use]
+pub fn is_about_others(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 11] = [
+        b"LOCAL_RANK",
+        b"RANK",
+        b"GROUP_RANK",
+        b"ROLE_RANK",
+        b"LOCAL_WORLD_SIZE",
+        b"WORLD_SIZE",
+        b"ROLE_WORLD_SIZE",
+        b"GROUP_WORLD_SIZE",
+        b"ROLE_NAME",
+        b"MASTER_ADDR",
+        b"MASTER_PORT",
+    ];
+    NAMES.contains(&name) || name.starts_with(b"PET_") || name.starts_with(b"TORCHELASTIC_")
 }
 
 /// Returns a file name for a task: its own name where that is a plain one, otherwise with `%XX` for what could
@@ -325,7 +347,7 @@ mod tests {
     fn a_task_without_a_device_sees_none() {
         let env = device_env(&[], Some(Bytes::ZERO));
         assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), String::new())));
-        assert!(rendezvous(&[], Some(1)).is_empty());
+        assert!(rendezvous(&[], Some(1), |_| None).is_empty());
     }
 
     #[test]
@@ -370,8 +392,11 @@ mod tests {
         let (a, b) = (device(2), device(5));
         let env = device_env(&[&a, &b], Some(Bytes::GIB));
         assert!(env.contains(&("CUDA_VISIBLE_DEVICES".to_owned(), "2,5".to_owned())));
-        let meeting = rendezvous(&[&a, &b], Some(4711));
-        assert!(meeting.contains(&("MASTER_PORT", "4711".to_owned())));
-        assert!(meeting.contains(&("PET_NPROC_PER_NODE", "2".to_owned())));
+        let meeting = rendezvous(&[&a, &b], Some(4711), |_| None);
+        let told = |name: &str| meeting.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+        assert_eq!((told("MASTER_PORT"), told("PET_NPROC_PER_NODE")), (Some("4711"), Some("2")));
+        let own = rendezvous(&[&a, &b], Some(4711), |name| (name == "MASTER_PORT").then(|| "1234".to_owned()));
+        assert!(own.contains(&("PET_MASTER_PORT".to_owned(), "1234".to_owned())));
+        assert!(own.iter().all(|(name, _)| name != "MASTER_PORT"));
     }
 }

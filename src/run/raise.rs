@@ -2,8 +2,9 @@
 //! larger device; of the host's memory half as much again, up to all of it.
 //!
 //! One that kept to what was reserved for it, on a device whose memory others had taken, is given the same again: what it
-//! needs is not known to be more. A step that no place of the fleet could ever grant is passed over; where none is left, trying
-//! again is useless, except on the CPU for a stage that merely prefers a device.
+//! needs is not known to be more. A step that no place of the fleet could ever grant is passed over, and so is one that grants
+//! nothing new: whole devices have all their memory already, unless strangers are there. Where none is left, trying again is
+//! useless, except on the CPU for a stage that merely prefers a device.
 //!
 //! Pure: does not know what is free at the moment.
 
@@ -14,7 +15,7 @@ use super::outcome::Outcome;
 use super::state::Attempt;
 use crate::fleet::{Device, DeviceId, Fleet};
 use crate::spec::{Gpus, Resources};
-use crate::units::Bytes;
+use crate::units::{Bytes, Share};
 
 /// What a task asks for instead of what its stage says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +87,9 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     }
     let now = asked_for(stage, last);
     let at = |name: &String| (0..).map(DeviceId).zip(&fleet.devices).find(|(_, device)| device.id == *name);
-    if now.alone && device.as_ref().and_then(at).is_some_and(|(device, _)| ledger.is_crowded(device) == Some(true)) {
+    let is_crowded = |(device, _)| ledger.is_crowded(device) == Some(true);
+    let is_crowded = device.as_ref().and_then(at).is_some_and(is_crowded);
+    if now.alone && is_crowded {
         // Strangers came to the device that it should have had to itself: the same again, where nobody is.
         return Some(Raise { step: Step::Alone, ..now });
     }
@@ -105,8 +108,9 @@ pub fn next(stage: &Resources, attempts: &[Attempt], most: u32, fleet: &Fleet, l
     if kept_to_it && device.as_ref().and_then(at).is_some_and(could_not_be_kept) {
         return Some(Raise { step: Step::Again, ..now });
     }
+    let had_all = had_all(stage, last) && !is_crowded;
     let steps = match device {
-        Some(at) => on_device(now, last, at, (stage.gpus, fleet)),
+        Some(at) => on_device(now, (last, had_all), at, (stage.gpus, fleet)),
         None => on_host(now, ended.usage.peak_memory, fleet),
     };
     let asked = now.request(stage);
@@ -160,6 +164,13 @@ pub fn was_alone(stage: &Resources, attempt: &Attempt) -> bool {
     attempt.raise.map_or(stage.wants_all_memory(), |raise| raise.alone)
 }
 
+/// Whether an attempt could have all that its devices give as long as no strangers are there: nothing limits who has whole
+/// ones, and no other task is let onto them.
+#[must_use]
+pub fn had_all(stage: &Resources, attempt: &Attempt) -> bool {
+    was_alone(stage, attempt) || matches!(stage.gpus, Gpus::Whole(_))
+}
+
 /// Why a task that ran out of memory is not given more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoMore {
@@ -181,8 +192,9 @@ pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
     };
     let last = attempts.iter().rev().find(was_let_end)?;
     let Outcome::OutOfMemory { device } = &last.ended.as_ref()?.outcome else { return None };
-    // Without a number it had whole devices.
-    let alone = last.raise.is_some_and(|raise| raise.alone) || last.place.gpu_memory == Bytes::ZERO;
+    // Without a number it had whole devices, as it had with all of their share.
+    let had_whole = last.place.gpu_memory == Bytes::ZERO || last.place.share == Share::WHOLE;
+    let alone = last.raise.is_some_and(|raise| raise.alone) || had_whole;
     let largest = fleet.devices.iter().map(Device::whole_memory).max();
     let all_of_host = fleet.nodes.iter().map(|node| node.memory).max();
     Some(match device {
@@ -211,17 +223,17 @@ pub fn answered(attempts: &[Attempt], next: Option<Raise>) -> usize {
 }
 
 /// Returns the steps that are left, the gentlest first.
-fn on_device(now: Raise, last: &Attempt, at: &str, (gpus, fleet): (Gpus, &Fleet)) -> Vec<Raise> {
+fn on_device(now: Raise, (last, had_all): (&Attempt, bool), at: &str, (gpus, fleet): (Gpus, &Fleet)) -> Vec<Raise> {
     let peak = last.ended.as_ref().and_then(|ended| ended.usage.peak_gpu_memory);
     let need = now.gpu_memory.max(peak.unwrap_or(Bytes::ZERO));
     let (whole, all) = size(at, last, fleet);
     let mut steps = Vec::new();
     let was_given_more = last.raise.is_some_and(|raise| raise.step != Step::Again);
     // Beside a desktop no task gets more than that leaves, except one that has the device to itself.
-    if !was_given_more && !now.alone && need > Bytes::ZERO && half_again(need) <= most_of_each(fleet, gpus) {
+    if !was_given_more && !had_all && need > Bytes::ZERO && half_again(need) <= most_of_each(fleet, gpus) {
         steps.push(Raise { step: Step::More, gpu_memory: half_again(need), ..now });
     }
-    if !now.alone {
+    if !had_all {
         steps.push(Raise { step: Step::Alone, alone: true, gpu_memory: need.min(all), ..now });
     }
     // A byte more than such a device gives is what only a larger one has.
@@ -257,7 +269,7 @@ mod tests {
     use crate::run::event::Place;
     use crate::run::outcome::Usage;
     use crate::run::state::Ended;
-    use crate::units::{Cpus, Millis, Share};
+    use crate::units::{Cpus, Millis};
 
     const GIB: u64 = Bytes::GIB.0;
 
@@ -378,12 +390,21 @@ mod tests {
     }
 
     #[test]
-    fn whole_devices_with_a_number_get_more_then_nobody_beside_them() {
+    fn whole_devices_with_a_number_had_all_of_them_unless_strangers_are_there() {
         let whole = Resources { gpus: Gpus::Whole(1), gpu_memory: Bytes(6 * GIB), ..Resources::default() };
-        let steps = ladder(&whole, &fleet(&[24, 24]), "box/gpu0", 3, None);
-        assert_eq!(steps, [(Step::More, 9 * GIB), (Step::Alone, 9 * GIB)]);
-        let steps = ladder(&whole, &fleet(&[24, 8, 80]), "box/gpu0", 3, Some(7 * GIB));
-        assert_eq!(steps, [(Step::More, 21 * GIB / 2), (Step::Alone, 21 * GIB / 2), (Step::Larger, 24 * GIB + 1)]);
+        assert!(ladder(&whole, &fleet(&[24, 24]), "box/gpu0", 3, None).is_empty());
+        assert_eq!(ladder(&whole, &fleet(&[24, 8, 80]), "box/gpu0", 3, Some(7 * GIB)), [(Step::Larger, 24 * GIB + 1)]);
+        let fleet = fleet(&[24, 24]);
+        let mut ledger = Ledger::new(&fleet);
+        let seen = Seen { free: Bytes(14 * GIB), used: Bytes(10 * GIB), held: Some(Vec::new()), ..Seen::default() };
+        let readings = Readings {
+            at: Millis(1),
+            devices: vec![Live::Seen(seen.clone()), Live::Seen(seen)],
+            ..Readings::default()
+        };
+        ledger.has_room(&whole, &readings, Millis(1));
+        let raise = next(&whole, &[ran_out_on(Some("box/gpu0"), None, Some(14 * GIB))], 3, &fleet, &ledger).unwrap();
+        assert_eq!((raise.step, raise.gpu_memory), (Step::More, Bytes(21 * GIB)));
     }
 
     #[test]

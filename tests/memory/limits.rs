@@ -32,7 +32,7 @@ fn frameworks_are_told_and_what_is_set_stays() -> Tested {
     let (code, said, run) = world.run()?;
     assert_eq!(code, Some(0), "{said}");
     let told = fs::read_to_string(world.path().join("said"))?;
-    assert_eq!(told, "expandable_segments:True,per_process_memory_fraction:0.250 0.250\n");
+    assert_eq!(told, "expandable_segments:True,per_process_memory_fraction:0.218 0.218\n");
     assert_eq!(attempts(&run, "memory_limit"), ["framework"]);
     Ok(())
 }
@@ -62,6 +62,27 @@ fn a_plan_says_how_parts_of_a_card_are_limited_and_nothing_of_what_is_not() -> T
         assert_eq!((code, attempts(&run, "memory_limit")), (Some(0), vec!["none".into()]), "{said}");
         assert!(!said.contains("watched instead"), "{said}");
     }
+    Ok(())
+}
+
+#[test]
+fn where_processes_are_hidden_for_a_while_the_watch_goes_on() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'echo $$ >draft; mv draft pid; exec sleep 600'\nmemory_limit = 'watch'\noom_retries = 0\n\
+                    resources = { gpu_memory = '6000MiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let mut run = world.start()?;
+    let mut said = BufReader::new(run.stderr.take().ok_or("piped")?).lines();
+    world.until(&["show", "--json"], |_| world.path().join("pid").exists())?;
+    let pid = fs::read_to_string(world.path().join("pid"))?.trim().parse()?;
+    world.scene.change(|machine| machine.cards[0].hides_processes = true)?;
+    world.scene.hold(pid, "0", 4_000)?;
+    assert!(said.by_ref().map_while(Result::ok).any(|line| line.contains("the driver hides who holds memory")));
+    world.scene.change(|machine| machine.cards[0].hides_processes = false)?;
+    world.scene.hold(pid, "0", 12_000)?;
+    let ended = "it took more than its limit and was ended";
+    assert!(said.by_ref().map_while(Result::ok).any(|line| line.contains(ended)));
+    assert_eq!(run.wait()?.code(), Some(1));
+    assert_eq!(attempts(&world.shown()?, "memory_limit"), ["watch"]);
     Ok(())
 }
 

@@ -33,6 +33,27 @@ fn several_cards_are_those_that_nvlink_joins() -> Tested {
 }
 
 #[test]
+fn what_the_shell_says_of_a_rendezvous_is_about_others() -> Tested {
+    let pipeline = "[stage.one]\nrun = 'env >one'\nresources = { cpus = 0, gpus = 1 }\n\
+                    [stage.two]\nrun = 'env >two'\nresources = { cpus = 0, gpus = 2 }\nenv = { MASTER_PORT = '1234', RANK = '0' }\n";
+    let world = World::new(cards(&[16_384; 2]), pipeline)?;
+    let names = ["RANK", "WORLD_SIZE", "PET_NNODES", "PET_NPROC_PER_NODE", "MASTER_PORT", "PET_MASTER_PORT"];
+    let around: Vec<_> = names.iter().map(|name| (*name, "29500")).collect();
+    let run = world.command_under(&around, &["run", "p.toml"])?;
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let told = |stage: &str| -> Result<Vec<Option<String>>, std::io::Error> {
+        let env = std::fs::read_to_string(world.path().join(stage))?;
+        let value =
+            |name: &&str| env.lines().find_map(|line| Some(line.strip_prefix(*name)?.strip_prefix('=')?.to_owned()));
+        Ok(names.iter().map(value).collect())
+    };
+    assert_eq!(told("one")?, [const { None }; 6]);
+    let own = ["0", "", "", "2", "1234", "1234"].map(|value| Some(value.to_owned()).filter(|value| !value.is_empty()));
+    assert_eq!(told("two")?, own);
+    Ok(())
+}
+
+#[test]
 fn without_nvlink_they_are_behind_one_switch_or_at_one_socket() -> Tested {
     let at = |numa, switch| Card { numa, switch, ..cards(&[16_384])[0].clone() };
     let sockets = vec![at(0, None), at(1, None), at(0, None), at(1, None)];

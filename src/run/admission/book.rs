@@ -436,7 +436,7 @@ impl Book {
         };
         let most = *free - *headroom;
         let nobodys = seen.nobodys.min(seen.used);
-        (nobodys <= self.headroom && request.gpu_memory <= most + nobodys).then_some(most)
+        (nobodys <= self.headroom && self.asked(request) <= most + nobodys).then_some(most)
     }
 
     /// Refuses a device that others hold so much of besides desktops, if the request wants all of it.

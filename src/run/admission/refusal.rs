@@ -175,7 +175,13 @@ impl Refusal {
         for (device, why) in &self.devices {
             let id = &fleet.devices[device.index()].id;
             let name = if one_node { id.rsplit('/').next().unwrap_or(id) } else { id };
-            let _ = write!(text, "; {name} {}", why_words(why));
+            let _ = write!(text, "; {name} {}", why_words(why, self.request.gpu_memory));
+            if let (Gpus::Share(share), Bytes::ZERO, Why::Memory { .. }) =
+                (self.request.gpus, self.request.gpu_memory, why)
+            {
+                let asked = share.of(fleet.devices[device.index()].whole_memory());
+                let _ = write!(text, " ({share} of its memory is {asked})");
+            }
         }
         if wants_device {
             fleet.unused.iter().for_each(|unused| text.push_str(&unused_words(unused)));
@@ -261,8 +267,10 @@ fn short_words(short: &Short) -> String {
     }
 }
 
-fn why_words(why: &Why) -> String {
+/// Says what a device lacks for who asks for so much of its memory.
+fn why_words(why: &Why, asked: Bytes) -> String {
     match why {
+        Why::TooSmall { whole } if whole.to_string() == asked.to_string() => "gives a little less than that".to_owned(),
         Why::TooSmall { whole } => format!("gives {whole} at most"),
         Why::Slice => "is a MIG slice, of which a task can use only one".to_owned(),
         Why::Exclusive => "is taken whole".to_owned(),

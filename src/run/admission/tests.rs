@@ -414,6 +414,16 @@ fn what_a_driver_may_keep_without_a_word_is_named_with_what_is_left_beside_it() 
     assert!(words(600, 0, 23_400).contains(own), "{}", words(600, 0, 23_400));
     assert!(!words(600, 600, 23_400).contains("driver's own"), "somebody holds the rest");
     assert!(!words(2_000, 0, 23_400).contains("driver's own"), "that is too much for one");
+    let half = Resources { gpus: Gpus::Share(Share(500_000)), gpu_memory: Bytes::ZERO, ..shared(1) };
+    let live = Seen { free: gib(10), used: gib(14), held: Some(Vec::new()), ..Seen::default() };
+    let now = readings(0, vec![Live::Seen(live.clone()), Live::Seen(live)]);
+    let said = admit(&mut Ledger::new(&fleet), 0, &half, &now).unwrap_err().explain(&fleet);
+    assert!(said.contains("headroom 1.0 GiB (0.5 of its memory is 11.5 GiB)"), "{said}");
+    assert!(!said.contains("driver's own"), "others are seen to hold it: {said}");
+    let larger = Resources { alone: true, ..whole(1) };
+    let larger = Resources { gpu_memory: fleet.devices[0].whole_memory() + Bytes(1), ..larger };
+    let said = admit(&mut Ledger::new(&fleet), 0, &larger, &now).unwrap_err().explain(&fleet);
+    assert!(said.contains("gpu0 gives a little less than that"), "{said}");
 }
 
 #[test]

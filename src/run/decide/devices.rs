@@ -110,18 +110,19 @@ impl Dispatcher<'_> {
         limit::in_force_on(asked, self.options.mps, hidden)
     }
 
-    /// Returns the attempts that are to be watched, on devices whose driver turns out to hide who holds their memory.
-    /// `raw` (`[n_devices]`, by DeviceId) is what was read of them.
+    /// Returns the attempts that are to be watched, on devices whose driver turns out to hide who holds their memory: as long
+    /// as it does. `raw` (`[n_devices]`, by DeviceId) is what was read of them.
     pub fn turn_out_hidden(&mut self, state: &RunState, raw: &[Reading]) -> Vec<(TaskId, Role)> {
         let mut unwatched = Vec::new();
         for (id, reading) in (0..).map(DeviceId).zip(raw) {
-            if !reading.hides_processes() {
-                if reading.processes.as_ref().is_some_and(|listed| !listed.is_empty()) {
-                    self.hidden.remove(&id);
-                }
+            if reading.hides_processes() {
+                self.hidden.insert(id);
+            } else if reading.processes.as_ref().is_some_and(|listed| !listed.is_empty()) {
+                self.hidden.remove(&id);
+            }
+            if !self.hidden.contains(&id) {
                 continue;
             }
-            self.hidden.insert(id);
             let name = &self.fleet.devices[id.index()].id;
             for task in self.ledger.ours_on(id) {
                 let role = role_on(state, task, name);

@@ -85,7 +85,7 @@ impl Dispatcher<'_> {
             // Who does not answer is not waited for.
             return now <= at + FRESH + readings.took + readings.took;
         }
-        let is_open = raise::was_alone(self.asked(task), last) && self.ledger.is_crowded(device).is_none();
+        let is_open = raise::had_all(self.asked(task), last) && self.ledger.is_crowded(device).is_none();
         is_open && now <= at + SETTLED + FRESH
     }
 

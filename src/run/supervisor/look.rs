@@ -253,7 +253,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
                 "the driver hides who holds memory, as in containers: nobody is watched on its devices, `{name}` first"
             );
         }
-        self.unwatched.extend(unwatched);
+        self.unwatched = unwatched.into_iter().collect();
     }
 
     fn gauges(&self) -> Vec<DeviceGauge> {
