@@ -3,6 +3,7 @@
 //! The library is loaded when it is asked for. A call that the driver lacks, does not support for a device or answers
 //! with an error leaves `None`; only what makes a device unusable becomes a [`Fault`].
 
+use std::cmp::Reverse;
 use std::mem::MaybeUninit;
 use std::path;
 
@@ -414,10 +415,13 @@ fn processes(device: &Device) -> Option<Vec<Process>> {
         Err(NvmlError::FailedToLoadSymbol(_)) => device.running_graphics_processes_v2(),
         other => other,
     };
+    // Who computes through an MPS server is in a list of its own: the other one has the server.
+    let through_mps = device.mps_running_compute_processes();
     let mut processes: Vec<_> = listed.ok()?.iter().map(|info| process(info, false)).collect();
+    processes.extend(through_mps.unwrap_or_default().iter().map(|info| process(info, false)));
     processes.extend(drawing.unwrap_or_default().iter().map(|info| process(info, true)));
-    // Who does both is in both lists.
-    processes.sort_by_key(|process| (process.pid, process.draws));
+    // Who is in several counts once, as the one that is said to hold most.
+    processes.sort_by_key(|process| (process.pid, process.draws, Reverse(process.memory)));
     processes.dedup_by_key(|process| process.pid);
     Some(processes)
 }

@@ -66,6 +66,23 @@ fn a_plan_says_how_parts_of_a_card_are_limited_and_nothing_of_what_is_not() -> T
 }
 
 #[test]
+fn who_computes_through_an_mps_server_is_seen_to_hold_what_it_holds() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 7000 1'\nmatrix = { i = [1, 2, 3] }\nmemory_limit = 'watch'\n\
+                    resources = { cpus = 0, gpu_memory = '7000MiB' }\n";
+    let mut card = cards(&[24_576]);
+    card[0].through_mps = true;
+    let world = World::new(card, pipeline)?;
+    let (code, said, run) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    for task in run["tasks"].as_array().into_iter().flatten() {
+        let attempts = task["attempts"].as_array().ok_or("attempts")?;
+        assert_eq!(attempts.len(), 1, "{said}");
+        assert_eq!(attempts[0]["peak_gpu_memory_bytes"], 7_000_u64 << 20, "{said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn where_processes_are_hidden_for_a_while_the_watch_goes_on() -> Tested {
     let pipeline = "[stage.train]\nrun = 'echo $$ >draft; mv draft pid; exec sleep 600'\nmemory_limit = 'watch'\noom_retries = 0\n\
                     resources = { gpu_memory = '6000MiB' }\n";

@@ -177,10 +177,16 @@ unsafe fn give_pci(to: *mut nvml::nvmlPciInfo_t, bus: &str) -> Answer {
 /// # Safety
 /// `count` is null or may be used; `to` has room for `*count` entries or is null.
 unsafe fn give_processes(asked: &Asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) -> Answer {
-    let mut held = if asked.card().hides_processes { Vec::new() } else { asked.held() };
-    held.retain(|held| held.is_alive);
+    let server = Held { pid: 1, is_alive: true, card: asked.handle.card(), slice: None, mib: 30 };
+    let held = if asked.card().through_mps { vec![server] } else { computing(asked) };
     // SAFETY: the caller's promise.
     unsafe { give_list(&held, count, to) }
+}
+
+fn computing(asked: &Asked) -> Vec<Held> {
+    let mut held = if asked.card().hides_processes { Vec::new() } else { asked.held() };
+    held.retain(|held| held.is_alive);
+    held
 }
 
 /// Writes a list of processes.
@@ -540,6 +546,11 @@ device_calls! {
 
     fn nvmlDeviceGetComputeRunningProcesses_v3(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {
         give_processes(&asked, count, to)
+    }
+
+    fn nvmlDeviceGetMPSComputeRunningProcesses_v3(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {
+        let held = if asked.card().through_mps { computing(&asked) } else { Vec::new() };
+        give_list(&held, count, to)
     }
 
     fn nvmlDeviceGetGraphicsRunningProcesses_v3(asked, count: *mut c_uint, to: *mut nvml::nvmlProcessInfo_t) {

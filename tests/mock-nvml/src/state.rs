@@ -57,6 +57,8 @@ pub struct Card {
     pub nvlink: Vec<usize>,
     /// What a desktop holds of its memory, in MiB: a process that draws and does not compute.
     pub desktop_mib: u64,
+    /// Whether processes compute through an MPS server: they are in a list of their own, and it in that of all others.
+    pub through_mps: bool,
     /// Whether the driver hides processes, as it does in some containers.
     pub hides_processes: bool,
     /// Whether what ended processes held stays taken, in nobody's name: drivers give it back seconds late.
@@ -115,6 +117,7 @@ impl Default for Card {
             switch: None,
             nvlink: Vec::new(),
             desktop_mib: 0,
+            through_mps: false,
             hides_processes: false,
             releases_late: false,
             slices: Vec::new(),
