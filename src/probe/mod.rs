@@ -202,7 +202,9 @@ impl Machine {
         };
         let fleet = Fleet { name: name.clone(), nodes: vec![node], devices, unused, unseen, ..Fleet::default() };
         let is_lost = |gpu: &Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Lost(_)));
-        if self.lost().next().is_some() || gpus.iter().any(is_lost) { fleet.named_by_uuid() } else { fleet }
+        // Beside these CUDA may count otherwise.
+        let is_odd = |gpu: &Gpu| is_lost(gpu) || gpu.slice.is_some();
+        if self.lost().next().is_some() || gpus.iter().any(is_odd) { fleet.named_by_uuid() } else { fleet }
     }
 }
 

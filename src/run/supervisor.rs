@@ -128,6 +128,8 @@ pub struct Supervisor<'a, E, R> {
     leaving: HashMap<(TaskId, Role), Outcome>,
     /// Attempts that were to be watched, and are not.
     unwatched: HashSet<(TaskId, Role)>,
+    /// Who was said to be on a device that it was not given.
+    strays: HashSet<TaskId>,
     /// Set while somebody else has locked the record.
     locked: Option<Locked>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
@@ -188,6 +190,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             waiting: (Vec::new(), Millis::ZERO),
             leaving: HashMap::new(),
             unwatched: HashSet::new(),
+            strays: HashSet::new(),
             locked: None,
             alive: 0,
         }

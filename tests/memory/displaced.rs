@@ -1,5 +1,6 @@
 //! Tasks whose device cannot keep what was promised: others take it, the card fails, somebody drains it.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use mock_nvml::{Card, Slice};
@@ -35,6 +36,26 @@ fn a_stranger_that_comes_before_the_memory_is_taken_moves_the_task() -> Tested {
         assert_ne!(devices(&shown)[0], devices(&shown)[1]);
         assert!(ended.1.contains("others took memory that was promised on"), "{}", ended.1);
     }
+    Ok(())
+}
+
+#[test]
+fn who_holds_memory_of_a_card_that_it_was_not_given_is_named() -> Tested {
+    let pipeline = "[stage.stray]\nrun = 'echo 10000 >$MOCK_NVML_STATE/held/$$-$((1 - CUDA_VISIBLE_DEVICES)); \
+                    until test -e go; do sleep 0.05; done'\nresources = { cpus = 0, gpu_memory = '12000MiB' }\n\
+                    [stage.gate]\nrun = 'until test -e seen; do sleep 0.05; done'\nresources = { cpus = 0 }\n\
+                    [stage.late]\nrun = 'true'\nafter = ['gate']\nresources = { cpus = 0, gpu_memory = '12000MiB' }\n";
+    let world = World::new(cards(&[16_384, 16_384]), pipeline)?;
+    let mut run = world.start()?;
+    let mut said = BufReader::new(run.stderr.take().ok_or("piped")?).lines();
+    let warned = said.by_ref().map_while(Result::ok).find(|line| line.contains("which it was not given"));
+    assert!(warned.is_some_and(|line| line.contains("`stray` holds 9.8 GiB of ")));
+    std::fs::write(world.path().join("seen"), "")?;
+    world
+        .until_printed(&["explain", "late"], |said| said.contains("stray, which runs elsewhere, holds 9.8 GiB of "))?;
+    std::fs::write(world.path().join("go"), "")?;
+    assert_eq!(said.map_while(Result::ok).filter(|line| line.contains("not given")).count(), 0, "it is said once");
+    assert!(run.wait()?.success());
     Ok(())
 }
 

@@ -90,7 +90,7 @@ fn who_asks_for_a_larger_card_that_is_set_aside_by_then_waits_for_it() -> Tested
     let mut lines = BufReader::new(resumed.stderr.take().ok_or("a pipe")?).lines();
     assert!(lines.any(|line| line.is_ok_and(|line| line.contains(words))), "the run says so");
     let why = world.printed(&["explain", "train"])?;
-    let needs = "needs 1 whole GPU of 15.2 GiB, 1 CPU; gpu0 gives 15.2 GiB at most; ";
+    let needs = "needs 1 whole GPU of more than 15.2 GiB, 1 CPU; gpu0 gives 15.2 GiB at most; ";
     assert!(why.contains(&format!("{needs}{words}")), "{why}");
     assert!(world.command(&["devices", "--undrain", "gpu1"])?.status.success());
     std::fs::write(world.path().join("go"), "")?;

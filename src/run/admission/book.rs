@@ -283,8 +283,10 @@ impl Book {
 
     /// Whether a promise could be kept beside what others hold and what is promised to those that run.
     pub(super) fn could_keep(&self, promise: Bytes) -> bool {
+        // Of ours, some may hold what was promised to others.
+        let unpromised: Bytes = self.left_behind().iter().map(|(_, bytes)| *bytes).sum();
         // The headroom is there to be used up by then.
-        promise + self.reserved() + self.held_lately() <= self.whole + self.headroom
+        promise + self.reserved() + self.held_lately() + unpromised <= self.whole + self.headroom
     }
 
     /// Returns how much more others held a moment ago than now.

@@ -113,7 +113,7 @@ impl Ledger {
         ours(&self.books[device.index()]).map(|(task, _)| *task)
     }
 
-    /// Returns what tasks of ours have left behind on devices of which a refused request lacks memory, or that it would have to
+    /// Returns what tasks of ours hold unpromised, most of them behind them, on devices of which a refused request lacks memory, or that it would have to
     /// itself.
     #[must_use]
     pub fn left_behind(&self, refusal: &Refusal) -> Vec<(TaskId, DeviceId, Bytes)> {
@@ -206,7 +206,9 @@ impl Book {
                 let promised: Bytes = due.sum();
                 // The headroom is there to be used up by then.
                 let over = self.promises.keys().zip(self.running(held));
-                let most = over.map(|(task, (promise, measured))| (measured - promise, *task)).max();
+                let over = over.map(|(task, (promise, measured))| (measured - promise, *task));
+                let unpromised = self.left_behind().iter().map(|(task, measured)| (*measured, *task));
+                let most = over.chain(unpromised).max();
                 let by = most.filter(|(over, _)| *over >= promised - *free).map(|(_, task)| task);
                 (promised > *free).then_some(((promised, *free), by))
             }

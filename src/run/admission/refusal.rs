@@ -155,7 +155,12 @@ impl Refusal {
     /// Says it in one line: `needs 21.3 GiB of one GPU; gpu0 free 18.0 GiB, promised 4.0 GiB, headroom 2.1 GiB; …`.
     #[must_use]
     pub fn explain(&self, fleet: &Fleet) -> String {
-        let mut text = format!("needs {}", needs(&self.request));
+        let memory = self.request.gpu_memory;
+        // Who ran out of all that a device gives wants a larger one: a byte more.
+        let is_more =
+            |(_, why): &(DeviceId, Why)| matches!(why, Why::TooSmall { whole } if memory == *whole + Bytes(1));
+        let more_than = if self.devices.iter().any(is_more) { "more than " } else { "" };
+        let mut text = format!("needs {}", needs(&self.request, &format!("{more_than}{memory}")));
         let one_node = fleet.nodes.len() < 2;
         for (node, short) in &self.hosts {
             let node = if one_node { "the machine" } else { &fleet.nodes[node.index()].name };
@@ -175,7 +180,7 @@ impl Refusal {
         for (device, why) in &self.devices {
             let id = &fleet.devices[device.index()].id;
             let name = if one_node { id.rsplit('/').next().unwrap_or(id) } else { id };
-            let _ = write!(text, "; {name} {}", why_words(why, self.request.gpu_memory));
+            let _ = write!(text, "; {name} {}", why_words(why));
             if let (Gpus::Share(share), Bytes::ZERO, Why::Memory { .. }) =
                 (self.request.gpus, self.request.gpu_memory, why)
             {
@@ -232,16 +237,15 @@ fn unused_words(unused: &Unused) -> String {
     format!("; {} was {was} when the run began: `trainyard resume` and new runs use it once {once}", unused.name)
 }
 
-fn needs(request: &Resources) -> String {
-    let memory = request.gpu_memory;
-    let mut parts = match (request.gpus, memory) {
+fn needs(request: &Resources, memory: &str) -> String {
+    let mut parts = match (request.gpus, request.gpu_memory) {
         (Gpus::None, _) => Vec::new(),
         (Gpus::Whole(count), Bytes::ZERO) => vec![format!("{count} whole {}", plural(count))],
-        (Gpus::Whole(1), memory) => vec![format!("1 whole GPU of {memory}")],
-        (Gpus::Whole(count), memory) => vec![format!("{count} whole {} with {memory} each", plural(count))],
+        (Gpus::Whole(1), _) => vec![format!("1 whole GPU of {memory}")],
+        (Gpus::Whole(count), _) => vec![format!("{count} whole {} with {memory} each", plural(count))],
         (Gpus::Share(share), Bytes::ZERO) => vec![format!("{share} of one GPU")],
-        (Gpus::Share(share), memory) => vec![format!("{share} of one GPU with {memory}")],
-        (Gpus::Shared, memory) => vec![format!("{memory} of one GPU")],
+        (Gpus::Share(share), _) => vec![format!("{share} of one GPU with {memory}")],
+        (Gpus::Shared, _) => vec![format!("{memory} of one GPU")],
     };
     if request.cpus > Cpus::ZERO {
         parts.push(format!("{} CPU{}", request.cpus, if request.cpus == Cpus::ONE { "" } else { "s" }));
@@ -267,10 +271,8 @@ fn short_words(short: &Short) -> String {
     }
 }
 
-/// Says what a device lacks for who asks for so much of its memory.
-fn why_words(why: &Why, asked: Bytes) -> String {
+fn why_words(why: &Why) -> String {
     match why {
-        Why::TooSmall { whole } if whole.to_string() == asked.to_string() => "gives a little less than that".to_owned(),
         Why::TooSmall { whole } => format!("gives {whole} at most"),
         Why::Slice => "is a MIG slice, of which a task can use only one".to_owned(),
         Why::Exclusive => "is taken whole".to_owned(),

@@ -90,6 +90,22 @@ impl Dispatcher<'_> {
         devices.into_iter().map(beside).max().unwrap_or_default()
     }
 
+    /// Returns who runs and holds how much of a device that no attempt of it was ever given.
+    #[must_use]
+    pub fn strays(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, DeviceId, Bytes)> {
+        let mut strays = Vec::new();
+        for ((id, device), live) in (0..).map(DeviceId).zip(&self.fleet.devices).zip(&readings.devices) {
+            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
+            let is_stray = |(task, bytes): &&(TaskId, Bytes)| {
+                // What an earlier attempt has left there is no sign of that.
+                let had = |task: TaskId| state.task(task).attempts.iter().any(|attempt| attempt.place.has(device));
+                *bytes > Bytes::ZERO && !is_other(*task) && self.ledger.grant(*task).is_some() && !had(*task)
+            };
+            strays.extend(held.iter().filter(is_stray).map(|(task, bytes)| (*task, id, *bytes)));
+        }
+        strays
+    }
+
     /// Returns the name of our task that has taken what was promised to others on a device.
     fn overrun(&self, device: DeviceId) -> Option<String> {
         let task = self.ledger.overrun(device).filter(|task| !is_other(*task))?;

@@ -155,8 +155,11 @@ impl Dispatcher<'_> {
         let held = runs.iter().map(|by| format!("; run {} holds {}", by.run, by.holds));
         let left_behind = self.ledger.left_behind(refusal);
         let left = left_behind.iter().map(|(task, device, bytes)| {
-            let (task, device) = (&self.graph.tasks[task.index()].name, &self.fleet.devices[device.index()].id);
-            format!("; what {task} left behind holds {bytes} of {device} (`trainyard devices --orphans`)")
+            let (name, device) = (&self.graph.tasks[task.index()].name, &self.fleet.devices[device.index()].id);
+            match self.ledger.grant(*task) {
+                None => format!("; what {name} left behind holds {bytes} of {device} (`trainyard devices --orphans`)"),
+                Some(_) => format!("; {name}, which runs elsewhere, holds {bytes} of {device}"),
+            }
         });
         let smaller = first.and_then(|task| self.all_of_smaller(task)).map(|of| of.gpu_memory);
         let smaller = smaller.map(|size| format!("; all of a GPU of {size} will do, too, where that is sooner"));

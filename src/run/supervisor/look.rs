@@ -234,6 +234,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         self.end_what_cannot_stay()?;
         self.peaks.observe(self.parts.fleet, &self.look.readings, self.parts.dispatcher.ledger());
         self.say_who_is_not_watched();
+        self.say_who_is_elsewhere();
         if self.parts.dispatcher.ledger().is_short() {
             self.look_every = LOOK_FIRST;
         }
@@ -254,6 +255,20 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
             );
         }
         self.unwatched = unwatched.into_iter().collect();
+    }
+
+    /// Says once of each task that it holds memory of a device which it was not given: what was promised there to others is
+    /// then no longer true.
+    fn say_who_is_elsewhere(&mut self) {
+        for (task, device, bytes) in self.parts.dispatcher.strays(&self.state, &self.look.readings) {
+            if self.strays.insert(task) {
+                let name = &self.parts.graph.tasks[task.index()].name;
+                let device = &self.parts.fleet.devices[device.index()].id;
+                warn!(
+                    "`{name}` holds {bytes} of {device}, which it was not given: what it runs must leave CUDA_VISIBLE_DEVICES as it is"
+                );
+            }
+        }
     }
 
     fn gauges(&self) -> Vec<DeviceGauge> {
