@@ -64,7 +64,10 @@ pub(super) fn undrain(options: &probe::Options, machine: &Machine, wanted: &str)
     if let Some((card, others)) = &meant.card
         && list.remove(card).map_err(broken)?
     {
-        let with = if others.is_empty() { String::new() } else { format!(", and with it {}", others.join(", ")) };
+        let still: Vec<String> = list.read().into_iter().map(|aside| aside.uuid).collect();
+        let names = all(machine.gpus.devices()).into_iter().filter(|one| others.contains(&one.name));
+        let back: Vec<_> = names.filter(|one| !still.contains(&one.uuid)).map(|one| one.name).collect();
+        let with = if back.is_empty() { String::new() } else { format!(", and with it {}", back.join(", ")) };
         words = Some(format!("{name} is used again{with}: all of its card was set aside"));
     }
     match words {

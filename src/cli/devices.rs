@@ -41,7 +41,11 @@ pub(super) struct Command {
 
 impl Command {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let options = probe::Options::from_env();
+        let mut options = probe::Options::from_env();
+        if self.drain.is_some() || self.undrain.is_some() {
+            // That is about the machine, and not about what is to be seen of it here.
+            options.visible_devices = None;
+        }
         let machine = patience::asking_driver(|| probe::this_machine(&options));
         if let Some(wanted) = &self.drain {
             return aside::drain(&options, &machine, wanted);

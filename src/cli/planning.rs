@@ -23,7 +23,7 @@ use crate::probe::{self, Machine, mps};
 use crate::report::text;
 use crate::run::learn::{self, Basis, Exceeded, Origins, Sample};
 use crate::run::limit;
-use crate::run::store::{Store, StoreError, Turns};
+use crate::run::store::{Invocation, Store, StoreError, Turns};
 use crate::spec::{Backup, Gpus, MemoryLimit, Pipeline, Source, Stage};
 use crate::timing::Timing;
 use crate::units::{Bytes, Millis, ParseUnitError};
@@ -118,12 +118,13 @@ impl Planning {
         matches!(self.policy, Policy::List(OrderRule::TimeSlice, _)).then(|| Turns { policy, quantum: self.quantum() })
     }
 
-    /// Returns these with turns as they were taken before, unless another policy is asked for.
-    pub(super) fn going_on(&self, turns: Option<&Turns>) -> Self {
+    /// Returns these with turns and headroom as they were before, unless others are asked for.
+    pub(super) fn going_on(&self, before: &Invocation) -> Self {
         let asked = self.policy != Policy::default();
-        let Some(Turns { policy, quantum }) = turns.filter(|_| !asked) else { return self.clone() };
+        let planning = Self { headroom: self.headroom.or(before.headroom), ..self.clone() };
+        let Some(Turns { policy, quantum }) = before.turns.as_ref().filter(|_| !asked) else { return planning };
         let policy = policy.parse().unwrap_or_default();
-        Self { policy, quantum: self.quantum.or(Some(*quantum)), ..self.clone() }
+        Self { policy, quantum: self.quantum.or(Some(*quantum)), ..planning }
     }
 
     /// Returns where to look for this machine's devices, and how much of them is left free.
@@ -133,7 +134,7 @@ impl Planning {
     }
 
     /// Returns the headroom that is asked for, by the option or else by the variable.
-    fn headroom(&self) -> Result<Option<Headroom>, Failure> {
+    pub(super) fn headroom(&self) -> Result<Option<Headroom>, Failure> {
         let set = std::env::var_os(HEADROOM).filter(|set| self.headroom.is_none() && !set.is_empty());
         let Some(set) = set else { return Ok(self.headroom) };
         let set = set.to_string_lossy();
@@ -327,10 +328,16 @@ pub(super) fn this_machine(pipeline: &Pipeline, options: &probe::Options) -> Mac
     let machine = patience::asking_driver(|| probe::this_machine(options));
     machine.warnings.iter().for_each(|warning| output::warn(&format!("{warning}")));
     let mut modes = pipeline.stages.iter().flat_map(|stage| &stage.modes);
-    if modes.any(|mode| mode.resources.gpus != Gpus::None)
-        && let probe::Gpus::None { reason, .. } = &machine.gpus
-    {
-        output::note(&reason.to_string());
+    if modes.any(|mode| mode.resources.gpus != Gpus::None) {
+        let unknown = machine.models_of_unknown_speed();
+        if let probe::Gpus::None { reason, .. } = &machine.gpus {
+            output::note(&reason.to_string());
+        } else if !unknown.is_empty() {
+            let unknown = text::visible(&unknown.join(", ")).into_owned();
+            output::note(&format!(
+                "how fast {unknown} is compared to the other GPUs is not known: taken to be as slow as the slowest                  that is; `trainyard devices --calibrate` measures it, `duration` by model says it"
+            ));
+        }
     }
     machine
 }

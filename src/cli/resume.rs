@@ -175,7 +175,7 @@ impl Command {
         if !self.changed && !is_as_it_was {
             return Err(Refusal::Changed { file, run }.into());
         }
-        let planning = self.planning.going_on(header.invocation.turns.as_ref());
+        let planning = self.planning.going_on(&header.invocation);
         let (read, told) = thread::scope(|scope| {
             let told = scope.spawn(|| Told::read(store, header));
             (session::read(&pipeline, &planning), told.join())

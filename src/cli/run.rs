@@ -193,6 +193,7 @@ impl Command {
                 force_stages: self.force.force_stage.clone(),
                 name: self.name.clone(),
                 turns: self.planning.turns(),
+                headroom: self.planning.headroom()?,
             },
             tasks,
         })

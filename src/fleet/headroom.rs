@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::spec::decode::Quantity;
 use crate::units::{Bytes, ParseUnitError};
 
 /// A size, a part of the device, or both together: `512MiB+2%`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headroom {
     size: Bytes,
     /// Of the device's memory, in millionths.

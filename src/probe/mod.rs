@@ -158,6 +158,26 @@ impl Machine {
         self.warnings.iter().filter_map(Warning::lost)
     }
 
+    /// Returns the models of which nobody knows how fast they are, where there are others besides.
+    #[must_use]
+    pub fn models_of_unknown_speed(&self) -> Vec<&str> {
+        let gpus = self.gpus.devices();
+        let mut unknown: Vec<_> =
+            gpus.iter().filter(|gpu| gpu.speed().is_none()).map(|gpu| gpu.model.as_str()).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        let is_alone = gpus.iter().all(|gpu| Some(&gpu.model.as_str()) == unknown.first());
+        if is_alone { Vec::new() } else { unknown }
+    }
+
+    /// Returns a GPU as a device of the only node.
+    fn device(&self, gpu: &Gpu) -> Device {
+        // One of which nobody knows how fast it is does not take work from those that are known.
+        let slowest = || self.gpus.devices().iter().filter_map(Gpu::speed).min();
+        let speed = gpu.speed().or_else(slowest).unwrap_or(Speed::ONE);
+        Device { speed, ..device(&self.host.name, gpu, self.headroom) }
+    }
+
     /// Returns the machine as a fleet of one node with the devices that we may use, those that are lost or set aside left
     /// out.
     #[must_use]
@@ -165,7 +185,7 @@ impl Machine {
         let name = self.host.name.clone();
         let used = |gpu: &&Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Unreadable(_)) | None);
         let gpus = self.gpus.devices();
-        let devices = gpus.iter().filter(used).map(|gpu| device(&name, gpu, self.headroom)).collect();
+        let devices = gpus.iter().filter(used).map(|gpu| self.device(gpu)).collect();
         let node = Node { name: name.clone(), cpus: self.host.cpus, memory: self.host.memory, ..Node::default() };
         let unused = gpus.iter().filter_map(|gpu| {
             let why = match gpu.reading.fault {
@@ -176,7 +196,7 @@ impl Machine {
                 Some(gpu::Fault::Prohibited) => NotUsed::Prohibited,
                 Some(gpu::Fault::Unreadable(_)) | None => return None,
             };
-            let memory = gpu.reading.memory.is_some().then(|| device(&name, gpu, self.headroom).whole_memory());
+            let memory = gpu.reading.memory.is_some().then(|| self.device(gpu).whole_memory());
             Some(Unused { name: gpu.name(), why, memory })
         });
         let lost = self.lost().map(|lost| {
@@ -216,7 +236,7 @@ impl Machine {
         let mut fleet = self.fleet();
         let may_be_back = |gpu: &&Gpu| matches!(gpu.reading.fault, Some(gpu::Fault::Aside(_) | gpu::Fault::Prohibited));
         let aside = self.gpus.devices().iter().filter(may_be_back);
-        let device = |gpu| Device { aside: true, ..device(&self.host.name, gpu, self.headroom) };
+        let device = |gpu| Device { aside: true, ..self.device(gpu) };
         let by_uuid = fleet.devices.iter().any(|device| device.pci_index.is_none());
         fleet.devices.extend(aside.map(device));
         fleet.unused.retain(|unused| !matches!(unused.why, NotUsed::Aside | NotUsed::Prohibited));
@@ -224,7 +244,7 @@ impl Machine {
     }
 }
 
-/// Returns a GPU as a device of the only node.
+/// Returns a GPU as a device of a node, as fast as the reference.
 fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
     let memory = gpu.reading.memory.as_ref();
     let total = memory.map_or(Bytes::ZERO, |memory| memory.total);
@@ -245,7 +265,7 @@ fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
         hidden,
         one_process: gpu.reading.one_process,
         headroom: headroom.of(total),
-        speed: gpu.speed().unwrap_or(Speed::ONE),
+        speed: Speed::ONE,
         spot: gpu.spot(),
         near_cpus: host::ours(&gpu.near_cpus),
         compute_capability: gpu.compute_capability,

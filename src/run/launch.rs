@@ -157,7 +157,10 @@ pub fn describe(
     env.extend(rendezvous(&devices, port, own));
     let of_stage = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     let has = |name: &str| of_stage(name).or_else(|| ground.inherited.get(name).cloned());
-    let limits = limit::env(place, &devices, stage.modes[place.mode].resources.gpus, has);
+    let mode = &stage.modes[place.mode];
+    let learned = if mode.auto.is_some() && !devices.is_empty() { limit::to_be_learned(has) } else { Vec::new() };
+    let limits = limit::env(place, &devices, mode.resources.gpus, has);
+    env.extend(learned);
     env.extend(limits);
     if job.is_some() && !env.iter().any(|(name, _)| name == "OMP_NUM_THREADS") {
         // A built-in op uses the CPUs that are reserved for it.

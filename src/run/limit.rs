@@ -18,6 +18,8 @@ const PYTORCH: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
 const PYTORCH_PART: &str = "per_process_memory_fraction";
 /// JAX refuses to start where both of its names are set.
 const JAX: [&str; 2] = ["XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"];
+const JAX_AT_ONCE: &str = "XLA_PYTHON_CLIENT_PREALLOCATE";
+const TENSORFLOW_GROWS: &str = "TF_FORCE_GPU_ALLOW_GROWTH";
 const MPS_MEMORY: &str = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT";
 const MPS_THREADS: &str = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE";
 
@@ -108,10 +110,21 @@ fn framework(memory: Bytes, of: Bytes, has: impl Fn(&str) -> Option<String>) -> 
     if JAX.iter().all(|name| has(name).is_none()) {
         env.push((JAX[1], fraction));
     }
-    if has("TF_FORCE_GPU_ALLOW_GROWTH").is_none() {
-        env.push(("TF_FORCE_GPU_ALLOW_GROWTH", "true".to_owned()));
+    if has(TENSORFLOW_GROWS).is_none() {
+        env.push((TENSORFLOW_GROWS, "true".to_owned()));
     }
     env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Returns the variables that let a task take memory as it needs it, where what it takes is to be learned: JAX and TensorFlow
+/// take most of a device at once otherwise, whatever they need. `has` as for [`env`].
+pub fn to_be_learned(has: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
+    let wanted = [(JAX_AT_ONCE, "false"), (TENSORFLOW_GROWS, "true")];
+    wanted
+        .into_iter()
+        .filter(|(name, _)| has(name).is_none())
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 fn mps(memory: Bytes, devices: &[&Device], gpus: Gpus, has: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
@@ -195,6 +208,13 @@ mod tests {
             env(&place, &[&Device { memory: Bytes(10_000 << 20), ..device() }], Gpus::Shared, |_| None)[1].1.clone()
         };
         assert_eq!([2_512, 1_024, 512].map(told), ["0.200", "0.051", "0.025"]);
+    }
+
+    #[test]
+    fn who_is_measured_takes_what_it_needs_and_keeps_what_it_says_itself() {
+        let own = |name: &str| (name == JAX_AT_ONCE).then(|| "true".to_owned());
+        assert_eq!(to_be_learned(|_| None), [pair(JAX_AT_ONCE, "false"), pair(TENSORFLOW_GROWS, "true")]);
+        assert_eq!(to_be_learned(own), [pair(TENSORFLOW_GROWS, "true")]);
     }
 
     #[test]

@@ -321,6 +321,14 @@ fn a_card_with_slices_is_set_aside_as_a_whole_or_slice_by_slice() -> Tested {
     let devices: Value = serde_json::from_str(&world.printed(&["devices", "--json"])?)?;
     let one = format!("{}/gpu0.1", devices["host"]["name"].as_str().unwrap_or_default());
     assert!(world.printed(&["devices", "--drain", &one])?.starts_with("gpu0.1 is drained"), "{devices:#}");
+    world.printed(&["devices", "--drain", "gpu0"])?;
+    let back = world.printed(&["devices", "--undrain", "gpu0.0"])?;
+    assert_eq!(back, "gpu0.0 is used again: all of its card was set aside\n", "the other one is drained by itself");
+    // A mask says what programs see, and not what there is.
+    for command in ["--drain", "--undrain"] {
+        let done = world.command_under(&[("CUDA_VISIBLE_DEVICES", "1")], &["devices", command, "gpu0"])?;
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
     assert!(!world.command(&["devices", "--undrain", "gpu0"])?.status.success());
     assert_eq!(world.printed(&["devices", "--undrain", "MIG-1"])?, "gpu0.1 is used again\n");
     assert_eq!(world.command(&["devices", "--drain", "GPU-0"])?.status.code(), Some(2));

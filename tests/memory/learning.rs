@@ -34,6 +34,20 @@ fn until_learned(world: &World) -> Result<Value, Box<dyn Error>> {
 }
 
 #[test]
+fn who_is_measured_is_asked_to_take_no_more_than_it_needs() -> Tested {
+    let run = "'echo $XLA_PYTHON_CLIENT_PREALLOCATE $TF_FORCE_GPU_ALLOW_GROWTH'";
+    let stage = |name: &str, memory: &str| {
+        format!("[stage.{name}]\nrun = {run}\nresources = {{ cpus = 0, gpu_memory = '{memory}' }}\n")
+    };
+    let world = World::new(cards(&[16_384]), &(stage("learned", "auto") + &stage("said", "1GiB")))?;
+    let (code, said, _) = world.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(world.printed(&["logs", "learned"])?, "false true\n");
+    assert_eq!(world.printed(&["logs", "said"])?, "\n");
+    Ok(())
+}
+
+#[test]
 fn what_a_stage_needs_is_measured_once_and_then_reserved() -> Tested {
     let pipeline = "[stage.train]\nrun = 'TRAIN 3000 1.6'\nresources = { gpu_memory = 'auto' }\n";
     let world = World::new(cards(&[16_384]), pipeline)?;

@@ -433,6 +433,24 @@ fn words_that_were_nearly_meant_are_named() -> Tested {
 }
 
 #[test]
+fn a_model_of_unknown_speed_takes_nothing_from_those_that_are_known_and_is_named() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'true'\nmatrix = { n = [1, 2, 3, 4] }\nduration = '1h'\nresources = { cpus = 0, gpus = 1 }\n";
+    let mut two = cards(&[24_576; 2]);
+    (two[0].name, two[1].name) = ("NVIDIA GeForce RTX 4090".to_owned(), "NVIDIA GeForce GTX 1080 Ti".to_owned());
+    let world = World::new(two.clone(), pipeline)?;
+    let planned = world.command(&["plan", "p.toml", "--json"])?;
+    let said = String::from_utf8(planned.stderr)?;
+    assert!(said.contains("how fast GTX-1080-Ti is") && said.contains("devices --calibrate"), "{said}");
+    let plan: Value = serde_json::from_slice(&planned.stdout)?;
+    let ids = plan["tasks"].as_array().into_iter().flatten().map(|task| task["devices"][0].to_string());
+    assert_eq!(ids.filter(|id| id.contains("gpu0")).count(), 2, "{plan:#}");
+    two[0].name = two[1].name.clone();
+    let world = World::new(two, pipeline)?;
+    assert!(!String::from_utf8(world.command(&["plan", "p.toml"])?.stderr)?.contains("how fast"), "there is no other");
+    Ok(())
+}
+
+#[test]
 fn who_asks_for_more_than_the_mask_shows_is_told_that_it_hides_others() -> Tested {
     let stage = |resources: &str| format!("[stage.train]\nrun = 'true'\nresources = {{ {resources} }}\n");
     let world = World::new(cards(&[8_192, 24_576]), "")?;

@@ -47,6 +47,20 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
+fn what_is_kept_free_is_what_was_when_the_run_was_started() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'test -e go'\nretries = 0\nresources = { cpus = 0, gpu_memory = '15.5GiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let run = world.command(&["run", "p.toml", "--headroom", "256MiB"])?;
+    assert_eq!(run.status.code(), Some(1), "{}", said(&run));
+    std::fs::write(world.path().join("go"), "")?;
+    let resumed = world.command(&["resume", "--headroom", "1GiB"])?;
+    assert_eq!(resumed.status.code(), Some(4), "{}", said(&resumed));
+    let resumed = world.command(&["resume"])?;
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    Ok(())
+}
+
+#[test]
 fn who_asks_for_a_larger_card_that_is_lost_by_then_fails_and_goes_on_once_it_is_back() -> Tested {
     let world = small_and_large(&TOO_LARGE.replace("100ms", "1h"))?;
     let run = world.start()?;

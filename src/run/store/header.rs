@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::Headroom;
 use crate::graph::TaskId;
 use crate::run::event::{Process, RunEnd};
 use crate::run::within::Within;
@@ -67,6 +68,9 @@ pub struct Invocation {
     /// How tasks that may be suspended take turns, where they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns: Option<Turns>,
+    /// `--headroom`, or what the variable said instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headroom: Option<Headroom>,
 }
 
 /// How turns are taken.
