@@ -155,8 +155,10 @@ fn cards<'a>(nvml: &'a Nvml, warnings: &mut Vec<Warning>) -> Result<Vec<(u32, De
     let (mut cards, mut places) = (Vec::new(), Vec::new());
     let mut first = None;
     for index in 0..count {
-        // Without its UUID a card could not be told from another one later.
-        match nvml.device_by_index(index).and_then(|card| card.uuid().map(|_| card)) {
+        // Without its UUID a card could not be told from another one later, and one that may be in MIG mode is not to be
+        // taken for a whole one.
+        let known = |card: Device<'a>| twice(|| card.uuid()).and_then(|_| mig_mode(&card)).map(|_| card);
+        match twice(|| nvml.device_by_index(index)).and_then(known) {
             Ok(card) => {
                 cards.push(card);
                 places.push(index);
@@ -190,7 +192,7 @@ fn slices<'a>(card: &'a Device<'_>) -> impl Iterator<Item = Device<'a>> {
 
 /// Returns the devices of a card: itself, or its slices if it is in MIG mode.
 fn devices_of(card: &Device, index: u32, group: Option<u32>) -> Vec<Gpu> {
-    let mig_mode = card.mig_mode().ok().map(|mode| mode.current == 1);
+    let mig_mode = mig_mode(card).ok().flatten();
     if mig_mode != Some(true) {
         return describe(card, card, index)
             .map(|gpu| Gpu { nvlink_group: group, mig_mode, ..gpu })
@@ -322,7 +324,22 @@ pub(super) fn read_by_uuid(nvml: &Nvml, uuid: &str, card: &str) -> Reading {
 
 /// Whether a card is in MIG mode.
 fn is_sliced(card: &Device) -> bool {
-    card.mig_mode().is_ok_and(|mode| mode.current == 1)
+    matches!(mig_mode(card), Ok(Some(true)))
+}
+
+/// Returns whether a card is in MIG mode; `None` where it has none.
+fn mig_mode(card: &Device) -> Result<Option<bool>, NvmlError> {
+    match twice(|| card.mig_mode()) {
+        Ok(mode) => Ok(Some(mode.current == 1)),
+        Err(error) if is_unknown(&error) || matches!(error, NvmlError::InvalidArg) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks again where the driver does not know for once: a card that is well may answer so when it is busy.
+fn twice<T>(ask: impl Fn() -> Result<T, NvmlError>) -> Result<T, NvmlError> {
+    let for_once = |error: &NvmlError| matches!(error, NvmlError::Unknown | NvmlError::Timeout | NvmlError::InUse);
+    ask().or_else(|error| if for_once(&error) { ask() } else { Err(error) })
 }
 
 /// Reads what a device is doing: processes first, then memory (see [`Reading::processes`]).
@@ -367,9 +384,15 @@ fn is_unknown(error: &NvmlError) -> bool {
     matches!(error, NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound)
 }
 
+/// Whether an answer means that the driver has this call with another version of its struct.
+fn is_of_another_version(error: &NvmlError) -> bool {
+    const VERSION_MISMATCH: u32 = 25;
+    matches!(error, NvmlError::UnexpectedVariant(VERSION_MISMATCH))
+}
+
 /// Returns a device's memory by the newest call that the driver has; `None` if the device has no memory of its own.
 fn memory(device: &Device) -> Result<Option<Memory>, NvmlError> {
-    match device.memory_info() {
+    match twice(|| device.memory_info()) {
         Ok(info) => Ok(Some(Memory {
             total: Bytes(info.total),
             free: Bytes(info.free),
@@ -377,7 +400,8 @@ fn memory(device: &Device) -> Result<Option<Memory>, NvmlError> {
             reserved: Some(Bytes(info.reserved)),
             call: MemoryCall::V2,
         })),
-        Err(error) if is_unknown(&error) => match memory_v1(device) {
+        // An older driver may know the call and not this version of what it fills.
+        Err(error) if is_unknown(&error) || is_of_another_version(&error) => match memory_v1(device) {
             Err(error) if is_unknown(&error) => Ok(None),
             other => other.map(Some),
         },

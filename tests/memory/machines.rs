@@ -433,6 +433,31 @@ fn words_that_were_nearly_meant_are_named() -> Tested {
 }
 
 #[test]
+fn a_driver_that_does_not_know_for_once_is_asked_again_and_another_version_s_memory_is_read() -> Tested {
+    let pipeline =
+        "[stage.train]\nrun = 'echo [$CUDA_VISIBLE_DEVICES]'\nresources = { cpus = 0, gpu_memory = '6GiB' }\n";
+    for call in ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetUUID", "nvmlDeviceGetMigMode"] {
+        let mut one = cards(&[16_384]);
+        // NVML's numbers: unknown, and a struct of another version.
+        one[0].fails_once.insert(call.to_owned(), 999);
+        let (code, said, _) = World::new(one, pipeline)?.run()?;
+        assert_eq!(code, Some(0), "{call}: {said}");
+    }
+    let mut one = cards(&[16_384]);
+    one[0].fails.insert("nvmlDeviceGetMemoryInfo_v2".to_owned(), 25);
+    assert_eq!(World::new(one, pipeline)?.run()?.0, Some(0));
+    // What may be slices is no whole card.
+    let mut unknown = sliced();
+    unknown.fails.insert("nvmlDeviceGetMigMode".to_owned(), 999);
+    let (code, said, _) = World::new(vec![unknown, Card::default()], pipeline)?.run()?;
+    assert_eq!(code, Some(0), "{said}");
+    let world =
+        World::new(vec![Card { fails: [("nvmlDeviceGetMigMode".to_owned(), 999)].into(), ..sliced() }], pipeline)?;
+    assert_eq!(world.command(&["plan", "p.toml"])?.status.code(), Some(4));
+    Ok(())
+}
+
+#[test]
 fn a_model_of_unknown_speed_takes_nothing_from_those_that_are_known_and_is_named() -> Tested {
     let pipeline = "[stage.train]\nrun = 'true'\nmatrix = { n = [1, 2, 3, 4] }\nduration = '1h'\nresources = { cpus = 0, gpus = 1 }\n";
     let mut two = cards(&[24_576; 2]);

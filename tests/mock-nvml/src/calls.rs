@@ -2,7 +2,9 @@
 //!
 //! Each reads the state anew, lets an injected error go first, and then answers as the documentation of NVML says.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_ulonglong};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nvml_wrapper_sys::bindings as nvml;
@@ -50,6 +52,9 @@ struct Asked {
     handle: Handle,
 }
 
+/// Cards with the functions that have failed in this process as they were to fail once.
+static FAILED_ONCE: Mutex<BTreeSet<(usize, String)>> = Mutex::new(BTreeSet::new());
+
 impl Asked {
     fn new(function: &str, raw: nvml::nvmlDevice_t) -> Result<Self, u32> {
         let (folder, mut machine) = world()?;
@@ -64,6 +69,13 @@ impl Asked {
         if let Some(code) = card.fails.get(function).or_else(|| card.fails.get("*")) {
             return Err(*code);
         }
+        let mut failed = FAILED_ONCE.lock().map_err(|_| DRIVER_NOT_LOADED)?;
+        if let Some(code) = card.fails_once.get(function)
+            && failed.insert((handle.card(), function.to_owned()))
+        {
+            return Err(*code);
+        }
+        drop(failed);
         if matches!(handle, Handle::Slice(_, slice) if slice >= card.slices.len()) {
             return Err(NOT_FOUND);
         }

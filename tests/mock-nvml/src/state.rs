@@ -83,6 +83,8 @@ pub struct Card {
     pub stuck: bool,
     /// Error codes by function name, `*` for every function of this card.
     pub fails: BTreeMap<String, u32>,
+    /// The same for the first call in each process.
+    pub fails_once: BTreeMap<String, u32>,
 }
 
 /// A MIG slice of a card.
@@ -130,6 +132,7 @@ impl Default for Card {
             xids: Vec::new(),
             stuck: false,
             fails: BTreeMap::new(),
+            fails_once: BTreeMap::new(),
         }
     }
 }
