@@ -145,7 +145,8 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
     if gang == 0 {
         return None;
     }
-    let Some(largest) = fleet.devices.iter().rev().max_by_key(|device| device.whole_memory()) else {
+    let size = |device: &&Device| (device.whole_memory(), device.memory);
+    let Some(largest) = fleet.devices.iter().rev().max_by_key(size) else {
         return Some(Reason::NoDevice { unused: fleet.unused.clone(), unseen: fleet.unseen });
     };
     let may_have_it = |unused: &&Unused| unused.memory.is_none_or(|memory| held.gpu_memory <= memory);
@@ -159,8 +160,8 @@ fn device_reason(mode: &Mode, fleet: &Fleet) -> Option<Reason> {
         let (device, model) = (largest.id.clone(), largest.model.clone());
         if largest.whole_memory() == Bytes::ZERO {
             let is_of_file = largest.uuid.is_none();
-            return Some(match fleet.devices.iter().map(|device| device.memory).max() {
-                Some(memory) if memory > Bytes::ZERO => Reason::AllHeadroom { device, model, memory, is_of_file },
+            return Some(match largest.memory {
+                memory if memory > Bytes::ZERO => Reason::AllHeadroom { device, model, memory, is_of_file },
                 _ => Reason::UntoldMemory { devices: fleet.devices.iter().map(|device| device.id.clone()).collect() },
             });
         }
@@ -424,19 +425,25 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_told_and_memory_that_is_all_headroom_are_not_zero() {
-        let reason = |memory, headroom, uuid: Option<&str>| {
+        let reason_among = |memory, headroom, uuid: Option<&str>, others: &[u64]| {
             let (id, model, uuid) = ("box/gpu0".into(), "GB10".into(), uuid.map(str::to_owned));
             let device = Device { id, model, uuid, memory, headroom, ..Device::default() };
-            let fleet = Fleet { nodes: vec![Node::default()], devices: vec![device], ..Fleet::default() };
+            let other =
+                |gib: &u64| Device { memory: Bytes(gib << 30), headroom: Bytes(gib << 30), ..Device::default() };
+            let devices = others.iter().map(other).chain([device]).collect();
+            let fleet = Fleet { nodes: vec![Node::default()], devices, ..Fleet::default() };
             let resources =
                 Resources { gpus: crate::spec::Gpus::Shared, gpu_memory: Bytes::GIB, ..Resources::default() };
             let reason = device_reason(&Mode { resources, ..Mode::default() }, &fleet).unwrap();
             format!("{reason}; {}", reason.help())
         };
+        let reason = |memory, headroom, uuid| reason_among(memory, headroom, uuid, &[]);
         let untold = reason(Bytes::ZERO, Bytes::ZERO, None);
         assert!(untold.contains("`box/gpu0` does not tell how much it has; leave `gpu_memory` out"), "{untold}");
         let headroom = reason(Bytes(24 << 30), Bytes(24 << 30), Some("GPU-1"));
         assert!(headroom.contains("all 24.0 GiB of `box/gpu0` (GB10) are kept as headroom; keep less"), "{headroom}");
+        let largest = reason_among(Bytes(80 << 30), Bytes(80 << 30), Some("GPU-1"), &[24]);
+        assert!(largest.contains("all 80.0 GiB of `box/gpu0`"), "{largest}");
         assert!(headroom.ends_with("than a GPU has, with `--headroom` or TRAINYARD_HEADROOM"), "{headroom}");
         let of_file = reason(Bytes(24 << 30), Bytes(24 << 30), None);
         assert!(of_file.contains("than a GPU has: `headroom` of its entry in the fleet file"), "{of_file}");

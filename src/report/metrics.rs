@@ -165,7 +165,10 @@ fn of_devices(page: &mut Page, devices: &[(String, DeviceGauge)]) {
     };
     let bytes = |bytes: Bytes| Some(bytes.0.to_string());
     let thousandths = |value: u32| Some(seconds(Millis(value.into())));
-    family("trainyard_gpu_memory_bytes", "All of a GPU's memory.", &|gauge| bytes(gauge.total));
+    family("trainyard_gpu_memory_bytes", "All of a GPU's memory.", &|gauge| {
+        // One whose driver does not tell has some, too.
+        bytes(gauge.total).filter(|_| gauge.total > Bytes::ZERO)
+    });
     family("trainyard_gpu_memory_used_bytes", "Memory that anybody holds.", &|gauge| bytes(gauge.used?));
     family("trainyard_gpu_memory_held_bytes", "Memory that tasks of the shown runs hold.", &|gauge| bytes(gauge.ours?));
     family("trainyard_gpu_memory_reserved_bytes", "Memory promised to running tasks of the shown runs.", &|gauge| {

@@ -411,6 +411,7 @@ impl<'a> Sheet<'a> {
 
     fn task_view(&self, task: TaskId) -> TaskView<'a> {
         let (placed, timing, numbers) = (self.placed(task), self.timing, self.numbers(task));
+        let gpu_memory = self.gpu_memory(task);
         TaskView {
             name: self.name(task),
             stage: &self.pipeline.stages[self.graph.tasks[task.index()].stage].name,
@@ -426,8 +427,9 @@ impl<'a> Sheet<'a> {
             mode: placed.mode,
             node: &self.fleet.nodes[placed.node.index()].name,
             devices: placed.devices.iter().map(|id| self.fleet.devices[id.index()].id.as_str()).collect(),
-            gpu_memory_bytes: self.gpu_memory(task).map(|memory| memory.0),
-            gpu_memory_from: numbers.gpu_memory.map(Basis::word),
+            gpu_memory_bytes: gpu_memory.map(|memory| memory.0),
+            // Of a share its part of the memory is declared with it.
+            gpu_memory_from: numbers.gpu_memory.or(gpu_memory.map(|_| Basis::Declared)).map(Basis::word),
             gpu_memory_runs: numbers.gpu_memory.and_then(Basis::runs),
             memory_limit: self.limit(task).0.word(),
             start_ms: placed.start.0,

@@ -198,7 +198,9 @@ pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
     let largest = fleet.devices.iter().map(Device::whole_memory).max();
     let all_of_host = fleet.nodes.iter().map(|node| node.memory).max();
     Some(match device {
-        Some(at) if alone && Some(size(at, last, fleet).0) >= largest => NoMore::Largest,
+        Some(at) if alone && size(at, last, fleet).0 > Bytes::ZERO && Some(size(at, last, fleet).0) >= largest => {
+            NoMore::Largest
+        }
         None if Some(last.place.memory) >= all_of_host => NoMore::AllOfHost,
         Some(_) | None => NoMore::Tries,
     })
@@ -236,8 +238,10 @@ fn on_device(now: Raise, (last, had_all): (&Attempt, bool), at: &str, (gpus, fle
     if !had_all {
         steps.push(Raise { step: Step::Alone, alone: true, gpu_memory: need.min(all), ..now });
     }
-    // A byte more than such a device gives is what only a larger one has.
-    steps.push(Raise { step: Step::Larger, alone: true, gpu_memory: whole + Bytes(1), ..now });
+    // A byte more than such a device gives is what only a larger one has. Of one that does not tell, none is known to be.
+    if whole > Bytes::ZERO {
+        steps.push(Raise { step: Step::Larger, alone: true, gpu_memory: whole + Bytes(1), ..now });
+    }
     steps
 }
 
@@ -405,6 +409,15 @@ mod tests {
         ledger.has_room(&whole, &readings, Millis(1));
         let raise = next(&whole, &[ran_out_on(Some("box/gpu0"), None, Some(14 * GIB))], 3, &fleet, &ledger).unwrap();
         assert_eq!((raise.step, raise.gpu_memory), (Step::More, Bytes(21 * GIB)));
+    }
+
+    #[test]
+    fn of_a_device_that_tells_no_memory_none_is_known_to_be_larger() {
+        let whole = Resources { gpus: Gpus::Whole(1), ..Resources::default() };
+        let fleet = fleet(&[0, 24]);
+        assert!(ladder(&whole, &fleet, "box/gpu0", 3, None).is_empty());
+        assert_eq!(no_more(&[ran_out_on(Some("box/gpu0"), None, None)], &fleet), Some(NoMore::Tries));
+        assert_eq!(no_more(&[ran_out_on(Some("box/gpu1"), None, None)], &fleet), Some(NoMore::Largest));
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn a_plan_says_how_parts_of_a_card_are_limited_and_nothing_of_what_is_not() -> T
     assert!(world.printed(&["plan", "p.toml"])?.contains("limit watch"));
     let plan: Value = serde_json::from_str(&world.printed(&["plan", "p.toml", "--json"])?)?;
     assert_eq!(plan["tasks"][0]["memory_limit"], "watch");
+    assert_eq!(plan["tasks"][0]["gpu_memory_from"], "declared", "{plan:#}");
     assert_eq!(attempts(&world.run()?.2, "memory_limit"), ["watch"]);
     for all in ["gpus = 1", "gpu_memory = 'auto'"] {
         let world = World::new(cards(&[16_384]), &pipeline.replace("gpus = 0.5", all))?;
