@@ -153,6 +153,37 @@ fn every_gpu_has_a_line_with_what_is_held_and_reserved() {
 }
 
 #[test]
+fn what_ails_a_gpu_takes_no_room_from_what_it_holds() {
+    let ails = Card { slowed: 0x28, uncorrected: 3, ecc: Some(true), remapped: 2, ..Card::default() };
+    let scene = Scene::new(vec![Card::default(), ails]).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let (mut master, slave) = terminal();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+        .arg("devices")
+        .envs(scene.environment())
+        .env("XDG_STATE_HOME", home.path())
+        .stdin(Stdio::null())
+        .stdout(slave)
+        .spawn()
+        .unwrap();
+    let (mut raw, mut piece) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = master.read(&mut piece) {
+        raw.extend_from_slice(&piece[..length]);
+    }
+    assert!(child.wait().unwrap().success());
+    let mut emulator = vt100::Parser::new(ROWS, COLUMNS, 0);
+    emulator.process(&raw);
+    let screen = emulator.screen().contents();
+    let heading = screen.lines().find(|line| line.starts_with("GPU")).unwrap();
+    assert_eq!(
+        heading.split_whitespace().collect::<Vec<_>>(),
+        ["GPU", "MODEL", "UUID", "MEMORY", "USED", "TOTAL", "USE", "TEMP", "POWER"]
+    );
+    assert!(screen.contains("\ngpu1: 3 uncorrected memory errors\n"), "{screen}");
+    assert!(screen.lines().filter(|line| line.starts_with("gpu1: slowed: ")).count() == 2, "{screen}");
+}
+
+#[test]
 fn no_color_means_no_colour() {
     let digits = |c: char| c.is_ascii_digit() || c == ';';
     let colours = |raw: &str| raw.split("\x1b[").skip(1).any(|code| code.trim_start_matches(digits).starts_with('m'));

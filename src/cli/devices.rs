@@ -78,12 +78,13 @@ impl Command {
         }
     }
 
-    /// Shows the machine, so that it fits into `size` (rows and columns).
+    /// Shows the machine, so that it fits into `size` (rows and columns); otherwise as wide as the terminal, if it is one.
     fn show(&self, machine: &Machine, size: Option<(usize, usize)>) -> Result<Exit, Failure> {
         if self.json {
             return output::print(&(json(machine) + "\n"));
         }
-        let columns = size.map(|(_, columns)| columns);
+        let terminal = || output::size().filter(|_| io::stdout().is_terminal());
+        let columns = size.or_else(terminal).map(|(_, columns)| columns);
         let shown = devices::table(machine, &identities(machine), Colour::for_stdout(), columns);
         match size {
             Some(size) => output::print(&cut(&shown, size)),

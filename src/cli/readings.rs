@@ -11,7 +11,7 @@ use crate::engine::opened::{self, Opens};
 use crate::engine::process;
 use crate::graph::TaskId;
 use crate::probe::gpu::Fault;
-use crate::probe::{self, Gpus, Monitor, Reading};
+use crate::probe::{self, Gpus, Monitor, Reading, mps};
 use crate::run::admission::{Readings, other_task};
 use crate::run::launch::run_mark;
 use crate::run::supervisor::{Look, Looker, Question};
@@ -45,7 +45,7 @@ pub(super) fn looker(of: &Prepared, run: &str) -> Result<Looker<'static>, Failur
         let of = |uuid: &Option<String>| read.iter().find(|reading| Some(&reading.uuid) == uuid.as_ref()).cloned();
         let raw: Vec<Reading> = fleet.devices.iter().map(|device| of(&device.uuid).unwrap_or_default()).collect();
         let lost = read.iter().any(|reading| matches!(reading.fault, Some(Fault::Lost(_) | Fault::Sliced)));
-        Look { raw, readings, lost }
+        Look { raw, readings, lost, mps: mps::runs() }
     };
     let (ask, asked) = std::sync::mpsc::channel::<Question>();
     let (tell, told) = mpsc::unbounded_channel();

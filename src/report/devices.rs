@@ -30,14 +30,14 @@ pub fn table(machine: &Machine, who: &Identities, colour: Colour, columns: Optio
             let lost = all(machine);
             if !lost.is_empty() {
                 text.push('\n');
-                text.push_str(&gpus(&lost).render(colour, columns));
+                text.push_str(&gpus(&lost, colour, columns));
             }
         }
         Gpus::Found(inventory) => {
             let driver = inventory.driver.as_deref().unwrap_or("of unknown version");
             let cuda = inventory.cuda.map_or(String::new(), |(major, minor)| format!(", CUDA {major}.{minor}"));
             text.push_str(&format!("NVIDIA driver {driver}{cuda}\n\n"));
-            text.push_str(&gpus(&all(machine)).render(colour, columns));
+            text.push_str(&gpus(&all(machine), colour, columns));
             let processes = processes(&inventory.devices, who);
             if !processes.is_empty() {
                 text.push('\n');
@@ -65,6 +65,15 @@ enum Shown<'a> {
     Lost(&'a Lost),
 }
 
+impl Shown<'_> {
+    fn name(&self) -> String {
+        match self {
+            Self::Gpu(gpu) => gpu.name(),
+            Self::Lost(lost) => lost.name(),
+        }
+    }
+}
+
 /// Returns all of them in PCI order.
 fn all(machine: &Machine) -> Vec<Shown<'_>> {
     let mut all: Vec<_> = machine.gpus.devices().iter().map(Shown::Gpu).collect();
@@ -77,7 +86,25 @@ fn all(machine: &Machine) -> Vec<Shown<'_>> {
     all
 }
 
-fn gpus(devices: &[Shown<'_>]) -> Table {
+/// Shows devices, with what is wrong with them beside them, or below where there is no room for that.
+fn gpus(devices: &[Shown<'_>], colour: Colour, columns: Option<usize>) -> String {
+    let beside = rows(devices, |shown| {
+        let (tone, notes) = notes(shown);
+        Cell::new(notes.join(", "), tone)
+    });
+    let Some(columns) = columns.filter(|columns| !beside.fits(*columns)) else { return beside.render(colour, columns) };
+    let mut text = rows(devices, |_| Cell::default()).render(colour, Some(columns));
+    for shown in devices {
+        // How GPUs are joined is told in a wider window.
+        let (tone, notes) = notes(shown);
+        for note in notes.iter().filter(|_| tone != Tone::Plain) {
+            text.push_str(&format!("{}: {}\n", shown.name(), colour.paint(tone, note)));
+        }
+    }
+    text
+}
+
+fn rows(devices: &[Shown<'_>], note: impl Fn(&Shown<'_>) -> Cell) -> Table {
     let mut table = Table::new([
         Column::left("GPU"),
         Column::left("MODEL").that_goes(3),
@@ -88,16 +115,16 @@ fn gpus(devices: &[Shown<'_>]) -> Table {
         Column::right("USE").that_goes(5),
         Column::right("TEMP").that_goes(4),
         Column::right("POWER").that_goes(1),
-        Column::left("NOTE").that_gives_way(),
+        Column::left("NOTE"),
     ]);
     for shown in devices {
         let gpu = match shown {
             Shown::Gpu(gpu) => gpu,
             Shown::Lost(lost) => {
-                let [name, fault] = [Cell::new(lost.name(), Tone::Strong), Cell::new(fault_of(lost), Tone::Bad)];
+                let name = Cell::new(lost.name(), Tone::Strong);
                 let uuid: String = lost.uuid.as_deref().unwrap_or("-").chars().take(12).collect();
                 let [a, b, c, d, e, f, g] = [const { "-" }; 7].map(Cell::from);
-                table.row([name, a, Cell::from(uuid), b, c, d, e, f, g, fault]);
+                table.row([name, a, Cell::from(uuid), b, c, d, e, f, g, note(shown)]);
                 continue;
             }
         };
@@ -121,16 +148,20 @@ fn gpus(devices: &[Shown<'_>]) -> Table {
             or_dash(reading.utilisation.map(|percent| format!("{percent}%"))),
             or_dash(reading.temperature.map(|degrees| format!("{degrees}°C"))),
             Cell::from(power),
-            note(gpu),
+            note(shown),
         ]);
     }
     table
 }
 
-/// Says what is wrong with a device, or which others it is joined to.
-fn note(gpu: &Gpu) -> Cell {
+/// Says what is wrong with a device, or which others it is joined to: that is plain.
+fn notes(shown: &Shown<'_>) -> (Tone, Vec<String>) {
+    let gpu = match shown {
+        Shown::Gpu(gpu) => gpu,
+        Shown::Lost(lost) => return (Tone::Bad, vec![fault_of(lost)]),
+    };
     if let Some(fault) = &gpu.reading.fault {
-        return Cell::new(fault, Tone::Bad);
+        return (Tone::Bad, vec![fault.to_string()]);
     }
     let details = &gpu.details;
     let mut ails: Vec<String> = Vec::new();
@@ -145,9 +176,9 @@ fn note(gpu: &Gpu) -> Cell {
         ails.extend(remapped.pending.then(|| "memory rows wait for a reset".to_owned()));
     }
     match gpu.nvlink_group {
-        _ if !ails.is_empty() => Cell::new(ails.join(", "), Tone::Uneasy),
-        Some(group) => Cell::from(format!("NVLink group {group}")),
-        None => Cell::default(),
+        _ if !ails.is_empty() => (Tone::Uneasy, ails),
+        Some(group) => (Tone::Plain, vec![format!("NVLink group {group}")]),
+        None => (Tone::Plain, Vec::new()),
     }
 }
 

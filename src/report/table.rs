@@ -94,6 +94,13 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Whether all of it can be seen in so many columns.
+    #[must_use]
+    pub fn fits(&self, columns: usize) -> bool {
+        let widths = self.natural_widths();
+        over(&widths, &self.shown(&widths, None), Some(columns)) == 0
+    }
+
     /// Returns the table as lines, each ended by a newline and, as far as columns may give way, at most `most` columns
     /// wide. A column without a single entry is left out, so that there is room for those that say something.
     #[must_use]

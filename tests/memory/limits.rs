@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -63,6 +64,26 @@ fn a_plan_says_how_parts_of_a_card_are_limited_and_nothing_of_what_is_not() -> T
         assert_eq!((code, attempts(&run, "memory_limit")), (Some(0), vec!["none".into()]), "{said}");
         assert!(!said.contains("watched instead"), "{said}");
     }
+    Ok(())
+}
+
+#[test]
+fn an_mps_server_that_ends_limits_nobody_who_starts_later() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'test -e go'\nretries = 1000\nbackoff = '50ms'\nmemory_limit = 'mps'\n\
+                    resources = { cpus = 0, gpu_memory = '4GiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let pipes = world.path().join("mps");
+    fs::create_dir(&pipes)?;
+    // What no daemon says about itself is believed.
+    fs::write(pipes.join("control"), "")?;
+    let mut run = world.prepare(&["run", "p.toml"]);
+    let mut run = run.env("CUDA_MPS_PIPE_DIRECTORY", &pipes).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let limits = |shown: &Value, limit: &str| attempts(shown, "memory_limit").last().is_some_and(|last| last == limit);
+    world.until(&["show", "--json"], |shown| limits(shown, "mps"))?;
+    fs::remove_file(pipes.join("control"))?;
+    world.until(&["show", "--json"], |shown| limits(shown, "watch"))?;
+    fs::write(world.path().join("go"), "")?;
+    assert!(run.wait()?.success());
     Ok(())
 }
 

@@ -116,6 +116,11 @@ impl Dispatcher<'_> {
         self.pipeline.stages[self.graph.tasks[task.index()].stage].modes[mode].resources.gpus
     }
 
+    /// Takes in whether an MPS server runs by now, which can limit who starts from now on.
+    pub fn learn_of_mps(&mut self, runs: bool) {
+        self.options.mps = runs;
+    }
+
     /// Returns how a task is kept to the device memory that was granted, and whether it cannot be watched as it should.
     pub(super) fn limit(&self, task: TaskId, grant: &Grant) -> (MemoryLimit, bool) {
         let asked = self.pipeline.stages[self.graph.tasks[task.index()].stage].memory_limit;

@@ -47,6 +47,8 @@ pub struct Look {
     pub raw: Vec<Reading>,
     /// Whether a card is lost, or has become slices, so that CUDA may count the others otherwise.
     pub lost: bool,
+    /// Whether an MPS server runs.
+    pub mps: bool,
 }
 
 /// What is to be looked at.
@@ -229,6 +231,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
     pub(super) fn on_look(&mut self, look: Look) -> Result<(), RunError> {
         let now = self.clock.now();
         self.look = look;
+        self.parts.dispatcher.learn_of_mps(self.look.mps);
         let took = now - self.look.readings.at;
         self.look.readings.took = self.parts.looker.answered(took);
         self.end_what_cannot_stay()?;
