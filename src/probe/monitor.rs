@@ -90,12 +90,13 @@ impl Monitor {
 
     /// Takes in what the driver has reported since the last time.
     fn listen(&mut self) {
-        for (card, why) in self.reports.take() {
+        for (card, why, times) in self.reports.take() {
             if let Why::Xid { code } = why
                 && xid::fatal(code).is_none()
             {
                 let (names, words) = (self.names(&card), xid::harmless(code));
-                tracing::warn!(xid = code, "the driver reports an error on {names}: {words}");
+                let times = if times > 1 { format!(" {times} times") } else { String::new() };
+                tracing::warn!(xid = code, "the driver reports an error on {names}{times}: {words}");
                 continue;
             }
             self.quarantine(card, why);

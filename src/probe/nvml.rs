@@ -79,12 +79,13 @@ impl Reports {
         self.nvml
     }
 
-    /// Returns what was reported since the last time, without waiting for more.
-    pub(super) fn take(&self) -> Vec<(String, Why)> {
-        let mut reported = Vec::new();
+    /// Returns what was reported since the last time, without waiting for more, and how often.
+    pub(super) fn take(&self) -> Vec<(String, Why, u32)> {
+        /// Reports of a card that are taken at most: one in trouble may report without end.
+        const MOST: u32 = 10_000;
+        let mut reported: Vec<(String, Why, u32)> = Vec::new();
         for (card, set) in &self.sets {
-            // A card in trouble may report without end.
-            for _ in 0..16 {
+            for _ in 0..MOST {
                 let Ok(event) = set.wait(0) else { break };
                 let why = match event.event_data {
                     Some(XidError::Value(code)) => Why::Xid { code },
@@ -92,7 +93,10 @@ impl Reports {
                     None if event.event_type.contains(EventTypes::DOUBLE_BIT_ECC_ERROR) => Why::Ecc,
                     None => continue,
                 };
-                reported.push((card.clone(), why));
+                match reported.iter_mut().find(|(of, same, _)| of == card && *same == why) {
+                    Some((.., times)) => *times += 1,
+                    None => reported.push((card.clone(), why, 1)),
+                }
             }
         }
         reported

@@ -166,10 +166,12 @@ fn what_runs_on_a_card_that_fails_is_tried_again_elsewhere() -> Tested {
     let world = World::new(cards(&[16_384, 16_384]), SLOW_TO_START)?;
     let run = world.start()?;
     let card = card_of_first(&world)?;
-    // An error of a program says nothing about the card; falling off the bus does.
-    world.scene.change(|machine| machine.cards[card].xids.extend([31, 79]))?;
+    // An error of a program says nothing about the card, however often; falling off the bus does.
+    world.scene.change(|machine| machine.cards[card].xids.extend([[31; 40].as_slice(), &[79]].concat()))?;
     let ended = end_of(run)?;
     assert!(ended.0, "{}", ended.1);
+    assert_eq!(ended.1.matches("the driver reports an error on").count(), 1, "{}", ended.1);
+    assert!(ended.1.contains(" 40 times: "), "{}", ended.1);
     let shown = world.shown()?;
     assert_eq!(attempts(&shown, "outcome"), ["displaced", "succeeded"]);
     assert_ne!(devices(&shown)[0], devices(&shown)[1]);
