@@ -117,7 +117,7 @@ fn framework(memory: Bytes, of: Bytes, has: impl Fn(&str) -> Option<String>) -> 
 }
 
 /// Returns the variables that let a task take memory as it needs it, where what it takes is to be learned: JAX and TensorFlow
-/// take most of a device at once otherwise, whatever they need. `has` as for [`env`].
+/// take most of a device at once otherwise, whatever they need. `has` as for [`env()`].
 pub fn to_be_learned(has: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
     let wanted = [(JAX_AT_ONCE, "false"), (TENSORFLOW_GROWS, "true")];
     wanted

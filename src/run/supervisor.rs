@@ -130,6 +130,8 @@ pub struct Supervisor<'a, E, R> {
     unwatched: HashSet<(TaskId, Role)>,
     /// Who was said to be on a device that it was not given.
     strays: HashSet<TaskId>,
+    /// Stages of which one was said to hold more than is reserved for it.
+    beyond: HashSet<usize>,
     /// Set while somebody else has locked the record.
     locked: Option<Locked>,
     /// Attempts that the engine has started and not reported as ended: what must end before we leave.
@@ -191,6 +193,7 @@ impl<'a, E: Engine, R: Record> Supervisor<'a, E, R> {
             leaving: HashMap::new(),
             unwatched: HashSet::new(),
             strays: HashSet::new(),
+            beyond: HashSet::new(),
             locked: None,
             alive: 0,
         }

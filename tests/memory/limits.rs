@@ -25,6 +25,29 @@ fn a_watched_task_that_takes_more_is_ended_and_gets_more() -> Tested {
 }
 
 #[test]
+fn who_takes_more_than_it_was_told_to_is_named_once_for_its_stage() -> Tested {
+    let pipeline = "[stage.train]\nrun = 'TRAIN 6000 600 & until test -e go; do sleep 0.05; done; kill $!; wait'\n\
+                    memory_limit = 'framework'\nmatrix = { n = [1, 2] }\nresources = { cpus = 0, gpu_memory = '4GiB' }\n";
+    let world = World::new(cards(&[16_384]), pipeline)?;
+    let mut run = world.start()?;
+    let mut said = BufReader::new(run.stderr.take().ok_or("piped")?).lines();
+    let words = "` holds 5.9 GiB of ";
+    let warned = said.by_ref().map_while(Result::ok).find(|line| line.contains(words));
+    assert!(warned.is_some_and(|line| line.contains("where 4.0 GiB are reserved for it")));
+    fs::write(world.path().join("go"), "")?;
+    assert_eq!(said.map_while(Result::ok).filter(|line| line.contains(words)).count(), 0, "it is said once");
+    assert!(run.wait()?.success());
+    // All of a card that it has whole is its own, whatever its number says.
+    let (code, said, _) = World::new(
+        cards(&[16_384]),
+        &pipeline.replace("cpus = 0", "cpus = 0, gpus = 1").replace("test -e go", "test -e /"),
+    )?
+    .run()?;
+    assert_eq!((code, said.contains("are reserved for it")), (Some(0), false), "{said}");
+    Ok(())
+}
+
+#[test]
 fn frameworks_are_told_and_what_is_set_stays() -> Tested {
     let pipeline = "[stage.train]\nrun = 'echo $PYTORCH_CUDA_ALLOC_CONF $XLA_PYTHON_CLIENT_MEM_FRACTION >said'\n\
                     env = { PYTORCH_CUDA_ALLOC_CONF = 'expandable_segments:True' }\n\

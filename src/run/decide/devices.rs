@@ -82,6 +82,25 @@ impl Dispatcher<'_> {
         over
     }
 
+    /// Returns who holds how much of a device of which less is reserved for it, and how much that is; none of them is
+    /// watched.
+    #[must_use]
+    pub fn beyond(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, DeviceId, Bytes, Bytes)> {
+        let mut beyond = Vec::new();
+        for ((id, device), live) in (0..).map(DeviceId).zip(&self.fleet.devices).zip(&readings.devices) {
+            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
+            for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
+                let attempt = state.task(*task).open_as(role_on(state, *task, &device.id));
+                let Some(place) = attempt.map(|attempt| &attempt.place) else { continue };
+                let limited = place.limit != MemoryLimit::Watch && place.gpu_memory > Bytes::ZERO;
+                if limited && place.has(device) && *bytes > limit::cap(place, &[device], self.gpus(*task, place.mode)) {
+                    beyond.push((*task, id, *bytes, place.gpu_memory));
+                }
+            }
+        }
+        beyond
+    }
+
     /// Returns the most that others hold of a device in a place beside whoever has it to himself there.
     #[must_use]
     pub fn beside(&self, place: &Place) -> Bytes {

@@ -238,6 +238,7 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
         self.peaks.observe(self.parts.fleet, &self.look.readings, self.parts.dispatcher.ledger());
         self.say_who_is_not_watched();
         self.say_who_is_elsewhere();
+        self.say_who_takes_more();
         if self.parts.dispatcher.ledger().is_short() {
             self.look_every = LOOK_FIRST;
         }
@@ -269,6 +270,19 @@ impl<E: Engine, R: Record> Supervisor<'_, E, R> {
                 let device = &self.parts.fleet.devices[device.index()].id;
                 warn!(
                     "`{name}` holds {bytes} of {device}, which it was not given: what it runs must leave CUDA_VISIBLE_DEVICES as it is"
+                );
+            }
+        }
+    }
+
+    /// Says once of each stage that a task of it holds more than is reserved for it, and that nobody keeps it from that.
+    fn say_who_takes_more(&mut self) {
+        for (task, device, bytes, reserved) in self.parts.dispatcher.beyond(&self.state, &self.look.readings) {
+            let task = &self.parts.graph.tasks[task.index()];
+            if self.beyond.insert(task.stage) {
+                let (name, device) = (&task.name, &self.parts.fleet.devices[device.index()].id);
+                warn!(
+                    "`{name}` holds {bytes} of {device}, where {reserved} are reserved for it: others may find too little"
                 );
             }
         }
