@@ -335,7 +335,7 @@ pub(super) fn this_machine(pipeline: &Pipeline, options: &probe::Options) -> Mac
         } else if !unknown.is_empty() {
             let unknown = text::visible(&unknown.join(", ")).into_owned();
             output::note(&format!(
-                "how fast {unknown} is compared to the other GPUs is not known: taken to be as slow as the slowest                  that is; `trainyard devices --calibrate` measures it, `duration` by model says it"
+                "how fast {unknown} is compared to the other GPUs is not known: taken to be as slow as the slowest that is; `trainyard devices --calibrate` measures it, `duration` by model says it"
             ));
         }
     }

@@ -10,8 +10,8 @@ use crate::spec::{Gpus, MemoryLimit};
 use crate::units::{Bytes, Share};
 
 /// The variables that are looked at before they are set.
-pub const VARIABLES: [&str; 7] =
-    [PYTORCH[0], PYTORCH[1], JAX[0], JAX[1], "TF_FORCE_GPU_ALLOW_GROWTH", MPS_MEMORY, MPS_THREADS];
+pub const VARIABLES: [&str; 8] =
+    [PYTORCH[0], PYTORCH[1], JAX[0], JAX[1], JAX_AT_ONCE, TENSORFLOW_GROWS, MPS_MEMORY, MPS_THREADS];
 
 /// PyTorch reads the newer name first, where it is set.
 const PYTORCH: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];

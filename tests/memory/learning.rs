@@ -44,6 +44,9 @@ fn who_is_measured_is_asked_to_take_no_more_than_it_needs() -> Tested {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(world.printed(&["logs", "learned"])?, "false true\n");
     assert_eq!(world.printed(&["logs", "said"])?, "\n");
+    let own = world.command_under(&[("XLA_PYTHON_CLIENT_PREALLOCATE", "true")], &["run", "p.toml", "--force"])?;
+    assert!(own.status.success());
+    assert_eq!(world.printed(&["logs", "learned"])?, "true true\n", "what the shell says stays");
     Ok(())
 }
 

@@ -113,8 +113,8 @@ impl Ledger {
         ours(&self.books[device.index()]).map(|(task, _)| *task)
     }
 
-    /// Returns what tasks of ours hold unpromised, most of them behind them, on devices of which a refused request lacks memory, or that it would have to
-    /// itself.
+    /// Returns what tasks of ours hold unpromised, most of it left behind, on devices of which a refused request lacks
+    /// memory, or that it would have to itself.
     #[must_use]
     pub fn left_behind(&self, refusal: &Refusal) -> Vec<(TaskId, DeviceId, Bytes)> {
         let is_in_use = |why: &Why| {

@@ -92,8 +92,8 @@ impl Dispatcher<'_> {
             for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
                 let attempt = state.task(*task).open_as(role_on(state, *task, &device.id));
                 let Some(place) = attempt.map(|attempt| &attempt.place) else { continue };
-                let limited = place.limit != MemoryLimit::Watch && place.gpu_memory > Bytes::ZERO;
-                if limited && place.has(device) && *bytes > limit::cap(place, &[device], self.gpus(*task, place.mode)) {
+                let counts = place.limit != MemoryLimit::Watch && place.gpu_memory > Bytes::ZERO;
+                if counts && place.has(device) && *bytes > limit::cap(place, &[device], self.gpus(*task, place.mode)) {
                     beyond.push((*task, id, *bytes, place.gpu_memory));
                 }
             }
