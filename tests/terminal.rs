@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -219,6 +220,14 @@ fn whoever_closes_the_terminal_interrupts_the_run() {
     for args in [&[][..], &["--survive"], &["--quiet"]] {
         let (mut master, slave) = terminal();
         let mut run = command(folder.path(), &[&["--mirror"], args].concat(), &[]);
+        // Whoever runs the tests may ignore it, as below `nohup`: then so would the run.
+        let hears = || {
+            // SAFETY: the call is one that a process may make between fork and exec.
+            unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+            Ok(())
+        };
+        // SAFETY: as above.
+        unsafe { run.pre_exec(hears) };
         let mut run = run.stdout(slave.try_clone().unwrap()).stderr(slave).spawn().unwrap();
         let (mut shown, mut piece) = (String::new(), [0; 4096]);
         while !shown.contains("begun") {
