@@ -38,8 +38,8 @@ impl From<Refusal> for Failure {
 struct Meant {
     name: String,
     uuid: String,
-    /// The card that it is a slice of, and the other slices of that.
-    card: Option<(String, Vec<String>)>,
+    /// The card that it is a slice of, and the names and UUIDs of the other slices of that.
+    card: Option<(String, Vec<(String, String)>)>,
     /// Whether it is known only since it is on the list.
     is_absent: bool,
 }
@@ -65,8 +65,8 @@ pub(super) fn undrain(options: &probe::Options, machine: &Machine, wanted: &str)
         && list.remove(card).map_err(broken)?
     {
         let still: Vec<String> = list.read().into_iter().map(|aside| aside.uuid).collect();
-        let names = all(machine.gpus.devices()).into_iter().filter(|one| others.contains(&one.name));
-        let back: Vec<_> = names.filter(|one| !still.contains(&one.uuid)).map(|one| one.name).collect();
+        let back = others.iter().filter(|(_, uuid)| !still.contains(uuid));
+        let back: Vec<_> = back.map(|(name, _)| name.as_str()).collect();
         let with = if back.is_empty() { String::new() } else { format!(", and with it {}", back.join(", ")) };
         words = Some(format!("{name} is used again{with}: all of its card was set aside"));
     }
@@ -85,7 +85,8 @@ fn all(devices: &[Gpu]) -> Vec<Meant> {
     let mut all: Vec<Meant> = Vec::new();
     for gpu in devices {
         let of_card = |other: &&Gpu| other.slice.is_some() && other.card() == gpu.card();
-        let others = devices.iter().filter(of_card).map(Gpu::name).filter(|name| *name != gpu.name());
+        let others = devices.iter().filter(of_card).filter(|other| other.uuid != gpu.uuid);
+        let others = others.map(|other| (other.name(), other.uuid.clone()));
         let card = gpu.slice.as_ref().map(|slice| (slice.card.clone(), others.collect()));
         let whole = card.as_ref().map(|(uuid, _)| Meant {
             name: format!("gpu{}", gpu.pci_index),

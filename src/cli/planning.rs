@@ -447,8 +447,8 @@ pub(super) fn say_which_have_no_backup(pipeline: &Pipeline, origins: &Origins) {
 /// Says which stages want a limit that nobody here keeps, or that is not what their memory says.
 pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet, around: &BTreeMap<String, String>) {
     let mps = mps::runs();
+    let reserves = |stage: &&Stage| stage.modes.iter().any(|mode| mode.resources.reserves_memory());
     let names_of = |is: &dyn Fn(MemoryLimit) -> bool| {
-        let reserves = |stage: &&Stage| stage.modes.iter().any(|mode| mode.resources.reserves_memory());
         let wants = pipeline.stages.iter().filter(|stage| is(stage.memory_limit)).filter(reserves);
         wants.map(|stage| format!("`{}`", text::visible(&stage.name))).collect::<Vec<_>>().join(", ")
     };
@@ -466,8 +466,7 @@ pub(super) fn say_what_is_not_limited(pipeline: &Pipeline, fleet: &Fleet, around
             "the driver hides who holds the memory of {hidden}, as in containers: not watched there: {watched}"
         ));
     }
-    for stage in pipeline.stages.iter().filter(|stage| stage.modes.iter().any(|mode| mode.resources.reserves_memory()))
-    {
+    for stage in pipeline.stages.iter().filter(reserves) {
         let of_stage = |name: &str| stage.env.get(name).or_else(|| pipeline.env.get(name)).or_else(|| around.get(name));
         let kept = limit::kept(limit::in_force(stage.memory_limit, mps), |name| of_stage(name).cloned());
         if !kept.is_empty() {

@@ -170,14 +170,6 @@ impl Machine {
         if is_alone { Vec::new() } else { unknown }
     }
 
-    /// Returns a GPU as a device of the only node.
-    fn device(&self, gpu: &Gpu) -> Device {
-        // One of which nobody knows how fast it is does not take work from those that are known.
-        let slowest = || self.gpus.devices().iter().filter_map(Gpu::speed).min();
-        let speed = gpu.speed().or_else(slowest).unwrap_or(Speed::ONE);
-        Device { speed, ..device(&self.host.name, gpu, self.headroom) }
-    }
-
     /// Returns the machine as a fleet of one node with the devices that we may use, those that are lost or set aside left
     /// out.
     #[must_use]
@@ -242,34 +234,36 @@ impl Machine {
         fleet.unused.retain(|unused| !matches!(unused.why, NotUsed::Aside | NotUsed::Prohibited));
         if by_uuid { fleet.named_by_uuid() } else { fleet }
     }
-}
 
-/// Returns a GPU as a device of a node, as fast as the reference.
-fn device(node: &str, gpu: &Gpu, headroom: Headroom) -> Device {
-    let memory = gpu.reading.memory.as_ref();
-    let total = memory.map_or(Bytes::ZERO, |memory| memory.total);
-    let reserved = memory.and_then(|memory| memory.reserved).unwrap_or_default();
-    let hidden = gpu.reading.hides_processes();
-    let in_use = memory.map_or(Bytes::ZERO, |memory| total - reserved - memory.free);
-    Device {
-        watts: None,
-        id: format!("{node}/{}", gpu.name()),
-        node: NodeId(0),
-        uuid: Some(gpu.uuid.clone()),
-        model: gpu.model.clone(),
-        memory: total,
-        reserved,
-        free: memory.map(|memory| memory.free),
-        drawn: if hidden { in_use } else { gpu.reading.drawn(|_| true) },
-        aside: false,
-        hidden,
-        one_process: gpu.reading.one_process,
-        headroom: headroom.of(total),
-        speed: Speed::ONE,
-        spot: gpu.spot(),
-        near_cpus: host::ours(&gpu.near_cpus),
-        compute_capability: gpu.compute_capability,
-        pci_bus_id: gpu.pci_bus_id.clone(),
-        pci_index: Some(gpu.pci_index),
+    /// Returns a GPU as a device of the only node.
+    fn device(&self, gpu: &Gpu) -> Device {
+        let memory = gpu.reading.memory.as_ref();
+        let total = memory.map_or(Bytes::ZERO, |memory| memory.total);
+        let reserved = memory.and_then(|memory| memory.reserved).unwrap_or_default();
+        let hidden = gpu.reading.hides_processes();
+        let in_use = memory.map_or(Bytes::ZERO, |memory| total - reserved - memory.free);
+        // One of which nobody knows how fast it is does not take work from those that are known.
+        let slowest = || self.gpus.devices().iter().filter_map(Gpu::speed).min();
+        Device {
+            watts: None,
+            id: format!("{}/{}", self.host.name, gpu.name()),
+            node: NodeId(0),
+            uuid: Some(gpu.uuid.clone()),
+            model: gpu.model.clone(),
+            memory: total,
+            reserved,
+            free: memory.map(|memory| memory.free),
+            drawn: if hidden { in_use } else { gpu.reading.drawn(|_| true) },
+            aside: false,
+            hidden,
+            one_process: gpu.reading.one_process,
+            headroom: self.headroom.of(total),
+            speed: gpu.speed().or_else(slowest).unwrap_or(Speed::ONE),
+            spot: gpu.spot(),
+            near_cpus: host::ours(&gpu.near_cpus),
+            compute_capability: gpu.compute_capability,
+            pci_bus_id: gpu.pci_bus_id.clone(),
+            pci_index: Some(gpu.pci_index),
+        }
     }
 }

@@ -153,10 +153,8 @@ pub fn describe(
     let held = held((place, beside), &devices, stage.modes[place.mode].resources.gpus);
     env.extend(device_env(&devices, held));
     // A stage that has a rendezvous of its own keeps it.
-    let own = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
-    env.extend(rendezvous(&devices, port, own));
-    let of_stage = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone());
-    let has = |name: &str| of_stage(name).or_else(|| ground.inherited.get(name).cloned());
+    env.extend(rendezvous(&devices, port, |name| last(&env, name)));
+    let has = |name: &str| last(&env, name).or_else(|| ground.inherited.get(name).cloned());
     let mode = &stage.modes[place.mode];
     let learned = if mode.auto.is_some() && !devices.is_empty() { limit::to_be_learned(has) } else { Vec::new() };
     let limits = limit::env(place, &devices, mode.resources.gpus, has);
@@ -243,6 +241,11 @@ fn command(ground: &Ground, task: &Task, action: &Action, written: &[PathBuf], n
             (ground.ops.display().to_string(), vec![path.display().to_string()], Some((path, text)))
         }
     }
+}
+
+/// Returns the value that counts of a variable: the last one.
+fn last(env: &[(String, String)], name: &str) -> Option<String> {
+    env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.clone())
 }
 
 /// Returns what is reserved on each device: `None` where nothing was said. Who has whole devices and says nothing of memory

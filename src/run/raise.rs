@@ -196,11 +196,10 @@ pub fn no_more(attempts: &[Attempt], fleet: &Fleet) -> Option<NoMore> {
     let had_whole = last.place.gpu_memory == Bytes::ZERO || last.place.share == Share::WHOLE;
     let alone = last.raise.is_some_and(|raise| raise.alone) || had_whole;
     let largest = fleet.devices.iter().map(Device::whole_memory).max();
+    let had_largest = |size: Bytes| size > Bytes::ZERO && Some(size) >= largest;
     let all_of_host = fleet.nodes.iter().map(|node| node.memory).max();
     Some(match device {
-        Some(at) if alone && size(at, last, fleet).0 > Bytes::ZERO && Some(size(at, last, fleet).0) >= largest => {
-            NoMore::Largest
-        }
+        Some(at) if alone && had_largest(size(at, last, fleet).0) => NoMore::Largest,
         None if Some(last.place.memory) >= all_of_host => NoMore::AllOfHost,
         Some(_) | None => NoMore::Tries,
     })

@@ -2,7 +2,7 @@
 
 use super::Dispatcher;
 use super::beside::role_on;
-use crate::fleet::{DeviceId, NotUsed};
+use crate::fleet::{Device, DeviceId, NotUsed};
 use crate::graph::TaskId;
 use crate::probe::Reading;
 use crate::run::admission::{Grant, Live, Readings, Seen, is_other};
@@ -58,25 +58,38 @@ impl Dispatcher<'_> {
         })
     }
 
+    /// Yields what our tasks were seen to hold of each device, of which so much is in use.
+    fn seen_to_hold<'r>(
+        &'r self,
+        readings: &'r Readings,
+    ) -> impl Iterator<Item = (DeviceId, &'r Device, Bytes, (TaskId, Bytes))> {
+        let read = (0..).map(DeviceId).zip(&self.fleet.devices).zip(&readings.devices);
+        read.flat_map(|((id, device), live)| {
+            let seen = match live {
+                Live::Seen(Seen { used, held: Some(held), .. }) => Some((*used, held)),
+                Live::Seen(_) | Live::Unwatched | Live::Unread | Live::Fault { .. } => None,
+            };
+            let ours = seen.into_iter().flat_map(|(used, held)| held.iter().map(move |holds| (used, *holds)));
+            ours.filter(|(_, (task, _))| !is_other(*task)).map(move |(used, holds)| (id, device, used, holds))
+        })
+    }
+
     /// Returns the attempts that are watched and were seen to hold more of a device than is reserved for them, and how
     /// they end by it.
     #[must_use]
     pub fn over_limit(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, Role, Outcome)> {
         let mut over = Vec::new();
-        for ((id, device), live) in (0..).map(DeviceId).zip(&self.fleet.devices).zip(&readings.devices) {
-            let Live::Seen(Seen { used, held: Some(held), .. }) = live else { continue };
-            for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
-                let role = role_on(state, *task, &device.id);
-                let attempt = state.task(*task).open_as(role);
-                let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
-                let by_itself = *used - *bytes <= self.ledger.puts_up_with(id);
-                let most = |place: &Place| match by_itself {
-                    true => limit::cap(place, &[device], self.gpus(*task, place.mode)),
-                    false => place.gpu_memory,
-                };
-                if watched.is_some_and(|attempt| *bytes > most(&attempt.place)) {
-                    over.push((*task, role, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
-                }
+        for (id, device, used, (task, bytes)) in self.seen_to_hold(readings) {
+            let role = role_on(state, task, &device.id);
+            let attempt = state.task(task).open_as(role);
+            let watched = attempt.filter(|attempt| attempt.place.limit == MemoryLimit::Watch);
+            let by_itself = used - bytes <= self.ledger.puts_up_with(id);
+            let most = |place: &Place| match by_itself {
+                true => limit::cap(place, &[device], self.gpus(task, place.mode)),
+                false => place.gpu_memory,
+            };
+            if watched.is_some_and(|attempt| bytes > most(&attempt.place)) {
+                over.push((task, role, Outcome::OutOfMemory { device: Some(device.id.clone()) }));
             }
         }
         over
@@ -87,15 +100,12 @@ impl Dispatcher<'_> {
     #[must_use]
     pub fn beyond(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, DeviceId, Bytes, Bytes)> {
         let mut beyond = Vec::new();
-        for ((id, device), live) in (0..).map(DeviceId).zip(&self.fleet.devices).zip(&readings.devices) {
-            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
-            for (task, bytes) in held.iter().filter(|(task, _)| !is_other(*task)) {
-                let attempt = state.task(*task).open_as(role_on(state, *task, &device.id));
-                let Some(place) = attempt.map(|attempt| &attempt.place) else { continue };
-                let counts = place.limit != MemoryLimit::Watch && place.gpu_memory > Bytes::ZERO;
-                if counts && place.has(device) && *bytes > limit::cap(place, &[device], self.gpus(*task, place.mode)) {
-                    beyond.push((*task, id, *bytes, place.gpu_memory));
-                }
+        for (id, device, _, (task, bytes)) in self.seen_to_hold(readings) {
+            let attempt = state.task(task).open_as(role_on(state, task, &device.id));
+            let Some(place) = attempt.map(|attempt| &attempt.place) else { continue };
+            let counts = place.limit != MemoryLimit::Watch && place.gpu_memory > Bytes::ZERO && place.has(device);
+            if counts && bytes > limit::cap(place, &[device], self.gpus(task, place.mode)) {
+                beyond.push((task, id, bytes, place.gpu_memory));
             }
         }
         beyond
@@ -112,17 +122,13 @@ impl Dispatcher<'_> {
     /// Returns who runs and holds how much of a device that no attempt of it was ever given.
     #[must_use]
     pub fn strays(&self, state: &RunState, readings: &Readings) -> Vec<(TaskId, DeviceId, Bytes)> {
-        let mut strays = Vec::new();
-        for ((id, device), live) in (0..).map(DeviceId).zip(&self.fleet.devices).zip(&readings.devices) {
-            let Live::Seen(Seen { held: Some(held), .. }) = live else { continue };
-            let is_stray = |(task, bytes): &&(TaskId, Bytes)| {
-                // What an earlier attempt has left there is no sign of that.
-                let had = |task: TaskId| state.task(task).attempts.iter().any(|attempt| attempt.place.has(device));
-                *bytes > Bytes::ZERO && !is_other(*task) && self.ledger.grant(*task).is_some() && !had(*task)
-            };
-            strays.extend(held.iter().filter(is_stray).map(|(task, bytes)| (*task, id, *bytes)));
-        }
-        strays
+        let is_stray = |(_, device, _, (task, bytes)): &(DeviceId, &Device, Bytes, (TaskId, Bytes))| {
+            // What an earlier attempt has left there is no sign of that.
+            let had = || state.task(*task).attempts.iter().any(|attempt| attempt.place.has(device));
+            *bytes > Bytes::ZERO && self.ledger.grant(*task).is_some() && !had()
+        };
+        let strays = self.seen_to_hold(readings).filter(is_stray);
+        strays.map(|(id, _, _, (task, bytes))| (task, id, bytes)).collect()
     }
 
     /// Returns the name of our task that has taken what was promised to others on a device.
